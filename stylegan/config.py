@@ -1,0 +1,96 @@
+"""What a network is: one frozen record from which generator and discriminator are built."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from torch_utils.errors import UserError
+
+Activation = Literal["lrelu", "relu"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A network family and its dimensions. The defaults are StyleGAN's for 1024x1024 (Karras et al. 2019, table 5).
+
+    `resolution` counts doublings, as the field does: 4 * 2^k. A network of nominal resolution R makes pictures of
+    (base_h * R/4, base_w * R/4) pixels, so the usual base of 4x4 gives RxR and a base of 4x6 at R = 128 gives 128x192.
+    """
+
+    family: Literal["stylegan", "progan"] = "stylegan"
+    resolution: int = 1024
+    base: tuple[int, int] = (4, 4)
+    channels: int = 3
+    num_classes: int = 0
+
+    z_dim: int = 512
+    w_dim: int = 512
+    mapping_layers: int = 8
+    mapping_dim: int = 512
+    mapping_lr_mul: float = 0.01
+    mapping_activation: Activation = "lrelu"
+    normalize_z: bool = True
+
+    fmap_base: int = 16384
+    fmap_max: int = 512
+    activation: Activation = "lrelu"
+    blur: tuple[float, ...] = (1, 2, 1)
+
+    # Ablations of the paper (table 1): the traditional generator is styles, const_input and noise off.
+    styles: bool = True
+    const_input: bool = True
+    noise: bool = True
+    pixel_norm: bool = False
+    instance_norm: bool = True
+    style_mixing: float = 0.9
+
+    mbstd_group: int = 4
+    mbstd_features: int = 1
+
+    def __post_init__(self) -> None:
+        steps = self.resolution // 4
+        if self.resolution < 4 or self.resolution != 4 * steps or steps & (steps - 1):
+            raise UserError(f"resolution {self.resolution} is not 4 times a power of two; use 4, 8, 16, ... 1024")
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """4, 8, ... resolution."""
+        return tuple(4 << k for k in range((self.resolution // 4).bit_length()))
+
+    @property
+    def num_layers(self) -> int:
+        """Style layers in all: two per resolution."""
+        return 2 * len(self.resolutions)
+
+    @property
+    def num_ws(self) -> int:
+        """Rows of ws: one w per style layer, or a single one where styles are off."""
+        return self.num_layers if self.styles else 1
+
+    def nf(self, resolution: int) -> int:
+        """Feature maps at a resolution."""
+        return max(1, min(self.fmap_base // resolution, self.fmap_max))
+
+    def size(self, resolution: int) -> tuple[int, int]:
+        """Height and width in pixels at a nominal resolution."""
+        return self.base[0] * resolution // 4, self.base[1] * resolution // 4
+
+    def nominal(self, height: int) -> int:
+        """The nominal resolution of pictures of this height. Raises UserError if no resolution has it."""
+        for resolution in self.resolutions:
+            if self.size(resolution)[0] == height:
+                return resolution
+        sizes = ", ".join(str(self.size(r)[0]) for r in self.resolutions)
+        raise UserError(f"no level of this network is {height} pixels high; it has {sizes}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> ModelConfig:
+        """The inverse of to_json. Raises UserError on a field this version does not know."""
+        unknown = set(data) - {f.name for f in fields(ModelConfig)}
+        if unknown:
+            raise UserError(f"the model config has unknown fields {sorted(unknown)}; update this package to read it")
+        return ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})

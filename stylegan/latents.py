@@ -1,0 +1,45 @@
+"""Operations on latents: pure functions of z [N,z_dim], w [N,w_dim] and ws [N,L,w_dim]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def z_for_seeds(seeds: Iterable[int], z_dim: int) -> Tensor:
+    """The field's convention, so that a seed is the same face everywhere: RandomState(seed).randn(z_dim). [N,z_dim]."""
+    rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
+    return torch.from_numpy(np.asarray(rows, dtype=np.float32).reshape(-1, z_dim))
+
+
+def noise_for_seeds(seeds: Sequence[int], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """One noise map [N,1,H,W] per layer, each picture's drawn from its own seed: the same in any batch."""
+    per_seed = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        per_seed.append([torch.randn(1, 1, h, w, generator=generator) for h, w in sizes])
+    return [torch.cat(maps) for maps in zip(*per_seed, strict=True)]
+
+
+def broadcast(w: Tensor, num_ws: int) -> Tensor:
+    """The same w for every layer. [N,w_dim] -> [N,num_ws,w_dim]."""
+    return w[:, None].expand(-1, num_ws, -1)
+
+
+def truncate(ws: Tensor, w_avg: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+    """Pull the first `cutoff` layers (all, if None) of ws [N,L,D] towards w_avg [D] (StyleGAN, appendix B)."""
+    if psi == 1:
+        return ws
+    cutoff = ws.shape[1] if cutoff is None else cutoff
+    return torch.cat([torch.lerp(w_avg, ws[:, :cutoff], psi), ws[:, cutoff:]], dim=1)
+
+
+def mix(ws_a: Tensor, ws_b: Tensor, crossover: int | Tensor) -> Tensor:
+    """Coarse styles from a, fine styles from b; both [N,L,D]. The crossover is a layer, or one per sample [N]."""
+    layer = torch.arange(ws_a.shape[1], device=ws_a.device)[None, :, None]
+    if isinstance(crossover, Tensor):
+        crossover = crossover.to(ws_a.device)[:, None, None]
+    return torch.where(layer < crossover, ws_a, ws_b)

@@ -1,0 +1,69 @@
+"""The layers StyleGAN is made of. They take plain numbers, not configs."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SQRT2 = math.sqrt(2)
+
+
+
+
+def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
+    """Scale each feature vector (dimension 1) to unit mean square. x: [N,C,...] (ProGAN, section 4.2)."""
+    return x * (x.float().square().mean(dim=1, keepdim=True) + eps).rsqrt().to(x.dtype)
+
+
+def minibatch_stddev(x: Tensor, group: int = 4, features: int = 1, eps: float = 1e-8) -> Tensor:
+    """Append maps that tell how much the batch varies. x: [N,C,H,W] -> [N,C+features,H,W] (ProGAN, section 3).
+
+    Sample i belongs to group i mod (N / group), so that the members of a group lie N / group apart. A batch that the
+    group size does not divide is one group of its own (the published code: of min(group, N)).
+    """
+    n, c, h, w = x.shape
+    group = min(group, n)
+    y = x.float().reshape(group, n // group, features, c // features, h, w)
+    y = (y.var(dim=0, unbiased=False) + eps).sqrt()
+    y = y.mean(dim=(2, 3, 4), keepdim=True).squeeze(2)
+    y = y.to(x.dtype).repeat(group, 1, h, w)
+    return torch.cat([x, y], dim=1)
+
+
+class EqualLinear(nn.Module):
+    """A dense layer with equalised learning rate: unit-variance weights, scaled by gain / sqrt(fan_in) when used.
+
+    [N,in] -> [N,out]. `lr_mul` slows learning down: weights start 1/lr_mul times larger and count lr_mul times less.
+    """
+
+    def __init__(self, in_features: int, out_features: int, gain: float = SQRT2, lr_mul: float = 1.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_mul)
+        self.bias = nn.Parameter(torch.zeros(out_features))
+        self.scale = gain / math.sqrt(in_features) * lr_mul
+        self.lr_mul = lr_mul
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.scale, self.bias * self.lr_mul)
+
+
+class EqualConv2d(nn.Module):
+    """A convolution with equalised learning rate and a bias, padded to keep the size. [N,I,H,W] -> [N,O,H,W].
+
+    Computes in the input's dtype; the weights themselves stay float32.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, gain: float = SQRT2):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.scale = gain / math.sqrt(in_channels * kernel**2)
+
+    def scaled_weight(self, dtype: torch.dtype) -> Tensor:
+        return (self.weight * self.scale).to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.scaled_weight(x.dtype), self.bias.to(x.dtype), padding=self.weight.shape[-1] // 2)

@@ -1,0 +1,153 @@
+"""ws -> picture: blocks of two style layers per resolution, which grow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ops.resample import blur, upsample_conv2d, upsample_nearest
+from ops.style_epilogue import style_epilogue
+from stylegan.config import ModelConfig
+from stylegan.layers import SQRT2, EqualConv2d, EqualLinear, pixel_norm
+
+Noise = str | Sequence[Tensor]
+""""const", "random", "none", or a map [1 or N,1,H,W] for each layer."""
+
+
+class StyleLayer(nn.Module):
+    """One convolution (or the constant, or the dense input) and the epilogue after it.
+
+    kind: "const" and "dense" start a network, "up" doubles the resolution, "conv" keeps it.
+    """
+
+    noise: Tensor
+
+    def __init__(self, cfg: ModelConfig, kind: str, in_channels: int, out_channels: int, size: tuple[int, int]):
+        super().__init__()
+        self.cfg, self.kind, self.size = cfg, kind, size
+        height, width = size
+        if kind == "const":
+            self.const = nn.Parameter(torch.ones(1, out_channels, height, width))
+        elif kind == "dense":
+            self.weight = nn.Parameter(torch.randn(out_channels * height * width, in_channels))
+            # A quarter of the usual gain: ProGAN's choice for the first layer.
+            self.scale = SQRT2 / 4 / math.sqrt(in_channels)
+        else:
+            self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+            self.scale = SQRT2 / math.sqrt(in_channels * 9)
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        if cfg.noise:
+            self.noise_strength = nn.Parameter(torch.zeros(out_channels))
+            self.register_buffer("noise", torch.randn(1, 1, height, width))
+        if cfg.styles:
+            self.style = EqualLinear(cfg.w_dim, 2 * out_channels, gain=1.0)
+
+    def forward(self, x: Tensor | None, w: Tensor, noise: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """x: [N,I,h,w] or None for the first layer  w: [N,w_dim] -> [N,O,H,W] in `dtype`."""
+        cfg = self.cfg
+        x = self._convolve(x, w, dtype)
+        style = self.style(w) if cfg.styles else None
+        strength = self.noise_strength if noise is not None else None
+        if not cfg.pixel_norm:
+            return style_epilogue(x, self.bias, noise, strength, style, cfg.activation, cfg.instance_norm)
+        # Pixel norm comes between activation and instance norm; an ablation, so not worth a fused op.
+        x = style_epilogue(x, self.bias, noise, strength, None, cfg.activation, instance_norm=False)
+        no_bias = torch.zeros_like(self.bias)
+        return style_epilogue(pixel_norm(x), no_bias, None, None, style, "linear", cfg.instance_norm)
+
+    def _convolve(self, x: Tensor | None, w: Tensor, dtype: torch.dtype) -> Tensor:
+        if self.kind == "const":
+            return self.const.to(dtype, memory_format=torch.channels_last).expand(len(w), -1, -1, -1)
+        weight = self.weight * self.scale
+        if self.kind == "dense":
+            dense = F.linear(w, weight).unflatten(1, (-1, *self.size))
+            return dense.to(dtype, memory_format=torch.channels_last)
+        assert x is not None
+        if self.kind == "up":
+            return blur(upsample_conv2d(x, weight.to(dtype)), self.cfg.blur)
+        return F.conv2d(x, weight.to(dtype), padding=1)
+
+
+class SynthesisNetwork(nn.Module):
+    """g: (ws, noise) -> picture (StyleGAN, figure 1b). All blocks exist from the start.
+
+    `grown` is how far the network has been trained: (resolution, alpha). It is what `forward` draws when it is not
+    told otherwise, so that half-grown networks show pictures and not their untrained blocks.
+    """
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.grown: tuple[int, float] = (cfg.resolution, 1.0)
+        self.blocks = nn.ModuleDict({str(res): _block(cfg, res) for res in cfg.resolutions})
+        self.to_rgb = nn.ModuleDict(
+            {str(res): EqualConv2d(cfg.nf(res), cfg.channels, 1, gain=1.0) for res in cfg.resolutions}
+        )
+
+    def noise_sizes(self, resolution: int) -> list[tuple[int, int]]:
+        """Height and width of the noise map of each layer, up to a resolution."""
+        if not self.cfg.noise:
+            return []
+        return [self.cfg.size(res) for res in self.cfg.resolutions if res <= resolution for _ in range(2)]
+
+    def forward(
+        self,
+        ws: Tensor,
+        resolution: int | None = None,
+        alpha: float | None = None,
+        noise: Noise = "const",
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """ws: [N,num_ws,w_dim] -> pictures [N,channels,H,W], float32, about [-1, 1].
+
+        resolution: where to stop; by default as far as the network has grown.
+        alpha: weight of the newest block against the one before, 0 to 1 (ProGAN, figure 2).
+        noise: see `Noise`; "random" draws from torch's global generator.
+        dtype: of the feature maps; weights, statistics, styles and pictures stay float32.
+        """
+        if resolution is None:
+            resolution, alpha = self.grown[0], self.grown[1] if alpha is None else alpha
+        alpha = 1.0 if alpha is None else alpha
+        x: Tensor | None = None
+        image: Tensor | None = None
+        maps = self._noise_maps(noise, resolution, ws)
+        for index, res in enumerate(r for r in self.cfg.resolutions if r <= resolution):
+            for half, layer in enumerate(self.blocks[str(res)]):
+                row = 2 * index + half
+                x = layer(x, ws[:, row if self.cfg.styles else 0], maps[row], dtype)
+            if res == resolution // 2 and alpha < 1:
+                image = self._rgb(res, x)
+        assert x is not None
+        newest = self._rgb(resolution, x)
+        return newest if image is None else torch.lerp(upsample_nearest(image), newest, alpha)
+
+    def _rgb(self, resolution: int, x: Tensor | None) -> Tensor:
+        image: Tensor = self.to_rgb[str(resolution)](x)
+        return image.float()
+
+    def _noise_maps(self, noise: Noise, resolution: int, ws: Tensor) -> Sequence[Tensor | None]:
+        rows = 2 * (1 + self.cfg.resolutions.index(resolution))
+        if not self.cfg.noise or noise == "none":
+            return [None] * rows
+        if noise == "const":
+            return [layer.noise for res in self.cfg.resolutions for layer in self.blocks[str(res)]]
+        if noise == "random":
+            return [torch.randn(len(ws), 1, h, w, device=ws.device) for h, w in self.noise_sizes(resolution)]
+        if isinstance(noise, str) or len(noise) < rows:
+            raise ValueError(f"noise is 'const', 'random', 'none' or {rows} maps, not {noise!r:.80}")
+        return noise
+
+
+def _block(cfg: ModelConfig, resolution: int) -> nn.ModuleList:
+    out, size = cfg.nf(resolution), cfg.size(resolution)
+    if resolution == 4:
+        first = StyleLayer(cfg, "const" if cfg.const_input else "dense", cfg.w_dim, out, size)
+    else:
+        first = StyleLayer(cfg, "up", cfg.nf(resolution // 2), out, size)
+    return nn.ModuleList([first, StyleLayer(cfg, "conv", out, out, size)])
+
+

@@ -1,0 +1,87 @@
+"""Files that hold tensors and plain data: opening one runs no code, and a killed writer never leaves half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from torch_utils.errors import UserError
+
+
+def save_state(path: Path, parts: Mapping[str, Any]) -> None:
+    """Tensors, numbers, text, lists and dicts, whole or not at all. Raises UserError when the disk is full."""
+    require_space(path.parent, _bytes(parts))
+    scratch = _scratch(path)
+    try:
+        torch.save(dict(parts), scratch)
+        _move(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """What `save_state` wrote, on the CPU."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """A safetensors file with JSON values in its header, whole or not at all. Raises UserError when the disk is full."""
+    require_space(path.parent, _bytes(tensors))
+    scratch = _scratch(path)
+    try:
+        # clone: safetensors refuses tensors that share memory or are not contiguous.
+        plain = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+        save_file(plain, scratch, metadata={key: json.dumps(value) for key, value in header.items()})
+        _move(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a safetensors file. Raises UserError if it is not one, or is cut short."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (not a dict)
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{path} is not a whole safetensors file ({error}); copy or download it again") from None
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raises UserError unless `folder` has room for `needed` bytes and a little more."""
+    free = shutil.disk_usage(folder).free
+    if free < needed * 1.05 + 2**20:
+        raise UserError(
+            f"the disk is full: {needed / 2**20:.0f} MiB are to be written to {folder} and {free / 2**20:.0f} MiB "
+            "are free; make room, nothing that was saved before is lost"
+        )
+
+
+def _scratch(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _move(scratch: Path, path: Path) -> None:
+    with scratch.open("rb") as file:
+        os.fsync(file.fileno())  # so that a power cut cannot leave the new name on old or missing content
+    os.replace(scratch, path)
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(_bytes(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return sum(_bytes(item) for item in value)
+    return 64

@@ -1,0 +1,155 @@
+"""Command lines: parameter types, errors without tracebacks, grouped help, and options derived from dataclasses."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal, Union, get_args, get_origin
+
+import click
+from click.core import ParameterSource
+
+from torch_utils.errors import UserError
+from torch_utils.settings import Declared, Flag, declared
+
+_TRUE, _FALSE = {"1", "true", "yes", "on", "y", "t"}, {"0", "false", "no", "off", "n", "f"}
+
+
+def parse_seeds(text: str) -> list[int]:
+    """"0-7,12" -> [0, 1, ..., 7, 12], in the order written. Raises UserError if it is anything else."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if not match:
+            raise UserError(f"'{part.strip()}' is not a seed or a range of seeds; write them as in 0-7,12")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise UserError(f"the range {first}-{last} runs backwards; write {last}-{first}")
+        seeds.extend(range(first, last + 1))
+    return seeds
+
+
+class Parsed(click.ParamType):
+    """A value read from text by a function; its UserError or ValueError becomes a usage error naming the option."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]):
+        self.name, self.parse = name, parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except (UserError, ValueError) as error:
+            self.fail(str(error), param, ctx)
+
+
+def _parse_bool(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise UserError(f"'{text}' is neither yes nor no; write 1, true or yes, or 0, false or no")
+    return word in _TRUE
+
+
+SeedRange = Parsed("seeds", parse_seeds)
+Bool = Parsed("bool", _parse_bool)
+
+
+class Option(click.Option):
+    """An option that stands under a heading in --help and may stand for one setting of a configuration."""
+
+    heading = "Options"
+    setting = ""
+
+
+class Command(click.Command):
+    """A command that reports a UserError as one line and exit code 2, and lists its options under their headings.
+
+    Options from `settings_options` reach it as one argument `typed`: {dotted name: value} of those the user typed.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        settings = {p.name: p.setting for p in self.params if isinstance(p, Option) and p.setting}
+        if settings:
+            typed = {settings[k]: value for k, value in ctx.params.items() if k in settings and was_typed(ctx, k)}
+            ctx.params = {k: value for k, value in ctx.params.items() if k not in settings} | {"typed": typed}
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise _Failure(str(error)) from error
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        headings: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record:
+                headings.setdefault(getattr(param, "heading", Option.heading), []).append(record)
+        for heading in sorted(headings, key=(Option.heading, Flag.group).__contains__):  # the unnamed ones last
+            with formatter.section(heading):
+                formatter.write_dl(headings[heading])
+
+
+class Group(click.Group):
+    """A group of `Command`s."""
+
+    command_class = Command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise _Failure(str(error)) from error
+
+
+class _Failure(click.ClickException):
+    exit_code = 2
+
+
+def under(heading: str, option: Option) -> Option:
+    """`option`, listed under `heading` in --help."""
+    option.heading = heading
+    return option
+
+
+def settings_options(
+    config: type, borrowed: Mapping[str, Flag] | None = None, varying: Collection[str] = ()
+) -> list[click.Option]:
+    """One option per flagged setting of the dataclass `config`: `@click.command(cls=Command, params=...)`.
+
+    `borrowed` supplies flags, by dotted name, for settings that declare none. The help shows the declared default,
+    except for the settings named in `varying`, whose default depends on the preset.
+    """
+    return [_option(found, found.name in varying) for found in declared(config, borrowed or {})]
+
+
+def was_typed(ctx: click.Context, parameter: str) -> bool:
+    """Did the user give this parameter, on the command line or through the environment?"""
+    return ctx.get_parameter_source(parameter) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+
+
+def _option(found: Declared, varies: bool) -> Option:
+    flag = found.flag
+    option = Option(
+        [found.name.replace(".", "_"), *flag.spellings],
+        help=f"{flag.help}  [by --cfg]" if varies else flag.help,
+        type=_param_type(flag, found.kind),
+        default=found.default,
+        show_default=not varies and found.default not in (None, ""),
+        metavar=flag.metavar,
+    )
+    option.setting = found.name
+    return under(flag.group, option)
+
+
+def _param_type(flag: Flag, kind: Any) -> click.ParamType:
+    """How click reads a setting of the type `kind`."""
+    if flag.parse:
+        return Parsed("value", flag.parse)
+    if get_origin(kind) in (Union, types.UnionType):  # optional settings: None is never typed
+        kind = next(a for a in get_args(kind) if a is not type(None))
+    if flag.choices or get_origin(kind) is Literal:
+        return click.Choice(flag.choices or get_args(kind))
+    if kind is bool:
+        return Bool
+    return click.types.convert_type(kind)

@@ -1,0 +1,251 @@
+"""Fetch one file from the first mirror that has it: resume, retry, check; a half file never gets the file's name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from torch_utils.errors import UserError
+from torch_utils.progress import Progress
+
+BLOCK = 1 << 16
+RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
+LONGEST_PAUSE_S = 8.0
+
+
+class _Interrupted(Exception):
+    """This attempt failed; another one at the same address may not."""
+
+
+class _Refused(Exception):
+    """This address will not serve the file."""
+
+
+@dataclass(frozen=True)
+class _Checks:
+    """The digests a whole file must have; an empty one is not asked for."""
+
+    sha256: str
+    md5: str
+
+    def __bool__(self) -> bool:
+        return bool(self.sha256 or self.md5)
+
+    def fault(self, path: Path) -> str:
+        """What is wrong with the file at `path`, in words; "" if nothing is."""
+        for kind, wanted in (("sha256", self.sha256), ("md5", self.md5)):
+            if wanted:
+                found = _digest(path, kind)
+                if found != wanted.lower():
+                    return f"wrong {kind} ({found[:12]}..., expected {wanted[:12].lower()}...)"
+        return ""
+
+
+def _digest(path: Path, kind: str) -> str:
+    digest = hashlib.new(kind)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class _Part:
+    """The file under way, and the server's tag of it, so that two versions of a file are never spliced together."""
+
+    def __init__(self, dest: Path) -> None:
+        self.path = dest.with_name(dest.name + ".part")
+        self._tag_path = dest.with_name(dest.name + ".part.tag")
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    @property
+    def tag(self) -> str:
+        return self._tag_path.read_text("utf-8") if self._tag_path.exists() else ""
+
+    def start(self, tag: str) -> None:
+        self.discard()
+        self.path.touch()
+        if tag:
+            self._tag_path.write_text(tag, "utf-8")
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._tag_path.unlink(missing_ok=True)
+
+    def finish(self, dest: Path) -> None:
+        os.replace(self.path, dest)
+        self._tag_path.unlink(missing_ok=True)
+
+
+def download(
+    urls: Sequence[str],
+    dest: Path,
+    *,
+    sha256: str | None = None,
+    md5: str | None = None,
+    timeout: float = 30.0,
+    retries: int = 4,
+    backoff: float = 0.5,
+    progress: bool = True,
+) -> Path:
+    """Fetch `dest` from the first of `urls` that serves it whole, and return it; at once if it is there and right.
+
+    What has arrived waits in `dest`.part, from which a later call goes on. An address is given up after `retries`
+    attempts in a row that brought nothing new; the pauses between them start at `backoff` seconds and double.
+    timeout: seconds without a byte. Raises UserError, with the reason of every address, if none serves the file.
+    """
+    checks = _Checks(sha256 or "", md5 or "")
+    part, dest = _Part(Path(dest)), Path(dest)
+    failures = []
+    try:
+        if dest.is_file() and not checks.fault(dest):
+            return dest
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        with requests.Session() as session, Progress(dest.name, unit="B", quiet=not progress) as bar:
+            for url in urls:
+                try:
+                    _persist(_Mirror(session, url, timeout), part, checks, (retries, backoff), bar)
+                    part.finish(dest)
+                    return dest
+                except _Refused as reason:
+                    failures.append(f"{url}: {reason}")
+    except OSError as error:
+        raise UserError(f"cannot write {dest}: {error.strerror or error}") from error
+    raise UserError(f"could not download {dest.name}; tried " + "; ".join(failures))
+
+
+@dataclass(frozen=True)
+class _Mirror:
+    session: requests.Session
+    url: str
+    timeout: float
+
+    def ask(self, part: _Part) -> requests.Response:
+        """Ask for what is missing of `part`. Raises _Interrupted or _Refused."""
+        headers = {"Accept-Encoding": "identity"}  # so that lengths are those of the file
+        if part.size:
+            headers["Range"] = f"bytes={part.size}-"
+            if part.tag:
+                headers["If-Range"] = part.tag
+        try:
+            return self.session.get(self.url, headers=headers, stream=True, timeout=self.timeout)
+        except (requests.exceptions.SSLError, requests.exceptions.InvalidProxyURL) as error:
+            raise _Refused(_cause(error)) from error
+        except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
+            raise _Interrupted(_cause(error)) from error
+        except requests.exceptions.RequestException as error:
+            raise _Refused(_cause(error)) from error
+
+
+def _persist(mirror: _Mirror, part: _Part, checks: _Checks, patience: tuple[int, float], bar: Progress) -> None:
+    """Fetch until the part is whole and right, or raise _Refused. Attempts that bring nothing new are counted."""
+    retries, backoff = patience
+    begun_before = part.size > 0
+    furthest, strikes = part.size, 0
+    while True:
+        try:
+            _attempt(mirror, part, bool(checks), bar)
+            break
+        except _Interrupted as reason:
+            strikes = 0 if part.size > furthest else strikes + 1
+            furthest = max(furthest, part.size)
+            if strikes >= retries:
+                raise _Refused(str(reason)) from reason
+            time.sleep(min(backoff * 2**strikes, LONGEST_PAUSE_S))
+    fault = checks.fault(part.path)
+    if fault:
+        part.discard()
+        if not begun_before:
+            raise _Refused(fault)
+        _persist(mirror, part, checks, patience, bar)  # the fault may lie in the old beginning
+
+
+def _attempt(mirror: _Mirror, part: _Part, checked: bool, bar: Progress) -> None:
+    """One request. Returns when the part is whole as far as lengths can tell."""
+    if part.size and not (checked or part.tag):
+        part.discard()  # nothing could show that the rest belongs to this beginning
+    with mirror.ask(part) as response:
+        if response.status_code == 416:
+            if _total(response) == part.size:
+                return
+            part.discard()
+            raise _Interrupted("the beginning on disk is not of this file")
+        total = _place(response, part, checked)
+        missing = 0 if total is None else total - part.size
+        if missing > shutil.disk_usage(part.path.parent).free:
+            raise UserError(f"no room in {part.path.parent}: {missing / 1e6:.0f} MB more are needed for the download")
+        bar.move_to(part.size, total)
+        _receive(response, part, bar)
+    if total is not None and part.size != total:
+        reason = f"connection closed after {part.size} of {total} bytes"
+        if part.size > total:
+            part.discard()
+        raise _Interrupted(reason)
+
+
+def _place(response: requests.Response, part: _Part, checked: bool) -> int | None:
+    """Decide whether this answer continues the part or starts it again; the length of the whole, None if not told."""
+    status, tag = response.status_code, _tag(response)
+    if status in RETRYABLE:
+        raise _Interrupted(f"HTTP {status}")
+    if status not in (200, 206):
+        raise _Refused(f"HTTP {status}")
+    if status == 206:
+        first = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+        if first is None or int(first[1]) != part.size or (part.tag and tag and tag != part.tag):
+            part.discard()
+            raise _Interrupted("the server went on at another place")
+        return _total(response)
+    if not checked and response.headers.get("Content-Type", "").startswith("text/html"):
+        raise _Refused("a web page came instead of the file")
+    total = _total(response)
+    if total is None and not checked and response.headers.get("Transfer-Encoding", "") != "chunked":
+        raise _Refused("the server does not say how long the file is, and no digest is known")
+    part.start(tag)
+    return total
+
+
+def _receive(response: requests.Response, part: _Part, bar: Progress) -> None:
+    with open(part.path, "ab") as file:
+        try:
+            for block in response.iter_content(BLOCK):
+                file.write(block)
+                bar.advance(len(block))
+        except requests.exceptions.RequestException as error:
+            raise _Interrupted(_cause(error)) from error
+        finally:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _total(response: requests.Response) -> int | None:
+    """Length of the whole file, from whichever header tells it."""
+    whole = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
+    if whole:
+        return int(whole[1])
+    length = response.headers.get("Content-Length", "")
+    plain = response.headers.get("Content-Encoding", "identity") == "identity"
+    return int(length) if response.status_code == 200 and plain and length.isdigit() else None
+
+
+def _tag(response: requests.Response) -> str:
+    """What If-Range may name: a strong ETag, or else the date of the last change."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+
+
+def _cause(error: requests.exceptions.RequestException) -> str:
+    """The innermost reason, without the wrapping of two libraries around it."""
+    text = str(error)
+    reason = re.search(r"\[Errno -?\d+\] [^'\")]+|timed out|Connection broken", text) or re.match(r".{1,120}", text)
+    return reason[0] if reason else type(error).__name__
