@@ -1,0 +1,172 @@
+"""train.py as a user meets it: what it resolves, what it refuses, what it leaves alone. Training itself is replaced."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import train
+from training.config import RunConfig, from_json
+from training.rundir import STATE
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[tuple[RunConfig, Path, bool, str | None]]:
+    """What train.py asks the training loop to do."""
+    asked: list[Any] = []
+
+    def train_stand_in(cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | None = None) -> None:
+        asked.append((cfg, run_dir, resume, init_from))
+
+    monkeypatch.setattr(train, "train", train_stand_in)
+    return asked
+
+
+@pytest.fixture
+def faces(tmp_path) -> Path:
+    """A folder of four 64x64 pictures."""
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for i in range(4):
+        Image.fromarray(np.full((64, 64, 3), 60 * i, np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(train.main, [str(a) for a in arguments])
+
+
+def test_a_run_gets_a_directory_its_options_and_its_training(calls, faces, tmp_path):
+    result = run("--outdir", tmp_path / "runs", "--data", faces, "--cfg", "faces64", "--gamma", 3, "--desc", "try")
+    assert result.exit_code == 0, result.output
+    ((cfg, run_dir, resume, init_from),) = calls
+    assert run_dir == tmp_path / "runs" / "00000-faces-faces64-try"
+    assert (cfg.loss.r1_gamma, cfg.data.path, resume, init_from) == (3.0, str(faces), False, None)
+    assert from_json(json.loads((run_dir / "training_options.json").read_text())) == cfg
+
+
+def test_a_relative_path_can_be_resumed_from_anywhere(calls, faces, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("--outdir", "runs", "--data", "faces")
+    assert calls[0][0].data.path == str(faces)
+
+
+def test_the_embedded_digits_need_no_options(calls, tmp_path):
+    result = run("--outdir", tmp_path, "--data", "mnist")
+    assert "taking digits32" in result.stdout
+    cfg = calls[0][0]
+    assert (cfg.preset, cfg.data.path, cfg.model.num_classes, cfg.model.channels) == ("digits32", "mnist", 10, 1)
+
+
+def test_fp32_is_short_for_precision(calls, tmp_path):
+    run("--outdir", tmp_path, "--data", "mnist", "--fp32", 1)
+    run("--outdir", tmp_path, "--data", "mnist", "--fp32", 0)
+    assert [call[0].precision for call in calls] == ["fp32", "auto"]
+
+
+@pytest.fixture
+def stopped(calls, faces, tmp_path) -> Path:
+    """The directory of a run that was stopped."""
+    run("--outdir", tmp_path / "runs", "--data", faces, "--cfg", "faces64")
+    cfg, run_dir, _, _ = calls.pop()
+    (run_dir / STATE).touch()
+    return run_dir
+
+
+def test_resume_needs_no_other_option(calls, stopped):
+    result = run("--resume", stopped)
+    assert result.exit_code == 0, result.output
+    ((cfg, run_dir, resume, _),) = calls
+    assert (run_dir, resume) == (stopped, True)
+    assert cfg == from_json(json.loads((stopped / "training_options.json").read_text()))
+
+
+def test_resume_accepts_what_repeats_or_does_not_matter(calls, stopped):
+    result = run("--resume", stopped, "--cfg", "faces64", "--outdir", stopped.parent, "--threads", 2)
+    assert result.exit_code == 0, result.output
+    assert calls[0][0].threads == 2
+
+
+def test_moved_data_are_found_when_named(calls, stopped, faces):
+    moved = faces.rename(faces.with_name("elsewhere"))
+    assert run("--resume", stopped).exit_code == 2
+    assert run("--resume", stopped, "--data", moved).exit_code == 0
+    assert calls[0][0].data.path == str(moved)
+
+
+@pytest.mark.parametrize(
+    "extra, says",
+    [
+        (["--gamma", 7], ["--gamma 7.0", "0.1"]),
+        (["--kimg", 9], ["--kimg 9.0", "200"]),
+        (["--fp32", 1], ["fp32", "auto"]),
+        (["--init-from", "x.safetensors"], ["--init-from x.safetensors"]),
+        (["--outdir", "/elsewhere"], ["--outdir /elsewhere"]),
+    ],
+)
+def test_resume_refuses_what_contradicts_the_run(calls, stopped, extra, says):
+    result = run("--resume", stopped, *extra)
+    assert result.exit_code == 2 and not calls
+    assert all(part in result.stderr for part in says)
+
+
+def test_resume_refuses_changed_data(calls, stopped, faces):
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(faces / "new.png")
+    result = run("--resume", stopped)
+    assert result.exit_code == 2 and "changed" in result.stderr and not calls
+
+
+@pytest.mark.parametrize("arguments, says", [
+    ([], "--data"),
+    (["--data", "FACES"], "--outdir"),
+    (["--data", "absent.zip"], "absent.zip"),
+    (["--data", "FACES", "--cfg", "faces128"], "--resolution 64"),
+    (["--data", "FACES", "--cfg", "faces65"], "faces64"),
+    (["--data", "FACES", "--cond", 1], "--cond 0"),
+    (["--data", "FACES", "--batch", "8:16"], "--batch"),
+    (["--data", "FACES", "--batch", "7"], "--batch 4"),
+    (["--data", "FACES", "--gama", "7"], "--gamma"),
+    (["--data", "FACES", "--fp32", 1, "--precision", "bf16"], "--fp32"),
+    (["--data", "FACES", "--device", "gpu"], "--device gpu"),
+    (["--data", "FACES", "--outdir", "FACES/0.png"], "--outdir"),
+    (["--data", "FACES", "--outdir", "FACES/0.png/runs"], "--outdir"),
+    (["--resume", "FACES"], "training_options.json"),
+])  # fmt: skip
+def test_mistakes_get_one_line_and_exit_code_2_and_leave_nothing(calls, faces, tmp_path, arguments, says):
+    before = sorted(tmp_path.rglob("*"))
+    result = run(*[str(a).replace("FACES", str(faces)) for a in arguments])
+    assert result.exit_code == 2 and not calls
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1 and says in errors[0]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_tells_everything_and_writes_nothing(calls, faces, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    result = run("--data", faces, "--cfg", "faces64", "--batch", "8:8,4", "-n")
+    assert result.exit_code == 0, result.output
+    assert all(word in result.stdout for word in ("growth.batch", "8:8,4", "64x64", "fade", "Parameters", "Memory"))
+    assert not calls and sorted(tmp_path.rglob("*")) == before
+
+
+def test_help_names_what_the_field_knows_and_every_preset():
+    text = run("--help").output
+    known = ("--outdir --data --cfg --gpus --batch --batch-gpu --kimg --gamma --r1-interval --mirror --cond --seed --snap "
+             "--resume --init-from --loss --fp32 --device --threads --desc --ema-kimg --style-mixing-prob --init-res "
+             "--lod-kimg --fade-kimg --lr --dry-run --subset --tick kimg phase faces64 ffhq1024")  # fmt: skip
+    assert [word for word in known.split() if word not in text] == []
+
+
+def test_gpus_choose_the_published_batches(calls, tmp_path):
+    folder = tmp_path / "big"
+    folder.mkdir()
+    Image.fromarray(np.zeros((256, 256, 3), np.uint8)).save(folder / "0.png")
+    for gpus in (1, 2, 4, 8):
+        assert run("--outdir", tmp_path, "--data", folder, "--cfg", "ffhq256", "--gpus", gpus).exit_code == 0
+    assert [call[0].growth.batch.at(256) for call in calls] == [8, 8, 16, 32]
+    assert replace(calls[0][0], gpus=8) != calls[3][0]

@@ -1,0 +1,130 @@
+"""Command lines: seeds, booleans, errors, options derived from dataclasses."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import click
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torch_utils.cli import Bool, Command, Group, Option, SeedRange, parse_seeds, settings_options, under
+from torch_utils.errors import UserError
+from torch_utils.settings import Flag, setting
+
+ranges = st.tuples(st.integers(0, 10**6), st.integers(0, 20)).map(lambda p: (p[0], p[0] + p[1]))
+
+
+def test_seeds_in_the_order_written():
+    assert parse_seeds("0-7,12") == [0, 1, 2, 3, 4, 5, 6, 7, 12]
+    assert parse_seeds("5, 3 - 4 ,5") == [5, 3, 4, 5]
+
+
+@given(st.lists(ranges, min_size=1))
+def test_any_list_of_ranges_reads_as_its_members(spans):
+    text = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
+    assert parse_seeds(text) == [seed for a, b in spans for seed in range(a, b + 1)]
+
+
+@pytest.mark.parametrize("text", ["", ",", "1,", "-1", "1-", "7-3", "1--3", "1.5", "a", "1 2", "1-2-3", "0x1"])
+def test_what_is_no_list_of_seeds_is_refused(text):
+    with pytest.raises(UserError):
+        parse_seeds(text)
+
+
+@given(st.text(max_size=8))
+def test_any_text_is_seeds_or_a_user_error(text):
+    try:
+        assert all(seed >= 0 for seed in parse_seeds(text))
+    except UserError:
+        pass
+
+
+@dataclass(frozen=True)
+class Part:
+    rate: float = setting(0.5, Flag("--rate", "How fast."))
+    inner: int = 3
+
+
+@dataclass(frozen=True)
+class Config:
+    name: Literal["a", "b"] = setting("a", Flag("--name/-m", "Which.", "First"))
+    part: Part = Part()
+    limit: int | None = setting(None, Flag("--limit", "How many."))
+    mirror: bool = setting(False, Flag("--mirror", "Both ways.", "First"))
+    sizes: tuple[int, ...] = setting((1,), Flag("--sizes", "Sizes.", parse=lambda t: tuple(map(int, t.split("+")))))
+
+
+BORROWED = {"part.inner": Flag("--inner", "Borrowed.")}
+OPTIONS = [
+    *settings_options(Config, BORROWED, varying={"part.rate"}),
+    under("First", Option(["--seeds"], type=SeedRange)),
+]
+
+
+@click.command(cls=Command, params=OPTIONS)
+def tool(typed: dict[str, Any], seeds: list[int] | None) -> None:
+    """A tool."""
+    if typed.get("limit") == 13:
+        raise UserError("13 is too many; take 12")
+    click.echo(repr((typed, seeds)))
+
+
+def run(*arguments: str, env: dict[str, str] | None = None) -> Any:
+    return CliRunner().invoke(tool, arguments, env=env)
+
+
+def test_only_what_was_typed_arrives_with_its_type():
+    assert run().output == "({}, None)\n"
+    result = run("--rate", "2", "-m", "b", "--mirror=yes", "--sizes", "3+4", "--inner=9", "--limit", "5", "--seeds", "1-2")
+    expected = {"name": "b", "part.rate": 2.0, "part.inner": 9, "limit": 5, "mirror": True, "sizes": (3, 4)}
+    assert eval(result.output) == (expected, [1, 2])
+
+
+def test_a_default_that_is_typed_counts_as_typed():
+    assert eval(run("--rate", "0.5").output)[0] == {"part.rate": 0.5}
+
+
+def test_a_user_error_is_one_line_on_stderr_and_exit_code_2():
+    result = run("--limit", "13")
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", "Error: 13 is too many; take 12\n")
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--rat", "1"], "--rate"),
+        (["--rate", "fast"], "--rate"),
+        (["--name", "c"], "'a', 'b'"),
+        (["--mirror", "maybe"], "'maybe'"),
+        (["--sizes", "x"], "--sizes"),
+        (["--seeds", "9-1"], "1-9"),
+    ],
+)
+def test_a_mistyped_option_is_a_usage_error_that_helps(arguments, says):
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert says in result.stderr
+
+
+def test_help_shows_headings_and_defaults():
+    text = run("--help").output
+    assert text.index("First:") < text.index("--seeds") < text.index("Advanced:") < text.index("--help")
+    assert "[by --cfg]" in text and "0.5" not in text, "a default that varies is not shown"
+    assert "[default: 3]" in text
+
+
+@pytest.mark.parametrize("word, value", [("1", True), ("TRUE", True), ("yes", True), ("0", False), ("No", False)])
+def test_booleans(word, value):
+    assert Bool.convert(word, None, None) is value
+
+
+def test_a_group_reports_user_errors_alike():
+    @click.group(cls=Group)
+    def tools() -> None:
+        pass
+
+    tools.add_command(tool)
+    result = CliRunner().invoke(tools, ["tool", "--limit", "13"])
+    assert (result.exit_code, result.stderr) == (2, "Error: 13 is too many; take 12\n")

@@ -1,0 +1,192 @@
+"""RunConfig: JSON round trip, differences, cross-field rules, presets."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stylegan.config import ModelConfig
+from torch_utils.errors import UserError
+from torch_utils.settings import declared, differences, leaves, replaced
+from training.check import check
+from training.config import BORROWED_FLAGS, RunConfig, from_json, to_json
+from training.presets import PRESETS, preset
+from training.schedule import PerResolution
+
+FACES = preset("faces64", 1)
+
+
+def through_json(cfg: RunConfig) -> RunConfig:
+    return from_json(json.loads(json.dumps(to_json(cfg))))
+
+
+changes = st.fixed_dictionaries(
+    {},
+    optional={
+        "seed": st.integers(),
+        "desc": st.text(),
+        "threads": st.none() | st.integers(),
+        "ema_ramp": st.none() | st.floats(0, 1),
+        "precision": st.sampled_from(["auto", "bf16", "fp32"]),
+        "data.mirror": st.booleans(),
+        "loss.name": st.sampled_from(["logistic", "wgan-gp", "relativistic", "hinge"]),
+        "model.base": st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        "model.blur": st.sampled_from([(), (1, 2, 1), (1.0, 3.5)]),
+        "growth.batch": st.builds(PerResolution, st.integers(), st.dictionaries(st.integers(), st.integers())),
+        "tick_kimg": st.builds(PerResolution, st.floats(0, 9), st.dictionaries(st.integers(), st.floats(0, 9))),
+    },
+)
+
+
+@given(changes, st.sampled_from(sorted(PRESETS)))
+def test_json_round_trip_is_exact(changed, name):
+    cfg = replaced(preset(name, 8), changed)
+    assert through_json(cfg) == cfg
+
+
+def test_tables_are_readable_in_json():
+    assert to_json(FACES)["growth"]["batch"] == {"base": 16, "table": {"8": 64, "16": 32}}
+
+
+@pytest.mark.parametrize(
+    "path, value, says",
+    [
+        (["sede"], 1, "'sede'"),
+        (["loss", "gama"], 1, "'loss.gama'"),
+        (["growth", "batch", "tabel"], {}, "'growth.batch.tabel'"),
+        (["seed"], "seven", "'seed'"),
+        (["seed"], True, "'seed'"),
+        (["loss"], 3, "'loss'"),
+        (["loss", "name"], "gan", "'loss.name'"),
+        (["model", "base"], [4], "'model.base'"),
+        (["growth", "batch", "table"], {"8": 1.5}, "'growth.batch.table.8'"),
+    ],
+)
+def test_json_that_does_not_fit_is_refused_by_name(path, value, says):
+    data = to_json(FACES)
+    *parents, last = path
+    group = data
+    for key in parents:
+        group = group[key]
+    group[last] = value
+    with pytest.raises(UserError, match=says):
+        from_json(data)
+
+
+def test_missing_settings_take_their_defaults():
+    assert from_json({"seed": 3}) == replace(RunConfig(), seed=3)
+
+
+def test_differences_name_what_changed_and_nothing_else():
+    changed = replaced(FACES, {"loss.r1_gamma": 5.0, "seed": 7})
+    assert sorted(differences(FACES, changed)) == [("loss.r1_gamma", FACES.loss.r1_gamma, 5.0), ("seed", 0, 7)]
+    assert differences(FACES, replace(FACES)) == []
+
+
+def test_every_flag_is_declared_once_and_belongs_to_a_setting():
+    found = list(declared(RunConfig, BORROWED_FLAGS))
+    spellings = [s for d in found for s in d.flag.spellings]
+    assert len(spellings) == len(set(spellings))
+    assert set(BORROWED_FLAGS) <= {d.name for d in found} <= {name for name, _ in leaves(RunConfig())}
+
+
+def test_the_defaults_are_a_run_that_can_be():
+    check(RunConfig())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("gpus", [1, 2, 3, 4, 6, 8, 16])
+def test_every_preset_can_be_run_on_any_number_of_gpus(name, gpus):
+    cfg = preset(name, gpus)
+    check(cfg)
+    assert (cfg.preset, cfg.gpus, cfg.growth.final) == (name, gpus, cfg.model.resolution)
+    assert all(batch % gpus == 0 for batch in cfg.growth.batch.values())
+    assert cfg.growth.phases(cfg.total_kimg)[-1].resolution == cfg.growth.final, "it reaches the full size"
+
+
+@pytest.mark.parametrize("name, cap", [("ffhq1024", 0.003), ("celebahq1024", 0.002)])
+def test_published_learning_rates(name, cap):
+    lr = preset(name, 8).growth.lr
+    assert [lr.at(r) for r in (8, 64, 128, 256, 512, 1024)] == [0.001, 0.001, 0.0015, 0.002, cap, cap]
+
+
+def test_published_progan():
+    one, eight = preset("progan1024", 1), preset("progan1024", 8)
+    assert (one.model.family, one.growth.initial, one.total_kimg, one.loss.name) == ("progan", 4, 12000, "wgan-gp")
+    assert [one.growth.lr.at(r) for r in (4, 512, 1024)] == [0.001, 0.001, 0.0015]
+    assert [eight.growth.batch.at(r) for r in (4, 8, 16, 32, 64, 1024)] == [512, 256, 128, 64, 32, 32]
+    assert one.loss.r1_gamma == 0 and not one.model.styles
+
+
+def test_an_unknown_preset_is_answered_with_the_known_ones():
+    with pytest.raises(UserError, match="faces64"):
+        preset("face", 1)
+
+
+def bad(flag: str, **changed: object) -> object:
+    return pytest.param(flag, {name.replace("__", "."): value for name, value in changed.items()}, id=str(changed)[:60])
+
+
+@pytest.mark.parametrize(
+    "flag, changed",
+    [
+        bad("--init-res 12", growth__initial=12),
+        bad("--init-res 2", growth__initial=2),
+        bad("--init-res 128", growth__initial=128),
+        bad("--resolution", growth__final=32),
+        bad("--batch 0", growth__batch=PerResolution(0)),
+        bad("--batch 6 ", growth__batch=PerResolution(6), gpus=4),
+        bad("--mbstd-group 4", growth__batch=PerResolution(6)),
+        bad("--mbstd-group 3", growth__batch=PerResolution(16), batch_gpu=8, model__mbstd_group=3),
+        bad("--batch-gpu 5", batch_gpu=5),
+        bad("--batch-gpu 0", batch_gpu=0),
+        bad("--lr 12:0.1,0.002", growth__lr=PerResolution(0.002, {12: 0.1})),
+        bad("--lr -0.1", growth__lr=PerResolution(-0.1)),
+        bad("--lod-kimg", growth__stable_kimg=PerResolution(1, {8: float("nan")})),
+        bad("--kimg 0", total_kimg=0),
+        bad("--ema-kimg inf", ema_kimg=float("inf")),
+        bad("--gamma -1", loss__r1_gamma=-1),
+        bad("--gamma 0.1", loss__name="wgan-gp"),
+        bad("--r2-gamma 2", loss__name="wgan-gp", loss__r1_gamma=0.0, loss__r2_gamma=2),
+        bad("--r1-interval 0", loss__r1_interval=0),
+        bad("--beta2 1", optim__beta2=1),
+        bad("--style-mixing-prob 2", model__style_mixing=2),
+        bad("--cond 1", data__cond=True),
+        bad("--cond 0", model__num_classes=10),
+        bad("5 channels", model__channels=5),
+        bad("0x4", model__base=(0, 4)),
+        bad("--map-depth 0", model__mapping_layers=0, model__w_dim=64),
+        bad("ProGAN", model__family="progan"),
+        bad("--gpus 0", gpus=0),
+        bad("--snap 0", snap=0),
+        bad("--seed -1", seed=-1),
+        bad("--threads 0", threads=0),
+    ],
+)  # fmt: skip
+def test_a_setting_that_cannot_be_is_named_with_its_value(flag, changed):
+    with pytest.raises(UserError) as error:
+        check(replaced(FACES, changed))
+    assert flag in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@given(
+    st.sampled_from([1, 2, 3, 4, 8]), st.sampled_from([1, 2, 3, 4, 6]), st.integers(1, 64), st.none() | st.integers(1, 64)
+)
+def test_batches_that_pass_can_be_worked_off_in_whole_groups(gpus, group, batch, batch_gpu):
+    changed = {"gpus": gpus, "growth.batch": PerResolution(batch), "batch_gpu": batch_gpu, "model.mbstd_group": group}
+    try:
+        check(replaced(FACES, changed))
+    except UserError:
+        return
+    part = min(batch // gpus, batch_gpu or batch)
+    assert batch % gpus == 0 and batch // gpus % part == 0 and part % min(group, part) == 0
+
+
+def test_progan_with_classes_and_other_sizes_is_accepted():
+    progan = preset("progan1024", 1)
+    model = replace(progan.model, resolution=64, num_classes=10, w_dim=522, base=(4, 6), channels=1)
+    check(replaced(progan, {"model": model, "growth.final": 64, "data.cond": True}))
+    assert model != ModelConfig()

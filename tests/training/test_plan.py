@@ -1,0 +1,53 @@
+"""The plan that --dry-run prints."""
+
+from dataclasses import replace
+
+import pytest
+
+from stylegan.networks import build_discriminator, build_generator
+from torch_utils.settings import leaves, replaced
+from training.plan import describe, duration, growth_table, memory_bytes, parameter_counts
+from training.presets import PRESETS, preset
+from training.schedule import PerResolution
+
+DIGITS = preset("digits32", 1)
+
+
+def test_every_setting_is_in_the_plan():
+    text = describe(DIGITS)
+    assert all(name in text for name, _ in leaves(DIGITS))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_described(name):
+    cfg = preset(name, 8)
+    lines = growth_table(cfg)
+    assert len(lines) == 1 + len(cfg.growth.phases(cfg.total_kimg))
+    assert len({len(line) for line in lines}) == 1, "the columns line up"
+
+
+def test_steps_and_times_add_up():
+    cfg = replaced(DIGITS, {"growth.batch": PerResolution(10), "total_kimg": 100.0})
+    rows = [line.split() for line in growth_table(cfg, estimate=lambda resolution: 1000.0 / resolution)]
+    steps = sum(int(row[-2].replace(",", "")) for row in rows[1:-1])
+    assert steps == 100 * 1000 / 10
+    seconds = sum((p.end_kimg - p.start_kimg) * p.resolution for p in cfg.growth.phases(100.0))
+    assert " ".join(rows[-1][1:]) == duration(seconds)
+
+
+@pytest.mark.parametrize("name", ["digits32", "progan1024"])
+def test_parameters_are_counted_as_they_are(name):
+    model = replace(preset(name, 1).model, resolution=16)
+    real = tuple(sum(p.numel() for p in net.parameters()) for net in (build_generator(model), build_discriminator(model)))
+    assert parameter_counts(model) == real
+
+
+def test_memory_falls_with_fewer_images_at_once_and_fewer_bits():
+    cfg = preset("ffhq1024", 8)
+    assert memory_bytes(replace(cfg, batch_gpu=1)) < memory_bytes(cfg) < memory_bytes(replace(cfg, gpus=1))
+    assert memory_bytes(replace(cfg, precision="bf16")) < memory_bytes(cfg)
+
+
+@pytest.mark.parametrize("seconds, text", [(0, "0s"), (59.4, "59s"), (192, "3m 12s"), (8100, "2h 15m"), (2e5, "2d 7h")])
+def test_durations(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,73 @@
+"""Run directories: numbers, the stored configuration, refusals."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from torch_utils.errors import UserError
+from training.presets import preset
+from training.rundir import OPTIONS, STATE, create_run_dir, read_options, write_options
+
+
+def test_numbers_count_up_from_the_highest(tmp_path):
+    assert create_run_dir(tmp_path / "new" / "runs", "a").name == "00000-a"
+    assert create_run_dir(tmp_path / "new" / "runs", "b").name == "00001-b"
+    (tmp_path / "new" / "runs" / "00041-old").mkdir()
+    (tmp_path / "new" / "runs" / "notes").mkdir()
+    assert create_run_dir(tmp_path / "new" / "runs", "a").name == "00042-a"
+
+
+def test_a_description_becomes_a_plain_name(tmp_path):
+    assert create_run_dir(tmp_path, "my faces/64 é").name == "00000-my-faces-64-é"
+
+
+def test_runs_that_start_at_once_get_different_numbers(tmp_path):
+    start = threading.Barrier(8)
+    made: list[Path] = []
+
+    def begin(desc: str) -> None:
+        start.wait()
+        for _ in range(5):
+            made.append(create_run_dir(tmp_path, desc))
+
+    threads = [threading.Thread(target=begin, args=(name,)) for name in "abcdefgh"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(int(path.name[:5]) for path in made) == list(range(40))
+    assert sorted(tmp_path.iterdir()) == sorted(made), "nothing else is left behind"
+
+
+def test_options_read_back(tmp_path):
+    cfg = preset("faces64", 1)
+    write_options(tmp_path, cfg)
+    (tmp_path / STATE).touch()
+    assert read_options(tmp_path) == cfg
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([OPTIONS, STATE])
+
+
+def test_what_cannot_be_resumed_is_said(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        read_options(tmp_path / "absent")
+    with pytest.raises(UserError, match="not a run"):
+        read_options(tmp_path)
+    write_options(tmp_path, preset("faces64", 1))
+    with pytest.raises(UserError, match="before its first save"):
+        read_options(tmp_path)
+    (tmp_path / STATE).touch()
+    (tmp_path / OPTIONS).write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        read_options(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--outdir"):
+        create_run_dir(tmp_path / "file", "a")
+    if os.getuid():  # root may write anywhere
+        tmp_path.chmod(0o500)
+        with pytest.raises(UserError, match="--outdir"):
+            create_run_dir(tmp_path, "a")

@@ -1,0 +1,147 @@
+"""Everything that defines a training run, as frozen data. Each setting is declared here once, with its flag and help.
+
+Times and half-lives are in kimg: thousands of real images shown to the discriminator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from stylegan.config import ModelConfig
+from torch_utils.settings import Flag, from_plain, setting, to_plain
+from training.schedule import GrowthSchedule, PerResolution
+
+ESSENTIALS, GROWTH, LEARNING, MACHINE = "Essentials", "Growing", "Loss and learning", "Machine and saving"
+_table = partial(PerResolution.parse, kind=float)
+_whole_table = partial(PerResolution.parse, kind=int)
+_TABLE = "N|RES:N,...,N"
+
+# The flags of settings that are declared elsewhere, where nothing is known of command lines.
+BORROWED_FLAGS: Mapping[str, Flag] = {
+    "growth.batch": Flag("--batch", "Images per step over all GPUs, one number or one per resolution.",
+                         ESSENTIALS, parse=_whole_table, metavar=_TABLE),
+    "model.resolution": Flag("--resolution", "Grow up to this resolution; larger data are reduced to it.", GROWTH),
+    "growth.initial": Flag("--init-res", "Resolution to start from.", GROWTH),
+    "growth.stable_kimg": Flag("--lod-kimg", "How long each resolution is held before the next fades in.", GROWTH,
+                               parse=_table, metavar=_TABLE),
+    "growth.fade_kimg": Flag("--fade-kimg", "How long each new resolution takes to fade in.", GROWTH,
+                             parse=_table, metavar=_TABLE),
+    "growth.lr": Flag("--lr", "Learning rate of both networks.", LEARNING, parse=_table, metavar=_TABLE),
+    "model.style_mixing": Flag("--style-mixing-prob", "Share of images made from two styles.", LEARNING),
+    "model.fmap_base": Flag("--fmap-base", "Feature maps at resolution R: FMAP_BASE/R, at most FMAP_MAX."),
+    "model.fmap_max": Flag("--fmap-max", "Most feature maps at any resolution."),
+    "model.z_dim": Flag("--z-dim", "Length of the random input z."),
+    "model.w_dim": Flag("--w-dim", "Length of the style vector w."),
+    "model.mapping_layers": Flag("--map-depth", "Layers of the mapping network from z to w."),
+    "model.mapping_dim": Flag("--map-dim", "Width of the mapping network."),
+    "model.styles": Flag("--styles", "Feed the picture through styles; off: a traditional generator."),
+    "model.const_input": Flag("--const-input", "Start from a learned constant; off: from w."),
+    "model.noise": Flag("--noise", "Add noise to every layer."),
+    "model.pixel_norm": Flag("--pixel-norm", "Normalise every pixel's features."),
+    "model.instance_norm": Flag("--instance-norm", "Normalise every feature map."),
+    "model.mbstd_group": Flag("--mbstd-group", "Images that the minibatch deviation compares with each other."),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Which game the two networks play. Penalties are weights on squared gradients or scores."""
+
+    name: Literal["logistic", "wgan-gp", "relativistic", "hinge"] = setting(
+        "logistic", Flag("--loss", "Loss function.", LEARNING)
+    )
+    r1_gamma: float = setting(
+        10.0,
+        Flag("--gamma", "Strength of R1, which keeps the discriminator smooth around real images. Too high and pictures"
+             " stay blurred, too low and training becomes unstable; try a half and a double.", ESSENTIALS),
+    )  # fmt: skip
+    r1_interval: int = setting(
+        1, Flag("--r1-interval", "Apply R1 at every N-th step only, N times as strongly: faster.", LEARNING)
+    )
+    r2_gamma: float = setting(0.0, Flag("--r2-gamma", "Strength of the same penalty around made images.", LEARNING))
+    wgan_lambda: float = setting(10.0, Flag("--wgan-lambda", "Weight of the gradient penalty (wgan-gp)."))
+    wgan_target: float = setting(1.0, Flag("--wgan-target", "Gradient norm that the penalty aims at (wgan-gp)."))
+    wgan_drift: float = setting(0.001, Flag("--wgan-drift", "Weight that holds real scores near 0 (wgan-gp)."))
+    acgan_weight: float = setting(1.0, Flag("--acgan-weight", "Weight of the class loss (wgan-gp with --cond)."))
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Adam, for both networks; its learning rate is part of the growth schedule."""
+
+    beta1: float = setting(0.0, Flag("--beta1", "Adam: decay of the mean gradient per step."))
+    beta2: float = setting(0.99, Flag("--beta2", "Adam: decay of the squared gradient per step."))
+    eps: float = setting(1e-8, Flag("--adam-eps", "Adam: smallest denominator."))
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The real images. `content_hash` says which ones `path` held when the run began."""
+
+    path: str = setting(
+        "", Flag("--data", "Archive made by dataset_tool.py, or a folder of images, or 'mnist' (included).",
+                 ESSENTIALS, metavar="ZIP|DIR"),
+    )  # fmt: skip
+    mirror: bool = setting(False, Flag("--mirror", "Show every image mirrored as well.", ESSENTIALS))
+    cond: bool = setting(False, Flag("--cond", "Learn the classes of the data, to ask for one later.", ESSENTIALS))
+    subset: int | None = setting(None, Flag("--subset", "Use only N of the images."))
+    content_hash: str = ""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run. The defaults are StyleGAN's for FFHQ at 1024x1024 on 8 GPUs (Karras et al. 2019)."""
+
+    data: DataConfig = DataConfig()
+    preset: str = setting(
+        "", Flag("--cfg", "Preset that fills in every setting you do not type. Default: chosen by the data.",
+                 ESSENTIALS, metavar="NAME"),
+    )  # fmt: skip
+    total_kimg: float = setting(25000, Flag("--kimg", "How long to train, in thousands of images shown.", ESSENTIALS))
+    seed: int = setting(0, Flag("--seed", "Random seed: the same seed gives the same run.", ESSENTIALS))
+
+    model: ModelConfig = ModelConfig()
+    growth: GrowthSchedule = GrowthSchedule()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+
+    ema_kimg: float = setting(
+        10.0, Flag("--ema-kimg", "Half-life of the averaged generator, the one that makes the pictures.", LEARNING)
+    )
+    ema_ramp: float | None = setting(
+        None, Flag("--ema-ramp", "Early on, a half-life of at most this share of the images seen.", LEARNING)
+    )
+    tick_kimg: PerResolution[float] = setting(
+        PerResolution(160, {8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 30, 1024: 20}),
+        Flag("--tick", "Kimg between status lines.", MACHINE, parse=_table, metavar=_TABLE),
+    )
+    snap: int = setting(10, Flag("--snap", "Ticks between snapshots.", MACHINE))
+    snap_minutes: float = setting(
+        20.0, Flag("--snap-minutes", "Save the state for --resume at least this often.", MACHINE)
+    )
+    precision: Literal["auto", "bf16", "fp32"] = setting(
+        "auto", Flag("--precision", "Number format of the convolutions; auto takes bf16 where it is fast.", MACHINE)
+    )
+    device: str = setting("auto", Flag("--device", "auto, cpu, cuda, cuda:1, ...", ESSENTIALS))
+    threads: int | None = setting(None, Flag("--threads", "CPU threads. Default: one per core.", MACHINE))
+    gpus: int = setting(1, Flag("--gpus", "Number of GPUs; also selects the preset's batch sizes.", ESSENTIALS))
+    batch_gpu: int | None = setting(
+        None, Flag("--batch-gpu", "Most images per GPU at once; a larger batch is worked off in parts.", MACHINE)
+    )
+    max_bad_steps: int = setting(
+        20, Flag("--max-bad-steps", "Steps in a row with infinite gradients before going back to the last good state.")
+    )
+    desc: str = setting("", Flag("--desc", "Text to add to the name of the run directory.", MACHINE))
+
+
+def to_json(cfg: RunConfig) -> dict[str, Any]:
+    """The configuration as plain data for training_options.json."""
+    return to_plain(cfg)
+
+
+def from_json(data: Mapping[str, Any]) -> RunConfig:
+    """The inverse of `to_json`. Raises UserError for a setting this version does not know, or of the wrong type."""
+    return from_plain(RunConfig, data)

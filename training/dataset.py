@@ -1,0 +1,120 @@
+"""An archive at any resolution, as an endless shuffled stream of which every batch is a pure function of its position.
+
+Picture number p of the stream (p counts from 0 and never restarts) depends on (seed, p) alone, so it is the same at any
+batch size, on any number of machines, and after a resume.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from torch_utils.errors import UserError
+from training.archive import Archive
+from training.packed import Size, pack_pyramid
+
+_ORDER, _MIRROR, _SUBSET = 1, 2, 3  # streams of random numbers
+
+
+def random_bits(seed: int, stream: int, key: int, numbers: np.ndarray) -> np.ndarray:
+    """uint64 [n] from integers [n]: the splitmix64 generator started at a hash of (seed, stream, key), entry `numbers`.
+
+    Random access without state, the same on every machine and in every version of the libraries.
+    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
+    """
+    start = np.zeros(1, np.uint64)
+    for part in (seed, stream, key):
+        start = splitmix64(start + np.uint64(part & 0xFFFFFFFFFFFFFFFF))
+    return splitmix64(start + numbers.astype(np.uint64))
+
+
+def splitmix64(numbers: np.ndarray) -> np.ndarray:
+    """Entry `numbers` of the generator started at 0: uint64 [n] -> uint64 [n]."""
+    x = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)  # wraps around, as intended
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@functools.lru_cache(maxsize=2)  # a batch may straddle two epochs
+def _order(length: int, seed: int, epoch: int) -> np.ndarray:
+    return np.argsort(random_bits(seed, _ORDER, epoch, np.arange(length)), kind="stable")
+
+
+def indices_at(positions: np.ndarray, length: int, seed: int) -> np.ndarray:
+    """Which of `length` examples the endless, reshuffled stream shows at `positions`: int64 [n] -> int64 [n]."""
+    epochs, offsets = np.divmod(positions, length)
+    indices = np.empty_like(offsets)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        indices[here] = _order(length, seed, int(epoch))[offsets[here]]
+    return indices
+
+
+def index_at(position: int, length: int, seed: int) -> int:
+    """`indices_at` for one position."""
+    return int(indices_at(np.array([position]), length, seed)[0])
+
+
+def mirrored_at(positions: np.ndarray, seed: int) -> np.ndarray:
+    """A fair coin per position: bool [n]."""
+    return random_bits(seed, _MIRROR, 0, positions) >> np.uint64(63) == 1
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An archive with how to show it.
+
+    mirror: flip every other picture or so left to right     seed: of the order, the flips and the choice of a subset
+    subset: how many of the pictures to use, chosen at random; None for all
+    """
+
+    archive: Archive
+    mirror: bool = False
+    seed: int = 0
+    subset: int | None = None
+    _pages: dict[Size, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.subset is not None and not 1 <= self.subset <= len(self.archive):
+            raise UserError(
+                f"a subset of {self.subset} was asked for: {self.archive.path} has {len(self.archive)} pictures"
+            )
+
+    def __len__(self) -> int:
+        return self.subset or len(self.archive)
+
+    @functools.cached_property
+    def _chosen(self) -> np.ndarray | None:
+        """Picture numbers of the subset, int64 [len(self)]; None for all."""
+        if self.subset is None:
+            return None
+        bits = random_bits(self.seed, _SUBSET, 0, np.arange(len(self.archive)))
+        return np.sort(np.argsort(bits, kind="stable")[: self.subset])
+
+    def prepare(self, sizes: Iterable[Size], progress: bool = True) -> None:
+        """Packs the (height, width) pairs that a run will need, decoding each picture once. Raises UserError."""
+        for size, pages in pack_pyramid(self.archive, sizes, progress).items():
+            self._pages[size] = np.asarray(pages)  # still the mapping, without the costlier indexing of np.memmap
+
+    def batch(self, position: int, count: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Pictures `position` to `position + count` of the stream.
+
+        Returns uint8 [count,C,height,width], and classes int64 [count] or None if the archive has no labels.
+        """
+        if (height, width) not in self._pages:
+            self.prepare([(height, width)])
+        positions = np.arange(position, position + count)
+        indices = indices_at(positions, len(self), self.seed)
+        if self._chosen is not None:
+            indices = self._chosen[indices]
+        images = self._pages[height, width][indices]
+        if self.mirror:
+            flipped = mirrored_at(positions, self.seed)
+            images[flipped] = images[flipped, :, :, ::-1]
+        labels = self.archive.labels
+        return torch.from_numpy(images), None if labels is None else torch.from_numpy(labels[indices])

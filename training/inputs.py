@@ -1,0 +1,67 @@
+"""What the generator is fed in training: every number drawn from the run's seed and the image's position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylegan.config import ModelConfig
+from torch_utils.rng import generator
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """z, z_mix: [N,z_dim]   crossover: first layer that takes its style from z_mix, [N]   c: classes [N] or None
+    noise: a map [N,1,H,W] per layer   blend: uniform weights [N], for the WGAN-GP penalty
+    """
+
+    z: Tensor
+    z_mix: Tensor
+    crossover: Tensor
+    c: Tensor | None
+    noise: list[Tensor]
+    blend: Tensor
+
+    def split(self, size: int) -> Iterator[Inputs]:
+        """The same inputs in parts of `size` images."""
+        for start in range(0, len(self.z), size):
+            part = slice(start, start + size)
+            c = None if self.c is None else self.c[part]
+            noise = [m[part] for m in self.noise]
+            yield Inputs(self.z[part], self.z_mix[part], self.crossover[part], c, noise, self.blend[part])
+
+
+def draw(
+    model: ModelConfig, seed: int, stream: str, positions: range, resolution: int, classes: np.ndarray | None,
+    device: torch.device,
+) -> Inputs:  # fmt: skip
+    """The inputs of the images at `positions` of `stream`.
+
+    classes: the labels of the data set, from which those of the fakes are drawn with their frequencies.
+    """
+    levels = [res for res in model.resolutions if res <= resolution]
+    sizes = [model.size(res) for res in levels for _ in range(2)] if model.noise else []
+    areas = [h * w for h, w in sizes]
+    num_ws = 2 * len(levels)
+    rows = []
+    for position in positions:
+        rng = generator(seed, stream, position)
+        # In this order, and the growing noise last, so that z does not depend on the resolution.
+        z = rng.standard_normal((2, model.z_dim), np.float32)
+        mixed = rng.random() < model.style_mixing
+        crossover = int(rng.integers(1, num_ws)) if mixed else num_ws
+        c = int(classes[rng.integers(len(classes))]) if classes is not None else -1
+        rows.append((z, crossover, c, rng.random(), rng.standard_normal(sum(areas), np.float32)))
+    z, crossovers, labels, blends, noise = zip(*rows, strict=True)
+    both = torch.from_numpy(np.stack(z)).to(device)
+    flat = torch.from_numpy(np.stack(noise)).to(device)
+    maps = [m.reshape(len(rows), 1, h, w) for m, (h, w) in zip(flat.split(areas, dim=1), sizes, strict=True)] if areas else []
+    return Inputs(
+        z=both[:, 0], z_mix=both[:, 1], crossover=torch.tensor(crossovers, device=device),
+        c=torch.tensor(labels, device=device) if classes is not None else None,
+        noise=maps, blend=torch.tensor(blends, dtype=torch.float32, device=device),
+    )  # fmt: skip

@@ -1,0 +1,173 @@
+"""What happens besides steps: the start and the end of a run, phases, ticks, saving, and recovering."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stylegan.snapshot import save_snapshot
+from torch_utils.device import peak_memory_mb
+from torch_utils.errors import UserError
+from training.config import RunConfig
+from training.cost import seconds_left, step_gflop
+from training.dataset import Dataset
+from training.gallery import save_fakes, save_growth, save_key, save_reals
+from training.report import STAT_NAMES, Report, status_line
+from training.rundir import STATE
+from training.schedule import Stage
+from training.state import TrainState
+from training.transfer import transfer_weights
+from training.update import Outcome
+
+MAX_ROLLBACKS = 3
+
+
+class Clock:
+    """Where the time goes since the last tick, and since the last save."""
+
+    def __init__(self) -> None:
+        self.saved = time.perf_counter()
+        self.restart()
+
+    def restart(self) -> None:
+        self.data_seconds, self.began = 0.0, time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.began
+
+    @contextmanager
+    def data(self) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.data_seconds += time.perf_counter() - begin
+
+
+def begin_run(
+    state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, data: Dataset, dtype: torch.dtype,
+    resume: bool, init_from: str | None,
+) -> None:  # fmt: skip
+    """Say what is about to happen; at the very start also write the reals, the first fakes and the first state."""
+    device = next(state.G.parameters()).device
+    how = f"on {device}, {str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads"
+    if resume:
+        report.say(f"Going on with {run_dir} at {state.nimg / 1000:.1f} of {cfg.total_kimg:g} kimg, {how}")
+        return
+    report.say(f"Training in {run_dir}: {len(data)} pictures, {cfg.total_kimg:g} kimg, {how}")
+    if init_from:
+        report.say(transfer_weights(init_from, state))
+    save_reals(run_dir / "reals.png", data, cfg.model)
+    save_fakes(run_dir / "fakes_init.png", state.G_ema, cfg.growth.initial, 1.0)
+    save_key(run_dir / "fakes.json", cfg.model)
+    state.log_bytes = report.lengths()
+    state.save(run_dir / STATE, cfg)
+
+
+def begin_phase(state: TrainState, stage: Stage, report: Report) -> None:
+    """Forget Adam's moments, at both ends of a fade: they describe a network of another depth (the published habit)."""
+    state.opt_g.state.clear()
+    state.opt_d.state.clear()
+    state.phase = stage.phase
+    what = f"fading in {stage.resolution}" if stage.phase % 2 else f"at {stage.resolution}"
+    report.say(f"phase {stage.phase} at {state.nimg / 1000:.1f} kimg: {what}, batch {stage.batch}, lr {stage.lr:g}")
+
+
+def note(state: TrainState, outcome: Outcome, report: Report) -> None:
+    """Add a step to the tick's sums, or count it among the bad ones and say which layer spoiled it."""
+    if outcome.bad:
+        state.bad_steps += 1
+        state.skipped += 1
+        report.say(f"step skipped at {state.nimg / 1000:.2f} kimg: gradient of {outcome.bad} is not finite "
+                   f"({state.bad_steps} in a row, {state.skipped} in all)")  # fmt: skip
+        return
+    state.bad_steps = 0
+    for name, value in outcome.stats.items():
+        if name in STAT_NAMES:
+            entry = state.sums.setdefault(name, [0.0, 0])
+            entry[0] += float(value)
+            entry[1] += 1
+
+
+def roll_back(state: TrainState, run_dir: Path, report: Report) -> None:
+    """Return to the last saved state, with other random numbers. Raises UserError when that has not helped before."""
+    bad, rollbacks, skipped = state.bad_steps, state.rollbacks + 1, state.skipped
+    if rollbacks > MAX_ROLLBACKS:
+        raise UserError(
+            f"the run diverged {rollbacks} times; the last good state is in {run_dir}. Start anew with a lower --lr, "
+            "a higher --gamma or --fp32 1"
+        )
+    state.restore(run_dir / STATE)
+    state.rollbacks, state.skipped = rollbacks, skipped
+    report.say(f"{bad} bad steps in a row: back to the last good state, at {state.nimg / 1000:.1f} kimg, "
+               f"with other random numbers (time {rollbacks} of {MAX_ROLLBACKS})")  # fmt: skip
+
+
+def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock) -> None:
+    """Report, draw the fakes, and save when it is time to."""
+    seconds, stage = clock.seconds(), cfg.growth.at(state.nimg)
+    images = state.nimg - state.tick_nimg
+    state.tick, state.tick_nimg = state.tick + 1, state.nimg
+    state.seconds += seconds
+    values = _values(state, cfg, stage, seconds, clock.data_seconds, images)
+    gflops = step_gflop(cfg.model, cfg.loss, stage.resolution) * images / seconds
+    report.stats(values, state.nimg)
+    report.say(status_line(values, *seconds_left(cfg, state.nimg, gflops)))
+    save_fakes(_named(run_dir, "fakes", state, ".png"), state.G_ema, stage.resolution, stage.alpha)
+    if state.tick % cfg.snap == 0:
+        save(state, cfg, run_dir, report)
+        clock.saved = time.perf_counter()
+    elif time.perf_counter() - clock.saved > cfg.snap_minutes * 60:
+        _save_state(state, cfg, run_dir, report)
+        clock.saved = time.perf_counter()
+    clock.restart()
+
+
+def save(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
+    """A snapshot for the tools, the state for a resume, and the film so far."""
+    stage = cfg.growth.at(state.nimg)
+    save_snapshot(
+        _named(run_dir, "network-snapshot-", state, ".safetensors"), state.G_ema, state.D, config=cfg.model,
+        resolution=stage.resolution, alpha=stage.alpha, kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
+    )  # fmt: skip
+    _save_state(state, cfg, run_dir, report)
+    save_growth(run_dir)
+
+
+def end_run(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock) -> None:
+    """Every run ends with a snapshot and its pictures."""
+    if state.nimg > state.tick_nimg:
+        tick(state, cfg, run_dir, report, clock)
+    save(state, cfg, run_dir, report)
+    report.say(f"Done: {state.nimg / 1000:.1f} kimg. Pictures, growth.webp and the network are in {run_dir}")
+
+
+def _save_state(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
+    state.log_bytes = report.lengths()
+    state.save(run_dir / STATE, cfg)
+
+
+def _named(run_dir: Path, prefix: str, state: TrainState, suffix: str) -> Path:
+    return run_dir / f"{prefix}{state.nimg // 1000:06d}{suffix}"
+
+
+def _values(
+    state: TrainState, cfg: RunConfig, stage: Stage, seconds: float, data_seconds: float, images: int
+) -> dict[str, Any]:
+    """The tick's line in stats.jsonl; empties the sums."""
+    means = {STAT_NAMES[name]: total / count for name, (total, count) in sorted(state.sums.items()) if count}
+    state.sums = {}
+    device = next(state.G.parameters()).device
+    return {
+        "Progress/tick": state.tick, "Progress/kimg": state.nimg / 1000, "Progress/resolution": stage.resolution,
+        "Progress/alpha": stage.alpha, "Progress/lod": cfg.growth.lod(stage), "Progress/batch": stage.batch,
+        "Progress/lr": stage.lr, "Progress/skipped_steps": state.skipped,
+        **{name: value for name, value in means.items() if math.isfinite(value)},
+        "Timing/total_sec": state.seconds, "Timing/sec_per_tick": seconds,
+        "Timing/sec_per_kimg": seconds / images * 1000, "Timing/img_per_sec": images / seconds,
+        "Timing/data_percent": 100 * data_seconds / seconds, "Resources/peak_mem_mb": peak_memory_mb(device),
+    }  # fmt: skip

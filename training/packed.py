@@ -1,0 +1,176 @@
+"""Pictures reduced once per resolution and kept as packed uint8 in a cache, memory-mapped.
+
+So a step at 8x8 costs the same whatever the size of the archive. Reduction is a box filter: every pixel is the mean
+of 2^k x 2^k pixels of the full-size picture, rounded once (halves to even), as in the original data pipeline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from torch_utils.errors import UserError
+from training.archive import Archive, conversion
+
+Size = tuple[int, int]  # height, width
+
+CHUNK_BYTES = 64 << 20  # full-size pixels held in memory at a time
+ABANDONED_S = 3600.0  # a scratch file that nobody wrote to for so long belongs to a killed run
+
+
+def packed(archive: Archive, height: int, width: int, progress: bool = True) -> np.memmap:
+    """All pictures at one size: read-only uint8 [N,C,height,width]. See `pack_pyramid`."""
+    return pack_pyramid(archive, [(height, width)], progress)[height, width]
+
+
+def pack_pyramid(archive: Archive, sizes: Iterable[Size], progress: bool = True) -> dict[Size, np.memmap]:
+    """All pictures at each of `sizes`, built where missing; each picture is decoded once for all of them.
+
+    The cache is `$STYLEGAN_CACHE` if that is set, else `<archive>.cache/` beside the archive, else (if that cannot be
+    written) `~/.cache/stylegan/data/`. Runs that build it at the same time do not disturb each other. A progress bar
+    is shown on terminals only.
+
+    Raises UserError if a size is not the archive's divided by a power of two, or the disk is too full.
+    """
+    wanted = sorted(set(sizes), reverse=True)
+    for size in wanted:
+        _check_size(archive, size)
+    folder = _cache_folder(archive, wanted)
+    missing = [size for size in wanted if not _is_whole(archive, size, folder)]
+    if missing:
+        _check_disk(archive, missing, folder)
+        _remove_stale(archive, folder)
+        _build(archive, missing, folder, progress)
+    return {size: _open(archive, size, folder) for size in wanted}
+
+
+def halve(image: np.ndarray) -> np.ndarray:
+    """Means of 2x2 pixels, float32 [H,W,C] -> [H/2,W/2,C]. Exact on bytes for the first eight halvings."""
+    return (image[0::2, 0::2] + image[1::2, 0::2] + image[0::2, 1::2] + image[1::2, 1::2]) * np.float32(0.25)
+
+
+def reduce(image: np.ndarray, sizes: Sequence[Size]) -> list[np.ndarray]:
+    """uint8 [H,W,C] -> for each of `sizes`, largest first, uint8 [C,h,w]."""
+    reduced: list[np.ndarray] = []
+    if image.shape[:2] in sizes:
+        reduced.append(image.transpose(2, 0, 1))
+    mean = image.astype(np.float32)
+    while len(reduced) < len(sizes):
+        mean = halve(mean)
+        if mean.shape[:2] in sizes:
+            reduced.append(np.rint(mean).astype(np.uint8).transpose(2, 0, 1))
+    return reduced
+
+
+def _check_size(archive: Archive, size: Size) -> None:
+    factor = max(1, archive.height // size[0])
+    if factor & (factor - 1) or (size[0] * factor, size[1] * factor) != (archive.height, archive.width):
+        doublings = max(0, round(float(np.log2(min(archive.height / size[0], archive.width / size[1])))))
+        height, width = size[0] << doublings, size[1] << doublings
+        nearest = str(width) if height == width else f"{width}x{height}"
+        raise UserError(
+            f"{archive.path} holds {archive.width}x{archive.height} pictures, which no halving turns into"
+            f" {size[1]}x{size[0]}: convert it with {conversion(archive.path, nearest)}"
+        )
+
+
+def _cache_folder(archive: Archive, sizes: Sequence[Size]) -> Path:
+    """The first place that holds all of `sizes` already, else the first that can be written."""
+    chosen = os.environ.get("STYLEGAN_CACHE")
+    beside = archive.path.with_name(archive.path.name + ".cache")
+    home = Path(os.path.expanduser("~"), ".cache", "stylegan", "data")
+    candidates = [Path(chosen)] if chosen else [beside, home]
+    for folder in candidates:
+        if all(_is_whole(archive, size, folder) for size in sizes):
+            return folder
+    for folder in candidates:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+            return folder
+    raise UserError(f"cannot write to {' or '.join(map(str, candidates))}: set STYLEGAN_CACHE to a writable folder")
+
+
+def _file(archive: Archive, size: Size, folder: Path) -> Path:
+    return folder / f"{archive.content_hash[:24]}-{archive.channels}x{size[0]}x{size[1]}.u8"
+
+
+def _bytes(archive: Archive, size: Size) -> int:
+    return len(archive) * archive.channels * size[0] * size[1]
+
+
+def _is_whole(archive: Archive, size: Size, folder: Path) -> bool:
+    try:
+        return _file(archive, size, folder).stat().st_size == _bytes(archive, size)
+    except OSError:
+        return False
+
+
+def _open(archive: Archive, size: Size, folder: Path) -> np.memmap:
+    shape = (len(archive), archive.channels, *size)
+    return np.memmap(_file(archive, size, folder), dtype=np.uint8, mode="r", shape=shape)
+
+
+def _check_disk(archive: Archive, sizes: Sequence[Size], folder: Path) -> None:
+    needed = sum(_bytes(archive, size) for size in sizes)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder} needs {needed / 2**20:.0f} MiB for the reduced pictures, but {free / 2**20:.0f} MiB are free:"
+            " make room, or set STYLEGAN_CACHE to a folder on another disk"
+        )
+
+
+def _remove_stale(archive: Archive, folder: Path) -> None:
+    """Removes what killed runs left behind and, beside the archive, what was made from its former content."""
+    beside = folder.name == archive.path.name + ".cache"
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):  # another run may be removing it too, or (on Windows) still reading it
+            abandoned = path.suffix == ".tmp" and time.time() - path.stat().st_mtime > ABANDONED_S
+            former = beside and path.suffix == ".u8" and not path.name.startswith(archive.content_hash[:24])
+            if abandoned or former:
+                path.unlink()
+
+
+def _build(archive: Archive, sizes: Sequence[Size], folder: Path, progress: bool) -> None:
+    """Writes scratch files, then renames: of two runs at once the last one wins, with the same bytes.
+
+    Scratch names are random, as process numbers may repeat among machines that share a disk.
+    """
+    targets = [_file(archive, size, folder) for size in sizes]
+    scratch = [target.with_name(f"{target.stem}.{uuid.uuid4().hex}.tmp") for target in targets]
+    try:
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(path.open("wb")) for path in scratch]
+            for level, pictures in _reduced(archive, sizes, progress):
+                files[level].write(pictures)
+            for file in files:
+                file.flush()
+                os.fsync(file.fileno())  # a whole length must mean whole content, even after a power cut
+        for path, target in zip(scratch, targets, strict=True):
+            os.replace(path, target)
+    finally:
+        for path in scratch:
+            path.unlink(missing_ok=True)
+
+
+def _reduced(archive: Archive, sizes: Sequence[Size], progress: bool) -> Iterator[tuple[int, bytes]]:
+    """Yields (which of `sizes`, bytes of a picture) in order, decoding in threads (Pillow releases the GIL)."""
+    chunk = max(1, CHUNK_BYTES // (archive.height * archive.width * archive.channels))
+    bar = tqdm(total=len(archive), desc="Reducing pictures", unit="img", disable=None if progress else True)
+    with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(archive), chunk):
+            indices = range(start, min(start + chunk, len(archive)))
+            for levels in pool.map(lambda i: reduce(archive.read(i), sizes), indices):
+                yield from ((level, picture.tobytes()) for level, picture in enumerate(levels))
+                bar.update()

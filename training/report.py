@@ -1,0 +1,113 @@
+"""What a run says of itself: a bar on a terminal, one line per tick, and the same as data for curves."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from training.plan import duration
+
+LOG, STATS = "log.txt", "stats.jsonl"
+
+# Names under which the field's scripts look for them.
+STAT_NAMES = {
+    "d": "Loss/D/loss", "g": "Loss/G/loss", "real": "Loss/scores/real", "fake": "Loss/scores/fake",
+    "sign_real": "Loss/signs/real", "sign_fake": "Loss/signs/fake", "r1": "Loss/r1_penalty", "r2": "Loss/r2_penalty",
+    "gp": "Loss/gradient_penalty", "norm_d": "Gradient/D", "norm_g": "Gradient/G",
+}  # fmt: skip
+
+
+class _Curves(Protocol):
+    def add_scalar(self, tag: str, value: float, step: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class Report:
+    """log.txt, stats.jsonl, tensorboard events (where tensorboard is installed) and the bar. A context manager.
+
+    keep: length in bytes up to which each of the two files is kept: a resumed run forgets what came after its state.
+    """
+
+    def __init__(self, run_dir: Path, total_kimg: float, nimg: int, keep: dict[str, int]):
+        self._files = {name: _open(run_dir / name, keep.get(name, 0)) for name in (LOG, STATS)}
+        self._curves = _tensorboard(run_dir)
+        self._bar = None
+        if sys.stderr.isatty():
+            form = "{l_bar}{bar}| {n:.1f}/{total:.0f} kimg [{elapsed}] {postfix}"
+            self._bar = tqdm(total=total_kimg, initial=nimg / 1000, bar_format=form, dynamic_ncols=True)
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if self._curves is not None:
+            self._curves.close()
+        for file in self._files.values():
+            file.close()
+
+    def say(self, text: str) -> None:
+        """A line on the terminal and in log.txt."""
+        if self._bar is not None:
+            self._bar.write(text)
+        else:
+            print(text, flush=True)
+        self._files[LOG].write(text + "\n")
+        self._files[LOG].flush()
+
+    def advance(self, nimg: int, resolution: int, alpha: float) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.n = nimg / 1000
+            self._bar.set_postfix_str(f"res {resolution}, alpha {alpha:.2f}", refresh=False)
+            self._bar.update(0)
+
+    def stats(self, values: dict[str, Any], nimg: int) -> None:
+        """One line of stats.jsonl, and a point on each curve."""
+        self._files[STATS].write(json.dumps(values) + "\n")
+        self._files[STATS].flush()
+        if self._curves is not None:
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    self._curves.add_scalar(name, value, nimg)
+
+    def lengths(self) -> dict[str, int]:
+        """How long the files are now."""
+        return {name: file.tell() for name, file in self._files.items()}
+
+
+def status_line(values: dict[str, Any], eta_phase: float, eta_run: float) -> str:
+    """The tick's line, from its stats."""
+
+    def mean(name: str) -> str:
+        return f"{values[STAT_NAMES[name]]:.3g}" if STAT_NAMES[name] in values else "-"
+
+    return (
+        f"tick {values['Progress/tick']:<4d} kimg {values['Progress/kimg']:<8.1f} res {values['Progress/resolution']:<4d} "
+        f"alpha {values['Progress/alpha']:.2f}  {values['Timing/sec_per_kimg']:.1f} s/kimg {values['Timing/img_per_sec']:.1f} img/s "
+        f"(data {values['Timing/data_percent']:.1f}%)  ETA phase {duration(eta_phase)} run {duration(eta_run)}  "
+        f"D {mean('d')} G {mean('g')} sign {mean('sign_real')}/{mean('sign_fake')} r1 {mean('r1')} "
+        f"grad {mean('norm_d')}/{mean('norm_g')}  mem {values['Resources/peak_mem_mb']:.0f} MB"
+    )
+
+
+def _open(path: Path, keep: int) -> Any:
+    file = path.open("a+b" if path.exists() else "w+b")
+    file.truncate(keep)
+    file.close()
+    return path.open("a", encoding="utf-8")
+
+
+def _tensorboard(run_dir: Path) -> _Curves | None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    writer: _Curves = SummaryWriter(str(run_dir))  # type: ignore[no-untyped-call]
+    return writer

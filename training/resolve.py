@@ -1,0 +1,138 @@
+"""From what was typed to a whole RunConfig: preset, then facts about the data, then the typed settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch_utils.errors import UserError
+from torch_utils.settings import declared, leaves, replaced
+from training.archive import Archive
+from training.check import check
+from training.config import BORROWED_FLAGS, RunConfig
+from training.presets import preset
+
+# What may differ between a run and its resumption: where and how often, nothing of the mathematics. The data may have
+# moved; that they are the same images is checked by their hash.
+FREE_ON_RESUME = {"device", "threads", "snap", "snap_minutes", "data.path"}
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a run needs to know of its data: height, width and channels of every picture, 0 classes if unlabelled."""
+
+    name: str
+    count: int
+    height: int
+    width: int
+    channels: int
+    num_classes: int
+    content_hash: str
+
+    @classmethod
+    def of(cls, archive: Archive) -> DataFacts:
+        return cls(archive.name, len(archive), archive.height, archive.width, archive.channels, archive.num_classes,
+                   archive.content_hash)  # fmt: skip
+
+    @property
+    def base(self) -> tuple[int, int]:
+        return base_for(self.height, self.width)
+
+    @property
+    def resolution(self) -> int:
+        """The nominal resolution of the whole pictures: 4 * 2^(number of halvings down to the base)."""
+        return 4 * self.height // self.base[0]
+
+
+def base_for(height: int, width: int) -> tuple[int, int]:
+    """The smallest picture, at least 4 pixels in each direction, that doubles up to height x width: 128x192 -> (4, 6).
+
+    Raises UserError if it cannot be doubled even once.
+    """
+    halvings = 0
+    while min(height, width) >> halvings + 1 >= 4 and (height | width) % (2 << halvings) == 0:
+        halvings += 1
+    if not halvings:
+        raise UserError(
+            f"pictures of {width}x{height} cannot be grown by doubling; convert them with dataset_tool.py to sides of "
+            "a few pixels times a power of two, such as --resolution 64x64 or 96x64"
+        )
+    return height >> halvings, width >> halvings
+
+
+def resolve(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
+    """The whole configuration of a new run. `typed` holds settings by dotted name. Raises UserError if they clash."""
+    gpus = typed.get("gpus", 1)
+    if gpus < 1:
+        raise UserError(f"--gpus {gpus} cannot be; give 1 or more, and --device cpu to train on the CPU")
+    chosen = typed.get("preset") or preset_for(facts)
+    cfg = preset(chosen, gpus)
+    resolution = typed.get("model.resolution", cfg.model.resolution)
+    cond = typed.get("data.cond", cfg.data.cond)
+    if "preset" not in typed:  # a preset that we chose bends to the data, one that was asked for does not
+        resolution = typed.get("model.resolution", min(resolution, facts.resolution))
+        cond = typed.get("data.cond", cfg.data.cond and facts.num_classes > 0)
+    if resolution > facts.resolution:
+        raise UserError(
+            f"--cfg {chosen} grows to {resolution}, but pictures of {facts.width}x{facts.height} ({facts.name}) "
+            f"only allow {facts.resolution}; use --resolution {facts.resolution}, or convert them with "
+            f"dataset_tool.py --resolution {resolution}"
+        )
+    if typed.get("data.subset", 1) > facts.count:
+        raise UserError(f"--subset {typed['data.subset']} is more than the {facts.count} pictures of {facts.name}")
+    from_data: dict[str, Any] = {
+        "model.base": facts.base,
+        "model.resolution": resolution,
+        "model.channels": facts.channels,
+        "model.num_classes": facts.num_classes if cond else 0,
+        "growth.final": resolution,
+        "data.cond": cond,
+        "data.content_hash": facts.content_hash,
+    }
+    if cfg.model.family == "progan":  # its first layer sees z and the class side by side
+        from_data["model.w_dim"] = typed.get("model.z_dim", cfg.model.z_dim) + from_data["model.num_classes"]
+    cfg = replaced(cfg, from_data | _loss_companions(cfg, typed) | dict(typed) | {"preset": chosen})
+    check(cfg)
+    return cfg
+
+
+def _loss_companions(cfg: RunConfig, typed: Mapping[str, Any]) -> dict[str, Any]:
+    """The penalties of a loss typed in place of the preset's: WGAN-GP has its own, R3GAN uses R1 and R2 alike."""
+    name = typed.get("loss.name", cfg.loss.name)
+    if name == cfg.loss.name:
+        return {}
+    r1_gamma = typed.get("loss.r1_gamma", 0.0 if name == "wgan-gp" else cfg.loss.r1_gamma)
+    return {"loss.r1_gamma": r1_gamma, "loss.r2_gamma": r1_gamma if name == "relativistic" else 0.0}
+
+
+def preset_for(facts: DataFacts) -> str:
+    """The preset that suits the size of the data."""
+    if facts.resolution <= 32:
+        return "digits32"
+    if facts.resolution <= 128:
+        return f"faces{facts.resolution}"
+    return f"ffhq{min(facts.resolution, 1024)}"
+
+
+def resumed(stored: RunConfig, typed: Mapping[str, Any]) -> RunConfig:
+    """The stored configuration of a run, with what may change changed as typed.
+
+    Raises UserError, naming both values, at the first typed setting that contradicts the run.
+    """
+    values = dict(leaves(stored))
+    flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, BORROWED_FLAGS)}
+    for name, value in typed.items():
+        if name not in FREE_ON_RESUME and value != values[name]:
+            raise UserError(
+                f"{flags[name]} {value} contradicts the run, which was started with {values[name]}; leave it out, "
+                "or start a new run with --init-from"
+            )
+    return replaced(stored, {name: value for name, value in typed.items() if name in FREE_ON_RESUME})
+
+
+def same_data(stored: RunConfig, facts: DataFacts) -> RunConfig:
+    """`stored`, once its data are known to be those the run began with. Raises UserError otherwise."""
+    if stored.data.content_hash not in ("", facts.content_hash):
+        raise UserError(f"{stored.data.path} has changed since the run began; restore it, or start a new run")
+    return replace(stored, data=replace(stored.data, content_hash=facts.content_hash))

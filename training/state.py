@@ -1,0 +1,79 @@
+"""Everything a run is, besides its configuration: what resuming needs, saved and restored in one place."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Adam
+
+from stylegan.discriminator import Discriminator
+from stylegan.generator import Generator
+from stylegan.networks import build_discriminator, build_generator
+from torch_utils.checkpoint import load_state, save_state
+from training.config import RunConfig, to_json
+
+
+@dataclass
+class TrainState:
+    """The one mutable thing in training. Resolution, alpha, batch and learning rate are not in it: `nimg` gives them.
+
+    nimg: real images shown   phase: of the growth   tick, tick_nimg: the last status line, and when it was
+    bad_steps: non-finite steps in a row   skipped: in all   rollbacks: returns to the last good state
+    sums: what the next status line will report, by name: (sum, count)   log_bytes: length of each log file
+    """
+
+    G: Generator
+    D: Discriminator
+    G_ema: Generator
+    opt_g: Adam
+    opt_d: Adam
+    nimg: int = 0
+    phase: int = 0
+    tick: int = 0
+    tick_nimg: int = 0
+    bad_steps: int = 0
+    skipped: int = 0
+    rollbacks: int = 0
+    seconds: float = 0.0
+    sums: dict[str, list[float]] = field(default_factory=dict)
+    log_bytes: dict[str, int] = field(default_factory=dict)
+
+    _PLAIN = ("nimg", "phase", "tick", "tick_nimg", "bad_steps", "skipped", "rollbacks", "seconds", "sums", "log_bytes")
+    _PARTS = ("G", "D", "G_ema", "opt_g", "opt_d")
+
+    def save(self, path: Path, cfg: RunConfig) -> None:
+        """Write everything, whole or not at all. Raises UserError when the disk is full."""
+        parts: dict[str, Any] = {name: getattr(self, name).state_dict() for name in self._PARTS}
+        save_state(path, parts | {name: getattr(self, name) for name in self._PLAIN} | {"config": to_json(cfg)})
+
+    def restore(self, path: Path) -> None:
+        """Become what was saved."""
+        saved = load_state(path)
+        for name in self._PARTS:
+            getattr(self, name).load_state_dict(saved[name])
+        for name in self._PLAIN:
+            setattr(self, name, saved[name])
+
+
+def fresh_state(cfg: RunConfig, device: torch.device) -> TrainState:
+    """New networks, drawn from the run's seed."""
+    torch.manual_seed(cfg.seed)
+    G, D = build_generator(cfg.model).to(device), build_discriminator(cfg.model).to(device)
+    G_ema = copy.deepcopy(G).eval().requires_grad_(False)
+    return TrainState(G, D, G_ema, _adam(G, cfg, 1), _adam(D, cfg, cfg.loss.r1_interval))
+
+
+def _adam(net: torch.nn.Module, cfg: RunConfig, interval: int) -> Adam:
+    """Adam, its memory shortened where a penalty comes only every `interval` steps (StyleGAN2, appendix B)."""
+    lazy = lazy_factor(interval)
+    betas = (cfg.optim.beta1**lazy, cfg.optim.beta2**lazy)
+    return Adam(net.parameters(), lr=1e-3, betas=betas, eps=cfg.optim.eps, fused=True)
+
+
+def lazy_factor(interval: int) -> float:
+    """interval / (interval + 1) for lazy regularisation, 1 for a penalty at every step."""
+    return interval / (interval + 1) if interval > 1 else 1.0
