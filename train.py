@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from stylegan.snapshot import load
 from torch_utils.cli import Bool, Command, Option, settings_options, under
 from torch_utils.device import pick_device
 from torch_utils.errors import UserError
@@ -58,7 +59,10 @@ def main(
     else:
         facts = _facts(typed.get("data.path", ""))
         cfg = _new(typed, facts)
-    pick_device(cfg.device)  # a device that is not there is said before anything is written
+    # What could fail later is tried before anything is written.
+    pick_device(cfg.device)
+    if init_from:
+        load(init_from)
     if dry_run:
         click.echo(describe(cfg))
         return

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 def stylegan_generator_config(settings: dict[str, Any]) -> ModelConfig:
     """Of `G_style`. Raises UserError for what ours cannot be."""
-    _require(settings, use_wscale=True, fmap_decay=1.0)
+    _require(settings, {"use_wscale": True, "fmap_decay": 1.0})
     return ModelConfig(
         resolution=_setting(settings, "resolution", 1024),
         channels=_setting(settings, "num_channels", 3, least=1),
@@ -30,7 +30,7 @@ def stylegan_generator_config(settings: dict[str, Any]) -> ModelConfig:
         mapping_activation=_activation(settings, "mapping_nonlinearity"),
         normalize_z=_setting(settings, "normalize_latents", True),
         fmap_base=_fmap_base(settings),
-        fmap_max=_setting(settings, "fmap_max", 512),
+        fmap_max=_setting(settings, "fmap_max", 512, least=1),
         activation=_activation(settings, "nonlinearity"),
         blur=_blur(settings),
         styles=_setting(settings, "use_styles", True),
@@ -43,9 +43,9 @@ def stylegan_generator_config(settings: dict[str, Any]) -> ModelConfig:
 
 def progan_generator_config(settings: dict[str, Any]) -> ModelConfig:
     """Of `G_paper`. Raises UserError for what ours cannot be."""
-    _require(settings, use_wscale=True, fmap_decay=1.0, pixelnorm_epsilon=1e-8)
-    fmap_max = _setting(settings, "fmap_max", 512)
-    widest = min(_setting(settings, "fmap_base", 8192), fmap_max)
+    _require(settings, {"use_wscale": True, "fmap_decay": 1.0, "pixelnorm_epsilon": 1e-8})
+    fmap_max = _setting(settings, "fmap_max", 512, least=1)
+    widest = min(_setting(settings, "fmap_base", 8192, least=1), fmap_max)
     cfg = progan_config(
         resolution=_setting(settings, "resolution", 32),
         channels=_setting(settings, "num_channels", 1, least=1),
@@ -64,7 +64,7 @@ def progan_generator_config(settings: dict[str, Any]) -> ModelConfig:
 
 def discriminator_config(function: str, settings: dict[str, Any]) -> ModelConfig:
     """Of `D_basic` (StyleGAN) or `D_paper` (ProGAN): a config whose generator half means nothing."""
-    _require(settings, use_wscale=True, fmap_decay=1.0)
+    _require(settings, {"use_wscale": True, "fmap_decay": 1.0})
     basic = function == "D_basic"
     return ModelConfig(
         family="stylegan" if basic else "progan",
@@ -72,7 +72,7 @@ def discriminator_config(function: str, settings: dict[str, Any]) -> ModelConfig
         channels=_setting(settings, "num_channels", 1, least=1),
         num_classes=_setting(settings, "label_size", 0),
         fmap_base=_fmap_base(settings),
-        fmap_max=_setting(settings, "fmap_max", 512),
+        fmap_max=_setting(settings, "fmap_max", 512, least=1),
         activation=_activation(settings, "nonlinearity"),
         blur=_blur(settings) if basic else (),
         mbstd_group=_setting(settings, "mbstd_group_size", 4),
@@ -97,7 +97,7 @@ def _setting(settings: dict[str, Any], name: str, default: T, least: int = 0) ->
     return value
 
 
-def _require(settings: dict[str, Any], **values: bool | float) -> None:
+def _require(settings: dict[str, Any], values: dict[str, bool | float]) -> None:
     for name, value in values.items():
         if settings.get(name, value) != value:
             raise UserError(f"setting {name} is {ascii(settings[name])[:60]}; only {value} is supported")
@@ -105,7 +105,7 @@ def _require(settings: dict[str, Any], **values: bool | float) -> None:
 
 def _fmap_base(settings: dict[str, Any]) -> int:
     """Theirs is divided by half the resolution, ours by the resolution."""
-    return 2 * _setting(settings, "fmap_base", 8192)
+    return 2 * _setting(settings, "fmap_base", 8192, least=1)
 
 
 def _blur(settings: dict[str, Any]) -> tuple[float, ...]:

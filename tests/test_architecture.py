@@ -73,9 +73,16 @@ def test_functions_take_few_parameters(path):
     assert {name: count for name, count in counts.items() if count > MAX_PARAMETERS + 1} == {}  # and self
 
 
-@every_source
-def test_parameters_are_named(path):
-    assert [f.name for f in functions(path) if f.args.kwarg] == [], "no **kwargs"
+@every_product_file
+def test_parameters_are_not_passed_through_unnamed(path):
+    """A `**kwargs` handed on would hide which parameters there are."""
+    handed_on = [
+        (f.name, call.lineno)
+        for f in functions(path) if f.args.kwarg
+        for call in ast.walk(f) if isinstance(call, ast.Call)
+        for argument in call.keywords if argument.arg is None and ast.unparse(argument.value) == f.args.kwarg.arg
+    ]  # fmt: skip
+    assert handed_on == []
 
 
 @every_source

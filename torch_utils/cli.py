@@ -17,7 +17,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on", "y", "t"}, {"0", "false", "no", "off"
 
 
 def parse_seeds(text: str) -> list[int]:
-    """"0-7,12" -> [0, 1, ..., 7, 12], in the order written. Raises UserError if it is anything else."""
+    """Read "0-7,12" as [0, 1, ..., 7, 12], in the order written. Raises UserError if it is anything else."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)

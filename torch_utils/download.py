@@ -139,8 +139,6 @@ class _Mirror:
                 headers["If-Range"] = part.tag
         try:
             return self.session.get(self.url, headers=headers, stream=True, timeout=self.timeout)
-        except (requests.exceptions.SSLError, requests.exceptions.InvalidProxyURL) as error:
-            raise _Refused(_cause(error)) from error
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
             raise _Interrupted(_cause(error)) from error
         except requests.exceptions.RequestException as error:
@@ -161,7 +159,7 @@ def _persist(mirror: _Mirror, part: _Part, checks: _Checks, patience: tuple[int,
             furthest = max(furthest, part.size)
             if strikes >= retries:
                 raise _Refused(str(reason)) from reason
-            time.sleep(min(backoff * 2**strikes, LONGEST_PAUSE_S))
+            time.sleep(min(backoff * 2 ** max(strikes - 1, 0), LONGEST_PAUSE_S))
     fault = checks.fault(part.path)
     if fault:
         part.discard()

@@ -57,7 +57,9 @@ def test_the_phase_changes_exactly_when_lod_enters_or_leaves_an_integer():
     assert [a != b for a, b in zip(bounds, bounds[1:])] == [a != b for a, b in zip(phases, phases[1:])]
 
 
-@pytest.mark.parametrize("initial, final, stable, fade", [(4, 64, 800, 800), (8, 256, 10, 3), (16, 32, 7, 0), (8, 64, 0, 5)])
+@pytest.mark.parametrize(
+    "initial, final, stable, fade", [(4, 64, 800, 800), (8, 256, 10, 3), (16, 32, 7, 0), (8, 64, 0, 5)]
+)
 def test_other_times_and_sizes_follow_the_same_arithmetic(initial, final, stable, fade):
     schedule = GrowthSchedule(initial, final, PerResolution(stable), PerResolution(fade))
     for nimg in np.random.default_rng(1).integers(0, 1000 * 6 * (stable + fade), 2000).tolist():

@@ -46,7 +46,10 @@ CATALOGUE = {
             ("train-labels-idx1-ubyte.gz", "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
         ),
         licence="MIT",
-        class_names=tuple("T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")),
+        class_names=(
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
     ),
     "cifar10": PublicDataset(
         title="CIFAR-10, 50,000 training pictures (Krizhevsky, 2009)",

@@ -89,7 +89,7 @@ def _uncompressed(file: IO[bytes]) -> IO[bytes]:
     file.seek(0)
     for signature, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open)):
         if magic.startswith(signature):
-            unpacked = tempfile.TemporaryFile()
+            unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
             with file, opener(file) as stream:
                 shutil.copyfileobj(stream, unpacked, 1 << 20)
             unpacked.seek(0)

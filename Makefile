@@ -1,0 +1,40 @@
+# make demo   set up, train on handwritten digits for some minutes, say where the pictures are
+# make test   set up, run the tests
+# make lint   style and types
+# make bench  training speed of this machine
+# make venv   set up only: .venv with everything in it
+#
+# TORCH says which PyTorch to install where there is none. `make venv TORCH=torch` takes the newest, with CUDA.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.complete
+
+.PHONY: venv demo test lint bench
+.DEFAULT_GOAL := test
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml .ci/make_venv.py
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "Error: no $(PYTHON) here. On Debian or Ubuntu: sudo apt-get install python3 python3-venv python3-pip"; exit 1; }
+	@$(PYTHON) .ci/make_venv.py $(VENV) "$(TORCH)"
+	@touch $@
+
+demo: venv
+	$(PY) train.py --outdir runs --data mnist --cfg digits32
+	@run=$$(ls -td runs/*-mnist-digits32 | head -n 1); \
+		echo; echo "The pictures are in $$run: fakes*.png, and growth.webp shows how they grew."
+
+test: venv
+	$(PY) -m pytest
+
+lint: venv
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: venv
+	$(PY) benchmarks/train_step.py --resolution 64 --batch 16
