@@ -13,7 +13,8 @@ from torch_utils.device import pick_device
 from torch_utils.errors import UserError
 from training.archive import EMBEDDED, Archive
 from training.config import BORROWED_FLAGS, ESSENTIALS, MACHINE, RunConfig
-from training.loop import train
+from training.cost import estimated_speed
+from training.loop import pick_dtype, train
 from training.plan import describe
 from training.presets import PRESETS, varying
 from training.resolve import DataFacts, resolve, resumed, same_data
@@ -60,11 +61,11 @@ def main(
         facts = _facts(typed.get("data.path", ""))
         cfg = _new(typed, facts)
     # What could fail later is tried before anything is written.
-    pick_device(cfg.device)
+    device = pick_device(cfg.device)
     if init_from:
         load(init_from)
     if dry_run:
-        click.echo(describe(cfg))
+        click.echo(describe(cfg, estimated_speed(cfg, pick_dtype(cfg, device), device)))
         return
     if not resume:
         run_dir = _run_dir(outdir, "-".join(filter(None, [facts.name, cfg.preset, cfg.desc])), cfg)

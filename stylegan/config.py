@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch_utils.errors import UserError
+from torch_utils.settings import from_plain, to_plain
 
 Activation = Literal["lrelu", "relu"]
 
@@ -85,12 +87,11 @@ class ModelConfig:
         raise UserError(f"no level of this network is {height} pixels high; it has {sizes}")
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain data, as it stands in the header of a snapshot."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> ModelConfig:
-        """The inverse of to_json. Raises UserError on a field this version does not know."""
-        unknown = set(data) - {f.name for f in fields(ModelConfig)}
-        if unknown:
-            raise UserError(f"the model config has unknown fields {sorted(unknown)}; update this package to read it")
-        return ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+    def from_json(data: Mapping[str, Any]) -> ModelConfig:
+        """The inverse of to_json. Raises UserError on a field this version does not know, or of the wrong type."""
+        return from_plain(ModelConfig, data)

@@ -59,6 +59,6 @@ def class_weights(c: Tensor | None, num_classes: int) -> Tensor:
         raise UserError(f"this network is conditional: name a class from 0 to {num_classes - 1}")
     if c.ndim == 2:
         return c.float()
-    if c.numel() and not (0 <= int(c.min()) and int(c.max()) < num_classes):
+    if c.numel() and not (int(c.min()) >= 0 and int(c.max()) < num_classes):
         raise UserError(f"this network has classes 0 to {num_classes - 1}, not {c.tolist()}")
     return torch.nn.functional.one_hot(c.long(), num_classes).float()

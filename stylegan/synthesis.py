@@ -116,7 +116,7 @@ class SynthesisNetwork(nn.Module):
         image: Tensor | None = None
         maps = self._noise_maps(noise, resolution, ws)
         for index, res in enumerate(r for r in self.cfg.resolutions if r <= resolution):
-            for half, layer in enumerate(self.blocks[str(res)]):
+            for half, layer in enumerate(self._layers(res)):
                 row = 2 * index + half
                 x = layer(x, ws[:, row if self.cfg.styles else 0], maps[row], dtype)
             if res == resolution // 2 and alpha < 1:
@@ -124,6 +124,11 @@ class SynthesisNetwork(nn.Module):
         assert x is not None
         newest = self._rgb(resolution, x)
         return newest if image is None else torch.lerp(upsample_nearest(image), newest, alpha)
+
+    def _layers(self, resolution: int) -> tuple[StyleLayer, StyleLayer]:
+        first, second = self.blocks[str(resolution)].children()
+        assert isinstance(first, StyleLayer) and isinstance(second, StyleLayer)
+        return first, second
 
     def _rgb(self, resolution: int, x: Tensor | None) -> Tensor:
         image: Tensor = self.to_rgb[str(resolution)](x)
@@ -134,7 +139,7 @@ class SynthesisNetwork(nn.Module):
         if not self.cfg.noise or noise == "none":
             return [None] * rows
         if noise == "const":
-            return [layer.noise for res in self.cfg.resolutions for layer in self.blocks[str(res)]]
+            return [layer.noise for res in self.cfg.resolutions for layer in self._layers(res)]
         if noise == "random":
             return [torch.randn(len(ws), 1, h, w, device=ws.device) for h, w in self.noise_sizes(resolution)]
         if isinstance(noise, str) or len(noise) < rows:

@@ -35,7 +35,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """A safetensors file with JSON values in its header, whole or not at all. Raises UserError when the disk is full."""
+    """A safetensors file, JSON values in its header, whole or not at all. Raises UserError when the disk is full."""
     require_space(path.parent, _bytes(tensors))
     scratch = _scratch(path)
     try:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from torch_utils.errors import UserError
+
+PictureFormat = Literal["png", "jpg", "webp", "npy"]
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -27,12 +33,31 @@ def to_pil(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
-def grid(pixels: np.ndarray | Sequence[np.ndarray], columns: int | None = None) -> np.ndarray:
-    """Pictures [N,H,W,C] side by side, row by row; missing cells are black. By default about square."""
+def encode(pixels: np.ndarray, kind: PictureFormat) -> bytes:
+    """uint8 [H,W,C] -> the content of a file: lossless but for jpg; npy holds the array as it is.
+
+    Raises UserError for a jpg with alpha.
+    """
+    content = io.BytesIO()
+    if kind == "npy":
+        np.save(content, pixels)
+    elif kind == "png":
+        to_pil(pixels).save(content, "PNG")
+    elif kind == "webp":
+        to_pil(pixels).save(content, "WEBP", lossless=True, exact=True)
+    elif pixels.shape[2] == 4:
+        raise UserError("jpg holds no alpha channel; use png or webp")
+    else:
+        to_pil(pixels).save(content, "JPEG", quality=95)
+    return content.getvalue()
+
+
+def grid(pixels: np.ndarray | Sequence[np.ndarray], columns: int | None = None, rows: int | None = None) -> np.ndarray:
+    """Pictures [N,H,W,C] side by side, row by row; missing cells are zero. By default about square. -> [H',W',C]."""
     stack = np.asarray(pixels)
     n, h, w, c = stack.shape
     columns = columns or math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
+    rows = rows or math.ceil(n / columns)
     cells = np.zeros((rows * columns, h, w, c), np.uint8)
     cells[:n] = stack
     return cells.reshape(rows, columns, h, w, c).transpose(0, 2, 1, 3, 4).reshape(rows * h, columns * w, c)

@@ -56,10 +56,11 @@ def draw(
         crossover = int(rng.integers(1, num_ws)) if mixed else num_ws
         c = int(classes[rng.integers(len(classes))]) if classes is not None else -1
         rows.append((z, crossover, c, rng.random(), rng.standard_normal(sum(areas), np.float32)))
-    z, crossovers, labels, blends, noise = zip(*rows, strict=True)
-    both = torch.from_numpy(np.stack(z)).to(device)
-    flat = torch.from_numpy(np.stack(noise)).to(device)
-    maps = [m.reshape(len(rows), 1, h, w) for m, (h, w) in zip(flat.split(areas, dim=1), sizes, strict=True)] if areas else []
+    latents, crossovers, labels, blends, pixels = zip(*rows, strict=True)
+    both = torch.from_numpy(np.stack(latents)).to(device)
+    flat = torch.from_numpy(np.stack(pixels)).to(device)
+    split = zip(flat.split(areas, dim=1) if areas else (), sizes, strict=True)
+    maps = [noise.reshape(len(rows), 1, h, w) for noise, (h, w) in split]
     return Inputs(
         z=both[:, 0], z_mix=both[:, 1], crossover=torch.tensor(crossovers, device=device),
         c=torch.tensor(labels, device=device) if classes is not None else None,

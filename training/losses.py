@@ -55,7 +55,7 @@ def squared_gradient(scores: Tensor, images: Tensor) -> Tensor:
 
 
 def one_lipschitz(squared: Tensor, target: float = 1.0) -> Tensor:
-    """WGAN-GP's penalty from `squared_gradient` at mixed pictures: (norm - target)^2 / target^2 (Gulrajani et al. 2017)."""
+    """WGAN-GP, from `squared_gradient` at mixed pictures: ((norm - target) / target)^2 (Gulrajani et al. 2017)."""
     return (squared.sqrt() - target).square() / target**2
 
 

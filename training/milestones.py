@@ -15,7 +15,7 @@ from stylegan.snapshot import save_snapshot
 from torch_utils.device import peak_memory_mb
 from torch_utils.errors import UserError
 from training.config import RunConfig
-from training.cost import seconds_left, step_gflop
+from training.cost import seconds_left, work
 from training.dataset import Dataset
 from training.gallery import save_fakes, save_growth, save_key, save_reals
 from training.report import STAT_NAMES, Report, status_line
@@ -114,7 +114,7 @@ def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock
     state.tick, state.tick_nimg = state.tick + 1, state.nimg
     state.seconds += seconds
     values = _values(state, cfg, stage, seconds, clock.data_seconds, images)
-    gflops = step_gflop(cfg.model, cfg.loss, stage.resolution) * images / seconds
+    gflops = work(cfg, stage.resolution) * images / seconds
     report.stats(values, state.nimg)
     report.say(status_line(values, *seconds_left(cfg, state.nimg, gflops)))
     save_fakes(_named(run_dir, "fakes", state, ".png"), state.G_ema, stage.resolution, stage.alpha)

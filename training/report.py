@@ -89,8 +89,10 @@ def status_line(values: dict[str, Any], eta_phase: float, eta_run: float) -> str
         return f"{values[STAT_NAMES[name]]:.3g}" if STAT_NAMES[name] in values else "-"
 
     return (
-        f"tick {values['Progress/tick']:<4d} kimg {values['Progress/kimg']:<8.1f} res {values['Progress/resolution']:<4d} "
-        f"alpha {values['Progress/alpha']:.2f}  {values['Timing/sec_per_kimg']:.1f} s/kimg {values['Timing/img_per_sec']:.1f} img/s "
+        f"tick {values['Progress/tick']:<4d} kimg {values['Progress/kimg']:<8.1f} "
+        f"res {values['Progress/resolution']:<4d} "
+        f"alpha {values['Progress/alpha']:.2f}  {values['Timing/sec_per_kimg']:.1f} s/kimg "
+        f"{values['Timing/img_per_sec']:.1f} img/s "
         f"(data {values['Timing/data_percent']:.1f}%)  ETA phase {duration(eta_phase)} run {duration(eta_run)}  "
         f"D {mean('d')} G {mean('g')} sign {mean('sign_real')}/{mean('sign_fake')} r1 {mean('r1')} "
         f"grad {mean('norm_d')}/{mean('norm_g')}  mem {values['Resources/peak_mem_mb']:.0f} MB"
@@ -109,5 +111,5 @@ def _tensorboard(run_dir: Path) -> _Curves | None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    writer: _Curves = SummaryWriter(str(run_dir))  # type: ignore[no-untyped-call]
+    writer: _Curves = SummaryWriter(str(run_dir))
     return writer

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from stylegan.generator import Generator
 from torch_utils.ema import track
 from training.config import RunConfig
 from training.inputs import Inputs, draw
@@ -116,7 +117,7 @@ def _first_bad(net: nn.Module) -> str:
     return "sum of the gradients' squares"
 
 
-def move_w_avg(G: nn.Module, w: Tensor | None, share: float) -> None:
+def move_w_avg(G: Generator, w: Tensor | None, share: float) -> None:
     """Move the running average of w towards the mean of this batch, or of the given share of it."""
     if w is not None:
         G.mapping.w_avg.lerp_(w.detach().mean(dim=0), 1 - W_AVG_BETA**share)

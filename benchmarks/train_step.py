@@ -1,0 +1,100 @@
+"""Training speed of this machine: one full iteration (D with R1, average, G) on random pictures.
+
+    python benchmarks/train_step.py --resolution 64 --batch 16 --dtype bf16 --json
+
+The arithmetic counted is the least that is known to do (`training.cost`), so the rate can be compared with that of the
+plain convolutions measured in the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import click
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from stylegan.config import ModelConfig
+from torch_utils.cli import Command
+from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
+from training.config import LossConfig, RunConfig
+from training.cost import conv_gflops, step_gflop
+from training.schedule import GrowthSchedule, PerResolution
+from training.state import fresh_state
+from training.update import Reals, update
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.option("--resolution", type=int, default=64, help="Of the pictures.")
+@click.option("--batch", type=int, default=16, help="Images per step.")
+@click.option("--dtype", type=click.Choice(list(DTYPES)), default="fp32", help="Of the feature maps.")
+@click.option("--r1-interval", type=int, default=1, help="R1 at every N-th step.")
+@click.option("--fmap-base", type=int, default=4096, help="Channels at resolution R: FMAP_BASE/R, at most FMAP_MAX.")
+@click.option("--fmap-max", type=int, default=128)
+@click.option("--steps", type=int, default=12, help="Iterations timed, after two that are not.")
+@click.option("--threads", type=int, default=None, help="CPU threads. Default: one per core.")
+@click.option("--device", default="auto")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def main(
+    resolution: int, batch: int, dtype: str, r1_interval: int, fmap_base: int, fmap_max: int, steps: int,
+    threads: int | None, device: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Images per second of a full training iteration, and the share of the machine's convolution rate it reaches."""
+    keep_freed_memory()
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    where = pick_device(device)
+    model = ModelConfig(resolution=resolution, fmap_base=fmap_base, fmap_max=fmap_max)
+    growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch))
+    cfg = RunConfig(model=model, growth=growth, loss=LossConfig(r1_interval=r1_interval))
+    before = conv_gflops(model, batch, DTYPES[dtype], where)
+    seconds = iteration_seconds(cfg, steps, DTYPES[dtype], where)
+    after = conv_gflops(model, batch, DTYPES[dtype], where)
+    gflop = step_gflop(model, cfg.loss, resolution)
+    result = {
+        "images_per_s": batch / seconds,
+        "gflop_per_image": gflop,
+        "gflops": gflop * batch / seconds,
+        "conv_gflops": (before + after) / 2,
+        "peak_rss_mb": peak_memory_mb(where),
+    }
+    if as_json:
+        click.echo(json.dumps({name: round(value, 3) for name, value in result.items()}))
+        return
+    click.echo(f"{resolution}x{resolution}, batch {batch}, {dtype}, R1 every {r1_interval}, {where}, "
+               f"{torch.get_num_threads()} threads, torch {torch.__version__}, freed memory kept")  # fmt: skip
+    click.echo(f"images/s              {result['images_per_s']:8.2f}   (median of {steps})")
+    click.echo(f"GFLOP per image       {gflop:8.2f}")
+    click.echo(f"GFLOP/s               {result['gflops']:8.1f}   {result['gflops'] / result['conv_gflops']:.0%} of")
+    click.echo(f"convolutions, GFLOP/s {result['conv_gflops']:8.1f}   (before {before:.0f}, after {after:.0f})")
+    click.echo(f"peak memory, MB       {result['peak_rss_mb']:8.0f}")
+
+
+def iteration_seconds(cfg: RunConfig, steps: int, dtype: torch.dtype, device: torch.device) -> float:
+    """The median over `steps` iterations; whole periods of a lazy R1 are averaged first."""
+    state = fresh_state(cfg, device)
+    stage = cfg.growth.at(0)
+    images = torch.randn(stage.batch, cfg.model.channels, *cfg.model.size(stage.resolution), device=device).clamp(-1, 1)
+    period = cfg.loss.r1_interval
+    times = []
+    for index in range(-2, steps):
+        begin = time.perf_counter()
+        for _ in range(period if index >= 0 else 1):
+            update(state, Reals(images, None), stage, cfg, None, dtype)
+            state.nimg += stage.batch
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if index >= 0:
+            times.append((time.perf_counter() - begin) / period)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    main()
