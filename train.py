@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from stylegan.snapshot import load
+import stylegan
 from torch_utils.cli import Bool, Command, Option, settings_options, under
 from torch_utils.device import pick_device
 from torch_utils.errors import UserError
@@ -63,10 +63,15 @@ def main(
     # What could fail later is tried before anything is written.
     device = pick_device(cfg.device)
     if init_from:
-        load(init_from)
+        stylegan.load(init_from)
     if dry_run:
         click.echo(describe(cfg, estimated_speed(cfg, pick_dtype(cfg, device), device)))
         return
+    if cfg.gpus > 1:
+        raise UserError(
+            f"--gpus {cfg.gpus}: this version trains on one device, and only --dry-run plans for more; use --gpus 1, "
+            "with --batch and --batch-gpu to follow a larger recipe on one device"
+        )
     if not resume:
         run_dir = _run_dir(outdir, "-".join(filter(None, [facts.name, cfg.preset, cfg.desc])), cfg)
     train(cfg, run_dir, resume=resume is not None, init_from=init_from)

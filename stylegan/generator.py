@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from stylegan.config import ModelConfig
 from stylegan.latents import broadcast, noise_for_seeds, truncate, z_for_seeds
 from stylegan.mapping import MappingNetwork
 from stylegan.synthesis import Noise, SynthesisNetwork
+from torch_utils.errors import UserError
 from torch_utils.images import to_pil, to_uint8
 
 NoiseMode = Literal["const", "random", "none"]
@@ -54,30 +56,64 @@ class Generator(nn.Module):
         """z [N,z_dim] -> pictures [N,channels,H,W]; the rest as in `latents` and `SynthesisNetwork.forward`."""
         return self.synthesis(self.latents(z, c, psi, cutoff), resolution, alpha, noise, dtype)
 
-    @torch.inference_mode()
-    def render(
-        self, seeds: Sequence[int], psi: float = 0.7, cutoff: int | None = None, c: Tensor | None = None,
-        noise: NoiseMode = "const", batch: int = 8,
-    ) -> Tensor:
-        """One picture per seed, [N,channels,H,W] on the CPU, at the resolution the network has grown to.
+    @property
+    def default_psi(self) -> float:
+        """Truncation for show. ProGAN has no w to truncate."""
+        return 1.0 if self.cfg.family == "progan" else 0.7
 
-        c: classes [N]. A seed gives the same picture in any batch: each is computed alone in all that is random.
+    def render(
+        self, seeds: Sequence[int], psi: float | None = None, cutoff: int | None = None, c: Tensor | None = None,
+        noise: NoiseMode = "const", batch: int = 8,
+    ) -> Tensor:  # fmt: skip
+        """One picture per seed, [N,channels,H,W] on the CPU, as far as the network has grown.
+
+        psi: `default_psi` if None. c: classes [N]. batch: how many to work on at once. A seed gives the same picture to
+        the last bit whatever the batch and the number of threads: sums are added up in another order in batches of
+        another size, and on more threads, so each picture is computed alone, and on a CPU by a single thread.
+
+        Raises UserError for classes that the network has not, and for none where it has some.
         """
+        if c is not None and not self.cfg.num_classes:
+            raise UserError("this network is unconditional: it has no classes to choose from")
         device = next(self.parameters()).device
-        pictures = []
-        for start in range(0, len(seeds), batch):
-            part = list(seeds[start : start + batch])
-            classes = None if c is None else c[start : start + batch].to(device)
-            z = z_for_seeds(part, self.cfg.z_dim).to(device)
-            maps: Noise = noise
-            if noise == "random":
-                maps = [m.to(device) for m in noise_for_seeds(part, self.synthesis.noise_sizes(self.cfg.resolution))]
-            pictures.append(self(z, classes, psi=psi, cutoff=cutoff, noise=maps).cpu())
-        return torch.cat(pictures)
+        resolution = self.synthesis.grown[0]
+        sizes = self.synthesis.noise_sizes(resolution)
+        pictures = torch.empty(len(seeds), self.cfg.channels, *self.cfg.size(resolution))
+
+        def draw(i: int) -> None:
+            with torch.inference_mode():
+                z = z_for_seeds([seeds[i]], self.cfg.z_dim).to(device)
+                maps = [m.to(device) for m in noise_for_seeds([seeds[i]], sizes)] if noise == "random" else noise
+                classes = None if c is None else c[i : i + 1].to(device)
+                pictures[i] = self(z, classes, psi=self.default_psi if psi is None else psi, cutoff=cutoff, noise=maps)[
+                    0
+                ]
+
+        if device.type == "cpu":
+            _each_by_one_thread(draw, len(seeds), batch)
+        else:
+            for i in range(len(seeds)):
+                draw(i)
+        return pictures
 
     def generate(
-        self, seeds: Sequence[int], psi: float = 0.7, cutoff: int | None = None, c: int | None = None
+        self,
+        seeds: Sequence[int],
+        psi: float | None = None,
+        cutoff: int | None = None,
+        c: int | Sequence[int] | None = None,
     ) -> list[Image.Image]:
-        """One PIL picture per seed. c: a class number for a conditional network."""
-        classes = None if c is None else torch.full((len(seeds),), c)
+        """One PIL picture per seed. psi: 0.7 if None (1 for ProGAN). c: the class, or one for each seed."""
+        classes = None if c is None else torch.as_tensor(c).expand(len(seeds))
         return [to_pil(pixels) for pixels in to_uint8(self.render(seeds, psi, cutoff, classes))]
+
+
+def _each_by_one_thread(task: Callable[[int], None], count: int, at_once: int) -> None:
+    """task(0) ... task(count - 1), `at_once` of them side by side if torch may use so many threads."""
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(min(at_once, threads), initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        list(pool.map(task, range(count)))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # this thread kept its number, but new ones would get the pool's

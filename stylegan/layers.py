@@ -11,8 +11,6 @@ from torch import Tensor, nn
 SQRT2 = math.sqrt(2)
 
 
-
-
 def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
     """Scale each feature vector (dimension 1) to unit mean square. x: [N,C,...] (ProGAN, section 4.2)."""
     return x * (x.float().square().mean(dim=1, keepdim=True) + eps).rsqrt().to(x.dtype)
@@ -21,11 +19,11 @@ def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
 def minibatch_stddev(x: Tensor, group: int = 4, features: int = 1, eps: float = 1e-8) -> Tensor:
     """Append maps that tell how much the batch varies. x: [N,C,H,W] -> [N,C+features,H,W] (ProGAN, section 3).
 
-    Sample i belongs to group i mod (N / group), so that the members of a group lie N / group apart. A batch that the
-    group size does not divide is one group of its own (the published code: of min(group, N)).
+    Sample i belongs to group i mod (N / group), so that the members of a group lie N / group apart. The size of groups
+    is the largest up to `group` that divides N (the published code takes no batch that min(group, N) does not divide).
     """
     n, c, h, w = x.shape
-    group = min(group, n)
+    group = next(size for size in range(min(group, n), 0, -1) if n % size == 0)
     y = x.float().reshape(group, n // group, features, c // features, h, w)
     y = (y.var(dim=0, unbiased=False) + eps).sqrt()
     y = y.mean(dim=(2, 3, 4), keepdim=True).squeeze(2)

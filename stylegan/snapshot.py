@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +17,11 @@ from stylegan.networks import build_discriminator, build_generator
 from stylegan.progan import ProGANGenerator
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
+from torch_utils.settings import from_plain
 
 FORMAT = "stylegan-snapshot-1"
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -51,45 +56,65 @@ def save_snapshot(
 
 def load_snapshot(path: Path, device: torch.device | str = "cpu") -> Snapshot:
     """Open what `save_snapshot` wrote. Runs no code from the file. Raises UserError if it is something else."""
-    tensors, header = load_tensors(path)
-    if header.get("format") != FORMAT:
-        raise UserError(f"{path} is not a snapshot of this project; files of the published networks end in .pkl")
-    config = ModelConfig.from_json(header["config"])
-    G = build_generator(config)
-    _fill(G, tensors, "G.", path)
-    G.synthesis.grown = (header["resolution"], header["alpha"])
+    try:
+        with open(path, "rb") as file:
+            if file.read(64).lstrip().startswith(b"<"):
+                raise UserError(f"{path} is a web page, saved under that name; download the file itself")
+        tensors, plain = load_tensors(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    header = _header(path, plain)
+    config = header.config
+    G = _build(build_generator, config, tensors, "G.", path)
+    G.synthesis.grown = (header.resolution, header.alpha)
     D = None
     if any(name.startswith("D.") for name in tensors):
-        D = build_discriminator(config)
-        _fill(D, tensors, "D.", path)
+        D = _build(build_discriminator, config, tensors, "D.", path)
     return Snapshot(
-        G=G.eval().requires_grad_(False).to(device),
-        D=D.eval().requires_grad_(False).to(device) if D is not None else None,
-        config=config, resolution=header["resolution"], alpha=header["alpha"], kimg=header["kimg"], data=header["data"],
+        G=G.to(device), D=D if D is None else D.to(device),
+        config=config, resolution=header.resolution, alpha=header.alpha, kimg=header.kimg, data=header.data,
     )  # fmt: skip
 
 
-def _fill(net: nn.Module, tensors: dict[str, Tensor], prefix: str, path: Path) -> None:
-    mine = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+@dataclass(frozen=True)
+class _Header:
+    """What a snapshot file holds beside the tensors."""
+
+    format: str
+    config: ModelConfig
+    resolution: int
+    alpha: float
+    kimg: float
+    data: str
+
+
+def _header(path: Path, plain: dict[str, Any]) -> _Header:
+    """Raises UserError unless everything is there, of the right type and in range."""
+    if plain.get("format") != FORMAT:
+        raise UserError(f"{path} is not a snapshot of this project; files of the published networks end in .pkl")
+    missing = [field.name for field in fields(_Header) if field.name not in plain]
     try:
-        net.load_state_dict(mine)
-    except RuntimeError as error:
-        raise UserError(f"the weights in {path} do not fit its config: {str(error).splitlines()[-1].strip()}") from None
+        if missing:
+            raise UserError(f"it lacks {', '.join(missing)}")
+        header = from_plain(_Header, plain)
+        if header.resolution not in header.config.resolutions or not 0 <= header.alpha <= 1:
+            raise UserError(f"a network of {header.config.resolution} cannot have grown to resolution "
+                            f"{header.resolution}, alpha {header.alpha}")  # fmt: skip
+    except UserError as error:
+        raise UserError(f"the header of {path} cannot be read: {error}") from error
+    return header
 
 
-def load(where: str | Path, device: torch.device | str = "cpu") -> Snapshot:
-    """Open a trained model: see `stylegan.load`."""
-    path = Path(where)
-    if path.is_dir():
-        path = latest(path)
-    if not path.exists():
-        raise UserError(f"there is no {where}; name a .safetensors or .pkl file or the folder of a run")
-    return load_snapshot(path, device)
-
-
-def latest(run_dir: Path) -> Path:
-    """The newest snapshot of a run. Raises UserError if there is none."""
-    found = sorted(run_dir.glob("network-snapshot-*.safetensors"))
-    if not found:
-        raise UserError(f"there is no snapshot (network-snapshot-*.safetensors) in {run_dir}")
-    return found[-1]
+def _build(
+    builder: Callable[[ModelConfig], Net], config: ModelConfig, tensors: dict[str, Tensor], prefix: str, path: Path
+) -> Net:
+    """A network with the tensors whose names start with `prefix`. Raises UserError if they are not the ones it has."""
+    mine = {name.removeprefix(prefix): value.float() for name, value in tensors.items() if name.startswith(prefix)}
+    try:
+        with torch.device("meta"):  # no random weights, and no memory if the config does not fit the file
+            net = builder(config)
+        net.load_state_dict(mine, assign=True)
+    except (ArithmeticError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()[:200]
+        raise UserError(f"the weights in {path} do not fit its config: {reason}") from error
+    return net.eval().requires_grad_(False)

@@ -154,5 +154,3 @@ def _block(cfg: ModelConfig, resolution: int) -> nn.ModuleList:
     else:
         first = StyleLayer(cfg, "up", cfg.nf(resolution // 2), out, size)
     return nn.ModuleList([first, StyleLayer(cfg, "conv", out, out, size)])
-
-

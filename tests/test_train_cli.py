@@ -166,6 +166,9 @@ def test_gpus_choose_the_published_batches(calls, tmp_path):
     folder = tmp_path / "big"
     folder.mkdir()
     Image.fromarray(np.zeros((256, 256, 3), np.uint8)).save(folder / "0.png")
-    for gpus in (1, 2, 4, 8):
-        assert run("--outdir", tmp_path, "--data", folder, "--cfg", "ffhq256", "--gpus", gpus).exit_code == 0
-    assert [call[0].growth.batch.at(256) for call in calls] == [8, 8, 16, 32]
+    asked = ["--outdir", tmp_path / "runs", "--data", folder, "--cfg", "ffhq256"]
+    for gpus, batch in ((1, "128:16,256:8"), (2, "128:16,256:8"), (4, "128:16,16"), (8, "64:32,32")):
+        plan = run(*asked, "--gpus", gpus, "-n")
+        assert plan.exit_code == 0 and batch in plan.stdout, plan.output
+    refused = run(*asked, "--gpus", 8)
+    assert refused.exit_code == 2 and "--gpus 8" in refused.output and not calls and not (tmp_path / "runs").exists()

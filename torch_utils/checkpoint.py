@@ -41,7 +41,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     try:
         # clone: safetensors refuses tensors that share memory or are not contiguous.
         plain = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+        scratch.touch()
+        mode = scratch.stat().st_mode  # safetensors makes files that only their owner may read
         save_file(plain, scratch, metadata={key: json.dumps(value) for key, value in header.items()})
+        scratch.chmod(mode)
         _move(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
@@ -51,10 +54,18 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and header of a safetensors file. Raises UserError if it is not one, or is cut short."""
     try:
         with safe_open(path, framework="pt") as file:
-            header = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            header = {key: _plain(value) for key, value in (file.metadata() or {}).items()}
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (not a dict)
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{path} is not a whole safetensors file ({error}); copy or download it again") from None
+
+
+def _plain(text: str) -> Any:
+    """A JSON value; what other software wrote may be plain text."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def require_space(folder: Path, needed: int) -> None:

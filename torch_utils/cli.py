@@ -16,6 +16,9 @@ from torch_utils.settings import Declared, Flag, declared
 _TRUE, _FALSE = {"1", "true", "yes", "on", "y", "t"}, {"0", "false", "no", "off", "n", "f"}
 
 
+MAX_SEEDS = 2**32  # what numpy's RandomState takes
+
+
 def parse_seeds(text: str) -> list[int]:
     """Read "0-7,12" as [0, 1, ..., 7, 12], in the order written. Raises UserError if it is anything else."""
     seeds: list[int] = []
@@ -24,6 +27,8 @@ def parse_seeds(text: str) -> list[int]:
         if not match:
             raise UserError(f"'{part.strip()}' is not a seed or a range of seeds; write them as in 0-7,12")
         first, last = int(match[1]), int(match[2] or match[1])
+        if last >= MAX_SEEDS:
+            raise UserError(f"{last} is no seed; they go from 0 to {MAX_SEEDS - 1}")
         if last < first:
             raise UserError(f"the range {first}-{last} runs backwards; write {last}-{first}")
         seeds.extend(range(first, last + 1))

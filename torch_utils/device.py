@@ -12,7 +12,7 @@ from torch_utils.errors import UserError
 
 
 def pick_device(name: str) -> torch.device:
-    """"auto" is a CUDA device if there is one, else the CPU. Raises UserError for one that is not there."""
+    """ "auto" is a CUDA device if there is one, else the CPU. Raises UserError for one that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -28,9 +28,7 @@ def fast_bf16(device: torch.device) -> bool:
     """Does this device compute bfloat16 in hardware? On a CPU that takes AVX512-BF16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def keep_freed_memory() -> None:

@@ -15,7 +15,7 @@ from torch_utils.images import enlarge, grid, to_pil, to_uint8
 from training.dataset import Dataset
 
 FRAME_MS, LAST_FRAME_MS, MAX_FRAMES = 120, 3000, 150
-REPORT = "fakes.json"
+FIRST = "fakes_init.png"
 
 
 def seeds_and_classes(model: ModelConfig) -> tuple[list[int], int, torch.Tensor | None]:
@@ -51,9 +51,7 @@ def save_key(path: Path, model: ModelConfig) -> None:
 
 def save_growth(run_dir: Path) -> None:
     """growth.webp: the grid of fakes over the whole run, from the pictures that are there."""
-    files = sorted(run_dir.glob("fakes[0-9]*.png"))
-    if len(files) < 2:
-        return
+    files = [run_dir / FIRST, *sorted(run_dir.glob("fakes[0-9]*.png"))]
     chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, MAX_FRAMES).astype(int))]
     frames = [Image.open(file).convert("RGB") for file in chosen]
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]

@@ -26,10 +26,13 @@ class Inputs:
     noise: list[Tensor]
     blend: Tensor
 
-    def split(self, size: int) -> Iterator[Inputs]:
-        """The same inputs in parts of `size` images."""
-        for start in range(0, len(self.z), size):
-            part = slice(start, start + size)
+    def split(self, parts: int) -> Iterator[Inputs]:
+        """The same inputs in equal parts, each of every parts-th image.
+
+        Members of a group of the minibatch deviation lie equally far apart, so that whole groups stay together.
+        """
+        for start in range(parts):
+            part = slice(start, None, parts)
             c = None if self.c is None else self.c[part]
             noise = [m[part] for m in self.noise]
             yield Inputs(self.z[part], self.z_mix[part], self.crossover[part], c, noise, self.blend[part])

@@ -17,7 +17,7 @@ from torch_utils.errors import UserError
 from training.config import RunConfig
 from training.cost import seconds_left, work
 from training.dataset import Dataset
-from training.gallery import save_fakes, save_growth, save_key, save_reals
+from training.gallery import FIRST, save_fakes, save_growth, save_key, save_reals
 from training.report import STAT_NAMES, Report, status_line
 from training.rundir import STATE
 from training.schedule import Stage
@@ -56,13 +56,15 @@ def begin_run(
     device = next(state.G.parameters()).device
     how = f"on {device}, {str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads"
     if resume:
+        for scratch in run_dir.glob(".*.tmp"):  # left by a killed process
+            scratch.unlink()
         report.say(f"Going on with {run_dir} at {state.nimg / 1000:.1f} of {cfg.total_kimg:g} kimg, {how}")
         return
     report.say(f"Training in {run_dir}: {len(data)} pictures, {cfg.total_kimg:g} kimg, {how}")
     if init_from:
         report.say(transfer_weights(init_from, state))
     save_reals(run_dir / "reals.png", data, cfg.model)
-    save_fakes(run_dir / "fakes_init.png", state.G_ema, cfg.growth.initial, 1.0)
+    save_fakes(run_dir / FIRST, state.G_ema, cfg.growth.initial, 1.0)
     save_key(run_dir / "fakes.json", cfg.model)
     state.log_bytes = report.lengths()
     state.save(run_dir / STATE, cfg)
@@ -82,7 +84,7 @@ def note(state: TrainState, outcome: Outcome, report: Report) -> None:
     if outcome.bad:
         state.bad_steps += 1
         state.skipped += 1
-        report.say(f"step skipped at {state.nimg / 1000:.2f} kimg: gradient of {outcome.bad} is not finite "
+        report.say(f"step skipped at {state.nimg / 1000:.2f} kimg: {outcome.bad} is not finite "
                    f"({state.bad_steps} in a row, {state.skipped} in all)")  # fmt: skip
         return
     state.bad_steps = 0
@@ -102,7 +104,7 @@ def roll_back(state: TrainState, run_dir: Path, report: Report) -> None:
             "a higher --gamma or --fp32 1"
         )
     state.restore(run_dir / STATE)
-    state.rollbacks, state.skipped = rollbacks, skipped
+    state.rollbacks, state.skipped, state.bad_steps = rollbacks, skipped, 0
     report.say(f"{bad} bad steps in a row: back to the last good state, at {state.nimg / 1000:.1f} kimg, "
                f"with other random numbers (time {rollbacks} of {MAX_ROLLBACKS})")  # fmt: skip
 

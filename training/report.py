@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +36,7 @@ class Report:
 
     def __init__(self, run_dir: Path, total_kimg: float, nimg: int, keep: dict[str, int]):
         self._files = {name: _open(run_dir / name, keep.get(name, 0)) for name in (LOG, STATS)}
-        self._curves = _tensorboard(run_dir)
+        self._curves = _tensorboard(run_dir, nimg)
         self._bar = None
         if sys.stderr.isatty():
             form = "{l_bar}{bar}| {n:.1f}/{total:.0f} kimg [{elapsed}] {postfix}"
@@ -100,16 +101,16 @@ def status_line(values: dict[str, Any], eta_phase: float, eta_run: float) -> str
 
 
 def _open(path: Path, keep: int) -> Any:
-    file = path.open("a+b" if path.exists() else "w+b")
-    file.truncate(keep)
-    file.close()
+    if path.exists():
+        os.truncate(path, min(keep, path.stat().st_size))
     return path.open("a", encoding="utf-8")
 
 
-def _tensorboard(run_dir: Path) -> _Curves | None:
+def _tensorboard(run_dir: Path, nimg: int) -> _Curves | None:
+    """Curves that go on after `nimg` images: what an earlier process drew beyond is hidden."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    writer: _Curves = SummaryWriter(str(run_dir))
+    writer: _Curves = SummaryWriter(str(run_dir), purge_step=nimg + 1)
     return writer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from stylegan.snapshot import load
+import stylegan
 from training.state import TrainState
 
 
@@ -14,7 +14,7 @@ def transfer_weights(source: str, state: TrainState) -> str:
 
     Raises UserError if `source` cannot be opened.
     """
-    snap = load(source)
+    snap = stylegan.load(source)
     lines = [f"Weights from {source}:"]
     for name, target, origin in (("G", state.G, snap.G), ("D", state.D, snap.D)):
         if origin is None:

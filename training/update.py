@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -29,15 +28,16 @@ class Reals:
     images: Tensor
     c: Tensor | None
 
-    def split(self, size: int) -> Iterator[Reals]:
-        for start in range(0, len(self.images), size):
-            part = slice(start, start + size)
+    def split(self, parts: int) -> Iterator[Reals]:
+        """In equal parts, each of every parts-th picture: `Inputs.split` says why."""
+        for start in range(parts):
+            part = slice(start, None, parts)
             yield Reals(self.images[part], None if self.c is None else self.c[part])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step reports, and the first parameter with a non-finite gradient, if there was one."""
+    """What a step reports, and the first thing in it that was not finite, if there was one."""
 
     stats: Stats
     bad: str | None
@@ -46,7 +46,7 @@ class Outcome:
 def update(
     state: TrainState, reals: Reals, stage: Stage, cfg: RunConfig, labels: np.ndarray | None, dtype: torch.dtype
 ) -> Outcome:
-    """Train on one batch. A half whose gradients are not finite leaves its network as it was.
+    """Train on one batch. A half whose numbers are not all finite leaves its network as it was.
 
     The order is the published one: D, then the average (of G before this step), then G. `state.nimg` is not advanced.
     labels: classes of the data set, from which the fakes draw theirs.
@@ -54,7 +54,7 @@ def update(
     game = Game(cfg.loss, stage, cfg.model.resolution, dtype)
     device = reals.images.device
     positions = range(state.nimg, state.nimg + stage.batch)
-    part = min(stage.batch, cfg.batch_gpu or stage.batch)
+    parts = stage.batch // min(stage.batch, cfg.batch_gpu or stage.batch)
     # A rollback must not walk into the same wall again, so it also changes the random numbers.
     salt = f"/{state.rollbacks}" if state.rollbacks else ""
 
@@ -76,51 +76,57 @@ def update(
 
     state.D.requires_grad_(True)
     d_stats, d_bad = _descend(
-        state.D, state.opt_d, d_part, reals, inputs("d"), part, stage.lr * lazy_factor(cfg.loss.r1_interval)
+        state.D, state.opt_d, d_part, reals, inputs("d"), parts, stage.lr * lazy_factor(cfg.loss.r1_interval)
     )
     track(state.G_ema, state.G, _halflife(cfg, state.nimg), stage.batch)
     # No gradients for D's weights while G learns: that is a third of the work of this half.
     state.D.requires_grad_(False)
-    g_stats, g_bad = _descend(state.G, state.opt_g, g_part, reals, inputs("g"), part, stage.lr)
-    bad = f"D.{d_bad}" if d_bad else f"G.{g_bad}" if g_bad else None
+    g_stats, g_bad = _descend(state.G, state.opt_g, g_part, reals, inputs("g"), parts, stage.lr)
+    bad = f"D's {d_bad}" if d_bad else f"G's {g_bad}" if g_bad else None
     return Outcome({**d_stats, **g_stats, "norm_d": d_stats["norm"], "norm_g": g_stats["norm"]}, bad)
 
 
 def _descend(
     net: nn.Module, optimizer: Adam, loss_of: Callable[[Reals, Inputs], tuple[Tensor, Stats]],
-    reals: Reals, inputs: Inputs, part: int, lr: float,
+    reals: Reals, inputs: Inputs, parts: int, lr: float,
 ) -> tuple[Stats, str | None]:  # fmt: skip
-    """Add up the gradients of the parts of a batch and step, unless they are not finite. Returns stats and culprit."""
+    """Add up the gradients of the parts of a batch and step, unless something is not finite. Returns stats and culprit.
+
+    The scores and losses are looked at too: an infinite score can have a gradient of zero, so as to look like peace.
+    """
     optimizer.zero_grad(set_to_none=True)
     total: Stats = {}
-    share = part / len(reals.images)
-    for real, fed in zip(reals.split(part), inputs.split(part), strict=True):
+    for real, fed in zip(reals.split(parts), inputs.split(parts), strict=True):
         loss, stats = loss_of(real, fed)
-        (loss * share).backward()
+        (loss / parts).backward()
         for name, value in stats.items():
-            total[name] = total.get(name, 0) + value * share
+            total[name] = total.get(name, 0) + value / parts
     grads = [p.grad for p in net.parameters() if p.grad is not None]
-    norm = torch.stack(torch._foreach_norm(grads)).norm()
-    total["norm"] = norm
-    if not math.isfinite(norm.item()):
-        return total, _first_bad(net)
+    total["norm"] = torch.stack(torch._foreach_norm(grads)).norm()
+    if not torch.stack([*total.values()]).isfinite().all():
+        return total, _first_bad(net, total)
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
     return total, None
 
 
-def _first_bad(net: nn.Module) -> str:
+def _first_bad(net: nn.Module, stats: Stats) -> str:
+    """The first layer with a gradient that is not finite; if they all are, the first of the stats."""
     for name, p in net.named_parameters():
-        if p.grad is not None and not torch.isfinite(p.grad).all():
-            return name
-    return "sum of the gradients' squares"
+        if p.grad is not None and not p.grad.isfinite().all():
+            return f"gradient of {name}"
+    return next(f"mean of '{name}'" for name, value in stats.items() if not value.isfinite())
 
 
 def move_w_avg(G: Generator, w: Tensor | None, share: float) -> None:
-    """Move the running average of w towards the mean of this batch, or of the given share of it."""
+    """Move the running average of w towards the mean of this batch, or of the given share of it.
+
+    Where the mean is not finite the average stays: it would never recover.
+    """
     if w is not None:
-        G.mapping.w_avg.lerp_(w.detach().mean(dim=0), 1 - W_AVG_BETA**share)
+        mean, average = w.detach().mean(dim=0), G.mapping.w_avg
+        average.lerp_(torch.where(mean.isfinite(), mean, average), 1 - W_AVG_BETA**share)
 
 
 def _penalty_weight(nimg: int, batch: int, interval: int) -> float:

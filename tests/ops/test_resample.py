@@ -1,0 +1,88 @@
+"""The fast arrangements of resampling equal the plain ones, with their first and second derivatives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck, gradgradcheck
+
+from ops.resample import blur, conv2d_downsample, downsample_box, upsample_conv2d, upsample_nearest
+
+SIZES = [(4, 4), (6, 4), (8, 12)]
+TAPS = [(1, 2, 1), (1, 1), (1, 3, 3, 1), (1, 2), (1, 4, 6, 4, 1), (1,)]
+
+
+def randn(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+
+def plain_up(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), w, b, padding=1)
+
+
+def plain_down(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return F.avg_pool2d(F.conv2d(x, w, b, padding=1), 2)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("fast, plain", [(upsample_conv2d, plain_up), (conv2d_downsample, plain_down)])
+def test_merged_convolutions_equal_the_two_steps_and_their_gradients(fast, plain, size):
+    args = randn(2, 3, *size), randn(5, 3, 3, 3), randn(5)
+    ours, theirs = fast(*args), plain(*args)
+    torch.testing.assert_close(ours, theirs)
+    seed = torch.randn_like(ours)
+    first = [torch.autograd.grad((y * seed).sum().square(), args, create_graph=True) for y in (ours, theirs)]
+    torch.testing.assert_close(*first)
+    second = [torch.autograd.grad(sum(g.square().sum() for g in grads), args) for grads in first]
+    torch.testing.assert_close(*second)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_box_undoes_nearest(factor):
+    x = torch.randn(2, 3, 4, 6)
+    up = upsample_nearest(x, factor)
+    assert up.shape == (2, 3, 4 * factor, 6 * factor)
+    torch.testing.assert_close(downsample_box(up, factor), x)
+
+
+@pytest.mark.parametrize("taps", TAPS)
+def test_blur_is_the_correlation_it_says(taps):
+    x, n = torch.randn(2, 3, 6, 8, dtype=torch.float64), len(taps)
+    row = torch.tensor(taps, dtype=torch.float64)
+    padded = F.pad(x, ((n - 1) // 2, n // 2, (n - 1) // 2, n // 2))
+    kernel = torch.outer(row, row) / row.sum() ** 2
+    windows = padded.unfold(2, n, 1).unfold(3, n, 1)
+    torch.testing.assert_close(blur(x, taps), torch.einsum("nchwij,ij->nchw", windows, kernel))
+
+
+@pytest.mark.parametrize("taps", TAPS)
+def test_blur_has_the_right_derivatives(taps):
+    def run(x):
+        return blur(x, taps)
+
+    assert gradcheck(run, randn(1, 2, 5, 4))
+    assert gradgradcheck(lambda x: run(x).square(), randn(1, 2, 5, 4))
+
+
+@pytest.mark.parametrize("taps", TAPS)
+def test_the_backward_of_blur_is_its_adjoint(taps):
+    x, y = randn(2, 3, 5, 6), randn(2, 3, 5, 6)
+    (back,) = torch.autograd.grad(blur(x, taps), x, y, create_graph=True)
+    torch.testing.assert_close((blur(x, taps) * y).sum(), (x * back).sum())
+    (again,) = torch.autograd.grad(back, y, x)  # the adjoint of the adjoint
+    torch.testing.assert_close(again, blur(x, taps))
+
+
+def test_blur_keeps_constants_away_from_the_border_and_no_taps_change_nothing():
+    x = torch.full((1, 1, 6, 6), 3.0)
+    torch.testing.assert_close(blur(x, (1, 2, 1))[..., 1:-1, 1:-1], x[..., 1:-1, 1:-1])
+    assert blur(x, ()) is x
+
+
+@pytest.mark.parametrize("taps", [(1, 2, 1), (1, 2)])
+def test_blur_in_bfloat16_and_channels_last(taps):
+    x = torch.randn(2, 8, 8, 8).to(memory_format=torch.channels_last)
+    y = blur(x.bfloat16(), taps)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), blur(x.contiguous(), taps), rtol=0.02, atol=0.02)

@@ -1,0 +1,144 @@
+"""Files are whole or not there, and opening them runs nothing."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from torch_utils.checkpoint import load_state, load_tensors, require_space, save_state, save_tensors
+from torch_utils.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_states_come_back(tmp_path):
+    parts = {"net": {"w": torch.randn(3)}, "nimg": 12, "text": "x", "list": [1, 2.5, None], "flag": True}
+    save_state(tmp_path / "s.pt", parts)
+    again = load_state(tmp_path / "s.pt")
+    assert torch.equal(again["net"].pop("w"), parts["net"].pop("w"))
+    assert again == parts
+
+
+def test_a_state_with_code_in_it_is_not_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "harmed"),))
+
+    torch.save({"x": Evil()}, tmp_path / "s.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        load_state(tmp_path / "s.pt")
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_tensors_come_back_with_their_header(tmp_path):
+    shared = torch.randn(4, 6)
+    tensors = {"plain": shared, "same memory": shared, "turned": shared.T, "slice": shared[1:3, ::2],
+               "half": shared.bfloat16(), "count": torch.tensor(7)}  # fmt: skip
+    header = {"number": 1.5, "text": "ü", "nested": {"list": [1, None, True]}}
+    save_tensors(tmp_path / "t.safetensors", tensors, header)
+    again, read = load_tensors(tmp_path / "t.safetensors")
+    assert read == header
+    assert again.keys() == tensors.keys()
+    assert all(
+        torch.equal(value, tensors[name]) and value.dtype == tensors[name].dtype for name, value in again.items()
+    )
+
+
+def test_a_snapshot_can_be_read_by_whoever_may_read_files(tmp_path):
+    (tmp_path / "plain").write_bytes(b"")
+    save_tensors(tmp_path / "t.safetensors", {"x": torch.zeros(1)}, {})
+    save_state(tmp_path / "s.pt", {"x": 1})
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
+def test_a_file_of_other_software_is_no_damaged_file(tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "t.safetensors", metadata={"format": "pt"})
+    try:
+        tensors, header = load_tensors(tmp_path / "t.safetensors")
+    except UserError as error:
+        assert "not a whole" not in str(error)
+    else:
+        assert tensors.keys() == {"x"}
+        assert "format" not in header or header["format"] == "pt"
+
+
+def save_tensors_to(path: Path) -> None:
+    save_tensors(path, {"x": torch.ones(1000)}, {})
+
+
+def save_state_to(path: Path) -> None:
+    save_state(path, {"x": torch.ones(1000)})
+
+
+both = pytest.mark.parametrize("save", [save_state_to, save_tensors_to])
+
+
+@both
+def test_a_full_disk_is_noticed_before_anything_is_written(save, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    with pytest.raises(UserError, match="disk is full"):
+        save(tmp_path / "f")
+    assert list(tmp_path.iterdir()) == []
+
+
+@both
+def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(save, tmp_path, monkeypatch):
+    (tmp_path / "f").write_bytes(b"old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises((OSError, UserError)):
+        save(tmp_path / "f")
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+    assert (tmp_path / "f").read_bytes() == b"old"
+
+
+def test_space_is_measured_with_a_margin(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    require_space(tmp_path, 0)
+    with pytest.raises(UserError, match="MiB"):
+        require_space(tmp_path, free)
+
+
+SAVES_FOR_EVER = """
+import sys, torch
+from pathlib import Path
+from torch_utils.checkpoint import save_state, save_tensors
+folder, tensor = Path(sys.argv[1]), torch.zeros(3_000_000)
+for i in range(10**9):
+    save_state(folder / "s.pt", {"x": tensor.fill_(i), "i": i})
+    save_tensors(folder / "t.safetensors", {"x": tensor}, {"i": i})
+    print(i, flush=True)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_whole_files(tmp_path):
+    for attempt in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SAVES_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT
+        )
+        assert process.stdout
+        assert process.stdout.readline() == b"0\n"  # from now on it writes over whole files
+        time.sleep(0.013 * attempt)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        state = load_state(tmp_path / "s.pt")
+        assert torch.equal(state["x"], torch.full((3_000_000,), float(state["i"])))
+        tensors, header = load_tensors(tmp_path / "t.safetensors")
+        assert torch.equal(tensors["x"], torch.full((3_000_000,), float(header["i"])))

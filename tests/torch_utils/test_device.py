@@ -1,0 +1,67 @@
+"""Choosing a device."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from torch_utils.device import fast_bf16, peak_memory_mb, pick_device
+from torch_utils.errors import UserError
+
+
+def test_auto_takes_a_gpu_if_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto").type == "cuda"
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "", "cpu cuda"])
+def test_what_is_no_device(name):
+    with pytest.raises(UserError, match="--device"):
+        pick_device(name)
+
+
+def test_a_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert pick_device("cuda:0").index == 0
+    with pytest.raises(UserError, match="torch sees 1 GPU"):
+        pick_device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match="--device cpu"):
+        pick_device("cuda")
+
+
+def test_bf16_on_a_cpu_is_a_question_of_its_instructions(monkeypatch):
+    for avx, amx in [(False, False), (True, False), (False, True)]:
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda found=avx: found)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda found=amx: found)
+        assert fast_bf16(torch.device("cpu")) == (avx or amx)
+
+
+def test_peak_memory_grows_with_use():
+    before = peak_memory_mb(torch.device("cpu"))
+    block = torch.ones(int(before + 100) * 250_000)  # 4 bytes each: 100 MB more than there ever was
+    assert peak_memory_mb(torch.device("cpu")) > before + 50
+    assert block.numel()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a matter of glibc")
+def test_freed_memory_is_kept_and_not_faulted_in_again():
+    code = """
+import resource, torch
+from torch_utils.device import keep_freed_memory
+keep_freed_memory()
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5): torch.ones(16 << 20).sum()  # until the heap has settled
+before = faults()
+for _ in range(5): torch.ones(16 << 20).sum()
+print(faults() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 5 * 16384 / 2  # pages of 5 tensors of 64 MiB, half of them at most

@@ -1,0 +1,75 @@
+"""Tiny runs for the tests of training: pictures of 16x16 in three classes, networks that take milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stylegan.config import ModelConfig
+from torch_utils.settings import replaced
+from training.archive import Archive, ArchiveWriter
+from training.config import DataConfig, LossConfig, RunConfig
+from training.schedule import GrowthSchedule, PerResolution
+
+Pictures = Callable[..., Path]
+
+
+def make_pictures(path: Path, size: tuple[int, int] = (16, 16), channels: int = 3, count: int = 40) -> Path:
+    """An archive of soft random blotches, in classes 0, 1 and 2 by their brightness."""
+    rng = np.random.default_rng(0)
+    with ArchiveWriter(path) as writer:
+        for index in range(count):
+            coarse = rng.integers(0, 120, (size[0] // 4, size[1] // 4, channels)) + 60 * (index % 3)
+            writer.add(coarse.repeat(4, axis=0).repeat(4, axis=1).astype(np.uint8), index % 3)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive that most tests train on."""
+    return make_pictures(tmp_path_factory.mktemp("pictures") / "blotches.zip")
+
+
+@pytest.fixture
+def new_pictures(tmp_path: Path) -> Pictures:
+    """Makes another archive: new_pictures(size=(16, 24), channels=1, count=40)."""
+    return partial(make_pictures, tmp_path / "pictures.zip")
+
+
+def tiny_run(data: Path, **changes: Any) -> RunConfig:
+    """A run of 240 images, 4x4 to 16x16, with settings changed by their dotted names, where __ stands for a dot."""
+    archive = Archive.open(data)
+    base = archive.height // 4, archive.width // 4
+    cfg = RunConfig(
+        data=DataConfig(path=str(data), content_hash=archive.content_hash),
+        total_kimg=0.24,
+        model=ModelConfig(
+            resolution=16, base=base, channels=archive.channels, z_dim=16, w_dim=16, mapping_dim=16, mapping_layers=2,
+            fmap_base=128, fmap_max=16,
+        ),
+        growth=GrowthSchedule(
+            initial=4, final=16, stable_kimg=PerResolution(0.032), fade_kimg=PerResolution(0.048),
+            batch=PerResolution(8), lr=PerResolution(0.002),
+        ),
+        loss=LossConfig(r1_gamma=1.0),
+        ema_kimg=0.1,
+        tick_kimg=PerResolution(0.08),
+        snap=1,
+        precision="fp32",
+        device="cpu",
+        threads=1,
+    )  # fmt: skip
+    if changes.get("data__cond"):
+        changes["model__num_classes"] = archive.num_classes
+    return replaced(cfg, {name.replace("__", "."): value for name, value in changes.items()})
+
+
+@pytest.fixture
+def tiny(pictures: Path) -> Callable[..., RunConfig]:
+    """tiny(data__cond=True, loss__name="hinge", data=other_archive) -> RunConfig"""
+    return lambda data=pictures, **changes: tiny_run(data, **changes)

@@ -1,0 +1,186 @@
+"""Whole runs: that they learn, that they leave what they should, and that trouble is met aloud."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stylegan.snapshot import load_snapshot
+from torch_utils.errors import UserError
+from training import losses
+from training.loop import train
+from training.milestones import MAX_ROLLBACKS
+from training.report import LOG, STATS
+from training.rundir import STATE
+from training.schedule import PerResolution
+
+
+def log(run_dir: Path) -> list[str]:
+    return (run_dir / LOG).read_text().splitlines()
+
+
+def saved(run_dir: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(run_dir / STATE, weights_only=True)
+    return state
+
+
+@pytest.fixture
+def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """poison(3, 4): makes the discriminator's loss infinite in the third and fourth step of the process."""
+
+    def make(*steps: int, every: bool = False) -> None:
+        count, healthy = 0, losses.d_logistic
+
+        def d_logistic(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+            nonlocal count
+            count += 1
+            return healthy(real, fake) * (math.inf if count in steps or (every and count >= steps[0]) else 1)
+
+        monkeypatch.setattr(losses, "d_logistic", d_logistic)
+
+    return make
+
+
+def test_a_run_leaves_what_the_field_expects(tiny, tmp_path) -> None:
+    cfg = tiny(data__cond=True)
+    state = train(cfg, tmp_path)
+    assert state.nimg == 240
+    names = {path.name for path in tmp_path.iterdir() if not path.name.startswith("events.")}
+    assert names == {
+        "log.txt", "stats.jsonl", "reals.png", "fakes_init.png", "fakes.json", "fakes000000.png", "growth.webp",
+        "network-snapshot-000000.safetensors", "training-state.pt",
+    }  # fmt: skip
+    lines = [json.loads(line) for line in (tmp_path / STATS).read_text().splitlines()]
+    assert [line["Progress/kimg"] for line in lines] == [0.08, 0.16, 0.24]
+    assert [line["Progress/resolution"] for line in lines] == [8, 16, 16]
+    assert {"Loss/D/loss", "Loss/G/loss", "Loss/signs/real", "Gradient/D", "Timing/data_percent"} <= set(lines[0])
+    snap = load_snapshot(tmp_path / "network-snapshot-000000.safetensors")
+    assert (snap.resolution, snap.alpha, snap.kimg, snap.data, snap.config) == (16, 1.0, 0.24, "blotches", cfg.model)
+    ours = state.G_ema.state_dict()
+    assert all(torch.equal(value, ours[name]) for name, value in snap.G.state_dict().items())
+    assert snap.D is not None
+
+
+def test_moments_are_forgotten_at_both_ends_of_a_fade(tiny, tmp_path) -> None:
+    """Adam counts its steps: since the last phase began, at 160 images."""
+    train(tiny(), tmp_path)
+    counts = {int(entry["step"]) for entry in saved(tmp_path)["opt_d"]["state"].values()}
+    assert counts == {(240 - 160) // 8}
+    told = [line.split(":")[0] for line in log(tmp_path) if line.startswith("phase")]
+    assert told == ["phase 1 at 0.0 kimg", "phase 2 at 0.1 kimg", "phase 3 at 0.1 kimg", "phase 4 at 0.2 kimg"]
+
+
+def test_every_run_ends_with_a_snapshot(tiny, tmp_path) -> None:
+    train(tiny(snap=1000, tick_kimg=PerResolution(100.0)), tmp_path)
+    assert len(list(tmp_path.glob("network-snapshot-*"))) == 1
+    assert saved(tmp_path)["nimg"] == 240
+    assert (tmp_path / "growth.webp").exists()
+
+
+def test_a_finished_run_stays_as_it_is(tiny, tmp_path) -> None:
+    cfg = tiny()
+    train(cfg, tmp_path)
+    before = saved(tmp_path), (tmp_path / STATS).read_bytes(), (tmp_path / "growth.webp").read_bytes()
+    train(cfg, tmp_path, resume=True)
+    assert saved(tmp_path)["nimg"] == 240
+    assert torch.equal(saved(tmp_path)["G"]["mapping.w_avg"], before[0]["G"]["mapping.w_avg"])
+    assert ((tmp_path / STATS).read_bytes(), (tmp_path / "growth.webp").read_bytes()) == before[1:]
+
+
+def test_the_run_learns_the_brightness_of_its_data(new_pictures, tiny, tmp_path) -> None:
+    """Reals are darker than grey on average, fresh networks make grey."""
+    cfg = tiny(growth__initial=8, growth__final=8, model__resolution=8, total_kimg=0.6, ema_kimg=0.05)
+    train(cfg, tmp_path)
+    reals, before, after = (
+        torch.from_numpy(picture_of(tmp_path / name)).float() / 127.5 - 1
+        for name in ("reals.png", "fakes_init.png", "fakes000000.png")
+    )
+    assert (after.mean() - reals.mean()).abs() < 0.3
+    assert (after.std() - reals.std()).abs() < (before.std() - reals.std()).abs()
+
+
+def picture_of(path: Path) -> Any:
+    import numpy as np
+    from PIL import Image
+
+    return np.array(Image.open(path))
+
+
+def test_a_bad_step_is_skipped_counted_and_reported(poison, tiny, tmp_path) -> None:
+    poison(3, 4, 9)
+    state = train(tiny(max_bad_steps=3), tmp_path)
+    told = [line for line in log(tmp_path) if line.startswith("step skipped")]
+    assert [line.partition("finite ")[2] for line in told] == [
+        "(1 in a row, 1 in all)", "(2 in a row, 2 in all)", "(1 in a row, 3 in all)"
+    ]  # fmt: skip
+    assert "D's gradient of from_rgb.4.weight is not finite" in told[0]
+    assert (state.nimg, state.skipped, state.bad_steps, state.rollbacks) == (240, 3, 0, 0)
+    lines = [json.loads(line) for line in (tmp_path / STATS).read_text().splitlines()]
+    assert [line["Progress/skipped_steps"] for line in lines] == [3, 3, 3]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    for net in (state.G, state.D, state.G_ema):
+        assert all(p.isfinite().all() for p in net.state_dict().values())
+
+
+def test_many_bad_steps_return_to_the_last_good_state(poison, tiny, tmp_path) -> None:
+    poison(13, 14, 15)  # the state of 80 images, ten steps, is there
+    state = train(tiny(max_bad_steps=3), tmp_path)
+    (line,) = [line for line in log(tmp_path) if "back to the last good state" in line]
+    assert line == "3 bad steps in a row: back to the last good state, at 0.1 kimg, with other random numbers " \
+                   f"(time 1 of {MAX_ROLLBACKS})"  # fmt: skip
+    assert (state.nimg, state.rollbacks, state.skipped) == (240, 1, 3)
+    straight = tmp_path / "straight"
+    straight.mkdir()
+    assert not torch.equal(train(tiny(), straight).G.mapping.w_avg, state.G.mapping.w_avg)
+
+
+def test_a_run_that_keeps_diverging_ends_with_its_last_good_state(poison, tiny, tmp_path) -> None:
+    poison(13, every=True)
+    with pytest.raises(UserError, match=f"diverged {MAX_ROLLBACKS + 1} times.*--gamma"):
+        train(tiny(max_bad_steps=2), tmp_path)
+    assert sum("back to the last good state" in line for line in log(tmp_path)) == MAX_ROLLBACKS
+    state = saved(tmp_path)
+    assert state["nimg"] == 80 and all(tensor.isfinite().all() for tensor in state["G"].values())
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The disk is full once 100 images have been seen."""
+    import training.loop
+    from torch_utils import checkpoint
+
+    seen: list[int] = []
+    healthy_update, healthy_usage = training.loop.update, checkpoint.shutil.disk_usage
+
+    def update(state: Any, *arguments: Any) -> Any:
+        seen.append(state.nimg)
+        return healthy_update(state, *arguments)
+
+    def disk_usage(folder: Path) -> Any:
+        usage = healthy_usage(folder)
+        return usage._replace(free=1000) if seen and seen[-1] > 100 else usage
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.loop, "update", update)
+        patch.setattr(checkpoint.shutil, "disk_usage", disk_usage)
+        yield patch
+
+
+def test_a_full_disk_costs_nothing_that_was_saved(full_disk, tiny, tmp_path) -> None:
+    cfg = tiny()
+    (tmp_path / "full").mkdir()
+    with pytest.raises(UserError, match="disk is full"):
+        train(cfg, tmp_path / "full")
+    assert saved(tmp_path / "full")["nimg"] == 80
+    load_snapshot(tmp_path / "full" / "network-snapshot-000000.safetensors")
+    full_disk.undo()
+    (tmp_path / "straight").mkdir()
+    resumed, straight = train(cfg, tmp_path / "full", resume=True), train(cfg, tmp_path / "straight")
+    for one, other in ((resumed.G, straight.G), (resumed.D, straight.D), (resumed.G_ema, straight.G_ema)):
+        assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))

@@ -1,0 +1,158 @@
+"""Resume is exact: a run that was killed, at any moment and any number of times, ends as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from torch_utils.checkpoint import load_tensors
+from train import main
+from training.config import RunConfig
+from training.loop import train
+from training.report import LOG, STATS
+from training.rundir import STATE, write_options
+from training.schedule import PerResolution
+
+PRELOADED = ["training.loop", "torch._dynamo", "torch.utils.tensorboard"]  # seconds each, but only once
+
+# What is about to happen, for the how-manieth time in the process, when it is killed.
+IN_A_FADE = ("training.loop.update", 9)
+FILE_WRITTEN_NOT_YET_IN_PLACE = ("torch_utils.checkpoint._move", 4)
+PICTURES_DRAWN_NOTHING_SAVED = ("training.milestones.save_snapshot", 2)
+NETWORK_SAVED_STATE_NOT = ("training.state.save_state", 1)
+STATE_SAVED_FILM_NOT = ("training.milestones.save_growth", 1)
+MOMENTS = (IN_A_FADE, FILE_WRITTEN_NOT_YET_IN_PLACE, PICTURES_DRAWN_NOTHING_SAVED, NETWORK_SAVED_STATE_NOT,
+           STATE_SAVED_FILM_NOT)  # fmt: skip
+
+
+def train_until(
+    moment: tuple[str, int] | None, cfg: RunConfig, run_dir: Path, resume: bool, signum: int = signal.SIGKILL
+) -> None:
+    """Train in this process, and get a signal at the given moment."""
+    if moment:
+        dotted, count = moment
+        module, name = import_module(dotted.rpartition(".")[0]), dotted.rpartition(".")[2]
+        original, calls = getattr(module, name), 0
+
+        def deadly(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == count:
+                os.kill(os.getpid(), signum)
+            return original(*args, **kwargs)
+
+        setattr(module, name, deadly)
+    train(cfg, run_dir, resume=resume)
+
+
+def in_a_process(*arguments: Any) -> int:
+    """train_until in a process of its own, without importing torch each time. Returns its exit code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    process = context.Process(target=train_until, args=arguments)
+    process.start()
+    process.join(60)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+@pytest.fixture
+def run_dirs(tmp_path: Path) -> Callable[[str, RunConfig], Path]:
+    def make(name: str, cfg: RunConfig) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        write_options(folder, cfg)
+        return folder
+
+    return make
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Everything two runs leave behind is the same, but for times, memory, and lines that tell of stops."""
+    a, b = (torch.load(folder / STATE, weights_only=True) for folder in (one, other))
+    assert_same(a, b, "")
+    for pattern in ("network-snapshot-*.safetensors", "*.png", "growth.webp", "fakes.json"):
+        files = sorted(path.name for path in one.glob(pattern))
+        assert files and files == sorted(path.name for path in other.glob(pattern))
+        assert [name for name in files if content(one / name) != content(other / name)] == []
+    assert stats_of(one) == stats_of(other)
+    assert log_of(one) == log_of(other)
+    assert not list(other.glob(".*")), "scratch files of killed processes must not pile up"
+
+
+def content(path: Path) -> object:
+    """The bytes of a file, or of what it holds: safetensors writes its header in any order."""
+    if path.suffix != ".safetensors":
+        return path.read_bytes()
+    tensors, header = load_tensors(path)
+    return header, {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+
+
+def assert_same(a: Any, b: Any, name: str) -> None:
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype and torch.equal(a, b), name
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), name
+        for key in a:
+            if key not in ("seconds", "log_bytes"):
+                assert_same(a[key], b[key], f"{name}.{key}")
+    else:
+        assert a == b, name
+
+
+def stats_of(run_dir: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run_dir / STATS).read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith(("Timing/", "Resources/"))} for line in lines]
+
+
+def log_of(run_dir: Path) -> list[str]:
+    """The lines on phases and ticks, without times and memory."""
+    lines = (run_dir / LOG).read_text().splitlines()
+    told = [line for line in lines if line.startswith(("phase", "tick", "step skipped"))]
+    return [re.sub(r"\d+\.\d+ s/kimg.*?ETA phase .*? run \S+( \d+\S)?  |mem \d+ MB", "", line) for line in told]
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as published": {},
+    "lazy penalties in two rounds": {
+        "loss__r1_interval": 3, "loss__r2_gamma": 0.5, "batch_gpu": 4, "data__mirror": True, "ema_ramp": 0.05
+    },
+    "classes in bf16": {"data__cond": True, "precision": "bf16", "model__mbstd_group": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_killed_run_ends_as_if_it_had_not_been(variant, tiny, run_dirs) -> None:
+    cfg = tiny(**VARIANTS[variant])
+    straight, killed = run_dirs("straight", cfg), run_dirs("killed", cfg)
+    assert in_a_process(None, cfg, straight, False) == 0
+    deaths = MOMENTS if variant == "as published" else MOMENTS[:1] * 2
+    codes = [in_a_process(moment, cfg, killed, number > 0) for number, moment in enumerate(deaths)]
+    assert codes == [-signal.SIGKILL] * len(deaths)
+    assert in_a_process(None, cfg, killed, True) == 0
+    assert_same_end(straight, killed)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tiny, run_dirs) -> None:
+    cfg = tiny(snap=100, tick_kimg=PerResolution(100.0))
+    straight, stopped = run_dirs("straight", cfg), run_dirs("stopped", cfg)
+    train(cfg, straight)
+    code = in_a_process(("training.loop.update", 12), cfg, stopped, False, signal.SIGINT)
+    assert code == 0
+    last = (stopped / LOG).read_text().splitlines()[-1]
+    assert last == f"Stopped at 0.1 kimg; all is saved. To go on: train.py --resume {stopped}"
+    assert torch.load(stopped / STATE, weights_only=True)["nimg"] == 12 * 8, "the step begun is finished"
+    result = CliRunner().invoke(main, ["--resume", str(stopped)])
+    assert result.exit_code == 0, result.output
+    assert_same_end(straight, stopped)
