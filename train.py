@@ -14,11 +14,11 @@ from torch_utils.errors import UserError
 from training.archive import EMBEDDED, Archive
 from training.config import BORROWED_FLAGS, ESSENTIALS, MACHINE, RunConfig
 from training.cost import estimated_speed
-from training.loop import pick_dtype, train
+from training.loop import open_data, pick_dtype, train
 from training.plan import describe
 from training.presets import PRESETS, varying
 from training.resolve import DataFacts, resolve, resumed, same_data
-from training.rundir import create_run_dir, read_options, write_options
+from training.rundir import create_run_dir, make_outdir, read_options, write_options
 
 EPILOG = "\b\nPresets for --cfg:\n" + "\n".join(f"  {name:<13} {entry.about}" for name, entry in PRESETS.items())
 
@@ -106,9 +106,11 @@ def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: d
 
 
 def _run_dir(outdir: Path | None, desc: str, cfg: RunConfig) -> Path:
-    """A new run directory with the configuration in it."""
+    """A new run directory with the configuration in it. Before it is made, every picture has been read."""
     if not outdir:
         raise UserError("where to? give --outdir, as in --outdir runs")
+    make_outdir(outdir)
+    open_data(cfg)
     run_dir = create_run_dir(outdir, desc)
     write_options(run_dir, cfg)
     return run_dir

@@ -17,6 +17,7 @@ _TRUE, _FALSE = {"1", "true", "yes", "on", "y", "t"}, {"0", "false", "no", "off"
 
 
 MAX_SEEDS = 2**32  # what numpy's RandomState takes
+MAX_COUNT = 10_000_000
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -31,6 +32,8 @@ def parse_seeds(text: str) -> list[int]:
             raise UserError(f"{last} is no seed; they go from 0 to {MAX_SEEDS - 1}")
         if last < first:
             raise UserError(f"the range {first}-{last} runs backwards; write {last}-{first}")
+        if len(seeds) + last - first >= MAX_COUNT:
+            raise UserError(f"'{text}' is more than {MAX_COUNT:,} seeds; ask for fewer at a time")
         seeds.extend(range(first, last + 1))
     return seeds
 

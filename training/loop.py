@@ -14,7 +14,7 @@ from training.archive import Archive
 from training.config import RunConfig
 from training.dataset import Dataset
 from training.interrupt import deferred_interrupts
-from training.milestones import Clock, begin_phase, begin_run, end_run, note, roll_back, save, tick
+from training.milestones import Clock, begin_phase, begin_run, disk_trouble, end_run, note, roll_back, save, tick
 from training.report import Report
 from training.rundir import STATE
 from training.schedule import Stage
@@ -32,14 +32,17 @@ def train(cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | 
     dtype = pick_dtype(cfg, device)
     keep_freed_memory()
     torch.set_num_threads(cfg.threads or os.cpu_count() or 1)
-    data = Dataset(Archive.open(cfg.data.path), cfg.data.mirror, cfg.seed, cfg.data.subset)
+    data = open_data(cfg)
     labels = data.archive.labels if cfg.data.cond else None
-    data.prepare([cfg.model.size(res) for res in cfg.growth.resolutions])
     state = fresh_state(cfg, device)
     if resume:
         state.restore(run_dir / STATE)
 
-    with Report(run_dir, cfg.total_kimg, state.nimg, state.log_bytes) as report, deferred_interrupts() as interrupted:
+    with (
+        disk_trouble(run_dir),
+        Report(run_dir, cfg.total_kimg, state.nimg, state.log_bytes) as report,
+        deferred_interrupts() as interrupted,
+    ):
         begin_run(state, cfg, run_dir, report, data, dtype, resume, init_from)
         clock = Clock()
         while state.nimg < cfg.total_kimg * 1000 and not interrupted():
@@ -62,6 +65,13 @@ def train(cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | 
         else:
             end_run(state, cfg, run_dir, report, clock)
     return state
+
+
+def open_data(cfg: RunConfig) -> Dataset:
+    """The pictures of a run, packed for all its resolutions. Raises UserError if there is anything wrong with them."""
+    data = Dataset(Archive.open(cfg.data.path), cfg.data.mirror, cfg.seed, cfg.data.subset)
+    data.prepare([cfg.model.size(res) for res in cfg.growth.resolutions])
+    return data
 
 
 def next_reals(data: Dataset, nimg: int, stage: Stage, cfg: RunConfig, device: torch.device) -> Reals:

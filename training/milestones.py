@@ -48,6 +48,17 @@ class Clock:
         self.data_seconds += time.perf_counter() - begin
 
 
+@contextmanager
+def disk_trouble(run_dir: Path) -> Iterator[None]:
+    """Turns a failure to write a picture or a line, on a full disk for one, into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {run_dir} ({error.strerror or error}); when that is cured, train.py --resume {run_dir}"
+        ) from error
+
+
 def begin_run(
     state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, data: Dataset, dtype: torch.dtype,
     resume: bool, init_from: str | None,

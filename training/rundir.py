@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from torch_utils.errors import UserError
@@ -14,6 +15,15 @@ OPTIONS = "training_options.json"
 STATE = "training-state.pt"
 
 
+def make_outdir(outdir: Path) -> None:
+    """Raises UserError if nothing can be written there."""
+    try:
+        outdir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=outdir).close()
+    except OSError as error:
+        raise _unwritable(outdir, error) from None
+
+
 def create_run_dir(outdir: Path, desc: str) -> Path:
     """Make and return `outdir/NNNNN-desc` with the next free number.
 
@@ -21,16 +31,20 @@ def create_run_dir(outdir: Path, desc: str) -> Path:
     `NNNNN`, which is then renamed. Raises UserError if nothing can be written there.
     """
     safe = re.sub(r"[^\w.+-]+", "-", desc).strip("-")
+    make_outdir(outdir)
     try:
-        outdir.mkdir(parents=True, exist_ok=True)
         number = 1 + max(_taken(outdir), default=-1)
         while not _claim(outdir, number):
             number += 1
         run_dir = outdir / f"{number:05d}-{safe}"
         (outdir / f"{number:05d}").rename(run_dir)
     except OSError as error:
-        raise UserError(f"cannot write to --outdir {outdir} ({error.strerror}); choose a folder of your own") from None
+        raise _unwritable(outdir, error) from None
     return run_dir
+
+
+def _unwritable(outdir: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write to --outdir {outdir} ({error.strerror}); choose a folder of your own")
 
 
 def _taken(outdir: Path) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
 from stylegan.networks import build_discriminator, build_generator
 from torch_utils.checkpoint import load_state, save_state
+from torch_utils.errors import UserError
 from training.config import RunConfig, to_json
 
 
@@ -51,12 +53,18 @@ class TrainState:
         save_state(path, parts | {name: getattr(self, name) for name in self._PLAIN} | {"config": to_json(cfg)})
 
     def restore(self, path: Path) -> None:
-        """Become what was saved."""
-        saved = load_state(path)
-        for name in self._PARTS:
-            getattr(self, name).load_state_dict(saved[name])
-        for name in self._PLAIN:
-            setattr(self, name, saved[name])
+        """Become what was saved. Raises UserError if the file is damaged."""
+        try:
+            saved = load_state(path)
+            for name in self._PARTS:
+                getattr(self, name).load_state_dict(saved[name])
+            for name in self._PLAIN:
+                setattr(self, name, saved[name])
+        except (OSError, EOFError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            reason = (str(error).splitlines() or ["it is cut short"])[0][:200]
+            raise UserError(
+                f"{path} is damaged ({reason}); restore it, or start a new run with --init-from {path.parent}"
+            ) from error
 
 
 def fresh_state(cfg: RunConfig, device: torch.device) -> TrainState:
