@@ -127,3 +127,5 @@ def _check_loss(cfg: RunConfig) -> None:
     for flag, gamma in (("--gamma", loss.r1_gamma), ("--r2-gamma", loss.r2_gamma)):
         if loss.name == "wgan-gp" and gamma:
             raise UserError(f"{flag} {gamma} does not go with --loss wgan-gp, which has its own penalty; use {flag} 0")
+    if loss.name == "wgan-gp" and loss.r1_interval != 1:
+        raise UserError(f"--r1-interval {loss.r1_interval} does not go with --loss wgan-gp; use --r1-interval 1")

@@ -18,7 +18,7 @@ from training.config import RunConfig
 from training.cost import seconds_left, work
 from training.dataset import Dataset
 from training.gallery import FIRST, save_fakes, save_growth, save_key, save_reals
-from training.report import STAT_NAMES, Report, status_line
+from training.report import STAT_NAMES, Report
 from training.rundir import STATE
 from training.schedule import Stage
 from training.state import TrainState
@@ -128,8 +128,7 @@ def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock
     state.seconds += seconds
     values = _values(state, cfg, stage, seconds, clock.data_seconds, images)
     gflops = work(cfg, stage.resolution) * images / seconds
-    report.stats(values, state.nimg)
-    report.say(status_line(values, *seconds_left(cfg, state.nimg, gflops)))
+    report.tick(values, state.nimg, *seconds_left(cfg, state.nimg, gflops))
     save_fakes(_named(run_dir, "fakes", state, ".png"), state.G_ema, stage.resolution, stage.alpha)
     if state.tick % cfg.snap == 0:
         save(state, cfg, run_dir, report)

@@ -38,8 +38,9 @@ class Report:
         self._files = {name: _open(run_dir / name, keep.get(name, 0)) for name in (LOG, STATS)}
         self._curves = _tensorboard(run_dir, nimg)
         self._bar = None
+        self._speed = ""
         if sys.stderr.isatty():
-            form = "{l_bar}{bar}| {n:.1f}/{total:.0f} kimg [{elapsed}] {postfix}"
+            form = "{l_bar}{bar}| {n:.1f}/{total:.0f} kimg [{elapsed}{postfix}]"
             self._bar = tqdm(total=total_kimg, initial=nimg / 1000, bar_format=form, dynamic_ncols=True)
 
     def __enter__(self) -> Report:
@@ -66,8 +67,14 @@ class Report:
         """Move the bar."""
         if self._bar is not None:
             self._bar.n = nimg / 1000
-            self._bar.set_postfix_str(f"res {resolution}, alpha {alpha:.2f}", refresh=False)
+            self._bar.set_postfix_str(f"res {resolution}, alpha {alpha:.2f}{self._speed}", refresh=False)
             self._bar.update(0)
+
+    def tick(self, values: dict[str, Any], nimg: int, eta_phase: float, eta_run: float) -> None:
+        """The tick's line, its data, and the speed that the bar shows from now on."""
+        self._speed = f", {values['Timing/img_per_sec']:.1f} img/s, ETA {duration(eta_run)}"
+        self.stats(values, nimg)
+        self.say(status_line(values, eta_phase, eta_run))
 
     def stats(self, values: dict[str, Any], nimg: int) -> None:
         """One line of stats.jsonl, and a point on each curve."""

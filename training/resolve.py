@@ -102,7 +102,9 @@ def _loss_companions(cfg: RunConfig, typed: Mapping[str, Any]) -> dict[str, Any]
     name = typed.get("loss.name", cfg.loss.name)
     if name == cfg.loss.name:
         return {}
-    r1_gamma = typed.get("loss.r1_gamma", 0.0 if name == "wgan-gp" else cfg.loss.r1_gamma)
+    if name == "wgan-gp":
+        return {"loss.r1_gamma": 0.0, "loss.r2_gamma": 0.0, "loss.r1_interval": 1}
+    r1_gamma = typed.get("loss.r1_gamma", cfg.loss.r1_gamma)
     return {"loss.r1_gamma": r1_gamma, "loss.r2_gamma": r1_gamma if name == "relativistic" else 0.0}
 
 

@@ -61,9 +61,9 @@ class TrainState:
             for name in self._PLAIN:
                 setattr(self, name, saved[name])
         except (OSError, EOFError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
-            reason = (str(error).splitlines() or ["it is cut short"])[0][:200]
             raise UserError(
-                f"{path} is damaged ({reason}); restore it, or start a new run with --init-from {path.parent}"
+                f"{path} is damaged, or was written by another version ({type(error).__name__}); restore it, or start "
+                f"a new run with --init-from {path.parent}"
             ) from error
 
 
