@@ -53,15 +53,16 @@ class StyleLayer(nn.Module):
         style = self.style(w) if cfg.styles else None
         strength = self.noise_strength if noise is not None else None
         if not cfg.pixel_norm:
-            return style_epilogue(x, self.bias, noise, strength, style, cfg.activation, cfg.instance_norm)
+            return style_epilogue(x, self.bias, noise, strength, style, cfg.activation, cfg.instance_norm).to(dtype)
         # Pixel norm comes between activation and instance norm; an ablation, so not worth a fused op.
         x = style_epilogue(x, self.bias, noise, strength, None, cfg.activation, instance_norm=False)
         no_bias = torch.zeros_like(self.bias)
-        return style_epilogue(pixel_norm(x), no_bias, None, None, style, "linear", cfg.instance_norm)
+        return style_epilogue(pixel_norm(x), no_bias, None, None, style, "linear", cfg.instance_norm).to(dtype)
 
     def _convolve(self, x: Tensor | None, w: Tensor, dtype: torch.dtype) -> Tensor:
         if self.kind == "const":
-            return self.const.to(dtype, memory_format=torch.channels_last).expand(len(w), -1, -1, -1)
+            # Stays float32 up to the instance norm: it starts as ones, from which bfloat16 cannot tell what it learns.
+            return self.const.contiguous(memory_format=torch.channels_last).expand(len(w), -1, -1, -1)
         weight = self.weight * self.scale
         if self.kind == "dense":
             dense = F.linear(w, weight).unflatten(1, (-1, *self.size))

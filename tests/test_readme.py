@@ -51,7 +51,7 @@ def run(home: Path, command: list[str]) -> str:
 
 def test_every_command_and_the_python_lines_work(home: Path) -> None:
     assert len(commands()) >= 6
-    for command in [["python", "train.py", *"--outdir runs --data mnist --cfg digits32".split()], *commands()]:
+    for command in [["python", "train.py", *["--outdir", "runs", "--data", "mnist", "--cfg", "digits32"]], *commands()]:
         training = command[1] == "train.py" and "--outdir" in command
         run(home, [sys.executable, str(ROOT / command[1]), *command[2:], *(SHORTER if training else [])])
         if command[1] == "train.py" and "faces.zip" in command and "--dry-run" not in command:

@@ -23,7 +23,7 @@ def seeds_and_classes(model: ModelConfig) -> tuple[list[int], int, torch.Tensor 
     columns = min(model.num_classes, 16) if model.num_classes > 1 else 8
     rows = 4 if model.resolution >= 256 or columns > 8 else 6
     seeds = list(range(rows * columns))
-    c = torch.tensor([seed % columns for seed in seeds]) if model.num_classes else None
+    c = torch.tensor([seed % columns % model.num_classes for seed in seeds]) if model.num_classes else None
     return seeds, columns, c
 
 

@@ -10,7 +10,7 @@ from torch_utils.errors import UserError
 from torch_utils.settings import declared, leaves, replaced
 from training.archive import Archive
 from training.check import check
-from training.config import BORROWED_FLAGS, RunConfig
+from training.config import BORROWED_FLAGS, LossConfig, RunConfig
 from training.presets import preset
 
 # What may differ between a run and its resumption: where and how often, nothing of the mathematics. The data may have
@@ -104,7 +104,7 @@ def _loss_companions(cfg: RunConfig, typed: Mapping[str, Any]) -> dict[str, Any]
         return {}
     if name == "wgan-gp":
         return {"loss.r1_gamma": 0.0, "loss.r2_gamma": 0.0, "loss.r1_interval": 1}
-    r1_gamma = typed.get("loss.r1_gamma", cfg.loss.r1_gamma)
+    r1_gamma = typed.get("loss.r1_gamma", cfg.loss.r1_gamma or LossConfig().r1_gamma)
     return {"loss.r1_gamma": r1_gamma, "loss.r2_gamma": r1_gamma if name == "relativistic" else 0.0}
 
 

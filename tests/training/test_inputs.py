@@ -41,8 +41,8 @@ def test_streams_seeds_and_positions_differ(other) -> None:
 def test_growing_does_not_change_what_there_was() -> None:
     small, large = drawn(range(6), 8), drawn(range(6), 32)
     assert torch.equal(small.z, large.z) and torch.equal(small.c, large.c)
-    assert [tuple(m.shape) for m in large.noise] == [(6, 1, h, w) for h, w in
-                                                     ((4, 6), (4, 6), (8, 12), (8, 12), (16, 24), (16, 24), (32, 48), (32, 48))]  # fmt: skip
+    sizes = [(4, 6), (8, 12), (16, 24), (32, 48)]
+    assert [tuple(m.shape) for m in large.noise] == [(6, 1, *size) for size in sizes for _ in range(2)]
 
 
 def test_parts_make_up_the_whole_and_keep_groups_together() -> None:

@@ -1,7 +1,7 @@
 """Our losses compute what the published ones do: same networks, same inputs, same values and same gradients.
 
-The data come from the published TensorFlow code (networks of tests/stylegan/test_parity_official.py). The published
-penalties of shape [N] are added to scores of shape [N,1], which gives [N,N] with the samples' own values on the diagonal.
+The data come from the published TensorFlow code (networks of tests/stylegan/test_parity_official.py). It adds penalties
+of shape [N] to scores of shape [N,1], which gives [N,N] with the samples' own values on the diagonal.
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+"""How much arithmetic there is, against what torch counts, and what follows for the time left."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from stylegan.networks import build_generator
+from training.config import LossConfig
+from training.cost import conv_gflops, estimated_speed, forward_gflop, seconds_left, step_gflop, work
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("resolution", [4, 8, 16])
+def test_the_convolutions_are_counted(tiny, resolution: int) -> None:
+    """torch counts what is run: the upsampling convolution may take more than the least arithmetic."""
+    model = tiny(model__fmap_base=512, model__fmap_max=64).model
+    G = build_generator(model)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        G(torch.randn(1, 16), resolution=resolution)
+    least = forward_gflop(model, resolution)
+    assert least <= counter.get_total_flops() / 1e9 <= 2.5 * least
+
+
+def test_penalties_cost_three_passes_when_they_come(tiny) -> None:
+    model = tiny().model
+    passes = {
+        name: step_gflop(model, loss, 16) / forward_gflop(model, 16)
+        for name, loss in (
+            ("none", LossConfig(r1_gamma=0)), ("r1", LossConfig()), ("lazy", LossConfig(r1_interval=6)),
+            ("both", LossConfig(r2_gamma=1.0)), ("wgan-gp", LossConfig("wgan-gp", r1_gamma=0)),
+        )
+    }  # fmt: skip
+    assert passes == pytest.approx({"none": 12, "r1": 15, "lazy": 12.5, "both": 18, "wgan-gp": 18})
+
+
+def test_the_time_left_falls_to_zero_and_is_the_sum_of_its_phases(tiny) -> None:
+    cfg = tiny()
+    runs = [seconds_left(cfg, nimg, gflops=1.0) for nimg in range(0, 241, 8)]
+    assert [run for _, run in runs] == sorted((run for _, run in runs), reverse=True)
+    assert runs[-1] == (0.0, 0.0)
+    begins = [int(1000 * segment.start_kimg) + 1 for segment in cfg.growth.phases(cfg.total_kimg)]
+    assert sum(seconds_left(cfg, nimg, 1.0)[0] for nimg in begins) == pytest.approx(runs[0][1], rel=0.05)
+    assert seconds_left(cfg, 0, gflops=2.0)[1] == pytest.approx(runs[0][1] / 2)
+
+
+def test_speed_is_guessed_from_the_machine(tiny, monkeypatch) -> None:
+    assert conv_gflops(tiny().model, 2, torch.float32, CPU, repeats=2) > 0
+    monkeypatch.setattr("training.cost.conv_gflops", lambda *a, **k: 100.0)
+    speed = estimated_speed(tiny(), torch.float32, CPU)
+    assert speed(4) > speed(16) > 0
+    assert speed(16) * work(tiny(), 16) == pytest.approx(speed(4) * work(tiny(), 4))

@@ -1,0 +1,66 @@
+"""What a run is comes back from its file, and from nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from torch_utils.errors import UserError
+from training.state import TrainState, fresh_state, lazy_factor
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def saved(tiny, tmp_path) -> tuple[TrainState, Path]:
+    """A state in the middle of something, and its file."""
+    cfg = tiny()
+    state, path = fresh_state(cfg, CPU), tmp_path / "state.pt"
+    for net, optimizer in ((state.G, state.opt_g), (state.D, state.opt_d)):
+        for p in net.parameters():
+            p.grad = torch.randn_like(p)
+        optimizer.step()
+    state.nimg, state.phase, state.tick, state.skipped, state.rollbacks = 480, 3, 2, 5, 1
+    state.sums, state.log_bytes, state.seconds = {"d": [1.25, 3]}, {"log.txt": 17}, 9.5
+    state.save(path, cfg)
+    return state, path
+
+
+def test_everything_comes_back(saved, tiny) -> None:
+    state, path = saved
+    again = fresh_state(tiny(seed=9), CPU)
+    again.restore(path)
+    for name in ("nimg", "phase", "tick", "skipped", "rollbacks", "sums", "log_bytes", "seconds"):
+        assert getattr(again, name) == getattr(state, name)
+    for one, other in ((state.G, again.G), (state.D, again.D), (state.G_ema, again.G_ema)):
+        assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
+    for p, q in zip(state.G.parameters(), again.G.parameters()):
+        assert torch.equal(state.opt_g.state[p]["exp_avg_sq"], again.opt_g.state[q]["exp_avg_sq"])
+
+
+@pytest.mark.parametrize("keep", [0, 10, 5000, -1])
+def test_a_damaged_file_is_an_error_that_says_what_to_do(saved, tiny, keep: int) -> None:
+    _, path = saved
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match="is damaged.*--init-from"):
+        fresh_state(tiny(), CPU).restore(path)
+
+
+def test_a_file_of_another_network_is_an_error(saved, tiny) -> None:
+    with pytest.raises(UserError, match="is damaged, or was written by another version"):
+        fresh_state(tiny(model__fmap_max=8), CPU).restore(saved[1])
+
+
+def test_the_seed_decides_the_weights(tiny) -> None:
+    a, b, c = (fresh_state(tiny(seed=seed), CPU).G.mapping.layers[0].weight for seed in (1, 1, 2))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_lazy_penalties_shorten_the_memory_of_adam(tiny) -> None:
+    """Over an interval of 4 and a penalty, five half-steps worth, as much is forgotten as over four steps before."""
+    state = fresh_state(tiny(loss__r1_interval=4), CPU)
+    assert state.opt_d.param_groups[0]["betas"][1] ** 5 == pytest.approx(0.99**4)
+    assert state.opt_g.param_groups[0]["betas"] == (0.0, 0.99)
+    assert (lazy_factor(1), lazy_factor(4)) == (1.0, 0.8)

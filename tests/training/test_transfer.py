@@ -1,0 +1,79 @@
+"""What fits of another network is taken, the rest is listed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from stylegan.snapshot import save_snapshot
+from torch_utils.errors import UserError
+from training.state import TrainState, fresh_state
+from training.transfer import transfer_weights
+
+CPU = torch.device("cpu")
+
+
+def snapshot(state: TrainState, path: Path, with_d: bool = True) -> str:
+    save_snapshot(path, state.G_ema, state.D if with_d else None, config=state.G.cfg, resolution=16, alpha=1.0,
+                  kimg=1.0, data="x")  # fmt: skip
+    return str(path)
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> set[str]:
+    """Names of the tensors that two networks share by value."""
+    others = b.state_dict()
+    return {
+        name for name, t in a.state_dict().items() if others[name].shape == t.shape and torch.equal(t, others[name])
+    }
+
+
+def test_the_same_network_is_taken_whole(tiny, tmp_path) -> None:
+    origin, target = fresh_state(tiny(seed=1), CPU), fresh_state(tiny(), CPU)
+    origin.G_ema.mapping.w_avg.fill_(0.5)
+    told = transfer_weights(snapshot(origin, tmp_path / "a.safetensors"), target)
+    assert same(target.G, origin.G_ema) == same(target.G_ema, origin.G_ema) == set(origin.G.state_dict())
+    assert same(target.D, origin.D) == set(origin.D.state_dict())
+    assert "not:" not in told
+    assert all(p.requires_grad for p in [*target.G.parameters(), *target.D.parameters()])
+
+
+@pytest.mark.parametrize("ours, theirs", [(16, 8), (8, 16)])
+def test_another_resolution_keeps_what_both_have(tiny, tmp_path, ours: int, theirs: int) -> None:
+    def state(resolution: int, seed: int) -> TrainState:
+        return fresh_state(tiny(seed=seed, model__resolution=resolution, growth__final=resolution), CPU)
+
+    origin, target = state(theirs, 1), state(ours, 0)
+    fresh = target.G.synthesis.blocks[str(ours)][0].weight.clone()
+    path = tmp_path / "a.safetensors"
+    save_snapshot(path, origin.G_ema, origin.D, config=origin.G.cfg, resolution=theirs, alpha=1.0, kimg=1.0, data="x")
+    told = transfer_weights(str(path), target)
+    assert torch.equal(target.G.synthesis.blocks["8"][0].weight, origin.G.synthesis.blocks["8"][0].weight)
+    assert torch.equal(target.D.blocks["8"].conv1.weight, origin.D.blocks["8"].conv1.weight)
+    if ours > theirs:
+        assert "synthesis.blocks.16.0.weight (new)" in told
+        assert torch.equal(target.G.synthesis.blocks["16"][0].weight, fresh)
+    else:
+        assert "synthesis.blocks.16.0.weight (only there)" in told
+
+
+def test_another_number_of_classes_keeps_the_rest(tiny, tmp_path) -> None:
+    origin = fresh_state(tiny(seed=1, model__num_classes=5), CPU)
+    target = fresh_state(tiny(data__cond=True), CPU)
+    told = transfer_weights(snapshot(origin, tmp_path / "a.safetensors"), target)
+    assert "mapping.embed ((5, 16) there, (3, 16) here)" in told
+    assert "head.dense1.weight ((5, " in told
+    left = set(target.G.state_dict()) - same(target.G, origin.G)
+    assert left == {"mapping.embed"}
+
+
+def test_a_file_without_a_discriminator_says_so(tiny, tmp_path) -> None:
+    origin, target = fresh_state(tiny(seed=1), CPU), fresh_state(tiny(), CPU)
+    told = transfer_weights(snapshot(origin, tmp_path / "a.safetensors", with_d=False), target)
+    assert "D: none in the file, starts fresh" in told
+
+
+def test_a_missing_file_is_the_users_to_correct(tiny, tmp_path) -> None:
+    with pytest.raises(UserError):
+        transfer_weights(str(tmp_path / "absent.safetensors"), fresh_state(tiny(), CPU))
