@@ -11,7 +11,10 @@ from PIL import Image
 
 import train
 from training.config import RunConfig, from_json
+from training.presets import preset
 from training.rundir import STATE
+
+FACES64 = preset("faces64", 1)
 
 
 @pytest.fixture
@@ -101,8 +104,8 @@ def test_moved_data_are_found_when_named(calls, stopped, faces):
 @pytest.mark.parametrize(
     "extra, says",
     [
-        (["--gamma", 7], ["--gamma 7.0", "0.1"]),
-        (["--kimg", 9], ["--kimg 9.0", "200"]),
+        (["--gamma", 7], ["--gamma 7.0", str(FACES64.loss.r1_gamma)]),
+        (["--kimg", 9], ["--kimg 9.0", str(FACES64.total_kimg)]),
         (["--fp32", 1], ["fp32", "auto"]),
         (["--init-from", "x.safetensors"], ["--init-from x.safetensors"]),
         (["--outdir", "/elsewhere"], ["--outdir /elsewhere"]),

@@ -47,7 +47,11 @@ def test_json_round_trip_is_exact(changed, name):
 
 
 def test_tables_are_readable_in_json():
-    assert to_json(FACES)["growth"]["batch"] == {"base": 16, "table": {"8": 64, "16": 32}}
+    table = PerResolution(16, {16: 32, 8: 64})
+    assert to_json(replaced(FACES, {"growth.batch": table}))["growth"]["batch"] == {
+        "base": 16,
+        "table": {"8": 64, "16": 32},
+    }
 
 
 @pytest.mark.parametrize(
@@ -148,7 +152,7 @@ def bad(flag: str, **changed: object) -> object:
         bad("--kimg 0", total_kimg=0),
         bad("--ema-kimg inf", ema_kimg=float("inf")),
         bad("--gamma -1", loss__r1_gamma=-1),
-        bad("--gamma 0.1", loss__name="wgan-gp"),
+        bad(f"--gamma {FACES.loss.r1_gamma}", loss__name="wgan-gp"),
         bad("--r2-gamma 2", loss__name="wgan-gp", loss__r1_gamma=0.0, loss__r2_gamma=2),
         bad("--r1-interval 0", loss__r1_interval=0),
         bad("--beta2 1", optim__beta2=1),
