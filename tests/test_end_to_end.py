@@ -124,7 +124,7 @@ def test_mistakes_get_one_line_and_leave_nothing_half_written(mistake, tmp_path)
 def test_a_run_starts_as_a_program_and_stops_with_an_error_code(tmp_path) -> None:
     """Once through a real process: its exit codes, and that errors go where errors go."""
     result = subprocess.run(
-        [sys.executable, ROOT / "train.py", "--resume", tmp_path], capture_output=True, text=True, timeout=60
+        [sys.executable, ROOT / "train.py", "--resume", tmp_path], capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr.splitlines() == [

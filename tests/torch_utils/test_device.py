@@ -58,7 +58,7 @@ import resource, torch
 from torch_utils.device import keep_freed_memory
 keep_freed_memory()
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5): torch.ones(16 << 20).sum()  # until the heap has settled
+for _ in range(20): torch.ones(16 << 20).sum()  # until the heap has settled
 before = faults()
 for _ in range(5): torch.ones(16 << 20).sum()
 print(faults() - before)
