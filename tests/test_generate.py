@@ -193,7 +193,7 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
         ("faces", "--seeds 5-1", "backwards"),
         ("faces", "--seeds x", "x"),
         ("faces", "--seeds 1,2,1", "seed 1 is named 2 times"),
-        ("faces", "--seeds 4294967296", "too large"),
+        ("faces", "--seeds 4294967296", "from 0 to 4294967295"),
         ("faces", "--seeds 0 --class 0", "unconditional"),
         ("digits", "--seeds 0", "10 classes"),
         ("digits", "--seeds 0 --class 10", "0 to 9"),

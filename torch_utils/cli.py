@@ -137,14 +137,16 @@ def was_typed(ctx: click.Context, parameter: str) -> bool:
 
 
 def _option(found: Declared, varies: bool) -> Option:
-    flag = found.flag
+    flag, kind = found.flag, _param_type(found.flag, found.kind)
+    alone: dict[str, Any] = {"is_flag": False, "flag_value": True} if kind is Bool else {}  # --mirror says yes
     option = Option(
         [found.name.replace(".", "_"), *flag.spellings],
         help=f"{flag.help}  [by --cfg]" if varies else flag.help,
-        type=_param_type(flag, found.kind),
+        type=kind,
         default=found.default,
         show_default=not varies and found.default not in (None, ""),
         metavar=flag.metavar,
+        **alone,
     )
     option.setting = found.name
     return under(flag.group, option)

@@ -47,6 +47,8 @@ def _check_numbers(cfg: RunConfig) -> None:
             raise UserError(f"{flag} {values[name]} never forgets; give a number from 0 up to, but not, 1")
     if cfg.model.style_mixing > 1:
         raise UserError(f"--style-mixing-prob {cfg.model.style_mixing} is not a probability; give 0 to 1")
+    if cfg.seed >= 2**64:
+        raise UserError(f"--seed {cfg.seed} is too large; seeds end at {2**64 - 1}")
 
 
 def _check_growth(cfg: RunConfig) -> None:

@@ -86,5 +86,5 @@ def read_options(run_dir: Path) -> RunConfig:
         raise UserError(f"--resume {run_dir}: no {STATE} in it, the run ended before its first save; start it again")
     try:
         return from_json(json.loads(path.read_text()))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # of json, or of what is no text
         raise UserError(f"{path} is damaged ({error}); restore it or start a new run") from None

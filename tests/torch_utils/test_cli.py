@@ -82,6 +82,11 @@ def test_only_what_was_typed_arrives_with_its_type():
     assert eval(result.output) == (expected, [1, 2])
 
 
+@pytest.mark.parametrize("line", ["--mirror", "--mirror --limit 5", "--limit 5 --mirror", "--mirror yes"])
+def test_a_switch_may_stand_alone(line):
+    assert eval(run(*line.split()).output)[0]["mirror"] is True
+
+
 def test_a_default_that_is_typed_counts_as_typed():
     assert eval(run("--rate", "0.5").output)[0] == {"part.rate": 0.5}
 

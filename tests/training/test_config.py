@@ -166,6 +166,7 @@ def bad(flag: str, **changed: object) -> object:
         bad("--gpus 0", gpus=0),
         bad("--snap 0", snap=0),
         bad("--seed -1", seed=-1),
+        bad("--seed 18446744073709551616", seed=2**64),
         bad("--threads 0", threads=0),
     ],
 )  # fmt: skip

@@ -58,9 +58,10 @@ def test_what_cannot_be_resumed_is_said(tmp_path):
     with pytest.raises(UserError, match="before its first save"):
         read_options(tmp_path)
     (tmp_path / STATE).touch()
-    (tmp_path / OPTIONS).write_text("{")
-    with pytest.raises(UserError, match="damaged"):
-        read_options(tmp_path)
+    for content in (b"{", b"\xff"):
+        (tmp_path / OPTIONS).write_bytes(content)
+        with pytest.raises(UserError, match="damaged"):
+            read_options(tmp_path)
 
 
 def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
