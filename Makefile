@@ -4,7 +4,7 @@
 # make bench  training speed of this machine
 # make venv   set up only: .venv with everything in it
 #
-# TORCH says which PyTorch to install where there is none. `make venv TORCH=torch` takes the newest, with CUDA.
+# TORCH says which PyTorch to install where there is none. `make venv TORCH=torch` takes the newest.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0

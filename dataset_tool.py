@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from torch_utils.cli import Group, Option, settings_options, under
+from torch_utils.device import cpu_threads
 from torch_utils.settings import replaced
 from training.ingest.catalogue import CATALOGUE, fetch
 from training.ingest.conversion import Job, check_dest, run
@@ -29,11 +30,6 @@ class ConvertByDefault(Group):
         return super().parse_args(ctx, args)
 
 
-def default_workers() -> int:
-    """One thread per core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def default_cache() -> Path:
     """Where downloads wait to be used again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stylegan" / "datasets"
@@ -45,7 +41,7 @@ SOURCE = Option(["--source"], type=FILE, required=True, help="Folder, zip, tar, 
 DEST = Option(["--dest"], type=FILE, required=True, help="Zip file to write.")
 SKIP_LIST = Option(["--skip-list"], type=FILE, help="Write name and reason of every skipped picture to this file.")
 UPSCALE = Option(["--upscale"], is_flag=True, help="Enlarge pictures that are too small instead of skipping them.")
-workers = click.option("--workers", type=WORKERS, default=default_workers, help="Threads. [default: cores]")
+workers = click.option("--workers", type=WORKERS, default=cpu_threads, help="Threads. [default: cores]")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace --dest if it exists.")
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
 import stylegan
 from torch_utils.cli import Bool, Command, Option, settings_options, under
-from torch_utils.device import pick_device
+from torch_utils.device import cpu_threads, pick_device
 from torch_utils.errors import UserError
 from training.archive import EMBEDDED, Archive
 from training.config import BORROWED_FLAGS, ESSENTIALS, MACHINE, RunConfig
@@ -66,6 +67,7 @@ def main(
     if init_from:
         stylegan.load(init_from)
     if dry_run:
+        torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
         click.echo(describe(cfg, estimated_speed(cfg, pick_dtype(cfg, device), device)))
         return
     if cfg.gpus > 1:

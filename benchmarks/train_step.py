@@ -9,7 +9,6 @@ plain convolutions measured in the same run.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import time
@@ -22,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stylegan.config import ModelConfig
 from torch_utils.cli import Command
-from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
+from torch_utils.device import cpu_threads, keep_freed_memory, peak_memory_mb, pick_device
 from training.config import LossConfig, RunConfig
 from training.cost import conv_gflops, step_gflop
 from training.schedule import GrowthSchedule, PerResolution
@@ -49,7 +48,7 @@ def main(
     Channels at resolution R are min(4096 / R, 128), as in the presets digits32 and faces64.
     """
     keep_freed_memory()
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_num_threads(cpu_threads(threads))
     where = pick_device(device)
     model = ModelConfig(resolution=resolution, fmap_base=4096, fmap_max=128)
     growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch))

@@ -119,6 +119,9 @@ class RunConfig:
         Flag("--tick", "Kimg between status lines.", MACHINE, parse=_table, metavar=_TABLE),
     )
     snap: int = setting(10, Flag("--snap", "Ticks between snapshots.", MACHINE))
+    snap_d: bool = setting(
+        True, Flag("--snap-d", "Keep the discriminator in the snapshots too, for --init-from and for scores.", MACHINE)
+    )
     snap_minutes: float = setting(
         20.0, Flag("--snap-minutes", "Save the state for --resume at least this often.", MACHINE)
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 
 from stylegan.discriminator import fade
-from torch_utils.device import fast_bf16, keep_freed_memory, pick_device
+from torch_utils.device import cpu_threads, fast_bf16, keep_freed_memory, pick_device
 from torch_utils.images import to_float
 from training.archive import Archive
 from training.config import RunConfig
@@ -31,7 +30,7 @@ def train(cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | 
     device = pick_device(cfg.device)
     dtype = pick_dtype(cfg, device)
     keep_freed_memory()
-    torch.set_num_threads(cfg.threads or os.cpu_count() or 1)
+    torch.set_num_threads(cpu_threads(cfg.threads))
     data = open_data(cfg)
     labels = data.archive.labels if cfg.data.cond else None
     state = fresh_state(cfg, device)

@@ -95,7 +95,8 @@ def note(state: TrainState, outcome: Outcome, report: Report) -> None:
     if outcome.bad:
         state.bad_steps += 1
         state.skipped += 1
-        report.say(f"step skipped at {state.nimg / 1000:.2f} kimg: {outcome.bad} is not finite "
+        what = "step" if outcome.bad.startswith("D's") else "the generator's half of the step"
+        report.say(f"{what} skipped at {state.nimg / 1000:.2f} kimg: {outcome.bad} is not finite "
                    f"({state.bad_steps} in a row, {state.skipped} in all)")  # fmt: skip
         return
     state.bad_steps = 0
@@ -143,7 +144,8 @@ def save(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> No
     """A snapshot for the tools, the state for a resume, and the film so far."""
     stage = cfg.growth.at(state.nimg)
     save_snapshot(
-        _named(run_dir, "network-snapshot-", state, ".safetensors"), state.G_ema, state.D, config=cfg.model,
+        _named(run_dir, "network-snapshot-", state, ".safetensors"), state.G_ema,
+        state.D if cfg.snap_d else None, config=cfg.model,
         resolution=stage.resolution, alpha=stage.alpha, kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
     )  # fmt: skip
     _save_state(state, cfg, run_dir, report)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from torch_utils.device import cpu_threads
 from torch_utils.errors import UserError
 from training.archive import Archive, conversion
 
@@ -168,7 +169,7 @@ def _reduced(archive: Archive, sizes: Sequence[Size], progress: bool) -> Iterato
     """Yields (which of `sizes`, bytes of a picture) in order, decoding in threads (Pillow releases the GIL)."""
     chunk = max(1, CHUNK_BYTES // (archive.height * archive.width * archive.channels))
     bar = tqdm(total=len(archive), desc="Reducing pictures", unit="img", disable=None if progress else True)
-    with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with bar, ThreadPoolExecutor(min(8, cpu_threads())) as pool:
         for start in range(0, len(archive), chunk):
             indices = range(start, min(start + chunk, len(archive)))
             for levels in pool.map(lambda i: reduce(archive.read(i), sizes), indices):

@@ -13,6 +13,8 @@ from torch_utils.settings import leaves
 from training.config import RunConfig
 from training.schedule import Phase
 
+PROCESS_BYTES = 400 << 20  # what Python and PyTorch take before there is a network
+
 ImagesPerSecond = Callable[[int], float]  # resolution -> training speed
 
 
@@ -67,14 +69,14 @@ def parameter_counts(model: ModelConfig) -> tuple[int, int]:
 def memory_bytes(cfg: RunConfig) -> int:
     """A rough estimate of the peak memory of one device.
 
-    Weights, gradients and two Adam moments of both networks and the averaged generator, in float32; and at the most
-    demanding resolution, for each image, two layers per level of which about eight maps are alive at once (the
-    convolution, its nonlinearity, norm, noise and style, and what first and second derivatives save of them).
+    The process itself; weights, gradients and two Adam moments of both networks and the averaged generator, in
+    float32; and at the most demanding resolution, for each image, two layers per level of which about eight maps are
+    alive at once (the convolution, its nonlinearity, norm, noise and style, and what the two derivatives save of them).
     """
     generator, discriminator = parameter_counts(cfg.model)
     width = 2 if cfg.precision == "bf16" else 4
     activations = max(_images_at_once(cfg, r) * _maps(cfg.model, r) for r in cfg.growth.resolutions)
-    return 4 * (5 * generator + 4 * discriminator) + 8 * width * activations
+    return PROCESS_BYTES + 4 * (5 * generator + 4 * discriminator) + 8 * width * activations
 
 
 def _images_at_once(cfg: RunConfig, resolution: int) -> int:

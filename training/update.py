@@ -78,12 +78,14 @@ def update(
     d_stats, d_bad = _descend(
         state.D, state.opt_d, d_part, reals, inputs("d"), parts, stage.lr * lazy_factor(cfg.loss.r1_interval)
     )
+    if d_bad:  # nothing has moved yet, and nothing shall: G would learn from a judge that is out of its mind
+        return Outcome(d_stats, f"D's {d_bad}")
     track(state.G_ema, state.G, _halflife(cfg, state.nimg), stage.batch)
     # No gradients for D's weights while G learns: that is a third of the work of this half.
     state.D.requires_grad_(False)
     g_stats, g_bad = _descend(state.G, state.opt_g, g_part, reals, inputs("g"), parts, stage.lr)
-    bad = f"D's {d_bad}" if d_bad else f"G's {g_bad}" if g_bad else None
-    return Outcome({**d_stats, **g_stats, "norm_d": d_stats["norm"], "norm_g": g_stats["norm"]}, bad)
+    stats = {**d_stats, **g_stats, "norm_d": d_stats["norm"], "norm_g": g_stats["norm"]}
+    return Outcome(stats, f"G's {g_bad}" if g_bad else None)
 
 
 def _descend(

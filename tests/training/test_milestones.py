@@ -7,6 +7,7 @@ import errno
 import pytest
 import torch
 
+import stylegan
 from torch_utils.errors import UserError
 from training import milestones
 from training.loop import pick_dtype, train
@@ -43,6 +44,12 @@ def test_the_state_is_saved_between_snapshots_when_they_are_far_apart(tiny, tmp_
         folder.mkdir()
         train(tiny(snap=1000, snap_minutes=minutes), folder)
         assert saves == expected
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_discriminator_is_in_the_snapshot_where_it_is_asked_for(wanted: bool, tiny, tmp_path) -> None:
+    train(tiny(total_kimg=0.016, snap_d=wanted), tmp_path)
+    assert (stylegan.load(tmp_path).D is not None) == wanted
 
 
 def test_a_picture_that_cannot_be_written_ends_the_run_in_one_line(tiny, tmp_path, monkeypatch) -> None:
