@@ -78,6 +78,7 @@ class Generator(nn.Module):
         device = next(self.parameters()).device
         resolution = self.synthesis.grown[0]
         sizes = self.synthesis.noise_sizes(resolution)
+        chosen_psi = self.default_psi if psi is None else psi
         pictures = torch.empty(len(seeds), self.cfg.channels, *self.cfg.size(resolution))
 
         def draw(i: int) -> None:
@@ -85,9 +86,7 @@ class Generator(nn.Module):
                 z = z_for_seeds([seeds[i]], self.cfg.z_dim).to(device)
                 maps = [m.to(device) for m in noise_for_seeds([seeds[i]], sizes)] if noise == "random" else noise
                 classes = None if c is None else c[i : i + 1].to(device)
-                pictures[i] = self(z, classes, psi=self.default_psi if psi is None else psi, cutoff=cutoff, noise=maps)[
-                    0
-                ]
+                (pictures[i],) = self(z, classes, psi=chosen_psi, cutoff=cutoff, noise=maps)
 
         if device.type == "cpu":
             _each_by_one_thread(draw, len(seeds), batch)

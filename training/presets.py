@@ -89,8 +89,9 @@ def _progan(gpus: int) -> RunConfig:
     )
 
 
-# The small presets see a hundredth of the published number of images, so both networks learn five times faster, and the
-# mapping network ten times more on top; growth moves on as soon as a resolution looks right (docs/quality-log.md).
+# The small presets see a hundredth of the published number of images, so both networks learn three to five times
+# faster, and the mapping network ten times more on top; growth moves on as soon as a resolution looks right
+# (docs/quality-log.md).
 _DIGITS32 = RunConfig(
     preset="digits32",
     model=ModelConfig(
