@@ -1,22 +1,219 @@
-"""Bias and activation in one call."""
+"""Bias, activation, gain and clamp in one pass over memory, with fused first and second derivatives.
+
+    y = clamp(gain * activation(x + bias), -clamp, clamp)
+
+The derivatives close the set: with u = x + bias and the parts that were clamped masked out,
+
+    bias_act_grad   dx = (dy + db) * gain * activation'(u)         linear in dy: it is its own adjoint there
+    bias_act_grad2  du = (dy + db) * ddx * gain * activation''(u)  what is left of the second derivative
+
+where db [C], the cotangent of the bias's gradient, is added to dy in the same pass.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ops.dispatch import compute_dtype, dense_like, library, use_kernel
 
-def bias_act(x: Tensor, bias: Tensor | None = None, activation: str = "linear") -> Tensor:
-    """activation(x + bias). x: [N,C,...]  bias: [C] in any dtype.
+# In the order of `Act` in csrc/activation.h. The second argument is the slope of lrelu.
+ACTIVATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "linear": lambda x, slope: x,
+    "relu": lambda x, slope: F.relu(x),
+    "lrelu": F.leaky_relu,
+    "tanh": lambda x, slope: torch.tanh(x),
+    "sigmoid": lambda x, slope: torch.sigmoid(x),
+    "elu": lambda x, slope: F.elu(x),
+    "selu": lambda x, slope: F.selu(x),
+    "softplus": lambda x, slope: F.softplus(x),
+    "swish": lambda x, slope: F.silu(x),
+}
+_NAMES = tuple(ACTIVATIONS)
+_PIECEWISE_LINEAR = 3  # the first so many, whose slope can be told from the result
 
-    "lrelu" has slope 0.2, as everywhere in the StyleGAN family. The He gain of sqrt(2) is part of the weights' scale.
+
+def bias_act(
+    x: Tensor,
+    bias: Tensor | None = None,
+    activation: str = "linear",
+    *,
+    dim: int = 1,
+    slope: float = 0.2,
+    gain: float = 1.0,
+    clamp: float | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """clamp(gain * activation(x + bias), -clamp, clamp), in x's dtype. x: any shape  bias: [x.shape[dim]], any dtype.
+
+    activation: a key of ACTIVATIONS; "lrelu" has `slope`, 0.2 as everywhere in the StyleGAN family. The He gain of
+    sqrt(2) is part of our weights' scale, so the gain here is 1 unless given. The result of low-precision input is
+    computed in float32 and rounded once. Derivatives of any order work.
+
+    Raises ValueError, naming the argument, for an unknown activation, a dim that x does not have, a bias of another
+    length or on another device, a negative clamp, and an impl that x's device has not.
     """
+    dim = _check(x, bias, activation, dim, clamp)
+    if not use_kernel(impl, x):
+        return bias_act_ref(x, bias, activation, dim=dim, slope=slope, gain=gain, clamp=clamp)
+    bias = None if bias is None else bias.to(compute_dtype(x)).contiguous()
+    y: Tensor = torch.ops.stylegan.bias_act(
+        x, bias, dim, _NAMES.index(activation), slope, gain, -1.0 if clamp is None else clamp
+    )
+    return y
+
+
+def bias_act_ref(
+    x: Tensor, bias: Tensor | None, activation: str, *, dim: int, slope: float, gain: float, clamp: float | None
+) -> Tensor:  # fmt: skip
+    """The specification of `bias_act`, in plain PyTorch."""
     if bias is not None:
-        x = x + bias.to(x.dtype).reshape([1, -1] + [1] * (x.ndim - 2))
-    if activation == "lrelu":
-        return F.leaky_relu(x, 0.2)
-    if activation == "relu":
-        return F.relu(x)
-    if activation == "linear":
-        return x
-    raise ValueError(f"unknown activation {activation!r}; use linear, relu or lrelu")
+        x = x + bias.to(x.dtype).reshape([-1 if d == dim else 1 for d in range(x.ndim)])
+    x = ACTIVATIONS[activation](x, slope)
+    if gain != 1:
+        x = x * gain
+    return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+def _check(x: Tensor, bias: Tensor | None, activation: str, dim: int, clamp: float | None) -> int:
+    """The arguments make sense; returns dim counted from the front."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation={activation!r} is none of {', '.join(ACTIVATIONS)}")
+    if not x.is_floating_point():
+        raise ValueError(f"x must be of a floating point dtype, not {x.dtype}")
+    if clamp is not None and clamp < 0:
+        raise ValueError(f"clamp must be None or at least 0, not {clamp}")
+    if bias is None:
+        return 0
+    if not -x.ndim <= dim < x.ndim:
+        raise ValueError(f"dim={dim} is no dimension of x, which has {x.ndim}")
+    if bias.ndim != 1 or bias.shape[0] != x.shape[dim]:
+        raise ValueError(f"bias must be [{x.shape[dim]}] as x's dimension {dim}, not {list(bias.shape)}")
+    if bias.device != x.device:
+        raise ValueError(f"bias is on {bias.device} but x on {x.device}")
+    return dim % x.ndim
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """The plain arguments of the ops, in the order of their schemas."""
+
+    dim: int
+    act: int
+    slope: float
+    gain: float
+    clamp: float
+
+    @property
+    def piecewise_linear(self) -> bool:
+        return self.act < _PIECEWISE_LINEAR
+
+    def astuple(self) -> tuple[int, int, float, float, float]:
+        return self.dim, self.act, self.slope, self.gain, self.clamp
+
+
+_SPEC = "int dim, int act, float slope, float gain, float clamp"
+library.define(f"bias_act(Tensor x, Tensor? bias, {_SPEC}) -> Tensor")
+library.define(f"bias_act_grad(Tensor dy, Tensor? db, Tensor seen, Tensor? bias, {_SPEC}, bool reduce) -> (Tensor, Tensor)")
+library.define(f"bias_act_grad2(Tensor dy, Tensor? db, Tensor ddx, Tensor x, Tensor? bias, {_SPEC}) -> Tensor")
+
+
+def _fake(x: Tensor, *rest: Any) -> Tensor:
+    return dense_like(x)
+
+
+def _fake_grad(dy: Tensor, db: Tensor | None, seen: Tensor, bias: Tensor | None, dim: int, *rest: Any) -> Any:
+    return dense_like(seen), dy.new_empty([dy.shape[dim] if rest[-1] else 0], dtype=compute_dtype(dy))
+
+
+def _fake_grad2(dy: Tensor, db: Tensor | None, ddx: Tensor, x: Tensor, *rest: Any) -> Tensor:
+    return dense_like(x)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, bias, *plain = inputs
+    ctx.spec = _Spec(*plain)
+    # What the slope is read from: the result where its sign tells, so that x need not be kept.
+    if ctx.spec.piecewise_linear:
+        ctx.save_for_backward(output, None)
+    else:
+        ctx.save_for_backward(x, bias)
+    ctx.wants_bias = bias is not None and ctx.needs_input_grad[1]
+
+
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    seen, bias = ctx.saved_tensors
+    dx, db = torch.ops.stylegan.bias_act_grad(dy, None, seen, bias, *ctx.spec.astuple(), ctx.wants_bias)
+    return dx, db if ctx.wants_bias else None, *[None] * 5
+
+
+def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    dy, db, seen, bias, *plain, ctx.reduced = inputs
+    ctx.spec = _Spec(*plain)
+    ctx.save_for_backward(dy, db, seen, bias)
+    ctx.wants_db = db is not None and ctx.needs_input_grad[1]
+
+
+def _backward_grad(ctx: Any, ddx: Tensor, ddb: Tensor) -> tuple[Tensor | None, ...]:
+    dy, db, seen, bias = ctx.saved_tensors
+    spec = ctx.spec.astuple()
+    g_dy, g_db = torch.ops.stylegan.bias_act_grad(
+        ddx, ddb if ctx.reduced else None, seen, bias, *spec, ctx.wants_db
+    )
+    g_db = g_db if ctx.wants_db else None
+    if ctx.spec.piecewise_linear:
+        return g_dy, g_db, None, None, *[None] * 6
+    if ctx.reduced:
+        ddx = ddx + ddb.to(ddx.dtype).reshape([-1 if d == ctx.spec.dim else 1 for d in range(ddx.ndim)])
+    g_x = torch.ops.stylegan.bias_act_grad2(dy, db, ddx, seen, bias, *spec)
+    return g_dy, g_db, g_x, None if bias is None else _to_bias(g_x, ctx.spec.dim), *[None] * 6
+
+
+def _setup_grad2(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, dim, act, slope, gain, clamp = inputs
+    ctx.spec = _Spec(dim, act, slope, gain, clamp)
+    ctx.save_for_backward(*tensors)
+
+
+def _backward_grad2(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    """Third and higher orders, which nothing in training needs: through the reference's own derivatives."""
+    tensors = [None if t is None else t.view_as(t) for t in ctx.saved_tensors]
+    with torch.enable_grad():
+        inputs = [t if t is None or t.requires_grad else t.detach().requires_grad_() for t in tensors]
+        out = bias_act_grad2_ref(*inputs, ctx.spec)
+        wanted = [t for t in inputs if t is not None]
+        grads = iter(torch.autograd.grad(out, wanted, g, create_graph=torch.is_grad_enabled(), allow_unused=True))
+    return *[None if t is None else next(grads) for t in inputs], *[None] * 5
+
+
+def bias_act_grad2_ref(
+    dy: Tensor, db: Tensor | None, ddx: Tensor, x: Tensor, bias: Tensor | None, spec: _Spec
+) -> Tensor:  # fmt: skip
+    """(dy + db) * ddx * gain * activation''(x + bias), as the derivative of a derivative."""
+    shape = [-1 if d == spec.dim else 1 for d in range(x.ndim)]
+    u = x if bias is None else x + bias.to(x.dtype).reshape(shape)
+    dy = dy if db is None else dy + db.to(dy.dtype).reshape(shape)
+    clamp = None if spec.clamp < 0 else spec.clamp
+    y = bias_act_ref(
+        u, None, _NAMES[spec.act], dim=spec.dim, slope=spec.slope, gain=spec.gain, clamp=clamp
+    )
+    (dx,) = torch.autograd.grad(y, u, torch.ones_like(y), create_graph=True)
+    (curvature,) = torch.autograd.grad(dx.sum(), u, create_graph=True)
+    return dy * ddx * curvature
+
+
+def _to_bias(g: Tensor, dim: int) -> Tensor:
+    return g.sum([d for d in range(g.ndim) if d != dim], dtype=compute_dtype(g))
+
+
+torch.library.register_fake("stylegan::bias_act", _fake, lib=library)
+torch.library.register_fake("stylegan::bias_act_grad", _fake_grad, lib=library)
+torch.library.register_fake("stylegan::bias_act_grad2", _fake_grad2, lib=library)
+torch.library.register_autograd("stylegan::bias_act", _backward, setup_context=_setup, lib=library)
+torch.library.register_autograd("stylegan::bias_act_grad", _backward_grad, setup_context=_setup_grad, lib=library)
+torch.library.register_autograd("stylegan::bias_act_grad2", _backward_grad2, setup_context=_setup_grad2, lib=library)

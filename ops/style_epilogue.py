@@ -1,4 +1,11 @@
-"""What follows each convolution of a StyleGAN generator: noise, bias, activation, instance norm, style."""
+"""What follows each convolution of a StyleGAN generator, in one op: noise, bias, activation, instance norm, style.
+
+    a = lrelu(x + noise * strength + bias)
+    y = (1 + scale) * (a - mean(a)) / std(a) + shift            mean and deviation over each feature map
+
+(StyleGAN, section 2 and equation 1.) The derivative is an op as well, `style_epilogue_grad`; the derivative of that,
+which path length and gradient penalties on the generator need, is taken through its formula in plain PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -7,80 +14,185 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops.bias_act import bias_act
+from ops.bias_act import bias_act_ref
+from ops.dispatch import compute_dtype, dense_like, library, use_kernel
+
+SLOPES = {"linear": 1.0, "relu": 0.0, "lrelu": 0.2}
+EPS = 1e-8
 
 
 def style_epilogue(
     x: Tensor,
-    bias: Tensor,
-    noise: Tensor | None,
-    strength: Tensor | None,
-    style: Tensor | None,
+    bias: Tensor | None = None,
+    noise: Tensor | None = None,
+    strength: Tensor | None = None,
+    style: Tensor | None = None,
     activation: str = "lrelu",
     instance_norm: bool = True,
+    *,
+    impl: str = "auto",
 ) -> Tensor:
-    """AdaIN(activation(x + noise * strength + bias), style) (StyleGAN, section 2 and equation 1).
+    """AdaIN(activation(x + noise * strength + bias), style), in x's dtype and layout.
 
     x: [N,C,H,W]  bias, strength: [C]  noise: [1 or N,1,H,W]  style: [N,2C], scales (around 0), then shifts.
-    Every part but the bias may be left out. Statistics are float32; the result has x's dtype.
+    Every part but x may be left out; noise counts only with a strength. Statistics are float32 (float64 for float64),
+    eps is 1e-8. Derivatives of any order work.
+
+    Raises ValueError, naming the argument, for shapes, devices or activations that do not fit.
     """
+    _check(x, bias, noise, strength, style, activation)
+    if noise is None or strength is None:
+        noise = strength = None
+    if not use_kernel(impl, x):
+        return style_epilogue_ref(x, bias, noise, strength, style, SLOPES[activation], instance_norm)
+    small = [None if t is None else t.to(compute_dtype(x)).contiguous() for t in (bias, noise, strength, style)]
+    y, _, _ = torch.ops.stylegan.style_epilogue(x, *small, SLOPES[activation], instance_norm, EPS)
+    return y  # type: ignore[no-any-return]
+
+
+def style_epilogue_ref(
+    x: Tensor, bias: Tensor | None, noise: Tensor | None, strength: Tensor | None, style: Tensor | None,
+    slope: float, norm: bool,
+) -> Tensor:  # fmt: skip
+    """The specification of `style_epilogue`, in plain PyTorch."""
+    a = _before_norm(x, bias, noise, strength, slope).to(compute_dtype(x))
+    if norm:
+        centred = a - a.mean(dim=(2, 3), keepdim=True)
+        a = centred * (centred.square().mean(dim=(2, 3), keepdim=True) + EPS).rsqrt()
+    if style is not None:
+        scale, shift = style.to(a.dtype)[:, :, None, None].chunk(2, dim=1)
+        a = a * (scale + 1) + shift
+    return a.to(x.dtype)
+
+
+def _before_norm(
+    x: Tensor, bias: Tensor | None, noise: Tensor | None, strength: Tensor | None, slope: float
+) -> Tensor:  # fmt: skip
     if noise is not None and strength is not None:
-        x = torch.addcmul(x, noise.to(x.dtype), strength.to(x.dtype)[:, None, None])
-    x = bias_act(x, bias, activation)
-    if instance_norm:
-        return adain(x, style)
-    if style is None:
-        return x
-    gain, shift = _gain_and_shift(style, x.dtype)
-    return torch.addcmul(shift, x, gain)
+        x = x + noise.to(x.dtype) * strength.to(x.dtype)[:, None, None]
+    return bias_act_ref(x, bias, "lrelu", dim=1, slope=slope, gain=1, clamp=None)
 
 
-def adain(x: Tensor, style: Tensor | None) -> Tensor:
-    """Normalise each feature map to zero mean and unit variance (eps 1e-8), then scale by 1 + style and shift.
+def _check(
+    x: Tensor, bias: Tensor | None, noise: Tensor | None, strength: Tensor | None, style: Tensor | None, activation: str
+) -> None:  # fmt: skip
+    if activation not in SLOPES:
+        raise ValueError(f"activation={activation!r} is none of {', '.join(SLOPES)}")
+    if x.ndim != 4 or not x.is_floating_point():
+        raise ValueError(f"x must be [N,C,H,W] of a floating point dtype, not {list(x.shape)} {x.dtype}")
+    n, c, h, w = x.shape
+    shapes = {"bias": (bias, [[c]]), "strength": (strength, [[c]]), "style": (style, [[n, 2 * c]]),
+              "noise": (noise, [[n, 1, h, w], [1, 1, h, w]])}  # fmt: skip
+    for name, (value, allowed) in shapes.items():
+        if value is None:
+            continue
+        if list(value.shape) not in allowed:
+            raise ValueError(f"{name} must be {allowed[0]} beside x {list(x.shape)}, not {list(value.shape)}")
+        if value.device != x.device:
+            raise ValueError(f"{name} is on {value.device} but x on {x.device}")
 
-    x: [N,C,H,W]  style: [N,2C] or None -> [N,C,H,W].
+
+_INPUTS = "Tensor? bias, Tensor? noise, Tensor? strength, Tensor? style"
+library.define(f"style_epilogue(Tensor x, {_INPUTS}, float slope, bool norm, float eps) -> (Tensor, Tensor, Tensor)")
+library.define(
+    f"style_epilogue_grad(Tensor dy, Tensor x, {_INPUTS}, Tensor mean, Tensor rstd, float slope, bool norm)"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+def _fake(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    mean = x.new_empty(x.shape[:2], dtype=compute_dtype(x))
+    return dense_like(x), mean, torch.empty_like(mean)
+
+
+def _fake_grad(dy: Tensor, x: Tensor, bias: Any, noise: Any, strength: Any, style: Any, *rest: Any) -> Any:
+    n, c = x.shape[:2]
+    channels = x.new_empty([c], dtype=compute_dtype(x))
+    return dense_like(x), channels, torch.empty_like(channels), channels.new_empty([0 if style is None else n, 2 * c])
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *tensors, ctx.slope, ctx.norm, _ = inputs
+    _, mean, rstd = output
+    ctx.save_for_backward(*tensors, mean, rstd)
+    ctx.mark_non_differentiable(mean, rstd)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, dy: Tensor | None, *statistics: Any) -> tuple[Tensor | None, ...]:
+    if dy is None:
+        return (None,) * 8
+    x, bias, noise, strength, style, mean, rstd = ctx.saved_tensors
+    dx, d_bias, d_strength, d_style = torch.ops.stylegan.style_epilogue_grad(
+        dy, x, bias, noise, strength, style, mean, rstd, ctx.slope, ctx.norm
+    )
+    d_noise = None
+    if noise is not None and ctx.needs_input_grad[2]:
+        d_noise = (dx.to(noise.dtype) * strength[:, None, None]).sum(dim=1, keepdim=True).sum_to_size(noise.shape)
+    return (dx, d_bias if bias is not None else None, d_noise, d_strength if strength is not None else None,
+            d_style if style is not None else None, None, None, None)  # fmt: skip
+
+
+def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    *tensors, mean, rstd, ctx.slope, ctx.norm = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward_grad(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    """Through the formula of the first derivative, in which the statistics are functions of x."""
+    with torch.enable_grad():
+        inputs = [None if t is None else _leaf(t) for t in ctx.saved_tensors]
+        outputs = style_epilogue_grad_ref(*inputs, ctx.slope, ctx.norm)
+        pairs = [(out, g) for out, g in zip(outputs, grads, strict=True) if out.requires_grad]
+        wanted = [t for t in inputs if t is not None]
+        found = iter(torch.autograd.grad(
+            [out for out, _ in pairs], wanted, [g for _, g in pairs],
+            create_graph=torch.is_grad_enabled(), allow_unused=True,
+        ))  # fmt: skip
+    return *[None if t is None else next(found) for t in inputs], *[None] * 4
+
+
+def _leaf(t: Tensor) -> Tensor:
+    """t as the start of a graph of its own, or as part of the one it is in."""
+    return t.view_as(t) if t.requires_grad else t.detach().requires_grad_()
+
+
+def style_epilogue_grad_ref(
+    dy: Tensor, x: Tensor, bias: Tensor | None, noise: Tensor | None, strength: Tensor | None, style: Tensor | None,
+    slope: float, norm: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """The specification of the first derivative: of x, bias, strength and style (or an empty tensor), from dy.
+
+    With a the activations, n them normalised and m the mean over a feature map, the norm's derivative is
+    rstd * (g - m(g) - n * m(g * n)).
     """
-    if style is None:
-        style = x.new_zeros(x.shape[0], 2 * x.shape[1], dtype=torch.float32)
-    return _AdaIN.apply(x, style)
+    dtype = compute_dtype(x)
+    u = x.to(dtype)
+    if noise is not None and strength is not None:
+        u = u + noise.to(dtype) * strength.to(dtype)[:, None, None]
+    if bias is not None:
+        u = u + bias.to(dtype)[:, None, None]
+    slopes = torch.where(u > 0, 1.0, slope).to(dtype)
+    normed, g = u * slopes, dy.to(dtype)
+    rstd = torch.ones_like(u[:, :, :1, :1])
+    if norm:
+        centred = normed - normed.mean(dim=(2, 3), keepdim=True)
+        rstd = (centred.square().mean(dim=(2, 3), keepdim=True) + EPS).rsqrt()
+        normed = centred * rstd
+    d_scale, d_shift = (g * normed).sum(dim=(2, 3), keepdim=True), g.sum(dim=(2, 3), keepdim=True)
+    if norm:
+        area = x.shape[2] * x.shape[3]
+        g = g - d_shift / area - normed * (d_scale / area)
+    if style is not None:
+        g = g * (style.to(dtype)[:, : x.shape[1], None, None] + 1)
+    dx = g * rstd * slopes
+    d_bias = dx.sum(dim=(0, 2, 3))
+    d_strength = torch.zeros_like(d_bias) if noise is None else (dx * noise.to(dtype)).sum(dim=(0, 2, 3))
+    d_style = torch.cat([d_scale, d_shift], dim=1).flatten(1)
+    return dx.to(x.dtype), d_bias, d_strength, d_style if style is not None else d_style[:0]
 
 
-class _AdaIN(torch.autograd.Function):
-    """Plain PyTorch's own variance is slow in channels_last, and its derivative passes over memory many times.
-
-    The backward is written in operations that can be differentiated again.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, style: Tensor) -> Tensor:
-        ctx.save_for_backward(x, style)
-        centred, rstd = _centred(x)
-        gain, shift = _gain_and_shift(style, centred.dtype)
-        return torch.addcmul(shift, centred, gain * rstd).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        x, style = ctx.saved_tensors
-        centred, rstd = _centred(x)
-        gain, _ = _gain_and_shift(style, centred.dtype)
-        g = grads[0].to(centred.dtype)
-        d_shift = g.sum(dim=(2, 3), keepdim=True)
-        d_gain = (g * centred).sum(dim=(2, 3), keepdim=True) * rstd
-        # gain * rstd * (g - mean(g) - normalised * mean(g * normalised)), in two passes
-        area, scale = x.shape[2] * x.shape[3], gain * rstd
-        dx = torch.addcmul(scale * d_shift / -area, g, scale)
-        dx = torch.addcmul(dx, centred, scale * rstd * d_gain / -area)
-        return dx.to(x.dtype), torch.cat([d_gain, d_shift], dim=1).flatten(1).to(style.dtype)
-
-
-def _centred(x: Tensor, eps: float = 1e-8) -> tuple[Tensor, Tensor]:
-    """x without its mean [N,C,H,W], and 1 / its standard deviation [N,C,1,1]; float32, or float64 for float64."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    centred = x - x.mean(dim=(2, 3), keepdim=True)
-    return centred, (centred.square().mean(dim=(2, 3), keepdim=True) + eps).rsqrt()
-
-
-def _gain_and_shift(style: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """style [N,2C] -> 1 + its first half, and its second half, each [N,C,1,1]."""
-    gain, shift = style.to(dtype)[:, :, None, None].chunk(2, dim=1)
-    return gain + 1, shift
+torch.library.register_fake("stylegan::style_epilogue", _fake, lib=library)
+torch.library.register_fake("stylegan::style_epilogue_grad", _fake_grad, lib=library)
+torch.library.register_autograd("stylegan::style_epilogue", _backward, setup_context=_setup, lib=library)
+torch.library.register_autograd("stylegan::style_epilogue_grad", _backward_grad, setup_context=_setup_grad, lib=library)

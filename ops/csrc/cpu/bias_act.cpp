@@ -1,0 +1,237 @@
+// Bias and activation, and their first two derivatives, in one pass over memory each. ops/bias_act.py says what they mean.
+#include "lanes.h"  // first: the activations must see its exp and tanh
+//
+#include "../activation.h"
+#include "../tensors.h"
+
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+namespace stylegan {
+namespace {
+
+constexpr int64_t chunk = 16384;  // elements that one thread takes at a time
+
+// How the channels lie in dense memory: outer x channels x inner elements.
+struct Layout {
+  int64_t outer, channels, inner;
+  int64_t count() const { return outer * channels * inner; }
+};
+
+Layout layout_of(const Tensor& x, int64_t dim) {
+  if (x.dim() == 0 || x.numel() == 0) return {x.numel(), 1, 1};
+  int64_t inner = 1;
+  for (int64_t d = 0; d < x.dim(); ++d)
+    if (x.stride(d) < x.stride(dim) || (x.stride(d) == x.stride(dim) && d > dim)) inner *= x.size(d);
+  return {x.numel() / (x.size(dim) * inner), x.size(dim), inner};
+}
+
+int64_t padded(int64_t channels) { return (channels + 15) / 16 * 16; }
+
+// [C] with zeros behind, so that whole vectors can be read; empty for none.
+template <class A> std::vector<A> padded_copy(const std::optional<Tensor>& bias, int64_t channels) {
+  std::vector<A> copy;
+  if (bias) {
+    copy.assign(padded(channels), A(0));
+    std::copy_n(data<A>(*bias), channels, copy.begin());
+  }
+  return copy;
+}
+
+template <class A> Lanes<A> load_or_zero(const std::vector<A>& values, int64_t at) {
+  return values.empty() ? Lanes<A>{} : load(&values[at]);
+}
+
+// Calls f(offset, count, channel, broadcast) for every vector of up to `width` elements, in parallel, and adds what it
+// returns to sums[C] (if not null), in an order that does not depend on the number of threads. The elements belong to
+// channels `channel`, `channel` + 1, ... or, if broadcast, all to `channel`.
+template <class A, class F> void each_vector(const Layout& l, A* sums, F f) {
+  constexpr int64_t w = width<A>;
+  const bool rows = l.inner == 1;
+  const int64_t row = rows ? l.channels : l.inner, count = l.outer * (rows ? 1 : l.channels);
+  const int64_t rows_per_part = std::max<int64_t>(1, chunk / std::max<int64_t>(row, 1));
+  const int64_t parts = (count + rows_per_part - 1) / rows_per_part, stride = padded(l.channels);
+  std::vector<A> partial(sums ? (rows ? parts * stride : count) : 0, A(0));
+  torch::stable::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
+    for (int64_t part = first; part < last; ++part)
+      for (int64_t r = part * rows_per_part; r < std::min(count, (part + 1) * rows_per_part); ++r) {
+        const int64_t begin = r * row;
+        if (rows) {
+          A* sum = sums ? &partial[part * stride] : nullptr;
+          int64_t c = 0;
+          for (; c + w <= row; c += w) {
+            Lanes<A> y = f(begin + c, int(w), c, false);
+            if (sum) store(sum + c, load(sum + c) + y);
+          }
+          if (c < row) {
+            Lanes<A> y = f(begin + c, int(row - c), c, false);
+            if (sum) store(sum + c, load(sum + c, int(row - c)) + y, int(row - c));
+          }
+        } else {
+          const int64_t c = r % l.channels;
+          Lanes<A> sum{};
+          int64_t i = 0;
+          for (; i + w <= row; i += w) sum += f(begin + i, int(w), c, true);
+          A total = sum_lanes<A>(sum);
+          if (i < row) {
+            Lanes<A> rest = f(begin + i, int(row - i), c, true);
+            for (int k = 0; k < row - i; ++k) total += rest[k];
+          }
+          if (sums) partial[r] = total;
+        }
+      }
+  });
+  if (!sums) return;
+  std::fill_n(sums, l.channels, A(0));
+  const int64_t step = rows ? stride : l.channels;
+  for (int64_t p = 0; p < (rows ? parts : l.outer); ++p)
+    for (int64_t c = 0; c < l.channels; ++c) sums[c] += partial[p * step + c];
+}
+
+// Without channels to tell apart, memory is one row after another of any length.
+Layout flat(const Layout& l) {
+  const int64_t n = l.count();
+  return n % 1024 ? Layout{1, 1, n} : Layout{n / 1024, 1024, 1};
+}
+
+template <Act act> struct Constant {
+  template <class A> static Lanes<A> value(Act, Lanes<A> x, A s) { return activate<act>(x, s); }
+  template <class A> static Lanes<A> slope(Act, Lanes<A> x, A s) { return slope_at<act>(x, s); }
+};
+
+// The smooth ones cost so much themselves that choosing one for every vector costs nothing.
+struct Chosen {
+#define STYLEGAN_CHOOSE(f, x, s)                            \
+  switch (act) {                                            \
+    case Act::tanh: return f<Act::tanh>(x, s);              \
+    case Act::sigmoid: return f<Act::sigmoid>(x, s);        \
+    case Act::elu: return f<Act::elu>(x, s);                \
+    case Act::selu: return f<Act::selu>(x, s);              \
+    case Act::softplus: return f<Act::softplus>(x, s);      \
+    default: return f<Act::swish>(x, s);                    \
+  }
+  template <class A> static Lanes<A> value(Act act, Lanes<A> x, A s) { STYLEGAN_CHOOSE(activate, x, s) }
+  template <class A> static Lanes<A> slope(Act act, Lanes<A> x, A s) { STYLEGAN_CHOOSE(slope_at, x, s) }
+  template <class A> static Lanes<A> curvature(Act act, Lanes<A> x, A s) { STYLEGAN_CHOOSE(curvature_at, x, s) }
+#undef STYLEGAN_CHOOSE
+};
+
+template <class F> void with_activation(Act act, F&& f) {
+  switch (act) {
+    case Act::linear: return f(Constant<Act::linear>{});
+    case Act::relu: return f(Constant<Act::relu>{});
+    case Act::lrelu: return f(Constant<Act::lrelu>{});
+    default: return f(Chosen{});
+  }
+}
+
+struct Params {
+  int64_t act;
+  double slope, gain, clamp;
+};
+
+// Zero where the result was clamped. seen is the result of a piecewise linear activation, else the input with bias.
+template <class F, class A> Lanes<A> mask_clamped(F f, Lanes<A> value, Lanes<A> seen, const Params& p) {
+  if (p.clamp < 0) return value;
+  const A top = A(p.clamp);
+  if (piecewise_linear(Act(p.act))) return seen >= top || seen <= -top ? Lanes<A>{} : value;
+  const Lanes<A> y = f.template value<A>(Act(p.act), seen, A(p.slope)) * A(p.gain);
+  return y > top || y < -top ? Lanes<A>{} : value;
+}
+
+Tensor bias_act(Tensor x, std::optional<Tensor> bias, int64_t dim, int64_t act, double slope, double gain, double clamp) {
+  x = dense(x);
+  Tensor y = torch::stable::empty_like(x);
+  Layout l = layout_of(x, dim);
+  if (!bias) l = flat(l);
+  with_type(x.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    using A = accumulate_t<T>;
+    const std::vector<A> b = padded_copy<A>(bias, l.channels);
+    const T* in = data<T>(x);
+    T* out = data_out<T>(y);
+    with_activation(Act(act), [&](auto f) {
+      each_vector<A>(l, nullptr, [&](int64_t at, int n, int64_t c, bool broadcast) __attribute__((always_inline)) {
+        Lanes<A> u = load(in + at, n);
+        if (!b.empty()) u += broadcast ? splat(b[c]) : load(&b[c]);
+        u = f.template value<A>(Act(act), u, A(slope)) * A(gain);
+        if (clamp >= 0) u = u > A(clamp) ? splat(A(clamp)) : u < A(-clamp) ? splat(A(-clamp)) : u;
+        store(out + at, u, n);
+        return u;
+      });
+    });
+  });
+  return y;
+}
+
+std::tuple<Tensor, Tensor> bias_act_grad(Tensor dy, std::optional<Tensor> db, Tensor seen, std::optional<Tensor> bias,
+                                         int64_t dim, int64_t act, double slope, double gain, double clamp,
+                                         bool reduce) {
+  seen = dense(seen);
+  dy = in_layout_of(dy, seen);
+  Tensor dx = torch::stable::empty_like(seen);
+  const int64_t sums[] = {reduce ? dy.size(dim) : 0};
+  Tensor total = torch::stable::new_empty(dy, {sums, 1}, compute_type(dy));
+  Layout l = layout_of(seen, dim);
+  if (!bias && !db && !reduce) l = flat(l);
+  const Params p{act, slope, gain, clamp};
+  with_type(dy.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    using A = accumulate_t<T>;
+    const std::vector<A> b = padded_copy<A>(bias, l.channels), d = padded_copy<A>(db, l.channels);
+    const T *in = data<T>(dy), *sign = data<T>(seen);
+    T* out = data_out<T>(dx);
+    with_activation(Act(act), [&](auto f) {
+      each_vector<A>(l, reduce ? data_out<A>(total) : nullptr,
+                     [&](int64_t at, int n, int64_t c, bool broadcast) __attribute__((always_inline)) {
+        Lanes<A> g = load(in + at, n), u = load(sign + at, n);
+        if (!d.empty()) g += broadcast ? splat(d[c]) : load(&d[c]);
+        if (!b.empty()) u += broadcast ? splat(b[c]) : load(&b[c]);
+        // The sign of a piecewise linear result is that of the input, unless the gain turns it over.
+        const Lanes<A> at_u = piecewise_linear(Act(act)) && gain < 0 ? -u : u;
+        g = mask_clamped<decltype(f), A>(f, g * A(gain) * f.template slope<A>(Act(act), at_u, A(slope)), u, p);
+        store(out + at, g, n);
+        return g;
+      });
+    });
+  });
+  return {dx, total};
+}
+
+Tensor bias_act_grad2(Tensor dy, std::optional<Tensor> db, Tensor ddx, Tensor x, std::optional<Tensor> bias,
+                      int64_t dim, int64_t act, double slope, double gain, double clamp) {
+  x = dense(x);
+  dy = in_layout_of(dy, x);
+  ddx = in_layout_of(ddx, x);
+  Tensor out = torch::stable::empty_like(x);
+  Layout l = layout_of(x, dim);
+  if (!bias && !db) l = flat(l);
+  const Params p{act, slope, gain, clamp};
+  with_type(x.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    using A = accumulate_t<T>;
+    const std::vector<A> b = padded_copy<A>(bias, l.channels), d = padded_copy<A>(db, l.channels);
+    const T *in = data<T>(x), *g1 = data<T>(dy), *g2 = data<T>(ddx);
+    T* to = data_out<T>(out);
+    each_vector<A>(l, nullptr, [&](int64_t at, int n, int64_t c, bool broadcast) __attribute__((always_inline)) {
+      Lanes<A> g = load(g1 + at, n), u = load(in + at, n);
+      if (!d.empty()) g += broadcast ? splat(d[c]) : load(&d[c]);
+      if (!b.empty()) u += broadcast ? splat(b[c]) : load(&b[c]);
+      Lanes<A> curved = g * load(g2 + at, n) * A(gain) * Chosen::curvature<A>(Act(act), u, A(slope));
+      curved = mask_clamped<Chosen, A>(Chosen{}, curved, u, p);
+      store(to + at, curved, n);
+      return curved;
+    });
+  });
+  return out;
+}
+
+}  // namespace
+}  // namespace stylegan
+
+STABLE_TORCH_LIBRARY_IMPL(stylegan, CPU, m) {
+  m.impl("bias_act", TORCH_BOX(&stylegan::bias_act));
+  m.impl("bias_act_grad", TORCH_BOX(&stylegan::bias_act_grad));
+  m.impl("bias_act_grad2", TORCH_BOX(&stylegan::bias_act_grad2));
+}

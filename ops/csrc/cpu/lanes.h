@@ -1,0 +1,115 @@
+// Vectors for the CPU kernels: 64 bytes of float or double, in the compiler's own vector type, so that the same text
+// becomes AVX-512, AVX2, SSE or NEON. 16-bit types are widened when loaded and rounded to nearest even when stored.
+#pragma once
+
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#if defined(__AVX512F__) || defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+namespace stylegan {
+
+using bf16 = c10::BFloat16;
+using fp16 = c10::Half;
+
+// What a stored type is computed in.
+template <class T> struct accumulate { using type = float; };
+template <> struct accumulate<double> { using type = double; };
+template <class T> using accumulate_t = typename accumulate<T>::type;
+
+typedef float FloatLanes __attribute__((vector_size(64)));
+typedef double DoubleLanes __attribute__((vector_size(64)));
+template <class A> struct lanes_of;
+template <> struct lanes_of<float> { using type = FloatLanes; };
+template <> struct lanes_of<double> { using type = DoubleLanes; };
+template <class A> using Lanes = typename lanes_of<A>::type;
+template <class A> constexpr int width = 64 / sizeof(A);
+
+typedef uint16_t U16Lanes __attribute__((vector_size(32)));
+typedef uint32_t U32Lanes __attribute__((vector_size(64)));
+
+#define STYLEGAN_EACH_LANE(f)                                     \
+  inline FloatLanes f(FloatLanes x) {                             \
+    for (int i = 0; i < width<float>; ++i) x[i] = std::f(x[i]);   \
+    return x;                                                     \
+  }                                                               \
+  inline DoubleLanes f(DoubleLanes x) {                           \
+    for (int i = 0; i < width<double>; ++i) x[i] = std::f(x[i]);  \
+    return x;                                                     \
+  }
+STYLEGAN_EACH_LANE(exp)
+STYLEGAN_EACH_LANE(expm1)
+STYLEGAN_EACH_LANE(log1p)
+STYLEGAN_EACH_LANE(tanh)
+#undef STYLEGAN_EACH_LANE
+
+template <class A> inline Lanes<A> splat(A value) { return Lanes<A>{} + value; }
+
+template <class A> inline A sum_lanes(Lanes<A> x) {
+  A total = 0;
+  for (int i = 0; i < width<A>; ++i) total += x[i];
+  return total;
+}
+
+inline FloatLanes load(const float* p) { FloatLanes x; std::memcpy(&x, p, sizeof x); return x; }
+inline DoubleLanes load(const double* p) { DoubleLanes x; std::memcpy(&x, p, sizeof x); return x; }
+inline void store(float* p, FloatLanes x) { std::memcpy(p, &x, sizeof x); }
+inline void store(double* p, DoubleLanes x) { std::memcpy(p, &x, sizeof x); }
+
+inline FloatLanes load(const bf16* p) {
+  U16Lanes half;
+  std::memcpy(&half, p, sizeof half);
+  U32Lanes bits = __builtin_convertvector(half, U32Lanes) << 16;
+  FloatLanes x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+inline void store(bf16* p, FloatLanes x) {
+#ifdef __AVX512BF16__
+  __m256bh half = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(x));
+#else
+  U32Lanes bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  U32Lanes rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  U16Lanes half = __builtin_convertvector(x != x ? (bits >> 16) | 0x40 : rounded, U16Lanes);
+#endif
+  std::memcpy(p, &half, sizeof half);
+}
+
+inline FloatLanes load(const fp16* p) {
+#ifdef __AVX512F__
+  return reinterpret_cast<FloatLanes>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+#else
+  FloatLanes x;
+  for (int i = 0; i < width<float>; ++i) x[i] = float(p[i]);
+  return x;
+#endif
+}
+inline void store(fp16* p, FloatLanes x) {
+#ifdef __AVX512F__
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(reinterpret_cast<__m512>(x), 0));
+#else
+  for (int i = 0; i < width<float>; ++i) p[i] = fp16(x[i]);
+#endif
+}
+
+// The first `count` lanes only; the others load as 0.
+template <class T> inline Lanes<accumulate_t<T>> load(const T* p, int count) {
+  if (count >= width<accumulate_t<T>>) return load(p);
+  T whole[width<accumulate_t<T>>] = {};
+  std::memcpy(static_cast<void*>(whole), p, count * sizeof(T));
+  return load(whole);
+}
+template <class T> inline void store(T* p, Lanes<accumulate_t<T>> x, int count) {
+  if (count >= width<accumulate_t<T>>) return store(p, x);
+  T whole[width<accumulate_t<T>>];
+  store(whole, x);
+  std::memcpy(static_cast<void*>(p), whole, count * sizeof(T));
+}
+
+}  // namespace stylegan

@@ -1,0 +1,342 @@
+// The epilogue of a StyleGAN layer, forward and backward: y = gain * normalise(lrelu(x + noise * strength + bias)) + shift.
+//
+// Two passes over memory each: one for the sums over a feature map, one that writes. A feature map that is still in the
+// cache after the first pass is not read from memory again. The work is divided into tiles: some channels of one sample
+// (channels_last) or one feature map (contiguous), and tiles into chunks of pixels whose sums are added in a fixed
+// order, so that the result does not depend on the number of threads.
+#include "../tensors.h"
+#include "lanes.h"
+
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+namespace stylegan {
+namespace {
+
+using Maybe = const std::optional<Tensor>&;
+
+constexpr int64_t chunk_pixels = 1024;
+
+// Everything that belongs to a channel or to a channel of a sample, as plain pointers, null where it is left out.
+template <class A> struct Settings {
+  const A *bias, *strength, *style;  // [C], [C], [N,2C]
+  const A* noise;                    // [1 or N, pixels]
+  int64_t noise_stride;              // from a sample's noise to the next's
+  A slope;
+  bool norm;
+};
+
+struct Shape {
+  int64_t n, c, pixels;
+};
+
+// A tile of up to K vectors: in channels_last they hold neighbouring channels of a pixel, else neighbouring pixels of a
+// channel. `at` lists where each vector of a pixel range starts, and the pixel.
+template <class T, bool last, int K> struct Tile {
+  using A = accumulate_t<T>;
+  static constexpr int w = width<A>;
+  int64_t n, c, offset;  // sample, first channel, first element
+  int count;             // channels in all
+  Shape shape;
+
+  Lanes<A> per_channel(const A* values, int k, A otherwise) const {
+    if (!values) return splat(otherwise);
+    if (!last) return splat(values[c]);
+    return load(values + c + k * w, std::min(w, count - k * w));
+  }
+  void to_channels(A* out, int k, Lanes<A> lanes) const {
+    if (last) store(out + c + k * w, lanes, std::min(w, count - k * w));
+    else out[c] = sum_lanes<A>(lanes);
+  }
+
+  // f(k, element, lanes, noise) for each vector of the pixels [begin, end).
+  template <class F> void each(int64_t begin, int64_t end, const A* noise, F f) const {
+    if constexpr (last) {
+      const bool whole = count == K * w;
+      for (int64_t i = begin; i < end; ++i) {
+        const Lanes<A> z = noise ? splat(noise[i]) : Lanes<A>{};
+        const int64_t e = offset + i * shape.c;
+        if (whole) {
+#pragma GCC unroll 4
+          for (int k = 0; k < K; ++k) f(k, e + k * w, std::integral_constant<int, w>{}, z);
+        } else {
+          for (int k = 0; k < K; ++k)
+            if (count > k * w) f(k, e + k * w, std::min(w, count - k * w), z);
+        }
+      }
+    } else {
+      int64_t i = begin;
+      for (; i + w <= end; i += w)
+        f(0, offset + i, std::integral_constant<int, w>{}, noise ? load(noise + i) : Lanes<A>{});
+      if (i < end) f(0, offset + i, int(end - i), noise ? load(noise + i, int(end - i)) : Lanes<A>{});
+    }
+  }
+};
+
+// Lanes beyond the end of a feature map must not count in its sums.
+template <class A> Lanes<A> first_lanes(Lanes<A> x, int count) {
+  for (int i = count; i < width<A>; ++i) x[i] = 0;
+  return x;
+}
+template <bool last, class A> Lanes<A> counted(Lanes<A> x, int count) {
+  return last || count == width<A> ? x : first_lanes<A>(x, count);
+}
+
+// Calls sum(tile, chunk), then finish(tile), then write(tile, chunk) for all, in parallel over tiles where there are
+// enough of them, else over chunks.
+template <class S, class F, class W>
+void two_passes(int64_t tiles, int64_t chunks, bool sums, S sum, F finish, W write) {
+  if (tiles >= torch::stable::get_num_threads() || chunks == 1) {
+    torch::stable::parallel_for(0, tiles, 1, [&](int64_t first, int64_t end) {
+      for (int64_t t = first; t < end; ++t) {
+        for (int64_t k = 0; sums && k < chunks; ++k) sum(t, k);
+        finish(t);
+        for (int64_t k = 0; k < chunks; ++k) write(t, k);
+      }
+    });
+    return;
+  }
+  auto over_all = [&](auto pass) {
+    torch::stable::parallel_for(0, tiles * chunks, 1, [&](int64_t first, int64_t end) {
+      for (int64_t i = first; i < end; ++i) pass(i / chunks, i % chunks);
+    });
+  };
+  if (sums) over_all(sum);
+  for (int64_t t = 0; t < tiles; ++t) finish(t);
+  over_all(write);
+}
+
+template <class T, bool last, int K> struct Epilogue {
+  using A = accumulate_t<T>;
+  using Piece = Tile<T, last, K>;
+  static constexpr int w = width<A>;
+
+  Shape shape;
+  Settings<A> set;
+  int64_t tiles_per_sample = last ? (shape.c + K * w - 1) / (K * w) : shape.c;
+  int64_t tiles = shape.n * tiles_per_sample;
+  int64_t chunks = (shape.pixels + chunk_pixels - 1) / chunk_pixels;
+  // Two sums per sample, chunk and channel.
+  std::vector<A> first = std::vector<A>(shape.n * chunks * shape.c), second = first;
+
+  Piece tile(int64_t t) const {
+    const int64_t n = t / tiles_per_sample, c = t % tiles_per_sample * (last ? K * w : 1);
+    const int64_t offset = last ? n * shape.pixels * shape.c + c : t * shape.pixels;
+    return {n, c, offset, last ? int(std::min<int64_t>(K * w, shape.c - c)) : 1, shape};
+  }
+  const A* noise(const Piece& p) const { return set.noise ? set.noise + p.n * set.noise_stride : nullptr; }
+  const A* gains(const Piece& p) const { return set.style ? set.style + p.n * 2 * shape.c : nullptr; }
+  const A* shifts(const Piece& p) const { return set.style ? gains(p) + shape.c : nullptr; }
+  A* part(std::vector<A>& sums, const Piece& p, int64_t chunk) { return &sums[(p.n * chunks + chunk) * shape.c]; }
+  static int64_t begin(int64_t chunk) { return chunk * chunk_pixels; }
+  int64_t end(int64_t chunk) const { return std::min(shape.pixels, (chunk + 1) * chunk_pixels); }
+
+  double total(std::vector<A>& sums, const Piece& p, int64_t c) {
+    double sum = 0;
+    for (int64_t k = 0; k < chunks; ++k) sum += part(sums, p, k)[c];
+    return sum;
+  }
+
+  // What comes before the norm, from x and the per-channel vectors of the tile.
+  Lanes<A> before(Lanes<A> x, Lanes<A> noise, Lanes<A> strength, Lanes<A> bias) const { return x + noise * strength + bias; }
+  Lanes<A> activate(Lanes<A> u) const { return u > 0 ? u : u * set.slope; }
+
+  void forward(const T* x, T* y, A* mean, A* rstd, A eps) {
+    two_passes(
+        tiles, chunks, set.norm,
+        [&](int64_t t, int64_t k) {
+          // Sums of differences from the first pixel: the variance keeps its digits however large the mean is.
+          const Piece p = tile(t);
+          Lanes<A> bias[K], strength[K], origin[K], s1[K], s2[K];
+          for (int j = 0; j < K; ++j) {
+            bias[j] = p.per_channel(set.bias, j, 0);
+            strength[j] = p.per_channel(set.strength, j, 0);
+            s1[j] = s2[j] = Lanes<A>{};
+          }
+          p.each(0, 1, noise(p), [&](int j, int64_t e, int n, Lanes<A> z) {
+            origin[j] = activate(before(load(x + e, n), z, strength[j], bias[j]));
+          });
+          if (!last) origin[0] = splat(A(origin[0][0]));
+          p.each(begin(k), end(k), noise(p), [&](int j, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
+            Lanes<A> d = activate(before(load(x + e, n), z, strength[j], bias[j])) - origin[j];
+            d = counted<last, A>(d, n);
+            s1[j] += d;
+            s2[j] += d * d;
+          });
+          for (int j = 0; j < K; ++j) {
+            if (last && p.count <= j * w) break;
+            p.to_channels(part(first, p, k), j, s1[j]);
+            p.to_channels(part(second, p, k), j, s2[j]);
+            if (k == 0 && last) store(mean + p.n * shape.c + p.c + j * w, origin[j], std::min(w, p.count - j * w));
+            if (k == 0 && !last) mean[t] = origin[0][0];
+          }
+        },
+        [&](int64_t t) {
+          const Piece p = tile(t);
+          for (int64_t c = p.c; c < p.c + p.count; ++c) {
+            A &m = mean[p.n * shape.c + c], &r = rstd[p.n * shape.c + c];
+            if (set.norm) {
+              const double d = total(first, p, c) / shape.pixels;
+              m += A(d);
+              r = A(1 / std::sqrt(std::max(0.0, total(second, p, c) / shape.pixels - d * d) + double(eps)));
+            } else {
+              m = 0, r = 1;
+            }
+          }
+        },
+        [&](int64_t t, int64_t k) {
+          const Piece p = tile(t);
+          Lanes<A> bias[K], strength[K], centre[K], gain[K], shift[K];
+          for (int j = 0; j < K; ++j) {
+            bias[j] = p.per_channel(set.bias, j, 0);
+            strength[j] = p.per_channel(set.strength, j, 0);
+            centre[j] = p.per_channel(mean + p.n * shape.c, j, 0);
+            gain[j] = (p.per_channel(gains(p), j, 0) + 1) * p.per_channel(rstd + p.n * shape.c, j, 0);
+            shift[j] = p.per_channel(shifts(p), j, 0);
+          }
+          p.each(begin(k), end(k), noise(p), [&](int j, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
+            Lanes<A> a = activate(before(load(x + e, n), z, strength[j], bias[j]));
+            store(y + e, (a - centre[j]) * gain[j] + shift[j], n);
+          });
+        });
+  }
+
+  // d_bias, d_strength: [C]  d_style: [N,2C] or null.
+  void backward(const T* dy, const T* x, const A* mean, const A* rstd, T* dx, A* d_bias, A* d_strength, A* d_style) {
+    std::vector<A> bias_sums(first.size()), strength_sums(first.size());
+    two_passes(
+        tiles, chunks, set.norm || d_style,
+        [&](int64_t t, int64_t k) {
+          const Piece p = tile(t);
+          Lanes<A> bias[K], strength[K], centre[K], s1[K], s2[K];
+          for (int j = 0; j < K; ++j) {
+            bias[j] = p.per_channel(set.bias, j, 0);
+            strength[j] = p.per_channel(set.strength, j, 0);
+            centre[j] = p.per_channel(mean + p.n * shape.c, j, 0);
+            s1[j] = s2[j] = Lanes<A>{};
+          }
+          p.each(begin(k), end(k), noise(p), [&](int j, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
+            const Lanes<A> g = load(dy + e, n);
+            s1[j] += g;
+            s2[j] += g * (activate(before(load(x + e, n), z, strength[j], bias[j])) - centre[j]);
+          });
+          for (int j = 0; j < K; ++j) {
+            if (last && p.count <= j * w) break;
+            p.to_channels(part(first, p, k), j, s1[j]);
+            p.to_channels(part(second, p, k), j, s2[j]);
+          }
+        },
+        [&](int64_t t) {
+          // From here on the sums of chunk 0 are the whole ones: of dy, and of dy times the normalised input.
+          const Piece p = tile(t);
+          for (int64_t c = p.c; c < p.c + p.count; ++c) {
+            const A s1 = A(total(first, p, c)), s2 = A(total(second, p, c) * rstd[p.n * shape.c + c]);
+            if (d_style) {
+              d_style[p.n * 2 * shape.c + c] = s2;
+              d_style[p.n * 2 * shape.c + shape.c + c] = s1;
+            }
+            part(first, p, 0)[c] = set.norm ? s1 / shape.pixels : 0;
+            part(second, p, 0)[c] = set.norm ? s2 / shape.pixels * rstd[p.n * shape.c + c] : 0;
+          }
+        },
+        [&](int64_t t, int64_t k) {
+          const Piece p = tile(t);
+          Lanes<A> bias[K], strength[K], centre[K], gain[K], m1[K], m2[K], sb[K], ss[K];
+          for (int j = 0; j < K; ++j) {
+            bias[j] = p.per_channel(set.bias, j, 0);
+            strength[j] = p.per_channel(set.strength, j, 0);
+            centre[j] = p.per_channel(mean + p.n * shape.c, j, 0);
+            gain[j] = (p.per_channel(gains(p), j, 0) + 1) * p.per_channel(rstd + p.n * shape.c, j, 0);
+            m1[j] = p.per_channel(part(first, p, 0), j, 0);
+            m2[j] = p.per_channel(part(second, p, 0), j, 0);
+            sb[j] = ss[j] = Lanes<A>{};
+          }
+          p.each(begin(k), end(k), noise(p), [&](int j, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
+            const Lanes<A> u = before(load(x + e, n), z, strength[j], bias[j]);
+            Lanes<A> g = (load(dy + e, n) - m1[j] - (activate(u) - centre[j]) * m2[j]) * gain[j];
+            g = u > 0 ? g : g * set.slope;
+            store(dx + e, g, n);
+            g = counted<last, A>(g, n);
+            sb[j] += g;
+            ss[j] += g * z;
+          });
+          for (int j = 0; j < K; ++j) {
+            if (last && p.count <= j * w) break;
+            p.to_channels(part(bias_sums, p, k), j, sb[j]);
+            p.to_channels(part(strength_sums, p, k), j, ss[j]);
+          }
+        });
+    for (int64_t c = 0; c < shape.c; ++c) d_bias[c] = d_strength[c] = 0;
+    for (int64_t i = 0; i < shape.n * chunks; ++i)
+      for (int64_t c = 0; c < shape.c; ++c) {
+        d_bias[c] += bias_sums[i * shape.c + c];
+        d_strength[c] += strength_sums[i * shape.c + c];
+      }
+  }
+};
+
+// Calls f with an Epilogue for the type, the layout and the number of channels of x.
+template <class F>
+void with_epilogue(const Tensor& x, Maybe bias, Maybe noise, Maybe strength, Maybe style, double slope, bool norm, F f) {
+  const Shape shape{x.size(0), x.size(1), x.size(2) * x.size(3)};
+  const int64_t noise_stride = noise && noise->size(0) > 1 ? shape.pixels : 0;
+  with_type(x.scalar_type(), [&](auto t) {
+    using T = decltype(t);
+    using A = accumulate_t<T>;
+    const bool noisy = noise && strength;
+    const Settings<A> set{data<A>(bias), noisy ? data<A>(strength) : nullptr, data<A>(style),
+                          noisy ? data<A>(noise) : nullptr, noise_stride, A(slope), norm};
+    if (x.is_contiguous()) return f(t, Epilogue<T, false, 1>{shape, set});
+    if (shape.c > 2 * width<A>) return f(t, Epilogue<T, true, 4>{shape, set});
+    return f(t, Epilogue<T, true, 1>{shape, set});
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor> style_epilogue(Tensor x, std::optional<Tensor> bias, std::optional<Tensor> noise,
+                                                  std::optional<Tensor> strength, std::optional<Tensor> style,
+                                                  double slope, bool norm, double eps) {
+  x = dense(x);
+  Tensor y = torch::stable::empty_like(x);
+  const int64_t size[] = {x.size(0), x.size(1)};
+  Tensor mean = torch::stable::new_empty(x, {size, 2}, compute_type(x)), rstd = torch::stable::empty_like(mean);
+  if (x.numel())
+    with_epilogue(x, bias, noise, strength, style, slope, norm, [&](auto t, auto epilogue) {
+      using T = decltype(t);
+      using A = accumulate_t<T>;
+      epilogue.forward(data<T>(x), data_out<T>(y), data_out<A>(mean), data_out<A>(rstd), A(eps));
+    });
+  return {y, mean, rstd};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> style_epilogue_grad(Tensor dy, Tensor x, std::optional<Tensor> bias,
+                                                               std::optional<Tensor> noise,
+                                                               std::optional<Tensor> strength,
+                                                               std::optional<Tensor> style, Tensor mean, Tensor rstd,
+                                                               double slope, bool norm) {
+  x = dense(x);
+  dy = in_layout_of(dy, x);
+  Tensor dx = torch::stable::empty_like(x);
+  const int64_t channels[] = {x.size(1)}, both[] = {style ? x.size(0) : 0, 2 * x.size(1)};
+  const ScalarType type = compute_type(x);
+  Tensor d_bias = torch::stable::new_zeros(x, {channels, 1}, type), d_strength = torch::stable::new_zeros(x, {channels, 1}, type);
+  Tensor d_style = torch::stable::new_zeros(x, {both, 2}, type);
+  if (x.numel())
+    with_epilogue(x, bias, noise, strength, style, slope, norm, [&](auto t, auto epilogue) {
+      using T = decltype(t);
+      using A = accumulate_t<T>;
+      epilogue.backward(data<T>(dy), data<T>(x), data<A>(mean), data<A>(rstd), data_out<T>(dx), data_out<A>(d_bias),
+                        data_out<A>(d_strength), style ? data_out<A>(d_style) : nullptr);
+    });
+  return {dx, d_bias, d_strength, d_style};
+}
+
+}  // namespace
+}  // namespace stylegan
+
+STABLE_TORCH_LIBRARY_IMPL(stylegan, CPU, m) {
+  m.impl("style_epilogue", TORCH_BOX(&stylegan::style_epilogue));
+  m.impl("style_epilogue_grad", TORCH_BOX(&stylegan::style_epilogue_grad));
+}
