@@ -172,7 +172,7 @@ def style_epilogue_grad_ref(
         u = u + noise.to(dtype) * strength.to(dtype)[:, None, None]
     if bias is not None:
         u = u + bias.to(dtype)[:, None, None]
-    slopes = torch.where(u > 0, 1.0, slope).to(dtype)
+    slopes = torch.where(u > 0, torch.ones_like(u), slope)
     normed, g = u * slopes, dy.to(dtype)
     rstd = torch.ones_like(u[:, :, :1, :1])
     if norm:
