@@ -43,7 +43,7 @@ template <class T, bool last, int K> struct Tile {
   Shape shape;
 
   Lanes<A> per_channel(const A* values, int k, A otherwise) const {
-    if (!values) return splat(otherwise);
+    if (!values || count <= k * w * last) return splat(otherwise);
     if (!last) return splat(values[c]);
     return load(values + c + k * w, std::min(w, count - k * w));
   }
