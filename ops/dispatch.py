@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ops import build
+from ops.errors import BuildError
 
 IMPLEMENTATIONS = ("auto", "ref", "cpu", "cuda")
 
@@ -29,15 +30,17 @@ def use_kernel(impl: str, x: Tensor) -> bool:
         raise ValueError(f"impl={impl!r} is none of {', '.join(IMPLEMENTATIONS)}")
     if impl != device:
         raise ValueError(f"impl={impl!r} was asked for, but x is on {device}")
+    if build.mode() == "ref":
+        raise BuildError(f"impl={impl!r} was asked for, but STYLEGAN_OPS=ref forbids it")
     if not build.available(device):
-        raise build.BuildError(f"impl={impl!r} was asked for, but there are no kernels for {device} (STYLEGAN_OPS=ref?)")
+        raise BuildError(f"impl={impl!r} was asked for: {build.why_not(device)}")
     return True
 
 
 def dense_like(x: Tensor) -> Tensor:
-    """An empty tensor in the layout in which kernels answer for x: its own if contiguous or channels_last, else contiguous.
+    """An empty tensor in the layout in which kernels answer for x: its own if that is dense, else contiguous.
 
-    `dense` in csrc/tensors.h is the same rule.
+    Dense is what is contiguous or channels_last; `dense` in csrc/tensors.h is the same rule.
     """
     if x.is_contiguous() or not (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)):
         return torch.empty_like(x, memory_format=torch.contiguous_format)
