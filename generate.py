@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from stylegan.kernels import ops_option, with_kernels
 from torch_utils.cli import Command, Option, Parsed, parse_seeds, settings_options, under
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, replaced, setting
@@ -88,6 +89,7 @@ class Job:
 
 OPTIONS = [
     *settings_options(Request),
+    ops_option(),
     under(FILES, Option(["--grid"], is_flag=False, flag_value="auto", type=Parsed("grid", parse_grid),
                         metavar="[COLSxROWS]", help="Also write grid.png; about square if no size is given.")),
     under(FILES, Option(["-n", "--dry-run"], is_flag=True, help="Print what would be made and stop.")),
@@ -119,7 +121,7 @@ def prepare(request: Request, grid: Grid | None) -> Job:
 
     check_numbers(request)
     keep_freed_memory()
-    snapshot = stylegan.load(request.network, pick_device(request.device))
+    snapshot = stylegan.load(request.network, with_kernels(pick_device(request.device)))
     G, config = snapshot.G, snapshot.config
     if request.format == "jpg" and config.channels == 4:
         raise UserError("--format jpg holds no alpha channel, and this network makes one; use png or webp")

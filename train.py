@@ -9,6 +9,7 @@ import click
 import torch
 
 import stylegan
+from stylegan.kernels import ops_option, with_kernels
 from torch_utils.cli import Bool, Command, Option, settings_options, under
 from torch_utils.device import cpu_threads, pick_device
 from torch_utils.errors import UserError
@@ -30,6 +31,7 @@ OPTIONS = [
     *settings_options(RunConfig, BORROWED_FLAGS, varying()),
     under(MACHINE, Option(["--fp32"], type=Bool, is_flag=False, flag_value=True,
                           help="Short for --precision fp32.")),
+    ops_option(MACHINE),
     under(ESSENTIALS, Option(["--init-from"], metavar="SNAPSHOT",
                              help="Start from the weights of another network, as far as they fit.")),
     under(ESSENTIALS, Option(["--resume"], type=click.Path(path_type=Path), metavar="RUNDIR",
@@ -63,7 +65,7 @@ def main(
         facts = _facts(typed.get("data.path", ""))
         cfg = _new(typed, facts)
     # What could fail later is tried before anything is written.
-    device = pick_device(cfg.device)
+    device = with_kernels(pick_device(cfg.device))
     if init_from:
         stylegan.load(init_from)
     if dry_run:

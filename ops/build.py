@@ -27,20 +27,12 @@ import torch
 
 from ops import cache, toolchain
 from ops.errors import BuildError
+from ops.mode import mode
 
 CSRC = Path(__file__).parent / "csrc"
-MODES = ("auto", "ref", "strict")
 # The oldest torch whose stable ABI the kernels use; a library built so is good for every later one.
 TARGET_VERSION = "0x020a000000000000"
 _ONE_AT_A_TIME = threading.RLock()
-
-
-def mode() -> str:
-    """What STYLEGAN_OPS asks for. Raises BuildError for a word it does not know."""
-    chosen = os.environ.get("STYLEGAN_OPS") or "auto"
-    if chosen not in MODES:
-        raise BuildError(f"STYLEGAN_OPS={chosen} is none of {', '.join(MODES)}")
-    return chosen
 
 
 @torch.compiler.assume_constant_result

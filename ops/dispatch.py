@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ops import build
 from ops.errors import BuildError
+from ops.mode import mode
 
 IMPLEMENTATIONS = ("auto", "ref", "cpu", "cuda")
 
@@ -30,7 +31,7 @@ def use_kernel(impl: str, x: Tensor) -> bool:
         raise ValueError(f"impl={impl!r} is none of {', '.join(IMPLEMENTATIONS)}")
     if impl != device:
         raise ValueError(f"impl={impl!r} was asked for, but x is on {device}")
-    if build.mode() == "ref":
+    if mode() == "ref":
         raise BuildError(f"impl={impl!r} was asked for, but STYLEGAN_OPS=ref forbids it")
     if not build.available(device):
         raise BuildError(f"impl={impl!r} was asked for: {build.why_not(device)}")

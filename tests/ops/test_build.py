@@ -14,6 +14,7 @@ import torch
 
 from ops import build, cache, dispatch, toolchain
 from ops.errors import BuildError
+from ops.mode import mode
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("stand_in")
@@ -146,7 +147,7 @@ def test_an_unknown_word(monkeypatch):
     with pytest.raises(BuildError, match="STYLEGAN_OPS=fast is none of auto, ref, strict"):
         build.available("cpu")
     monkeypatch.setenv("STYLEGAN_OPS", "")
-    assert build.mode() == "auto"
+    assert mode() == "auto"
 
 
 def test_who_insists_on_a_kernel_learns_why_there_is_none(monkeypatch, tmp_path):
