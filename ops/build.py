@@ -77,10 +77,10 @@ def describe(device_type: str) -> str:
 
 def find_or_build(device_type: str) -> Path:
     """The path of the compiled library. Raises BuildError if there is none and none can be made."""
-    sources = sorted((CSRC / device_type).glob("*.cu" if device_type == "cuda" else "*.cpp"))
-    if not sources:
+    found = sources(device_type)
+    if not found:
         raise BuildError(f"there are no kernels for {device_type}")
-    key, name = _key(device_type, sources), f"{_name(device_type)}.so"
+    key, name = _key(device_type, found), f"{_name(device_type)}.so"
     folders = cache.folders()
     for root in folders:
         if (root / key / name).exists():
@@ -88,32 +88,37 @@ def find_or_build(device_type: str) -> Path:
     root = cache.writable(folders)
     with cache.locked(root / f"{key}.lock", _say):
         if not (root / key / name).exists():  # another process may have built it while this one waited
-            _build(device_type, sources, root / key)
+            _build(device_type, found, root / key)
     return root / key / name
+
+
+def sources(device_type: str) -> list[Path]:
+    """What is compiled for a device; nothing if there are no kernels for it."""
+    return sorted((CSRC / device_type).glob("*.cu" if device_type == "cuda" else "*.cpp"))
 
 
 def _name(device_type: str) -> str:
     return f"stylegan_ops_{device_type}"
 
 
-def _key(device_type: str, sources: list[Path]) -> str:
+def _key(device_type: str, files: list[Path]) -> str:
     """A folder name that changes whenever the compiled library would."""
     seen = hashlib.sha256()
-    headers = sorted(path for folder in (CSRC, CSRC / device_type) for path in folder.glob("*.h"))
-    for path in [*sources, *headers]:
+    headers = sorted(path for folder in (CSRC, CSRC / device_type) for path in folder.glob("*.*h"))  # .h and .cuh
+    for path in [*files, *headers]:
         seen.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     for text in [*toolchain.traits(device_type), TARGET_VERSION]:
         seen.update(text.encode() + b"\0")
     return f"{device_type}-{sysconfig.get_platform()}-{seen.hexdigest()[:20]}"
 
 
-def _build(device_type: str, sources: list[Path], target: Path) -> None:
+def _build(device_type: str, files: list[Path], target: Path) -> None:
     """Compile in a scratch folder beside `target`, then rename. Called under the lock: older scratch is from the dead.
 
     Raises BuildError.
     """
     begun = time.monotonic()
-    _say(f"ops: compiling {len(sources)} {device_type} files, once; this takes some seconds")
+    _say(f"ops: compiling {len(files)} {device_type} files, once; this takes some seconds")
     try:
         for left in target.parent.glob(f"{target.name}{cache.SCRATCH}*"):
             _discard(left)
@@ -121,7 +126,7 @@ def _build(device_type: str, sources: list[Path], target: Path) -> None:
         # the `lock` file that a killed build of its own leaves behind.
         scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}{cache.SCRATCH}", dir=target.parent))
         try:
-            _compile(device_type, sources, scratch, target.with_name(f"{target.name}.log"))
+            _compile(device_type, files, scratch, target.with_name(f"{target.name}.log"))
             _discard(target)
             scratch.chmod(0o755)  # a cache may serve several users
             os.replace(scratch, target)
@@ -140,7 +145,7 @@ def _discard(folder: Path) -> None:
         return
 
 
-def _compile(device_type: str, sources: list[Path], scratch: Path, log: Path) -> None:
+def _compile(device_type: str, files: list[Path], scratch: Path, log: Path) -> None:
     """Let PyTorch write the ninja file and run it. Raises BuildError with the compiler's own first complaint."""
     changes = {
         "PATH": os.pathsep.join([os.environ.get("PATH", ""), toolchain.ninja_folder()]),
@@ -156,7 +161,7 @@ def _compile(device_type: str, sources: list[Path], scratch: Path, log: Path) ->
         try:
             cpp_extension.load(
                 _name(device_type),
-                [str(path) for path in sources],
+                [str(path) for path in files],
                 extra_cflags=[*common, *toolchain.cpu_flags()],
                 extra_cuda_cflags=[*common, *toolchain.cuda_flags()],
                 build_directory=str(scratch),

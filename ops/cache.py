@@ -11,6 +11,8 @@ import re
 import shutil
 import socket
 import stat
+import struct
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -147,14 +149,15 @@ def is_held(lock: Path) -> bool:
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something in a cache folder that no living process needs: what it is, and where."""
+    """Something in a cache folder that no living process needs: what it is, where, and whether it stands in the way."""
 
     what: str
     path: Path
+    harms: bool = False
 
 
 def leftovers(folder: Path) -> list[Leftover]:
-    """What killed and failed builds have left in a cache folder. Only a lock that children still hold does harm."""
+    """What killed and failed builds, and full disks, have left in a cache folder."""
     found = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         scratch = SCRATCH in path.name
@@ -164,12 +167,28 @@ def leftovers(folder: Path) -> list[Leftover]:
         elif path.suffix == ".owner" and not is_held(lock):
             found.append(Leftover("name of a dead builder", path))
         elif path.suffix == ".lock" and is_held(path) and owner(path).gone:
-            found.append(Leftover("lock held by children of a dead process", path))
+            found.append(Leftover("lock held by children of a dead process", path, harms=True))
         elif path.suffix == ".log":
             found.append(Leftover("log of a failed build", path))
-        elif path.is_dir() and not scratch and not any(path.glob("*.so")):
-            found.append(Leftover("folder without a library", path))
+        elif path.is_dir() and not scratch:
+            libraries = list(path.glob("*.so"))
+            if not libraries:
+                found.append(Leftover("folder without a library", path))
+            elif not all(map(is_whole, libraries)):
+                found.append(Leftover("damaged library", path, harms=True))
     return found
+
+
+def is_whole(library: Path) -> bool:
+    """Has a library its full length? Told without loading it, from where its ELF header says that its tables end."""
+    with library.open("rb") as file:
+        header = file.read(64)
+    if not sys.platform.startswith("linux"):
+        return len(header) == 64
+    if len(header) < 64 or header[:5] != b"\x7fELF\x02":
+        return False
+    sections, entry, count = struct.unpack_from("<Q", header, 40)[0], *struct.unpack_from("<HH", header, 58)
+    return bool(sections + entry * count <= library.stat().st_size)
 
 
 def remove(path: Path) -> None:
