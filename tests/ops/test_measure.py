@@ -23,7 +23,7 @@ def test_the_least_bytes():
     case = Case("add", lambda x: [x, torch.zeros(x.shape[1])], lambda t, impl: t[0] + t[1][:, None, None])
     x = torch.zeros(2, 3, 4, 5, dtype=torch.bfloat16)
     big, small = 2 * 3 * 4 * 5, 3 * 4
-    # In: x in bfloat16 and a float32 bias; out: float32, as the sum is. Back: the cotangent, two gradients, and x again.
+    # In: x in bfloat16 and a float32 bias; out: float32, as the sum is. back: dy, two gradients, and x again.
     assert least_bytes(case, case.tensors(x)) == {
         "forward": 2 * big + small + 4 * big, "forward+backward": 2 * (2 * big + small + 4 * big) + 2 * big,
     }  # fmt: skip
