@@ -19,13 +19,16 @@ library = torch.library.Library("stylegan", "DEF")
 def use_kernel(impl: str, x: Tensor) -> bool:
     """Should an op run its compiled kernel on x, or the reference?
 
-    "auto" takes the kernel where it can be had; "cpu" and "cuda" insist on it. Raises ValueError for a name that is no
-    implementation or not one for x's device, and BuildError if a kernel that was insisted on cannot be had.
+    "auto" takes the kernel where it can be had, and on meta tensors; "cpu" and "cuda" insist on it. Raises ValueError
+    for a name that is no implementation or not one for x's device, and BuildError if a kernel that was insisted on
+    cannot be had.
     """
     if impl == "ref":
         return False
     device = x.device.type
     if impl == "auto":
+        if device == "meta":  # nothing is computed there: the op tells shapes, be there a kernel or not
+            return mode() != "ref"
         return device in ("cpu", "cuda") and build.available(device)
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"impl={impl!r} is none of {', '.join(IMPLEMENTATIONS)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -71,14 +70,6 @@ def test_an_unknown_word_is_one_line(command, monkeypatch):
     monkeypatch.setenv(VARIABLE, "quick")
     result = CliRunner().invoke(command, [])
     assert result.exit_code == 2 and "'quick' is not one of" in result.output
-
-
-@pytest.mark.parametrize("script", ["train_step"])
-def test_the_benchmarks_have_it(script):
-    spec = importlib.util.spec_from_file_location(script, ROOT / "benchmarks" / f"{script}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert "--ops" in CliRunner().invoke(module.main, ["--help"]).output
 
 
 def commands(folder: Path) -> list[tuple[click.Command, list[str]]]:
