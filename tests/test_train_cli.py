@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import dataset_tool
 import train
 from training.config import RunConfig, from_json
 from training.presets import preset
@@ -175,3 +176,14 @@ def test_gpus_choose_the_published_batches(calls, tmp_path):
         assert plan.exit_code == 0 and batch in plan.stdout, plan.output
     refused = run(*asked, "--gpus", 8)
     assert refused.exit_code == 2 and "--gpus 8" in refused.output and not calls and not (tmp_path / "runs").exists()
+
+
+def test_a_size_that_cannot_grow_is_refused_by_both_tools_in_the_same_words(calls, tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    Image.fromarray(np.zeros((100, 100, 3), np.uint8)).save(folder / "0.png")
+    trained = run("--outdir", tmp_path / "runs", "--data", folder)
+    converted = CliRunner().invoke(dataset_tool.main, ["--source", str(folder), "--dest", str(tmp_path / "odd.zip")])
+    assert trained.exit_code == converted.exit_code == 2 and not calls
+    assert trained.stderr == converted.stderr.splitlines()[-1] + "\n" and "base of 4 to 15" in trained.stderr
+    assert list(tmp_path.iterdir()) == [folder]
