@@ -10,6 +10,7 @@ from torch_utils.errors import UserError
 from torch_utils.settings import from_plain, to_plain
 
 Activation = Literal["lrelu", "relu"]
+NoiseMode = Literal["const", "random", "none"]  # the network's own, drawn from the seed, or none
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import types
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
@@ -14,28 +13,6 @@ from torch_utils.errors import UserError
 from torch_utils.settings import Declared, Flag, declared
 
 _TRUE, _FALSE = {"1", "true", "yes", "on", "y", "t"}, {"0", "false", "no", "off", "n", "f"}
-
-
-MAX_SEEDS = 2**32  # what numpy's RandomState takes
-MAX_COUNT = 10_000_000
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Read "0-7,12" as [0, 1, ..., 7, 12], in the order written. Raises UserError if it is anything else."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
-        if not match:
-            raise UserError(f"'{part.strip()}' is not a seed or a range of seeds; write them as in 0-7,12")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last >= MAX_SEEDS:
-            raise UserError(f"{last} is no seed; they go from 0 to {MAX_SEEDS - 1}")
-        if last < first:
-            raise UserError(f"the range {first}-{last} runs backwards; write {last}-{first}")
-        if len(seeds) + last - first >= MAX_COUNT:
-            raise UserError(f"'{text}' is more than {MAX_COUNT:,} seeds; ask for fewer at a time")
-        seeds.extend(range(first, last + 1))
-    return seeds
 
 
 class Parsed(click.ParamType):
@@ -60,7 +37,6 @@ def _parse_bool(text: str) -> bool:
     return word in _TRUE
 
 
-SeedRange = Parsed("seeds", parse_seeds)
 Bool = Parsed("bool", _parse_bool)
 
 
@@ -138,7 +114,8 @@ def was_typed(ctx: click.Context, parameter: str) -> bool:
 
 def _option(found: Declared, varies: bool) -> Option:
     flag, kind = found.flag, _param_type(found.flag, found.kind)
-    alone: dict[str, Any] = {"is_flag": False, "flag_value": True} if kind is Bool else {}  # --mirror says yes
+    meant = True if kind is Bool else flag.alone  # --mirror says yes
+    alone: dict[str, Any] = {} if meant is None else {"is_flag": False, "flag_value": meant}
     option = Option(
         [found.name.replace(".", "_"), *flag.spellings],
         help=f"{flag.help}  [by --cfg]" if varies else flag.help,
