@@ -26,7 +26,7 @@ def calls(monkeypatch) -> list[tuple[RunConfig, Path, bool, str | None]]:
     def train_stand_in(cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | None = None) -> None:
         asked.append((cfg, run_dir, resume, init_from))
 
-    monkeypatch.setattr(train, "train", train_stand_in)
+    monkeypatch.setattr("training.launch.train", train_stand_in)
     return asked
 
 

@@ -1,9 +1,10 @@
-"""Command lines: parameter types, errors without tracebacks, grouped help, and options derived from dataclasses."""
+"""Command lines: parameter types, ends without tracebacks, grouped help, and options derived from dataclasses."""
 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, Union, get_args, get_origin
 
 import click
@@ -48,7 +49,7 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command that reports a UserError as one line and exit code 2, and lists its options under their headings.
+    """A command that ends without tracebacks (see `_plain_end`) and lists its options under their headings.
 
     Options from `settings_options` reach it as one argument `typed`: {dotted name: value} of those the user typed.
     """
@@ -58,10 +59,8 @@ class Command(click.Command):
         if settings:
             typed = {settings[k]: value for k, value in ctx.params.items() if k in settings and was_typed(ctx, k)}
             ctx.params = {k: value for k, value in ctx.params.items() if k not in settings} | {"typed": typed}
-        try:
+        with _plain_end():
             return super().invoke(ctx)
-        except UserError as error:
-            raise _Failure(str(error)) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         headings: dict[str, list[tuple[str, str]]] = {}
@@ -80,14 +79,27 @@ class Group(click.Group):
     command_class = Command
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _plain_end():
             return super().invoke(ctx)
-        except UserError as error:
-            raise _Failure(str(error)) from error
 
 
 class _Failure(click.ClickException):
     exit_code = 2
+
+
+@contextmanager
+def _plain_end() -> Iterator[None]:
+    """A UserError becomes one line and exit code 2; Ctrl-C becomes one line and 130, as shells have it.
+
+    Only what a command does is covered, so scripts import what takes long inside of it.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise _Failure(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("Stopped", err=True)
+        raise click.exceptions.Exit(130) from None
 
 
 def under(heading: str, option: Option) -> Option:

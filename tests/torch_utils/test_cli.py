@@ -40,6 +40,8 @@ OPTIONS = [
 @click.command(cls=Command, params=OPTIONS)
 def tool(typed: dict[str, Any], seeds: list[int] | None) -> None:
     """A tool."""
+    if typed.get("limit") == 12:
+        raise KeyboardInterrupt
     if typed.get("limit") == 13:
         raise UserError("13 is too many; take 12")
     click.echo(repr((typed, seeds)))
@@ -76,6 +78,11 @@ def test_a_user_error_is_one_line_on_stderr_and_exit_code_2():
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", "Error: 13 is too many; take 12\n")
 
 
+def test_ctrl_c_is_one_line_on_stderr_and_exit_code_130():
+    result = run("--limit", "12")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Stopped\n")
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [
@@ -105,7 +112,7 @@ def test_booleans(word, value):
     assert Bool.convert(word, None, None) is value
 
 
-def test_a_group_reports_user_errors_alike():
+def test_a_group_ends_alike():
     @click.group(cls=Group)
     def tools() -> None:
         pass
@@ -113,3 +120,5 @@ def test_a_group_reports_user_errors_alike():
     tools.add_command(tool)
     result = CliRunner().invoke(tools, ["tool", "--limit", "13"])
     assert (result.exit_code, result.stderr) == (2, "Error: 13 is too many; take 12\n")
+    result = CliRunner().invoke(tools, ["tool", "--limit", "12"])
+    assert (result.exit_code, result.stderr) == (130, "Stopped\n")
