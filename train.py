@@ -24,7 +24,8 @@ OPTIONS = [
     under(ESSENTIALS, Option(["--init-from"], metavar="SNAPSHOT",
                              help="Start from the weights of another network, as far as they fit.")),
     under(ESSENTIALS, Option(["--resume"], type=click.Path(path_type=Path), metavar="RUNDIR",
-                             help="Go on with a run that was stopped, exactly where it was saved; alone.")),
+                             help="Go on with a run that was stopped, exactly where it was saved; alone, or with a "
+                             "larger --kimg to prolong it.")),
     under(ESSENTIALS, Option(["-n", "--dry-run"], is_flag=True, help="Print the plan and stop.")),
 ]  # fmt: skip
 
@@ -40,6 +41,7 @@ def main(
       train.py --outdir runs --data mnist --cfg digits32
       train.py --outdir runs --data faces.zip --cfg faces64 --gamma 0.2
       train.py --resume runs/00000-mnist-digits32
+      train.py --resume runs/00000-mnist-digits32 --kimg 500
 
     Training is counted in kimg: thousands of real pictures shown. It proceeds in phases: a resolution is trained for a
     while, then the next one fades in, and so on up to the full size. --dry-run shows them.

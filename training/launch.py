@@ -18,7 +18,7 @@ from training.cost import estimated_speed
 from training.loop import open_data, pick_dtype, train
 from training.plan import describe
 from training.resolve import DataFacts, resolve, resumed, same_data
-from training.rundir import create_run_dir, make_outdir, read_options, write_options
+from training.rundir import create_run_dir, make_outdir, read_options, store_total, write_options
 
 
 def launch(
@@ -47,7 +47,9 @@ def launch(
             f"--gpus {cfg.gpus}: this version trains on one device, and only --dry-run plans for more; use --gpus 1, "
             "with --batch and --batch-gpu to follow a larger recipe on one device"
         )
-    if not resume:
+    if resume:
+        store_total(run_dir, cfg.total_kimg)
+    else:
         run_dir = _run_dir(outdir, "-".join(filter(None, [facts.name, cfg.preset, cfg.desc])), cfg)
     train(cfg, run_dir, resume=resume is not None, init_from=init_from)
 

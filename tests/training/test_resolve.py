@@ -109,11 +109,22 @@ def test_where_a_run_goes_on_may_change(name, value):
     assert changed == dict(leaves(STORED)) | {name: value}
 
 
+def test_a_run_may_be_prolonged():
+    changed: dict[str, Any] = dict(leaves(resumed(STORED, {"total_kimg": STORED.total_kimg + 1})))
+    assert changed == dict(leaves(STORED)) | {"total_kimg": STORED.total_kimg + 1}
+
+
+@pytest.mark.parametrize("name, value, flag", [("total_kimg", float("inf"), "--kimg inf"), ("snap", 0, "--snap 0")])
+def test_what_may_change_must_still_be_possible(name, value, flag):
+    with pytest.raises(UserError, match=flag):
+        resumed(STORED, {name: value})
+
+
 @pytest.mark.parametrize("name, value, both", [
     ("loss.r1_gamma", 5.0, ["--gamma", "5.0", str(GAMMA)]),
     ("preset", "digits32", ["--cfg", "digits32", "faces64"]),
     ("growth.batch", PerResolution(4), ["--batch", "4", str(STORED.growth.batch)]),
-    ("total_kimg", 9.0, ["--kimg", "9.0", str(STORED.total_kimg)]),
+    ("total_kimg", 9.0, ["--kimg 9 ", f"{STORED.total_kimg:g}", "more"]),
     ("seed", 1, ["--seed", "1", "0"]),
 ])  # fmt: skip
 def test_a_contradiction_names_both_values(name, value, both):

@@ -21,7 +21,7 @@ from train import main
 from training.config import RunConfig
 from training.loop import train
 from training.report import LOG, STATS
-from training.rundir import STATE, write_options
+from training.rundir import OPTIONS, STATE, write_options
 from training.schedule import PerResolution
 
 PRELOADED = ["training.loop", "torch._dynamo", "torch.utils.tensorboard"]  # seconds each, but only once
@@ -156,3 +156,30 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny, run_dirs) -> None:
     result = CliRunner().invoke(main, ["--resume", str(stopped)])
     assert result.exit_code == 0, result.output
     assert_same_end(straight, stopped)
+
+
+def prolong(run_dir: Path, kimg: float) -> None:
+    result = CliRunner().invoke(main, ["--resume", str(run_dir), "--kimg", str(kimg)])
+    assert result.exit_code == 0, result.output
+    assert json.loads((run_dir / OPTIONS).read_text())["total_kimg"] == kimg
+
+
+def test_a_run_of_two_ticks_prolonged_to_three_is_a_run_of_three(tiny, run_dirs) -> None:
+    longer, shorter = tiny(), tiny(total_kimg=0.16)
+    straight, prolonged = run_dirs("straight", longer), run_dirs("prolonged", shorter)
+    train(longer, straight)
+    train(shorter, prolonged)
+    prolong(prolonged, 0.24)
+    assert_same_end(straight, prolonged)
+
+
+def test_a_first_end_within_a_tick_and_a_fade_leaves_nothing_but_a_line(tiny, run_dirs) -> None:
+    longer, shorter = tiny(), tiny(total_kimg=0.1)
+    straight, prolonged = run_dirs("straight", longer), run_dirs("prolonged", shorter)
+    train(longer, straight)
+    train(shorter, prolonged)
+    prolong(prolonged, 0.24)
+    a, b = (torch.load(folder / STATE, weights_only=True) for folder in (straight, prolonged))
+    for part in ("G", "D", "G_ema", "opt_g", "opt_d", "nimg", "phase", "config"):
+        assert_same(a[part], b[part], part)
+    assert [line["Progress/kimg"] for line in stats_of(prolonged)] == [0.08, 0.104, 0.184, 0.24]
