@@ -15,6 +15,7 @@ from torch_utils.threads import cpu_threads
 from training.archive import EMBEDDED, Archive
 from training.config import RunConfig
 from training.cost import estimated_speed
+from training.lock import locked
 from training.loop import open_data, pick_dtype, train
 from training.plan import describe
 from training.resolve import DataFacts, resolve, resumed, same_data
@@ -47,11 +48,12 @@ def launch(
             f"--gpus {cfg.gpus}: this version trains on one device, and only --dry-run plans for more; use --gpus 1, "
             "with --batch and --batch-gpu to follow a larger recipe on one device"
         )
-    if resume:
-        store_total(run_dir, cfg.total_kimg)
-    else:
+    if not resume:
         run_dir = _run_dir(outdir, "-".join(filter(None, [facts.name, cfg.preset, cfg.desc])), cfg)
-    train(cfg, run_dir, resume=resume is not None, init_from=init_from)
+    with locked(run_dir):
+        if resume:
+            store_total(run_dir, cfg.total_kimg)
+        train(cfg, run_dir, resume=resume is not None, init_from=init_from)
 
 
 def _facts(path: str) -> DataFacts:

@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from torch_utils.checkpoint import load_tensors
 from train import main
 from training.config import RunConfig
+from training.lock import locked
 from training.loop import train
 from training.report import LOG, STATS
 from training.rundir import OPTIONS, STATE, write_options
@@ -88,7 +89,7 @@ def assert_same_end(one: Path, other: Path) -> None:
         assert [name for name in files if content(one / name) != content(other / name)] == []
     assert stats_of(one) == stats_of(other)
     assert log_of(one) == log_of(other)
-    assert not list(other.glob(".*")), "scratch files of killed processes must not pile up"
+    assert not list(other.glob(".*.tmp")), "scratch files of killed processes must not pile up"
 
 
 def content(path: Path) -> object:
@@ -183,3 +184,18 @@ def test_a_first_end_within_a_tick_and_a_fade_leaves_nothing_but_a_line(tiny, ru
     for part in ("G", "D", "G_ema", "opt_g", "opt_d", "nimg", "phase", "config"):
         assert_same(a[part], b[part], part)
     assert [line["Progress/kimg"] for line in stats_of(prolonged)] == [0.08, 0.104, 0.184, 0.24]
+
+
+def test_a_run_that_is_being_trained_is_not_resumed_beside_that(tiny, run_dirs) -> None:
+    """Whoever tries is told, and disturbs nothing: the run ends as if nobody had."""
+    cfg = tiny(total_kimg=0.16)
+    straight, run_dir = run_dirs("straight", cfg), run_dirs("shared", cfg)
+    train(cfg, straight)
+    train(tiny(total_kimg=0.08), run_dir)
+    with locked(run_dir):
+        before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
+        second = CliRunner().invoke(main, ["--resume", str(run_dir), "--kimg", "0.24"])
+        assert (second.exit_code, len(second.stderr.splitlines())) == (2, 1) and "another training" in second.stderr
+        assert {path.name: path.read_bytes() for path in run_dir.iterdir()} == before
+    assert CliRunner().invoke(main, ["--resume", str(run_dir)]).exit_code == 0
+    assert_same_end(straight, run_dir)
