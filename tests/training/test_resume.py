@@ -63,7 +63,7 @@ def in_a_process(*arguments: Any) -> int:
     context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=train_until, args=arguments)
     process.start()
-    process.join(60)
+    process.join(300)  # patient, as cores may be shared
     assert process.exitcode is not None
     return process.exitcode
 
