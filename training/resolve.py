@@ -118,19 +118,28 @@ def preset_for(facts: DataFacts) -> str:
 
 
 def resumed(stored: RunConfig, typed: Mapping[str, Any]) -> RunConfig:
-    """The stored configuration of a run, with what may change changed as typed.
+    """The stored configuration of a run, with what may change changed as typed; a larger --kimg prolongs it.
 
+    Nothing in training depends on the total, so a prolonged run is the one that was meant to be longer from the start.
     Raises UserError, naming both values, at the first typed setting that contradicts the run.
     """
     values = dict(leaves(stored))
     flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, BORROWED_FLAGS)}
-    for name, value in typed.items():
-        if name not in FREE_ON_RESUME and value != values[name]:
+    changed = {name: value for name, value in typed.items() if value != values[name]}
+    for name, value in changed.items():
+        if name == "total_kimg" and value < values[name]:
+            raise UserError(
+                f"--kimg {value:g} is less than the {values[name]:g} that the run was started with; leave it out, or "
+                "give more to prolong the run"
+            )
+        if name not in FREE_ON_RESUME | {"total_kimg"}:
             raise UserError(
                 f"{flags[name]} {value} contradicts the run, which was started with {values[name]}; leave it out, "
                 "or start a new run with --init-from"
             )
-    return replaced(stored, {name: value for name, value in typed.items() if name in FREE_ON_RESUME})
+    cfg = replaced(stored, changed)
+    check(cfg)
+    return cfg
 
 
 def same_data(stored: RunConfig, facts: DataFacts) -> RunConfig:
