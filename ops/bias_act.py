@@ -119,7 +119,9 @@ class _Spec:
 
 _SPEC = "int dim, int act, float slope, float gain, float clamp"
 library.define(f"bias_act(Tensor x, Tensor? bias, {_SPEC}) -> Tensor")
-library.define(f"bias_act_grad(Tensor dy, Tensor? db, Tensor seen, Tensor? bias, {_SPEC}, bool reduce) -> (Tensor, Tensor)")
+library.define(
+    f"bias_act_grad(Tensor dy, Tensor? db, Tensor seen, Tensor? bias, {_SPEC}, bool reduce) -> (Tensor, Tensor)"
+)
 library.define(f"bias_act_grad2(Tensor dy, Tensor? db, Tensor ddx, Tensor x, Tensor? bias, {_SPEC}) -> Tensor")
 
 
@@ -162,9 +164,7 @@ def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _backward_grad(ctx: Any, ddx: Tensor, ddb: Tensor) -> tuple[Tensor | None, ...]:
     dy, db, seen, bias = ctx.saved_tensors
     spec = ctx.spec.astuple()
-    g_dy, g_db = torch.ops.stylegan.bias_act_grad(
-        ddx, ddb if ctx.reduced else None, seen, bias, *spec, ctx.wants_db
-    )
+    g_dy, g_db = torch.ops.stylegan.bias_act_grad(ddx, ddb if ctx.reduced else None, seen, bias, *spec, ctx.wants_db)
     g_db = g_db if ctx.wants_db else None
     if ctx.spec.piecewise_linear:
         return g_dy, g_db, None, None, *[None] * 6
@@ -199,9 +199,7 @@ def bias_act_grad2_ref(
     u = x if bias is None else x + bias.to(x.dtype).reshape(shape)
     dy = dy if db is None else dy + db.to(dy.dtype).reshape(shape)
     clamp = None if spec.clamp < 0 else spec.clamp
-    y = bias_act_ref(
-        u, None, _NAMES[spec.act], dim=spec.dim, slope=spec.slope, gain=spec.gain, clamp=clamp
-    )
+    y = bias_act_ref(u, None, _NAMES[spec.act], dim=spec.dim, slope=spec.slope, gain=spec.gain, clamp=clamp)
     (dx,) = torch.autograd.grad(y, u, torch.ones_like(y), create_graph=True)
     (curvature,) = torch.autograd.grad(dx.sum(), u, create_graph=True)
     return dy * ddx * curvature

@@ -217,7 +217,9 @@ def _locked(path: Path) -> Iterator[None]:
                 holder = owner.read_text() if owner.exists() else "another process"
                 _say(f"ops: waiting for {holder}, which is compiling the kernels, for {now - begun:.0f} s")
         except OSError as error:
-            raise BuildError(f"cannot lock {path}: {error.strerror}; set STYLEGAN_OPS_CACHE to another folder") from error
+            raise BuildError(
+                f"cannot lock {path}: {error.strerror}; set STYLEGAN_OPS_CACHE to another folder"
+            ) from error
     try:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield

@@ -30,7 +30,9 @@ def use_kernel(impl: str, x: Tensor) -> bool:
     if impl != device:
         raise ValueError(f"impl={impl!r} was asked for, but x is on {device}")
     if not build.available(device):
-        raise build.BuildError(f"impl={impl!r} was asked for, but there are no kernels for {device} (STYLEGAN_OPS=ref?)")
+        raise build.BuildError(
+            f"impl={impl!r} was asked for, but there are no kernels for {device} (STYLEGAN_OPS=ref?)"
+        )
     return True
 
 
