@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ops.derive import derive
 from ops.dispatch import compute_dtype, dense_like, library, use_kernel
 
 # In the order of `Act` in csrc/activation.h. The second argument is the slope of lrelu.
@@ -181,14 +182,9 @@ def _setup_grad2(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward_grad2(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    """Third and higher orders, which nothing in training needs: through the reference's own derivatives."""
-    tensors = [None if t is None else t.view_as(t) for t in ctx.saved_tensors]
-    with torch.enable_grad():
-        inputs = [t if t is None or t.requires_grad else t.detach().requires_grad_() for t in tensors]
-        out = bias_act_grad2_ref(*inputs, ctx.spec)
-        wanted = [t for t in inputs if t is not None]
-        grads = iter(torch.autograd.grad(out, wanted, g, create_graph=torch.is_grad_enabled(), allow_unused=True))
-    return *[None if t is None else next(grads) for t in inputs], *[None] * 5
+    """Third and higher orders, which nothing in training needs."""
+    spec = ctx.spec
+    return *derive(lambda *inputs: [bias_act_grad2_ref(*inputs, spec=spec)], ctx.saved_tensors, [g]), *[None] * 5
 
 
 def bias_act_grad2_ref(

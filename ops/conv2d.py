@@ -34,15 +34,13 @@ def conv_transpose2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 
 
 def _conv2d(x: Tensor, w: Tensor, stride: int, padding: int, transposed: bool, extra: list[int]) -> Tensor:
     """extra: rows and columns that a transposed convolution adds, those on which a stride never landed."""
-    return torch.ops.aten.convolution(  # type: ignore[no-any-return]
-        x, w, None, [stride] * 2, [padding] * 2, [1, 1], transposed, extra, 1
-    )
+    return torch.ops.aten.convolution(x, w, None, [stride] * 2, [padding] * 2, [1, 1], transposed, extra, 1)
 
 
 def _conv2d_dw(x: Tensor, g: Tensor, kernel: list[int], stride: int, padding: int) -> Tensor:
     """x: [N,I,H,W]  g: [N,O,H',W'] -> [O,I,*kernel]."""
     w = x.new_empty([g.shape[1], x.shape[1], *kernel])  # only its shape is looked at
-    return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+    return torch.ops.aten.convolution_backward(
         g, x, w, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [False, True, False]
     )[1]
 

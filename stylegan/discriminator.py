@@ -91,7 +91,9 @@ class Discriminator(nn.Module):
         return (outputs * class_weights(c, self.cfg.num_classes)).sum(dim=1), outputs[:, :0]
 
     def _from_rgb(self, resolution: int, images: Tensor, dtype: torch.dtype) -> Tensor:
-        x: Tensor = self.from_rgb[str(resolution)](images.to(dtype, memory_format=torch.channels_last), self.cfg.activation)
+        x: Tensor = self.from_rgb[str(resolution)](
+            images.to(dtype, memory_format=torch.channels_last), self.cfg.activation
+        )
         return x
 
 

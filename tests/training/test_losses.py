@@ -154,7 +154,9 @@ def test_penalties_are_the_published_sample_by_sample(lod: str) -> None:
 def test_a_discriminator_learns_what_the_published_one_does(lod: str, function: str) -> None:
     table = Table("stylegan", lod)
     game = table.game(PENALISED[function])
-    loss = sum(loss for loss, _ in discriminator_terms(table.D, table.reals, None, table.fakes(), table.inputs, game, 1.0))
+    loss = sum(
+        loss for loss, _ in discriminator_terms(table.D, table.reals, None, table.fakes(), table.inputs, game, 1.0)
+    )
     torch.testing.assert_close(loss, table.value(function).mean(), rtol=VALUE_TOLERANCE, atol=VALUE_TOLERANCE)
     loss.backward()
     check_gradients(table.D, table.prefix, function)
