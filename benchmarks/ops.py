@@ -26,8 +26,9 @@ from ops.measure import DTYPES, LAYOUTS, features, interleaved, least_bytes, pas
 from stylegan.kernels import ops_option, with_kernels
 from torch_utils.allocator import replacement
 from torch_utils.cli import Command, Parsed
-from torch_utils.device import cpu_threads, keep_freed_memory, pick_device
+from torch_utils.device import keep_freed_memory, pick_device
 from torch_utils.errors import UserError
+from torch_utils.threads import cpu_threads
 
 SHAPES = ("16x512x32x32", "16x128x32x32", "16x64x64x64", "4x64x256x256")
 PASSES = ("forward", "forward+backward")

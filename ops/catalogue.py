@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ops.bias_act import bias_act
 from ops.style_epilogue import style_epilogue
+from ops.upfirdn2d import upfirdn2d
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,22 @@ def _parameter_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def _resampling(name: str, taps: list[float], up: int, down: int, padding: list[int]) -> Case:
+    """upfirdn2d with a separable filter of sum 1, and the gain that upsampling needs."""
+    f = torch.tensor(taps) / sum(taps)
+
+    def run(tensors: list[Tensor], impl: str) -> Tensor:
+        x = tensors[0]
+        return upfirdn2d(x, f.to(x.device), up, down, padding, gain=up**2, impl=impl)
+
+    return Case(name, lambda x: [x], run, linear=True)
+
+
 CASES = (
     Case("bias_act", lambda x: [x, _per_channel(x)], lambda t, impl: bias_act(t[0], t[1], "lrelu", impl=impl)),
     Case("style_epilogue", _epilogue_tensors, lambda t, impl: style_epilogue(t[0], t[1], t[2], t[3], t[4], impl=impl)),
+    _resampling("blur121", [1, 2, 1], 1, 1, [1, 1, 1, 1]),
+    _resampling("blur1331", [1, 3, 3, 1], 1, 1, [2, 1, 2, 1]),
+    _resampling("up1331", [1, 3, 3, 1], 2, 1, [2, 1, 2, 1]),
+    _resampling("down1331", [1, 3, 3, 1], 1, 2, [1, 1, 1, 1]),
 )

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 
 from torch_utils import allocator
-from torch_utils.device import cpu_threads
+from torch_utils.threads import cpu_threads
 
 OLDEST_PYTHON, OLDEST_TORCH = (3, 10), (2, 10)
 LOW_DISK = 500 << 20

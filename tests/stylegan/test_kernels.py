@@ -22,6 +22,7 @@ from ops.mode import VARIABLE
 from stylegan.kernels import ops_option, with_kernels
 from torch_utils.cli import Command
 from torch_utils.errors import UserError
+from training import launch
 
 ROOT = Path(__file__).parents[2]
 NETWORK = str(ROOT / "tests/data/progan_r32.pkl")
@@ -93,7 +94,7 @@ def test_strict_ends_early_in_one_line_and_leaves_nothing(index, no_compiler, tm
 def test_a_run_is_resumed_with_whatever_suits_this_machine(monkeypatch, tmp_path):
     """It is not a setting of the run: neither written into it, nor a contradiction to it."""
     asked = []
-    monkeypatch.setattr(train, "train", lambda cfg, run_dir, **rest: asked.append(run_dir))
+    monkeypatch.setattr(launch, "train", lambda cfg, run_dir, **rest: asked.append(run_dir))
     runs = ["--outdir", str(tmp_path), "--data", "mnist", "--device", "cpu"]
     assert CliRunner().invoke(train.main, [*runs, "--ops", "ref"]).exit_code == 0
     assert "ops" not in json.loads((asked[0] / "training_options.json").read_text())
