@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stylegan.config import ModelConfig
 from torch_utils.cli import Command
-from torch_utils.device import cpu_threads, keep_freed_memory, peak_memory_mb, pick_device
+from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
+from torch_utils.threads import cpu_threads
 from training.config import LossConfig, RunConfig
 from training.cost import conv_gflops, step_gflop
 from training.schedule import GrowthSchedule, PerResolution

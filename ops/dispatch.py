@@ -37,7 +37,7 @@ def use_kernel(impl: str, x: Tensor) -> bool:
 
 
 def dense_like(x: Tensor) -> Tensor:
-    """An empty tensor in the layout in which kernels answer for x: its own if contiguous or channels_last, else contiguous.
+    """An empty tensor in the layout in which kernels answer for x: channels_last if x is that, else contiguous.
 
     `dense` in csrc/tensors.h is the same rule.
     """

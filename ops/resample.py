@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ops.conv2d import conv2d, conv_transpose2d
 from ops.upfirdn2d import Factor, filter_size, parse_factor, parse_padding, upfirdn2d
 
 
@@ -27,21 +28,30 @@ def downsample_box(x: Tensor, factor: int = 2) -> Tensor:
     return x if factor == 1 else F.avg_pool2d(x, factor)
 
 
-def merged_kernel(weight: Tensor) -> Tensor:
-    """Sum a kernel with its copies shifted by one pixel right, down, and both. [O,I,k,k] -> [O,I,k+1,k+1]."""
-    w = F.pad(weight, (1, 1, 1, 1))
-    return w[..., 1:, 1:] + w[..., :-1, 1:] + w[..., 1:, :-1] + w[..., :-1, :-1]
+def merged_kernel(weight: Tensor, gain: float = 1.0) -> Tensor:
+    """gain times the sum of a kernel and its copies shifted by one pixel right, down, and both. [O,I,3,3] -> [O,I,4,4].
+
+    A product with a constant matrix: many times faster than sums of shifted slices, in both directions.
+    """
+    shifts = weight.new_tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]])
+    return (weight.flatten(2) @ (torch.kron(shifts, shifts) * gain)).unflatten(2, (4, 4))
 
 
-def upsample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """conv2d(upsample_nearest(x), weight), padded to keep the size. x: [N,I,H,W]  weight: [O,I,3,3] -> [N,O,2H,2W]."""
-    kernel = merged_kernel(weight.flip((2, 3))).transpose(0, 1)
-    return F.conv_transpose2d(x, kernel, bias, stride=2, padding=1)
+def upsample_conv2d(x: Tensor, weight: Tensor, gain: float = 1.0) -> Tensor:
+    """conv2d(upsample_nearest(x), gain * weight), padded to keep the size.
+
+    x: [N,I,H,W]  weight: [O,I,3,3] of any dtype -> [N,O,2H,2W].
+    """
+    kernel = merged_kernel(weight, gain).flip((2, 3)).transpose(0, 1)
+    return conv_transpose2d(x, kernel.to(x.dtype), stride=2, padding=1)
 
 
-def conv2d_downsample(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """downsample_box(conv2d(x, weight)), padded to keep the size. x: [N,I,H,W]  weight: [O,I,3,3] -> [N,O,H/2,W/2]."""
-    return F.conv2d(x, merged_kernel(weight) * 0.25, bias, stride=2, padding=1)
+def conv2d_downsample(x: Tensor, weight: Tensor, gain: float = 1.0) -> Tensor:
+    """downsample_box(conv2d(x, gain * weight)), padded to keep the size.
+
+    x: [N,I,H,W]  weight: [O,I,3,3] of any dtype -> [N,O,H/2,W/2].
+    """
+    return conv2d(x, merged_kernel(weight, gain / 4).to(x.dtype), stride=2, padding=1)
 
 
 def blur(x: Tensor, taps: tuple[float, ...]) -> Tensor:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from stylegan.config import ModelConfig
+from stylegan.config import ModelConfig, NoiseMode
 from stylegan.latents import broadcast, noise_for_seeds, truncate, z_for_seeds
 from stylegan.mapping import MappingNetwork
 from stylegan.synthesis import Noise, SynthesisNetwork
 from torch_utils.errors import UserError
 from torch_utils.images import to_pil, to_uint8
-
-NoiseMode = Literal["const", "random", "none"]
 
 
 class Generator(nn.Module):

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops.bias_act import bias_act
+from ops.conv2d import conv2d
+
 SQRT2 = math.sqrt(2)
 
 
@@ -63,5 +66,8 @@ class EqualConv2d(nn.Module):
     def scaled_weight(self, dtype: torch.dtype) -> Tensor:
         return (self.weight * self.scale).to(dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.scaled_weight(x.dtype), self.bias.to(x.dtype), padding=self.weight.shape[-1] // 2)
+    def forward(self, x: Tensor, activation: str = "linear") -> Tensor:
+        weight = self.scaled_weight(x.dtype)
+        if activation == "linear":  # then the convolution adds the bias at no cost
+            return F.conv2d(x, weight, self.bias.to(x.dtype), padding=weight.shape[-1] // 2)
+        return bias_act(conv2d(x, weight, padding=weight.shape[-1] // 2), self.bias, activation)

@@ -9,6 +9,7 @@ from typing import Any
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, leaves, replaced
 from training.archive import Archive
+from training.base import base_for
 from training.check import check
 from training.config import BORROWED_FLAGS, LossConfig, RunConfig
 from training.presets import preset
@@ -43,22 +44,6 @@ class DataFacts:
     def resolution(self) -> int:
         """The nominal resolution of the whole pictures: 4 * 2^(number of halvings down to the base)."""
         return 4 * self.height // self.base[0]
-
-
-def base_for(height: int, width: int) -> tuple[int, int]:
-    """The smallest picture, at least 4 pixels in each direction, that doubles up to height x width: 128x192 -> (4, 6).
-
-    Raises UserError if it cannot be doubled even once.
-    """
-    halvings = 0
-    while min(height, width) >> halvings + 1 >= 4 and (height | width) % (2 << halvings) == 0:
-        halvings += 1
-    if not halvings:
-        raise UserError(
-            f"pictures of {width}x{height} cannot be grown by doubling; convert them with dataset_tool.py to sides of "
-            "a few pixels times a power of two, such as --resolution 64x64 or 96x64"
-        )
-    return height >> halvings, width >> halvings
 
 
 def resolve(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
