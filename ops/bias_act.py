@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -183,13 +184,12 @@ def _setup_grad2(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward_grad2(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     """Third and higher orders, which nothing in training needs."""
-    spec = ctx.spec
-    return *derive(lambda *inputs: [bias_act_grad2_ref(*inputs, spec=spec)], ctx.saved_tensors, [g]), *[None] * 5
+    return *derive(partial(bias_act_grad2_ref, ctx.spec), ctx.saved_tensors, [g]), *[None] * 5
 
 
 def bias_act_grad2_ref(
-    dy: Tensor, db: Tensor | None, ddx: Tensor, x: Tensor, bias: Tensor | None, spec: _Spec
-) -> Tensor:  # fmt: skip
+    spec: _Spec, dy: Tensor, db: Tensor | None, ddx: Tensor, x: Tensor, bias: Tensor | None
+) -> list[Tensor]:  # fmt: skip
     """(dy + db) * ddx * gain * activation''(x + bias), as the derivative of a derivative."""
     shape = [-1 if d == spec.dim else 1 for d in range(x.ndim)]
     u = x if bias is None else x + bias.to(x.dtype).reshape(shape)
@@ -198,7 +198,7 @@ def bias_act_grad2_ref(
     y = bias_act_ref(u, None, _NAMES[spec.act], dim=spec.dim, slope=spec.slope, gain=spec.gain, clamp=clamp)
     (dx,) = torch.autograd.grad(y, u, torch.ones_like(y), create_graph=True)
     (curvature,) = torch.autograd.grad(dx.sum(), u, create_graph=True)
-    return dy * ddx * curvature
+    return [dy * ddx * curvature]
 
 
 def _to_bias(g: Tensor, dim: int) -> Tensor:

@@ -9,6 +9,7 @@ which path length and gradient penalties on the generator need, is taken through
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -141,14 +142,13 @@ def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _backward_grad(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     """Through the formula of the first derivative, in which the statistics are functions of x."""
-    slope, norm = ctx.slope, ctx.norm
-    found = derive(lambda *inputs: style_epilogue_grad_ref(*inputs, slope=slope, norm=norm), ctx.saved_tensors, grads)
+    found = derive(partial(style_epilogue_grad_ref, ctx.slope, ctx.norm), ctx.saved_tensors, grads)
     return *found, *[None] * 4
 
 
 def style_epilogue_grad_ref(
-    dy: Tensor, x: Tensor, bias: Tensor | None, noise: Tensor | None, strength: Tensor | None, style: Tensor | None,
-    slope: float, norm: bool,
+    slope: float, norm: bool, dy: Tensor, x: Tensor,
+    bias: Tensor | None, noise: Tensor | None, strength: Tensor | None, style: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The specification of the first derivative: of x, bias, strength and style (or an empty tensor), from dy.
 

@@ -22,20 +22,33 @@ struct Axis {
   int64_t first(int64_t o) const { return (o * down - pad + phase(o)) / up; }   // and the input it meets
 };
 
-// Rows of the input and their weights, whose sum a row of the output is made of.
-template <class T> struct Rows {
-  std::vector<const T*> row;
-  std::vector<accumulate_t<T>> weight;
-  int count = 0;
+// For each output along an axis: the neighbouring inputs that it reads, none beyond the edges, and their weights.
+template <class A> class Reads {
+ public:
+  struct Read {
+    int64_t index = 0;
+    int count = 0;
+    const A* weight = nullptr;
+  };
 
-  explicit Rows(const Axis& y) : row(y.taps.size()), weight(y.taps.size()) {}
-  // The rows that output row o reads, `stride` elements apart.
-  void find(const Axis& y, int64_t o, const T* x, int64_t stride) {
-    count = 0;
-    int64_t index = y.first(o);
-    for (int64_t j = y.phase(o); j < int64_t(y.taps.size()); j += y.up, ++index)
-      if (index >= 0 && index < y.in) row[count] = x + index * stride, weight[count++] = accumulate_t<T>(y.taps[j]);
+  explicit Reads(const Axis& axis) : weights(axis.taps.size()), reads(axis.out) {
+    const int64_t taps = axis.taps.size();
+    std::vector<int64_t> start(axis.up + 1, 0);
+    for (int64_t p = 0; p < axis.up; ++p) {
+      start[p + 1] = start[p];
+      for (int64_t j = p; j < taps; j += axis.up) weights[start[p + 1]++] = A(axis.taps[j]);
+    }
+    for (int64_t o = 0; o < axis.out; ++o) {
+      const int64_t p = axis.phase(o), from = axis.first(o), skip = std::max<int64_t>(0, -from);
+      const int64_t end = std::min(start[p + 1] - start[p], axis.in - from);
+      if (skip < end) reads[o] = {from + skip, int(end - skip), &weights[start[p] + skip]};
+    }
   }
+  const Read& operator[](int64_t o) const { return reads[o]; }
+
+ private:
+  std::vector<A> weights;
+  std::vector<Read> reads;
 };
 
 // The pattern repeats: a group of UP outputs reads the columns from m + g * DOWN on. P is the first tap of the first output.
@@ -69,16 +82,19 @@ struct Separable {
   Axis y, x;
 };
 
-constexpr int64_t rows_per_task = 16;
-
-// Calls f(sample or feature map, first row, end row) for all the rows of the output, in parallel. Every output is
-// computed in the same way whoever computes it, so the result does not depend on the number of threads.
-template <class F> void each_block_of_rows(int64_t planes, int64_t rows, F f) {
-  const int64_t blocks = (rows + rows_per_task - 1) / rows_per_task;
-  torch::stable::parallel_for(0, planes * blocks, 1, [&](int64_t begin, int64_t end) {
+// Calls work(plane, first row, end row) for all the rows of the output, in parallel; make() makes the work, with the
+// memory that it needs, for each thread. Every output is computed in the same way whoever computes it, so the result
+// does not depend on the number of threads.
+template <class F> void each_block_of_rows(int64_t planes, const Axis& y, int64_t row_size, F make) {
+  constexpr int64_t worthwhile = 16384;  // elements
+  const int64_t rows = std::clamp<int64_t>(worthwhile / row_size, 8, std::max<int64_t>(8, y.out));
+  const int64_t blocks = (y.out + rows - 1) / rows;
+  const int64_t grain = std::max<int64_t>(1, worthwhile / (row_size * std::min(rows, y.out)));
+  torch::stable::parallel_for(0, planes * blocks, grain, [&](int64_t begin, int64_t end) {
+    auto work = make();
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = i % blocks * rows_per_task;
-      f(i / blocks, first, std::min(rows, first + rows_per_task));
+      const int64_t first = i % blocks * rows;
+      work(i / blocks, first, std::min(y.out, first + rows));
     }
   });
 }

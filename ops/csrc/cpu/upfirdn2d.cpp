@@ -78,62 +78,62 @@ template <class T, class A> void add(A* sum, const T* x, int64_t n, A weight) {
   for (; i < n; ++i) sum[i] += A(x[i]) * weight;
 }
 
-// Any filter, in any layout: `lanes` neighbouring channels (channels_last) or one feature map at a time.
+// Any filter, in any layout: a row holds the pixels of one feature map, or all channels of each pixel (channels_last).
 template <class T> class General {
  public:
   using A = accumulate_t<T>;
   General(const Separable& s, const Filter& f, bool last)
-      : s(s), f(f), pixel(last ? s.c : 1), planes(last ? s.n : s.n * s.c) {
-    for (size_t j = 0; j < s.x.taps.size(); ++j) spans.emplace_back(s.x, j);
+      : s(s), f(f), reads(s.y), pixel(last ? s.c : 1), planes(last ? s.n : s.n * s.c) {
+    for (int64_t j = 0; j < f.width; ++j) spans.emplace_back(s.x, j);
   }
 
   void run(const T* in, T* out) const {
-    each_block_of_rows(planes, s.y.out, [&](int64_t plane, int64_t first, int64_t end) {
-      Rows<T> rows(s.y);
-      std::vector<A> input(s.x.in * pixel), sum(s.x.out * pixel);
-      for (int64_t o = first; o < end; ++o) {
-        std::fill(sum.begin(), sum.end(), A(0));
-        const T* from = in + plane * s.y.in * s.x.in * pixel;
-        if (f.separable()) {
-          rows.find(s.y, o, from, s.x.in * pixel);
-          std::fill(input.begin(), input.end(), A(0));
-          for (int k = 0; k < rows.count; ++k) add(input.data(), rows.row[k], input.size(), rows.weight[k]);
-          for (size_t j = 0; j < spans.size(); ++j) spread(input, spans[j], A(s.x.taps[j]), sum);
-        } else {
-          each_row(o, from, input, sum);
+    const int64_t row_in = s.x.in * pixel, row_out = s.x.out * pixel;
+    each_block_of_rows(planes, s.y, row_out, [&] {
+      return [&, input = std::vector<A>(row_in), sum = std::vector<A>(row_out)](int64_t plane, int64_t first,
+                                                                                int64_t end) mutable {
+        for (int64_t o = first; o < end; ++o) {
+          std::fill(sum.begin(), sum.end(), A(0));
+          filter_rows(in + (plane * s.y.in + reads[o].index) * row_in, reads[o], input, sum);
+          T* to = out + (plane * s.y.out + o) * row_out;
+          for (int64_t i = 0; i < row_out; i += width<A>) {
+            const int count = int(std::min<int64_t>(width<A>, row_out - i));
+            store(to + i, load(&sum[i], count), count);
+          }
         }
-        T* to = out + (plane * s.y.out + o) * s.x.out * pixel;
-        for (size_t i = 0; i < sum.size(); i += width<A>)
-          store_some(to + i, &sum[i], int(std::min<size_t>(width<A>, sum.size() - i)));
-      }
+      };
     });
   }
 
  private:
-  void each_row(int64_t o, const T* from, std::vector<A>& input, std::vector<A>& sum) const {
-    int64_t index = s.y.first(o);
-    for (int64_t i = s.y.phase(o); i < f.height; i += s.y.up, ++index) {
-      if (index < 0 || index >= s.y.in) continue;
-      std::fill(input.begin(), input.end(), A(0));
-      add(input.data(), from + index * s.x.in * pixel, input.size(), A(1));
-      for (int64_t j = 0; j < f.width; ++j) spread(input, spans[j], A(f.at(i, j)), sum);
+  void filter_rows(const T* x, const typename Reads<A>::Read& rows, std::vector<A>& input, std::vector<A>& sum) const {
+    if (!rows.count) return;
+    for (int k = 0; k < rows.count; ++k, x += input.size()) {
+      if (k == 0 || !f.separable()) std::fill(input.begin(), input.end(), A(0));
+      add(input.data(), x, input.size(), f.separable() ? rows.weight[k] : A(1));
+      if (!f.separable()) spread(input, &f.taps[int64_t(rows.weight[k]) * f.width], sum);
+    }
+    if (f.separable()) spread(input, f.row.data(), sum);
+  }
+
+  void spread(const std::vector<A>& input, const double* taps, std::vector<A>& sum) const {
+    for (int64_t j = 0; j < f.width; ++j) {
+      const Span& span = spans[j];
+      A* to = sum.data() + span.o * pixel;
+      const A* from = input.data() + span.i * pixel;
+      const A weight = A(taps[j]);
+      if (span.so == 1 && span.si == 1)
+        add(to, from, span.count * pixel, weight);
+      else if (pixel == 1)
+        for (int64_t k = 0; k < span.count; ++k) to[k * span.so] += from[k * span.si] * weight;
+      else
+        for (int64_t k = 0; k < span.count; ++k) add(to + k * span.so * pixel, from + k * span.si * pixel, pixel, weight);
     }
   }
 
-  void spread(const std::vector<A>& input, const Span& span, A weight, std::vector<A>& sum) const {
-    A* to = sum.data() + span.o * pixel;
-    const A* from = input.data() + span.i * pixel;
-    if (span.so == 1 && span.si == 1) return add(to, from, span.count * pixel, weight);
-    if (pixel == 1)
-      for (int64_t k = 0; k < span.count; ++k) to[k * span.so] += from[k * span.si] * weight;
-    else
-      for (int64_t k = 0; k < span.count; ++k) add(to + k * span.so * pixel, from + k * span.si * pixel, pixel, weight);
-  }
-
-  static void store_some(T* to, const A* from, int count) { store(to, load(from, count), count); }
-
   const Separable& s;
   const Filter& f;
+  Reads<A> reads;
   int64_t pixel, planes;
   std::vector<Span> spans;
 };
@@ -144,7 +144,10 @@ Tensor upfirdn2d(Tensor x, std::optional<Tensor> f, Ints up, Ints down, Ints pad
   const Filter filter = filter_of(f, flip, gain);
   Separable s{x.size(0), x.size(1), {x.size(2), 0, up[1], down[1], padding[2], filter.column},
               {x.size(3), 0, up[0], down[0], padding[0], filter.row}};
-  s.y.taps.resize(filter.height), s.x.taps.resize(filter.width);
+  if (!filter.separable()) {  // then the weight of a row is its number in the filter
+    s.y.taps.resize(filter.height), s.x.taps.resize(filter.width);
+    std::iota(s.y.taps.begin(), s.y.taps.end(), 0.0);
+  }
   s.y.out = (s.y.in * s.y.up + padding[2] + padding[3] - filter.height) / s.y.down + 1;
   s.x.out = (s.x.in * s.x.up + padding[0] + padding[1] - filter.width) / s.x.down + 1;
   const int64_t size[] = {s.n, s.c, s.y.out, s.x.out};

@@ -7,18 +7,21 @@ namespace {
 
 constexpr int max_rows = 4;
 
-// One row of the output, K vectors of channels; only the first `count` lanes if K is 1.
+// One row of the output, K vectors of channels; only the first `count` lanes if K is 1. x: the first row that it reads.
 template <class P, int K, class T>
-void strip(const Rows<T>& rows, const Separable& s, const float* taps, int64_t c, int count, T* out) {
+void strip(const T* x, const Reads<float>::Read& rows, const Separable& s, const float* taps, int64_t c, int count, T* out) {
   constexpr int w = width<float>;
+  const int64_t stride = s.x.in * s.c;
   const T* row[max_rows];
   float weight[max_rows];
-  for (int i = 0; i < rows.count; ++i) row[i] = rows.row[i] + c, weight[i] = rows.weight[i];
+  for (int i = 0; i < max_rows; ++i) row[i] = x + i * stride + c, weight[i] = i < rows.count ? rows.weight[i] : 0;
   const int n = rows.count;
+  const T* ahead = x + n * stride + c;  // where the next row of the output will read on
   FloatLanes window[P::window][K];
   auto column = [&](int64_t at, FloatLanes* sum) __attribute__((always_inline)) {
     for (int k = 0; k < K; ++k) sum[k] = FloatLanes{};
     if (at < 0 || at >= s.x.in) return;
+    for (int k = 0; k < K; ++k) __builtin_prefetch(ahead + at * s.c + k * w);
 #pragma GCC unroll 4
     for (int i = 0; i < max_rows; ++i)
       if (i < n) {
@@ -36,6 +39,7 @@ void strip(const Rows<T>& rows, const Separable& s, const float* taps, int64_t c
     for (int q = 0; q < P::up; ++q) {
       if (o + q >= s.x.out) break;
       T* p = out + (o + q) * s.c + c;
+      for (int k = 0; k < K; ++k) __builtin_prefetch(p + 4 * s.c + k * w, 1);
 #pragma GCC unroll 4
       for (int k = 0; k < K; ++k) {
         FloatLanes y{};
@@ -60,19 +64,22 @@ void strip(const Rows<T>& rows, const Separable& s, const float* taps, int64_t c
 template <class T> bool filter_channels_last(const Separable& s, const T* in, T* out) {
   constexpr int w = width<float>, wide = 4 * w;
   if (s.c < w || (int64_t(s.y.taps.size()) + s.y.up - 1) / s.y.up > max_rows) return false;
+  const Reads<float> reads(s.y);
+  const int64_t row_in = s.x.in * s.c, row_out = s.x.out * s.c;
   return with_pattern(s.x, [&](auto pattern) {
     using P = decltype(pattern);
     float taps[P::taps];
     std::copy_n(s.x.taps.begin(), P::taps, taps);
-    each_block_of_rows(s.n, s.y.out, [&](int64_t n, int64_t first, int64_t end) {
-      Rows<T> rows(s.y);
-      for (int64_t o = first; o < end; ++o) {
-        rows.find(s.y, o, in + n * s.y.in * s.x.in * s.c, s.x.in * s.c);
-        T* to = out + (n * s.y.out + o) * s.x.out * s.c;
-        int64_t c = 0;
-        for (; c + wide <= s.c; c += wide) strip<P, 4>(rows, s, taps, c, wide, to);
-        for (; c < s.c; c += w) strip<P, 1>(rows, s, taps, c, int(std::min<int64_t>(w, s.c - c)), to);
-      }
+    each_block_of_rows(s.n, s.y, row_out, [&] {
+      return [&](int64_t n, int64_t first, int64_t end) {
+        for (int64_t o = first; o < end; ++o) {
+          const T* from = in + (n * s.y.in + reads[o].index) * row_in;
+          T* to = out + (n * s.y.out + o) * row_out;
+          int64_t c = 0;
+          for (; c + wide <= s.c; c += wide) strip<P, 4>(from, reads[o], s, taps, c, wide, to);
+          for (; c < s.c; c += w) strip<P, 1>(from, reads[o], s, taps, c, int(std::min<int64_t>(w, s.c - c)), to);
+        }
+      };
     });
   });
 }

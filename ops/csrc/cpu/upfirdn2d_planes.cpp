@@ -1,11 +1,13 @@
-// Short separable filters in contiguous memory. Each row of the output is made in two steps through one row of floats
-// that stays in the nearest cache: the sum over rows of the input, with zeros on both sides, then the sum along it.
+// Short separable filters in contiguous memory, a few rows of the output at a time, in two steps: the sums over rows of
+// the input, kept as floats in the nearest cache with zeros on both sides; then the sums along them.
 #include "fir.h"
 
 namespace stylegan {
 namespace {
 
-constexpr int w = width<float>;
+constexpr int w = width<float>, max_rows = 4;
+
+int64_t whole(int64_t size) { return (size + w - 1) / w * w; }  // vectors
 
 FloatLanes even(FloatLanes a, FloatLanes b) {
   return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -20,12 +22,28 @@ FloatLanes woven_high(FloatLanes a, FloatLanes b) {
   return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 }
 
-template <class T> void sum_rows(const Rows<T>& rows, int64_t size, float* sum) {
-  for (int64_t i = 0; i < size; i += w) {
-    const int count = int(std::min<int64_t>(w, size - i));
+template <int N, class T>
+void sum_rows_of(const T* x, int64_t stride, const float* weight, int64_t size, float* sum) {
+  auto at = [&](int64_t i, int count) __attribute__((always_inline)) {
     FloatLanes total{};
-    for (int k = 0; k < rows.count; ++k) total += load(rows.row[k] + i, count) * rows.weight[k];
+#pragma GCC unroll 4
+    for (int k = 0; k < N; ++k) total += load(x + k * stride + i, count) * weight[k];
     store(sum + i, total);
+  };
+  int64_t i = 0;
+  for (; i + w <= size; i += w) at(i, w);
+  if (i < size) at(i, int(size - i));
+}
+
+// sum: whole vectors are written.
+template <class T>
+void sum_rows(const T* x, int64_t stride, const Reads<float>::Read& rows, int64_t size, float* sum) {
+  switch (rows.count) {
+    case 0: std::fill_n(sum, size, 0.0f); break;
+    case 1: sum_rows_of<1>(x, stride, rows.weight, size, sum); break;
+    case 2: sum_rows_of<2>(x, stride, rows.weight, size, sum); break;
+    case 3: sum_rows_of<3>(x, stride, rows.weight, size, sum); break;
+    default: sum_rows_of<4>(x, stride, rows.weight, size, sum);
   }
 }
 
@@ -60,21 +78,29 @@ template <class P, class T> void filter_row(const float* v, const float* taps, i
 }  // namespace
 
 template <class T> bool filter_planes(const Separable& s, const T* in, T* out) {
+  if ((int64_t(s.y.taps.size()) + s.y.up - 1) / s.y.up > max_rows) return false;
+  const Reads<float> reads(s.y);
   return with_pattern(s.x, [&](auto pattern) {
     using P = decltype(pattern);
     float taps[P::taps];
     std::copy_n(s.x.taps.begin(), P::taps, taps);
-    const int64_t before = std::max<int64_t>(0, -P::start(s.x));
-    const int64_t read = P::start(s.x) + (s.x.out / P::up + w) * P::down + P::window;
-    const int64_t size = before + std::max(s.x.in, read) + 2 * w;
-    each_block_of_rows(s.n * s.c, s.y.out, [&](int64_t plane, int64_t first, int64_t end) {
-      Rows<T> rows(s.y);
-      std::vector<float> sum(size, 0.0f);
-      for (int64_t o = first; o < end; ++o) {
-        rows.find(s.y, o, in + plane * s.y.in * s.x.in, s.x.in);
-        sum_rows(rows, s.x.in, &sum[before]);
-        filter_row<P>(&sum[before + P::start(s.x)], taps, s.x.out, out + (plane * s.y.out + o) * s.x.out);
-      }
+    // Where a row of sums starts in its memory, how far it is read, and how many fit the nearest cache.
+    const int64_t start = P::start(s.x), before = whole(std::max<int64_t>(0, -start));
+    const int64_t read = start + whole(s.x.out / P::up + 1) * P::down + P::window + w;
+    const int64_t size = before + whole(std::max(s.x.in, read)) + w;
+    const int64_t batch = std::clamp<int64_t>(4096 / size, 1, 16);
+    each_block_of_rows(s.n * s.c, s.y, s.x.out, [&] {
+      return [&, sums = std::vector<float>(size * batch, 0.0f)](int64_t plane, int64_t first, int64_t end) mutable {
+        const T* from = in + plane * s.y.in * s.x.in;
+        T* to = out + plane * s.y.out * s.x.out;
+        for (int64_t o = first; o < end; o += batch) {
+          const int64_t rows = std::min(batch, end - o);
+          for (int64_t i = 0; i < rows; ++i)
+            sum_rows(from + reads[o + i].index * s.x.in, s.x.in, reads[o + i], s.x.in, &sums[i * size + before]);
+          for (int64_t i = 0; i < rows; ++i)
+            filter_row<P>(&sums[i * size + before + start], taps, s.x.out, to + (o + i) * s.x.out);
+        }
+      };
     });
   });
 }
