@@ -78,15 +78,15 @@ def test_ops_runs_as_a_script_though_it_is_named_as_the_package():
     assert done.stdout.startswith("Usage: ops.py")
 
 
-@pytest.mark.parametrize("name", ["train_step", "ops"])
+@pytest.mark.parametrize("name", ["train_step", "generate", "ops"])
 def test_they_have_the_option_ops(name):
     assert "--ops [auto|ref|strict]" in run(name, "--help")
 
 
-def test_fusing_lessens_the_traffic_and_leaves_the_convolutions_alone():
+def test_fusing_lessens_the_traffic_beside_the_convolutions():
     out = run("traffic", "--resolution", "16", "--batch", "4", "--fmap-base", "256", "--json")
     plain, fused = (json.loads(out)["iterations"]["16"][tier] for tier in ("plain", "fused"))
-    assert plain["conv_kernels"] == fused["conv_kernels"] and plain["conv_gb"] == fused["conv_gb"]
+    assert plain["conv_kernels"] == fused["conv_kernels"] > 20 and plain["conv_gb"] == fused["conv_gb"] > 0
     assert fused["other_kernels"] < plain["other_kernels"] and fused["other_gb"] < plain["other_gb"]
     assert os.environ[VARIABLE] == "auto"
 
