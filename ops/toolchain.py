@@ -46,7 +46,7 @@ def ninja_folder() -> str:
 
 def cpu_flags() -> list[str]:
     """How the CPU kernels are compiled: for this very processor."""
-    flags = ["-O3", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+    flags = ["-O2", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
     if platform.machine() in ("x86_64", "AMD64"):
         flags.append("-march=native")
         if torch.backends.cpu.get_cpu_capability() == "AVX512":

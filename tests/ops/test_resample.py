@@ -8,7 +8,13 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
 from ops.resample import (
-    blur, conv2d_downsample, downsample_box, downsampling_kernel, upsample_conv2d, upsample_nearest, upsampling_kernel,
+    blur,
+    conv2d_downsample,
+    downsample_box,
+    downsampling_kernel,
+    upsample_conv2d,
+    upsample_nearest,
+    upsampling_kernel,
 )  # fmt: skip
 
 SIZES = [(4, 4), (6, 4), (8, 12)]
