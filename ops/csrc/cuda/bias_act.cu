@@ -1,6 +1,5 @@
 // Launches the kernels of bias_act.cuh for CUDA tensors.
 #include "bias_act.cuh"
-#include "row_sums.cuh"
 
 #include <tuple>
 

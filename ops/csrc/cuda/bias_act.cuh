@@ -5,7 +5,7 @@
 #pragma once
 
 #include "../activation.h"
-#include "device.h"
+#include "row_sums.cuh"
 
 namespace stylegan {
 
@@ -172,9 +172,10 @@ template <bool smooth, class T> __global__ void __launch_bounds__(bias_act_threa
     bias_act_grad_columns_kernel(BiasAct<T> p, int lanes, int64_t chunk, accumulate_t<T>* partial) {
   using A = accumulate_t<T>;
   constexpr int V = vec<T>;
-  __shared__ A parts[bias_act_threads][V];
-  const int64_t tiles = ceil_div<int64_t>(p.channels, lanes * V), pixels = p.count / p.channels;
-  const int64_t c = (blockIdx.x % tiles * lanes + threadIdx.x % lanes) * V, k = blockIdx.x / tiles;
+  __shared__ A parts[bias_act_threads];
+  const unsigned tiles = unsigned(ceil_div<int64_t>(p.channels, lanes * V));
+  const int64_t k = blockIdx.x / tiles, pixels = p.count / p.channels;
+  const int64_t c = (int64_t(blockIdx.x % tiles) * lanes + threadIdx.x % lanes) * V;
   const int64_t end = (k + 1) * chunk < pixels ? (k + 1) * chunk : pixels;
   const int n = c >= p.channels ? 0 : p.channels - c < V ? int(p.channels - c) : V;
   const int row = threadIdx.x / lanes, step = bias_act_threads / lanes;
@@ -191,14 +192,8 @@ template <bool smooth, class T> __global__ void __launch_bounds__(bias_act_threa
       for (int i = 0; i < V; ++i) sum[i] += result[i];
     }
 #pragma unroll
-  for (int i = 0; i < V; ++i) parts[threadIdx.x][i] = sum[i];
-  for (int half = step / 2; half; half /= 2) {
-    __syncthreads();
-    if (row < half)
-#pragma unroll
-      for (int i = 0; i < V; ++i) parts[threadIdx.x][i] += parts[threadIdx.x + half * lanes][i];
-  }
-  if (row == 0) store(partial + k * p.channels + c, parts[threadIdx.x], n, false);
+  for (int i = 0; i < V; ++i) sum[i] = column_sum(sum[i], parts, lanes);
+  if (row == 0) store(partial + k * p.channels + c, sum, n, false);
 }
 
 }  // namespace stylegan
