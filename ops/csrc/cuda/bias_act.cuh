@@ -172,7 +172,6 @@ template <bool smooth, class T> __global__ void __launch_bounds__(bias_act_threa
     bias_act_grad_columns_kernel(BiasAct<T> p, int lanes, int64_t chunk, accumulate_t<T>* partial) {
   using A = accumulate_t<T>;
   constexpr int V = vec<T>;
-  __shared__ A parts[bias_act_threads];
   const unsigned tiles = unsigned(ceil_div<int64_t>(p.channels, lanes * V));
   const int64_t k = blockIdx.x / tiles, pixels = p.count / p.channels;
   const int64_t c = (int64_t(blockIdx.x % tiles) * lanes + threadIdx.x % lanes) * V;
@@ -191,8 +190,7 @@ template <bool smooth, class T> __global__ void __launch_bounds__(bias_act_threa
 #pragma unroll
       for (int i = 0; i < V; ++i) sum[i] += result[i];
     }
-#pragma unroll
-  for (int i = 0; i < V; ++i) sum[i] = column_sum(sum[i], parts, lanes);
+  column_sum<bias_act_threads>(sum, lanes);
   if (row == 0) store(partial + k * p.channels + c, sum, n, false);
 }
 

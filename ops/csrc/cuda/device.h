@@ -37,36 +37,38 @@ inline bool is_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 
 
 // n of the elements at p, widened; the others become 0. aligned: p is a multiple of 16 bytes.
 template <class T, class A, int V> __device__ __forceinline__ void load(A (&to)[V], const T* p, int n, bool aligned) {
-  if (aligned && n >= V) {
-    constexpr int words = V * sizeof(T) / 16;
-    uint4 raw[words];
-    T values[V];
+  if constexpr (V * sizeof(T) % 16 == 0)
+    if (aligned && n >= V) {
+      constexpr int words = V * sizeof(T) / 16;
+      uint4 raw[words];
+      T values[V];
 #pragma unroll
-    for (int i = 0; i < words; ++i) raw[i] = __ldg(reinterpret_cast<const uint4*>(p) + i);
-    memcpy(static_cast<void*>(values), raw, sizeof values);
+      for (int i = 0; i < words; ++i) raw[i] = __ldg(reinterpret_cast<const uint4*>(p) + i);
+      memcpy(static_cast<void*>(values), raw, sizeof values);
 #pragma unroll
-    for (int i = 0; i < V; ++i) to[i] = static_cast<A>(values[i]);
-    return;
-  }
+      for (int i = 0; i < V; ++i) to[i] = static_cast<A>(values[i]);
+      return;
+    }
 #pragma unroll
   for (int i = 0; i < V; ++i) to[i] = i < n ? static_cast<A>(p[i]) : A(0);
 }
 
 template <class T, class A, int V> __device__ __forceinline__ void store(T* p, const A (&from)[V], int n, bool aligned) {
-  if (aligned && n >= V) {
-    constexpr int words = V * sizeof(T) / 16;
-    uint4 raw[words];
-    T values[V];
+  if constexpr (V * sizeof(T) % 16 == 0)
+    if (aligned && n >= V) {
+      constexpr int words = V * sizeof(T) / 16;
+      uint4 raw[words];
+      T values[V];
 #pragma unroll
-    for (int i = 0; i < V; ++i) values[i] = static_cast<T>(from[i]);
-    memcpy(raw, static_cast<const void*>(values), sizeof values);
+      for (int i = 0; i < V; ++i) values[i] = static_cast<T>(from[i]);
+      memcpy(raw, static_cast<const void*>(values), sizeof values);
 #ifndef __CUDACC__
-    emulated::check_aligned(p);
+      emulated::check_aligned(p);
 #endif
 #pragma unroll
-    for (int i = 0; i < words; ++i) reinterpret_cast<uint4*>(p)[i] = raw[i];
-    return;
-  }
+      for (int i = 0; i < words; ++i) reinterpret_cast<uint4*>(p)[i] = raw[i];
+      return;
+    }
 #pragma unroll
   for (int i = 0; i < V; ++i)
     if (i < n) p[i] = static_cast<T>(from[i]);

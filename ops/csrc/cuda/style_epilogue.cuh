@@ -63,7 +63,8 @@ struct Small {
 struct Large {
   static constexpr int threads = 512, bytes = 128;
 };
-template <class T, class Held> constexpr int held = Held::bytes / sizeof(accumulate_t<T>);  // elements
+// Elements; few of float64, which is there for checking derivatives.
+template <class T, class Held> constexpr int held = Held::bytes / (sizeof(accumulate_t<T>) == 8 ? 16 : 4);
 
 // A chunk of a map in contiguous memory, and this thread's part in it. Registers are scarce: maps are counted in 32 bits.
 template <class T> struct MapChunk {
@@ -114,7 +115,7 @@ template <class T> struct MapChunk {
   }
 };
 
-template <class T, class Held> __global__ void __launch_bounds__(Held::threads)
+template <class T, class Held> __global__ void __launch_bounds__(Held::threads, 1)
     epilogue_maps_kernel(Epilogue<T> p, Pass pass, int group) {
   using A = accumulate_t<T>;
   constexpr int V = vec<T>, K = held<T, Held> / V;
@@ -169,7 +170,7 @@ __device__ __forceinline__ Normed<A> normed(const Epilogue<T>& p, A gain, A mean
   return {mean, rstd, gain * rstd, p.norm ? dy / area : A(0), p.norm ? dy_normed / area * rstd : A(0)};
 }
 
-template <class T, class Held> __global__ void __launch_bounds__(Held::threads)
+template <class T, class Held> __global__ void __launch_bounds__(Held::threads, 1)
     epilogue_maps_grad_kernel(Epilogue<T> p, Pass pass, int group) {
   using A = accumulate_t<T>;
   constexpr int V = vec<T>, K = held<T, Held> / V;
@@ -220,23 +221,26 @@ template <class T, class Held> __global__ void __launch_bounds__(Held::threads)
 // Means and deviations of whole maps from those of their chunks.
 template <class T> __global__ void __launch_bounds__(row_sums_threads) epilogue_merge_kernel(Epilogue<T> p, int lanes) {
   using A = accumulate_t<T>;
-  __shared__ A parts[row_sums_threads];
   const unsigned tiles = unsigned(ceil_div<int64_t>(p.channels, lanes)), n = blockIdx.x / tiles;
   const int64_t c = int64_t(blockIdx.x - n * tiles) * lanes + threadIdx.x % lanes;
   const int row = threadIdx.x / lanes, step = row_sums_threads / lanes;
   const bool active = c < p.channels;
   auto size = [&](int64_t k) { return A(p.pixels - k * p.chunk < p.chunk ? p.pixels - k * p.chunk : p.chunk); };
   auto part = [&](int i, int64_t k) { return p.partial[i][(n * p.chunks + k) * p.channels + c]; };
-  A sum = 0;
-  for (int64_t k = row; active && k < p.chunks; k += step) sum += part(0, k) * (size(k) / A(p.pixels));
-  const A mean = column_sum(sum, parts, lanes);
-  sum = 0;
+  A sum[1] = {0};
+  for (int64_t k = row; active && k < p.chunks; k += step) sum[0] += part(0, k) * (size(k) / A(p.pixels));
+  column_sum<row_sums_threads>(sum, lanes);
+  const A mean = sum[0];
+  sum[0] = 0;
   for (int64_t k = row; active && k < p.chunks; k += step) {
     const A d = part(0, k) - mean;
-    sum += part(1, k) + d * d * size(k);
+    sum[0] += part(1, k) + d * d * size(k);
   }
-  sum = column_sum(sum, parts, lanes);
-  if (row == 0 && active) p.mean[n * p.channels + c] = mean, p.rstd[n * p.channels + c] = inverse_deviation(sum, p.pixels, p.eps);
+  column_sum<row_sums_threads>(sum, lanes);
+  if (row == 0 && active) {
+    p.mean[n * p.channels + c] = mean;
+    p.rstd[n * p.channels + c] = inverse_deviation(sum[0], p.pixels, p.eps);
+  }
 }
 
 }  // namespace stylegan

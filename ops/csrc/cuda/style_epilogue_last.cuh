@@ -43,10 +43,6 @@ template <class T> struct PixelChunk {
 #pragma unroll
     for (int i = 0; i < V; ++i) a[i] = leaky(a[i] + z * strength[i] + bias[i], p.slope);
   }
-  __device__ __forceinline__ void sum_all(A (&x)[V], A* parts) const {
-#pragma unroll
-    for (int i = 0; i < V; ++i) x[i] = column_sum(x[i], parts, lanes);
-  }
   __device__ __forceinline__ void store_part(A* partial, const A (&x)[V], const Epilogue<T>& p) const {
     if (row == 0) store(partial + (n * p.chunks + k) * p.channels + c, x, count, false);
   }
@@ -56,7 +52,6 @@ template <class T> __global__ void __launch_bounds__(last_threads)
     epilogue_last_kernel(Epilogue<T> p, Pass pass, int lanes) {
   using A = accumulate_t<T>;
   constexpr int V = vec<T>;
-  __shared__ A parts[last_threads];
   const PixelChunk<T> m(p, lanes);
   A mean[V], rstd[V];
   if (pass != Pass::write) {
@@ -73,7 +68,7 @@ template <class T> __global__ void __launch_bounds__(last_threads)
           sum[v] += a[v], squares[v] += a[v] * a[v];
         }
       }
-    m.sum_all(sum, parts), m.sum_all(squares, parts);
+    column_sum<last_threads>(sum, lanes), column_sum<last_threads>(squares, lanes);
     const A size = A(m.end - m.begin);
 #pragma unroll
     for (int v = 0; v < V; ++v) {
@@ -113,7 +108,6 @@ template <class T> __global__ void __launch_bounds__(last_threads)
     epilogue_last_grad_kernel(Epilogue<T> p, Pass pass, int lanes) {
   using A = accumulate_t<T>;
   constexpr int V = vec<T>;
-  __shared__ A parts[last_threads];
   const PixelChunk<T> m(p, lanes);
   A mean[V], rstd[V], first[V] = {}, second[V] = {};
   m.per_channel(mean, p.mean, m.n * p.channels);
@@ -128,7 +122,7 @@ template <class T> __global__ void __launch_bounds__(last_threads)
 #pragma unroll
         for (int v = 0; v < V; ++v) first[v] += g[v] * (a[v] - mean[v]), second[v] += g[v];
       }
-    m.sum_all(first, parts), m.sum_all(second, parts);
+    column_sum<last_threads>(first, lanes), column_sum<last_threads>(second, lanes);
 #pragma unroll
     for (int v = 0; v < V; ++v) first[v] *= rstd[v];
     if (pass == Pass::sums) {
@@ -165,7 +159,7 @@ template <class T> __global__ void __launch_bounds__(last_threads)
       }
       store(p.out + m.at(p, i), g, m.count, m.aligned);
     }
-  m.sum_all(first, parts), m.sum_all(second, parts);
+  column_sum<last_threads>(first, lanes), column_sum<last_threads>(second, lanes);
   m.store_part(p.channel_sums[0], first, p), m.store_part(p.channel_sums[1], second, p);
 }
 

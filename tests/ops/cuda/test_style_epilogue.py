@@ -16,7 +16,7 @@ TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2, to
 SHAPES = [
     (0, 2, 4, 4), (1, 1, 1, 1), (2, 3, 1, 1), (3, 5, 1, 3), (2, 17, 2, 2), (2, 8, 4, 4), (3, 33, 4, 4), (2, 7, 5, 5),
     (1, 40, 8, 8), (2, 3, 9, 15), (1, 5, 16, 16), (2, 2, 17, 31), (1, 9, 32, 32), (1, 4, 33, 40), (2, 2, 64, 64),
-    (1, 1, 91, 91), (2, 1, 128, 130), (1, 3, 150, 151),
+    (1, 1, 91, 91), (1, 3, 129, 131),
 ]  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_shapes_layouts_and_dtypes(emulated, shape, dtype, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("shape", [(2, 5, 6, 6), (2, 9, 32, 32), (1, 2, 140, 130)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 5, 6, 6), (2, 9, 32, 32), (1, 2, 129, 130)], ids=str)
 def test_unaligned(emulated, shape, layout):
     check(emulated, shape, torch.float32, layout, offset=1)
     check(emulated, shape, torch.bfloat16, layout, offset=3)
@@ -85,9 +85,14 @@ def test_unaligned(emulated, shape, layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("norm", [True, False])
-@pytest.mark.parametrize("shape", [(2, 5, 6, 6), (2, 1, 140, 130)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 5, 6, 6), (1, 2, 129, 130)], ids=str)
 def test_parts_left_out(emulated, shape, layout, norm):
-    for leave_out in itertools.chain.from_iterable(itertools.combinations(range(4), r) for r in range(5)):
+    large = shape[2] > 100
+    for leave_out in itertools.chain.from_iterable(
+        itertools.combinations(range(4), r) for r in ((0, 2, 4) if large else range(5))
+    ):
+        if large and len(leave_out) == 2 and 0 in leave_out:
+            continue
         check(
             emulated,
             shape,
@@ -102,7 +107,7 @@ def test_parts_left_out(emulated, shape, layout, norm):
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_statistics_do_not_suffer_from_a_large_mean(emulated, layout):
-    for shape in [(2, 5, 16, 16), (1, 2, 140, 130)]:
+    for shape in [(2, 5, 16, 16), (1, 2, 129, 130)]:
         x = torch.randn(shape).contiguous(memory_format=layout)
         y, _, _ = emulated("style_epilogue", x + 1000, None, None, None, None, 0.2, True, EPS)
         torch.testing.assert_close(
