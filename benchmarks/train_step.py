@@ -70,9 +70,8 @@ def main(
         return
     click.echo(f"{resolution}x{resolution}, batch {batch}, {dtype}, R1 every {r1_interval}, {where}, "
                f"{torch.get_num_threads()} threads, torch {torch.__version__}, freed memory kept")  # fmt: skip
-    click.echo(
-        f"images/s              {speed:8.2f}   (median of {STEPS}; {batch / max(times):.2f} to {batch / min(times):.2f})"
-    )
+    spread = f"{batch / max(times):.2f} to {batch / min(times):.2f}"
+    click.echo(f"images/s              {speed:8.2f}   (median of {STEPS}; {spread})")
     click.echo(f"GFLOP per image       {gflop:8.2f}")
     click.echo(f"GFLOP/s               {result['gflops']:8.1f}   {result['gflops'] / result['conv_gflops']:.0%} of")
     click.echo(f"convolutions, GFLOP/s {result['conv_gflops']:8.1f}")
