@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stylegan.kernels import ops_option
 from stylegan.view import WHAT, View
 from torch_utils.cli import Command, Option, settings_options, under
 from torch_utils.errors import UserError
@@ -37,6 +38,7 @@ class Request:
 
 OPTIONS = [
     *settings_options(Request),
+    ops_option(),
     under(FILES, Option(["-n", "--dry-run"], is_flag=True, help="Print what would be made and stop.")),
 ]
 

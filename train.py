@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from stylegan.kernels import ops_option
 from torch_utils.cli import Bool, Command, Option, settings_options, under
 from torch_utils.errors import UserError
 from training.config import BORROWED_FLAGS, ESSENTIALS, MACHINE, RunConfig
@@ -21,6 +22,7 @@ OPTIONS = [
     *settings_options(RunConfig, BORROWED_FLAGS, varying()),
     under(MACHINE, Option(["--fp32"], type=Bool, is_flag=False, flag_value=True,
                           help="Short for --precision fp32.")),
+    ops_option(MACHINE),
     under(ESSENTIALS, Option(["--init-from"], metavar="SNAPSHOT",
                              help="Start from the weights of another network, as far as they fit.")),
     under(ESSENTIALS, Option(["--resume"], type=click.Path(path_type=Path), metavar="RUNDIR",

@@ -20,6 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stylegan.config import ModelConfig
+from stylegan.kernels import ops_option, with_kernels
 from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
 from torch_utils.threads import cpu_threads
@@ -33,7 +34,7 @@ STEPS = 12
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-@click.command(cls=Command, context_settings={"show_default": True})
+@click.command(cls=Command, params=[ops_option()], context_settings={"show_default": True})
 @click.option("--resolution", type=int, default=64, help="Of the pictures.")
 @click.option("--batch", type=int, default=16, help="Images per step.")
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="fp32", help="Of the feature maps.")
@@ -50,7 +51,7 @@ def main(
     """
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(threads))
-    where = pick_device(device)
+    where = with_kernels(pick_device(device))
     model = ModelConfig(resolution=resolution, fmap_base=4096, fmap_max=128)
     growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch))
     cfg = RunConfig(model=model, growth=growth, loss=LossConfig(r1_interval=r1_interval))

@@ -37,21 +37,30 @@ def merged_kernel(weight: Tensor, gain: float = 1.0) -> Tensor:
     return (weight.flatten(2) @ (torch.kron(shifts, shifts) * gain)).unflatten(2, (4, 4))
 
 
-def upsample_conv2d(x: Tensor, weight: Tensor, gain: float = 1.0) -> Tensor:
-    """conv2d(upsample_nearest(x), gain * weight), padded to keep the size.
+def upsampling_kernel(weight: Tensor, gain: float = 1.0) -> Tensor:
+    """What `upsample_conv2d` takes for gain * weight. [O,I,3,3] -> [I,O,4,4]."""
+    return merged_kernel(weight, gain).flip((2, 3)).transpose(0, 1)
 
-    x: [N,I,H,W]  weight: [O,I,3,3] of any dtype -> [N,O,2H,2W].
+
+def downsampling_kernel(weight: Tensor, gain: float = 1.0) -> Tensor:
+    """What `conv2d_downsample` takes for gain * weight. [O,I,3,3] -> [O,I,4,4]."""
+    return merged_kernel(weight, gain / 4)
+
+
+def upsample_conv2d(x: Tensor, kernel: Tensor) -> Tensor:
+    """conv2d(upsample_nearest(x), weight), padded to keep the size. x: [N,I,H,W] -> [N,O,2H,2W].
+
+    kernel: `upsampling_kernel(weight)`, in x's dtype.
     """
-    kernel = merged_kernel(weight, gain).flip((2, 3)).transpose(0, 1)
-    return conv_transpose2d(x, kernel.to(x.dtype), stride=2, padding=1)
+    return conv_transpose2d(x, kernel, stride=2, padding=1)
 
 
-def conv2d_downsample(x: Tensor, weight: Tensor, gain: float = 1.0) -> Tensor:
-    """downsample_box(conv2d(x, gain * weight)), padded to keep the size.
+def conv2d_downsample(x: Tensor, kernel: Tensor) -> Tensor:
+    """downsample_box(conv2d(x, weight)), padded to keep the size. x: [N,I,H,W] -> [N,O,H/2,W/2].
 
-    x: [N,I,H,W]  weight: [O,I,3,3] of any dtype -> [N,O,H/2,W/2].
+    kernel: `downsampling_kernel(weight)`, in x's dtype.
     """
-    return conv2d(x, merged_kernel(weight, gain / 4).to(x.dtype), stride=2, padding=1)
+    return conv2d(x, kernel, stride=2, padding=1)
 
 
 def blur(x: Tensor, taps: tuple[float, ...]) -> Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ops.bias_act import bias_act
-from ops.resample import blur, conv2d_downsample, downsample_box
+from ops.resample import blur, conv2d_downsample, downsample_box, downsampling_kernel
 from stylegan.config import ModelConfig
 from stylegan.layers import EqualConv2d, EqualLinear, minibatch_stddev
 from stylegan.mapping import class_weights
@@ -25,7 +25,7 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = blur(self.conv0(x, self.cfg.activation), self.cfg.blur)
-        x = conv2d_downsample(x, self.conv1.weight, self.conv1.scale)
+        x = conv2d_downsample(x, downsampling_kernel(self.conv1.weight, self.conv1.scale).to(x.dtype))
         return bias_act(x, self.conv1.bias, self.cfg.activation)
 
 

@@ -47,8 +47,12 @@ class EqualLinear(nn.Module):
         self.scale = gain / math.sqrt(in_features) * lr_mul
         self.lr_mul = lr_mul
 
+    def effective(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Weight [out,in] and bias [out] as they count."""
+        return (self.weight * self.scale).to(dtype), (self.bias * self.lr_mul).to(dtype)
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.scale, self.bias * self.lr_mul)
+        return F.linear(x, *self.effective())
 
 
 class EqualConv2d(nn.Module):
@@ -63,11 +67,12 @@ class EqualConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.scale = gain / math.sqrt(in_channels * kernel**2)
 
-    def scaled_weight(self, dtype: torch.dtype) -> Tensor:
-        return (self.weight * self.scale).to(dtype)
+    def effective(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Weight [O,I,k,k] and bias [O] as they count."""
+        return (self.weight * self.scale).to(dtype), self.bias.to(dtype)
 
     def forward(self, x: Tensor, activation: str = "linear") -> Tensor:
-        weight = self.scaled_weight(x.dtype)
+        weight, bias = self.effective(x.dtype)
         if activation == "linear":  # then the convolution adds the bias at no cost
-            return F.conv2d(x, weight, self.bias.to(x.dtype), padding=weight.shape[-1] // 2)
+            return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
         return bias_act(conv2d(x, weight, padding=weight.shape[-1] // 2), self.bias, activation)

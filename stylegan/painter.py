@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from stylegan.kernels import with_kernels
 from stylegan.locate import open_model
 from stylegan.snapshot import Snapshot
 from stylegan.view import View
@@ -39,7 +40,7 @@ def open_painter(view: View) -> Painter:
     if view.trunc is not None and not math.isfinite(view.trunc):
         raise UserError(f"--trunc {view.trunc} is no number; 0.7 is usual")
     keep_freed_memory()
-    snapshot = open_model(view.network, pick_device(view.device))
+    snapshot = open_model(view.network, with_kernels(pick_device(view.device)))
     G = snapshot.G
     if view.trunc_cutoff is not None and not 0 <= view.trunc_cutoff <= G.num_ws:
         raise UserError(f"--trunc-cutoff {view.trunc_cutoff}: this network has {G.num_ws} layers to truncate")

@@ -16,6 +16,7 @@ COMMANDS = {
     "train.py": "--data mnist --outdir runs",
     "generate.py": "--network a.pkl --seeds 0 --outdir out",
     "convert.py": "--source a.pkl --dest a.safetensors",
+    "doctor.py": "--json",
     "dataset_tool.py": "--source a --dest a.zip",
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import stylegan
+from stylegan.kernels import with_kernels
 from torch_utils.device import pick_device
 from torch_utils.errors import UserError
 from torch_utils.threads import cpu_threads
@@ -36,7 +37,7 @@ def launch(
         facts = _facts(typed.get("data.path", ""))
         cfg = _new(typed, facts)
     # What could fail later is tried before anything is written.
-    device = pick_device(cfg.device)
+    device = with_kernels(pick_device(cfg.device))
     if init_from:
         stylegan.load(init_from)
     if dry_run:
