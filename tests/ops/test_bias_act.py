@@ -86,12 +86,13 @@ def test_the_result_has_the_dtype_and_layout_of_the_features(impl):
 @pytest.mark.parametrize("activation", [1, 2, 8])
 def test_the_registration(kernels, activation):
     x = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
-    bias, dy = torch.randn(3, requires_grad=True), torch.randn_like(x).requires_grad_()
+    bias, db = torch.randn(3, requires_grad=True), torch.randn(3, requires_grad=True)
+    dy, ddx = torch.randn_like(x).requires_grad_(), torch.randn_like(x).requires_grad_()
     spec = (1, activation, 0.2, 1.3, -1.0)
     torch.library.opcheck(torch.ops.stylegan.bias_act.default, (x, bias, *spec))
-    torch.library.opcheck(torch.ops.stylegan.bias_act_grad.default, (dy, bias, x, bias, *spec, True))
+    torch.library.opcheck(torch.ops.stylegan.bias_act_grad.default, (dy, db, x, bias, *spec, True))
     if activation > 2:
-        torch.library.opcheck(torch.ops.stylegan.bias_act_grad2.default, (dy, bias, dy, x, bias, *spec))
+        torch.library.opcheck(torch.ops.stylegan.bias_act_grad2.default, (dy, db, ddx, x, bias, *spec))
 
 
 def test_it_compiles(impl, compiles):
@@ -109,8 +110,8 @@ def test_errors_name_the_argument():
     x, bias = torch.zeros(2, 3), torch.zeros(3)
     wrong = [
         ("activation='mish'", {"activation": "mish"}), ("clamp must", {"clamp": -1.0}), ("dim=2", {"dim": 2}),
-        ("bias must", {"bias": bias[:2]}), ("bias must", {"bias": bias[None]}), ("bias is on meta", {"bias": bias.to("meta")}),
-        ("impl='gpu'", {"impl": "gpu"}), ("x must", {"x": x.long()}),
+        ("bias must", {"bias": bias[:2]}), ("bias must", {"bias": bias[None]}), ("impl='gpu'", {"impl": "gpu"}),
+        ("bias is on meta", {"bias": bias.to("meta")}), ("x must", {"x": x.long()}),
     ]  # fmt: skip
     for message, options in wrong:
         with pytest.raises(ValueError, match=message):
