@@ -9,13 +9,16 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <stdexcept>
-#include <string>
+#include <type_traits>
 #include <vector>
 
 #define __global__
@@ -79,11 +82,12 @@ class Block {
   template <class T> T shuffle(T value, int from) {
     static_assert(sizeof(T) <= 8);
     const int warp = now_ / 32, lanes = std::min(32, threads_ - warp * 32);
-    std::memcpy(&slots_[now_], &value, sizeof value);
+    // Two sets of slots in turn: none is written again before all have read it.
+    uint64_t* slots = slots_[warps_[warp].opened % 2];
+    std::memcpy(&slots[now_], &value, sizeof value);
     wait(warps_[warp], lanes);
     // A lane outside the warp gives the caller's own value, as on the GPU.
-    if (from >= 0 && from < lanes) std::memcpy(&value, &slots_[warp * 32 + from], sizeof value);
-    wait(warps_[warp], lanes);
+    if (from >= 0 && from < lanes) std::memcpy(&value, &slots[warp * 32 + from], sizeof value);
     return value;
   }
 
@@ -133,7 +137,7 @@ class Block {
   const std::function<void()>* body_ = nullptr;
   Barrier whole_;
   std::vector<Barrier> warps_;
-  uint64_t slots_[1024];
+  uint64_t slots_[2][1024];
   jmp_buf home_;
   std::vector<std::unique_ptr<Fiber>> fibers_;
 };
