@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ops.resample import down_padding, up_padding
-from ops.upfirdn2d import Factor, parse_padding, upfirdn2d
+from ops.upfirdn2d import Factor, pad_or_crop, parse_padding, upfirdn2d
 
 
 def conv2d_resample(
@@ -49,7 +49,7 @@ def conv2d_resample(
     left, right, top, bottom = pads
     if left == right >= 0 and top == bottom >= 0:
         return F.conv2d(x, weight, padding=(top, left), groups=groups)
-    return F.conv2d(F.pad(x, pads), weight, groups=groups)
+    return F.conv2d(pad_or_crop(x, pads), weight, groups=groups)
 
 
 def _upsampling_conv(

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.dispatch import library, use_kernel
+from ops.dispatch import compute_dtype, library, use_kernel
 
 Factor = int | Sequence[int]
 # Up to so many taps, one pass over memory with all their products costs less than two passes.
@@ -58,22 +58,30 @@ def upfirdn2d_ref(
     """The specification of `upfirdn2d`, in plain PyTorch."""
     x = _insert_zeros(x, *up)
     if f is None:
-        return F.pad(x, padding)[:, :, :: down[1], :: down[0]] * gain
-    f = f if flip else f.flip(list(range(f.ndim)))
+        return pad_or_crop(x, padding)[:, :, :: down[1], :: down[0]] * gain
+    f = (f if flip else f.flip(list(range(f.ndim)))).to(compute_dtype(x))
     if f.ndim == 1 and len(f) <= _FEW_TAPS:
         f = torch.outer(f, f)
-    f = (f * gain if f.ndim == 2 else f).to(x.dtype)
     # Padding that is the same on both sides needs no copy: the convolution does it.
     left, right, top, bottom = padding
     inside = (top, left) if top == bottom and left == right and min(padding) >= 0 else (0, 0)
     if inside == (0, 0) and any(padding):
-        x = F.pad(x, padding)
+        x = pad_or_crop(x, padding)
     channels = x.shape[1]
     if f.ndim == 2:
-        return F.conv2d(x, f.expand(channels, 1, -1, -1), None, (down[1], down[0]), inside, groups=channels)
-    row, column = f[None, :].expand(channels, 1, 1, -1), (f * gain)[:, None].expand(channels, 1, -1, 1)
+        f = (f * gain).to(x.dtype).expand(channels, 1, -1, -1)
+        return F.conv2d(x, f, None, (down[1], down[0]), inside, groups=channels)
+    row = f.to(x.dtype)[None, :].expand(channels, 1, 1, -1)
+    column = (f * gain).to(x.dtype)[:, None].expand(channels, 1, -1, 1)
     x = F.conv2d(x, row, None, (1, down[0]), (0, inside[1]), groups=channels)
     return F.conv2d(x, column, None, (down[1], 1), (inside[0], 0), groups=channels)
+
+
+def pad_or_crop(x: Tensor, padding: list[int]) -> Tensor:
+    """F.pad, which fails if one side is cropped by more than there is before the other is padded."""
+    if min(padding) < 0 < max(padding):
+        x, padding = F.pad(x, [max(p, 0) for p in padding]), [min(p, 0) for p in padding]
+    return F.pad(x, padding)
 
 
 def _insert_zeros(x: Tensor, up_x: int, up_y: int) -> Tensor:

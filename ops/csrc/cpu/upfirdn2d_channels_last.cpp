@@ -19,8 +19,10 @@ void strip(const T* x, const Reads<float>::Read& rows, const Separable& s, const
   const T* ahead = x + n * stride + c;  // where the next row of the output will read on
   FloatLanes window[P::window][K];
   auto column = [&](int64_t at, FloatLanes* sum) __attribute__((always_inline)) {
+#pragma GCC unroll 4
     for (int k = 0; k < K; ++k) sum[k] = FloatLanes{};
     if (at < 0 || at >= s.x.in) return;
+#pragma GCC unroll 4
     for (int k = 0; k < K; ++k) __builtin_prefetch(ahead + at * s.c + k * w);
 #pragma GCC unroll 4
     for (int i = 0; i < max_rows; ++i)
@@ -33,12 +35,14 @@ void strip(const T* x, const Reads<float>::Read& rows, const Separable& s, const
       }
   };
   int64_t next = P::start(s.x);
+#pragma GCC unroll 4
   for (int i = 0; i < P::window; ++i) column(next++, window[i]);
   for (int64_t o = 0; o < s.x.out; o += P::up) {
 #pragma GCC unroll 2
     for (int q = 0; q < P::up; ++q) {
       if (o + q >= s.x.out) break;
       T* p = out + (o + q) * s.c + c;
+#pragma GCC unroll 4
       for (int k = 0; k < K; ++k) __builtin_prefetch(p + 4 * s.c + k * w, 1);
 #pragma GCC unroll 4
       for (int k = 0; k < K; ++k) {
