@@ -156,11 +156,14 @@ def _compile(device_type: str, files: list[Path], scratch: Path, log: Path) -> N
         "TORCH_DONT_CHECK_COMPILER_ABI": "1",  # with the stable ABI it does not matter which compiler made PyTorch
     }
     if device_type == "cuda":
-        changes["CUDA_HOME"] = str(toolchain.cuda_home())
+        arch = toolchain.cuda_arch()
+        changes |= {"CUDA_HOME": str(toolchain.cuda_home()), "TORCH_CUDA_ARCH_LIST": f"{arch[3:-1]}.{arch[-1]}"}
     common = [f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"]
     with _environment(changes):
-        from torch.utils import cpp_extension  # half a second, only needed here; reads CUDA_HOME as it is imported
+        from torch.utils import cpp_extension  # half a second, only needed here
 
+        # Read when that was imported, which may have been long ago, and for another device.
+        cpp_extension.CUDA_HOME = os.environ.get("CUDA_HOME", cpp_extension.CUDA_HOME)
         try:
             cpp_extension.load(
                 _name(device_type),
@@ -171,7 +174,7 @@ def _compile(device_type: str, files: list[Path], scratch: Path, log: Path) -> N
                 is_python_module=False,
                 verbose=False,
             )
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, ValueError) as error:  # the last for a GPU that PyTorch does not know
             log.write_text(_reason(error))
             raise BuildError(f"compiling failed: {complaint(_reason(error))}; all of it is in {log}") from error
     # In a process that has built before, PyTorch adds a version number to the name.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils import cpp_extension
 
 from ops import build, cache, toolchain
 from ops.errors import BuildError
@@ -136,3 +137,25 @@ def test_the_wrong_nvcc(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_HOME", raising=False)
     with pytest.raises(BuildError, match="nvcc is not on PATH"):
         toolchain.cuda_home()
+
+
+def test_cuda_kernels_are_compiled_with_the_toolkit_and_for_the_gpu_that_the_key_names(monkeypatch, tmp_path):
+    """Whatever was set before, and though PyTorch looked for the toolkit long ago."""
+    (build.CSRC / "cuda").mkdir()
+    (build.CSRC / "cuda" / "answer.cu").touch()
+    monkeypatch.setattr(toolchain, "traits", lambda device: [])
+    monkeypatch.setattr(toolchain, "cuda_home", lambda: tmp_path / "toolkit")
+    monkeypatch.setattr(toolchain, "cuda_arch", lambda: "sm_120")
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", "/another")
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "7.5")
+    seen = []
+
+    def load(name: str, sources: list[str], **rest: object) -> None:
+        seen.append((sources, cpp_extension.CUDA_HOME, os.environ["CUDA_HOME"], os.environ["TORCH_CUDA_ARCH_LIST"]))
+        raise ValueError("Unknown CUDA arch (12.0) or GPU not supported")
+
+    monkeypatch.setattr(cpp_extension, "load", load)
+    assert "Unknown CUDA arch (12.0)" in build.why_not("cuda")
+    home = str(tmp_path / "toolkit")
+    assert seen == [([str(build.CSRC / "cuda" / "answer.cu")], home, home, "12.0")]
+    assert os.environ["TORCH_CUDA_ARCH_LIST"] == "7.5"
