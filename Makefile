@@ -2,6 +2,7 @@
 # make test   set up, run the tests
 # make lint   style and types
 # make bench  speed of training, and of the fused ops, on this machine
+# make cuda-check  compile the CUDA kernels for every kind of GPU; needs nvcc, but no GPU
 # make venv   set up only: .venv with everything in it
 #
 # TORCH says which PyTorch to install where there is none. `make venv TORCH=torch` takes the newest.
@@ -12,7 +13,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 
-.PHONY: venv demo test lint bench
+.PHONY: venv demo test lint bench cuda-check
 .DEFAULT_GOAL := test
 
 venv: $(STAMP)
@@ -39,3 +40,6 @@ lint: venv
 bench: venv
 	$(PY) benchmarks/train_step.py --resolution 64 --batch 16
 	$(PY) benchmarks/ops.py --seconds 0.5 --shape 16x64x64x64
+
+cuda-check: venv
+	$(PY) -m pytest tests/ops/cuda/test_compiles.py -m "" -s -q

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stylegan.baked import baked
 from stylegan.config import ModelConfig
+from stylegan.kernels import ops_option, with_kernels
 from stylegan.networks import build_generator
 from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
@@ -27,7 +28,7 @@ from training.cost import forward_gflop
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-@click.command(cls=Command, context_settings={"show_default": True})
+@click.command(cls=Command, params=[ops_option()], context_settings={"show_default": True})
 @click.option("--resolution", type=int, default=64, help="Of the pictures.")
 @click.option("--batch", type=int, default=8, help="Pictures at once.")
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="fp32", help="Of the feature maps.")
@@ -41,7 +42,7 @@ def main(
     """Images per second from z to picture, and how long the first one takes."""
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(threads))
-    where = pick_device(device)
+    where = with_kernels(pick_device(device))
     cfg = ModelConfig(resolution=resolution)
     begin = time.perf_counter()
     G = baked(build_generator(cfg).to(where), DTYPES[dtype])

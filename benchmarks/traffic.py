@@ -53,7 +53,10 @@ def main(
         growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch))
         cfg = RunConfig(model=model, growth=growth, loss=LossConfig(r1_interval=r1_interval))
         counts[resolution] = {tier: counted(cfg, DTYPES[dtype], mode) for tier, mode in TIERS.items()}
-    sums = {resolution: {tier: summed(c) for tier, c in tiers.items()} for resolution, tiers in counts.items()}
+    sums = {
+        resolution: {tier: summed(c, tiers["fused"]) for tier, c in tiers.items()}
+        for resolution, tiers in counts.items()
+    }
     if as_json:
         click.echo(json.dumps({"batch": batch, "dtype": dtype, "iterations": sums}))
         return
@@ -93,9 +96,12 @@ def _environment(mode: str) -> Iterator[None]:
         os.environ[VARIABLE] = before
 
 
-def summed(counts: dict[str, Count]) -> dict[str, float]:
-    """Kernels and gigabytes, of convolutions and of everything else."""
-    convolutions = added(counts, [name for name in counts if "convolution" in name])
+def summed(counts: dict[str, Count], fused: dict[str, Count]) -> dict[str, float]:
+    """Kernels and gigabytes, of convolutions and of everything else.
+
+    The convolutions are those of the fused iteration: what there are more of without fusion, resample.
+    """
+    convolutions = added(fused, [name for name in fused if "conv" in name and not name.endswith(".grouped")])
     total = added(counts, list(counts))
     return {
         "conv_kernels": convolutions.kernels,

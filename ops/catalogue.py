@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,11 +46,14 @@ def _parameter_dtype(x: Tensor) -> torch.dtype:
 
 def _resampling(name: str, taps: list[float], up: int, down: int, padding: list[int]) -> Case:
     """upfirdn2d with a separable filter of sum 1, and the gain that upsampling needs."""
-    f = torch.tensor(taps) / sum(taps)
+
+    @functools.cache  # as to copy it to a GPU takes longer than to use it
+    def f(device: torch.device) -> Tensor:
+        return torch.tensor(taps, device=device) / sum(taps)
 
     def run(tensors: list[Tensor], impl: str) -> Tensor:
         x = tensors[0]
-        return upfirdn2d(x, f.to(x.device), up, down, padding, gain=up**2, impl=impl)
+        return upfirdn2d(x, f(x.device), up, down, padding, gain=up**2, impl=impl)
 
     return Case(name, lambda x: [x], run, linear=True)
 

@@ -35,7 +35,8 @@ class Count:
 class Traffic(TorchDispatchMode):
     """While it is active, programs on meta tensors are counted, by operation: `counts["aten.add"]`.
 
-    An operation counts once, though convolutions, say, take several kernels. Views and allocations are free.
+    Grouped convolutions are counted apart, as `counts["aten.convolution.grouped"]`. An operation counts once, though
+    convolutions, say, take several kernels. Views and allocations are free.
     What a program asks of a number in a tensor, such as whether it is finite, is answered with True.
     """
 
@@ -46,7 +47,7 @@ class Traffic(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:  # fmt: skip
-        name = func._schema.name.replace("::", ".")
+        name = _name(func, args)
         if name == "aten._local_scalar_dense" and args[0].is_meta:
             return True
         result = func(*args, **(kwargs or {}))
@@ -61,6 +62,13 @@ def added(counts: Mapping[str, Count], names: Sequence[str]) -> Count:
     """The sum over some operations."""
     found = [counts[name] for name in names]
     return Count(sum(count.kernels for count in found), sum(count.bytes for count in found))
+
+
+def _name(func: Any, args: Sequence[Any]) -> str:
+    """As in "aten.add". Grouped convolutions are told apart: their cost is in bytes, not in arithmetic."""
+    places = [argument.name for argument in func._schema.arguments]
+    grouped = "groups" in places and args[places.index("groups")] > 1
+    return str(func._schema.name).replace("::", ".") + (".grouped" if grouped else "")
 
 
 def _is_free(func: Any) -> bool:

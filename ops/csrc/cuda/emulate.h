@@ -1,0 +1,185 @@
+// Runs the CUDA kernels on the CPU, so that their indexing, tails, shared memory and reductions can be tested without a
+// GPU: the few words of CUDA that they use, and blocks whose threads are fibers.
+//
+// Blocks run one after the other, and so do the threads of a block, up to the next barrier or shuffle. Their order
+// changes from block to block: a kernel that forgets a barrier, or whose result depends on the order, is found out by
+// running it twice. A barrier that only part of the threads reach is an error, and so is a 16-byte access of an address
+// that is no multiple of 16; a GPU would hang or trap.
+#pragma once
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <csetjmp>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <type_traits>
+#include <vector>
+
+#define __global__
+#define __host__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static  // one block runs at a time
+
+struct uint4 {
+  uint32_t x, y, z, w;
+};
+
+namespace stylegan::emulated {
+
+struct Index {
+  unsigned x;
+};
+
+}  // namespace stylegan::emulated
+
+inline stylegan::emulated::Index threadIdx, blockIdx, blockDim, gridDim;
+
+namespace stylegan::emulated {
+
+struct Barrier {
+  int arrived = 0;
+  uint64_t opened = 0;  // how often
+};
+
+class Block {
+ public:
+  // Calls body() once per thread.
+  void run(int threads, const std::function<void()>& body) {
+    // Fibers are kept from block to block, each in a loop of its own: making one costs more than running it.
+    while (int(fibers_.size()) < threads) fibers_.push_back(std::make_unique<Fiber>());
+    threads_ = threads;
+    body_ = &body;
+    whole_ = {};
+    warps_.assign((threads + 31) / 32, {});
+    for (int i = 0; i < threads; ++i) fibers_[i]->done = false;
+    const int first = int(turn_ * 7 % threads), step = turn_ % 2 ? threads - 1 : 1;
+    ++turn_;
+    for (bool all_done = false; !all_done;) {
+      all_done = true, moved_ = false;
+      for (int k = 0; k < threads; ++k) {
+        const int i = int((first + int64_t(k) * step) % threads);
+        if (!fibers_[i]->done) resume(i);
+        all_done = all_done && fibers_[i]->done;
+      }
+      if (!all_done && !moved_) {
+        fibers_.clear();  // they are stuck in the middle
+        throw std::runtime_error("a barrier or shuffle was reached by some threads of a block only");
+      }
+    }
+  }
+
+  void sync() { wait(whole_, threads_); }
+
+  // The value that lane `from` of the calling thread's warp passes here.
+  template <class T> T shuffle(T value, int from) {
+    static_assert(sizeof(T) <= 8);
+    const int warp = now_ / 32, lanes = std::min(32, threads_ - warp * 32);
+    // Two sets of slots in turn: none is written again before all have read it.
+    uint64_t* slots = slots_[warps_[warp].opened % 2];
+    std::memcpy(&slots[now_], &value, sizeof value);
+    wait(warps_[warp], lanes);
+    // A lane outside the warp gives the caller's own value, as on the GPU.
+    if (from >= 0 && from < lanes) std::memcpy(&value, &slots[warp * 32 + from], sizeof value);
+    return value;
+  }
+
+ private:
+  struct Fiber {
+    ucontext_t start;
+    jmp_buf at;
+    bool started = false, done = true;
+    std::unique_ptr<char[]> stack;
+  };
+
+  void wait(Barrier& barrier, int expected) {
+    const uint64_t opened = barrier.opened;
+    moved_ = true;
+    if (++barrier.arrived == expected) {
+      barrier.arrived = 0;
+      ++barrier.opened;
+      return;
+    }
+    while (barrier.opened == opened) leave();
+  }
+
+  // swapcontext() calls the kernel each time; these jumps do not.
+  void leave() {
+    if (!_setjmp(fibers_[now_]->at)) _longjmp(home_, 1);
+  }
+  void resume(int i) {
+    Fiber& fiber = *fibers_[i];
+    now_ = i;
+    threadIdx.x = unsigned(i);
+    if (_setjmp(home_)) return;
+    if (fiber.started) _longjmp(fiber.at, 1);
+    constexpr size_t stack_size = 64 << 10;
+    fiber.started = true;
+    fiber.stack.reset(new char[stack_size]);
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = fiber.stack.get();
+    fiber.start.uc_stack.ss_size = stack_size;
+    makecontext(&fiber.start, &Block::enter, 0);
+    setcontext(&fiber.start);
+  }
+  static void enter();
+
+  int threads_ = 0, now_ = 0;
+  uint64_t turn_ = 0;
+  bool moved_ = false;
+  const std::function<void()>* body_ = nullptr;
+  Barrier whole_;
+  std::vector<Barrier> warps_;
+  uint64_t slots_[2][1024];
+  jmp_buf home_;
+  std::vector<std::unique_ptr<Fiber>> fibers_;
+};
+
+inline Block block;
+
+inline void Block::enter() {
+  for (;;) {
+    (*block.body_)();
+    block.fibers_[block.now_]->done = block.moved_ = true;
+    block.leave();
+  }
+}
+
+template <class... P> void launch(void (*kernel)(P...), int64_t blocks, int threads, const std::type_identity_t<P>&... args) {
+  gridDim.x = unsigned(blocks);
+  blockDim.x = unsigned(threads);
+  const std::function<void()> body = [&] { kernel(args...); };
+  // Every other launch takes the blocks backwards.
+  static uint64_t launches = 0;
+  const bool backwards = ++launches % 2;
+  for (int64_t b = 0; b < blocks; ++b) {
+    blockIdx.x = unsigned(backwards ? blocks - 1 - b : b);
+    block.run(threads, body);
+  }
+}
+
+inline void check_aligned(const void* p) {
+  // No exception: it could not leave the fiber's stack.
+  if (reinterpret_cast<uintptr_t>(p) % 16) {
+    std::fprintf(stderr, "a 16-byte access of %p\n", p);
+    std::abort();
+  }
+}
+
+}  // namespace stylegan::emulated
+
+inline void __syncthreads() { stylegan::emulated::block.sync(); }
+template <class T> T __shfl_xor_sync(unsigned, T value, int mask) {
+  return stylegan::emulated::block.shuffle(value, int(threadIdx.x % 32) ^ mask);
+}
+inline uint4 __ldg(const uint4* p) {
+  stylegan::emulated::check_aligned(p);
+  return *p;
+}
