@@ -180,6 +180,7 @@ def _compile(device_type: str, files: list[Path], scratch: Path, log: Path) -> N
     # In a process that has built before, PyTorch adds a version number to the name.
     (built,) = scratch.glob(f"{_name(device_type)}*.so")
     built.rename(scratch / f"{_name(device_type)}.so")
+    (scratch / "lock").unlink(missing_ok=True)  # from 2.14 on PyTorch leaves its own behind
     log.unlink(missing_ok=True)
 
 
