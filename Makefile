@@ -1,7 +1,7 @@
 # make demo   set up, train on handwritten digits for some minutes, say where the pictures are
 # make test   set up, run the tests
 # make lint   style and types
-# make bench  training speed of this machine
+# make bench  speed of training, and of the fused ops, on this machine
 # make cuda-check  compile the CUDA kernels for every kind of GPU; needs nvcc, but no GPU
 # make venv   set up only: .venv with everything in it
 #
@@ -39,6 +39,7 @@ lint: venv
 
 bench: venv
 	$(PY) benchmarks/train_step.py --resolution 64 --batch 16
+	$(PY) benchmarks/ops.py --seconds 0.5 --shape 16x64x64x64
 
 cuda-check: venv
 	$(PY) -m pytest tests/ops/cuda/test_compiles.py -m "" -s -q

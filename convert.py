@@ -9,10 +9,11 @@ from pathlib import Path
 
 import click
 
+from stylegan.kernels import ops_option, with_kernels
 from torch_utils.cli import Command
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, params=[ops_option()])
 @click.option("--source", type=click.Path(path_type=Path), required=True, help="The published .pkl file.")
 @click.option("--dest", type=click.Path(path_type=Path), required=True, help="The .safetensors file to write.")
 @click.option("--with-d", is_flag=True, help="Keep the discriminator as well, to train on from here.")
@@ -23,8 +24,11 @@ def main(source: Path, dest: Path, with_d: bool) -> None:
     same picture before the command succeeds. The weights stay under the licence they came with.
     """
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
+    import torch
+
     from stylegan.official import convert_official
 
+    with_kernels(torch.device("cpu"))
     copy, picture = convert_official(source, dest, with_d)
     click.echo(f"{dest}: {copy.config.family}, grown to {copy.resolution} of {copy.config.resolution}.")
     click.echo(f"Read back and checked: seed 0 has a mean of {picture.mean():.3f} and a spread of {picture.std():.3f}.")

@@ -14,10 +14,9 @@ from typing import Any
 import click
 
 from torch_utils.cli import Group, Option, settings_options, under
-from torch_utils.device import cpu_threads
 from torch_utils.settings import replaced
+from torch_utils.threads import cpu_threads
 from training.ingest.catalogue import CATALOGUE, fetch
-from training.ingest.conversion import Job, check_dest, run
 from training.ingest.rules import PICTURES, Rules
 
 
@@ -80,6 +79,9 @@ def convert(
 
     Looks at everything first and says what it found. A picture that cannot be used is left out, and named at the end.
     """
+    # Here and not above: numpy and Pillow take a moment to load, and Ctrl-C may come meanwhile.
+    from training.ingest.conversion import Job, run
+
     job = Job(source, dest, overwrite, dry_run, workers, skip_list)
     run(job, replaced(Rules(), {**typed, "upscale": upscale}))
     click.echo("Nothing was written (dry run)" if job.dry_run else f"Wrote {job.dest}")
@@ -93,6 +95,8 @@ def convert(
 @workers
 def download_dataset(name: str, dest: Path | None, cache: Path, overwrite: bool, workers: int) -> None:
     """Fetch a public data set and make an archive of it. A download that was cut off goes on where it stopped."""
+    from training.ingest.conversion import Job, check_dest, run
+
     dataset = CATALOGUE[name]
     folder = cache / name
     job = Job(folder, dest or Path(f"{name}.zip"), overwrite=overwrite, workers=workers)

@@ -20,8 +20,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stylegan.config import ModelConfig
+from stylegan.kernels import ops_option, with_kernels
 from torch_utils.cli import Command
-from torch_utils.device import cpu_threads, keep_freed_memory, peak_memory_mb, pick_device
+from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
+from torch_utils.threads import cpu_threads
 from training.config import LossConfig, RunConfig
 from training.cost import conv_gflops, step_gflop
 from training.schedule import GrowthSchedule, PerResolution
@@ -32,7 +34,7 @@ STEPS = 12
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-@click.command(cls=Command, context_settings={"show_default": True})
+@click.command(cls=Command, params=[ops_option()], context_settings={"show_default": True})
 @click.option("--resolution", type=int, default=64, help="Of the pictures.")
 @click.option("--batch", type=int, default=16, help="Images per step.")
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="fp32", help="Of the feature maps.")
@@ -49,35 +51,35 @@ def main(
     """
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(threads))
-    where = pick_device(device)
+    where = with_kernels(pick_device(device))
     model = ModelConfig(resolution=resolution, fmap_base=4096, fmap_max=128)
     growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch))
     cfg = RunConfig(model=model, growth=growth, loss=LossConfig(r1_interval=r1_interval))
-    before = conv_gflops(model, batch, DTYPES[dtype], where)
-    seconds = iteration_seconds(cfg, STEPS, DTYPES[dtype], where)
-    after = conv_gflops(model, batch, DTYPES[dtype], where)
-    gflop = step_gflop(model, cfg.loss, resolution)
+    times = iteration_seconds(cfg, STEPS, DTYPES[dtype], where)
+    peak = peak_memory_mb(where)
+    speed, gflop = batch / statistics.median(times), step_gflop(model, cfg.loss, resolution)
     result = {
-        "images_per_s": batch / seconds,
+        "images_per_s": speed,
         "gflop_per_image": gflop,
-        "gflops": gflop * batch / seconds,
-        "conv_gflops": (before + after) / 2,
-        "peak_rss_mb": peak_memory_mb(where),
+        "gflops": gflop * speed,
+        "conv_gflops": conv_gflops(model, batch, DTYPES[dtype], where),
+        "peak_rss_mb": peak,
     }
     if as_json:
         click.echo(json.dumps({name: round(value, 3) for name, value in result.items()}))
         return
     click.echo(f"{resolution}x{resolution}, batch {batch}, {dtype}, R1 every {r1_interval}, {where}, "
                f"{torch.get_num_threads()} threads, torch {torch.__version__}, freed memory kept")  # fmt: skip
-    click.echo(f"images/s              {result['images_per_s']:8.2f}   (median of {STEPS})")
+    spread = f"{batch / max(times):.2f} to {batch / min(times):.2f}"
+    click.echo(f"images/s              {speed:8.2f}   (median of {STEPS}; {spread})")
     click.echo(f"GFLOP per image       {gflop:8.2f}")
     click.echo(f"GFLOP/s               {result['gflops']:8.1f}   {result['gflops'] / result['conv_gflops']:.0%} of")
-    click.echo(f"convolutions, GFLOP/s {result['conv_gflops']:8.1f}   (before {before:.0f}, after {after:.0f})")
+    click.echo(f"convolutions, GFLOP/s {result['conv_gflops']:8.1f}")
     click.echo(f"peak memory, MB       {result['peak_rss_mb']:8.0f}")
 
 
-def iteration_seconds(cfg: RunConfig, steps: int, dtype: torch.dtype, device: torch.device) -> float:
-    """The median over `steps` iterations; whole periods of a lazy R1 are averaged first."""
+def iteration_seconds(cfg: RunConfig, steps: int, dtype: torch.dtype, device: torch.device) -> list[float]:
+    """Of each of `steps` iterations, after two to warm up; of a lazy R1 whole periods are averaged."""
     state = fresh_state(cfg, device)
     stage = cfg.growth.at(0)
     images = torch.randn(stage.batch, cfg.model.channels, *cfg.model.size(stage.resolution), device=device).clamp(-1, 1)
@@ -92,7 +94,7 @@ def iteration_seconds(cfg: RunConfig, steps: int, dtype: torch.dtype, device: to
             torch.cuda.synchronize(device)
         if index >= 0:
             times.append((time.perf_counter() - begin) / period)
-    return statistics.median(times)
+    return times
 
 
 if __name__ == "__main__":

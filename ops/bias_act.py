@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ops.derive import derive
 from ops.dispatch import compute_dtype, dense_like, library, use_kernel
 
 # In the order of `Act` in csrc/activation.h. The second argument is the slope of lrelu.
@@ -119,7 +121,9 @@ class _Spec:
 
 _SPEC = "int dim, int act, float slope, float gain, float clamp"
 library.define(f"bias_act(Tensor x, Tensor? bias, {_SPEC}) -> Tensor")
-library.define(f"bias_act_grad(Tensor dy, Tensor? db, Tensor seen, Tensor? bias, {_SPEC}, bool reduce) -> (Tensor, Tensor)")
+library.define(
+    f"bias_act_grad(Tensor dy, Tensor? db, Tensor seen, Tensor? bias, {_SPEC}, bool reduce) -> (Tensor, Tensor)"
+)
 library.define(f"bias_act_grad2(Tensor dy, Tensor? db, Tensor ddx, Tensor x, Tensor? bias, {_SPEC}) -> Tensor")
 
 
@@ -162,9 +166,7 @@ def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _backward_grad(ctx: Any, ddx: Tensor, ddb: Tensor) -> tuple[Tensor | None, ...]:
     dy, db, seen, bias = ctx.saved_tensors
     spec = ctx.spec.astuple()
-    g_dy, g_db = torch.ops.stylegan.bias_act_grad(
-        ddx, ddb if ctx.reduced else None, seen, bias, *spec, ctx.wants_db
-    )
+    g_dy, g_db = torch.ops.stylegan.bias_act_grad(ddx, ddb if ctx.reduced else None, seen, bias, *spec, ctx.wants_db)
     g_db = g_db if ctx.wants_db else None
     if ctx.spec.piecewise_linear:
         return g_dy, g_db, None, None, *[None] * 6
@@ -181,30 +183,22 @@ def _setup_grad2(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward_grad2(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    """Third and higher orders, which nothing in training needs: through the reference's own derivatives."""
-    tensors = [None if t is None else t.view_as(t) for t in ctx.saved_tensors]
-    with torch.enable_grad():
-        inputs = [t if t is None or t.requires_grad else t.detach().requires_grad_() for t in tensors]
-        out = bias_act_grad2_ref(*inputs, ctx.spec)
-        wanted = [t for t in inputs if t is not None]
-        grads = iter(torch.autograd.grad(out, wanted, g, create_graph=torch.is_grad_enabled(), allow_unused=True))
-    return *[None if t is None else next(grads) for t in inputs], *[None] * 5
+    """Third and higher orders, which nothing in training needs."""
+    return *derive(partial(bias_act_grad2_ref, ctx.spec), ctx.saved_tensors, [g]), *[None] * 5
 
 
 def bias_act_grad2_ref(
-    dy: Tensor, db: Tensor | None, ddx: Tensor, x: Tensor, bias: Tensor | None, spec: _Spec
-) -> Tensor:  # fmt: skip
+    spec: _Spec, dy: Tensor, db: Tensor | None, ddx: Tensor, x: Tensor, bias: Tensor | None
+) -> list[Tensor]:  # fmt: skip
     """(dy + db) * ddx * gain * activation''(x + bias), as the derivative of a derivative."""
     shape = [-1 if d == spec.dim else 1 for d in range(x.ndim)]
     u = x if bias is None else x + bias.to(x.dtype).reshape(shape)
     dy = dy if db is None else dy + db.to(dy.dtype).reshape(shape)
     clamp = None if spec.clamp < 0 else spec.clamp
-    y = bias_act_ref(
-        u, None, _NAMES[spec.act], dim=spec.dim, slope=spec.slope, gain=spec.gain, clamp=clamp
-    )
+    y = bias_act_ref(u, None, _NAMES[spec.act], dim=spec.dim, slope=spec.slope, gain=spec.gain, clamp=clamp)
     (dx,) = torch.autograd.grad(y, u, torch.ones_like(y), create_graph=True)
     (curvature,) = torch.autograd.grad(dx.sum(), u, create_graph=True)
-    return dy * ddx * curvature
+    return [dy * ddx * curvature]
 
 
 def _to_bias(g: Tensor, dim: int) -> Tensor:

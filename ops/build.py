@@ -1,11 +1,11 @@
 """Compiles the kernels with ninja at their first use, once per machine, and loads them.
 
-Nothing happens at import. A finished library lies in a cache folder whose name is a hash of all that it depends on. It is
-built in a scratch folder and renamed into place under an operating system lock, so that a killed build leaves nothing
-that the next one could trip over, and nobody waits for a process that is no longer there.
+Nothing happens at import. A finished library lies in a cache folder whose name is a hash of all that it depends on. It
+is built in a scratch folder and renamed into place under an operating system lock, so that a killed build leaves
+nothing that the next one could trip over, and nobody waits for a process that is no longer there.
 
-STYLEGAN_OPS chooses: "auto" (the default) falls back on the reference in plain PyTorch and says why; "ref" never compiles;
-"strict" raises BuildError where "auto" would fall back. STYLEGAN_OPS_CACHE moves the cache folder.
+STYLEGAN_OPS chooses: "auto" (the default) falls back on the reference in plain PyTorch and says why; "ref" never
+compiles; "strict" raises BuildError where "auto" would fall back. STYLEGAN_OPS_CACHE moves the cache folder.
 """
 
 from __future__ import annotations
@@ -13,275 +13,224 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import platform
-import shutil
-import socket
-import subprocess
+import re
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+
+from ops import cache, toolchain
+from ops.errors import BuildError
+from ops.mode import mode
 
 CSRC = Path(__file__).parent / "csrc"
-MODES = ("auto", "ref", "strict")
 # The oldest torch whose stable ABI the kernels use; a library built so is good for every later one.
 TARGET_VERSION = "0x020a000000000000"
+_ONE_AT_A_TIME = threading.RLock()
 
 
-class BuildError(RuntimeError):
-    """The kernels cannot be had. The message is one line: why, and what to do."""
-
-
-def mode() -> str:
-    """What STYLEGAN_OPS asks for. Raises BuildError for a word it does not know."""
-    chosen = os.environ.get("STYLEGAN_OPS", "auto")
-    if chosen not in MODES:
-        raise BuildError(f"STYLEGAN_OPS={chosen} is none of {', '.join(MODES)}")
-    return chosen
-
-
-@torch.compiler.assume_constant_result
 def available(device_type: str) -> bool:
-    """Can the kernels be used on "cpu" or "cuda"? The first call builds or loads them and says in one line what is in use.
+    """Can the kernels be used on "cpu" or "cuda"? The first call builds or loads them and says in a line what is used.
 
     Raises BuildError if not and STYLEGAN_OPS is "strict".
     """
-    return _loaded(device_type, mode())
+    with _ONE_AT_A_TIME:  # pictures are drawn in several threads, and each of them could be the first
+        return _settled(device_type, mode())
+
+
+# What torch.compiler.assume_constant_result does, but for the import of the whole compiler: 70 MB and a second.
+setattr(available, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 @functools.cache
-def _loaded(device_type: str, chosen: str) -> bool:
+def _settled(device_type: str, chosen: str) -> bool:
     if chosen == "ref":
-        _say("ops: reference (STYLEGAN_OPS=ref)")
+        _announce("ops: reference (STYLEGAN_OPS=ref)")
         return False
+    problem = why_not(device_type)
+    if problem and chosen == "strict":
+        raise BuildError(problem)
+    _announce(f"ops: reference ({problem})" if problem else f"ops: {describe(device_type)}")
+    return not problem
+
+
+@functools.cache
+def why_not(device_type: str) -> str:
+    """Build or load the kernels of a device, if not tried before; why they cannot be had, or "" if they can."""
     try:
-        library = find_or_build(device_type)
+        _load(find_or_build(device_type))
     except BuildError as error:
-        if chosen == "strict":
-            raise
-        _say(f"ops: reference ({error})")
-        return False
-    torch.ops.load_library(library)
-    _say(f"ops: {describe(device_type)}")
-    return True
+        return str(error)
+    return ""
 
 
 def describe(device_type: str) -> str:
     """What the kernels of a device are: "cpu kernels (avx512, 2 threads)" or "cuda kernels sm_90"."""
     if device_type == "cuda":
-        return f"cuda kernels {_cuda_arch()}"
+        return f"cuda kernels {toolchain.cuda_arch()}"
     capability = torch.backends.cpu.get_cpu_capability().lower()
     return f"cpu kernels ({capability}, {torch.get_num_threads()} threads)"
 
 
 def find_or_build(device_type: str) -> Path:
     """The path of the compiled library. Raises BuildError if there is none and none can be made."""
-    sources = sorted((CSRC / device_type).glob("*.cu" if device_type == "cuda" else "*.cpp"))
-    if not sources:
-        raise BuildError(f"there are no kernels for {device_type}")
-    key = _key(device_type, sources)
-    for root in cache_folders():
-        library = root / key / f"{_name(device_type)}.so"
-        if library.exists():
-            return library
-    root = _writable(cache_folders())
-    library = root / key / f"{_name(device_type)}.so"
-    with _locked(root / f"{key}.lock"):
-        if not library.exists():  # another process may have built it while this one waited
-            _build(device_type, sources, root / key)
-    return library
-
-
-def cache_folders() -> list[Path]:
-    """Where compiled libraries are kept, best first; the last is for machines with a read-only home."""
-    chosen = os.environ.get("STYLEGAN_OPS_CACHE")
-    if chosen:
-        return [Path(chosen)]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
-    return [home / "stylegan" / "ops", Path(tempfile.gettempdir()) / f"stylegan-ops-{user}"]
-
-
-def compiler() -> str:
-    """The path of the C++ compiler, $CXX or the system's. Raises BuildError if there is none."""
-    asked = os.environ.get("CXX", "c++")
-    found = shutil.which(asked.split()[0])
+    found = sources(device_type)
     if not found:
-        raise BuildError(
-            f"no C++ compiler found: '{asked}' is not on PATH; install one (Debian or Ubuntu: apt-get install g++)"
-        )
-    return found
+        raise BuildError(f"there are no kernels for {device_type}")
+    key, name = _key(device_type, found), f"{_name(device_type)}.so"
+    folders = cache.folders()
+    for root in folders:
+        if (root / key / name).exists():
+            return root / key / name
+    root = cache.writable(folders)
+    with cache.locked(root / f"{key}.lock", _say):
+        if not (root / key / name).exists():  # another process may have built it while this one waited
+            _build(device_type, found, root / key)
+    return root / key / name
 
 
-def cpu_flags() -> list[str]:
-    """How the CPU kernels are compiled: for this very processor."""
-    flags = ["-O3", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
-    if platform.machine() in ("x86_64", "AMD64"):
-        flags.append("-march=native")
-        if torch.backends.cpu.get_cpu_capability() == "AVX512":
-            flags.append("-mprefer-vector-width=512")
-    elif sys.platform != "darwin":
-        flags.append("-mcpu=native")
-    return flags
-
-
-def cuda_flags() -> list[str]:
-    """How the CUDA kernels are compiled; the architecture is added for the GPU at hand."""
-    return ["-O3", "-std=c++20", "--use_fast_math", "-lineinfo", "-DUSE_CUDA"]
-
-
-def cuda_home() -> Path:
-    """The CUDA toolkit's folder, as nvcc itself tells it. Raises BuildError if there is none, or of another version."""
-    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=os.path.join(os.environ.get("CUDA_HOME", ""), "bin"))
-    if not nvcc:
-        raise BuildError("no CUDA compiler found: nvcc is not on PATH; install the CUDA toolkit")
-    dry = subprocess.run([nvcc, "-dryrun", "-c", "-x", "cu", os.devnull], capture_output=True, text=True, check=False)
-    tops = [line.split("TOP=")[1].strip() for line in dry.stderr.splitlines() if "TOP=" in line]
-    home = Path(tops[0]).resolve() if tops else Path(nvcc).resolve().parents[1]
-    if torch.version.cuda:
-        version = _output([nvcc, "--version"]).split("release ")[-1].split(",")[0]
-        if version.split(".")[0] != torch.version.cuda.split(".")[0]:
-            raise BuildError(
-                f"nvcc is of CUDA {version} but torch of CUDA {torch.version.cuda}: install the toolkit of CUDA"
-                f" {torch.version.cuda.split('.')[0]}, or the torch that was built for {version}"
-            )
-    return home
-
-
-def _cuda_arch() -> str:
-    major, minor = torch.cuda.get_device_capability()
-    return f"sm_{major}{minor}"
+def sources(device_type: str) -> list[Path]:
+    """What is compiled for a device; nothing if there are no kernels for it."""
+    return sorted((CSRC / device_type).glob("*.cu" if device_type == "cuda" else "*.cpp"))
 
 
 def _name(device_type: str) -> str:
     return f"stylegan_ops_{device_type}"
 
 
-def _key(device_type: str, sources: list[Path]) -> str:
+def _key(device_type: str, files: list[Path]) -> str:
     """A folder name that changes whenever the compiled library would."""
     seen = hashlib.sha256()
-    headers = sorted(path for folder in (CSRC, CSRC / device_type) for path in folder.glob("*.h"))
-    for path in [*sources, *headers]:
-        seen.update(path.name.encode() + path.read_bytes())
-    if device_type == "cuda":
-        told = [str(cuda_home()), _output([str(cuda_home() / "bin" / "nvcc"), "--version"]), _cuda_arch()]
-    else:
-        told = [_processor()]
-    flags = cuda_flags() if device_type == "cuda" else cpu_flags()
-    for text in [*told, _output([compiler(), "--version"]), *flags, torch.__version__, str(torch.version.cuda)]:
+    headers = sorted(path for folder in (CSRC, CSRC / device_type) for path in folder.glob("*.*h"))  # .h and .cuh
+    for path in [*files, *headers]:
+        seen.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for text in [*toolchain.traits(device_type), TARGET_VERSION]:
         seen.update(text.encode() + b"\0")
     return f"{device_type}-{sysconfig.get_platform()}-{seen.hexdigest()[:20]}"
 
 
-def _processor() -> str:
-    """What -march=native depends on: a home folder may be shared by machines of several kinds."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features", "CPU part"))}))
+def _build(device_type: str, files: list[Path], target: Path) -> None:
+    """Compile in a scratch folder beside `target`, then rename. Called under the lock: older scratch is from the dead.
 
-
-def _writable(folders: list[Path]) -> Path:
-    reasons = []
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            reasons.append(f"{folder}: {error.strerror}")
-            continue
-        return folder
-    raise BuildError(f"nowhere to keep the compiled kernels ({'; '.join(reasons)}); set STYLEGAN_OPS_CACHE to a folder")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an operating system lock, which ends with the process that holds it; say for whom and how long we wait."""
-    lock, owner = FileLock(path), path.with_suffix(".owner")
-    begun = told = time.monotonic()
-    while True:
-        try:
-            lock.acquire(timeout=1.0)
-            break
-        except Timeout:
-            now = time.monotonic()
-            if told == begun or now - told >= 10:
-                told = now
-                holder = owner.read_text() if owner.exists() else "another process"
-                _say(f"ops: waiting for {holder}, which is compiling the kernels, for {now - begun:.0f} s")
-        except OSError as error:
-            raise BuildError(f"cannot lock {path}: {error.strerror}; set STYLEGAN_OPS_CACHE to another folder") from error
-    try:
-        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
-
-
-def _build(device_type: str, sources: list[Path], target: Path) -> None:
-    """Compile in a scratch folder beside `target`, then rename. Called under the lock: older scratch is from the dead."""
-    for left in target.parent.glob(f"{target.name}.building-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    scratch = target.with_name(f"{target.name}.building-{os.getpid()}")
-    scratch.mkdir()
+    Raises BuildError.
+    """
     begun = time.monotonic()
-    _say(f"ops: compiling {len(sources)} {device_type} files, once; this takes some seconds")
+    _say(f"ops: compiling {len(files)} {device_type} files, once; this takes some seconds")
     try:
-        _compile(device_type, sources, scratch)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(scratch, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        for left in target.parent.glob(f"{target.name}{cache.SCRATCH}*"):
+            _discard(left)
+        # A name that was never there before: PyTorch remembers in which folders it has built, and waits for ever for
+        # the `lock` file that a killed build of its own leaves behind.
+        scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}{cache.SCRATCH}", dir=target.parent))
+        try:
+            _compile(device_type, files, scratch, target.with_name(f"{target.name}.log"))
+            _discard(target)
+            scratch.chmod(0o755)  # a cache may serve several users
+            os.replace(scratch, target)
+        finally:
+            _discard(scratch)
+    except OSError as error:
+        raise BuildError(f"cannot write to {target.parent}: {error.strerror}; make room there") from error
     _say(f"ops: compiled in {time.monotonic() - begun:.1f} s into {target}")
 
 
-def _compile(device_type: str, sources: list[Path], folder: Path) -> None:
+def _discard(folder: Path) -> None:
+    """As far as it goes: the compilers of a killed build may still be writing there."""
+    try:
+        cache.remove(folder)
+    except OSError:
+        return
+
+
+def _compile(device_type: str, files: list[Path], scratch: Path, log: Path) -> None:
     """Let PyTorch write the ninja file and run it. Raises BuildError with the compiler's own first complaint."""
-    import ninja  # PyTorch looks for it on PATH, where it is not if the virtual environment is not activated
-
+    changes = {
+        "PATH": os.pathsep.join([os.environ.get("PATH", ""), toolchain.ninja_folder()]),
+        "LC_ALL": "C",  # the complaint is found by the English word for it
+        "TORCH_DONT_CHECK_COMPILER_ABI": "1",  # with the stable ABI it does not matter which compiler made PyTorch
+    }
     if device_type == "cuda":
-        os.environ["CUDA_HOME"] = str(cuda_home())
-    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), ninja.BIN_DIR])
-    from torch.utils import cpp_extension  # half a second, and only needed here
+        changes["CUDA_HOME"] = str(toolchain.cuda_home())
+    common, for_cuda = [f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"], []
+    with _environment(changes):
+        from torch.utils import cpp_extension  # half a second, and only needed here
 
-    common = [f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"]
+        if device_type == "cuda":
+            for_cuda = [*common, *toolchain.cuda_flags(), *toolchain.cuda_arch_flags()]
+            # It has read the environment when it was imported, which may have been before.
+            cpp_extension.CUDA_HOME = changes["CUDA_HOME"]
+        try:
+            cpp_extension.load(
+                _name(device_type),
+                [str(path) for path in files],
+                extra_cflags=[*common, *toolchain.cpu_flags()],
+                extra_cuda_cflags=for_cuda,
+                build_directory=str(scratch),
+                is_python_module=False,
+                verbose=False,
+            )
+        except (RuntimeError, OSError) as error:
+            log.write_text(_reason(error))
+            raise BuildError(f"compiling failed: {complaint(_reason(error))}; all of it is in {log}") from error
+    # In a process that has built before, PyTorch adds a version number to the name.
+    (built,) = scratch.glob(f"{_name(device_type)}*.so")
+    built.rename(scratch / f"{_name(device_type)}.so")
+    log.unlink(missing_ok=True)
+
+
+def complaint(text: str) -> str:
+    """The first line in a compiler's or linker's output that is an error, shortened; the last line if none is."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = (
+        line
+        for line in lines
+        if re.search(r"\b(error|fatal)\s*:|\berror [A-Z]+\d|undefined reference|cannot find", line)
+    )
+    return f"{next(errors, lines[-1] if lines else 'no word of why'):.200}"
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for a while."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
     try:
-        cpp_extension.load(
-            _name(device_type),
-            [str(path) for path in sources],
-            extra_cflags=[*common, *cpu_flags()],
-            extra_cuda_cflags=[*common, *cuda_flags()],
-            build_directory=str(folder),
-            is_python_module=False,
-            verbose=False,
-        )
-    except (RuntimeError, OSError) as error:
-        log = target_log(folder)
-        log.write_text(str(error))
-        complaint = next((line for line in str(error).splitlines() if "error" in line.lower()), str(error))
-        raise BuildError(f"compiling failed: {complaint.strip():.200}; all of it is in {log}") from error
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
-def target_log(folder: Path) -> Path:
-    """Where the output of a failed build is kept, beside the scratch folder that goes away."""
-    return folder.with_name(folder.name.split(".building-")[0] + ".log")
-
-
-def _output(command: list[str]) -> str:
+def _load(library: Path) -> None:
+    """Raises BuildError if the library is damaged."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise BuildError(f"'{' '.join(command)}' fails: {error}") from error
+        torch.ops.load_library(library)
+    except OSError as error:
+        raise BuildError(
+            f"cannot load {library} ({_reason(error)}); delete {library.parent} to have it built anew"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """PyTorch says which library could not be loaded, and keeps the loader's own words for the cause."""
+    return str(error.__cause__ if isinstance(error.__cause__, OSError) else error)
+
+
+@functools.cache
+def _announce(line: str) -> None:
+    _say(line)
 
 
 def _say(line: str) -> None:
-    if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    """To the user, from one process per machine."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
         print(line, file=sys.stderr, flush=True)

@@ -9,12 +9,14 @@ which path length and gradient penalties on the generator need, is taken through
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ops.bias_act import bias_act_ref
+from ops.derive import derive
 from ops.dispatch import compute_dtype, dense_like, library, use_kernel
 
 SLOPES = {"linear": 1.0, "relu": 0.0, "lrelu": 0.2}
@@ -46,8 +48,8 @@ def style_epilogue(
     if not use_kernel(impl, x):
         return style_epilogue_ref(x, bias, noise, strength, style, SLOPES[activation], instance_norm)
     small = [None if t is None else t.to(compute_dtype(x)).contiguous() for t in (bias, noise, strength, style)]
-    y, _, _ = torch.ops.stylegan.style_epilogue(x, *small, SLOPES[activation], instance_norm, EPS)
-    return y  # type: ignore[no-any-return]
+    y: Tensor = torch.ops.stylegan.style_epilogue(x, *small, SLOPES[activation], instance_norm, EPS)[0]
+    return y
 
 
 def style_epilogue_ref(
@@ -134,32 +136,19 @@ def _backward(ctx: Any, dy: Tensor | None, *statistics: Any) -> tuple[Tensor | N
 
 
 def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    *tensors, mean, rstd, ctx.slope, ctx.norm = inputs
+    *tensors, _, _, ctx.slope, ctx.norm = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _backward_grad(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     """Through the formula of the first derivative, in which the statistics are functions of x."""
-    with torch.enable_grad():
-        inputs = [None if t is None else _leaf(t) for t in ctx.saved_tensors]
-        outputs = style_epilogue_grad_ref(*inputs, ctx.slope, ctx.norm)
-        pairs = [(out, g) for out, g in zip(outputs, grads, strict=True) if out.requires_grad]
-        wanted = [t for t in inputs if t is not None]
-        found = iter(torch.autograd.grad(
-            [out for out, _ in pairs], wanted, [g for _, g in pairs],
-            create_graph=torch.is_grad_enabled(), allow_unused=True,
-        ))  # fmt: skip
-    return *[None if t is None else next(found) for t in inputs], *[None] * 4
-
-
-def _leaf(t: Tensor) -> Tensor:
-    """t as the start of a graph of its own, or as part of the one it is in."""
-    return t.view_as(t) if t.requires_grad else t.detach().requires_grad_()
+    found = derive(partial(style_epilogue_grad_ref, ctx.slope, ctx.norm), ctx.saved_tensors, grads)
+    return *found, *[None] * 4
 
 
 def style_epilogue_grad_ref(
-    dy: Tensor, x: Tensor, bias: Tensor | None, noise: Tensor | None, strength: Tensor | None, style: Tensor | None,
-    slope: float, norm: bool,
+    slope: float, norm: bool, dy: Tensor, x: Tensor,
+    bias: Tensor | None, noise: Tensor | None, strength: Tensor | None, style: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The specification of the first derivative: of x, bias, strength and style (or an empty tensor), from dy.
 

@@ -10,6 +10,7 @@ from torch_utils.errors import UserError
 from torch_utils.settings import from_plain, to_plain
 
 Activation = Literal["lrelu", "relu"]
+NoiseMode = Literal["const", "random", "none"]  # the network's own, drawn from the seed, or none
 
 
 @dataclass(frozen=True)
@@ -95,3 +96,35 @@ class ModelConfig:
     def from_json(data: Mapping[str, Any]) -> ModelConfig:
         """The inverse of to_json. Raises UserError on a field this version does not know, or of the wrong type."""
         return from_plain(ModelConfig, data)
+
+
+def progan_config(
+    resolution: int = 1024,
+    channels: int = 3,
+    num_classes: int = 0,
+    z_dim: int = 512,
+    *,
+    fmap_base: int = 16384,
+    fmap_max: int = 512,
+    mbstd_group: int = 4,
+) -> ModelConfig:
+    """The paper's networks (table 2), as switches of the common config. The defaults are those for CelebA-HQ."""
+    return ModelConfig(
+        family="progan",
+        resolution=resolution,
+        channels=channels,
+        num_classes=num_classes,
+        z_dim=z_dim,
+        w_dim=z_dim + num_classes,
+        mapping_layers=0,
+        fmap_base=fmap_base,
+        fmap_max=fmap_max,
+        blur=(),
+        styles=False,
+        const_input=False,
+        noise=False,
+        pixel_norm=True,
+        instance_norm=False,
+        style_mixing=0.0,
+        mbstd_group=mbstd_group,
+    )

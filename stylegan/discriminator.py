@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ops.bias_act import bias_act
-from ops.resample import blur, conv2d_downsample, downsample_box
+from ops.resample import blur, conv2d_downsample, downsample_box, downsampling_kernel
 from stylegan.config import ModelConfig
 from stylegan.layers import EqualConv2d, EqualLinear, minibatch_stddev
 from stylegan.mapping import class_weights
@@ -24,11 +24,9 @@ class DiscriminatorBlock(nn.Module):
         self.conv1 = EqualConv2d(channels, cfg.nf(resolution // 2), 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = bias_act(self.conv0(x), activation=self.cfg.activation)
-        x = blur(x, self.cfg.blur)
-        conv = self.conv1
-        x = conv2d_downsample(x, conv.scaled_weight(x.dtype), conv.bias.to(x.dtype))
-        return bias_act(x, activation=self.cfg.activation)
+        x = blur(self.conv0(x, self.cfg.activation), self.cfg.blur)
+        x = conv2d_downsample(x, downsampling_kernel(self.conv1.weight, self.conv1.scale).to(x.dtype))
+        return bias_act(x, self.conv1.bias, self.cfg.activation)
 
 
 class DiscriminatorHead(nn.Module):
@@ -46,7 +44,7 @@ class DiscriminatorHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.cfg.mbstd_group > 1:
             x = minibatch_stddev(x, self.cfg.mbstd_group, self.cfg.mbstd_features)
-        x = bias_act(self.conv(x), activation=self.cfg.activation)
+        x = self.conv(x, self.cfg.activation)
         # Scores are float32 whatever the feature maps are.
         x = bias_act(self.dense0(x.float().flatten(1)), activation=self.cfg.activation)
         scores: Tensor = self.dense1(x)
@@ -93,8 +91,10 @@ class Discriminator(nn.Module):
         return (outputs * class_weights(c, self.cfg.num_classes)).sum(dim=1), outputs[:, :0]
 
     def _from_rgb(self, resolution: int, images: Tensor, dtype: torch.dtype) -> Tensor:
-        x = self.from_rgb[str(resolution)](images.to(dtype, memory_format=torch.channels_last))
-        return bias_act(x, activation=self.cfg.activation)
+        x: Tensor = self.from_rgb[str(resolution)](
+            images.to(dtype, memory_format=torch.channels_last), self.cfg.activation
+        )
+        return x
 
 
 def fade(images: Tensor, alpha: float) -> Tensor:

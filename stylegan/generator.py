@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from stylegan.config import ModelConfig
+from stylegan.baked import baked
+from stylegan.config import ModelConfig, NoiseMode
 from stylegan.latents import broadcast, noise_for_seeds, truncate, z_for_seeds
 from stylegan.mapping import MappingNetwork
 from stylegan.synthesis import Noise, SynthesisNetwork
 from torch_utils.errors import UserError
 from torch_utils.images import to_pil, to_uint8
-
-NoiseMode = Literal["const", "random", "none"]
 
 
 class Generator(nn.Module):
@@ -80,13 +78,14 @@ class Generator(nn.Module):
         sizes = self.synthesis.noise_sizes(resolution)
         chosen_psi = self.default_psi if psi is None else psi
         pictures = torch.empty(len(seeds), self.cfg.channels, *self.cfg.size(resolution))
+        network = baked(self)
 
         def draw(i: int) -> None:
             with torch.inference_mode():
                 z = z_for_seeds([seeds[i]], self.cfg.z_dim).to(device)
                 maps = [m.to(device) for m in noise_for_seeds([seeds[i]], sizes)] if noise == "random" else noise
                 classes = None if c is None else c[i : i + 1].to(device)
-                (pictures[i],) = self(z, classes, psi=chosen_psi, cutoff=cutoff, noise=maps)
+                (pictures[i],) = network(z, classes, psi=chosen_psi, cutoff=cutoff, noise=maps)
 
         if device.type == "cpu":
             _each_by_one_thread(draw, len(seeds), batch)

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops.bias_act import bias_act
+from ops.conv2d import conv2d
+
 SQRT2 = math.sqrt(2)
 
 
@@ -44,8 +47,12 @@ class EqualLinear(nn.Module):
         self.scale = gain / math.sqrt(in_features) * lr_mul
         self.lr_mul = lr_mul
 
+    def effective(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Weight [out,in] and bias [out] as they count."""
+        return (self.weight * self.scale).to(dtype), (self.bias * self.lr_mul).to(dtype)
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.scale, self.bias * self.lr_mul)
+        return F.linear(x, *self.effective())
 
 
 class EqualConv2d(nn.Module):
@@ -60,8 +67,12 @@ class EqualConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.scale = gain / math.sqrt(in_channels * kernel**2)
 
-    def scaled_weight(self, dtype: torch.dtype) -> Tensor:
-        return (self.weight * self.scale).to(dtype)
+    def effective(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Weight [O,I,k,k] and bias [O] as they count."""
+        return (self.weight * self.scale).to(dtype), self.bias.to(dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.scaled_weight(x.dtype), self.bias.to(x.dtype), padding=self.weight.shape[-1] // 2)
+    def forward(self, x: Tensor, activation: str = "linear") -> Tensor:
+        weight, bias = self.effective(x.dtype)
+        if activation == "linear":  # then the convolution adds the bias at no cost
+            return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+        return bias_act(conv2d(x, weight, padding=weight.shape[-1] // 2), self.bias, activation)

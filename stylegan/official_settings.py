@@ -7,9 +7,8 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from stylegan.config import Activation, ModelConfig
+from stylegan.config import Activation, ModelConfig, progan_config
 from stylegan.official_variables import Fused
-from stylegan.progan import progan_config
 from torch_utils.errors import UserError
 
 T = TypeVar("T")

@@ -15,38 +15,6 @@ from stylegan.synthesis import SynthesisNetwork
 from torch_utils.errors import UserError
 
 
-def progan_config(
-    resolution: int = 1024,
-    channels: int = 3,
-    num_classes: int = 0,
-    z_dim: int = 512,
-    *,
-    fmap_base: int = 16384,
-    fmap_max: int = 512,
-    mbstd_group: int = 4,
-) -> ModelConfig:
-    """The paper's networks (table 2), as switches of the common config. The defaults are those for CelebA-HQ."""
-    return ModelConfig(
-        family="progan",
-        resolution=resolution,
-        channels=channels,
-        num_classes=num_classes,
-        z_dim=z_dim,
-        w_dim=z_dim + num_classes,
-        mapping_layers=0,
-        fmap_base=fmap_base,
-        fmap_max=fmap_max,
-        blur=(),
-        styles=False,
-        const_input=False,
-        noise=False,
-        pixel_norm=True,
-        instance_norm=False,
-        style_mixing=0.0,
-        mbstd_group=mbstd_group,
-    )
-
-
 class ProGANGenerator(Generator):
     """Used like StyleGAN's generator, but for what needs a w: truncation and `mapping` raise UserError."""
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops.resample import blur, upsample_conv2d, upsample_nearest
+from ops.conv2d import conv2d
+from ops.resample import blur, upsample_conv2d, upsample_nearest, upsampling_kernel
 from ops.style_epilogue import style_epilogue
 from stylegan.config import ModelConfig
 from stylegan.layers import SQRT2, EqualConv2d, EqualLinear, pixel_norm
@@ -62,15 +63,20 @@ class StyleLayer(nn.Module):
     def _convolve(self, x: Tensor | None, w: Tensor, dtype: torch.dtype) -> Tensor:
         if self.kind == "const":
             # Stays float32 up to the instance norm: it starts as ones, from which bfloat16 cannot tell what it learns.
-            return self.const.contiguous(memory_format=torch.channels_last).expand(len(w), -1, -1, -1)
-        weight = self.weight * self.scale
+            return self.const.expand(len(w), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        (weight,) = self.effective(dtype)
         if self.kind == "dense":
-            dense = F.linear(w, weight).unflatten(1, (-1, *self.size))
-            return dense.to(dtype, memory_format=torch.channels_last)
+            return F.linear(w, weight).unflatten(1, (-1, *self.size)).to(dtype, memory_format=torch.channels_last)
         assert x is not None
         if self.kind == "up":
-            return blur(upsample_conv2d(x, weight.to(dtype)), self.cfg.blur)
-        return F.conv2d(x, weight.to(dtype), padding=1)
+            return blur(upsample_conv2d(x, weight), self.cfg.blur)
+        return conv2d(x, weight, padding=1)
+
+    def effective(self, dtype: torch.dtype) -> tuple[Tensor]:
+        """The weight as it counts, in the form that the layer's operation takes."""
+        if self.kind == "up":
+            return (upsampling_kernel(self.weight, self.scale).to(dtype),)
+        return ((self.weight * self.scale).to(torch.float32 if self.kind == "dense" else dtype),)
 
 
 class SynthesisNetwork(nn.Module):

@@ -12,18 +12,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 import generate
 import stylegan
-from stylegan.config import ModelConfig
+from stylegan.config import ModelConfig, progan_config
 from stylegan.generator import Generator
 from stylegan.networks import build_generator
-from stylegan.progan import progan_config
 from stylegan.snapshot import save_snapshot
-from torch_utils.errors import UserError
 from torch_utils.images import grid
 
 DATA = Path(__file__).parent / "data"
@@ -118,7 +114,7 @@ def test_an_unfinished_zip_does_not_get_the_name(run, tmp_path, monkeypatch, err
 
     monkeypatch.setattr(Generator, "render", fails_later)
     result = run("faces", "--seeds", "0-10", "--format", "zip", "--batch", 4)
-    assert result.exit_code == (2 if isinstance(error, OSError) else 1)
+    assert result.exit_code == (2 if isinstance(error, OSError) else 130)
     assert files(tmp_path / "out") == {}
 
 
@@ -234,24 +230,3 @@ def test_an_outdir_that_cannot_be_written(run, tmp_path):
     (tmp_path / "out").mkdir(mode=0o500)
     result = run("faces", "--seeds", 0)
     assert result.exit_code == 2 and "cannot write" in result.stderr
-
-
-@given(st.integers(1, 99), st.integers(1, 99))
-def test_grids_are_parsed(columns, rows):
-    assert generate.parse_grid(f" {columns}X{rows} ") == (columns, rows)
-
-
-@given(st.text(max_size=6))
-def test_other_text_is_no_grid(text):
-    try:
-        parsed = generate.parse_grid(text)
-    except UserError:
-        return
-    assert parsed == "auto" or min(parsed) > 0
-
-
-@given(st.integers(1, 500))
-def test_grids_are_about_square_and_hold_everything(count):
-    columns, rows = generate.cells("auto", count) or (0, 0)
-    assert columns * rows >= count > columns * (rows - 1)
-    assert columns - rows in (0, 1)

@@ -1,6 +1,7 @@
 """train.py as a user meets it: what it resolves, what it refuses, what it leaves alone. Training itself is replaced."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import dataset_tool
 import train
 from training.config import RunConfig, from_json
 from training.presets import preset
@@ -25,7 +27,7 @@ def calls(monkeypatch) -> list[tuple[RunConfig, Path, bool, str | None]]:
     def train_stand_in(cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | None = None) -> None:
         asked.append((cfg, run_dir, resume, init_from))
 
-    monkeypatch.setattr(train, "train", train_stand_in)
+    monkeypatch.setattr("training.launch.train", train_stand_in)
     return asked
 
 
@@ -49,7 +51,7 @@ def test_a_run_gets_a_directory_its_options_and_its_training(calls, faces, tmp_p
     ((cfg, run_dir, resume, init_from),) = calls
     assert run_dir == tmp_path / "runs" / "00000-faces-faces64-try"
     assert (cfg.loss.r1_gamma, cfg.data.path, resume, init_from) == (3.0, str(faces), False, None)
-    assert from_json(json.loads((run_dir / "training_options.json").read_text())) == cfg
+    assert stored_options(run_dir) == cfg
 
 
 def test_a_relative_path_can_be_resumed_from_anywhere(calls, faces, tmp_path, monkeypatch):
@@ -85,13 +87,29 @@ def test_resume_needs_no_other_option(calls, stopped):
     assert result.exit_code == 0, result.output
     ((cfg, run_dir, resume, _),) = calls
     assert (run_dir, resume) == (stopped, True)
-    assert cfg == from_json(json.loads((stopped / "training_options.json").read_text()))
+    assert cfg == stored_options(stopped)
 
 
 def test_resume_accepts_what_repeats_or_does_not_matter(calls, stopped):
     result = run("--resume", stopped, "--cfg", "faces64", "--outdir", stopped.parent, "--threads", 2)
     assert result.exit_code == 0, result.output
     assert calls[0][0].threads == 2
+
+
+def stored_options(run_dir: Path) -> RunConfig:
+    return from_json(json.loads((run_dir / "training_options.json").read_text()))
+
+
+def test_a_longer_run_is_stored_and_nothing_else(calls, stopped):
+    before, longer = stored_options(stopped), FACES64.total_kimg + 1
+    assert run("--resume", stopped, "--kimg", longer, "--threads", 2, "-n").exit_code == 0
+    assert stored_options(stopped) == before, "a dry run writes nothing"
+    result = run("--resume", stopped, "--kimg", longer, "--threads", 2)
+    assert result.exit_code == 0, result.output
+    assert (calls[0][0].total_kimg, calls[0][0].threads) == (longer, 2)
+    assert stored_options(stopped) == replace(before, total_kimg=longer)
+    run("--resume", stopped)
+    assert calls[1][0].total_kimg == longer
 
 
 def test_moved_data_are_found_when_named(calls, stopped, faces):
@@ -105,7 +123,8 @@ def test_moved_data_are_found_when_named(calls, stopped, faces):
     "extra, says",
     [
         (["--gamma", 7], ["--gamma 7.0", str(FACES64.loss.r1_gamma)]),
-        (["--kimg", 9], ["--kimg 9.0", str(FACES64.total_kimg)]),
+        (["--kimg", 9], ["--kimg 9 ", f"{FACES64.total_kimg:g}"]),
+        (["--kimg", FACES64.total_kimg + 1, "--gamma", 7], ["--gamma 7.0", str(FACES64.loss.r1_gamma)]),
         (["--fp32", 1], ["fp32", "auto"]),
         (["--init-from", "x.safetensors"], ["--init-from x.safetensors"]),
         (["--outdir", "/elsewhere"], ["--outdir /elsewhere"]),
@@ -175,3 +194,14 @@ def test_gpus_choose_the_published_batches(calls, tmp_path):
         assert plan.exit_code == 0 and batch in plan.stdout, plan.output
     refused = run(*asked, "--gpus", 8)
     assert refused.exit_code == 2 and "--gpus 8" in refused.output and not calls and not (tmp_path / "runs").exists()
+
+
+def test_a_size_that_cannot_grow_is_refused_by_both_tools_in_the_same_words(calls, tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    Image.fromarray(np.zeros((100, 100, 3), np.uint8)).save(folder / "0.png")
+    trained = run("--outdir", tmp_path / "runs", "--data", folder)
+    converted = CliRunner().invoke(dataset_tool.main, ["--source", str(folder), "--dest", str(tmp_path / "odd.zip")])
+    assert trained.exit_code == converted.exit_code == 2 and not calls
+    assert trained.stderr == converted.stderr.splitlines()[-1] + "\n" and "base of 4 to 15" in trained.stderr
+    assert list(tmp_path.iterdir()) == [folder]

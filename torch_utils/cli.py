@@ -1,10 +1,10 @@
-"""Command lines: parameter types, errors without tracebacks, grouped help, and options derived from dataclasses."""
+"""Command lines: parameter types, ends without tracebacks, grouped help, and options derived from dataclasses."""
 
 from __future__ import annotations
 
-import re
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, Union, get_args, get_origin
 
 import click
@@ -14,28 +14,6 @@ from torch_utils.errors import UserError
 from torch_utils.settings import Declared, Flag, declared
 
 _TRUE, _FALSE = {"1", "true", "yes", "on", "y", "t"}, {"0", "false", "no", "off", "n", "f"}
-
-
-MAX_SEEDS = 2**32  # what numpy's RandomState takes
-MAX_COUNT = 10_000_000
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Read "0-7,12" as [0, 1, ..., 7, 12], in the order written. Raises UserError if it is anything else."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
-        if not match:
-            raise UserError(f"'{part.strip()}' is not a seed or a range of seeds; write them as in 0-7,12")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if last >= MAX_SEEDS:
-            raise UserError(f"{last} is no seed; they go from 0 to {MAX_SEEDS - 1}")
-        if last < first:
-            raise UserError(f"the range {first}-{last} runs backwards; write {last}-{first}")
-        if len(seeds) + last - first >= MAX_COUNT:
-            raise UserError(f"'{text}' is more than {MAX_COUNT:,} seeds; ask for fewer at a time")
-        seeds.extend(range(first, last + 1))
-    return seeds
 
 
 class Parsed(click.ParamType):
@@ -60,7 +38,6 @@ def _parse_bool(text: str) -> bool:
     return word in _TRUE
 
 
-SeedRange = Parsed("seeds", parse_seeds)
 Bool = Parsed("bool", _parse_bool)
 
 
@@ -72,7 +49,7 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command that reports a UserError as one line and exit code 2, and lists its options under their headings.
+    """A command that ends without tracebacks (see `_plain_end`) and lists its options under their headings.
 
     Options from `settings_options` reach it as one argument `typed`: {dotted name: value} of those the user typed.
     """
@@ -82,10 +59,8 @@ class Command(click.Command):
         if settings:
             typed = {settings[k]: value for k, value in ctx.params.items() if k in settings and was_typed(ctx, k)}
             ctx.params = {k: value for k, value in ctx.params.items() if k not in settings} | {"typed": typed}
-        try:
+        with _plain_end():
             return super().invoke(ctx)
-        except UserError as error:
-            raise _Failure(str(error)) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         headings: dict[str, list[tuple[str, str]]] = {}
@@ -104,14 +79,27 @@ class Group(click.Group):
     command_class = Command
 
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _plain_end():
             return super().invoke(ctx)
-        except UserError as error:
-            raise _Failure(str(error)) from error
 
 
 class _Failure(click.ClickException):
     exit_code = 2
+
+
+@contextmanager
+def _plain_end() -> Iterator[None]:
+    """A UserError becomes one line and exit code 2; Ctrl-C becomes one line and 130, as shells have it.
+
+    Only what a command does is covered, so scripts import what takes long inside of it.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise _Failure(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("Stopped", err=True)
+        raise click.exceptions.Exit(130) from None
 
 
 def under(heading: str, option: Option) -> Option:
@@ -138,7 +126,8 @@ def was_typed(ctx: click.Context, parameter: str) -> bool:
 
 def _option(found: Declared, varies: bool) -> Option:
     flag, kind = found.flag, _param_type(found.flag, found.kind)
-    alone: dict[str, Any] = {"is_flag": False, "flag_value": True} if kind is Bool else {}  # --mirror says yes
+    meant = True if kind is Bool else flag.alone  # --mirror says yes
+    alone: dict[str, Any] = {} if meant is None else {"is_flag": False, "flag_value": meant}
     option = Option(
         [found.name.replace(".", "_"), *flag.spellings],
         help=f"{flag.help}  [by --cfg]" if varies else flag.help,

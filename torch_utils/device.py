@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import resource
 import sys
 
@@ -23,13 +22,6 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise UserError(f"--device {name} is not there: torch sees {torch.cuda.device_count()} GPUs; use --device cpu")
     return device
-
-
-def cpu_threads(asked: int | None = None) -> int:
-    """As many as asked for, or as many as there are cores that this process may use."""
-    if asked:
-        return asked
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fast_bf16(device: torch.device) -> bool:

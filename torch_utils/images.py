@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Literal
-from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 import torch
@@ -54,26 +50,6 @@ def encode(pixels: np.ndarray, kind: PictureFormat) -> bytes:
     else:
         to_pil(pixels).save(content, "JPEG", quality=95)
     return content.getvalue()
-
-
-@contextmanager
-def destination(folder: Path, archive: str = "") -> Iterator[Callable[[str, bytes], object]]:
-    """A function that keeps a file's content under a name: in `folder`, or in a zip of that name in it.
-
-    The zip appears when it is whole; an older one is removed at once, so that it is never taken for the result.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not archive:
-        yield lambda name, content: (folder / name).write_bytes(content)
-        return
-    (folder / archive).unlink(missing_ok=True)
-    scratch = folder / f".{archive}.{os.getpid()}.tmp"
-    try:
-        with ZipFile(scratch, "w") as file:
-            yield lambda name, content: file.writestr(ZipInfo(name), content)  # no dates: same pictures, same bytes
-        scratch.replace(folder / archive)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def grid(pixels: np.ndarray | Sequence[np.ndarray], columns: int | None = None, rows: int | None = None) -> np.ndarray:

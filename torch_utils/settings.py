@@ -18,7 +18,8 @@ class Flag:
     """How a setting appears on the command line.
 
     `spelling` lists every name it answers to ("-n/--dry-run"). `parse` reads the typed text where the setting's type
-    alone does not say how. `group` is the heading it stands under in --help.
+    alone does not say how. `group` is the heading it stands under in --help. `alone` is what the flag says when no
+    value follows it; where that is None, one must.
     """
 
     spelling: str
@@ -27,6 +28,7 @@ class Flag:
     choices: tuple[str, ...] = ()
     parse: Callable[[str], Any] | None = None
     metavar: str | None = None
+    alone: str | None = None
 
     @property
     def spellings(self) -> list[str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from stylegan.config import ModelConfig
-from stylegan.progan import progan_config
+from stylegan.config import ModelConfig, progan_config
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, leaves
 from training.config import BORROWED_FLAGS, RunConfig

@@ -116,8 +116,9 @@ class RunConfig:
     )
     tick_kimg: PerResolution[float] = setting(
         PerResolution(160, {8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 30, 1024: 20}),
-        Flag("--tick", "Kimg between status lines.", MACHINE, parse=_table, metavar=_TABLE),
-    )
+        Flag("--tick", "Kimg between status lines. Files are numbered in whole kimg: below 1, those of one kimg replace"
+             " each other.", MACHINE, parse=_table, metavar=_TABLE),
+    )  # fmt: skip
     snap: int = setting(10, Flag("--snap", "Ticks between snapshots.", MACHINE))
     snap_d: bool = setting(
         True, Flag("--snap-d", "Keep the discriminator in the snapshots too, for --init-from and for scores.", MACHINE)

@@ -55,11 +55,6 @@ def indices_at(positions: np.ndarray, length: int, seed: int) -> np.ndarray:
     return indices
 
 
-def index_at(position: int, length: int, seed: int) -> int:
-    """`indices_at` for one position."""
-    return int(indices_at(np.array([position]), length, seed)[0])
-
-
 def mirrored_at(positions: np.ndarray, seed: int) -> np.ndarray:
     """A fair coin per position: bool [n]."""
     return random_bits(seed, _MIRROR, 0, positions) >> np.uint64(63) == 1

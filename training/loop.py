@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from stylegan.discriminator import fade
-from torch_utils.device import cpu_threads, fast_bf16, keep_freed_memory, pick_device
+from torch_utils.device import fast_bf16, keep_freed_memory, pick_device
 from torch_utils.images import to_float
+from torch_utils.threads import cpu_threads
 from training.archive import Archive
 from training.config import RunConfig
 from training.dataset import Dataset

@@ -7,9 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def d_logistic(real: Tensor, fake: Tensor) -> Tensor:
-    """softplus(D(fake)) + softplus(-D(real)) (Goodfellow et al. 2014)."""
-    return F.softplus(fake) + F.softplus(-real)
+def d_logistic_real(real: Tensor) -> Tensor:
+    """softplus(-D(real)) (Goodfellow et al. 2014)."""
+    return F.softplus(-real)
+
+
+def d_logistic_fake(fake: Tensor) -> Tensor:
+    """softplus(D(fake)) (Goodfellow et al. 2014)."""
+    return F.softplus(fake)
 
 
 def g_logistic(fake: Tensor) -> Tensor:
@@ -22,17 +27,26 @@ def g_logistic_saturating(fake: Tensor) -> Tensor:
     return -F.softplus(fake)
 
 
-def d_wasserstein(real: Tensor, fake: Tensor, drift: float = 0.001) -> Tensor:
-    """D(fake) - D(real) + drift * D(real)^2; the last term keeps scores from wandering off (ProGAN, appendix A.1)."""
-    return fake - real + drift * real.square()
+def d_wasserstein_real(real: Tensor, drift: float = 0.001) -> Tensor:
+    """-D(real) + drift * D(real)^2; the last term keeps scores from wandering off (ProGAN, appendix A.1)."""
+    return drift * real.square() - real
+
+
+def d_wasserstein_fake(fake: Tensor) -> Tensor:
+    """D(fake)."""
+    return fake
 
 
 def g_wasserstein(fake: Tensor) -> Tensor:
     return -fake
 
 
-def d_hinge(real: Tensor, fake: Tensor) -> Tensor:
-    return F.relu(1 + fake) + F.relu(1 - real)
+def d_hinge_real(real: Tensor) -> Tensor:
+    return F.relu(1 - real)
+
+
+def d_hinge_fake(fake: Tensor) -> Tensor:
+    return F.relu(1 + fake)
 
 
 def d_relativistic(real: Tensor, fake: Tensor) -> Tensor:

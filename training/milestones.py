@@ -166,6 +166,7 @@ def _save_state(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report
 
 
 def _named(run_dir: Path, prefix: str, state: TrainState, suffix: str) -> Path:
+    """The field's names, in whole kimg: of several files within one kimg the last stays (a snapshot knows its own)."""
     return run_dir / f"{prefix}{state.nimg // 1000:06d}{suffix}"
 
 

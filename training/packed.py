@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from torch_utils.device import cpu_threads
 from torch_utils.errors import UserError
+from torch_utils.threads import cpu_threads
 from training.archive import Archive, conversion
 
 Size = tuple[int, int]  # height, width

@@ -9,6 +9,7 @@ from typing import Any
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, leaves, replaced
 from training.archive import Archive
+from training.base import base_for
 from training.check import check
 from training.config import BORROWED_FLAGS, LossConfig, RunConfig
 from training.presets import preset
@@ -43,22 +44,6 @@ class DataFacts:
     def resolution(self) -> int:
         """The nominal resolution of the whole pictures: 4 * 2^(number of halvings down to the base)."""
         return 4 * self.height // self.base[0]
-
-
-def base_for(height: int, width: int) -> tuple[int, int]:
-    """The smallest picture, at least 4 pixels in each direction, that doubles up to height x width: 128x192 -> (4, 6).
-
-    Raises UserError if it cannot be doubled even once.
-    """
-    halvings = 0
-    while min(height, width) >> halvings + 1 >= 4 and (height | width) % (2 << halvings) == 0:
-        halvings += 1
-    if not halvings:
-        raise UserError(
-            f"pictures of {width}x{height} cannot be grown by doubling; convert them with dataset_tool.py to sides of "
-            "a few pixels times a power of two, such as --resolution 64x64 or 96x64"
-        )
-    return height >> halvings, width >> halvings
 
 
 def resolve(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
@@ -118,19 +103,28 @@ def preset_for(facts: DataFacts) -> str:
 
 
 def resumed(stored: RunConfig, typed: Mapping[str, Any]) -> RunConfig:
-    """The stored configuration of a run, with what may change changed as typed.
+    """The stored configuration of a run, with what may change changed as typed; a larger --kimg prolongs it.
 
+    Nothing in training depends on the total, so a prolonged run is the one that was meant to be longer from the start.
     Raises UserError, naming both values, at the first typed setting that contradicts the run.
     """
     values = dict(leaves(stored))
     flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, BORROWED_FLAGS)}
-    for name, value in typed.items():
-        if name not in FREE_ON_RESUME and value != values[name]:
+    changed = {name: value for name, value in typed.items() if value != values[name]}
+    for name, value in changed.items():
+        if name == "total_kimg" and value < values[name]:
+            raise UserError(
+                f"--kimg {value:g} is less than the {values[name]:g} that the run was started with; leave it out, or "
+                "give more to prolong the run"
+            )
+        if name not in FREE_ON_RESUME | {"total_kimg"}:
             raise UserError(
                 f"{flags[name]} {value} contradicts the run, which was started with {values[name]}; leave it out, "
                 "or start a new run with --init-from"
             )
-    return replaced(stored, {name: value for name, value in typed.items() if name in FREE_ON_RESUME})
+    cfg = replaced(stored, changed)
+    check(cfg)
+    return cfg
 
 
 def same_data(stored: RunConfig, facts: DataFacts) -> RunConfig:

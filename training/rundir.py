@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from torch_utils.errors import UserError
@@ -73,6 +74,16 @@ def write_options(run_dir: Path, cfg: RunConfig) -> None:
         os.replace(scratch, run_dir / OPTIONS)
     except OSError as error:
         raise UserError(f"cannot write {run_dir / OPTIONS} ({error.strerror}); make room there") from None
+
+
+def store_total(run_dir: Path, total_kimg: float) -> None:
+    """Keep the length of a prolonged run, so that the next --resume knows it. The other options stay as they are.
+
+    Raises UserError as `read_options` and `write_options` do.
+    """
+    stored = read_options(run_dir)
+    if total_kimg != stored.total_kimg:
+        write_options(run_dir, replace(stored, total_kimg=total_kimg))
 
 
 def read_options(run_dir: Path) -> RunConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -49,41 +50,60 @@ def make_fakes(G: Generator, inputs: Inputs, game: Game) -> tuple[Tensor, Tensor
     return G.synthesis(ws, stage.resolution, stage.alpha, noise, game.dtype), w
 
 
-def discriminator_loss(
+def discriminator_terms(
     D: Discriminator, reals: Tensor, c: Tensor | None, fakes: Tensor, inputs: Inputs, game: Game, penalty: float
-) -> tuple[Tensor, Stats]:
-    """The mean loss, and what to report. reals, fakes: [N,C,H,W]  c: classes of the reals [N].
+) -> Iterator[tuple[Tensor, Stats]]:
+    """The mean loss in terms that add up to it, each with its part of what to report, which adds up as well.
 
+    A term is computed when it is asked for: back-propagated one after the other, only one graph is in memory at a time.
+
+    reals, fakes: [N,C,H,W]  c: classes of the reals [N]
     penalty: weight of the gradient penalties in this step: 1, or with lazy regularisation 0 and the interval in turn.
     """
     loss = game.loss
-    use_r1, use_r2 = penalty > 0 and loss.r1_gamma > 0, penalty > 0 and loss.r2_gamma > 0
-    reals, fakes = reals.detach().requires_grad_(use_r1), fakes.detach().requires_grad_(use_r2)
-    real, real_logits = _judge(D, reals, c, game)
-    fake, fake_logits = _judge(D, fakes, inputs.c, game)
-    total = _d_loss(loss, real, fake)
-    stats = {"real": real.detach().mean(), "fake": fake.detach().mean(),
-             "sign_real": real.detach().sign().mean(), "sign_fake": fake.detach().sign().mean()}  # fmt: skip
-    if use_r1:
-        r1 = losses.squared_gradient(real, reals) * game.gradient_scale
-        total = total + loss.r1_gamma / 2 * penalty * r1
-        stats["r1"] = r1.detach().mean()
-    if use_r2:
-        r2 = losses.squared_gradient(fake, fakes) * game.gradient_scale
-        total = total + loss.r2_gamma / 2 * penalty * r2
-        stats["r2"] = r2.detach().mean()
+
+    def fake_side() -> tuple[Tensor, Tensor, Stats]:
+        return _side(D, fakes, inputs.c, game, penalty * loss.r2_gamma, ("fake", "r2"))
+
+    def real_side() -> tuple[Tensor, Tensor, Stats]:
+        return _side(D, reals, c, game, penalty * loss.r1_gamma, ("real", "r1"))
+
+    if loss.name == "relativistic":  # the only loss that compares the two
+        (fake, on_fake, stats), (real, on_real, more) = fake_side(), real_side()
+        yield _term(losses.d_relativistic(real, fake) + on_fake + on_real, stats | more)
+        return
+    fake, penalties, stats = fake_side()
+    yield _term(_fake_loss(loss, fake) + penalties, stats)
+    real, penalties, stats = real_side()
+    yield _term(_real_loss(loss, real) + penalties, stats)
     if loss.name == "wgan-gp":
         blend = torch.lerp(reals.detach(), fakes.detach(), inputs.blend[:, None, None, None]).requires_grad_()
         mixed, _ = _judge(D, blend, inputs.c, game)
         gp = losses.one_lipschitz(losses.squared_gradient(mixed, blend) * game.gradient_scale, loss.wgan_target)
-        total = total + loss.wgan_lambda * gp
-        stats["gp"] = gp.detach().mean()
-    if real_logits.shape[1]:
-        assert c is not None and inputs.c is not None
-        classes = losses.class_penalty(real_logits, c) + losses.class_penalty(fake_logits, inputs.c)
-        total = total + loss.acgan_weight * classes
-    stats["d"] = total.detach().mean()
-    return total.mean(), stats
+        yield _term(loss.wgan_lambda * gp, {"gp": gp.detach().mean()})
+
+
+def _side(
+    D: Discriminator, images: Tensor, c: Tensor | None, game: Game, gamma: float, names: tuple[str, str]
+) -> tuple[Tensor, Tensor, Stats]:
+    """D's scores [N] of one kind of pictures, what its loss gets besides [N], and what to report."""
+    side, penalty = names
+    images = images.detach().requires_grad_(gamma > 0)
+    scores, logits = _judge(D, images, c, game)
+    stats = {side: scores.detach().mean(), f"sign_{side}": scores.detach().sign().mean()}
+    extra = torch.zeros_like(scores)
+    if gamma > 0:
+        squared = losses.squared_gradient(scores, images) * game.gradient_scale
+        extra = extra + gamma / 2 * squared
+        stats[penalty] = squared.detach().mean()
+    if logits.shape[1]:
+        assert c is not None
+        extra = extra + game.loss.acgan_weight * losses.class_penalty(logits, c)
+    return scores, extra, stats
+
+
+def _term(total: Tensor, stats: Stats) -> tuple[Tensor, Stats]:
+    return total.mean(), stats | {"d": total.detach().mean()}
 
 
 def generator_loss(
@@ -105,14 +125,20 @@ def generator_loss(
     return total.mean(), {"g": total.detach().mean()}
 
 
-def _d_loss(loss: LossConfig, real: Tensor, fake: Tensor) -> Tensor:
+def _real_loss(loss: LossConfig, real: Tensor) -> Tensor:
     if loss.name == "logistic":
-        return losses.d_logistic(real, fake)
-    if loss.name == "relativistic":
-        return losses.d_relativistic(real, fake)
+        return losses.d_logistic_real(real)
     if loss.name == "hinge":
-        return losses.d_hinge(real, fake)
-    return losses.d_wasserstein(real, fake, loss.wgan_drift)
+        return losses.d_hinge_real(real)
+    return losses.d_wasserstein_real(real, loss.wgan_drift)
+
+
+def _fake_loss(loss: LossConfig, fake: Tensor) -> Tensor:
+    if loss.name == "logistic":
+        return losses.d_logistic_fake(fake)
+    if loss.name == "hinge":
+        return losses.d_hinge_fake(fake)
+    return losses.d_wasserstein_fake(fake)
 
 
 def _judge(D: Discriminator, images: Tensor, c: Tensor | None, game: Game) -> tuple[Tensor, Tensor]:

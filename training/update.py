@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from training.config import RunConfig
 from training.inputs import Inputs, draw
 from training.schedule import Stage
 from training.state import TrainState, lazy_factor
-from training.step import Game, Stats, discriminator_loss, generator_loss, make_fakes
+from training.step import Game, Stats, discriminator_terms, generator_loss, make_fakes
 
 W_AVG_BETA = 0.995
 
@@ -63,16 +63,16 @@ def update(
 
     penalty = _penalty_weight(state.nimg, stage.batch, cfg.loss.r1_interval)
 
-    def d_part(real: Reals, fed: Inputs) -> tuple[Tensor, Stats]:
+    def d_part(real: Reals, fed: Inputs) -> Iterable[tuple[Tensor, Stats]]:
         with torch.no_grad():
             fakes, w = make_fakes(state.G, fed, game)
             move_w_avg(state.G, w, len(real.images) / stage.batch)
-        return discriminator_loss(state.D, real.images, real.c, fakes, fed, game, penalty)
+        return discriminator_terms(state.D, real.images, real.c, fakes, fed, game, penalty)
 
-    def g_part(real: Reals, fed: Inputs) -> tuple[Tensor, Stats]:
+    def g_part(real: Reals, fed: Inputs) -> Iterable[tuple[Tensor, Stats]]:
         fakes, w = make_fakes(state.G, fed, game)
         move_w_avg(state.G, w, len(real.images) / stage.batch)
-        return generator_loss(state.D, fakes, fed, real.images, real.c, game)
+        return [generator_loss(state.D, fakes, fed, real.images, real.c, game)]
 
     state.D.requires_grad_(True)
     d_stats, d_bad = _descend(
@@ -89,7 +89,7 @@ def update(
 
 
 def _descend(
-    net: nn.Module, optimizer: Adam, loss_of: Callable[[Reals, Inputs], tuple[Tensor, Stats]],
+    net: nn.Module, optimizer: Adam, terms_of: Callable[[Reals, Inputs], Iterable[tuple[Tensor, Stats]]],
     reals: Reals, inputs: Inputs, parts: int, lr: float,
 ) -> tuple[Stats, str | None]:  # fmt: skip
     """Add up the gradients of the parts of a batch and step, unless something is not finite. Returns stats and culprit.
@@ -99,10 +99,10 @@ def _descend(
     optimizer.zero_grad(set_to_none=True)
     total: Stats = {}
     for real, fed in zip(reals.split(parts), inputs.split(parts), strict=True):
-        loss, stats = loss_of(real, fed)
-        (loss / parts).backward()
-        for name, value in stats.items():
-            total[name] = total.get(name, 0) + value / parts
+        for loss, stats in terms_of(real, fed):
+            (loss / parts).backward()
+            for name, value in stats.items():
+                total[name] = total.get(name, 0) + value / parts
     grads = [p.grad for p in net.parameters() if p.grad is not None]
     total["norm"] = torch.stack(torch._foreach_norm(grads)).norm()
     if not torch.stack([*total.values()]).isfinite().all():

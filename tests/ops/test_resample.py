@@ -7,7 +7,19 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
-from ops.resample import blur, conv2d_downsample, downsample_box, upsample_conv2d, upsample_nearest
+from ops.resample import (
+    blur,
+    conv2d_downsample,
+    downsample2d,
+    downsample_box,
+    downsampling_kernel,
+    filter2d,
+    setup_filter,
+    upsample2d,
+    upsample_conv2d,
+    upsample_nearest,
+    upsampling_kernel,
+)
 
 SIZES = [(4, 4), (6, 4), (8, 12)]
 TAPS = [(1, 2, 1), (1, 1), (1, 3, 3, 1), (1, 2), (1, 4, 6, 4, 1), (1,)]
@@ -25,8 +37,16 @@ def plain_down(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tenso
     return F.avg_pool2d(F.conv2d(x, w, b, padding=1), 2)
 
 
+def upsample(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return upsample_conv2d(x, upsampling_kernel(w)) + b[:, None, None]
+
+
+def downsample(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return conv2d_downsample(x, downsampling_kernel(w)) + b[:, None, None]
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("fast, plain", [(upsample_conv2d, plain_up), (conv2d_downsample, plain_down)])
+@pytest.mark.parametrize("fast, plain", [(upsample, plain_up), (downsample, plain_down)])
 def test_merged_convolutions_equal_the_two_steps_and_their_gradients(fast, plain, size):
     args = randn(2, 3, *size), randn(5, 3, 3, 3), randn(5)
     ours, theirs = fast(*args), plain(*args)
@@ -86,3 +106,47 @@ def test_blur_in_bfloat16_and_channels_last(taps):
     y = blur(x.bfloat16(), taps)
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.float(), blur(x.contiguous(), taps), rtol=0.02, atol=0.02)
+
+
+def test_the_published_filters_and_resampling(impl, published):
+    for case in published("upfirdn2d_helpers"):
+        args = {k: v for k, v in case.args.items() if k not in ("fn", "filter", "f")}
+        if case.args["fn"] == "setup_filter":
+            case.agrees({"f": setup_filter(case.args["f"], **args)})
+        else:
+            run = {"filter2d": filter2d, "upsample2d": upsample2d, "downsample2d": downsample2d}[case.args["fn"]]
+            case.agrees({"y": run(case.inputs["x"], case.inputs["f"], **args, impl=impl)})
+
+
+def test_resampling_keeps_the_mean_and_the_place():
+    x, f = torch.ones(1, 2, 12, 12), setup_filter([1, 3, 3, 1])
+    for run, size in [(filter2d, 12), (upsample2d, 24), (downsample2d, 6)]:
+        y = run(x, f)
+        assert y.shape == (1, 2, size, size)
+        torch.testing.assert_close(y[..., 3:-3, 3:-3], torch.ones_like(y[..., 3:-3, 3:-3]))
+
+
+@pytest.mark.parametrize("taps, options", [([], {}), (torch.zeros(1, 1, 1), {}), ([[1.0, 2.0]], {"separable": True})])
+def test_taps_that_are_no_filter(taps, options):
+    with pytest.raises(ValueError, match="taps"):
+        setup_filter(taps, **options)
+
+
+@pytest.mark.parametrize("taps", [(1, 2, 1), (1, 3, 3, 1)])
+def test_blur_by_the_reference_and_by_the_kernel(impl_within, taps):
+    x = torch.randn(2, 20, 9, 11).contiguous(memory_format=torch.channels_last)
+    y = blur(x, taps)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(y, blur(x.double(), taps).float())
+
+
+def test_blur_after_inference_mode_can_be_differentiated():
+    x, taps = torch.randn(1, 1, 4, 4), (1, 5, 1)  # taps that no other test has used
+    with torch.inference_mode():
+        blur(x, taps)
+    blur(x.requires_grad_(), taps).sum().backward()
+    assert x.grad is not None
+
+
+def test_blur_compiles(compiles):
+    compiles(lambda x: blur(x, (1, 3, 3, 1)), [torch.randn(1, 2, 6, 6)])

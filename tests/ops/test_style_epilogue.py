@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
-from ops.style_epilogue import adain, style_epilogue
+from ops.style_epilogue import SLOPES, style_epilogue
 
 
 def naive(x, bias, noise, strength, style, activation="lrelu", instance_norm=True):
@@ -36,20 +39,24 @@ def inputs(noise_maps: int = 2, dtype: torch.dtype = torch.float64) -> list[torc
     "with_noise, with_style, norm", list(itertools.product([0, 1, 2], [False, True], [False, True]))
 )
 @pytest.mark.parametrize("activation", ["lrelu", "relu", "linear"])
-def test_it_equals_its_steps(with_noise, with_style, norm, activation):
+def test_it_equals_its_steps(impl, with_noise, with_style, norm, activation):
     x, bias, noise, strength, style = inputs(max(with_noise, 1))
     args = (x, bias, noise if with_noise else None, strength if with_noise else None, style if with_style else None)
     leaves = [a for a in args if a is not None]
-    ours, theirs = (f(*args, activation, norm) for f in (style_epilogue, naive))
+    ours, theirs = style_epilogue(*args, activation, norm, impl=impl), naive(*args, activation, norm)
     torch.testing.assert_close(ours, theirs)
     seed = torch.randn_like(ours)
     torch.testing.assert_close(*[torch.autograd.grad((y * seed).sum(), leaves) for y in (ours, theirs)])
 
 
-def test_second_derivatives():
+def test_second_derivatives(impl):
     args = inputs()
-    assert gradcheck(style_epilogue, args)
-    assert gradgradcheck(style_epilogue, args)
+    assert gradcheck(partial(style_epilogue, impl=impl), args)
+    assert gradgradcheck(partial(style_epilogue, impl=impl), args)
+
+
+def adain(x, style, impl="auto"):
+    return style_epilogue(x, style=style, activation="linear", impl=impl)
 
 
 def test_adain_without_style_is_instance_norm():
@@ -65,23 +72,86 @@ def test_adain_gives_the_style_as_statistics():
     torch.testing.assert_close(y.std((2, 3), correction=0), (style[:, :3] + 1).abs(), rtol=1e-4, atol=1e-4)
 
 
-def test_statistics_do_not_suffer_from_a_large_mean():
+def test_statistics_do_not_suffer_from_a_large_mean(impl):
     x = torch.randn(1, 4, 16, 16)
-    torch.testing.assert_close(adain(x + 1000, None), adain(x, None), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(adain(x + 1000, None, impl), adain(x, None, impl), rtol=1e-3, atol=1e-3)
 
 
-def test_a_constant_map_stays_finite():
-    y = adain(torch.full((1, 2, 4, 4), 3.0, requires_grad=True), torch.ones(1, 4))
+def test_a_constant_map_stays_finite(impl):
+    y = adain(torch.full((1, 2, 4, 4), 3.0, requires_grad=True), torch.ones(1, 4), impl)
     y.sum().backward()
     assert torch.isfinite(y).all()
 
 
 @pytest.mark.parametrize("norm", [False, True])
-def test_bfloat16_is_close_and_keeps_its_dtype_and_layout(norm):
+def test_bfloat16_is_close_and_keeps_its_dtype_and_layout(impl, norm):
     x, bias, noise, strength, style = (t.detach() for t in inputs(dtype=torch.float32))
     x = x.to(memory_format=torch.channels_last)
-    half = style_epilogue(x.bfloat16(), bias, noise, strength, style, "lrelu", norm)
+    half = style_epilogue(x.bfloat16(), bias, noise, strength, style, "lrelu", norm, impl=impl)
     assert half.dtype == torch.bfloat16
     assert half.is_contiguous(memory_format=torch.channels_last)
     expected = style_epilogue(x, bias, noise, strength, style, "lrelu", norm)
     torch.testing.assert_close(half.float(), expected, rtol=0.05, atol=0.05)
+
+
+@given(
+    st.tuples(st.integers(0, 3), st.sampled_from([1, 3, 16, 40, 70]), st.integers(1, 20), st.integers(1, 40)),
+    st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
+    st.sampled_from(["contiguous", "channels_last", "strided", "transposed"]),
+    st.sampled_from(sorted(SLOPES)), st.booleans(), st.lists(st.booleans(), min_size=4, max_size=4), st.integers(0, 99),
+)  # fmt: skip
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_kernel_is_no_worse_than_torch(
+    kernels, no_worse_than_torch, arranged, shape, dtype, layout, activation, norm, given, seed
+):
+    n, c, h, w = shape
+    if norm and h * w < 4 and dtype != torch.float64:
+        return  # the deviation of so few numbers may be all rounding
+    torch.manual_seed(seed)
+    small = [torch.randn(size) for size in ([c], [min(n, 1 + seed % 2) or 1, 1, h, w], [c], [n, 2 * c])]
+    args = [value if wanted else None for value, wanted in zip(small, given)]
+    if args[1] is None or args[2] is None or (n and args[1].shape[0] not in (1, n)):
+        args[1] = args[2] = None
+
+    def run(x, *args, impl):
+        return style_epilogue(x, *args, activation, norm, impl=impl)
+
+    x = arranged(list(shape), dtype, layout, seed)
+    assert run(x, *args, impl="cpu").dtype == dtype
+    no_worse_than_torch(partial(run, impl="cpu"), partial(run, impl="ref"), [x, *args])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_registration(kernels, layout):
+    x, *small = (t.detach().float().requires_grad_() for t in inputs())
+    x = x.detach().contiguous(memory_format=layout).requires_grad_()
+    torch.library.opcheck(torch.ops.stylegan.style_epilogue.default, (x, *small, 0.2, True, 1e-8))
+    y, mean, rstd = torch.ops.stylegan.style_epilogue(x, *small, 0.2, True, 1e-8)
+    grad = (torch.randn_like(y).requires_grad_(), x, *small, mean.detach(), rstd.detach(), 0.2, True)
+    torch.library.opcheck(
+        torch.ops.stylegan.style_epilogue_grad.default, grad, test_utils=("test_schema", "test_faketensor")
+    )
+
+
+def test_it_compiles(impl, compiles):
+    compiles(partial(style_epilogue, impl=impl), [t.detach().float() for t in inputs()])
+
+
+def test_autocast_leaves_it_alone(impl):
+    args = [t.detach().float() for t in inputs()]
+    with torch.autocast("cpu", torch.bfloat16):
+        y = style_epilogue(*args, impl=impl)
+    torch.testing.assert_close(y, style_epilogue(*args, impl=impl))
+
+
+def test_errors_name_the_argument():
+    x, c = torch.zeros(2, 3, 4, 4), torch.zeros(3)
+    wrong = [
+        ("x must", x[0], {}), ("x must", x.long(), {}), ("activation='swish'", x, {"activation": "swish"}),
+        ("bias must", x, {"bias": c[:2]}), ("bias is on meta", x, {"bias": c.to("meta")}),
+        ("noise must", x, {"noise": torch.zeros(3, 1, 4, 4)}), ("strength must", x, {"strength": c[None]}),
+        ("style must", x, {"style": torch.zeros(2, 3)}), ("impl='gpu'", x, {"impl": "gpu"}),
+    ]  # fmt: skip
+    for message, value, options in wrong:
+        with pytest.raises(ValueError, match=message):
+            style_epilogue(value, **options)

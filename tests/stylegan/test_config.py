@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan.config import ModelConfig
-from stylegan.progan import progan_config
+from stylegan.config import ModelConfig, progan_config
 from torch_utils.errors import UserError
 
 

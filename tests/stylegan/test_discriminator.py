@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from ops.resample import upsample_nearest
-from stylegan.config import ModelConfig
+from stylegan.config import ModelConfig, progan_config
 from stylegan.discriminator import Discriminator, fade
-from stylegan.progan import progan_config
 from torch_utils.errors import UserError
 
 TINY = ModelConfig(resolution=32, fmap_base=128, fmap_max=16)

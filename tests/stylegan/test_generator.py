@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.config import ModelConfig
+from stylegan.config import ModelConfig, progan_config
 from stylegan.generator import Generator
 from stylegan.latents import z_for_seeds
 from stylegan.networks import build_generator
-from stylegan.progan import progan_config
 from torch_utils.errors import UserError
 from torch_utils.images import to_uint8
 

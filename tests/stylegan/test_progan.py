@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from stylegan.config import progan_config
 from stylegan.networks import build_discriminator, build_generator
-from stylegan.progan import ProGANGenerator, progan_config
+from stylegan.progan import ProGANGenerator
 from torch_utils.errors import UserError
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stylegan.config import ModelConfig
+from stylegan.config import ModelConfig, progan_config
 from stylegan.networks import build_discriminator, build_generator
-from stylegan.progan import progan_config
 from stylegan.snapshot import FORMAT, load_snapshot, save_snapshot
 from torch_utils.checkpoint import save_tensors
 from torch_utils.errors import UserError

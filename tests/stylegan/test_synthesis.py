@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from ops.resample import upsample_nearest
-from stylegan.config import ModelConfig
+from stylegan.config import ModelConfig, progan_config
 from stylegan.networks import build_generator
-from stylegan.progan import progan_config
 from stylegan.synthesis import SynthesisNetwork
 
 TINY = ModelConfig(resolution=32, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=128, fmap_max=16)

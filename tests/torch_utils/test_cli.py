@@ -1,43 +1,16 @@
-"""Command lines: seeds, booleans, errors, options derived from dataclasses."""
+"""Command lines: booleans, errors, options derived from dataclasses."""
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import click
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 
-from torch_utils.cli import Bool, Command, Group, Option, SeedRange, parse_seeds, settings_options, under
+from torch_utils.cli import Bool, Command, Group, Option, Parsed, settings_options, under
 from torch_utils.errors import UserError
+from torch_utils.ranges import parse_seeds
 from torch_utils.settings import Flag, setting
-
-ranges = st.tuples(st.integers(0, 10**6), st.integers(0, 20)).map(lambda p: (p[0], p[0] + p[1]))
-
-
-def test_seeds_in_the_order_written():
-    assert parse_seeds("0-7,12") == [0, 1, 2, 3, 4, 5, 6, 7, 12]
-    assert parse_seeds("5, 3 - 4 ,5") == [5, 3, 4, 5]
-
-
-@given(st.lists(ranges, min_size=1))
-def test_any_list_of_ranges_reads_as_its_members(spans):
-    text = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
-    assert parse_seeds(text) == [seed for a, b in spans for seed in range(a, b + 1)]
-
-
-@pytest.mark.parametrize("text", ["", ",", "1,", "-1", "1-", "7-3", "1--3", "1.5", "a", "1 2", "1-2-3", "0x1"])
-def test_what_is_no_list_of_seeds_is_refused(text):
-    with pytest.raises(UserError):
-        parse_seeds(text)
-
-
-@given(st.text(max_size=8))
-def test_any_text_is_seeds_or_a_user_error(text):
-    with contextlib.suppress(UserError):
-        assert all(seed >= 0 for seed in parse_seeds(text))
 
 
 @dataclass(frozen=True)
@@ -53,18 +26,22 @@ class Config:
     limit: int | None = setting(None, Flag("--limit", "How many."))
     mirror: bool = setting(False, Flag("--mirror", "Both ways.", "First"))
     sizes: tuple[int, ...] = setting((1,), Flag("--sizes", "Sizes.", parse=lambda t: tuple(map(int, t.split("+")))))
+    grid: int | str | None = setting(None, Flag("--grid", "Grid.", parse=lambda t: t if t == "auto" else int(t),
+                                                alone="auto"))  # fmt: skip
 
 
 BORROWED = {"part.inner": Flag("--inner", "Borrowed.")}
 OPTIONS = [
     *settings_options(Config, BORROWED, varying={"part.rate"}),
-    under("First", Option(["--seeds"], type=SeedRange)),
+    under("First", Option(["--seeds"], type=Parsed("seeds", parse_seeds))),
 ]
 
 
 @click.command(cls=Command, params=OPTIONS)
 def tool(typed: dict[str, Any], seeds: list[int] | None) -> None:
     """A tool."""
+    if typed.get("limit") == 12:
+        raise KeyboardInterrupt
     if typed.get("limit") == 13:
         raise UserError("13 is too many; take 12")
     click.echo(repr((typed, seeds)))
@@ -87,6 +64,11 @@ def test_a_switch_may_stand_alone(line):
     assert eval(run(*line.split()).output)[0]["mirror"] is True
 
 
+@pytest.mark.parametrize("line, grid", [("--grid", "auto"), ("--grid --limit 5", "auto"), ("--grid 6", 6)])
+def test_a_flag_may_say_something_when_it_stands_alone(line, grid):
+    assert eval(run(*line.split()).output)[0]["grid"] == grid
+
+
 def test_a_default_that_is_typed_counts_as_typed():
     assert eval(run("--rate", "0.5").output)[0] == {"part.rate": 0.5}
 
@@ -94,6 +76,11 @@ def test_a_default_that_is_typed_counts_as_typed():
 def test_a_user_error_is_one_line_on_stderr_and_exit_code_2():
     result = run("--limit", "13")
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", "Error: 13 is too many; take 12\n")
+
+
+def test_ctrl_c_is_one_line_on_stderr_and_exit_code_130():
+    result = run("--limit", "12")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Stopped\n")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +112,7 @@ def test_booleans(word, value):
     assert Bool.convert(word, None, None) is value
 
 
-def test_a_group_reports_user_errors_alike():
+def test_a_group_ends_alike():
     @click.group(cls=Group)
     def tools() -> None:
         pass
@@ -133,3 +120,5 @@ def test_a_group_reports_user_errors_alike():
     tools.add_command(tool)
     result = CliRunner().invoke(tools, ["tool", "--limit", "13"])
     assert (result.exit_code, result.stderr) == (2, "Error: 13 is too many; take 12\n")
+    result = CliRunner().invoke(tools, ["tool", "--limit", "12"])
+    assert (result.exit_code, result.stderr) == (130, "Stopped\n")

@@ -35,14 +35,14 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """poison(3, 4): makes the discriminator's loss infinite in the third and fourth step of the process."""
 
     def make(*steps: int, every: bool = False) -> None:
-        count, healthy = 0, losses.d_logistic
+        count, healthy = 0, losses.d_logistic_real
 
-        def d_logistic(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+        def d_logistic_real(real: torch.Tensor) -> torch.Tensor:
             nonlocal count
             count += 1
-            return healthy(real, fake) * (math.inf if count in steps or (every and count >= steps[0]) else 1)
+            return healthy(real) * (math.inf if count in steps or (every and count >= steps[0]) else 1)
 
-        monkeypatch.setattr(losses, "d_logistic", d_logistic)
+        monkeypatch.setattr(losses, "d_logistic_real", d_logistic_real)
 
     return make
 

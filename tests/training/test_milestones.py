@@ -46,6 +46,15 @@ def test_the_state_is_saved_between_snapshots_when_they_are_far_apart(tiny, tmp_
         assert saves == expected
 
 
+def test_of_several_ticks_within_a_kimg_the_last_one_stays(tiny, tmp_path) -> None:
+    state = train(tiny(), tmp_path)
+    assert state.tick == 3
+    (fakes,) = tmp_path.glob("fakes0*.png")
+    milestones.save_fakes(tmp_path / "last.png", state.G_ema, 16, 1.0)
+    assert fakes.name == "fakes000000.png" and fakes.read_bytes() == (tmp_path / "last.png").read_bytes()
+    assert stylegan.load(tmp_path).kimg == 0.24, "which says where in the kimg it is from"
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_discriminator_is_in_the_snapshot_where_it_is_asked_for(wanted: bool, tiny, tmp_path) -> None:
     train(tiny(total_kimg=0.016, snap_d=wanted), tmp_path)

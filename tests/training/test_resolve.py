@@ -4,40 +4,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from torch_utils.errors import UserError
 from torch_utils.settings import leaves
 from training.check import check
 from training.presets import preset
-from training.resolve import DataFacts, base_for, resolve, resumed, same_data
+from training.resolve import DataFacts, resolve, resumed, same_data
 from training.schedule import PerResolution
 
 FACES = DataFacts("faces", count=100, height=64, width=64, channels=3, num_classes=0, content_hash="abc")
 GAMMA = preset("faces64", 1).loss.r1_gamma
 DIGITS = DataFacts("digits", count=100, height=32, width=32, channels=1, num_classes=10, content_hash="abc")
-
-
-@pytest.mark.parametrize(
-    "size, base",
-    [((64, 64), (4, 4)), ((128, 192), (4, 6)), ((192, 128), (6, 4)), ((96, 96), (6, 6)), ((100, 100), (25, 25)),
-     ((720, 1280), (45, 80)), ((8, 8), (4, 4)), ((28, 28), (7, 7))],
-)  # fmt: skip
-def test_the_base_is_the_picture_halved_while_it_can_be(size, base):
-    assert base_for(*size) == base
-
-
-@given(st.integers(1, 600), st.integers(1, 600))
-def test_the_base_doubles_up_to_the_picture(height, width):
-    try:
-        h, w = base_for(height, width)
-    except UserError:
-        assert height % 2 or width % 2 or min(height, width) < 8
-        return
-    doublings = (height // h).bit_length() - 1
-    assert (h << doublings, w << doublings) == (height, width) and doublings > 0
-    assert min(h, w) >= 4 and (h % 2 or w % 2 or min(h, w) < 8), "and no smaller base does"
 
 
 def test_what_is_typed_wins_over_the_preset_and_the_rest_is_the_preset():
@@ -103,7 +80,7 @@ def test_progan_takes_classes_beside_z(classes):
 
 @pytest.mark.parametrize("typed, facts, says", [
     ({"preset": "faces128"}, FACES, "--resolution 64"),
-    ({"preset": "faces64"}, replace(FACES, height=100, width=100), "--resolution 64"),
+    ({"preset": "faces64"}, replace(FACES, height=100, width=100), "100x100 .* --resolution 96"),
     ({"preset": "faces64", "data.cond": True}, FACES, "--cond 1"),
     ({"preset": "digits32"}, replace(DIGITS, num_classes=0), "--cond 0"),
     ({"preset": "nope"}, FACES, "--cfg nope"),
@@ -132,11 +109,22 @@ def test_where_a_run_goes_on_may_change(name, value):
     assert changed == dict(leaves(STORED)) | {name: value}
 
 
+def test_a_run_may_be_prolonged():
+    changed: dict[str, Any] = dict(leaves(resumed(STORED, {"total_kimg": STORED.total_kimg + 1})))
+    assert changed == dict(leaves(STORED)) | {"total_kimg": STORED.total_kimg + 1}
+
+
+@pytest.mark.parametrize("name, value, flag", [("total_kimg", float("inf"), "--kimg inf"), ("snap", 0, "--snap 0")])
+def test_what_may_change_must_still_be_possible(name, value, flag):
+    with pytest.raises(UserError, match=flag):
+        resumed(STORED, {name: value})
+
+
 @pytest.mark.parametrize("name, value, both", [
     ("loss.r1_gamma", 5.0, ["--gamma", "5.0", str(GAMMA)]),
     ("preset", "digits32", ["--cfg", "digits32", "faces64"]),
     ("growth.batch", PerResolution(4), ["--batch", "4", str(STORED.growth.batch)]),
-    ("total_kimg", 9.0, ["--kimg", "9.0", str(STORED.total_kimg)]),
+    ("total_kimg", 9.0, ["--kimg 9 ", f"{STORED.total_kimg:g}", "more"]),
     ("seed", 1, ["--seed", "1", "0"]),
 ])  # fmt: skip
 def test_a_contradiction_names_both_values(name, value, both):

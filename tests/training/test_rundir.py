@@ -2,13 +2,14 @@
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from torch_utils.errors import UserError
 from training.presets import preset
-from training.rundir import OPTIONS, STATE, create_run_dir, read_options, write_options
+from training.rundir import OPTIONS, STATE, create_run_dir, read_options, store_total, write_options
 
 
 def test_numbers_count_up_from_the_highest(tmp_path):
@@ -47,6 +48,14 @@ def test_options_read_back(tmp_path):
     (tmp_path / STATE).touch()
     assert read_options(tmp_path) == cfg
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([OPTIONS, STATE])
+
+
+def test_a_longer_total_is_kept_beside_what_was_there(tmp_path):
+    cfg = preset("faces64", 1)
+    write_options(tmp_path, cfg)
+    (tmp_path / STATE).touch()
+    store_total(tmp_path, cfg.total_kimg + 5)
+    assert read_options(tmp_path) == replace(cfg, total_kimg=cfg.total_kimg + 5)
 
 
 def test_what_cannot_be_resumed_is_said(tmp_path):

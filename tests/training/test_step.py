@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from training import losses
 from training.config import LossConfig
 from training.inputs import Inputs, draw
 from training.schedule import Stage
-from training.step import Game, discriminator_loss, generator_loss, make_fakes
+from training.step import Game, discriminator_terms, generator_loss, make_fakes
 
 MODEL = ModelConfig(resolution=32, z_dim=8, w_dim=8, mapping_dim=8, mapping_layers=2, fmap_base=128, fmap_max=8)
 ALL_LOSSES = ("logistic", "relativistic", "hinge", "wgan-gp")
@@ -26,6 +27,12 @@ def setting(name: str = "logistic", resolution: int = 8, alpha: float = 0.3, **l
     game = Game(LossConfig(name, **loss), Stage(1, resolution, alpha, 4, 0.001), MODEL.resolution, torch.float32)
     inputs = draw(MODEL, 0, "d", range(4), resolution, None, torch.device("cpu"))
     return G, D, game, inputs, torch.randn(4, 3, resolution, resolution)
+
+
+def discriminator_loss(*arguments: Any, **named: Any):
+    """All terms at once: (loss, stats)."""
+    terms, stats = zip(*discriminator_terms(*arguments, **named), strict=True)
+    return sum(terms), {name: sum(part[name] for part in stats if name in part) for part in stats for name in part}
 
 
 @pytest.mark.parametrize("resolution", [4, 8, 16, 32])

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch_utils.download import download
-
 
 @dataclass(frozen=True)
 class PublicDataset:
@@ -66,6 +64,9 @@ CATALOGUE = {
 
 def fetch(dataset: PublicDataset, folder: Path, progress: bool = True) -> Path:
     """Download what is missing of a data set into `folder`; the file to open. Raises UserError if no mirror has it."""
+    # Here and not above: the names of the data sets are wanted without waiting for what downloads them.
+    from torch_utils.download import download
+
     paths = [
         download([mirror + name for mirror in dataset.mirrors], folder / name, sha256=sha256, progress=progress)
         for name, sha256 in dataset.files

@@ -1,4 +1,4 @@
-"""Picture sizes: which ones a network can grow to, and where a picture lands in a target of another shape."""
+"""Picture sizes, and where a picture lands in a target of another shape."""
 
 from __future__ import annotations
 
@@ -39,38 +39,6 @@ def parse_size(text: str) -> Size:
     if not match:
         raise UserError(f"'{text}' is no resolution; write 128, or 192x128 for width x height")
     return Size(height=int(match[2] or match[1]), width=int(match[1]))
-
-
-def check_size(size: Size) -> None:
-    """Raises UserError unless a base of 4 to 7 on its shorter side, doubled k times, gives `size`."""
-    if not _grows(size):
-        nearest = nearest_size(size)
-        typed = nearest.width if nearest.width == nearest.height else nearest
-        raise UserError(
-            f"resolution {size} is not a base of 4 to 7 pixels on the shorter side, doubled again and again:"
-            f" the nearest that is one is --resolution {typed}"
-        )
-
-
-def nearest_size(size: Size) -> Size:
-    """The size closest to `size` that a network can grow to. Ties go to the larger."""
-    doublings = max(0, (max(4, min(size.height, size.width)) // 4).bit_length() - 1)
-    candidates = [
-        Size(*(max(4, round(side / 2**k)) * 2**k for side in (size.height, size.width)))
-        for k in range(max(0, doublings - 1), doublings + 2)
-    ]
-    return min(
-        filter(_grows, candidates),
-        key=lambda c: (abs(c.height - size.height) + abs(c.width - size.width), -c.height * c.width),
-    )
-
-
-def _grows(size: Size) -> bool:
-    shorter = min(size.height, size.width)
-    if shorter < 4:
-        return False
-    step = 2 ** ((shorter // 4).bit_length() - 1)
-    return size.height % step == 0 and size.width % step == 0
 
 
 def place(size: Size, target: Size, crop: str, upscale: bool) -> Placement:

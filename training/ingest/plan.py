@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch_utils.errors import UserError
-from training.ingest.geometry import DoesNotFit, Size, check_size, place
+from training.base import base_for
+from training.ingest.geometry import DoesNotFit, Size, place
 from training.ingest.inspection import Finding, duplicates
 from training.ingest.labels import Labels
 from training.ingest.picture import Target
@@ -39,7 +40,7 @@ def check_rules(rules: Rules) -> None:
     if rules.max_images is not None and rules.max_images < 1:
         raise UserError("--max-images must be 1 or more")
     if rules.resolution is not None:
-        check_size(rules.resolution)
+        base_for(rules.resolution.height, rules.resolution.width)
 
 
 def make_plan(findings: Sequence[Finding], labels: Labels | None, rules: Rules) -> Plan:
@@ -90,8 +91,9 @@ def _common_size(sound: Sequence[Finding]) -> Size:
         typical = sorted(min(size.height, size.width) for size in sizes)[len(sizes) // 2]
         advice = max(4, 1 << typical.bit_length() - 1)  # most pictures need not be enlarged
         raise UserError(f"the pictures have {len(set(sizes))} sizes: choose one, such as --resolution {advice}")
-    check_size(sizes[0])
-    return sizes[0]
+    (size,) = set(sizes)
+    base_for(size.height, size.width)
+    return size
 
 
 def _channels(sound: Sequence[Finding], rules: Rules) -> int:

@@ -20,7 +20,8 @@ struct Layout {
 };
 
 Layout layout_of(const Tensor& x, int64_t dim) {
-  if (x.dim() == 0 || x.numel() == 0) return {x.numel(), 1, 1};
+  if (x.dim() == 0) return {1, 1, 1};
+  if (x.numel() == 0) return {0, x.size(dim), 1};
   int64_t inner = 1;
   for (int64_t d = 0; d < x.dim(); ++d)
     if (x.stride(d) < x.stride(dim) || (x.stride(d) == x.stride(dim) && d > dim)) inner *= x.size(d);
@@ -34,7 +35,8 @@ template <class A> std::vector<A> padded_copy(const std::optional<Tensor>& bias,
   std::vector<A> copy;
   if (bias) {
     copy.assign(padded(channels), A(0));
-    std::copy_n(data<A>(*bias), channels, copy.begin());
+    const Tensor dense = torch::stable::contiguous(*bias);  // a gradient may be one number for all
+    std::copy_n(data<A>(dense), channels, copy.begin());
   }
   return copy;
 }

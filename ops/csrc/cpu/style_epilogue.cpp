@@ -56,6 +56,7 @@ template <class T, bool last, int K> struct Tile {
   template <class F> void each(int64_t begin, int64_t end, const A* noise, F f) const {
     if constexpr (last) {
       const bool whole = count == K * w;
+      const int vectors = (count + w - 1) / w;
       for (int64_t i = begin; i < end; ++i) {
         const Lanes<A> z = noise ? splat(noise[i]) : Lanes<A>{};
         const int64_t e = offset + i * shape.c;
@@ -63,8 +64,7 @@ template <class T, bool last, int K> struct Tile {
 #pragma GCC unroll 4
           for (int k = 0; k < K; ++k) f(k, e + k * w, std::integral_constant<int, w>{}, z);
         } else {
-          for (int k = 0; k < K; ++k)
-            if (count > k * w) f(k, e + k * w, std::min(w, count - k * w), z);
+          for (int k = 0; k < vectors; ++k) f(k, e + k * w, std::min(w, count - k * w), z);
         }
       }
     } else {
@@ -290,6 +290,8 @@ void with_epilogue(const Tensor& x, Maybe bias, Maybe noise, Maybe strength, May
     const Settings<A> set{data<A>(bias), noisy ? data<A>(strength) : nullptr, data<A>(style),
                           noisy ? data<A>(noise) : nullptr, noise_stride, A(slope), norm};
     if (x.is_contiguous()) return f(t, Epilogue<T, false, 1>{shape, set});
+    // Few channels: their sums stay in registers. Many: whole pixels, as jumps from one to the next defeat prefetching.
+    if (shape.c > 8 * width<A>) return f(t, Epilogue<T, true, 32>{shape, set});
     if (shape.c > 2 * width<A>) return f(t, Epilogue<T, true, 4>{shape, set});
     return f(t, Epilogue<T, true, 1>{shape, set});
   });

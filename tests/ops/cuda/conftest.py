@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ops import bias_act, build, style_epilogue
+from ops import bias_act, build, style_epilogue, toolchain, upfirdn2d
 
-assert bias_act and style_epilogue  # imported because they define the schemas
+assert bias_act and style_epilogue and upfirdn2d  # imported because they define the schemas
 
 FLAGS = ["-x", "c++", "-O1", "-std=c++20", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE"]
 
@@ -36,7 +36,12 @@ def compile_emulated(folder: Path) -> Path:
     if library.exists():
         return library
     torch_folder = Path(torch.__file__).parent
-    command = [build.compiler(), *FLAGS, f"-DTORCH_TARGET_VERSION={build.TARGET_VERSION}", f"-I{torch_folder}/include"]
+    command = [
+        toolchain.compiler(),
+        *FLAGS,
+        f"-DTORCH_TARGET_VERSION={build.TARGET_VERSION}",
+        f"-I{torch_folder}/include",
+    ]
     scratch = f"{folder}/{os.getpid()}-"
     objects = [scratch + path.stem + ".o" for path in sources]
     jobs = [
@@ -47,7 +52,7 @@ def compile_emulated(folder: Path) -> Path:
         complaint = job.communicate()[1]
         assert job.returncode == 0, complaint
     link = [f"-L{torch_folder}/lib", f"-Wl,-rpath,{torch_folder}/lib", "-ltorch_cpu", "-ltorch", "-lc10"]
-    subprocess.run([build.compiler(), "-shared", "-o", scratch + "all.so", *objects, *link], check=True)
+    subprocess.run([toolchain.compiler(), "-shared", "-o", scratch + "all.so", *objects, *link], check=True)
     os.replace(scratch + "all.so", library)
     for path in objects:
         os.unlink(path)

@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch.utils.cpp_extension import COMMON_NVCC_FLAGS
 
-from ops import build
+from ops import build, toolchain
+from ops.errors import BuildError
 
 SOURCES = sorted((build.CSRC / "cuda").glob("*.cu"))
 OTHERS = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_100", "sm_120"]
@@ -36,11 +37,16 @@ def kernels(report: str) -> dict[str, tuple[int, int, int]]:
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
 def test_no_kernel_spills(source: Path, arch: str, tmp_path: Path) -> None:
     try:
-        nvcc = build.cuda_home() / "bin" / "nvcc"
-    except build.BuildError as error:
+        nvcc = toolchain.cuda_home() / "bin" / "nvcc"
+    except BuildError as error:
         pytest.skip(str(error))
     include = Path(torch.__file__).parent / "include"
-    flags = [*COMMON_NVCC_FLAGS, *build.cuda_flags(), f"-DTORCH_TARGET_VERSION={build.TARGET_VERSION}", f"-arch={arch}"]
+    flags = [
+        *COMMON_NVCC_FLAGS,
+        *toolchain.cuda_flags(),
+        f"-DTORCH_TARGET_VERSION={build.TARGET_VERSION}",
+        f"-arch={arch}",
+    ]
     command = [nvcc, "-c", source, "-o", tmp_path / "out.o", f"-I{include}", "-Xptxas", "-v", "-Xcompiler", "-fPIC"]
     begun = time.monotonic()
     done = subprocess.run([*command, *flags], capture_output=True, text=True, check=False)

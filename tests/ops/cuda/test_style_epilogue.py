@@ -55,7 +55,7 @@ def check(emulated, shape, dtype, layout, maps=None, slope=0.2, norm=True, leave
     close(y, style_epilogue_ref(x.double(), *exact, slope, norm), tolerance)
 
     got = emulated("style_epilogue_grad", dy, x, *small, means, rstd, slope, norm)
-    wanted = style_epilogue_grad_ref(dy.double(), x.double(), *exact, slope, norm)
+    wanted = style_epilogue_grad_ref(slope, norm, dy.double(), x.double(), *exact)
     assert got[0].dtype == dtype and (y.numel() == 0 or got[0].is_contiguous(memory_format=layout))
     # Normalised to deviation 1, values of maps of equal pixels are ill-conditioned, as is their gradient.
     steep = float(rstd.max()) if rstd.numel() else 1.0

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_utils.errors import UserError
-from training.ingest.geometry import DoesNotFit, Size, check_size, nearest_size, parse_size, place
+from training.ingest.geometry import DoesNotFit, Size, parse_size, place
 
 side = st.integers(1, 3000)
 grown = st.builds(
@@ -24,36 +24,6 @@ def test_sizes_are_typed_as_width_by_height(text: str, size: Size) -> None:
 def test_other_text_is_no_size(text: str) -> None:
     with pytest.raises(UserError):
         parse_size(text)
-
-
-@given(grown)
-def test_every_base_times_a_power_of_two_is_accepted(size: Size) -> None:
-    check_size(size)
-    assert nearest_size(size) == size
-
-
-@given(side, side)
-def test_the_nearest_size_is_one_that_is_accepted(height: int, width: int) -> None:
-    check_size(nearest_size(Size(height, width)))
-
-
-@given(side, side)
-def test_what_is_accepted_halves_down_to_the_base(height: int, width: int) -> None:
-    try:
-        check_size(Size(height, width))
-    except UserError as error:
-        assert "--resolution" in str(error)
-        return
-    while min(height, width) > 7:
-        assert height % 2 == 0 and width % 2 == 0
-        height, width = height // 2, width // 2
-    assert min(height, width) >= 4
-
-
-@pytest.mark.parametrize(("wrong", "right"), [(Size(100, 100), "96"), (Size(1000, 1000), "1024"), (Size(3, 3), "4")])
-def test_the_advice_is_close(wrong: Size, right: str) -> None:
-    with pytest.raises(UserError, match=f"--resolution {right}$"):
-        check_size(wrong)
 
 
 @given(side, side, grown, st.sampled_from(["center", "fit"]))

@@ -1,0 +1,121 @@
+"""The fused ops beside their references: time, bytes per second, and the share of what plain copying reaches.
+
+    python benchmarks/ops.py --op style_epilogue --shape 16x128x32x32 --dtype fp32 --compile
+
+Everything in a row takes turns in one process: the kernel, the reference, torch.compile of the reference (--compile),
+and a copy of the same size. GB/s counts the least bytes that must move: inputs and outputs once, and for derivatives
+what they have to look at again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # in front: this file is named as the package
+
+from ops.catalogue import CASES, Case
+from ops.measure import DTYPES, LAYOUTS, features, interleaved, least_bytes, passes, size
+from stylegan.kernels import ops_option, with_kernels
+from torch_utils.allocator import replacement
+from torch_utils.cli import Command, Parsed
+from torch_utils.device import keep_freed_memory, pick_device
+from torch_utils.errors import UserError
+from torch_utils.threads import cpu_threads
+
+SHAPES = ("16x512x32x32", "16x128x32x32", "16x64x64x64", "4x64x256x256")
+PASSES = ("forward", "forward+backward")
+Row = dict[str, str | float]
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """ "16x64x32x32" -> (16, 64, 32, 32). Raises UserError if it is anything else."""
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3}", text):
+        raise UserError(f"'{text}' is no shape; write it as in 16x64x32x32")
+    return tuple(map(int, text.split("x")))
+
+
+@click.command(cls=Command, params=[ops_option()], context_settings={"show_default": True})
+@click.option("--op", "names", type=click.Choice([c.name for c in CASES]), multiple=True, help="Default: all.")
+@click.option(
+    "--shape",
+    "shapes",
+    type=Parsed("shape", parse_shape),
+    multiple=True,
+    default=SHAPES,
+    metavar="NxCxHxW",
+    help="May be repeated.",
+)
+@click.option("--dtype", "dtypes", type=click.Choice(list(DTYPES)), multiple=True, default=list(DTYPES))
+@click.option("--layout", "layouts", type=click.Choice(list(LAYOUTS)), multiple=True, default=list(LAYOUTS))
+@click.option("--seconds", type=float, default=1.0, help="For each row; every variant runs 3 times at the least.")
+@click.option("--compile", "compiled", is_flag=True, help="Also time torch.compile of the reference.")
+@click.option("--device", default="auto")
+@click.option("--threads", type=int, default=None, help="CPU threads. Default: one per core.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def main(
+    names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], dtypes: tuple[str, ...], layouts: tuple[str, ...],
+    seconds: float, compiled: bool, device: str, threads: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Time the fused ops of this machine, medians in milliseconds."""
+    keep_freed_memory()
+    torch.set_num_threads(cpu_threads(threads))
+    where = with_kernels(pick_device(device))
+    head = f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, freed memory kept" + (
+        f" ({replacement()} preloaded)" if replacement() else ""
+    )
+    if not as_json:
+        click.echo(head)
+    rows = []
+    for case in (case for case in CASES if not names or case.name in names):
+        for shape, dtype, layout in itertools.product(shapes, dtypes, layouts):
+            x = features(shape, DTYPES[dtype], layout, where)
+            for found in measured(case, x, seconds, compiled):
+                what: Row = {"op": case.name, "shape": "x".join(map(str, shape)), "dtype": dtype, "layout": layout}
+                rows.append(what | found)
+                if not as_json:
+                    click.echo(_line(rows[-1]))
+    if as_json:
+        click.echo(json.dumps({"setting": head, "rows": rows}))
+
+
+def measured(case: Case, x: torch.Tensor, seconds: float, compiled: bool) -> list[Row]:
+    """A row for each pass of an op on x."""
+    tensors = case.tensors(x)
+    variants = {"kernel": passes(case, tensors, "auto"), "reference": passes(case, tensors, "ref")}
+    if compiled:
+        variants["compiled"] = passes(_compiled(case), tensors, "ref")
+    bytes_moved = least_bytes(case, tensors)
+    target = torch.empty_like(x)
+    rows = []
+    for name in PASSES:
+        functions: dict[str, Callable[[], object]] = {variant: found[name] for variant, found in variants.items()}
+        times = interleaved({**functions, "copy": lambda: target.copy_(x)}, x.device, seconds)
+        rate, copying = bytes_moved[name] / times["kernel"], 2 * size(x) / times["copy"]
+        row: Row = {"pass": name, **{f"{variant}_ms": 1000 * times[variant] for variant in functions}}
+        rows.append(row | {"gb_per_s": rate / 1e9, "copy_share": rate / copying})
+    return rows
+
+
+def _compiled(case: Case) -> Case:
+    run = torch.compile(lambda tensors: case.run(tensors, "ref"), dynamic=False)
+    return Case(case.name, case.tensors, lambda tensors, impl: run(tensors), case.linear)
+
+
+def _line(row: Row) -> str:
+    others = {name: float(row[f"{name}_ms"]) for name in ("reference", "compiled") if f"{name}_ms" in row}
+    times = "".join(f"  {name} {ms:.2f} ({ms / float(row['kernel_ms']):.1f}x)" for name, ms in others.items())
+    what = f"{row['op']:14} {row['shape']:13} {row['dtype']} {row['layout']:13} {row['pass']:17}"
+    speed = f"{row['kernel_ms']:8.2f} ms {row['gb_per_s']:7.1f} GB/s {row['copy_share']:5.0%} of copying"
+    return what + speed + times
+
+
+if __name__ == "__main__":
+    main()

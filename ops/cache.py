@@ -1,0 +1,199 @@
+"""The folders in which compiled libraries are kept, and the lock under which one process at a time fills them.
+
+A folder holds, for each library: KEY/ with the library, KEY.lock and KEY.owner (who is building, for those who wait),
+KEY.building-* (the scratch of a build that runs, or was killed) and KEY.log (what a compiler that failed had to say).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import stat
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ops.errors import BuildError
+
+SCRATCH = ".building-"
+PATIENCE = 10.0  # seconds between two lines that say what is being waited for
+
+
+def folders() -> list[Path]:
+    """Where compiled libraries are kept, best first; the last is for machines with a read-only home.
+
+    STYLEGAN_OPS_CACHE names one, and then it is the only one.
+    """
+    chosen = os.environ.get("STYLEGAN_OPS_CACHE")
+    if chosen:
+        return [Path(chosen)]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+    temporary = Path(tempfile.gettempdir()) / f"stylegan-ops-{user}"
+    # A user without a home keeps the "~".
+    return [folder for folder in (home / "stylegan" / "ops", temporary) if folder.is_absolute() and trusted(folder)]
+
+
+def trusted(folder: Path) -> bool:
+    """Not where others could lay a library for us to load: in /tmp, only what is our own counts."""
+    if not hasattr(os, "getuid"):
+        return True
+    try:
+        parent, found = folder.parent.stat(), folder.lstat()
+    except OSError:
+        return True  # not made yet
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return ours or not parent.st_mode & 0o002
+
+
+def writable(candidates: list[Path]) -> Path:
+    """The first folder that can be written to, made if it is missing. Raises BuildError if there is none."""
+    reasons = []
+    for folder in candidates:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            reasons.append(f"{folder}: {error.strerror}")
+            continue
+        if trusted(folder):
+            return folder
+        reasons.append(f"{folder}: others can write there")
+    raise BuildError(f"nowhere to keep the compiled kernels ({'; '.join(reasons)}); set STYLEGAN_OPS_CACHE to a folder")
+
+
+@contextmanager
+def locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold an operating system lock, which ends with the process that holds it; say for whom and how long we wait.
+
+    Raises BuildError where nothing can be locked.
+    """
+    lock, begun = FileLock(path), time.monotonic()
+    told = begun - PATIENCE
+    while True:
+        try:
+            lock.acquire(timeout=1.0, poll_interval=0.1)
+            break
+        except Timeout:
+            now = time.monotonic()
+            if now - told >= PATIENCE:
+                told = now
+                say(f"ops: waiting for {_explained(path)}, for {now - begun:.0f} s")
+        except (OSError, NotImplementedError) as error:  # the latter where a file system has no locks
+            raise BuildError(f"cannot lock {path} ({error}); set STYLEGAN_OPS_CACHE to another folder") from error
+    name = path.with_suffix(".owner")
+    try:
+        name.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        name.unlink(missing_ok=True)
+        lock.release()
+
+
+def _explained(lock: Path) -> str:
+    who = owner(lock)
+    if who.gone:
+        return f"{who.name}, which is gone but has left a child that holds {lock} (end it, or delete that file)"
+    return f"{who.name}, which is compiling the kernels"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lock, in words; and whether that process is gone, though a child of it may still hold the lock."""
+
+    name: str
+    gone: bool = False
+
+
+def owner(lock: Path) -> Owner:
+    """As far as it is written beside the lock."""
+    try:
+        name = lock.with_suffix(".owner").read_text()
+    except OSError:
+        return Owner("another process")
+    match = re.fullmatch(r"process (\d+) on (.*)", name)
+    return Owner(name, match is not None and match[2] == socket.gethostname() and not _lives(int(match[1])))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # somebody else's
+    return True
+
+
+def is_held(lock: Path) -> bool:
+    """Is somebody building under this lock now?"""
+    if not lock.exists():
+        return False
+    probe = FileLock(lock)
+    try:
+        probe.acquire(timeout=0)
+    except (Timeout, OSError, NotImplementedError):
+        return True
+    probe.release()
+    return False
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something in a cache folder that no living process needs: what it is, where, and whether it stands in the way."""
+
+    what: str
+    path: Path
+    harms: bool = False
+
+
+def leftovers(folder: Path) -> list[Leftover]:
+    """What killed and failed builds, and full disks, have left in a cache folder."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        scratch = SCRATCH in path.name
+        lock = path.with_name(path.name.split(SCRATCH)[0] + ".lock") if scratch else path.with_suffix(".lock")
+        if scratch and not is_held(lock):
+            found.append(Leftover("scratch of a killed build", path))
+        elif path.suffix == ".owner" and not is_held(lock):
+            found.append(Leftover("name of a dead builder", path))
+        elif path.suffix == ".lock" and is_held(path) and owner(path).gone:
+            found.append(Leftover("lock held by children of a dead process", path, harms=True))
+        elif path.suffix == ".log":
+            found.append(Leftover("log of a failed build", path))
+        elif path.is_dir() and not scratch:
+            libraries = list(path.glob("*.so"))
+            if not libraries:
+                found.append(Leftover("folder without a library", path))
+            elif not all(map(is_whole, libraries)):
+                found.append(Leftover("damaged library", path, harms=True))
+    return found
+
+
+def is_whole(library: Path) -> bool:
+    """Has a library its full length? Told without loading it, from where its ELF header says that its tables end."""
+    with library.open("rb") as file:
+        header = file.read(64)
+    if not sys.platform.startswith("linux"):
+        return len(header) == 64
+    if len(header) < 64 or header[:5] != b"\x7fELF\x02":
+        return False
+    sections, entry, count = struct.unpack_from("<Q", header, 40)[0], *struct.unpack_from("<HH", header, 58)
+    return bool(sections + entry * count <= library.stat().st_size)
+
+
+def remove(path: Path) -> None:
+    """A file, or a folder with all that is in it. Raises OSError if it stays."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

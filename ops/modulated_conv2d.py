@@ -1,0 +1,73 @@
+"""Modulated convolution: each sample's style scales the input channels of a convolution that all samples share.
+
+Scaling activations instead of weights gives the same result (StyleGAN2, section 2.2) and never builds a kernel per
+sample. Demodulation divides by the norm of the kernel that a sample would have had: a product of two small matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPS = 1e-8
+Convolution = Callable[[Tensor, Tensor], Tensor]
+
+
+def modulated_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    conv: Convolution = F.conv2d,
+    demodulate: bool = True,
+    noise: Tensor | None = None,
+    input_gain: Tensor | None = None,
+) -> Tensor:
+    """x: [N,I,H,W]  weight: [O,I,kh,kw]  styles: [N,I]  ->  [N,O,H',W'], in x's dtype.
+
+    conv(x, weight) is the convolution itself, with its padding and resampling:
+
+        functools.partial(conv2d_resample, f=f, up=2, padding=1, flip_weight=False)       StyleGAN2
+        functools.partial(F.conv2d, padding=2), weight and styles from `normalised`       StyleGAN3
+
+    noise: added to the result; anything that broadcasts to it. input_gain: [], [I] or [N,I], a scale of the input that
+    the demodulation does not undo.
+    """
+    _check(x, weight, styles)
+    if demodulate and x.dtype == torch.float16:
+        weight, styles = _bounded(weight, styles)
+    scale = styles if input_gain is None else styles * input_gain
+    y = conv(x * scale.to(x.dtype)[:, :, None, None], weight.to(x.dtype))
+    if not demodulate:
+        return y if noise is None else y + noise.to(y.dtype)
+    energy = styles.square() @ weight.square().sum((2, 3)).t()
+    factor = (energy + EPS).rsqrt().to(y.dtype)[:, :, None, None]
+    return y * factor if noise is None else torch.addcmul(noise.to(y.dtype), y, factor)
+
+
+def normalised(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
+    """Scaled to unit mean square: the weight per output channel, the styles as a whole (StyleGAN3)."""
+    return (
+        weight * weight.square().mean((1, 2, 3), keepdim=True).rsqrt(),
+        styles * styles.square().mean().rsqrt(),
+    )
+
+
+def _bounded(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
+    """Scaled so that no sum overflows float16 (StyleGAN2-ADA, on mixed precision); demodulation undoes it."""
+    tiny = torch.finfo(torch.float32).tiny
+    largest = weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=tiny)
+    fan_in = weight[0].numel()
+    return weight / (largest * fan_in**0.5), styles / styles.abs().amax(1, keepdim=True).clamp(min=tiny)
+
+
+def _check(x: Tensor, weight: Tensor, styles: Tensor) -> None:
+    if x.ndim != 4:
+        raise ValueError(f"x must be [N,I,H,W], not {list(x.shape)}")
+    n, channels = x.shape[:2]
+    if weight.ndim != 4 or weight.shape[1] != channels:
+        raise ValueError(f"weight must be [O,{channels},kh,kw] beside x {list(x.shape)}, not {list(weight.shape)}")
+    if list(styles.shape) != [n, channels]:
+        raise ValueError(f"styles must be {[n, channels]} beside x {list(x.shape)}, not {list(styles.shape)}")

@@ -1,0 +1,77 @@
+"""An opened network together with how to draw with it: what every tool that draws begins with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from stylegan.kernels import with_kernels
+from stylegan.locate import open_model
+from stylegan.snapshot import Snapshot
+from stylegan.view import View
+from torch_utils.device import keep_freed_memory, pick_device
+from torch_utils.errors import UserError
+
+MODES = {1: "grey", 3: "RGB", 4: "RGBA"}
+
+
+@dataclass(frozen=True)
+class Painter:
+    """A view that has been checked against its network, whose synthesis stands at the view's resolution and alpha."""
+
+    view: View
+    snapshot: Snapshot
+    psi: float
+
+    def paint(self, seeds: Sequence[int], c: Tensor | None = None, batch: int = 8) -> Tensor:
+        """A picture per seed, [N,channels,H,W] on the CPU; classes c [N]. See `Generator.render`."""
+        G, view = self.snapshot.G, self.view
+        return G.render(seeds, self.psi, view.trunc_cutoff, c, view.noise_mode, batch)
+
+
+def open_painter(view: View) -> Painter:
+    """Open the network and check the view against it. Freed memory stays with the process from here on.
+
+    Raises UserError for a network that cannot be opened, and for what it cannot draw.
+    """
+    if view.trunc is not None and not math.isfinite(view.trunc):
+        raise UserError(f"--trunc {view.trunc} is no number; 0.7 is usual")
+    keep_freed_memory()
+    snapshot = open_model(view.network, with_kernels(pick_device(view.device)))
+    G = snapshot.G
+    if view.trunc_cutoff is not None and not 0 <= view.trunc_cutoff <= G.num_ws:
+        raise UserError(f"--trunc-cutoff {view.trunc_cutoff}: this network has {G.num_ws} layers to truncate")
+    psi = G.default_psi if view.trunc is None else view.trunc
+    if snapshot.config.family == "progan" and psi != 1:
+        raise UserError(f"ProGAN has no w to truncate: leave out --trunc {psi:g}")
+    G.synthesis.grown = growth(view, snapshot)
+    return Painter(view, snapshot, psi)
+
+
+def growth(view: View, snapshot: Snapshot) -> tuple[int, float]:
+    """Resolution and alpha to draw at. Raises UserError for what the network has not grown to."""
+    resolution = view.resolution or snapshot.resolution
+    trained = [r for r in snapshot.config.resolutions if r <= snapshot.resolution]
+    if resolution not in trained:
+        raise UserError(f"--resolution {resolution}: this network draws at {', '.join(map(str, trained))}")
+    if view.alpha is not None and not 0 <= view.alpha <= 1:
+        raise UserError(f"--alpha {view.alpha:g} is not from 0 to 1")
+    alpha = snapshot.alpha if resolution == snapshot.resolution else 1.0
+    return resolution, alpha if view.alpha is None else view.alpha
+
+
+def in_words(painter: Painter, count: int) -> list[str]:
+    """The lines of a plan for `count` pictures that tell of the network."""
+    view, snapshot = painter.view, painter.snapshot
+    resolution, alpha = snapshot.G.synthesis.grown
+    height, width = snapshot.config.size(resolution)
+    fading = f", of which the last step at {alpha:.2f}" if alpha < 1 else ""
+    cutoff = "" if view.trunc_cutoff is None else f" in {view.trunc_cutoff} layers"
+    return [
+        f"Network:    {view.network}: {snapshot.config.family}, {snapshot.kimg:g} kimg of {snapshot.data}",
+        f"Pictures:   {count} of {width}x{height}, {MODES[snapshot.config.channels]}{fading}",
+        f"Truncation: {painter.psi:g}{cutoff}",
+    ]

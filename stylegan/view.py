@@ -1,0 +1,32 @@
+"""Which network to draw with, and how, as it is typed. Every tool that draws takes these; `painter.py` opens them.
+
+Imports nothing that takes time, so that --help does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stylegan.config import NoiseMode
+from torch_utils.settings import Flag, setting
+
+WHAT, HOW = "Pictures", "Drawing"
+
+
+@dataclass(frozen=True)
+class View:
+    """A network, and how to draw with it. None: as the network itself says."""
+
+    network: str = setting("", Flag(
+        "--network", "Snapshot (.safetensors), published network (.pkl), folder of a run, URL, or name.", WHAT,
+        metavar="MODEL"))  # fmt: skip
+    trunc: float | None = setting(
+        None, Flag("--trunc", "Truncation psi: 1 for all variety, less for better pictures.  [0.7; ProGAN: 1]", HOW)
+    )
+    trunc_cutoff: int | None = setting(None, Flag("--trunc-cutoff", "Truncate only the first N layers.", HOW))
+    noise_mode: NoiseMode = setting(
+        "const", Flag("--noise-mode", "Fine detail: the network's own, drawn from the seed, or none.", HOW)
+    )
+    resolution: int | None = setting(None, Flag("--resolution", "Draw at a lower resolution of the network.", HOW))
+    alpha: float | None = setting(None, Flag("--alpha", "Weight of the newest resolution, 0 to 1.", HOW))
+    device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))

@@ -1,0 +1,65 @@
+"""What the measurements of ops count, and what the comparison with the reference notices."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ops.catalogue import CASES, Case
+from ops.measure import DTYPES, LAYOUTS, features, interleaved, least_bytes, passes
+from ops.selftest import failures
+
+CPU = torch.device("cpu")
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def test_functions_take_turns():
+    order = []
+    found = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, CPU, seconds=0, least=2)
+    assert order == ["a", "b"] * 3 and set(found) == {"a", "b"}
+
+
+def test_the_least_bytes():
+    case = Case("add", lambda x: [x, torch.zeros(x.shape[1])], lambda t, impl: t[0] + t[1][:, None, None])
+    x = torch.zeros(2, 3, 4, 5, dtype=torch.bfloat16)
+    big, small = 2 * 3 * 4 * 5, 3 * 4
+    # In: x in bfloat16 and a float32 bias; out: float32, as the sum is. back: dy, two gradients, and x again.
+    assert least_bytes(case, case.tensors(x)) == {
+        "forward": 2 * big + small + 4 * big, "forward+backward": 2 * (2 * big + small + 4 * big) + 2 * big,
+    }  # fmt: skip
+    linear = Case("add", case.tensors, case.run, linear=True)
+    assert least_bytes(linear, case.tensors(x))["forward+backward"] == 2 * (2 * big + small + 4 * big)
+
+
+@every_case
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_case_can_be_run_and_timed(case, dtype, layout):
+    tensors = case.tensors(features((2, 4, 8, 8), DTYPES[dtype], layout, CPU))
+    runs = passes(case, tensors, "ref")
+    assert runs["forward"]().ndim == 4
+    assert len(runs["forward+backward"]()) == len(tensors)
+    assert set(least_bytes(case, tensors)) == set(runs)
+
+
+@every_case
+def test_the_kernels_are_right(case):
+    for dtype in DTYPES.values():
+        for layout in LAYOUTS:
+            assert failures(case, CPU, dtype, layout) == []
+
+
+@pytest.mark.parametrize("mistake", [0.999, float("nan")])
+def test_mistakes_of_a_gradient_are_noticed(mistake):
+    class Wrong(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, dy):
+            return dy * 2 * mistake
+
+    case = Case("double", lambda x: [x], lambda t, impl: t[0] * 2 if impl == "ref" else Wrong.apply(t[0]))
+    found = failures(case, CPU, torch.float32, "contiguous")
+    assert len(found) == 2 and all(line.startswith("gradient 0 at ") for line in found)

@@ -1,0 +1,43 @@
+"""A baked generator draws the same pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from stylegan.baked import baked
+from stylegan.config import ModelConfig, progan_config
+from stylegan.networks import build_generator
+
+TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+CONFIGS = [TINY, replace(TINY, const_input=False, pixel_norm=True, num_classes=3), progan_config(16, fmap_max=16)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("cfg", CONFIGS)
+def test_it_draws_the_same_to_the_last_bit(cfg, dtype):
+    torch.manual_seed(0)
+    G, z = build_generator(cfg), torch.randn(2, 8 if cfg.family == "stylegan" else 512)
+    c = torch.tensor([0, 2]) if cfg.num_classes else None
+    for resolution, alpha in [(16, 1.0), (8, 0.3)]:
+        how = {"resolution": resolution, "alpha": alpha, "dtype": dtype}
+        assert torch.equal(baked(G, dtype)(z, c, **how), G(z, c, **how))
+
+
+def test_it_stays_as_it_is_when_the_generator_learns():
+    torch.manual_seed(0)
+    G, z = build_generator(TINY), torch.randn(2, 8)
+    copied = baked(G)
+    before = copied(z)
+    with torch.no_grad():
+        for layer in (G.mapping.layers[0], G.synthesis.blocks["8"][0], G.synthesis.to_rgb["16"]):
+            layer.weight.add_(1)
+    assert torch.equal(copied(z), before)
+    assert not torch.equal(G(z), before)
+
+
+def test_it_takes_no_memory_for_what_it_shares():
+    G = build_generator(TINY)
+    assert [id(p) for p in baked(G).parameters()] == [id(p) for p in G.parameters()]

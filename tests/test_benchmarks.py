@@ -1,0 +1,144 @@
+"""The benchmarks run, at sizes that take no time, and what they count is what it should be."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from click.testing import CliRunner
+
+from ops.mode import VARIABLE
+from ops.style_epilogue import style_epilogue
+from torch_utils.traffic import Traffic, added
+
+ROOT = Path(__file__).parents[1]
+META = torch.device("meta")
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv(VARIABLE, "auto")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def script(name: str) -> ModuleType:
+    """Not by import: benchmarks/ops.py is named as the package that it measures."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name: str, *arguments: str) -> str:
+    result = CliRunner().invoke(script(name).main, arguments)
+    assert result.exit_code == 0, result.output
+    return str(result.stdout)
+
+
+def test_ops_has_a_row_for_everything_asked():
+    out = run(
+        "ops", "--json", "--seconds", "0", "--shape", "2x4x8x8", "--shape", "1x3x5x7", "--threads", "1", "--ops", "ref"
+    )
+    rows = json.loads(out)["rows"]
+    assert len(rows) == len(script("ops").CASES) * 2 * 2 * 2 * 2  # shapes, dtypes, layouts, passes
+    for row in rows:
+        assert row["kernel_ms"] > 0 and row["reference_ms"] > 0 and row["gb_per_s"] > 0 and row["copy_share"] > 0
+        assert row["shape"] in ("2x4x8x8", "1x3x5x7") and "compiled_ms" not in row
+
+
+def test_ops_says_how_it_was_measured_and_reads_well():
+    out = run("ops", "--op", "bias_act", "--shape", "2x4x8x8", "--seconds", "0", "--threads", "1", "--dtype", "bf16")
+    head, *rows = out.splitlines()
+    assert "1 threads" in head and "freed memory kept" in head
+    assert len(rows) == 4 and all("GB/s" in row and "of copying  reference" in row for row in rows)
+
+
+@pytest.mark.parametrize("shape", ["3x4", "0x1x1x1", "1x2x3x4x5", "axbxcxd"])
+def test_ops_refuses_what_is_no_shape(shape):
+    result = CliRunner().invoke(script("ops").main, ["--shape", shape])
+    assert result.exit_code == 2 and "is no shape" in result.output
+
+
+def test_ops_runs_as_a_script_though_it_is_named_as_the_package():
+    command = [sys.executable, "benchmarks/ops.py", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Usage: ops.py")
+
+
+@pytest.mark.parametrize("name", ["train_step", "generate", "ops"])
+def test_they_have_the_option_ops(name):
+    assert "--ops [auto|ref|strict]" in run(name, "--help")
+
+
+def test_fusing_lessens_the_traffic_beside_the_convolutions():
+    out = run("traffic", "--resolution", "16", "--batch", "4", "--fmap-base", "256", "--json")
+    plain, fused = (json.loads(out)["iterations"]["16"][tier] for tier in ("plain", "fused"))
+    assert plain["conv_kernels"] == fused["conv_kernels"] > 20 and plain["conv_gb"] == fused["conv_gb"] > 0
+    assert fused["other_kernels"] < plain["other_kernels"] and fused["other_gb"] < plain["other_gb"]
+    assert os.environ[VARIABLE] == "auto"
+
+
+def test_traffic_can_list_operations():
+    out = run("traffic", "--resolution", "8", "--batch", "2", "--fmap-base", "64", "--top", "100", "--dtype", "bf16")
+    assert "stylegan.style_epilogue " in out and "aten.mul " in out
+
+
+# What `Traffic` counts
+
+
+def test_views_and_allocations_are_free_and_the_rest_is_inputs_and_outputs():
+    x, bias = torch.zeros(4, 8, device=META), torch.zeros(8, device=META)
+    with Traffic() as traffic:
+        y = x.t().reshape(2, 2, 8)[0].expand(3, 2, 8).detach()
+        y = torch.empty_like(y)
+        x + bias
+        x.mul_(2)
+        torch.zeros(100) + 1  # not of this device
+    # What is transposed must be copied to be reshaped.
+    assert set(traffic.counts) == {"aten.clone", "aten.add", "aten.mul_"}
+    assert (traffic.counts["aten.add"].kernels, traffic.counts["aten.add"].bytes) == (1, 4 * (32 + 8 + 32))
+    assert traffic.counts["aten.mul_"].bytes == 4 * (32 + 32)
+    assert added(traffic.counts, ["aten.add", "aten.mul_"]).bytes == 4 * (72 + 64)
+
+
+def test_grouped_convolutions_are_told_apart():
+    x, weight = torch.zeros(2, 4, 8, 8, device=META, requires_grad=True), torch.zeros(4, 1, 3, 3, device=META)
+    with Traffic() as traffic:
+        F.conv2d(x, weight, groups=4).sum().backward()
+        F.conv2d(x, weight.expand(4, 4, 3, 3))
+    names = {"aten.convolution.grouped", "aten.convolution_backward.grouped", "aten.convolution"}
+    assert names < set(traffic.counts)
+
+
+def test_an_expanded_tensor_is_read_once():
+    with Traffic() as traffic:
+        torch.zeros(1, 8, device=META).expand(1000, 8).sum()
+    assert traffic.counts["aten.sum"].bytes == 4 * (8 + 1)
+
+
+def test_a_question_about_contents_is_answered_with_yes():
+    with Traffic():
+        assert bool(torch.zeros(3, device=META).isfinite().all())
+
+
+@pytest.mark.parametrize("mode, fused", [("auto", True), ("strict", True), ("ref", False)])
+def test_on_meta_tensors_the_fused_op_stands_for_itself_without_a_compiler(mode, fused, monkeypatch):
+    monkeypatch.setenv(VARIABLE, mode)
+    x = torch.zeros(2, 3, 4, 4, device=META, requires_grad=True)
+    with Traffic() as traffic:
+        style_epilogue(x).sum().backward()
+    assert ("stylegan.style_epilogue" in traffic.counts) == fused
+    assert ("stylegan.style_epilogue_grad" in traffic.counts) == fused

@@ -1,0 +1,45 @@
+"""Lists of whole numbers as they are typed: seeds and classes, as in 0-7,12."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from torch_utils.errors import UserError
+
+MAX_SEEDS = 2**32  # what numpy's RandomState takes
+MAX_COUNT = 10_000_000
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read "0-7,12" as [0, 1, ..., 7, 12], in the order written. Raises UserError if it is anything else."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if not match:
+            raise UserError(f"'{part.strip()}' is not a seed or a range of seeds; write them as in 0-7,12")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last >= MAX_SEEDS:
+            raise UserError(f"{last} is no seed; they go from 0 to {MAX_SEEDS - 1}")
+        if last < first:
+            raise UserError(f"the range {first}-{last} runs backwards; write {last}-{first}")
+        if len(seeds) + last - first >= MAX_COUNT:
+            raise UserError(f"'{text}' is more than {MAX_COUNT:,} seeds; ask for fewer at a time")
+        seeds.extend(range(first, last + 1))
+    return seeds
+
+
+def parse_classes(text: str) -> list[int]:
+    """ "0-9,3" -> [0, 1, ... 9, 3]. Raises UserError if it is anything else."""
+    try:
+        return parse_seeds(text)
+    except UserError:
+        raise UserError(f"'{text}' is not a class or a list of classes; write it as in 3 or 0-9") from None
+
+
+def require_each_once(seeds: Sequence[int]) -> None:
+    """For tools that name a file after each seed. Raises UserError if one is there twice."""
+    for seed, times in Counter(seeds).most_common(1):
+        if times > 1:
+            raise UserError(f"seed {seed} is named {times} times; name each seed once")
