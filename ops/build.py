@@ -156,20 +156,21 @@ def _compile(device_type: str, files: list[Path], scratch: Path, log: Path) -> N
         "TORCH_DONT_CHECK_COMPILER_ABI": "1",  # with the stable ABI it does not matter which compiler made PyTorch
     }
     if device_type == "cuda":
-        arch = toolchain.cuda_arch()
-        changes |= {"CUDA_HOME": str(toolchain.cuda_home()), "TORCH_CUDA_ARCH_LIST": f"{arch[3:-1]}.{arch[-1]}"}
-    common = [f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"]
+        changes["CUDA_HOME"] = str(toolchain.cuda_home())
+    common, for_cuda = [f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"], []
     with _environment(changes):
-        from torch.utils import cpp_extension  # half a second, only needed here
+        from torch.utils import cpp_extension  # half a second, and only needed here
 
-        # Read when that was imported, which may have been long ago, and for another device.
-        cpp_extension.CUDA_HOME = os.environ.get("CUDA_HOME", cpp_extension.CUDA_HOME)
+        if device_type == "cuda":
+            for_cuda = [*common, *toolchain.cuda_flags(), *toolchain.cuda_arch_flags()]
+            # It has read the environment when it was imported, which may have been before.
+            cpp_extension.CUDA_HOME = changes["CUDA_HOME"]
         try:
             cpp_extension.load(
                 _name(device_type),
                 [str(path) for path in files],
                 extra_cflags=[*common, *toolchain.cpu_flags()],
-                extra_cuda_cflags=[*common, *toolchain.cuda_flags()],
+                extra_cuda_cflags=for_cuda,
                 build_directory=str(scratch),
                 is_python_module=False,
                 verbose=False,
@@ -188,7 +189,9 @@ def complaint(text: str) -> str:
     """The first line in a compiler's or linker's output that is an error, shortened; the last line if none is."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = (
-        line for line in lines if re.search(r"\berror\s*:|\berror [A-Z]+\d|undefined reference|cannot find", line)
+        line
+        for line in lines
+        if re.search(r"\b(error|fatal)\s*:|\berror [A-Z]+\d|undefined reference|cannot find", line)
     )
     return f"{next(errors, lines[-1] if lines else 'no word of why'):.200}"
 

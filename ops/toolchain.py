@@ -57,8 +57,21 @@ def cpu_flags() -> list[str]:
 
 
 def cuda_flags() -> list[str]:
-    """How the CUDA kernels are compiled; the architecture is added for the GPU at hand."""
-    return ["-O3", "-std=c++20", "--use_fast_math", "-lineinfo", "-DUSE_CUDA"]
+    """How the CUDA kernels are compiled; for which GPUs, `cuda_arch_flags` says.
+
+    Not with --use_fast_math: its exp and tanh lose many of float32's digits and denormals become 0, while the kernels
+    wait for memory anyway.
+    """
+    return ["-O3", "-std=c++20", "-lineinfo", "-DUSE_CUDA", "-Xcompiler", "-fvisibility=hidden"]
+
+
+def cuda_arch_flags() -> list[str]:
+    """For the GPUs at hand; none where TORCH_CUDA_ARCH_LIST is set, which PyTorch turns into flags itself."""
+    if os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        return []
+    capabilities = {torch.cuda.get_device_capability(device) for device in range(torch.cuda.device_count())}
+    numbers = [f"{major}{minor}" for major, minor in sorted(capabilities)]
+    return [f"-gencode=arch=compute_{number},code=sm_{number}" for number in numbers]
 
 
 def cuda_home() -> Path:
@@ -98,7 +111,8 @@ def traits(device_type: str) -> list[str]:
     """All that a compiled library depends on besides its sources. Raises BuildError if a compiler is missing."""
     if device_type == "cuda":
         home = cuda_home()
-        told = [str(home), output([str(home / "bin" / "nvcc"), "--version"]), cuda_arch(), *cuda_flags()]
+        told = [str(home), output([str(home / "bin" / "nvcc"), "--version"]), *cuda_flags(), *cuda_arch_flags()]
+        told.append(os.environ.get("TORCH_CUDA_ARCH_LIST", ""))
     else:
         told = [processor(), *cpu_flags()]
     return [*told, output([compiler(), "--version"]), torch.__version__, str(torch.version.cuda)]

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ops import bias_act, build, style_epilogue, toolchain
+from ops import bias_act, build, style_epilogue, toolchain, upfirdn2d
 
-assert bias_act and style_epilogue  # imported because they define the schemas
+assert bias_act and style_epilogue and upfirdn2d  # imported because they define the schemas
 
 FLAGS = ["-x", "c++", "-O1", "-std=c++20", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE"]
 
