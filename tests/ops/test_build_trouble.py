@@ -140,23 +140,25 @@ def test_the_wrong_nvcc(monkeypatch, tmp_path):
         toolchain.cuda_home()
 
 
-def test_cuda_kernels_are_compiled_with_the_toolkit_and_for_the_gpu_that_the_key_names(monkeypatch, tmp_path):
-    """Whatever was set before, and though PyTorch looked for the toolkit long ago."""
+@pytest.mark.parametrize("asked, flags", [("", ["-gencode=arch=compute_120,code=sm_120"]), ("7.5", [])])
+def test_cuda_kernels_are_compiled_with_the_toolkit_and_for_the_gpus_at_hand(monkeypatch, tmp_path, asked, flags):
+    """Or for those asked for; and though PyTorch looked for the toolkit long ago."""
     (build.CSRC / "cuda").mkdir()
     (build.CSRC / "cuda" / "answer.cu").touch()
     monkeypatch.setattr(toolchain, "traits", lambda device: [])
     monkeypatch.setattr(toolchain, "cuda_home", lambda: tmp_path / "toolkit")
-    monkeypatch.setattr(toolchain, "cuda_arch", lambda: "sm_120")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (12, 0))
     monkeypatch.setattr(cpp_extension, "CUDA_HOME", "/another")
-    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "7.5")
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
     seen = []
 
-    def load(name: str, sources: list[str], **rest: object) -> None:
-        seen.append((sources, cpp_extension.CUDA_HOME, os.environ["CUDA_HOME"], os.environ["TORCH_CUDA_ARCH_LIST"]))
+    def load(name: str, sources: list[str], *, extra_cuda_cflags: list[str], **rest: object) -> None:
+        archs = [flag for flag in extra_cuda_cflags if "arch" in flag]
+        seen.append((sources, cpp_extension.CUDA_HOME, os.environ["CUDA_HOME"], archs))
         raise ValueError("Unknown CUDA arch (12.0) or GPU not supported")
 
     monkeypatch.setattr(cpp_extension, "load", load)
     assert "Unknown CUDA arch (12.0)" in build.why_not("cuda")
     home = str(tmp_path / "toolkit")
-    assert seen == [([str(build.CSRC / "cuda" / "answer.cu")], home, home, "12.0")]
-    assert os.environ["TORCH_CUDA_ARCH_LIST"] == "7.5"
+    assert seen == [([str(build.CSRC / "cuda" / "answer.cu")], home, home, flags)]
