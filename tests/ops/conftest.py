@@ -124,7 +124,7 @@ def _no_worse_than_torch(kernel: Function, reference: Function, inputs: list[Ten
                for part in (exact[:first], exact[first:])]  # fmt: skip
     rounding = max(4 * torch.finfo(x.dtype).eps, 256 * torch.finfo(compute_dtype(x)).eps)
     for index, (ours, theirs, truth) in enumerate(rows):
-        if not truth.numel():
+        if not truth.numel() or not theirs.isfinite().all():  # plain float16 may overflow where nothing is asked
             continue
         budget = (theirs.double() - truth).abs().max() * 2 + rounding * largest[index >= first] + 1e-12
         error = (ours.double() - truth).abs().max()
