@@ -51,6 +51,7 @@ template <bool smooth, class T> void launch_reducing(const Launcher& launch, con
     launch(bias_act_grad_columns_kernel<smooth, T>, chunks * ceil_div<int64_t>(p.channels, lanes * vec<T>),
            bias_act_threads, p, lanes, chunk, data_out<A>(partial));
   } else {
+    STD_TORCH_CHECK(rows * p.channels < 1LL << 31, "x is too large");
     const int lanes = power_of_2(ceil_div<int64_t>(p.inner, vec<T>), 64), group = lanes > 32 ? bias_act_threads : lanes;
     launch(bias_act_grad_rows_kernel<smooth, T>, ceil_div<int64_t>(rows * p.channels, bias_act_threads / group),
            bias_act_threads, p, group, chunks, chunk, data_out<A>(partial));

@@ -141,12 +141,13 @@ template <Order order, bool smooth, class T> __global__ void __launch_bounds__(b
 
 // The gradient and its sums by channel where a channel has many neighbouring elements. A group of threads takes one of
 // `chunks` parts of a row of `inner` elements and leaves partial[outer][chunk][channel].
-template <bool smooth, class T> __global__ void __launch_bounds__(bias_act_threads)
+template <bool smooth, class T> __global__ void __launch_bounds__(bias_act_threads, 3)
     bias_act_grad_rows_kernel(BiasAct<T> p, int group, int64_t chunks, int64_t chunk, accumulate_t<T>* partial) {
   using A = accumulate_t<T>;
   constexpr int V = vec<T>;
-  const int64_t item = (int64_t(blockIdx.x) * bias_act_threads + threadIdx.x) / group;
-  const int64_t row = item / chunks, k = item % chunks, c = row % p.channels;
+  const unsigned item = blockIdx.x * unsigned(bias_act_threads / group) + threadIdx.x / group;
+  const int64_t row = item / unsigned(chunks), k = item - unsigned(row) * unsigned(chunks);
+  const unsigned outer = unsigned(row) / unsigned(p.channels), c = unsigned(row) - outer * unsigned(p.channels);
   const bool active = row * p.inner < p.count;
   const int64_t begin = k * chunk, end = begin + chunk < p.inner ? begin + chunk : p.inner;
   A bias[V], db[V], result[V], sum[1] = {0};
@@ -163,12 +164,12 @@ template <bool smooth, class T> __global__ void __launch_bounds__(bias_act_threa
       for (int i = 0; i < V; ++i) sum[0] += i < n ? result[i] : A(0);
     }
   group_sum(sum, group);
-  if (active && threadIdx.x % group == 0) partial[(row / p.channels * chunks + k) * p.channels + c] = sum[0];
+  if (active && threadIdx.x % group == 0) partial[(outer * chunks + k) * p.channels + c] = sum[0];
 }
 
 // The same where neighbouring elements belong to neighbouring channels. A block takes `lanes` vectors of channels of
 // `chunk` pixels and leaves partial[chunk][channel].
-template <bool smooth, class T> __global__ void __launch_bounds__(bias_act_threads)
+template <bool smooth, class T> __global__ void __launch_bounds__(bias_act_threads, 3)
     bias_act_grad_columns_kernel(BiasAct<T> p, int lanes, int64_t chunk, accumulate_t<T>* partial) {
   using A = accumulate_t<T>;
   constexpr int V = vec<T>;

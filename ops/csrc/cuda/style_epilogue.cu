@@ -51,8 +51,10 @@ template <class T> struct Plan {
     p.chunks = ceil_div(p.pixels, p.chunk);
     small = p.chunk <= few;
     STD_TORCH_CHECK(p.samples * p.channels * p.chunks < 1LL << 31, "x is too large");
-    const int64_t vectors = ceil_div<int64_t>(p.chunk, vec<T>), per_thread = held<T, Small> / vec<T> * (small ? 1 : 4);
-    if (vectors <= 32 * per_thread) {
+    const int64_t vectors = ceil_div<int64_t>(p.chunk, vec<T>), per_thread = held<T, Small> / vec<T>;
+    if (!small) {
+      across = threads = Large::threads;
+    } else if (vectors <= 32 * per_thread) {
       across = power_of_2(vectors, 32);
       threads = 256;
     } else {

@@ -59,9 +59,12 @@ template <class A> __device__ __forceinline__ A inverse_deviation(A square_sum, 
 // needs two values per element, and a thread of a full SM has 64 registers, or 128 if there are half as many.
 struct Small {
   static constexpr int threads = 1024, bytes = 32;
+  static __host__ __device__ constexpr int group(int threads_to_a_map) { return threads_to_a_map; }
 };
 struct Large {
   static constexpr int threads = 512, bytes = 128;
+  // Always the whole block: the distances between a thread's vectors are constants then, and need no registers.
+  static __host__ __device__ constexpr int group(int) { return threads; }
 };
 // Elements; few of float64, which is there for checking derivatives.
 template <class T, class Held> constexpr int held = Held::bytes / (sizeof(accumulate_t<T>) == 8 ? 16 : 4);
@@ -76,14 +79,14 @@ template <class T> struct MapChunk {
   bool aligned;
 
   __device__ __forceinline__ MapChunk(const Epilogue<T>& p, int threads) : group(threads) {
-    const unsigned item = blockIdx.x * (blockDim.x / group) + threadIdx.x / group;
+    const unsigned item = group > 32 ? blockIdx.x : blockIdx.x * (blockDim.x / group) + threadIdx.x / group;
     map = int(item / unsigned(p.chunks)), k = int(item) - map * int(p.chunks);
     const bool active = map < int(p.samples * p.channels);
     if (!active) map = 0;
     n = map / int(p.channels), c = map - n * int(p.channels);
     const int64_t pixel = k * p.chunk;
     start = map * p.pixels + pixel;
-    lane = threadIdx.x % group;
+    lane = group > 32 ? threadIdx.x : threadIdx.x % group;
     size = !active ? 0 : p.pixels - pixel < p.chunk ? int(p.pixels - pixel) : int(p.chunk);
     noise = p.noise ? p.noise + n * p.noise_stride + pixel : nullptr;
     aligned = p.aligned && p.pixels % V == 0;
@@ -116,8 +119,9 @@ template <class T> struct MapChunk {
 };
 
 template <class T, class Held> __global__ void __launch_bounds__(Held::threads, 1)
-    epilogue_maps_kernel(Epilogue<T> p, Pass pass, int group) {
+    epilogue_maps_kernel(Epilogue<T> p, Pass pass, int threads_to_a_map) {
   using A = accumulate_t<T>;
+  const int group = Held::group(threads_to_a_map);
   constexpr int V = vec<T>, K = held<T, Held> / V;
   const MapChunk<T> m(p, group);
   const ChannelSettings<A> s = channel_settings(p, m.n, m.c);
@@ -171,8 +175,9 @@ __device__ __forceinline__ Normed<A> normed(const Epilogue<T>& p, A gain, A mean
 }
 
 template <class T, class Held> __global__ void __launch_bounds__(Held::threads, 1)
-    epilogue_maps_grad_kernel(Epilogue<T> p, Pass pass, int group) {
+    epilogue_maps_grad_kernel(Epilogue<T> p, Pass pass, int threads_to_a_map) {
   using A = accumulate_t<T>;
+  const int group = Held::group(threads_to_a_map);
   constexpr int V = vec<T>, K = held<T, Held> / V;
   const MapChunk<T> m(p, group);
   const ChannelSettings<A> s = channel_settings(p, m.n, m.c);
@@ -197,7 +202,8 @@ template <class T, class Held> __global__ void __launch_bounds__(Held::threads, 
     }
     if (m.first()) total[0] = sum[0], total[p.channels] = sum[1];
   }
-  const Normed<A> norm = normed(p, s.gain, mean, rstd, sum[0], sum[1]);
+  // The gain is read again rather than kept: registers are full.
+  const Normed<A> norm = normed(p, channel_settings(p, m.n, m.c).gain, mean, rstd, sum[0], sum[1]);
   sum[0] = sum[1] = 0;
 #pragma unroll
   for (int j = 0; j < K; ++j) {

@@ -89,7 +89,8 @@ template <class T, int V> __global__ void __launch_bounds__(fir_threads) fir_gen
 template <int TAPS, int UP, int DOWN> struct FirPattern {
   static constexpr int taps = TAPS, up = UP, down = DOWN;
   static constexpr int reads = (TAPS - 1) / UP + 1;  // along x, for one output
-  static __host__ __device__ constexpr int rows(int vector) { return vector == 1 && DOWN == 1 ? 8 : 4; }
+  // More rows share more of what they read, but need more registers.
+  static __host__ __device__ constexpr int rows(int vector) { return vector > 1 ? 4 : (TAPS > 3 * UP ? 4 : 8) / DOWN; }
   // Tiles begin where an output reads tap 0, which may be one above the first.
   static __host__ __device__ int above(const FirAxis& y) { return UP == 1 ? 0 : y.pad & 1; }
   static_assert(UP <= 2);

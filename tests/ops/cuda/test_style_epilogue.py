@@ -83,10 +83,13 @@ def test_unaligned(emulated, shape, layout):
     check(emulated, shape, torch.bfloat16, layout, offset=3)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("norm", [True, False])
-@pytest.mark.parametrize("shape", [(2, 5, 6, 6), (1, 2, 129, 130)], ids=str)
-def test_parts_left_out(emulated, shape, layout, norm):
+@pytest.mark.parametrize(
+    "layout, shape",
+    [*((layout, (2, 5, 6, 6)) for layout in LAYOUTS), (LAYOUTS[0], (1, 1, 129, 130)), (LAYOUTS[1], (2, 3, 20, 17))],
+    ids=str,
+)
+def test_parts_left_out(emulated, layout, shape, norm):
     some = [(), (0,), (1, 3), (0, 1, 2, 3)]
     every = [parts for r in range(5) for parts in itertools.combinations(range(4), r)]
     for parts in some if shape[2] > 100 else every:
