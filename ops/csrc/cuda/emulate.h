@@ -1,9 +1,9 @@
 // Runs the CUDA kernels on the CPU, so that their indexing, tails, shared memory and reductions can be tested without a
 // GPU: the few words of CUDA that they use, and blocks whose threads are fibers.
 //
-// Blocks run one after the other, and so do the threads of a block, up to the next barrier or shuffle. Their order
-// changes from block to block: a kernel that forgets a barrier, or whose result depends on the order, is found out by
-// running it twice. A barrier that only part of the threads reach is an error, and so is a 16-byte access of an address
+// Blocks run one after the other. In a block, a warp runs up to the next barrier of the whole block before another one
+// does, and its threads one after the other up to the next barrier or shuffle. All these orders change from block to
+// block: a kernel that forgets a barrier, or whose result depends on the order, is found out by running it twice. A barrier that only part of the threads reach is an error, and so is a 16-byte access of an address
 // that is no multiple of 16; a GPU would hang or trap.
 #pragma once
 
@@ -60,18 +60,22 @@ class Block {
     whole_ = {};
     warps_.assign((threads + 31) / 32, {});
     for (int i = 0; i < threads; ++i) fibers_[i]->done = false;
-    const int first = int(turn_ * 7 % threads), step = turn_ % 2 ? threads - 1 : 1;
+    const int count = int(warps_.size()), first = int(turn_ / 2 % count), step = turn_ % 2 ? count - 1 : 1;
     ++turn_;
-    for (bool all_done = false; !all_done;) {
-      all_done = true, moved_ = false;
-      for (int k = 0; k < threads; ++k) {
-        const int i = int((first + int64_t(k) * step) % threads);
-        if (!fibers_[i]->done) resume(i);
-        all_done = all_done && fibers_[i]->done;
-      }
-      if (!all_done && !moved_) {
+    for (bool all_done = false, moved = true; !all_done;) {
+      if (!moved) {
         fibers_.clear();  // they are stuck in the middle
         throw std::runtime_error("a barrier or shuffle was reached by some threads of a block only");
+      }
+      all_done = true, moved = false;
+      for (int k = 0; k < count; ++k) {
+        bool done = false;
+        do {
+          moved_ = false;
+          done = go_round((first + k * step) % count);
+          moved = moved || moved_;
+        } while (moved_ && !done);
+        all_done = all_done && done;
       }
     }
   }
@@ -98,6 +102,18 @@ class Block {
     bool started = false, done = true;
     std::unique_ptr<char[]> stack;
   };
+
+  // Lets each thread of a warp run until it waits; have all come to their end?
+  bool go_round(int warp) {
+    const int begin = warp * 32, lanes = std::min(32, threads_ - begin);
+    bool all_done = true;
+    for (int k = 0; k < lanes; ++k) {
+      const int i = begin + (turn_ % 2 ? k : lanes - 1 - k);
+      if (!fibers_[i]->done) resume(i);
+      all_done = all_done && fibers_[i]->done;
+    }
+    return all_done;
+  }
 
   void wait(Barrier& barrier, int expected) {
     const uint64_t opened = barrier.opened;
@@ -133,7 +149,7 @@ class Block {
 
   int threads_ = 0, now_ = 0;
   uint64_t turn_ = 0;
-  bool moved_ = false;
+  bool moved_ = false;  // has a thread come to a barrier or to its end?
   const std::function<void()>* body_ = nullptr;
   Barrier whole_;
   std::vector<Barrier> warps_;

@@ -86,3 +86,15 @@ def test_unaligned_and_many_blocks(emulated):
 def test_a_filter_of_another_dtype_and_layout(emulated):
     f = taps(4, 8)[:, ::2].t().bfloat16()
     check(emulated, (1, 2, 8, 8), f, pad=(2, 1, 2, 1))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("up, down, k", itertools.product((1, 2), (1, 2), (3, 4, 5)))
+def test_an_infinity_reaches_only_what_has_a_tap_on_it(emulated, layout, up, down, k):
+    x = torch.zeros(1, 4, 8, 8).contiguous(memory_format=layout)
+    x[:, :, 3, 4] = torch.inf
+    plain = ([up, up], [down, down], [2, 1, 2, 1])
+    got = emulated("upfirdn2d", x, torch.ones(k), *plain, False, 1.0)
+    expected = upfirdn2d.upfirdn2d_ref(x.isinf().double(), torch.ones(k).double(), *plain, False, 1.0)
+    assert torch.equal(got.isfinite(), expected == 0)
+    assert not got.isnan().any()
