@@ -175,12 +175,13 @@ def _compile(device_type: str, files: list[Path], scratch: Path, log: Path) -> N
                 is_python_module=False,
                 verbose=False,
             )
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, ValueError) as error:  # the last for a GPU that PyTorch does not know
             log.write_text(_reason(error))
             raise BuildError(f"compiling failed: {complaint(_reason(error))}; all of it is in {log}") from error
     # In a process that has built before, PyTorch adds a version number to the name.
     (built,) = scratch.glob(f"{_name(device_type)}*.so")
     built.rename(scratch / f"{_name(device_type)}.so")
+    (scratch / "lock").unlink(missing_ok=True)  # from 2.14 on PyTorch leaves its own behind
     log.unlink(missing_ok=True)
 
 

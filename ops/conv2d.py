@@ -59,14 +59,18 @@ def _extra(large: Tensor, small: Tensor, kernel: int, stride: int, padding: int)
 def _wanted(ctx: Any, index: int) -> bool:
     """Does this backward pass lead to input `index`? R1 asks for the gradient of the picture only.
 
-    Custom operators, unlike PyTorch's own, are not told and have to ask the engine. Where that is not possible (of
-    leaves, and should the question ever disappear) the answer is yes, which costs time and nothing else.
+    Custom operators, unlike PyTorch's own, are not told and have to ask the engine. Where that is not possible (it
+    knows nothing of leaves, and the question may disappear) the answer is yes, which costs time and nothing else.
     """
     if not ctx.needs_input_grad[index]:
         return False
-    ask = getattr(torch._C, "_will_engine_execute_node", None)
-    node = ctx.next_functions[index][0]
-    return ask is None or node is None or node.name().endswith("AccumulateGrad") or bool(ask(node))
+    ask, node = getattr(torch._C, "_will_engine_execute_node", None), ctx.next_functions[index][0]
+    if ask is None or node is None:
+        return True
+    try:
+        return bool(ask(node))
+    except RuntimeError:  # a leaf
+        return True
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

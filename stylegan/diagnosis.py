@@ -61,11 +61,10 @@ def tools() -> list[Finding]:
         tool("compiler", lambda: toolchain.output([toolchain.compiler(), "--version"]), "sudo apt-get install g++"),
         tool("ninja", lambda: toolchain.ninja_folder(), "pip install ninja"),
     ]
-    if torch.version.cuda:
-        version = ".".join(torch.version.cuda.split(".")[:2])
-        cure = f"sudo apt-get install cuda-toolkit-{version.replace('.', '-')}"
-        return [*found, tool("nvcc", lambda: f"in {toolchain.cuda_home()}", cure)]
-    return [*found, Finding("nvcc", "ok", "not needed: this torch is for CPUs only")]
+    if not torch.version.cuda or not torch.cuda.is_available():
+        return [*found, Finding("nvcc", "ok", "not needed: there is no GPU that this torch could use")]
+    cure = f"sudo apt-get install cuda-toolkit-{torch.version.cuda.replace('.', '-')}"
+    return [*found, tool("nvcc", lambda: f"in {toolchain.cuda_home()}", cure)]
 
 
 def tool(name: str, probe: Callable[[], str], cure: str) -> Finding:

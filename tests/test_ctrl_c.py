@@ -30,11 +30,17 @@ def slow_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def hear_ctrl_c() -> None:
+    """Also where the tests themselves run in the background, whose processes a shell makes deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("script", COMMANDS)
 def test_a_script_that_is_still_loading_stops_in_one_line(script: str, slow_packages: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, ROOT / script, *COMMANDS[script].split()], cwd=tmp_path, text=True,
         env=os.environ | {"PYTHONPATH": str(slow_packages)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=hear_ctrl_c,
     )  # fmt: skip
     assert process.stdout is not None and process.stdout.readline() == "loading\n"
     process.send_signal(signal.SIGINT)

@@ -16,7 +16,7 @@ import doctor
 from ops import build, cache
 from ops.catalogue import Case
 from stylegan import diagnosis
-from torch_utils import allocator
+from torch_utils import allocator, checkup
 from torch_utils.checkup import Finding
 
 DOUBLE = Case("double", lambda x: [x], lambda t, impl: t[0] * 2, linear=True)
@@ -168,6 +168,9 @@ def test_an_nvcc_of_another_version(tmp_path, monkeypatch):
     nvcc.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert named(ask()[1], "nvcc")[0].state == "ok"  # without a GPU it does not matter
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(checkup, "gpu", lambda: Finding("gpu", "ok", "one"))
     code, report = ask()
     (found,) = named(report, "nvcc")
     assert code == 1 and "nvcc is of CUDA 11.8 but torch of CUDA 13.0" in found.text

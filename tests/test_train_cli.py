@@ -15,6 +15,7 @@ import train
 from training.config import RunConfig, from_json
 from training.presets import preset
 from training.rundir import STATE
+from training.schedule import PerResolution
 
 FACES64 = preset("faces64", 1)
 
@@ -50,7 +51,7 @@ def test_a_run_gets_a_directory_its_options_and_its_training(calls, faces, tmp_p
     assert result.exit_code == 0, result.output
     ((cfg, run_dir, resume, init_from),) = calls
     assert run_dir == tmp_path / "runs" / "00000-faces-faces64-try"
-    assert (cfg.loss.r1_gamma, cfg.data.path, resume, init_from) == (3.0, str(faces), False, None)
+    assert (cfg.loss.r1_gamma, cfg.data.path, resume, init_from) == (PerResolution(3.0), str(faces), False, None)
     assert stored_options(run_dir) == cfg
 
 
@@ -122,9 +123,9 @@ def test_moved_data_are_found_when_named(calls, stopped, faces):
 @pytest.mark.parametrize(
     "extra, says",
     [
-        (["--gamma", 7], ["--gamma 7.0", str(FACES64.loss.r1_gamma)]),
+        (["--gamma", 7], ["--gamma 7", str(FACES64.loss.r1_gamma)]),
         (["--kimg", 9], ["--kimg 9 ", f"{FACES64.total_kimg:g}"]),
-        (["--kimg", FACES64.total_kimg + 1, "--gamma", 7], ["--gamma 7.0", str(FACES64.loss.r1_gamma)]),
+        (["--kimg", FACES64.total_kimg + 1, "--gamma", 7], ["--gamma 7", str(FACES64.loss.r1_gamma)]),
         (["--fp32", 1], ["fp32", "auto"]),
         (["--init-from", "x.safetensors"], ["--init-from x.safetensors"]),
         (["--outdir", "/elsewhere"], ["--outdir /elsewhere"]),

@@ -126,7 +126,7 @@ def _as_progan(model: ModelConfig) -> ModelConfig:
 def _check_loss(cfg: RunConfig) -> None:
     loss = cfg.loss
     for flag, gamma in (("--gamma", loss.r1_gamma), ("--r2-gamma", loss.r2_gamma)):
-        if loss.name == "wgan-gp" and gamma:
+        if loss.name == "wgan-gp" and any(gamma.values()):
             raise UserError(f"{flag} {gamma} does not go with --loss wgan-gp, which has its own penalty; use {flag} 0")
     if loss.name == "wgan-gp" and loss.r1_interval != 1:
         raise UserError(f"--r1-interval {loss.r1_interval} does not go with --loss wgan-gp; use --r1-interval 1")

@@ -53,15 +53,19 @@ class LossConfig:
     name: Literal["logistic", "wgan-gp", "relativistic", "hinge"] = setting(
         "logistic", Flag("--loss", "Loss function.", LEARNING)
     )
-    r1_gamma: float = setting(
-        10.0,
+    r1_gamma: PerResolution[float] = setting(
+        PerResolution(10.0),
         Flag("--gamma", "Strength of R1, which keeps the discriminator smooth around real images. Too high and pictures"
-             " stay blurred, too low and training becomes unstable; try a half and a double.", ESSENTIALS),
+             " stay blurred, too low and training becomes unstable; try a half and a double.", ESSENTIALS,
+             parse=_table, metavar=_TABLE),
     )  # fmt: skip
     r1_interval: int = setting(
         1, Flag("--r1-interval", "Apply R1 at every N-th step only, N times as strongly: faster.", LEARNING)
     )
-    r2_gamma: float = setting(0.0, Flag("--r2-gamma", "Strength of the same penalty around made images.", LEARNING))
+    r2_gamma: PerResolution[float] = setting(
+        PerResolution(0.0),
+        Flag("--r2-gamma", "Strength of the same penalty around made images.", LEARNING, parse=_table, metavar=_TABLE),
+    )
     wgan_lambda: float = setting(10.0, Flag("--wgan-lambda", "Weight of the gradient penalty (wgan-gp)."))
     wgan_target: float = setting(1.0, Flag("--wgan-target", "Gradient norm that the penalty aims at (wgan-gp)."))
     wgan_drift: float = setting(0.001, Flag("--wgan-drift", "Weight that holds real scores near 0 (wgan-gp)."))

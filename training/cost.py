@@ -40,7 +40,7 @@ def step_gflop(model: ModelConfig, loss: LossConfig, resolution: int) -> float:
     and backward (3), its penalty: one gradient and the derivative of that (3). G step: made (1), judged (1), back
     through D (1) and G (2).
     """
-    penalties = (loss.r1_gamma > 0) + (loss.r2_gamma > 0)
+    penalties = (loss.r1_gamma.at(resolution) > 0) + (loss.r2_gamma.at(resolution) > 0)
     lazy = 3 * penalties / loss.r1_interval
     if loss.name == "wgan-gp":
         lazy += 6

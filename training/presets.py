@@ -16,7 +16,7 @@ from torch_utils.settings import differences
 from training.config import DataConfig, LossConfig, RunConfig
 from training.schedule import GrowthSchedule, PerResolution
 
-_WGAN_GP = LossConfig(name="wgan-gp", r1_gamma=0.0)
+_WGAN_GP = LossConfig(name="wgan-gp", r1_gamma=PerResolution(0.0))
 
 # Batch over all GPUs, by GPU count; the learning rates of ProGAN differ as well.
 _STYLEGAN_BATCH = {
@@ -105,7 +105,7 @@ _DIGITS32 = RunConfig(
         batch=PerResolution(16, {4: 32, 8: 32}),
         lr=PerResolution(0.005),
     ),
-    loss=LossConfig(r1_gamma=0.5, r1_interval=4),
+    loss=LossConfig(r1_gamma=PerResolution(0.5), r1_interval=4),
     data=DataConfig(cond=True),
     total_kimg=23,
     ema_kimg=2.0,
@@ -125,7 +125,7 @@ _FACES64 = RunConfig(
         batch=PerResolution(16, {4: 32, 8: 32}),
         lr=PerResolution(0.004),
     ),
-    loss=LossConfig(r1_gamma=0.2, r1_interval=8),
+    loss=LossConfig(r1_gamma=PerResolution(1.0, {64: 0.25}), r1_interval=8),
     data=DataConfig(mirror=True),
     total_kimg=160,
     ema_kimg=5.0,
@@ -144,7 +144,7 @@ _FACES128 = replace(
         fade_kimg=PerResolution(30, {16: 10, 32: 20}),
         lr=PerResolution(0.003),
     ),
-    loss=LossConfig(r1_gamma=0.8, r1_interval=8),
+    loss=LossConfig(r1_gamma=PerResolution(4.0, {64: 1.0, 128: 0.8}), r1_interval=8),
     total_kimg=600,
     tick_kimg=PerResolution(1, {4: 8, 8: 8, 16: 4, 32: 2}),
 )

@@ -13,6 +13,7 @@ from training.base import base_for
 from training.check import check
 from training.config import BORROWED_FLAGS, LossConfig, RunConfig
 from training.presets import preset
+from training.schedule import PerResolution
 
 # What may differ between a run and its resumption: where and how often, nothing of the mathematics. The data may have
 # moved; that they are the same images is checked by their hash.
@@ -87,10 +88,12 @@ def _loss_companions(cfg: RunConfig, typed: Mapping[str, Any]) -> dict[str, Any]
     name = typed.get("loss.name", cfg.loss.name)
     if name == cfg.loss.name:
         return {}
+    none = PerResolution(0.0)
     if name == "wgan-gp":
-        return {"loss.r1_gamma": 0.0, "loss.r2_gamma": 0.0, "loss.r1_interval": 1}
-    r1_gamma = typed.get("loss.r1_gamma", cfg.loss.r1_gamma or LossConfig().r1_gamma)
-    return {"loss.r1_gamma": r1_gamma, "loss.r2_gamma": r1_gamma if name == "relativistic" else 0.0}
+        return {"loss.r1_gamma": none, "loss.r2_gamma": none, "loss.r1_interval": 1}
+    usual = cfg.loss.r1_gamma if any(cfg.loss.r1_gamma.values()) else LossConfig().r1_gamma
+    r1_gamma = typed.get("loss.r1_gamma", usual)
+    return {"loss.r1_gamma": r1_gamma, "loss.r2_gamma": r1_gamma if name == "relativistic" else none}
 
 
 def preset_for(facts: DataFacts) -> str:

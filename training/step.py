@@ -60,13 +60,13 @@ def discriminator_terms(
     reals, fakes: [N,C,H,W]  c: classes of the reals [N]
     penalty: weight of the gradient penalties in this step: 1, or with lazy regularisation 0 and the interval in turn.
     """
-    loss = game.loss
+    loss, resolution = game.loss, game.stage.resolution
 
     def fake_side() -> tuple[Tensor, Tensor, Stats]:
-        return _side(D, fakes, inputs.c, game, penalty * loss.r2_gamma, ("fake", "r2"))
+        return _side(D, fakes, inputs.c, game, penalty * loss.r2_gamma.at(resolution), ("fake", "r2"))
 
     def real_side() -> tuple[Tensor, Tensor, Stats]:
-        return _side(D, reals, c, game, penalty * loss.r1_gamma, ("real", "r1"))
+        return _side(D, reals, c, game, penalty * loss.r1_gamma.at(resolution), ("real", "r1"))
 
     if loss.name == "relativistic":  # the only loss that compares the two
         (fake, on_fake, stats), (real, on_real, more) = fake_side(), real_side()

@@ -79,7 +79,7 @@ def test_the_key_changes_with_whatever_the_library_depends_on(monkeypatch, tmp_p
     seen.append(key())
     monkeypatch.setattr(torch, "__version__", "2.99.0")
     seen.append(key())
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.version, "cuda", "99.0")
     seen.append(key())
     monkeypatch.setattr(toolchain, "processor", lambda: "another")
     seen.append(key())

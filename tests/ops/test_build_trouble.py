@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils import cpp_extension
 
 from ops import build, cache, toolchain
 from ops.errors import BuildError
@@ -114,6 +115,7 @@ def test_the_first_complaint_of_several_tools():
 
 def test_a_damaged_library_is_named_and_how_to_get_rid_of_it():
     library = build.find_or_build("cpu")
+    library.unlink()  # not overwritten: this process has it mapped
     library.write_bytes(b"not a library")
     assert f"delete {library.parent} to have it built anew" in build.why_not("cpu")
 
@@ -136,3 +138,27 @@ def test_the_wrong_nvcc(monkeypatch, tmp_path):
     monkeypatch.delenv("CUDA_HOME", raising=False)
     with pytest.raises(BuildError, match="nvcc is not on PATH"):
         toolchain.cuda_home()
+
+
+@pytest.mark.parametrize("asked, flags", [("", ["-gencode=arch=compute_120,code=sm_120"]), ("7.5", [])])
+def test_cuda_kernels_are_compiled_with_the_toolkit_and_for_the_gpus_at_hand(monkeypatch, tmp_path, asked, flags):
+    """Or for those asked for; and though PyTorch looked for the toolkit long ago."""
+    (build.CSRC / "cuda").mkdir()
+    (build.CSRC / "cuda" / "answer.cu").touch()
+    monkeypatch.setattr(toolchain, "traits", lambda device: [])
+    monkeypatch.setattr(toolchain, "cuda_home", lambda: tmp_path / "toolkit")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (12, 0))
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", "/another")
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", asked)
+    seen = []
+
+    def load(name: str, sources: list[str], *, extra_cuda_cflags: list[str], **rest: object) -> None:
+        archs = [flag for flag in extra_cuda_cflags if "arch" in flag]
+        seen.append((sources, cpp_extension.CUDA_HOME, os.environ["CUDA_HOME"], archs))
+        raise ValueError("Unknown CUDA arch (12.0) or GPU not supported")
+
+    monkeypatch.setattr(cpp_extension, "load", load)
+    assert "Unknown CUDA arch (12.0)" in build.why_not("cuda")
+    home = str(tmp_path / "toolkit")
+    assert seen == [([str(build.CSRC / "cuda" / "answer.cu")], home, home, flags)]

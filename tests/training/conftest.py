@@ -56,7 +56,7 @@ def tiny_run(data: Path, **changes: Any) -> RunConfig:
             initial=4, final=16, stable_kimg=PerResolution(0.032), fade_kimg=PerResolution(0.048),
             batch=PerResolution(8), lr=PerResolution(0.002),
         ),
-        loss=LossConfig(r1_gamma=1.0),
+        loss=LossConfig(r1_gamma=PerResolution(1.0)),
         ema_kimg=0.1,
         tick_kimg=PerResolution(0.08),
         snap=1,

@@ -84,8 +84,11 @@ def test_missing_settings_take_their_defaults():
 
 
 def test_differences_name_what_changed_and_nothing_else():
-    changed = replaced(FACES, {"loss.r1_gamma": 5.0, "seed": 7})
-    assert sorted(differences(FACES, changed)) == [("loss.r1_gamma", FACES.loss.r1_gamma, 5.0), ("seed", 0, 7)]
+    changed = replaced(FACES, {"loss.r1_gamma": PerResolution(5.0), "seed": 7})
+    assert sorted(differences(FACES, changed)) == [
+        ("loss.r1_gamma", FACES.loss.r1_gamma, PerResolution(5.0)),
+        ("seed", 0, 7),
+    ]
     assert differences(FACES, replace(FACES)) == []
 
 
@@ -121,7 +124,7 @@ def test_published_progan():
     assert (one.model.family, one.growth.initial, one.total_kimg, one.loss.name) == ("progan", 4, 12000, "wgan-gp")
     assert [one.growth.lr.at(r) for r in (4, 512, 1024)] == [0.001, 0.001, 0.0015]
     assert [eight.growth.batch.at(r) for r in (4, 8, 16, 32, 64, 1024)] == [512, 256, 128, 64, 32, 32]
-    assert one.loss.r1_gamma == 0 and not one.model.styles
+    assert one.loss.r1_gamma == PerResolution(0.0) and not one.model.styles
 
 
 def test_an_unknown_preset_is_answered_with_the_known_ones():
@@ -151,9 +154,9 @@ def bad(flag: str, **changed: object) -> object:
         bad("--lod-kimg", growth__stable_kimg=PerResolution(1, {8: float("nan")})),
         bad("--kimg 0", total_kimg=0),
         bad("--ema-kimg inf", ema_kimg=float("inf")),
-        bad("--gamma -1", loss__r1_gamma=-1),
+        bad("--gamma -1", loss__r1_gamma=PerResolution(-1)),
         bad(f"--gamma {FACES.loss.r1_gamma}", loss__name="wgan-gp"),
-        bad("--r2-gamma 2", loss__name="wgan-gp", loss__r1_gamma=0.0, loss__r2_gamma=2),
+        bad("--r2-gamma 2", loss__name="wgan-gp", loss__r1_gamma=PerResolution(0.0), loss__r2_gamma=PerResolution(2)),
         bad("--r1-interval 0", loss__r1_interval=0),
         bad("--beta2 1", optim__beta2=1),
         bad("--style-mixing-prob 2", model__style_mixing=2),

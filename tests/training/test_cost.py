@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from stylegan.networks import build_generator
 from training.config import LossConfig
 from training.cost import conv_gflops, estimated_speed, forward_gflop, seconds_left, step_gflop, work
+from training.schedule import PerResolution
 
 CPU = torch.device("cpu")
+
+
+def convolution(x, w, stride, padding, transposed, extra, *, out_shape) -> int:
+    return conv_flop_count(x, w, out_shape, transposed)
 
 
 @pytest.mark.parametrize("resolution", [4, 8, 16])
@@ -18,7 +23,8 @@ def test_the_convolutions_are_counted(tiny, resolution: int) -> None:
     """torch counts what is run: the upsampling convolution may take more than the least arithmetic."""
     model = tiny(model__fmap_base=512, model__fmap_max=64).model
     G = build_generator(model)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    ours = {torch.ops.stylegan.conv2d: convolution}
+    with FlopCounterMode(display=False, custom_mapping=ours) as counter, torch.no_grad():
         G(torch.randn(1, 16), resolution=resolution)
     least = forward_gflop(model, resolution)
     assert least <= counter.get_total_flops() / 1e9 <= 2.5 * least
@@ -29,8 +35,8 @@ def test_penalties_cost_three_passes_when_they_come(tiny) -> None:
     passes = {
         name: step_gflop(model, loss, 16) / forward_gflop(model, 16)
         for name, loss in (
-            ("none", LossConfig(r1_gamma=0)), ("r1", LossConfig()), ("lazy", LossConfig(r1_interval=6)),
-            ("both", LossConfig(r2_gamma=1.0)), ("wgan-gp", LossConfig("wgan-gp", r1_gamma=0)),
+            ("none", LossConfig(r1_gamma=PerResolution(0))), ("r1", LossConfig()), ("lazy", LossConfig(r1_interval=6)),
+            ("both", LossConfig(r2_gamma=PerResolution(1.0))), ("wgan-gp", LossConfig("wgan-gp", PerResolution(0))),
         )
     }  # fmt: skip
     assert passes == pytest.approx({"none": 12, "r1": 15, "lazy": 12.5, "both": 18, "wgan-gp": 18})

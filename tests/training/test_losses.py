@@ -20,13 +20,13 @@ from stylegan.official_variables import Variables, discriminator_state, mapping_
 from training import losses
 from training.config import LossConfig
 from training.inputs import Inputs
-from training.schedule import Stage
+from training.schedule import PerResolution, Stage
 from training.step import Game, discriminator_terms, generator_loss
 
 DATA = Path(__file__).parents[1] / "data"
 LODS = ("lod0", "lod0.6")
-R1, R1_R2 = LossConfig(r1_gamma=10.0), LossConfig(r1_gamma=5.0, r2_gamma=3.0)
-WGAN_GP = LossConfig("wgan-gp", r1_gamma=0.0)
+R1, R1_R2 = LossConfig(), LossConfig(r1_gamma=PerResolution(5.0), r2_gamma=PerResolution(3.0))
+WGAN_GP = LossConfig("wgan-gp", PerResolution(0.0))
 PENALISED = {
     "D_logistic_simplegp": R1, "D_logistic_simplegp_r1_gamma5_r2_gamma3": R1_R2, "D_wgan_gp": WGAN_GP,
 }  # fmt: skip

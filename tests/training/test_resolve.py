@@ -13,16 +13,21 @@ from training.resolve import DataFacts, resolve, resumed, same_data
 from training.schedule import PerResolution
 
 FACES = DataFacts("faces", count=100, height=64, width=64, channels=3, num_classes=0, content_hash="abc")
-GAMMA = preset("faces64", 1).loss.r1_gamma
+GAMMA, NONE = preset("faces64", 1).loss.r1_gamma, PerResolution(0.0)
 DIGITS = DataFacts("digits", count=100, height=32, width=32, channels=1, num_classes=10, content_hash="abc")
 
 
 def test_what_is_typed_wins_over_the_preset_and_the_rest_is_the_preset():
-    typed = {"preset": "faces64", "loss.r1_gamma": 3.0, "growth.batch": PerResolution(8), "data.mirror": False}
+    typed = {
+        "preset": "faces64",
+        "loss.r1_gamma": PerResolution(3.0),
+        "growth.batch": PerResolution(8),
+        "data.mirror": False,
+    }
     cfg, plain = resolve(typed, FACES), preset("faces64", 1)
     changed = {name for (name, a), (_, b) in zip(leaves(cfg), leaves(plain)) if a != b}
     assert changed == {"loss.r1_gamma", "growth.batch", "data.mirror", "data.content_hash"}
-    assert (cfg.loss.r1_gamma, cfg.growth.batch, cfg.data.mirror) == (3.0, PerResolution(8), False)
+    assert (cfg.loss.r1_gamma, cfg.growth.batch, cfg.data.mirror) == (PerResolution(3.0), PerResolution(8), False)
 
 
 def test_the_network_takes_the_shape_of_the_data():
@@ -58,16 +63,23 @@ def test_classes_come_from_the_data_where_they_are_wanted():
     assert resolve({"preset": "faces64", "data.cond": True}, replace(FACES, num_classes=7)).model.num_classes == 7
 
 
-@pytest.mark.parametrize("name, r1, r2", [("wgan-gp", 0.0, 0.0), ("relativistic", GAMMA, GAMMA), ("hinge", GAMMA, 0.0)])
+@pytest.mark.parametrize(
+    "name, r1, r2", [("wgan-gp", NONE, NONE), ("relativistic", GAMMA, GAMMA), ("hinge", GAMMA, NONE)]
+)
 def test_another_loss_brings_its_own_penalties(name, r1, r2):
     loss = resolve({"preset": "faces64", "loss.name": name}, FACES).loss
     assert (loss.r1_gamma, loss.r2_gamma) == (r1, r2)
 
 
 def test_typed_penalties_stay():
-    typed = {"preset": "faces64", "loss.name": "relativistic", "loss.r1_gamma": 2.0, "loss.r2_gamma": 0.5}
+    typed = {
+        "preset": "faces64",
+        "loss.name": "relativistic",
+        "loss.r1_gamma": PerResolution(2.0),
+        "loss.r2_gamma": PerResolution(0.5),
+    }
     loss = resolve(typed, FACES).loss
-    assert (loss.r1_gamma, loss.r2_gamma) == (2.0, 0.5)
+    assert (loss.r1_gamma, loss.r2_gamma) == (PerResolution(2.0), PerResolution(0.5))
 
 
 @pytest.mark.parametrize("classes", [0, 10])
@@ -121,7 +133,7 @@ def test_what_may_change_must_still_be_possible(name, value, flag):
 
 
 @pytest.mark.parametrize("name, value, both", [
-    ("loss.r1_gamma", 5.0, ["--gamma", "5.0", str(GAMMA)]),
+    ("loss.r1_gamma", PerResolution(5.0), ["--gamma", "5", str(GAMMA)]),
     ("preset", "digits32", ["--cfg", "digits32", "faces64"]),
     ("growth.batch", PerResolution(4), ["--batch", "4", str(STORED.growth.batch)]),
     ("total_kimg", 9.0, ["--kimg 9 ", f"{STORED.total_kimg:g}", "more"]),

@@ -127,7 +127,8 @@ def log_of(run_dir: Path) -> list[str]:
 VARIANTS: dict[str, dict[str, Any]] = {
     "as published": {},
     "lazy penalties in two rounds": {
-        "loss__r1_interval": 3, "loss__r2_gamma": 0.5, "batch_gpu": 4, "data__mirror": True, "ema_ramp": 0.05
+        "loss__r1_interval": 3, "loss__r2_gamma": PerResolution(0.5), "batch_gpu": 4,
+        "data__mirror": True, "ema_ramp": 0.05,
     },
     "classes in bf16": {"data__cond": True, "precision": "bf16", "model__mbstd_group": 2},
 }  # fmt: skip

