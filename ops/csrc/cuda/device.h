@@ -62,11 +62,9 @@ template <class T, class A, int V> __device__ __forceinline__ void store(T* p, c
 #pragma unroll
       for (int i = 0; i < V; ++i) values[i] = static_cast<T>(from[i]);
       memcpy(raw, static_cast<const void*>(values), sizeof values);
-#ifndef __CUDACC__
-      emulated::check_aligned(p);
-#endif
+      // An assignment would do, if compilers did not take it apart and merge it with those below.
 #pragma unroll
-      for (int i = 0; i < words; ++i) reinterpret_cast<uint4*>(p)[i] = raw[i];
+      for (int i = 0; i < words; ++i) __stwb(reinterpret_cast<uint4*>(p) + i, raw[i]);
       return;
     }
 #pragma unroll

@@ -199,3 +199,7 @@ inline uint4 __ldg(const uint4* p) {
   stylegan::emulated::check_aligned(p);
   return *p;
 }
+inline void __stwb(uint4* p, uint4 value) {
+  stylegan::emulated::check_aligned(p);
+  *p = value;
+}

@@ -89,7 +89,7 @@ def test_a_filter_of_another_dtype_and_layout(emulated):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("up, down, k", itertools.product((1, 2), (1, 2), (3, 4, 5)))
+@pytest.mark.parametrize("up, down, k", list(itertools.product((1, 2), (1, 2), (3, 4, 5))))
 def test_an_infinity_reaches_only_what_has_a_tap_on_it(emulated, layout, up, down, k):
     x = torch.zeros(1, 4, 8, 8).contiguous(memory_format=layout)
     x[:, :, 3, 4] = torch.inf
