@@ -220,7 +220,8 @@ Tensor bias_act_grad2(Tensor dy, std::optional<Tensor> db, Tensor ddx, Tensor x,
       Lanes<A> g = load(g1 + at, n), u = load(in + at, n);
       if (!d.empty()) g += broadcast ? splat(d[c]) : load(&d[c]);
       if (!b.empty()) u += broadcast ? splat(b[c]) : load(&b[c]);
-      Lanes<A> curved = g * load(g2 + at, n) * A(gain) * Chosen::curvature<A>(Act(act), u, A(slope));
+      Lanes<A> curved = g * load(g2 + at, n) * A(gain);
+      curved = piecewise_linear(Act(act)) ? Lanes<A>{} : curved * Chosen::curvature<A>(Act(act), u, A(slope));
       curved = mask_clamped<Chosen, A>(Chosen{}, curved, u, p);
       store(to + at, curved, n);
       return curved;
