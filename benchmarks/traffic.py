@@ -76,8 +76,6 @@ def counted(cfg: RunConfig, dtype: torch.dtype, mode: str) -> dict[str, Count]:
     """The operations of one iteration, by name, with STYLEGAN_OPS=mode."""
     with _environment(mode), META:
         state = fresh_state(cfg, META)
-        for optimizer in (state.opt_g, state.opt_d):  # the fused one insists on tensors with contents
-            optimizer.param_groups[0].update(fused=False, foreach=True)
         stage = cfg.growth.at(0)
         images = torch.empty(stage.batch, cfg.model.channels, *cfg.model.size(stage.resolution))
         for _ in range(2):  # in the first, the optimisers set themselves up

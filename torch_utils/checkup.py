@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import shutil
@@ -16,7 +15,7 @@ from typing import Literal
 import torch
 
 from torch_utils import allocator
-from torch_utils.threads import cpu_threads
+from torch_utils.threads import usable_cores
 
 OLDEST_PYTHON, OLDEST_TORCH = (3, 10), (2, 10)
 LOW_DISK = 500 << 20
@@ -82,7 +81,7 @@ def _driver() -> str:
 
 def threads() -> Finding:
     """Whether the threads that torch starts with are as many as the cores that this process may use."""
-    usable = _usable_cores()
+    usable = usable_cores()
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if not asked:
         return Finding("threads", "ok", f"{usable} cores")
@@ -90,16 +89,6 @@ def threads() -> Finding:
         text = f"OMP_NUM_THREADS={asked}, for {usable} cores that this process may use"
         return Finding("threads", "note", text, "unset OMP_NUM_THREADS")
     return Finding("threads", "ok", f"{usable} cores, OMP_NUM_THREADS={asked}")
-
-
-def _usable_cores() -> int:
-    """By affinity, and by the quota of a container."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        limit = math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):  # no such file, or no limit, "max"
-        return cpu_threads()
-    return max(1, min(limit, cpu_threads()))
 
 
 def memory() -> Finding:

@@ -83,8 +83,8 @@ def begin_run(
 
 def begin_phase(state: TrainState, stage: Stage, report: Report) -> None:
     """Forget Adam's moments, at both ends of a fade: they describe a network of another depth (the published habit)."""
-    state.opt_g.state.clear()
-    state.opt_d.state.clear()
+    state.opt_g.forget()
+    state.opt_d.forget()
     state.phase = stage.phase
     what = f"fading in {stage.resolution}" if stage.phase % 2 else f"at {stage.resolution}"
     report.say(f"phase {stage.phase} at {state.nimg / 1000:.1f} kimg: {what}, batch {stage.batch}, lr {stage.lr:g}")

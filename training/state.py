@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim import Adam
 
 from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
 from stylegan.networks import build_discriminator, build_generator
+from torch_utils.adam import Adam
 from torch_utils.checkpoint import load_state, save_state
 from torch_utils.errors import UserError
 from training.config import RunConfig, to_json
@@ -79,7 +79,7 @@ def _adam(net: torch.nn.Module, cfg: RunConfig, interval: int) -> Adam:
     """Adam, its memory shortened where a penalty comes only every `interval` steps (StyleGAN2, appendix B)."""
     lazy = lazy_factor(interval)
     betas = (cfg.optim.beta1**lazy, cfg.optim.beta2**lazy)
-    return Adam(net.parameters(), lr=1e-3, betas=betas, eps=cfg.optim.eps, fused=True)
+    return Adam(net.parameters(), betas, cfg.optim.eps)
 
 
 def lazy_factor(interval: int) -> float:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam
 
 from stylegan.generator import Generator
+from torch_utils.adam import Adam
 from torch_utils.ema import track
 from training.config import RunConfig
 from training.inputs import Inputs, draw
@@ -96,7 +96,7 @@ def _descend(
 
     The scores and losses are looked at too: an infinite score can have a gradient of zero, so as to look like peace.
     """
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     total: Stats = {}
     for real, fed in zip(reals.split(parts), inputs.split(parts), strict=True):
         for loss, stats in terms_of(real, fed):
@@ -107,9 +107,7 @@ def _descend(
     total["norm"] = torch.stack(torch._foreach_norm(grads)).norm()
     if not torch.stack([*total.values()]).isfinite().all():
         return total, _first_bad(net, total)
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.step()
+    optimizer.step(lr)
     return total, None
 
 

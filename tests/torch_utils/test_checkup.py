@@ -65,7 +65,7 @@ def test_a_gpu_for_which_torch_may_have_no_code(archs, state, driver, monkeypatc
 
 
 def test_threads(monkeypatch):
-    monkeypatch.setattr(checkup, "_usable_cores", lambda: 4)
+    monkeypatch.setattr(checkup, "usable_cores", lambda: 4)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert checkup.threads().state == "ok"
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
@@ -73,13 +73,6 @@ def test_threads(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     found = checkup.threads()
     assert (found.state, found.cure) == ("note", "unset OMP_NUM_THREADS") and "for 4 cores" in found.text
-
-
-def test_a_container_may_use_fewer_cores_than_it_sees(monkeypatch):
-    monkeypatch.setattr(checkup, "cpu_threads", lambda: 8)
-    for limit, cores in {"150000 100000": 2, "max 100000": 8, "5000 100000": 1}.items():
-        monkeypatch.setattr(Path, "read_text", lambda path, limit=limit: limit)
-        assert checkup._usable_cores() == cores
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a matter of glibc")

@@ -170,7 +170,8 @@ def test_lazy_penalties_come_every_so_many_steps_at_any_count(tiny) -> None:
 @pytest.mark.parametrize("steps", [5, 40])
 def test_bf16_computes_the_losses_of_fp32(steps: int, tiny) -> None:
     """Within 2% (gradient norms: 10%), early too, when the constant is still near the ones that bfloat16 cannot tell
-    from it. Rounding the weights to bfloat16 alone moves the losses by up to 7%, in float32.
+    from it. Rounding the weights to bfloat16 alone moves the losses by up to 7%, in float32. A score near zero may change
+    its sign: one of the eight.
     """
     trained, _ = after(steps, tiny())
 
@@ -183,8 +184,9 @@ def test_bf16_computes_the_losses_of_fp32(steps: int, tiny) -> None:
     )
     assert "r1" in exact
     for name, value in exact.items():
-        tolerance = 0.1 if name.startswith("norm") else 0.02
-        assert ours[name].item() == pytest.approx(value.item(), rel=tolerance, abs=0.02 if "norm" not in name else 0)
+        relative = 0.1 if name.startswith("norm") else 0.02
+        absolute = 0 if name.startswith("norm") else 2 / 8 if "sign" in name else 0.02
+        assert ours[name].item() == pytest.approx(value.item(), rel=relative, abs=absolute)
 
 
 def test_a_run_in_bf16_ends_at_the_quality_of_one_in_fp32(tiny) -> None:

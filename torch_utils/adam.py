@@ -1,0 +1,81 @@
+"""Adam around PyTorch's own fused step.
+
+Not `torch.optim.Adam`: that class imports PyTorch's compiler at its first use, which takes 72 MB and a second or two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015, algorithm 1), its learning rate given at each step.
+
+    state: for each parameter that has moved since the moments were last forgotten, `step`, `exp_avg`, `exp_avg_sq`.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], betas: tuple[float, float], eps: float):
+        self.params = list(params)
+        self.betas = betas
+        self.eps = eps
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+
+    def zero_grad(self) -> None:
+        """Drop the gradients."""
+        for p in self.params:
+            p.grad = None
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """Move every parameter that has a gradient."""
+        moving: list[Tensor] = [p for p in self.params if p.grad is not None]
+        if not moving:
+            return
+        fused = moving[0].device.type in ("cpu", "cuda")
+        for p in moving:
+            if p not in self.state:
+                step = torch.zeros((), device=p.device if fused else "cpu")
+                self.state[p] = {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        entries = [self.state[p] for p in moving]
+        adam(
+            moving,
+            [p.grad for p in moving if p.grad is not None],
+            [entry["exp_avg"] for entry in entries],
+            [entry["exp_avg_sq"] for entry in entries],
+            [],
+            [entry["step"] for entry in entries],
+            fused=fused,
+            foreach=not fused,
+            amsgrad=False,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            lr=lr,
+            weight_decay=0.0,
+            eps=self.eps,
+            maximize=False,
+        )
+
+    def forget(self) -> None:
+        """Begin anew, as if no step had been taken."""
+        self.state.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The moments, by the number of the parameter."""
+        return {"state": {i: self.state[p] for i, p in enumerate(self.params) if p in self.state}}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Raises KeyError, ValueError or RuntimeError where what was saved belongs to other parameters."""
+        found: dict[Tensor, dict[str, Tensor]] = {}
+        for i, entry in saved["state"].items():
+            if not 0 <= i < len(self.params):
+                raise ValueError(f"there is no parameter {i}")
+            p = self.params[i]
+            found[p] = {"step": entry["step"].to(p.device, copy=True)}
+            for name in ("exp_avg", "exp_avg_sq"):
+                found[p][name] = torch.empty_like(p).copy_(entry[name].reshape(p.shape))
+        self.state = found
