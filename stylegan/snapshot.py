@@ -40,6 +40,11 @@ class Snapshot:
     kimg: float
     data: str
 
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return next(self.G.parameters()).device
+
 
 def save_snapshot(
     path: Path, G: nn.Module, D: nn.Module | None = None, *,

@@ -170,8 +170,8 @@ def test_lazy_penalties_come_every_so_many_steps_at_any_count(tiny) -> None:
 @pytest.mark.parametrize("steps", [5, 40])
 def test_bf16_computes_the_losses_of_fp32(steps: int, tiny) -> None:
     """Within 2% (gradient norms: 10%), early too, when the constant is still near the ones that bfloat16 cannot tell
-    from it. Rounding the weights to bfloat16 alone moves the losses by up to 7%, in float32. A score near zero may change
-    its sign: one of the eight.
+    from it. Rounding the weights to bfloat16 alone moves the losses by up to 7%, in float32. A score near zero may
+    change its sign: one of the eight.
     """
     trained, _ = after(steps, tiny())
 
