@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,14 +19,15 @@ from ops.upfirdn2d import upfirdn2d
 class Case:
     """One use of an op.
 
-    tensors: from x [N,C,H,W], all that is differentiated, x first. run: the op on those, by the implementation named.
-    linear: its derivative need not look at x again.
+    tensors: from x [N,C,H,W], what can be differentiated, x first. run: the op on those, by the implementation named.
+    linear: its derivative need not look at x again. constants: which of the tensors training does not differentiate.
     """
 
     name: str
     tensors: Callable[[Tensor], list[Tensor]]
     run: Callable[[list[Tensor], str], Tensor]
     linear: bool = False
+    constants: frozenset[int] = frozenset()
 
 
 def _per_channel(x: Tensor) -> Tensor:
@@ -59,8 +61,17 @@ def _resampling(name: str, taps: list[float], up: int, down: int, padding: list[
 
 
 CASES = (
-    Case("bias_act", lambda x: [x, _per_channel(x)], lambda t, impl: bias_act(t[0], t[1], "lrelu", impl=impl)),
-    Case("style_epilogue", _epilogue_tensors, lambda t, impl: style_epilogue(t[0], t[1], t[2], t[3], t[4], impl=impl)),
+    Case(
+        "bias_act",
+        lambda x: [x, _per_channel(x)],
+        lambda t, impl: bias_act(t[0], t[1], "lrelu", gain=math.sqrt(2), impl=impl),
+    ),
+    Case(
+        "style_epilogue",
+        _epilogue_tensors,
+        lambda t, impl: style_epilogue(t[0], t[1], t[2], t[3], t[4], impl=impl),
+        constants=frozenset({2}),  # the noise
+    ),
     _resampling("blur121", [1, 2, 1], 1, 1, [1, 1, 1, 1]),
     _resampling("blur1331", [1, 3, 3, 1], 1, 1, [2, 1, 2, 1]),
     _resampling("up1331", [1, 3, 3, 1], 2, 1, [2, 1, 2, 1]),

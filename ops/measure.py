@@ -48,8 +48,9 @@ def features(shape: tuple[int, ...], dtype: torch.dtype, layout: str, device: to
 
 
 def passes(case: Case, tensors: list[Tensor], impl: str) -> dict[str, Callable[[], object]]:
-    """What there is to time: the op alone, and the op with all its derivatives."""
-    leaves = [t.detach().requires_grad_() for t in tensors]
+    """What there is to time: the op alone, and the op with all the derivatives that training takes."""
+    inputs = [t.detach().requires_grad_(i not in case.constants) for i, t in enumerate(tensors)]
+    leaves = [t for t in inputs if t.requires_grad]
     dy = torch.randn_like(case.run(tensors, "ref"))
 
     def forward() -> object:
@@ -57,7 +58,7 @@ def passes(case: Case, tensors: list[Tensor], impl: str) -> dict[str, Callable[[
             return case.run(tensors, impl)
 
     def both() -> object:
-        return torch.autograd.grad(case.run(leaves, impl), leaves, dy)
+        return torch.autograd.grad(case.run(inputs, impl), leaves, dy)
 
     return {"forward": forward, "forward+backward": both}
 
@@ -65,7 +66,8 @@ def passes(case: Case, tensors: list[Tensor], impl: str) -> dict[str, Callable[[
 def least_bytes(case: Case, tensors: list[Tensor]) -> dict[str, int]:
     """That must be read and written if nothing is touched twice; keys as of `passes`.
 
-    Backwards, the cotangent is read and a gradient written for each input; x itself is read unless the op is linear.
+    Backwards, the cotangent is read and a gradient written for each input, or a constant read again; x itself is read
+    unless the op is linear.
     """
     with torch.no_grad():
         result = size(case.run([t.to("meta") for t in tensors], "ref"))

@@ -46,45 +46,48 @@ template <class A> Lanes<A> load_or_zero(const std::vector<A>& values, int64_t a
 }
 
 // Calls f(offset, count, channel, broadcast) for every vector of up to `width` elements, in parallel, and adds what it
-// returns to sums[C] (if not null), in an order that does not depend on the number of threads. The elements belong to
+// returns to sums[C] (if Sums), in an order that does not depend on the number of threads. The elements belong to
 // channels `channel`, `channel` + 1, ... or, if broadcast, all to `channel`.
-template <class A, class F> void each_vector(const Layout& l, A* sums, F f) {
+template <class A, bool Sums, class F> void each_vector(const Layout& l, A* sums, F f) {
   constexpr int64_t w = width<A>;
   const bool rows = l.inner == 1;
   const int64_t row = rows ? l.channels : l.inner, count = l.outer * (rows ? 1 : l.channels);
   const int64_t rows_per_part = std::max<int64_t>(1, chunk / std::max<int64_t>(row, 1));
   const int64_t parts = (count + rows_per_part - 1) / rows_per_part, stride = padded(l.channels);
-  std::vector<A> partial(sums ? (rows ? parts * stride : count) : 0, A(0));
-  torch::stable::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
+  std::vector<A> partial(Sums ? (rows ? parts * stride : count) : 0, A(0));
+  in_parallel(parts, 1, [&](int64_t first, int64_t last) {
     for (int64_t part = first; part < last; ++part)
       for (int64_t r = part * rows_per_part; r < std::min(count, (part + 1) * rows_per_part); ++r) {
         const int64_t begin = r * row;
         if (rows) {
-          A* sum = sums ? &partial[part * stride] : nullptr;
+          auto at = [&](int64_t c, int n) __attribute__((always_inline)) {
+            const Lanes<A> y = f(begin + c, n, c, false);
+            if constexpr (Sums) {
+              A* sum = &partial[part * stride + c];
+              store(sum, load(sum, n) + y, n);
+            }
+          };
           int64_t c = 0;
-          for (; c + w <= row; c += w) {
-            Lanes<A> y = f(begin + c, int(w), c, false);
-            if (sum) store(sum + c, load(sum + c) + y);
-          }
-          if (c < row) {
-            Lanes<A> y = f(begin + c, int(row - c), c, false);
-            if (sum) store(sum + c, load(sum + c, int(row - c)) + y, int(row - c));
-          }
+          for (; c + w <= row; c += w) at(c, int(w));
+          if (c < row) at(c, int(row - c));
         } else {
           const int64_t c = r % l.channels;
           Lanes<A> sum{};
           int64_t i = 0;
-          for (; i + w <= row; i += w) sum += f(begin + i, int(w), c, true);
-          A total = sum_lanes<A>(sum);
-          if (i < row) {
-            Lanes<A> rest = f(begin + i, int(row - i), c, true);
-            for (int k = 0; k < row - i; ++k) total += rest[k];
+          for (; i + w <= row; i += w) {
+            const Lanes<A> y = f(begin + i, int(w), c, true);
+            if constexpr (Sums) sum += y;
           }
-          if (sums) partial[r] = total;
+          Lanes<A> rest{};
+          if (i < row) rest = f(begin + i, int(row - i), c, true);
+          if constexpr (Sums) {
+            for (int k = 0; k < row - i; ++k) sum[k] += rest[k];
+            partial[r] = sum_lanes<A>(sum);
+          }
         }
       }
   });
-  if (!sums) return;
+  if (!Sums) return;
   std::fill_n(sums, l.channels, A(0));
   const int64_t step = rows ? stride : l.channels;
   for (int64_t p = 0; p < (rows ? parts : l.outer); ++p)
@@ -152,14 +155,14 @@ Tensor bias_act(Tensor x, std::optional<Tensor> bias, int64_t dim, int64_t act, 
     using A = accumulate_t<T>;
     const std::vector<A> b = padded_copy<A>(bias, l.channels);
     const T* in = data<T>(x);
-    T* out = data_out<T>(y);
+    const Result<T> out(data_out<T>(y), y.numel());
     with_activation(Act(act), [&](auto f) {
-      each_vector<A>(l, nullptr, [&](int64_t at, int n, int64_t c, bool broadcast) __attribute__((always_inline)) {
+      each_vector<A, false>(l, nullptr, [&](int64_t at, int n, int64_t c, bool broadcast) __attribute__((always_inline)) {
         Lanes<A> u = load(in + at, n);
         if (!b.empty()) u += broadcast ? splat(b[c]) : load(&b[c]);
         u = f.template value<A>(Act(act), u, A(slope)) * A(gain);
         if (clamp >= 0) u = u > A(clamp) ? splat(A(clamp)) : u < A(-clamp) ? splat(A(-clamp)) : u;
-        store(out + at, u, n);
+        out.put(at, u, n);
         return u;
       });
     });
@@ -183,19 +186,20 @@ std::tuple<Tensor, Tensor> bias_act_grad(Tensor dy, std::optional<Tensor> db, Te
     using A = accumulate_t<T>;
     const std::vector<A> b = padded_copy<A>(bias, l.channels), d = padded_copy<A>(db, l.channels);
     const T *in = data<T>(dy), *sign = data<T>(seen);
-    T* out = data_out<T>(dx);
+    const Result<T> out(data_out<T>(dx), dx.numel());
     with_activation(Act(act), [&](auto f) {
-      each_vector<A>(l, reduce ? data_out<A>(total) : nullptr,
-                     [&](int64_t at, int n, int64_t c, bool broadcast) __attribute__((always_inline)) {
+      auto at_vector = [&](int64_t at, int n, int64_t c, bool broadcast) __attribute__((always_inline)) {
         Lanes<A> g = load(in + at, n), u = load(sign + at, n);
         if (!d.empty()) g += broadcast ? splat(d[c]) : load(&d[c]);
         if (!b.empty()) u += broadcast ? splat(b[c]) : load(&b[c]);
         // The sign of a piecewise linear result is that of the input, unless the gain turns it over.
         const Lanes<A> at_u = piecewise_linear(Act(act)) && gain < 0 ? -u : u;
         g = mask_clamped<decltype(f), A>(f, g * A(gain) * f.template slope<A>(Act(act), at_u, A(slope)), u, p);
-        store(out + at, g, n);
+        out.put(at, g, n);
         return g;
-      });
+      };
+      if (reduce) each_vector<A, true>(l, data_out<A>(total), at_vector);
+      else each_vector<A, false>(l, nullptr, at_vector);
     });
   });
   return {dx, total};
@@ -215,15 +219,15 @@ Tensor bias_act_grad2(Tensor dy, std::optional<Tensor> db, Tensor ddx, Tensor x,
     using A = accumulate_t<T>;
     const std::vector<A> b = padded_copy<A>(bias, l.channels), d = padded_copy<A>(db, l.channels);
     const T *in = data<T>(x), *g1 = data<T>(dy), *g2 = data<T>(ddx);
-    T* to = data_out<T>(out);
-    each_vector<A>(l, nullptr, [&](int64_t at, int n, int64_t c, bool broadcast) __attribute__((always_inline)) {
+    const Result<T> to(data_out<T>(out), out.numel());
+    each_vector<A, false>(l, nullptr, [&](int64_t at, int n, int64_t c, bool broadcast) __attribute__((always_inline)) {
       Lanes<A> g = load(g1 + at, n), u = load(in + at, n);
       if (!d.empty()) g += broadcast ? splat(d[c]) : load(&d[c]);
       if (!b.empty()) u += broadcast ? splat(b[c]) : load(&b[c]);
       Lanes<A> curved = g * load(g2 + at, n) * A(gain);
       curved = piecewise_linear(Act(act)) ? Lanes<A>{} : curved * Chosen::curvature<A>(Act(act), u, A(slope));
       curved = mask_clamped<Chosen, A>(Chosen{}, curved, u, p);
-      store(to + at, curved, n);
+      to.put(at, curved, n);
       return curved;
     });
   });

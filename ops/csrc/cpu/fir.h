@@ -90,7 +90,7 @@ template <class F> void each_block_of_rows(int64_t planes, const Axis& y, int64_
   const int64_t rows = std::clamp<int64_t>(worthwhile / row_size, 8, std::max<int64_t>(8, y.out));
   const int64_t blocks = (y.out + rows - 1) / rows;
   const int64_t grain = std::max<int64_t>(1, worthwhile / (row_size * std::min(rows, y.out)));
-  torch::stable::parallel_for(0, planes * blocks, grain, [&](int64_t begin, int64_t end) {
+  in_parallel(planes * blocks, grain, [&](int64_t begin, int64_t end) {
     auto work = make();
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i % blocks * rows;
@@ -100,7 +100,7 @@ template <class F> void each_block_of_rows(int64_t planes, const Axis& y, int64_
 }
 
 // For the layouts, each in a file of its own: returns false, and does nothing, where there is no fast path.
-template <class T> bool filter_planes(const Separable& s, const T* in, T* out);
-template <class T> bool filter_channels_last(const Separable& s, const T* in, T* out);
+template <class T> bool filter_planes(const Separable& s, const T* in, const Result<T>& out);
+template <class T> bool filter_channels_last(const Separable& s, const T* in, const Result<T>& out);
 
 }  // namespace stylegan

@@ -2,6 +2,7 @@
 // becomes AVX-512, AVX2, SSE or NEON. 16-bit types are widened when loaded and rounded to nearest even when stored.
 #pragma once
 
+#include <torch/csrc/stable/ops.h>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
@@ -51,9 +52,9 @@ STYLEGAN_EACH_LANE(tanh)
 template <class A> inline Lanes<A> splat(A value) { return Lanes<A>{} + value; }
 
 template <class A> inline A sum_lanes(Lanes<A> x) {
-  A total = 0;
-  for (int i = 0; i < width<A>; ++i) total += x[i];
-  return total;
+  for (int half = width<A> / 2; half; half /= 2)
+    for (int i = 0; i < half; ++i) x[i] += x[i + half];
+  return x[0];
 }
 
 inline FloatLanes load(const float* p) { FloatLanes x; std::memcpy(&x, p, sizeof x); return x; }
@@ -110,6 +111,49 @@ template <class T> inline void store(T* p, Lanes<accumulate_t<T>> x, int count) 
   T whole[width<accumulate_t<T>>];
   store(whole, x);
   std::memcpy(static_cast<void*>(p), whole, count * sizeof(T));
+}
+
+#ifdef __AVX512F__
+// Past the cache; p is aligned to what is written.
+inline void stream(float* p, FloatLanes x) { _mm512_stream_ps(p, reinterpret_cast<__m512>(x)); }
+inline void stream(double* p, DoubleLanes x) { _mm512_stream_pd(p, reinterpret_cast<__m512d>(x)); }
+template <class T> void stream(T* p, FloatLanes x) {
+  alignas(32) T half[width<float>];
+  store(half, x);
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), *reinterpret_cast<const __m256i*>(half));
+}
+#endif
+
+// In bytes; what a few cores may call their own of the last level. Training is as fast with any other value.
+constexpr int64_t beyond_cache = 16 << 20;
+
+// Where a kernel writes. What is larger than the cache is written past it: its lines need not be read first, and do not
+// drive out what else is there. What is smaller stays in the cache for the next op.
+template <class T> class Result {
+ public:
+  using A = accumulate_t<T>;
+  Result(T* p, int64_t count) : p(p), past_cache(count * int64_t(sizeof(T)) >= beyond_cache) {}
+  void put(int64_t at, Lanes<A> x, int count) const {
+#ifdef __AVX512F__
+    constexpr uintptr_t line = width<A> * sizeof(T);
+    if (past_cache && count == width<A> && reinterpret_cast<uintptr_t>(p + at) % line == 0) return stream(p + at, x);
+#endif
+    store(p + at, x, count);
+  }
+
+ private:
+  T* p;
+  bool past_cache;
+};
+
+// Calls f(begin, end) for parts of [0, n), in parallel.
+template <class F> void in_parallel(int64_t n, int64_t grain, F f) {
+  torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
+    f(begin, end);
+#ifdef __AVX512F__
+    _mm_sfence();  // what was written past the cache is there for other threads
+#endif
+  });
 }
 
 }  // namespace stylegan

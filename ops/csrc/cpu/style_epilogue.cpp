@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <tuple>
 #include <type_traits>
 #include <vector>
@@ -18,7 +19,9 @@ namespace {
 
 using Maybe = const std::optional<Tensor>&;
 
-constexpr int64_t chunk_pixels = 256;  // few enough for sums in the type itself; those of chunks are added in double
+// Few enough that each lane may sum in the type itself; the sums of chunks are added in double. In contiguous memory the
+// pixels are spread over many lanes.
+template <bool last> constexpr int64_t chunk_pixels = last ? 256 : 4096;
 
 // Everything that belongs to a channel or to a channel of a sample, as plain pointers, null where it is left out.
 template <class A> struct Settings {
@@ -33,44 +36,69 @@ struct Shape {
   int64_t n, c, pixels;
 };
 
-// A tile of up to K vectors: in channels_last they hold neighbouring channels of a pixel, else neighbouring pixels of a
-// channel. `at` lists where each vector of a pixel range starts, and the pixel.
+// Something of each channel of a tile: V vectors that hold neighbouring channels, or one that holds the same channel.
+template <class A, int V> struct PerChannel {
+  Lanes<A> at[V];
+  const Lanes<A>& operator[](int k) const { return at[V == 1 ? 0 : k]; }
+};
+
+// A tile of K vectors a time: in channels_last they hold neighbouring channels of a pixel, else neighbouring pixels of a
+// channel.
 template <class T, bool last, int K> struct Tile {
   using A = accumulate_t<T>;
+  using Spread = PerChannel<A, last ? K : 1>;
   static constexpr int w = width<A>;
   int64_t n, c, offset;  // sample, first channel, first element
   int count;             // channels in all
   Shape shape;
 
-  Lanes<A> per_channel(const A* values, int k, A otherwise) const {
-    if (!values || count <= k * w * last) return splat(otherwise);
-    if (!last) return splat(values[c]);
-    return load(values + c + k * w, std::min(w, count - k * w));
+  Spread spread(const A* values, A otherwise = 0) const {
+    Spread s;
+    for (int k = 0; k < (last ? K : 1); ++k) {
+      if (!values || count <= k * w * last) s.at[k] = splat(otherwise);
+      else if (last) s.at[k] = load(values + c + k * w, std::min(w, count - k * w));
+      else s.at[k] = splat(values[c]);
+    }
+    return s;
   }
-  void to_channels(A* out, int k, Lanes<A> lanes) const {
-    if (last) store(out + c + k * w, lanes, std::min(w, count - k * w));
-    else out[c] = sum_lanes<A>(lanes);
+  // What K vectors have summed up, for each channel, and where the channels of all tiles have their place.
+  Spread together(const Lanes<A>* sums) const {
+    Spread s;
+    if (last) std::copy_n(sums, K, s.at);
+    else s.at[0] = splat(sum_lanes<A>(std::accumulate(sums + 1, sums + K, sums[0])));
+    return s;
+  }
+  void put(const Spread& s, A* out) const {
+    for (int k = 0; k < (last ? K : 1) && k * w < count; ++k) store(out + c + k * w, s.at[k], std::min(w, count - k * w));
+  }
+
+  // While a feature map is written, the next one comes into the cache, so that reading and writing overlap.
+  void fetch_next(const T* at) const {
+    if (!last) __builtin_prefetch(at + shape.pixels);
   }
 
   // f(k, element, lanes, noise) for each vector of the pixels [begin, end).
   template <class F> void each(int64_t begin, int64_t end, const A* noise, F f) const {
+    constexpr std::integral_constant<int, w> whole;
+    auto noise_at = [&](int64_t i) __attribute__((always_inline)) { return noise ? load(noise + i) : Lanes<A>{}; };
+    int64_t i = begin;
     if constexpr (last) {
-      const bool whole = count == K * w;
-      const int vectors = (count + w - 1) / w;
-      for (int64_t i = begin; i < end; ++i) {
+      for (; i < end; ++i) {
         const Lanes<A> z = noise ? splat(noise[i]) : Lanes<A>{};
         const int64_t e = offset + i * shape.c;
-        if (whole) {
+        if (count == K * w) {
 #pragma GCC unroll 4
-          for (int k = 0; k < K; ++k) f(k, e + k * w, std::integral_constant<int, w>{}, z);
+          for (int k = 0; k < K; ++k) f(k, e + k * w, whole, z);
         } else {
-          for (int k = 0; k < vectors; ++k) f(k, e + k * w, std::min(w, count - k * w), z);
+          for (int k = 0; k * w < count; ++k) f(k, e + k * w, std::min(w, count - k * w), z);
         }
       }
     } else {
-      int64_t i = begin;
-      for (; i + w <= end; i += w)
-        f(0, offset + i, std::integral_constant<int, w>{}, noise ? load(noise + i) : Lanes<A>{});
+      for (; i + K * w <= end; i += K * w) {
+#pragma GCC unroll 4
+        for (int k = 0; k < K; ++k) f(k, offset + i + k * w, whole, noise_at(i + k * w));
+      }
+      for (; i + w <= end; i += w) f(0, offset + i, whole, noise_at(i));
       if (i < end) f(0, offset + i, int(end - i), noise ? load(noise + i, int(end - i)) : Lanes<A>{});
     }
   }
@@ -90,7 +118,7 @@ template <bool last, class A> Lanes<A> counted(Lanes<A> x, int count) {
 template <class S, class F, class W>
 void two_passes(int64_t tiles, int64_t chunks, bool sums, S sum, F finish, W write) {
   if (tiles >= torch::stable::get_num_threads() || chunks == 1) {
-    torch::stable::parallel_for(0, tiles, 1, [&](int64_t first, int64_t end) {
+    in_parallel(tiles, 1, [&](int64_t first, int64_t end) {
       for (int64_t t = first; t < end; ++t) {
         for (int64_t k = 0; sums && k < chunks; ++k) sum(t, k);
         finish(t);
@@ -100,7 +128,7 @@ void two_passes(int64_t tiles, int64_t chunks, bool sums, S sum, F finish, W wri
     return;
   }
   auto over_all = [&](auto pass) {
-    torch::stable::parallel_for(0, tiles * chunks, 1, [&](int64_t first, int64_t end) {
+    in_parallel(tiles * chunks, 1, [&](int64_t first, int64_t end) {
       for (int64_t i = first; i < end; ++i) pass(i / chunks, i % chunks);
     });
   };
@@ -118,7 +146,7 @@ template <class T, bool last, int K> struct Epilogue {
   Settings<A> set;
   int64_t tiles_per_sample = last ? (shape.c + K * w - 1) / (K * w) : shape.c;
   int64_t tiles = shape.n * tiles_per_sample;
-  int64_t chunks = (shape.pixels + chunk_pixels - 1) / chunk_pixels;
+  int64_t chunks = (shape.pixels + chunk_pixels<last> - 1) / chunk_pixels<last>;
   // Two sums per sample, chunk and channel.
   std::vector<A> first = std::vector<A>(shape.n * chunks * shape.c), second = first;
 
@@ -128,11 +156,9 @@ template <class T, bool last, int K> struct Epilogue {
     return {n, c, offset, last ? int(std::min<int64_t>(K * w, shape.c - c)) : 1, shape};
   }
   const A* noise(const Piece& p) const { return set.noise ? set.noise + p.n * set.noise_stride : nullptr; }
-  const A* gains(const Piece& p) const { return set.style ? set.style + p.n * 2 * shape.c : nullptr; }
-  const A* shifts(const Piece& p) const { return set.style ? gains(p) + shape.c : nullptr; }
   A* part(std::vector<A>& sums, const Piece& p, int64_t chunk) { return &sums[(p.n * chunks + chunk) * shape.c]; }
-  static int64_t begin(int64_t chunk) { return chunk * chunk_pixels; }
-  int64_t end(int64_t chunk) const { return std::min(shape.pixels, (chunk + 1) * chunk_pixels); }
+  static int64_t begin(int64_t chunk) { return chunk * chunk_pixels<last>; }
+  int64_t end(int64_t chunk) const { return std::min(shape.pixels, (chunk + 1) * chunk_pixels<last>); }
 
   double total(std::vector<A>& sums, const Piece& p, int64_t c) {
     double sum = 0;
@@ -140,41 +166,46 @@ template <class T, bool last, int K> struct Epilogue {
     return sum;
   }
 
-  // What comes before the norm, from x and the per-channel vectors of the tile.
-  Lanes<A> before(Lanes<A> x, Lanes<A> noise, Lanes<A> strength, Lanes<A> bias) const { return x + noise * strength + bias; }
   Lanes<A> activate(Lanes<A> u) const { return u > 0 ? u : u * set.slope; }
 
-  void forward(const T* x, T* y, A* mean, A* rstd, A eps) {
+  // What comes before the activation.
+  struct Input {
+    typename Piece::Spread bias, strength;
+    Lanes<A> operator()(int k, Lanes<A> x, Lanes<A> noise) const { return x + noise * strength[k] + bias[k]; }
+  };
+  Input input(const Piece& p) const { return {p.spread(set.bias), p.spread(set.strength)}; }
+
+  // (1 + scale) / deviation.
+  typename Piece::Spread gain(const Piece& p, const A* rstd) const {
+    auto gain = p.spread(set.style ? set.style + p.n * 2 * shape.c : nullptr);
+    const auto over = p.spread(rstd + p.n * shape.c);
+    for (int k = 0; k < (last ? K : 1); ++k) gain.at[k] = (gain.at[k] + 1) * over.at[k];
+    return gain;
+  }
+
+  void forward(const T* x, const Result<T>& y, A* mean, A* rstd, A eps) {
     two_passes(
         tiles, chunks, set.norm,
-        [&](int64_t t, int64_t k) {
+        [&](int64_t t, int64_t chunk) {
           // Sums of differences from the mean of the first pixels: the variance keeps its digits however large the
           // mean is.
           const Piece p = tile(t);
-          Lanes<A> bias[K], strength[K], origin[K], s1[K], s2[K];
-          for (int j = 0; j < K; ++j) {
-            bias[j] = p.per_channel(set.bias, j, 0);
-            strength[j] = p.per_channel(set.strength, j, 0);
-            origin[j] = s1[j] = s2[j] = Lanes<A>{};
-          }
+          const Input u = input(p);
           const int64_t some = std::min<int64_t>(shape.pixels, w);
-          p.each(0, some, noise(p), [&](int j, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
-            origin[j] += counted<last, A>(activate(before(load(x + e, n), z, strength[j], bias[j])), n) / A(some);
+          Lanes<A> s1[K] = {}, s2[K] = {};
+          p.each(0, some, noise(p), [&](int k, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
+            s1[k] += counted<last, A>(activate(u(k, load(x + e, n), z)), n) / A(some);
           });
-          if (!last) origin[0] = splat(sum_lanes<A>(origin[0]));
-          p.each(begin(k), end(k), noise(p), [&](int j, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
-            Lanes<A> d = activate(before(load(x + e, n), z, strength[j], bias[j])) - origin[j];
-            d = counted<last, A>(d, n);
-            s1[j] += d;
-            s2[j] += d * d;
+          const auto origin = p.together(s1);
+          if (chunk == 0) p.put(origin, mean + p.n * shape.c);
+          std::fill_n(s1, K, Lanes<A>{});
+          p.each(begin(chunk), end(chunk), noise(p), [&](int k, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
+            const Lanes<A> d = counted<last, A>(activate(u(k, load(x + e, n), z)) - origin[k], n);
+            s1[k] += d;
+            s2[k] += d * d;
           });
-          for (int j = 0; j < K; ++j) {
-            if (last && p.count <= j * w) break;
-            p.to_channels(part(first, p, k), j, s1[j]);
-            p.to_channels(part(second, p, k), j, s2[j]);
-            if (k == 0 && last) store(mean + p.n * shape.c + p.c + j * w, origin[j], std::min(w, p.count - j * w));
-            if (k == 0 && !last) mean[t] = origin[0][0];
-          }
+          p.put(p.together(s1), part(first, p, chunk));
+          p.put(p.together(s2), part(second, p, chunk));
         },
         [&](int64_t t) {
           const Piece p = tile(t);
@@ -189,47 +220,36 @@ template <class T, bool last, int K> struct Epilogue {
             }
           }
         },
-        [&](int64_t t, int64_t k) {
+        [&](int64_t t, int64_t chunk) {
           const Piece p = tile(t);
-          Lanes<A> bias[K], strength[K], centre[K], gain[K], shift[K];
-          for (int j = 0; j < K; ++j) {
-            bias[j] = p.per_channel(set.bias, j, 0);
-            strength[j] = p.per_channel(set.strength, j, 0);
-            centre[j] = p.per_channel(mean + p.n * shape.c, j, 0);
-            gain[j] = (p.per_channel(gains(p), j, 0) + 1) * p.per_channel(rstd + p.n * shape.c, j, 0);
-            shift[j] = p.per_channel(shifts(p), j, 0);
-          }
-          p.each(begin(k), end(k), noise(p), [&](int j, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
-            Lanes<A> a = activate(before(load(x + e, n), z, strength[j], bias[j]));
-            store(y + e, (a - centre[j]) * gain[j] + shift[j], n);
+          const Input u = input(p);
+          const auto centre = p.spread(mean + p.n * shape.c), scale = gain(p, rstd);
+          const auto shift = p.spread(set.style ? set.style + (p.n * 2 + 1) * shape.c : nullptr);
+          p.each(begin(chunk), end(chunk), noise(p), [&](int k, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
+            p.fetch_next(x + e);
+            y.put(e, (activate(u(k, load(x + e, n), z)) - centre[k]) * scale[k] + shift[k], n);
           });
         });
   }
 
   // d_bias, d_strength: [C]  d_style: [N,2C] or null.
-  void backward(const T* dy, const T* x, const A* mean, const A* rstd, T* dx, A* d_bias, A* d_strength, A* d_style) {
+  void backward(const T* dy, const T* x, const A* mean, const A* rstd, const Result<T>& dx, A* d_bias, A* d_strength,
+                A* d_style) {
     std::vector<A> bias_sums(first.size()), strength_sums(first.size());
     two_passes(
         tiles, chunks, set.norm || d_style,
-        [&](int64_t t, int64_t k) {
+        [&](int64_t t, int64_t chunk) {
           const Piece p = tile(t);
-          Lanes<A> bias[K], strength[K], centre[K], s1[K], s2[K];
-          for (int j = 0; j < K; ++j) {
-            bias[j] = p.per_channel(set.bias, j, 0);
-            strength[j] = p.per_channel(set.strength, j, 0);
-            centre[j] = p.per_channel(mean + p.n * shape.c, j, 0);
-            s1[j] = s2[j] = Lanes<A>{};
-          }
-          p.each(begin(k), end(k), noise(p), [&](int j, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
+          const Input u = input(p);
+          const auto centre = p.spread(mean + p.n * shape.c);
+          Lanes<A> s1[K] = {}, s2[K] = {};
+          p.each(begin(chunk), end(chunk), noise(p), [&](int k, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
             const Lanes<A> g = load(dy + e, n);
-            s1[j] += g;
-            s2[j] += g * (activate(before(load(x + e, n), z, strength[j], bias[j])) - centre[j]);
+            s1[k] += g;
+            s2[k] += g * (activate(u(k, load(x + e, n), z)) - centre[k]);
           });
-          for (int j = 0; j < K; ++j) {
-            if (last && p.count <= j * w) break;
-            p.to_channels(part(first, p, k), j, s1[j]);
-            p.to_channels(part(second, p, k), j, s2[j]);
-          }
+          p.put(p.together(s1), part(first, p, chunk));
+          p.put(p.together(s2), part(second, p, chunk));
         },
         [&](int64_t t) {
           // From here on the sums of chunk 0 are the whole ones: of dy, and of dy times the normalised input.
@@ -244,32 +264,25 @@ template <class T, bool last, int K> struct Epilogue {
             part(second, p, 0)[c] = set.norm ? s2 / shape.pixels * rstd[p.n * shape.c + c] : 0;
           }
         },
-        [&](int64_t t, int64_t k) {
+        [&](int64_t t, int64_t chunk) {
           const Piece p = tile(t);
-          Lanes<A> bias[K], strength[K], centre[K], gain[K], m1[K], m2[K], sb[K], ss[K];
-          for (int j = 0; j < K; ++j) {
-            bias[j] = p.per_channel(set.bias, j, 0);
-            strength[j] = p.per_channel(set.strength, j, 0);
-            centre[j] = p.per_channel(mean + p.n * shape.c, j, 0);
-            gain[j] = (p.per_channel(gains(p), j, 0) + 1) * p.per_channel(rstd + p.n * shape.c, j, 0);
-            m1[j] = p.per_channel(part(first, p, 0), j, 0);
-            m2[j] = p.per_channel(part(second, p, 0), j, 0);
-            sb[j] = ss[j] = Lanes<A>{};
-          }
-          p.each(begin(k), end(k), noise(p), [&](int j, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
-            const Lanes<A> u = before(load(x + e, n), z, strength[j], bias[j]);
-            Lanes<A> g = (load(dy + e, n) - m1[j] - (activate(u) - centre[j]) * m2[j]) * gain[j];
+          const Input input_of = input(p);
+          const auto centre = p.spread(mean + p.n * shape.c), scale = gain(p, rstd);
+          const auto m1 = p.spread(part(first, p, 0)), m2 = p.spread(part(second, p, 0));
+          Lanes<A> sb[K] = {}, ss[K] = {};
+          p.each(begin(chunk), end(chunk), noise(p), [&](int k, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
+            p.fetch_next(x + e);
+            p.fetch_next(dy + e);
+            const Lanes<A> u = input_of(k, load(x + e, n), z);
+            Lanes<A> g = (load(dy + e, n) - m1[k] - (activate(u) - centre[k]) * m2[k]) * scale[k];
             g = u > 0 ? g : g * set.slope;
-            store(dx + e, g, n);
+            dx.put(e, g, n);
             g = counted<last, A>(g, n);
-            sb[j] += g;
-            ss[j] += g * z;
+            sb[k] += g;
+            ss[k] += g * z;
           });
-          for (int j = 0; j < K; ++j) {
-            if (last && p.count <= j * w) break;
-            p.to_channels(part(bias_sums, p, k), j, sb[j]);
-            p.to_channels(part(strength_sums, p, k), j, ss[j]);
-          }
+          p.put(p.together(sb), part(bias_sums, p, chunk));
+          p.put(p.together(ss), part(strength_sums, p, chunk));
         });
     for (int64_t c = 0; c < shape.c; ++c) d_bias[c] = d_strength[c] = 0;
     for (int64_t i = 0; i < shape.n * chunks; ++i)
@@ -291,7 +304,7 @@ void with_epilogue(const Tensor& x, Maybe bias, Maybe noise, Maybe strength, May
     const bool noisy = noise && strength;
     const Settings<A> set{data<A>(bias), noisy ? data<A>(strength) : nullptr, data<A>(style),
                           noisy ? data<A>(noise) : nullptr, noise_stride, A(slope), norm};
-    if (x.is_contiguous()) return f(t, Epilogue<T, false, 1>{shape, set});
+    if (x.is_contiguous()) return f(t, Epilogue<T, false, 4>{shape, set});
     // Few channels: their sums stay in registers. Many: whole pixels, as jumps from one to the next defeat prefetching.
     if (shape.c > 8 * width<A>) return f(t, Epilogue<T, true, 32>{shape, set});
     if (shape.c > 2 * width<A>) return f(t, Epilogue<T, true, 4>{shape, set});
@@ -310,7 +323,7 @@ std::tuple<Tensor, Tensor, Tensor> style_epilogue(Tensor x, std::optional<Tensor
     with_epilogue(x, bias, noise, strength, style, slope, norm, [&](auto t, auto epilogue) {
       using T = decltype(t);
       using A = accumulate_t<T>;
-      epilogue.forward(data<T>(x), data_out<T>(y), data_out<A>(mean), data_out<A>(rstd), A(eps));
+      epilogue.forward(data<T>(x), Result<T>(data_out<T>(y), y.numel()), data_out<A>(mean), data_out<A>(rstd), A(eps));
     });
   return {y, mean, rstd};
 }
@@ -331,8 +344,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> style_epilogue_grad(Tensor dy, Tensor
     with_epilogue(x, bias, noise, strength, style, slope, norm, [&](auto t, auto epilogue) {
       using T = decltype(t);
       using A = accumulate_t<T>;
-      epilogue.backward(data<T>(dy), data<T>(x), data<A>(mean), data<A>(rstd), data_out<T>(dx), data_out<A>(d_bias),
-                        data_out<A>(d_strength), style ? data_out<A>(d_style) : nullptr);
+      epilogue.backward(data<T>(dy), data<T>(x), data<A>(mean), data<A>(rstd), Result<T>(data_out<T>(dx), dx.numel()),
+                        data_out<A>(d_bias), data_out<A>(d_strength), style ? data_out<A>(d_style) : nullptr);
     });
   return {dx, d_bias, d_strength, d_style};
 }

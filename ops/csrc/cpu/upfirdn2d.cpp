@@ -87,7 +87,7 @@ template <class T> class General {
     for (int64_t j = 0; j < f.width; ++j) spans.emplace_back(s.x, j);
   }
 
-  void run(const T* in, T* out) const {
+  void run(const T* in, const Result<T>& out) const {
     const int64_t row_in = s.x.in * pixel, row_out = s.x.out * pixel;
     each_block_of_rows(planes, s.y, row_out, [&] {
       return [&, input = std::vector<A>(row_in), sum = std::vector<A>(row_out)](int64_t plane, int64_t first,
@@ -95,10 +95,10 @@ template <class T> class General {
         for (int64_t o = first; o < end; ++o) {
           std::fill(sum.begin(), sum.end(), A(0));
           filter_rows(in + (plane * s.y.in + reads[o].index) * row_in, reads[o], input, sum);
-          T* to = out + (plane * s.y.out + o) * row_out;
+          const int64_t to = (plane * s.y.out + o) * row_out;
           for (int64_t i = 0; i < row_out; i += width<A>) {
             const int count = int(std::min<int64_t>(width<A>, row_out - i));
-            store(to + i, load(&sum[i], count), count);
+            out.put(to + i, load(&sum[i], count), count);
           }
         }
       };
@@ -157,7 +157,7 @@ Tensor upfirdn2d(Tensor x, std::optional<Tensor> f, Ints up, Ints down, Ints pad
   with_type(x.scalar_type(), [&](auto t) {
     using T = decltype(t);
     const T* from = data<T>(x);
-    T* to = data_out<T>(y);
+    const Result<T> to(data_out<T>(y), y.numel());
     if constexpr (std::is_same_v<T, float> || std::is_same_v<T, bf16>)
       if (filter.separable() && (last ? filter_channels_last(s, from, to) : filter_planes(s, from, to))) return;
     General<T>(s, filter, last).run(from, to);

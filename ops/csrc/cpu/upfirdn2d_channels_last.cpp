@@ -9,7 +9,8 @@ constexpr int max_rows = 4;
 
 // One row of the output, K vectors of channels; only the first `count` lanes if K is 1. x: the first row that it reads.
 template <class P, int K, class T>
-void strip(const T* x, const Reads<float>::Read& rows, const Separable& s, const float* taps, int64_t c, int count, T* out) {
+void strip(const T* x, const Reads<float>::Read& rows, const Separable& s, const float* taps, int64_t c, int count,
+           const Result<T>& out, int64_t to) {
   constexpr int w = width<float>;
   const int64_t stride = s.x.in * s.c;
   const T* row[max_rows];
@@ -41,17 +42,14 @@ void strip(const T* x, const Reads<float>::Read& rows, const Separable& s, const
 #pragma GCC unroll 2
     for (int q = 0; q < P::up; ++q) {
       if (o + q >= s.x.out) break;
-      T* p = out + (o + q) * s.c + c;
-#pragma GCC unroll 4
-      for (int k = 0; k < K; ++k) __builtin_prefetch(p + 4 * s.c + k * w, 1);
+      const int64_t at = to + (o + q) * s.c + c;
 #pragma GCC unroll 4
       for (int k = 0; k < K; ++k) {
         FloatLanes y{};
 #pragma GCC unroll 4
         for (int j = 0; j < P::taps; ++j)
           if (P::meets(q, j)) y += window[P::column(q, j)][k] * taps[j];
-        if (K == 1) store(p, y, count);
-        else store(p + k * w, y);
+        out.put(at + k * w, y, K == 1 ? count : w);
       }
     }
 #pragma GCC unroll 4
@@ -65,7 +63,7 @@ void strip(const T* x, const Reads<float>::Read& rows, const Separable& s, const
 
 }  // namespace
 
-template <class T> bool filter_channels_last(const Separable& s, const T* in, T* out) {
+template <class T> bool filter_channels_last(const Separable& s, const T* in, const Result<T>& out) {
   constexpr int w = width<float>, wide = 4 * w;
   if (s.c < w || (int64_t(s.y.taps.size()) + s.y.up - 1) / s.y.up > max_rows) return false;
   const Reads<float> reads(s.y);
@@ -78,17 +76,17 @@ template <class T> bool filter_channels_last(const Separable& s, const T* in, T*
       return [&](int64_t n, int64_t first, int64_t end) {
         for (int64_t o = first; o < end; ++o) {
           const T* from = in + (n * s.y.in + reads[o].index) * row_in;
-          T* to = out + (n * s.y.out + o) * row_out;
+          const int64_t to = (n * s.y.out + o) * row_out;
           int64_t c = 0;
-          for (; c + wide <= s.c; c += wide) strip<P, 4>(from, reads[o], s, taps, c, wide, to);
-          for (; c < s.c; c += w) strip<P, 1>(from, reads[o], s, taps, c, int(std::min<int64_t>(w, s.c - c)), to);
+          for (; c + wide <= s.c; c += wide) strip<P, 4>(from, reads[o], s, taps, c, wide, out, to);
+          for (; c < s.c; c += w) strip<P, 1>(from, reads[o], s, taps, c, int(std::min<int64_t>(w, s.c - c)), out, to);
         }
       };
     });
   });
 }
 
-template bool filter_channels_last(const Separable&, const float*, float*);
-template bool filter_channels_last(const Separable&, const bf16*, bf16*);
+template bool filter_channels_last(const Separable&, const float*, const Result<float>&);
+template bool filter_channels_last(const Separable&, const bf16*, const Result<bf16>&);
 
 }  // namespace stylegan

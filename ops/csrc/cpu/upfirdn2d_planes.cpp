@@ -62,22 +62,23 @@ template <class P> FloatLanes outputs(const float* v, const float* taps, int q) 
 }
 
 // v: where the columns of the first group start.
-template <class P, class T> void filter_row(const float* v, const float* taps, int64_t size, T* out) {
+template <class P, class T>
+void filter_row(const float* v, const float* taps, int64_t size, const Result<T>& out, int64_t at) {
   for (int64_t o = 0; o < size; o += P::up * w, v += P::down * w) {
     const int64_t left = size - o;
     if constexpr (P::up == 1) {
-      store(out + o, outputs<P>(v, taps, 0), int(std::min<int64_t>(w, left)));
+      out.put(at + o, outputs<P>(v, taps, 0), int(std::min<int64_t>(w, left)));
     } else {
       const FloatLanes a = outputs<P>(v, taps, 0), b = outputs<P>(v, taps, 1);
-      store(out + o, woven_low(a, b), int(std::min<int64_t>(w, left)));
-      if (left > w) store(out + o + w, woven_high(a, b), int(std::min<int64_t>(w, left - w)));
+      out.put(at + o, woven_low(a, b), int(std::min<int64_t>(w, left)));
+      if (left > w) out.put(at + o + w, woven_high(a, b), int(std::min<int64_t>(w, left - w)));
     }
   }
 }
 
 }  // namespace
 
-template <class T> bool filter_planes(const Separable& s, const T* in, T* out) {
+template <class T> bool filter_planes(const Separable& s, const T* in, const Result<T>& out) {
   if ((int64_t(s.y.taps.size()) + s.y.up - 1) / s.y.up > max_rows) return false;
   const Reads<float> reads(s.y);
   return with_pattern(s.x, [&](auto pattern) {
@@ -92,20 +93,19 @@ template <class T> bool filter_planes(const Separable& s, const T* in, T* out) {
     each_block_of_rows(s.n * s.c, s.y, s.x.out, [&] {
       return [&, sums = std::vector<float>(size * batch, 0.0f)](int64_t plane, int64_t first, int64_t end) mutable {
         const T* from = in + plane * s.y.in * s.x.in;
-        T* to = out + plane * s.y.out * s.x.out;
         for (int64_t o = first; o < end; o += batch) {
           const int64_t rows = std::min(batch, end - o);
           for (int64_t i = 0; i < rows; ++i)
             sum_rows(from + reads[o + i].index * s.x.in, s.x.in, reads[o + i], s.x.in, &sums[i * size + before]);
           for (int64_t i = 0; i < rows; ++i)
-            filter_row<P>(&sums[i * size + before + start], taps, s.x.out, to + (o + i) * s.x.out);
+            filter_row<P>(&sums[i * size + before + start], taps, s.x.out, out, (plane * s.y.out + o + i) * s.x.out);
         }
       };
     });
   });
 }
 
-template bool filter_planes(const Separable&, const float*, float*);
-template bool filter_planes(const Separable&, const bf16*, bf16*);
+template bool filter_planes(const Separable&, const float*, const Result<float>&);
+template bool filter_planes(const Separable&, const bf16*, const Result<bf16>&);
 
 }  // namespace stylegan
