@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from stylegan.snapshot import Snapshot
+from stylegan.start import LATENTS
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 from torch_utils.settings import from_plain
 
 FORMAT = "stylegan-latents-1"
-SUFFIX = ".latent.safetensors"
+SUFFIX = LATENTS
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ class Latents:
 
 
 def joined(parts: Sequence[Latents]) -> Latents:
-    """All of several, in their order. What only some of them have is left out; so are noise maps."""
+    """All of several, in their order. What only some of them have is left out."""
     first = parts[0]
+    layers = min(len(p.noise) for p in parts)
     if len(parts) == 1:
         return first
     z, c = [p.z for p in parts if p.z is not None], [p.c for p in parts if p.c is not None]
@@ -67,6 +69,7 @@ def joined(parts: Sequence[Latents]) -> Latents:
         origins=tuple(origin for p in parts for origin in p.origins),
         z=torch.cat(z) if len(z) == len(parts) else None,
         c=torch.cat(c) if len(c) == len(parts) else None,
+        noise=tuple(torch.cat([p.noise[layer] for p in parts]) for layer in range(layers)),
         psi=first.psi if all(p.psi == first.psi for p in parts) else None,
     )
 
@@ -140,6 +143,9 @@ def _checked(tensors: dict[str, Tensor], header: _Header) -> Latents:
     every = [latents.ws, *(t for t in (latents.z, latents.c) if t is not None), *latents.noise]
     if latents.ws.ndim != 3 or any(len(t) != len(latents.names) for t in every):
         raise UserError("its parts are of different lengths")
+    for name in latents.names:  # files are called so, and must stay where they belong
+        if not name.isprintable() or set(name) & set("/\\:") or name.strip(". ") == "":
+            raise UserError(f"{name!r} is no name for a picture")
     if not all(t.isfinite().all() for t in every if t.is_floating_point()):
         raise UserError("it holds numbers that are not finite")
     return latents

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stylegan.kernels import with_kernels
+from stylegan.latent_file import Latents
 from stylegan.locate import open_model
 from stylegan.snapshot import Snapshot
 from stylegan.view import View
@@ -30,6 +31,23 @@ class Painter:
         """A picture per seed, [N,channels,H,W] on the CPU; classes c [N]. See `Generator.render`."""
         G, view = self.snapshot.G, self.view
         return G.render(seeds, self.psi, view.trunc_cutoff, c, view.noise_mode, batch)
+
+    def draw(self, latents: Latents, batch: int = 8) -> Tensor:
+        """A picture for each, [N,channels,H,W] on the CPU, with their noise maps where they bring some.
+
+        Raises UserError if those maps are of other sizes than the network's at the view's resolution.
+        """
+        G, maps = self.snapshot.G, latents.noise
+        if self.view.noise_mode == "none":
+            return G.draw(latents.ws, "none", batch)
+        if not maps:
+            assert self.view.noise_mode == "const", "for random noise, latents bring their maps: see points.py"
+            return G.draw(latents.ws, "const", batch)
+        wanted = G.synthesis.noise_sizes(G.synthesis.grown[0])
+        if [tuple(m.shape[2:]) for m in maps[: len(wanted)]] != wanted:
+            raise UserError(f"the noise maps of {latents.origins[0]} are not of the sizes of this network at this "
+                            "resolution; --noise-mode none draws without noise")  # fmt: skip
+        return G.draw(latents.ws, maps, batch)
 
 
 def open_painter(view: View) -> Painter:

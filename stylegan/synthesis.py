@@ -101,6 +101,10 @@ class SynthesisNetwork(nn.Module):
             return []
         return [self.cfg.size(res) for res in self.cfg.resolutions if res <= resolution for _ in range(2)]
 
+    def own_noise(self) -> list[Tensor]:
+        """The network's own noise map [1,1,H,W] of each layer."""
+        return [layer.noise for res in self.cfg.resolutions for layer in self._layers(res)] if self.cfg.noise else []
+
     def forward(
         self,
         ws: Tensor,
@@ -146,7 +150,7 @@ class SynthesisNetwork(nn.Module):
         if not self.cfg.noise or noise == "none":
             return [None] * rows
         if noise == "const":
-            return [layer.noise for res in self.cfg.resolutions for layer in self._layers(res)]
+            return self.own_noise()
         if noise == "random":
             return [torch.randn(len(ws), 1, h, w, device=ws.device) for h, w in self.noise_sizes(resolution)]
         if isinstance(noise, str) or len(noise) < rows:

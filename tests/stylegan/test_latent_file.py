@@ -62,7 +62,8 @@ def test_parts_and_the_whole():
     snap = snapshot(CONDITIONAL)
     whole = latents(snap, 5, noise=True)
     assert len(whole) == 5 and same(whole[1:3][1:], whole[2:3])
-    assert same(joined([whole[:2], whole[2:]]), replace(whole, noise=()))
+    assert same(joined([whole[:2], whole[2:]]), whole)
+    assert joined([whole[:2], replace(whole[2:], noise=())]).noise == ()
     assert joined([whole]) is whole
     assert joined([whole[:1], replace(whole[1:2], z=None, psi=0.5)]).z is None
     assert joined([whole[:1], replace(whole[1:2], psi=0.5)]).psi is None
@@ -116,7 +117,7 @@ def damage(path: Path, **changes: object) -> None:
     ({"format": "else"}, "holds no latents"), ({"ws": None}, "cannot be read: 'ws'"),
     ({"ws": torch.zeros(3, 8)}, "different lengths"), ({"names": ["a"]}, "different lengths"),
     ({"names": 5}, "names.*should be"), ({"z": torch.full((3, 8), torch.nan)}, "not finite"),
-    ({"psi": "much"}, "psi.*should be"),
+    ({"psi": "much"}, "psi.*should be"), ({"names": ["a", "../b", "c"]}, "'../b' is no name"),
 ])  # fmt: skip
 def test_a_file_of_something_else_is_one_clear_line(changes, message, path):
     save_latents(path, latents(snapshot()), snapshot())
