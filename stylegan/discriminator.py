@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 import torch
@@ -81,8 +82,7 @@ class Discriminator(nn.Module):
         self, images: Tensor, c: Tensor | None = None, alpha: float = 1.0, dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:
         """Scores [N] as `forward` gives them, and AC-GAN's class logits [N,num_classes] ([N,0] but for ProGAN)."""
-        for x in self.features(images, alpha, dtype):
-            pass
+        (x,) = deque(self.features(images, alpha, dtype), maxlen=1)  # the last
         outputs = self.head(x)
         if self.cfg.family == "progan" or not self.cfg.num_classes:
             return outputs[:, 0], outputs[:, 1:]

