@@ -123,7 +123,7 @@ def load_latents(path: Path, snapshot: Snapshot, force: bool = False) -> Latents
     except (UserError, KeyError, AttributeError) as error:
         raise UserError(f"the latents in {path} cannot be read: {error}") from error
     mine = fingerprint(snapshot)
-    if header.model != mine and not force:
+    if header.model not in (mine, snapshot.tuned_from or mine) and not force:
         raise UserError(f"{path} belongs to another network: it is for {header.model} ({header.data}), this one is "
                         f"{mine} ({snapshot.data}); --force uses it all the same")  # fmt: skip
     some = torch.zeros(1, snapshot.config.z_dim, device=snapshot.device)
