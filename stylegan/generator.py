@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from stylegan.baked import baked
 from stylegan.config import ModelConfig, NoiseMode
-from stylegan.latents import broadcast, noise_for_seeds, truncate, z_for_seeds
+from stylegan.latents import broadcast, mix_layers, noise_for_seeds, truncate, z_for_seeds
 from stylegan.mapping import MappingNetwork
+from stylegan.styles import layers_of
 from stylegan.synthesis import Noise, SynthesisNetwork
 from torch_utils.errors import UserError
 from torch_utils.images import to_pil, to_uint8
@@ -115,14 +116,40 @@ class Generator(nn.Module):
 
     def generate(
         self,
-        seeds: Sequence[int],
+        seeds: Sequence[int] | Tensor,
         psi: float | None = None,
         cutoff: int | None = None,
         c: int | Sequence[int] | None = None,
     ) -> list[Image.Image]:
-        """One PIL picture per seed. psi: 0.7 if None (1 for ProGAN). c: the class, or one for each seed."""
-        classes = None if c is None else torch.as_tensor(c).expand(len(seeds))
-        return [to_pil(pixels) for pixels in to_uint8(self.render(seeds, psi, cutoff, classes))]
+        """One PIL picture per seed, or for each of ws [N,num_ws,w_dim], which are drawn as they are.
+
+        psi: 0.7 if None (1 for ProGAN). c: the class, or one for each seed.
+        """
+        return [to_pil(pixels) for pixels in to_uint8(self.draw(self._ws(seeds, psi, cutoff, c)))]
+
+    def mix(
+        self,
+        a: Sequence[int] | Tensor,
+        b: Sequence[int] | Tensor,
+        layers: str | Sequence[int | str],
+        psi: float | None = None,
+        c: int | Sequence[int] | None = None,
+    ) -> Tensor:
+        """a with the styles of b in `layers`, as ws [N,num_ws,w_dim] for `generate`.
+
+        a, b: seeds or ws, as many of one as of the other, or a single one for all. layers: "coarse", "middle", "fine",
+        "0-3,6", or their numbers. Raises UserError for layers that the network has not.
+        """
+        chosen = layers_of(layers, self.cfg, self.synthesis.grown[0])
+        return mix_layers(self._ws(a, psi, None, c), self._ws(b, psi, None, c), chosen)
+
+    def _ws(
+        self, points: Sequence[int] | Tensor, psi: float | None, cutoff: int | None, c: int | Sequence[int] | None
+    ) -> Tensor:
+        if isinstance(points, Tensor) and points.ndim == 3:
+            return points
+        classes = None if c is None else torch.as_tensor(c).expand(len(points))
+        return self.map(z_for_seeds([int(seed) for seed in points], self.cfg.z_dim), psi, cutoff, classes)
 
 
 def _row(maps: Tensor, i: int) -> Tensor:

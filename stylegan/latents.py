@@ -43,3 +43,11 @@ def mix(ws_a: Tensor, ws_b: Tensor, crossover: int | Tensor) -> Tensor:
     if isinstance(crossover, Tensor):
         crossover = crossover.to(ws_a.device)[:, None, None]
     return torch.where(layer < crossover, ws_a, ws_b)
+
+
+def mix_layers(ws_a: Tensor, ws_b: Tensor, layers: Sequence[int]) -> Tensor:
+    """a with the styles of b in `layers` (StyleGAN, figure 3); both [N,L,D], or one of them [1,L,D] for all."""
+    ws_a, ws_b = torch.broadcast_tensors(ws_a, ws_b)
+    chosen = torch.zeros(ws_a.shape[1], dtype=torch.bool, device=ws_a.device)
+    chosen[list(layers)] = True
+    return torch.where(chosen[None, :, None], ws_b, ws_a)

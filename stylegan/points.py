@@ -20,14 +20,35 @@ Project = Callable[[Sequence[Path], Painter], Latents]
 
 def gather(
     points: Sequence[Point], painter: Painter, classes: Sequence[int] = (), *,
-    project: Project | None = None, force: bool = False,
+    project: Project | None = None, force: bool = False, each: bool = False,
 ) -> Latents:  # fmt: skip
     """The latents of `points`, in their order, on the CPU: `Painter.draw` makes of seeds what `Painter.paint` does.
 
-    classes: as for `classes_for_seeds`; only seeds need them. project: see `opened`. Raises UserError.
+    classes: as for `classes_for_seeds`, but if `each`: one for all seeds, or one for each of them in turn.
+    Only seeds need them. project, force: see `opened`. Raises UserError.
     """
     found = opened(points, painter, project, force)
-    return joined(_same_noise(list(in_batches(found, painter, classes, max(1, len(found)))), painter))
+    if each and len(classes) > 1:
+        parts = _seed_by_seed(found, painter, classes)
+    else:
+        parts = list(in_batches(found, painter, classes, sum(map(_count, found))))
+    return joined(_same_noise(parts, painter))
+
+
+def _count(point: int | Latents) -> int:
+    return 1 if isinstance(point, int) else len(point)
+
+
+def _seed_by_seed(found: Sequence[int | Latents], painter: Painter, classes: Sequence[int]) -> list[Latents]:
+    seeds = sum(isinstance(point, int) for point in found)
+    if len(classes) != seeds:
+        raise UserError(f"there are {len(classes)} classes for {seeds} seeds; name one for all, or one for each")
+    rest = iter(classes)
+    return [
+        of_seeds([point], painter, [next(rest)]) if isinstance(point, int)
+        else _with_random_noise(point, range(len(point)), painter)
+        for point in found
+    ]  # fmt: skip
 
 
 def opened(
@@ -81,16 +102,22 @@ def of_seeds(seeds: Sequence[int], painter: Painter, classes: Sequence[int] = ()
 
 
 def names_of(found: Sequence[int | Latents]) -> list[str]:
-    """A name for each picture of what `opened` found, good for a file, and no two alike: eva, eva-2."""
+    """A name for each picture of what `opened` found, no two alike."""
+    return distinct([
+        name for point in found for name in (point.names if isinstance(point, Latents) else (f"seed{point:04d}",))
+    ])  # fmt: skip
+
+
+def distinct(wishes: Sequence[str]) -> list[str]:
+    """The names wished for, numbered where they come again: eva, tom, eva-2."""
     names: list[str] = []
     taken: set[str] = set()
-    for point in found:
-        for wish in point.names if isinstance(point, Latents) else (f"seed{point:04d}",):
-            name, number = wish, 2
-            while name in taken:
-                name, number = f"{wish}-{number}", number + 1
-            taken.add(name)
-            names.append(name)
+    for wish in wishes:
+        name, number = wish, 2
+        while name in taken:
+            name, number = f"{wish}-{number}", number + 1
+        taken.add(name)
+        names.append(name)
     return names
 
 
