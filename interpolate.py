@@ -83,7 +83,8 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     journeys = [plan(part, painter, course) for part in dealt(keys, columns * rows, course)]
     segments = journeys[0].segments
     count = segments * course.frames + (not course.closed)
-    about = f"{count} frames, {count / request.fps:.1f} s: {out}"
+    sweep = "" if course.psi_sweep is None else ", psi {:g} to {:g}".format(*course.psi_sweep)
+    about = f"{count} frames, {count / request.fps:.1f} s{sweep}: {out}"
     if dry_run:
         click.echo("\n".join([*painters.in_words(painter, count * len(journeys)), f"Film:       {about}"]))
         return

@@ -36,9 +36,14 @@ class Journey:
 
 
 def untruncated(painter: Painter, course: Course) -> Painter:
-    """The painter to gather keyframes with: a sweep truncates them later. Raises UserError where there is no w."""
+    """The painter to gather keyframes with: a sweep truncates them later (those of latent files once more).
+
+    Raises UserError where there is no w, and where another truncation is asked for as well.
+    """
     if course.psi_sweep is None:
         return painter
+    if painter.view.trunc is not None:
+        raise UserError("--psi-sweep sets the truncation of each frame; leave out --trunc")
     if painter.snapshot.config.family == "progan":
         raise UserError("--psi-sweep: ProGAN has no w to truncate")
     return replace(painter, psi=1.0)

@@ -43,7 +43,8 @@ class Painter:
         if self.view.noise_mode == "none":
             return G.draw(latents.ws, "none", batch)
         if not maps:
-            assert self.view.noise_mode == "const", "for random noise, latents bring their maps: see points.py"
+            if self.view.noise_mode == "random":
+                raise UserError("--noise-mode random draws noise from seeds, and these latents are of none")
             return G.draw(latents.ws, "const", batch)
         wanted = G.synthesis.noise_sizes(G.synthesis.grown[0])
         if [tuple(m.shape[2:]) for m in maps[: len(wanted)]] != wanted:

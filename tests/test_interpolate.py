@@ -138,6 +138,7 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     ("faces", "--seeds 0-1 --frames 0", "--frames 0"),
     ("faces", "--seeds 0-1 --fps 0", "0 frames a second"),
     ("faces", "--seeds 0-1 --psi-sweep 1", "FROM:TO"),
+    ("faces", "--seeds 0-1 --psi-sweep 0:1 --trunc 0.5", "leave out --trunc"),
     ("faces", "--seeds 0-1 --class 1", "unconditional"),
     ("digits", "--seeds 0-1", "10 classes; choose"),
     ("digits", "--seeds 0-2 --class 0,1", "2 classes for 3 seeds"),

@@ -88,7 +88,7 @@ def test_progan_goes_through_z(painter):
 
 @pytest.mark.parametrize("space", ["z", "w"])
 def test_a_sweep_goes_from_the_average_face_to_the_untruncated_one(painter, space):
-    paint, course = painter(trunc=0.6), Course(space=space, psi_sweep=(0, 1), frames=4)
+    paint, course = painter(), Course(space=space, psi_sweep=(0, 1), frames=4)
     free = untruncated(paint, course)
     journey = plan(gather((3,), free), free, course)
     assert journey.segments == 1
