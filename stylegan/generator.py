@@ -80,10 +80,11 @@ class Generator(nn.Module):
         _each_alone(map_one, len(z), device)
         return ws
 
-    def draw(self, ws: Tensor, noise: Noise = "const", batch: int = 8) -> Tensor:
+    def draw(self, ws: Tensor, noise: Noise = "const", batch: int = 8, edits: Sequence[Tensor] = ()) -> Tensor:
         """One picture for each of ws [N,num_ws,w_dim]: [N,channels,H,W] on the CPU, as far as the network has grown.
 
         noise: as in `SynthesisNetwork.forward`; maps are [N,1,H,W], one picture's in each row, or [1,1,H,W] for all.
+        edits: what is added to each layer's style, [N,2C] or [1,2C] for all; see there.
         batch: how many to work on at once. A picture is the same to the last bit whatever the batch and the number of
         threads: sums are added up in another order in batches of another size, and on more threads, so each picture is
         computed alone, and on a CPU by a single thread.
@@ -97,7 +98,8 @@ class Generator(nn.Module):
             with torch.inference_mode():
                 # A copy, as the kernels may add up in another order where memory begins elsewhere.
                 own = noise if isinstance(noise, str) else [_row(maps, i).to(device) for maps in noise]
-                (pictures[i],) = synthesis(ws[i : i + 1].clone().to(device), noise=own)
+                added = [_row(styles, i).to(device) for styles in edits]
+                (pictures[i],) = synthesis(ws[i : i + 1].clone().to(device), noise=own, edits=added)
 
         _each_alone(draw_one, len(ws), device, batch)
         return pictures

@@ -21,6 +21,7 @@ def mixed(rows: Latents, cols: Latents, layers: Sequence[int], pairs: Sequence[P
     """One picture for each of `pairs`: the row's, with the styles of the column's in `layers`, and the row's noise."""
     a = joined([rows[row : row + 1] for row, _ in pairs])
     b = joined([cols[col : col + 1] for _, col in pairs])
+    edits = joined([a, b]).styles  # of all if of any
     row_names, col_names = short_names(rows), short_names(cols)
     return Latents(
         ws=mix_layers(a.ws, b.ws, layers),
@@ -31,6 +32,7 @@ def mixed(rows: Latents, cols: Latents, layers: Sequence[int], pairs: Sequence[P
         ),
         noise=a.noise,
         psi=a.psi if a.psi == b.psi else None,
+        styles=tuple(s[len(pairs) :] if layer in layers else s[: len(pairs)] for layer, s in enumerate(edits)),
     )
 
 
