@@ -120,8 +120,11 @@ class SynthesisNetwork(nn.Module):
         """
         if not self.cfg.styles:
             raise UserError("this network has no styles; use a StyleGAN network for this")
-        layers = [layer for res in self.cfg.resolutions for layer in self._layers(res)]
-        return [layer.style(ws[:, row]) for row, layer in enumerate(layers)]
+        return [self.style_layer(row).style(ws[:, row]) for row in range(self.cfg.num_layers)]
+
+    def style_layer(self, row: int) -> StyleLayer:
+        """The layer that row `row` of ws feeds."""
+        return self._layers(self.cfg.resolutions[row // 2])[row % 2]
 
     def own_noise(self) -> list[Tensor]:
         """The network's own noise map [1,1,H,W] of each layer."""

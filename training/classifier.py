@@ -48,6 +48,8 @@ class Classifier(nn.Module):
             kernel = 3 if number else 5
             stages += [nn.Conv2d(before, width, kernel, stride=2, padding=kernel // 2, bias=False),
                        nn.BatchNorm2d(width), nn.ReLU()]  # fmt: skip
+            if number:
+                stages += [nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
             before = width
         self.features = nn.Sequential(*stages)
         self.head = nn.Linear(before, attributes)
