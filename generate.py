@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stylegan.kernels import ops_option
-from stylegan.start import Start
+from stylegan.start import LATENTS, Start
 from stylegan.view import View
 from torch_utils.cli import Command, Option, settings_options, under
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, Output, check_output, in_words
 from torch_utils.ranges import require_each_once
 from torch_utils.settings import Flag, replaced, setting
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from stylegan.latent_file import Latents
+    from stylegan.painter import Painter
+
+SAVED = f"pictures{LATENTS}"
 
 
 @dataclass(frozen=True)
@@ -24,6 +33,7 @@ class Request:
     view: View = View()
     start: Start = Start()
     output: Output = Output()
+    save_latents: bool = setting(False, Flag("--save-latents", f"Also {SAVED}, for the other tools.", FILES))
     batch: int = setting(8, Flag("--batch", "Pictures in work at once. Does not change them."))
 
 
@@ -50,7 +60,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     from stylegan import painter as painters
     from stylegan import points
     from stylegan.classes import classes_for_seeds
-    from torch_utils.images import to_uint8
+    from stylegan.latent_file import save_latents
     from torch_utils.writing import write_pictures
 
     painter = painters.open_painter(request.view)
@@ -61,14 +71,18 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     seeds = [point for point in found if isinstance(point, int)]
     c = classes_for_seeds(start.classes, seeds, config.num_classes) if seeds or start.classes else None
     names = output.names(stems)
+    files = in_words(output, names) + (f", {output.folder / SAVED}" if request.save_latents else "")
     if dry_run:
         chosen = "none" if c is None else ", ".join(map(str, sorted(set(c.tolist()))))
-        about = [f"Classes:    {chosen}", f"Files:      {in_words(output, names)}"]
+        about = [f"Classes:    {chosen}", f"Files:      {files}"]
         click.echo("\n".join(painters.in_words(painter, len(names)) + about))
         return
+    kept: list[Latents] = []
     parts = points.in_batches(found, painter, start.classes, request.batch)
-    write_pictures(output, names, (to_uint8(painter.draw(part, request.batch)) for part in parts))
-    click.echo(f"{len(names)} pictures: {in_words(output, names)}")
+    write_pictures(output, names, drawn(parts, painter, request, kept))
+    if request.save_latents:
+        save_latents(output.folder / SAVED, points.together(kept, painter), painter.snapshot)
+    click.echo(f"{len(names)} pictures: {files}")
 
 
 def check(request: Request) -> None:
@@ -81,6 +95,16 @@ def check(request: Request) -> None:
     require_each_once([point for point in seeds if isinstance(point, int)])
     if request.batch < 1:
         raise UserError(f"--batch {request.batch} is no number of pictures; use 1 or more")
+
+
+def drawn(parts: Iterator[Latents], painter: Painter, request: Request, kept: list[Latents]) -> Iterator[np.ndarray]:
+    """The pictures, uint8 [N,H,W,C], --batch at a time. `kept` gets their latents, if they are to be saved."""
+    from torch_utils.images import to_uint8
+
+    for part in parts:
+        if request.save_latents:
+            kept.append(part)
+        yield to_uint8(painter.draw(part, request.batch))
 
 
 if __name__ == "__main__":

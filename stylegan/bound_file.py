@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,8 +66,9 @@ def load_bound(
 ) -> Content:  # fmt: skip
     """Open what `save_bound` wrote: `build` makes the content of tensors and header. Runs no code from the file.
 
-    Raises UserError if it is something else or `build` finds fault with it (by UserError, KeyError, AttributeError, ValueError),
-    and unless `force` if it is of another network than `snapshot`; None: only to look at.
+    Raises UserError if it is something else, if `build` raises UserError, KeyError, AttributeError or ValueError, and
+    unless `force` if it is of another network than `snapshot`, and than that which `snapshot` was tuned from.
+    snapshot: None to look at any network's.
     """
     try:
         tensors, plain = load_tensors(path)
@@ -76,13 +77,14 @@ def load_bound(
     if plain.get("format") != kind.format:
         raise UserError(f"{path} holds no {kind.what}; they are in files that end in {kind.suffix}")
     try:
-        content = build(tensors, from_plain(header, {k: plain[k] for k in header.__dataclass_fields__ if k in plain}))  # type: ignore[attr-defined]
+        about = {field.name: plain[field.name] for field in fields(header) if field.name in plain}  # type: ignore[arg-type]
+        content = build(tensors, from_plain(header, about))
     except (UserError, KeyError, AttributeError, ValueError) as error:
         raise UserError(f"the {kind.what} in {path} cannot be read: {error}") from error
     if snapshot is None or force:
         return content
     mine = fingerprint(snapshot)
-    if plain.get("model") != mine:
+    if plain.get("model") not in (mine, snapshot.tuned_from or mine):
         raise UserError(f"{path} belongs to another network: it is for {plain.get('model')} ({plain.get('data')}), "
                         f"this one is {mine} ({snapshot.data}); --force uses it all the same")  # fmt: skip
     return content

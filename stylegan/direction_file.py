@@ -79,7 +79,7 @@ class _Header:
 
 
 def save_directions(path: Path, found: Directions, snapshot: Snapshot) -> None:
-    """Write them, whole or not at all. Raises UserError when the disk is full, or the name does not end in DIRECTIONS."""
+    """Write them, whole or not at all. Raises UserError when the disk is full, or for a name without DIRECTIONS."""
     tensors = {"vectors": found.vectors.float(), "scales": found.scales.float(), "accuracies": found.accuracies.float()}
     header = _Header(found.names, found.layers, found.method)
     save_bound(path, KIND, tensors | numbered("styles", found.styles), header, snapshot)
@@ -111,8 +111,8 @@ def _checked(tensors: dict[str, Tensor], header: _Header) -> Directions:
         in_turn("styles", tensors),
     )  # fmt: skip
     every = [found.vectors, found.scales, found.accuracies, *found.styles]
-    dims = [3, 1, 1] + [2] * len(found.styles)
-    if not len(found) or [t.ndim for t in every] != dims or any(len(t) != len(found) for t in (*every, found.layers)):
+    shaped = [t.ndim for t in every] == [3, 1, 1] + [2] * len(found.styles)
+    if not shaped or {len(found.layers), *map(len, every)} != {len(found)} or not len(found):
         raise UserError("its parts are of different lengths")
     if any(layer < 0 for layers in found.layers for layer in layers):
         raise UserError("it moves layers below 0")

@@ -124,7 +124,8 @@ def _checked(tensors: dict[str, Tensor], header: _Header) -> Latents:
         in_turn("noise", tensors), header.psi, in_turn("styles", tensors),
     )  # fmt: skip
     every = [latents.ws, *(t for t in (latents.z, latents.c) if t is not None), *latents.noise, *latents.styles]
-    if latents.ws.ndim != 3 or any(s.ndim != 2 for s in latents.styles) or any(len(t) != len(latents.names) for t in every):
+    flat = all(s.ndim == 2 for s in latents.styles)
+    if latents.ws.ndim != 3 or not flat or any(len(t) != len(latents.names) for t in every):
         raise UserError("its parts are of different lengths")
     for name in latents.names:  # files are called so, and must stay where they belong
         if not name.isprintable() or set(name) & set("/\\:") or name.strip(". ") == "":

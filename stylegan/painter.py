@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
+from stylegan.delta import apply_delta
 from stylegan.kernels import with_kernels
 from stylegan.latent_file import Latents
 from stylegan.locate import open_model
@@ -41,7 +43,8 @@ class Painter:
         if self.view.noise_mode == "none":
             return G.draw(latents.ws, "none", batch, latents.styles)
         if not maps:
-            assert self.view.noise_mode == "const", "for random noise, latents bring their maps: see points.py"
+            if self.view.noise_mode == "random":
+                raise UserError("--noise-mode random draws noise from seeds, and these latents are of none")
             return G.draw(latents.ws, "const", batch, latents.styles)
         wanted = G.synthesis.noise_sizes(G.synthesis.grown[0])
         if [tuple(m.shape[2:]) for m in maps[: len(wanted)]] != wanted:
@@ -59,6 +62,8 @@ def open_painter(view: View) -> Painter:
         raise UserError(f"--trunc {view.trunc} is no number; 0.7 is usual")
     keep_freed_memory()
     snapshot = open_model(view.network, with_kernels(pick_device(view.device)))
+    if view.delta:
+        snapshot = apply_delta(snapshot, Path(view.delta))
     G = snapshot.G
     if view.trunc_cutoff is not None and not 0 <= view.trunc_cutoff <= G.num_ws:
         raise UserError(f"--trunc-cutoff {view.trunc_cutoff}: this network has {G.num_ws} layers to truncate")

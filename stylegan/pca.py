@@ -78,11 +78,13 @@ def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: i
     direction is the mean change of w for one unit of its own (GANSpace, equation 3).
     Raises UserError for too much to hold, and for fewer samples than components.
     """
-    ws, features, held = [], [], 0
+    ws: list[Tensor] = []
+    features: list[Tensor] = []
+    held = 0
     for w, feature in pairs:
         held += feature.numel() * 4
         if held > MAX_BYTES:
-            raise UserError(f"the activations of {sum(map(len, ws))} samples already take {held / 2**30:.1f} GiB; take "
+            raise UserError(f"the activations of {sum(len(part) for part in ws)} samples already take {held / 2**30:.1f} GiB; take "
                             "an earlier layer or fewer --samples")  # fmt: skip
         ws.append(w.double())
         features.append(feature.float())

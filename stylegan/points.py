@@ -32,7 +32,7 @@ def gather(
         parts = _seed_by_seed(found, painter, classes)
     else:
         parts = list(in_batches(found, painter, classes, sum(map(_count, found))))
-    return joined(_same_noise(parts, painter))
+    return together(parts, painter)
 
 
 def _count(point: int | Latents) -> int:
@@ -128,12 +128,12 @@ def _with_random_noise(latents: Latents, seeds: Sequence[int], painter: Painter)
     return replace(latents, noise=tuple(painter.snapshot.G.noise_of(seeds)))
 
 
-def _same_noise(parts: list[Latents], painter: Painter) -> list[Latents]:
-    """If some bring noise maps, the network's own for the others, so that all can be joined."""
+def together(parts: Sequence[Latents], painter: Painter) -> Latents:
+    """All in one. If some bring noise maps, the others get the network's own, with which they would be drawn anyway."""
     layers = max((len(part.noise) for part in parts), default=0)
     own = painter.snapshot.G.synthesis.own_noise()[:layers]
-    return [
+    return joined([
         part if part.noise or not layers
         else replace(part, noise=tuple(maps.cpu().expand(len(part), -1, -1, -1) for maps in own))
         for part in parts
-    ]  # fmt: skip
+    ])  # fmt: skip

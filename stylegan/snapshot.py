@@ -30,6 +30,7 @@ class Snapshot:
 
     G: the averaged generator   D: the discriminator, if it was stored   config: of both
     resolution, alpha: how far it has grown   kimg: thousands of real images it was trained on   data: their name
+    tuned_from: the fingerprint of the network that pivotal tuning began with, whose latents this one takes (not saved)
     """
 
     G: Generator | ProGANGenerator
@@ -39,6 +40,7 @@ class Snapshot:
     alpha: float
     kimg: float
     data: str
+    tuned_from: str = ""
 
     @property
     def device(self) -> torch.device:

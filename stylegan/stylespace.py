@@ -52,7 +52,7 @@ def responding(styles: Sequence[Tensor], yes: np.ndarray, no: np.ndarray, count:
     for layer in styles:
         a, b = layer[torch.from_numpy(yes.copy())].double(), layer[torch.from_numpy(no.copy())].double()
         pooled = ((a.var(dim=0) + b.var(dim=0)) / 2).sqrt()
-        effects.append(((a.mean(dim=0) - b.mean(dim=0)) / pooled.clamp(min=1e-12)))
+        effects.append((a.mean(dim=0) - b.mean(dim=0)) / pooled.clamp(min=1e-12))
         spreads.append(layer.double().std(dim=0))
     every = torch.cat(effects)
     if not 1 <= count <= len(every):
@@ -60,9 +60,9 @@ def responding(styles: Sequence[Tensor], yes: np.ndarray, no: np.ndarray, count:
     starts = np.cumsum([0, *(len(e) for e in effects)])
     found = []
     for place in every.abs().argsort(descending=True, stable=True)[:count].tolist():
-        layer = int(np.searchsorted(starts, place, side="right")) - 1
-        index = place - int(starts[layer])
-        found.append(Channel(layer, index, len(effects[layer]), float(every[place]), float(spreads[layer][index])))
+        row = int(np.searchsorted(starts, place, side="right")) - 1
+        index = place - int(starts[row])
+        found.append(Channel(row, index, len(effects[row]), float(every[place]), float(spreads[row][index])))
     return found
 
 

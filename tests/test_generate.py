@@ -18,12 +18,8 @@ import generate
 import stylegan
 from stylegan.config import ModelConfig, progan_config
 from stylegan.generator import Generator
-from stylegan.latent_file import SUFFIX, save_latents
 from stylegan.networks import build_generator
-from stylegan.painter import open_painter
-from stylegan.points import gather
 from stylegan.snapshot import save_snapshot
-from stylegan.view import View
 from torch_utils.images import grid
 
 DATA = Path(__file__).parent / "data"
@@ -237,12 +233,12 @@ def test_an_outdir_that_cannot_be_written(run, tmp_path):
     assert result.exit_code == 2 and "cannot write" in result.stderr
 
 
-def test_latent_files_stand_beside_seeds(run, models, tmp_path):
-    own = open_painter(View(str(models / "faces.safetensors"), trunc=0.3))
-    save_latents(tmp_path / f"me{SUFFIX}", gather((17, 3), own), own.snapshot)
-    words = ["--seeds", f"3,{tmp_path / f'me{SUFFIX}'}", "--trunc", 0.7]
+def test_latent_files_stand_beside_seeds(run, tmp_path):
+    saved = run("faces", "--seeds", "17,3", "--trunc", 0.3, "--save-latents", "--outdir", tmp_path / "own")
+    assert saved.exit_code == 0 and "pictures.latent.safetensors" in saved.stdout
+    (tmp_path / "own/pictures.latent.safetensors").rename(tmp_path / "me.latent.safetensors")
+    words = ["--seeds", f"3,{tmp_path / 'me.latent.safetensors'}", "--trunc", 0.7]
     assert run("faces", *words).exit_code == 0
-    run("faces", "--seeds", "17,3", "--trunc", 0.3, "--outdir", tmp_path / "own")
     run("faces", "--seeds", "3", "--trunc", 0.7, "--outdir", tmp_path / "seed")
     expected = {"seed0003.png": files(tmp_path / "seed")["seed0003.png"],
                 "seed0017.png": files(tmp_path / "own")["seed0017.png"],
