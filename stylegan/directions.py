@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -33,10 +34,11 @@ def moved(latents: Latents, direction: Directions, strength: float, layers: Sequ
     styles = [step * s if layer in chosen else 0 * s for layer, s in enumerate(direction.styles)]
     before = latents.styles or [s.new_zeros(len(latents), s.shape[1]) for s in styles]
     words = f"{strength:+g} {direction.names[0]}"
+    suffix = re.sub(r"[^\w.+-]+", "_", words.replace(" ", "", 1))  # good for a file's name
     return replace(
         latents,
         ws=move(latents.ws, direction.vectors[0], step, chosen),
-        names=tuple(f"{name}-{words.replace(' ', '').replace('/', '_')}" for name in latents.names),
+        names=tuple(f"{name}{suffix}" for name in latents.names),
         origins=tuple(f"{origin}, {words}" for origin in latents.origins),
         z=None,  # it would draw something else now
         styles=tuple(a + b for a, b in zip(before, styles, strict=True)) if styles else latents.styles,

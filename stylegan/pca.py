@@ -84,8 +84,8 @@ def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: i
     for w, feature in pairs:
         held += feature.numel() * 4
         if held > MAX_BYTES:
-            raise UserError(f"the activations of {sum(len(part) for part in ws)} samples already take {held / 2**30:.1f} GiB; take "
-                            "an earlier layer or fewer --samples")  # fmt: skip
+            raise UserError(f"the activations of {sum(len(part) for part in ws)} samples already take "
+                            f"{held / 2**30:.1f} GiB; take an earlier layer or fewer --samples")  # fmt: skip
         ws.append(w.double())
         features.append(feature.float())
     w, x = torch.cat(ws), torch.cat(features)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -20,28 +20,19 @@ from torch_utils.progress import Progress
 from torch_utils.rng import generator
 from training.archive import Archive
 from training.classifier import Classifier, Judge, Scope
+from training.lesson import Lesson
 from training.packed import packed
 
 FEWEST = 20  # pictures of each kind, with which learning can begin
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """How to learn. held_out: the last pictures of the archive, which are only used to judge."""
-
-    epochs: int = 12
-    batch: int = 64
-    lr: float = 0.003
-    held_out: int = 500
-    seed: int = 0
-
-
-def learn(archive: Archive, table: Table, size: tuple[int, int], lesson: Lesson, device: torch.device) -> Judge:
-    """Train a classifier on the archive at (height, width), and judge it on the pictures held out.
+def learn(archive: Archive, table: Table, lesson: Lesson, device: torch.device) -> Judge:
+    """Train a classifier on the archive's pictures, and judge it on those held out.
 
     Raises UserError for a table of other pictures, and for attributes with hardly a picture that has them.
     """
     targets = matched(archive, table)
+    size = size_of(archive, lesson.resolution)
     count = len(archive) - lesson.held_out
     if lesson.held_out < 1 or count < 2 * FEWEST:
         raise UserError(f"{lesson.held_out} of {len(archive)} pictures cannot be held out; use a tenth or so")
@@ -60,6 +51,14 @@ def learn(archive: Archive, table: Table, size: tuple[int, int], lesson: Lesson,
     judge = Judge(network.eval().requires_grad_(False), scope)
     found = torch.cat([judge.values(part.to(device)).cpu() for part in in_order(images[count:])])
     return Judge(judge.network, replace(scope, accuracy=judged(found, torch.from_numpy(targets[count:]), scope)))
+
+
+def size_of(archive: Archive, resolution: int) -> tuple[int, int]:
+    """Height and width of the archive's pictures, halved while the shorter side is longer than `resolution`."""
+    height, width = archive.height, archive.width
+    while min(height, width) > resolution and height % 2 == width % 2 == 0:
+        height, width = height // 2, width // 2
+    return height, width
 
 
 def matched(archive: Archive, table: Table) -> np.ndarray:
@@ -118,9 +117,9 @@ def batches(images: np.ndarray, goals: Tensor, lesson: Lesson) -> Iterator[tuple
         random = generator(lesson.seed, "attributes", epoch)
         order = random.permutation(count)
         for start in range(0, count - 1, lesson.batch):  # batch norm needs two
-            chosen = order[start : start + lesson.batch]
-            pixels = varied(to_float(torch.from_numpy(images[np.sort(chosen)])), random)
-            yield (epoch + start / count) / lesson.epochs, (pixels, goals[np.sort(chosen)])
+            chosen = np.sort(order[start : start + lesson.batch])
+            pixels = varied(to_float(torch.from_numpy(images[chosen])), random)
+            yield (epoch + start / count) / lesson.epochs, (pixels, goals[chosen])
 
 
 def varied(images: Tensor, random: np.random.Generator) -> Tensor:
