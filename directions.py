@@ -74,9 +74,11 @@ def find(typed: dict[str, Any]) -> None:
     check_search(search)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan import direction_search as searches
+    from stylegan.boundaries import require_sklearn
 
     painter, dest = opened(request.view), ready(request.dest)
     if search.method == "labels":
+        require_sklearn()
         known = searches.labelled(labels, painter, teller_of(labels, painter), request.batch)
         found = searches.from_labels(search, known, painter, click.echo)
     else:
@@ -96,7 +98,7 @@ def channels(typed: dict[str, Any]) -> None:
     painter, dest = opened(request.view), ready(request.dest)
     teller = teller_of(request.labels, painter)
     if teller is not None:  # before looking at thousands of pictures
-        searches.require_one([str(attribute) for attribute in request.labels.attributes] or teller.names)
+        searches.require_one_attribute([str(attribute) for attribute in request.labels.attributes] or teller.names)
     known = searches.labelled(request.labels, painter, teller, request.batch)
     found, effects = searches.channels(known, painter, request.count)
     for number, (name, effect) in enumerate(zip(found.names, effects, strict=True)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -41,6 +42,7 @@ def boundary(w: Tensor, labels: np.ndarray, scale: Scale, name: str, method: Cla
     How strongly the classifier is regularised is chosen by cross-validation, away from what is held out. The normal
     is then learnt from all labels. Raises UserError if one kind is missing, and without scikit-learn.
     """
+    require_sklearn()
     yes, no = told_apart(labels, scale)
     if min(len(yes), len(no)) < FEWEST:
         sure = {"truth": "", "probability": f" with {SURE:.0%} certainty", "quantity": ""}[scale]
@@ -104,13 +106,19 @@ def _chosen_penalty(x: np.ndarray, truth: np.ndarray, method: Classifier) -> flo
     return PENALTIES[int(np.argmax(scores))]
 
 
-def _fitted(x: np.ndarray, truth: np.ndarray, penalty: float, method: Classifier) -> Any:
+def require_sklearn() -> None:
+    """Raises UserError without scikit-learn, which is loaded only where it is used: it takes a second."""
     try:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.svm import LinearSVC
-    except ImportError:
-        raise UserError("boundaries need scikit-learn; pip install 'stylegan-engine[directions]'") from None
+        importlib.import_module("sklearn.svm")
+    except ImportError as error:
+        raise UserError(f"boundaries need scikit-learn ({error}); pip install 'stylegan-engine[directions]'") from None
+
+
+def _fitted(x: np.ndarray, truth: np.ndarray, penalty: float, method: Classifier) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import LinearSVC
+
     if method == "svm":
         model = LinearSVC(C=penalty, class_weight="balanced", dual=len(x) < x.shape[1], random_state=0, max_iter=5000)
     else:

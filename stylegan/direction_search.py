@@ -141,7 +141,7 @@ def worth(accuracy: float) -> str:
     return f"held-out accuracy {accuracy:.3f}" + ("  WEAK" if accuracy < WEAK else "")
 
 
-def require_one(names: Sequence[str]) -> None:
+def require_one_attribute(names: Sequence[str]) -> None:
     """Raises UserError unless a single attribute is chosen."""
     if len(names) != 1:
         raise UserError(f"--attributes: choose one of {', '.join(names)}")
@@ -152,7 +152,7 @@ def channels(known: Labelled, painter: Painter, count: int) -> tuple[Directions,
 
     Raises UserError for several attributes, and where one kind is missing.
     """
-    require_one(known.names)
+    require_one_attribute(known.names)
     yes, no = told_apart(known.values[:, 0], known.scales[0])
     if min(len(yes), len(no)) < 2:
         raise UserError(f"'{known.names[0]}' is a single class: {len(yes)} pictures have it and {len(no)} have not")

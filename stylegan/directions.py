@@ -25,8 +25,7 @@ def moved(latents: Latents, direction: Directions, strength: float, layers: Sequ
     layers: those to move, where not the direction's own. A strength of 0 changes nothing, to the last bit.
     Raises UserError for several directions, and for layers that the latents have not.
     """
-    if len(direction) != 1:
-        raise UserError(f"there are {len(direction)} directions, {', '.join(direction.names[:20])}; name one of them")
+    require_one(direction)
     if strength == 0:
         return latents
     chosen = direction.layers[0] if layers is None else layers
@@ -43,6 +42,21 @@ def moved(latents: Latents, direction: Directions, strength: float, layers: Sequ
         z=None,  # it would draw something else now
         styles=tuple(a + b for a, b in zip(before, styles, strict=True)) if styles else latents.styles,
     )
+
+
+def moved_ws(ws: Tensor, direction: Directions, strength: float, layers: Sequence[int] | None = None) -> Tensor:
+    """The same for ws [N,L,w_dim] alone. Raises UserError also for a direction that edits styles."""
+    require_one(direction)
+    if direction.styles:
+        raise UserError(f"'{direction.names[0]}' edits styles, which ws does not hold; move latents along it")
+    step = strength * float(direction.scales[0])
+    return move(ws, direction.vectors[0], step, direction.layers[0] if layers is None else layers) if step else ws
+
+
+def require_one(direction: Directions) -> None:
+    """Raises UserError for several directions."""
+    if len(direction) != 1:
+        raise UserError(f"there are {len(direction)} directions, {', '.join(direction.names[:20])}; name one of them")
 
 
 def conditional(direction: Directions, others: Directions, w: Tensor) -> Directions:
