@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,8 +18,9 @@ Classifier = Literal["logistic", "svm"]
 Scale = Literal["truth", "probability", "quantity"]
 """What labels mean: 0 and 1, the probability of 1, or a number of which the high and the low are told apart."""
 
-SURE = 0.9  # a probability as near to 1, or to 0
-OUTER = 0.3  # share of the pictures that count as high, and as low
+# The share of the pictures that counts as having it, and as not: of probabilities those that are surest, as a
+# classifier may be sure of another share of generated pictures than of real ones; of quantities the highest, the lowest.
+OUTER = {"probability": 0.1, "quantity": 0.3}
 FEWEST, FEWEST_TO_JUDGE = 2, 10  # labels of each kind
 HELD_OUT, FOLDS = 0.2, 3
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C
@@ -45,9 +47,8 @@ def boundary(w: Tensor, labels: np.ndarray, scale: Scale, name: str, method: Cla
     require_sklearn()
     yes, no = told_apart(labels, scale)
     if min(len(yes), len(no)) < FEWEST:
-        sure = {"truth": "", "probability": f" with {SURE:.0%} certainty", "quantity": ""}[scale]
-        raise UserError(f"'{name}' is a single class: {len(yes)} pictures have it{sure} and {len(no)} have not; each "
-                        "needs a dozen or more")  # fmt: skip
+        raise UserError(f"'{name}' is a single class: {len(yes)} pictures have it and {len(no)} have not; each needs a "
+                        "dozen or more")  # fmt: skip
     rows = np.concatenate([yes, no])
     x = w[rows].double().numpy()
     x = (x - x.mean(axis=0)) / x.std()  # one number, so that the normal stays one in w
@@ -64,19 +65,22 @@ def boundary(w: Tensor, labels: np.ndarray, scale: Scale, name: str, method: Cla
 def told_apart(labels: np.ndarray, scale: Scale) -> tuple[np.ndarray, np.ndarray]:
     """Which have the attribute and which have not: two arrays of places in `labels` [N], the surest first.
 
-    Of probabilities as many of one kind as of the other, so that a rare attribute is not lost among the common.
+    Of probabilities the surest tenth of each kind, if they are more likely so than not, and as many of one kind as of
+    the other (Shen et al. 2020, section 4.1, take the surest as well).
     """
     known = np.flatnonzero(~np.isnan(labels))
     if scale == "truth":
         return known[labels[known] > 0.5], known[labels[known] <= 0.5]
     order = known[np.argsort(labels[known], kind="stable")]
-    if scale == "quantity":
-        count = int(len(order) * OUTER) if len(order) and labels[order[0]] < labels[order[-1]] else 0
-        return order[::-1][:count], order[:count]
-    yes, no = order[::-1], order
-    yes, no = yes[labels[yes] >= SURE], no[labels[no] <= 1 - SURE]
-    count = min(len(yes), len(no))
-    return (yes[:count], no[:count]) if count >= FEWEST else (yes, no)
+    count = math.ceil(len(order) * OUTER[scale])
+    if scale == "probability":
+        yes, no = (labels[order] > 0.5).sum(), (labels[order] < 0.5).sum()
+        count = min(count, yes, no) if yes and no else 0
+        if not count:
+            return order[::-1][:yes], order[:no]
+    elif not len(order) or labels[order[0]] == labels[order[-1]]:
+        count = 0
+    return order[::-1][:count], order[:count]
 
 
 def _split(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
