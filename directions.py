@@ -76,7 +76,7 @@ def find(typed: dict[str, Any]) -> None:
     from stylegan import direction_search as searches
     from stylegan.boundaries import require_sklearn
 
-    painter, dest = opened(request.view), ready(request.dest)
+    dest, painter = ready(request.dest), opened(request.view)
     if search.method == "labels":
         require_sklearn()
         known = searches.labelled(labels, painter, teller_of(labels, painter), request.batch)
@@ -95,7 +95,7 @@ def channels(typed: dict[str, Any]) -> None:
     check_labels(request.labels)
     from stylegan import direction_search as searches
 
-    painter, dest = opened(request.view), ready(request.dest)
+    dest, painter = ready(request.dest), opened(request.view)
     teller = teller_of(request.labels, painter)
     if teller is not None:  # before looking at thousands of pictures
         searches.require_one_attribute([str(attribute) for attribute in request.labels.attributes] or teller.names)
@@ -115,7 +115,7 @@ def learn(typed: dict[str, Any]) -> None:
                           --dest faces.attributes.safetensors
     """
     request = replaced(Learn(), typed)
-    lesson, dest = request.lesson, ready(request.dest)
+    lesson = request.lesson
     require("--data faces.zip --table faces.csv --dest faces.attributes.safetensors", data=lesson.data,
             table=lesson.table, dest=request.dest)  # fmt: skip
     from stylegan.attribute_table import read_csv
@@ -124,7 +124,7 @@ def learn(typed: dict[str, Any]) -> None:
     from training import attributes, classifier
     from training.archive import Archive
 
-    classifier.check_name(dest)
+    dest = ready(request.dest, classifier.SUFFIX)
     archive = Archive.open(lesson.data)
     table = read_csv(Path(lesson.table), lesson.key, lesson.attributes)
     judge = attributes.learn(archive, table, lesson, pick_device(lesson.device))
@@ -149,7 +149,9 @@ def apply(typed: dict[str, Any]) -> None:
     from torch_utils.writing import destination, write_whole, writing_to
 
     painter, latents, found, layers = start_of(request.view, request.start, request.walk)
-    direction = found if len(found) == 1 and not request.name else found.named(request.name)
+    if len(found) > 1 and not request.name:
+        raise UserError(f"{request.walk.directions} holds {', '.join(found.names)}; choose one with --name")
+    direction = found.named(request.name or 0)
     folder, strengths = Path(request.outdir), request.walk.strengths
     if request.film:
         check_film(folder / request.film, request.fps, painter.snapshot.config.channels)
@@ -207,7 +209,7 @@ def conditional(typed: dict[str, Any]) -> None:
     from stylegan.direction_file import load_directions
     from stylegan.direction_search import projected_out
 
-    painter, dest = opened(request.view), ready(request.dest)
+    dest, painter = ready(request.dest), opened(request.view)
     found = load_directions(Path(request.directions), painter.snapshot, request.force)
     others = [name.strip() for name in request.without.split(",")]
     written(dest, projected_out(found, request.name, others, painter.snapshot, request.classes), painter)
@@ -229,9 +231,11 @@ def opened(view: View) -> Painter:
     return open_painter(view)
 
 
-def ready(dest: str) -> Path:
-    """Where to write. Raises UserError, before any work, if there is no such folder."""
+def ready(dest: str, suffix: str = DIRECTIONS) -> Path:
+    """Where to write. Raises UserError, before any work, for a name of another kind, and if there is no such folder."""
     path = Path(dest).expanduser()
+    if not path.name.endswith(suffix):
+        raise UserError(f"--dest {path}: the name must end in {suffix}")
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent} to write {path.name} to")
     return path

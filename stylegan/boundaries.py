@@ -16,14 +16,14 @@ from torch_utils.errors import UserError
 
 Classifier = Literal["logistic", "svm"]
 Scale = Literal["truth", "probability", "quantity"]
-"""What labels mean: 0 and 1, the probability of 1, or a number of which the high and the low are told apart."""
+"""What labels mean: 0 and 1, the probability of 1, or a number, of which the upper half is told from the lower."""
 
-# The share of the pictures that counts as having it, and as not: of probabilities those that are surest, as a
-# classifier may be sure of another share of generated pictures than of real ones; of quantities the highest, the lowest.
-OUTER = {"probability": 0.1, "quantity": 0.3}
+# The share of the pictures that counts as having it, and as not: the surest, as a classifier is sure of another share
+# of generated pictures than of real ones.
+SUREST = 0.1
 FEWEST, FEWEST_TO_JUDGE = 2, 10  # labels of each kind
 HELD_OUT, FOLDS = 0.2, 3
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C
+PENALTIES = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)  # scikit-learn's C
 
 
 @dataclass(frozen=True)
@@ -63,24 +63,24 @@ def boundary(w: Tensor, labels: np.ndarray, scale: Scale, name: str, method: Cla
 
 
 def told_apart(labels: np.ndarray, scale: Scale) -> tuple[np.ndarray, np.ndarray]:
-    """Which have the attribute and which have not: two arrays of places in `labels` [N], the surest first.
+    """Which have the attribute and which have not: two arrays of places in `labels` [N].
 
     Of probabilities the surest tenth of each kind, if they are more likely so than not, and as many of one kind as of
-    the other (Shen et al. 2020, section 4.1, take the surest as well).
+    the other, the surest first (Shen et al. 2020, section 4.1, take the surest as well).
     """
     known = np.flatnonzero(~np.isnan(labels))
+    found = labels[known]
     if scale == "truth":
-        return known[labels[known] > 0.5], known[labels[known] <= 0.5]
-    order = known[np.argsort(labels[known], kind="stable")]
-    count = math.ceil(len(order) * OUTER[scale])
-    if scale == "probability":
-        yes, no = (labels[order] > 0.5).sum(), (labels[order] < 0.5).sum()
-        count = min(count, yes, no) if yes and no else 0
-        if not count:
-            return order[::-1][:yes], order[:no]
-    elif not len(order) or labels[order[0]] == labels[order[-1]]:
-        count = 0
-    return order[::-1][:count], order[:count]
+        return known[found > 0.5], known[found <= 0.5]
+    if scale == "quantity" and len(known):
+        median = np.median(found)
+        above = found > median if found.max() > median else found >= median
+        return known[above], known[~above]
+    order = known[np.argsort(found, kind="stable")]
+    yes, no = int((found > 0.5).sum()), int((found < 0.5).sum())
+    if yes and no:
+        yes = no = min(math.ceil(len(order) * SUREST), yes, no)
+    return order[::-1][:yes], order[:no]
 
 
 def _split(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,7 +94,7 @@ def _split(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chosen_penalty(x: np.ndarray, truth: np.ndarray, method: Classifier) -> float:
-    """The one that does best in cross-validation; of equals the strongest. x: [N,D]."""
+    """The one that does best in cross-validation; of equals the weakest, which bends the normal least. x: [N,D]."""
     fold = np.empty(len(truth), int)
     for kind in (0, 1):
         fold[truth == kind] = np.arange((truth == kind).sum()) % FOLDS

@@ -14,7 +14,7 @@ from stylegan.attribute_table import read_seeds
 from stylegan.boundaries import Boundary, Scale, boundary, told_apart
 from stylegan.classes import classes_for_seeds
 from stylegan.direction_file import WEAK, Directions, together
-from stylegan.direction_settings import SAMPLES, Labels, Search
+from stylegan.direction_settings import FOR_SCALES, SAMPLES, Labels, Search
 from stylegan.directions import conditional, in_w, sampled
 from stylegan.painter import Painter
 from stylegan.pca import activations, components, covariance, from_activations
@@ -124,7 +124,7 @@ def from_labels(search: Search, known: Labelled, painter: Painter, say: Callable
         raise UserError("; ".join(failed))
     for reason in failed:
         say(f"left out: {reason}")
-    wide = w_of(range(SAMPLES["pca"]), replace(search.labels, samples=None), painter)
+    wide = w_of(range(FOR_SCALES), replace(search.labels, samples=None), painter)
     directions = in_w(torch.stack([b.normal for b in found.values()]), list(found), layers,
                       f"boundaries ({search.boundary}) of {search.labels.labels}", wide)  # fmt: skip
     return replace(directions, accuracies=torch.tensor([b.accuracy for b in found.values()]))
@@ -168,7 +168,7 @@ def projected_out(
     found: Directions, name: str, others: Sequence[str], snapshot: Snapshot, classes: Sequence[int]
 ) -> Directions:
     """See `conditional`, for directions by their names. Raises UserError for names that are not there."""
-    w = torch.cat(list(sampled(snapshot, range(SAMPLES["pca"]), classes)))
+    w = torch.cat(list(sampled(snapshot, range(FOR_SCALES), classes)))
     return conditional(found.named(name), together([found.named(other) for other in others]), w)
 
 

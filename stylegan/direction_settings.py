@@ -17,7 +17,8 @@ from torch_utils.settings import Flag, setting
 
 HOW = "Search"
 Method = Literal["pca", "activations", "sefa", "labels"]
-SAMPLES: dict[Method, int] = {"pca": 20_000, "activations": 2_000, "sefa": 20_000, "labels": 4_000}
+SAMPLES: dict[Method, int] = {"pca": 20_000, "activations": 2_000, "sefa": 4_000, "labels": 4_000}
+FOR_SCALES = 4_000  # a standard deviation to about one part in a hundred
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Labels:
         None,
         Flag(
             "--samples",
-            "How many random pictures to look at.  [pca, sefa: 20000; activations: 2000; labels: 4000]",
+            "How many random pictures to look at.  [pca: 20000; activations: 2000; others: 4000]",
             HOW,
         ),
     )

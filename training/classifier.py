@@ -87,15 +87,10 @@ class Judge:
         return torch.where(torch.tensor(scope.quantities, device=scores.device), numbers, scores.sigmoid())
 
 
-def check_name(path: Path) -> None:
-    """Raises UserError unless a classifier can be called so."""
-    if not path.name.endswith(SUFFIX):
-        raise UserError(f"{path} is no name for a classifier: it must end in {SUFFIX}")
-
-
 def save_judge(path: Path, judge: Judge) -> None:
     """Write it, whole or not at all. Raises UserError when the disk is full, or the name does not end in SUFFIX."""
-    check_name(path)
+    if not path.name.endswith(SUFFIX):
+        raise UserError(f"{path} is no name for a classifier: it must end in {SUFFIX}")
     save_tensors(path, judge.network.state_dict(), {"format": FORMAT, "scope": to_plain(judge.scope)})
 
 

@@ -66,7 +66,7 @@ def test_a_few_dozen_labels_are_enough_to_begin_with():
     ([1.0] * 20, "truth", "'smile' is a single class: 20 pictures have it and 0 have not"),
     ([0.0] * 19 + [1.0], "truth", "1 pictures have it and 19"), ([np.nan] * 20, "truth", "0 pictures have it and 0"),
     ([0.5] * 20, "probability", "0 pictures have it and 0"),
-    ([0.95] * 20, "probability", "20 pictures have it.* and 0"), ([3.0] * 20, "quantity", "0 pictures have it and 0"),
+    ([0.95] * 20, "probability", "20 pictures have it.* and 0"), ([3.0] * 20, "quantity", "20 pictures have it and 0"),
 ])  # fmt: skip
 def test_a_single_class_is_one_clear_line(values, scale, says):
     with pytest.raises(UserError, match=says):
@@ -77,9 +77,15 @@ def test_the_surest_come_first_and_as_many_of_each():
     values = np.array([0.99, 0.92, 0.5, 0.05, 0.01, 0.95, np.nan, 0.02] + [0.4] * 23)
     yes, no = told_apart(values, "probability")
     assert yes.tolist() == [0, 5, 1] and no.tolist() == [4, 7, 3]
-    yes, no = told_apart(np.array([5.0, 1, 3, np.nan, 9, 7, 2, 8, 4, 6, 0]), "quantity")
-    assert yes.tolist() == [4, 7, 5] and no.tolist() == [10, 1, 6]
     assert [len(kind) for kind in told_apart(np.array([0.9] * 5 + [0.2] * 95), "probability")] == [5, 5]
+
+
+@pytest.mark.parametrize(("values", "yes", "no"), [
+    ([5.0, 1, 3, np.nan, 9], [0, 4], [1, 2]), ([0.0, 0, 0, 7], [3], [0, 1, 2]), ([0.0, 7, 7, 7], [1, 2, 3], [0]),
+])  # fmt: skip
+def test_quantities_are_parted_in_the_middle(values, yes, no):
+    found = told_apart(np.array(values), "quantity")
+    assert [kind.tolist() for kind in found] == [yes, no]
 
 
 def test_without_scikit_learn_the_cure_is_named(monkeypatch):
