@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, overload
 
 import torch
 from PIL import Image
@@ -17,6 +18,10 @@ from stylegan.styles import layers_of
 from stylegan.synthesis import Noise, SynthesisNetwork
 from torch_utils.errors import UserError
 from torch_utils.images import to_pil, to_uint8
+
+if TYPE_CHECKING:
+    from stylegan.direction_file import Directions
+    from stylegan.latent_file import Latents
 
 
 class Generator(nn.Module):
@@ -80,10 +85,11 @@ class Generator(nn.Module):
         _each_alone(map_one, len(z), device)
         return ws
 
-    def draw(self, ws: Tensor, noise: Noise = "const", batch: int = 8) -> Tensor:
+    def draw(self, ws: Tensor, noise: Noise = "const", batch: int = 8, edits: Sequence[Tensor] = ()) -> Tensor:
         """One picture for each of ws [N,num_ws,w_dim]: [N,channels,H,W] on the CPU, as far as the network has grown.
 
         noise: as in `SynthesisNetwork.forward`; maps are [N,1,H,W], one picture's in each row, or [1,1,H,W] for all.
+        edits: what is added to each layer's style, [N,2C] or [1,2C] for all; see there.
         batch: how many to work on at once. A picture is the same to the last bit whatever the batch and the number of
         threads: sums are added up in another order in batches of another size, and on more threads, so each picture is
         computed alone, and on a CPU by a single thread.
@@ -97,7 +103,8 @@ class Generator(nn.Module):
             with torch.inference_mode():
                 # A copy, as the kernels may add up in another order where memory begins elsewhere.
                 own = noise if isinstance(noise, str) else [_row(maps, i).to(device) for maps in noise]
-                (pictures[i],) = synthesis(ws[i : i + 1].clone().to(device), noise=own)
+                added = [_row(styles, i).to(device) for styles in edits]
+                (pictures[i],) = synthesis(ws[i : i + 1].clone().to(device), noise=own, edits=added)
 
         _each_alone(draw_one, len(ws), device, batch)
         return pictures
@@ -116,15 +123,20 @@ class Generator(nn.Module):
 
     def generate(
         self,
-        seeds: Sequence[int] | Tensor,
+        seeds: Sequence[int] | Tensor | Latents,
         psi: float | None = None,
         cutoff: int | None = None,
         c: int | Sequence[int] | None = None,
     ) -> list[Image.Image]:
-        """One PIL picture per seed, or for each of ws [N,num_ws,w_dim], which are drawn as they are.
+        """One PIL picture per seed, or for each of ws [N,num_ws,w_dim] or of latents, which are drawn as they are.
 
         psi: 0.7 if None (1 for ProGAN). c: the class, or one for each seed.
         """
+        from stylegan.latent_file import Latents  # not above, as it needs this file
+
+        if isinstance(seeds, Latents):
+            pictures = self.draw(seeds.ws, seeds.noise or "const", edits=seeds.styles)
+            return [to_pil(pixels) for pixels in to_uint8(pictures)]
         return [to_pil(pixels) for pixels in to_uint8(self.draw(self._ws(seeds, psi, cutoff, c)))]
 
     def mix(
@@ -142,6 +154,36 @@ class Generator(nn.Module):
         """
         chosen = layers_of(layers, self.cfg, self.synthesis.grown[0])
         return mix_layers(self._ws(a, psi, None, c), self._ws(b, psi, None, c), chosen)
+
+    @overload
+    def move(
+        self, points: Latents, direction: Directions, strength: float, layers: str | Sequence[int | str] | None = None,
+        psi: float | None = None, c: int | Sequence[int] | None = None,
+    ) -> Latents: ...  # fmt: skip
+
+    @overload
+    def move(
+        self, points: Sequence[int] | Tensor, direction: Directions, strength: float,
+        layers: str | Sequence[int | str] | None = None,
+        psi: float | None = None, c: int | Sequence[int] | None = None,
+    ) -> Tensor: ...  # fmt: skip
+
+    def move(
+        self, points: Sequence[int] | Tensor | Latents, direction: Directions, strength: float,
+        layers: str | Sequence[int | str] | None = None,
+        psi: float | None = None, c: int | Sequence[int] | None = None,
+    ) -> Tensor | Latents:  # fmt: skip
+        """Points moved by `strength` standard deviations along one direction: latents as latents, seeds and ws as ws.
+
+        layers: as for `mix`; None for the direction's own. See `directions.moved`, also for the UserErrors.
+        """
+        from stylegan import directions  # not above, as they need this file
+        from stylegan.latent_file import Latents
+
+        chosen = None if layers is None else layers_of(layers, self.cfg, self.synthesis.grown[0])
+        if isinstance(points, Latents):
+            return directions.moved(points, direction, strength, chosen)
+        return directions.moved_ws(self._ws(points, psi, None, c), direction, strength, chosen)
 
     def _ws(
         self, points: Sequence[int] | Tensor, psi: float | None, cutoff: int | None, c: int | Sequence[int] | None

@@ -28,11 +28,13 @@ class Journey:
     segments: int
     ws: Callable[[Sequence[float]], Tensor]
     noise: tuple[Curve, ...] = ()
+    styles: tuple[Curve, ...] = ()
 
     def at(self, times: Sequence[float]) -> Latents:
         """What is to be drawn at these times."""
         names = tuple(f"time {time:g}" for time in times)
-        return Latents(self.ws(times), names, names, noise=tuple(maps.at(times) for maps in self.noise))
+        noise, styles = (tuple(curve.at(times) for curve in curves) for curves in (self.noise, self.styles))
+        return Latents(self.ws(times), names, names, noise=noise, styles=styles)
 
 
 def untruncated(painter: Painter, course: Course) -> Painter:
@@ -52,7 +54,7 @@ def untruncated(painter: Painter, course: Course) -> Painter:
 def plan(keys: Latents, painter: Painter, course: Course) -> Journey:
     """The way through `keys`. At a keyframe it is at its ws to the last bit, or at its ws truncated by the sweep.
 
-    Noise stays as it is at every frame; only maps that keyframes bring themselves fade from one to the next.
+    Noise stays as it is at every frame; only maps and edits of styles that keyframes bring fade from one to the next.
     Raises UserError where there is no way, as for latents without z in the space z.
     """
     G = painter.snapshot.G
@@ -70,7 +72,8 @@ def plan(keys: Latents, painter: Painter, course: Course) -> Journey:
         ws = _swept(ws, segments, painter, course)
     fixed = painter.view.noise_mode == "random"
     maps = [m[:1] for m in keys.noise] if fixed else list(keys.noise)
-    return Journey(segments, ws, tuple(_fading(m, course) for m in maps))
+    fading = [tuple(_fading(part, course) for part in parts) for parts in (maps, keys.styles)]
+    return Journey(segments, ws, *fading)
 
 
 def _curve(keys: Tensor, course: Course, centre: Tensor, direct: Callable[[Tensor, bool], Curve]) -> Curve:

@@ -22,6 +22,7 @@ def mixed(rows: Latents, cols: Latents, layers: Sequence[int], pairs: Sequence[P
     """One picture for each of `pairs`: the row's, with the styles of the column's in `layers`, and the row's noise."""
     a = joined([rows[row : row + 1] for row, _ in pairs])
     b = joined([cols[col : col + 1] for _, col in pairs])
+    edits = joined([a, b]).styles  # of all if of any
     row_names, col_names = short_names(rows), short_names(cols)
     return replace(
         a,
@@ -34,6 +35,7 @@ def mixed(rows: Latents, cols: Latents, layers: Sequence[int], pairs: Sequence[P
         z=None,
         c=None,
         psi=a.psi if a.psi == b.psi else None,
+        styles=tuple(s[len(pairs) :] if layer in layers else s[: len(pairs)] for layer, s in enumerate(edits)),
     )
 
 

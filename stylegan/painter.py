@@ -41,16 +41,16 @@ class Painter:
         """
         G, maps = self.snapshot.G, latents.noise
         if self.view.noise_mode == "none":
-            return G.draw(latents.ws, "none", batch)
+            return G.draw(latents.ws, "none", batch, latents.styles)
         if not maps:
             if self.view.noise_mode == "random":
                 raise UserError("--noise-mode random draws noise from seeds, and these latents are of none")
-            return G.draw(latents.ws, "const", batch)
+            return G.draw(latents.ws, "const", batch, latents.styles)
         wanted = G.synthesis.noise_sizes(G.synthesis.grown[0])
         if [tuple(m.shape[2:]) for m in maps[: len(wanted)]] != wanted:
             raise UserError(f"the noise maps of {latents.origins[0]} are not of the sizes of this network at this "
                             "resolution; --noise-mode none draws without noise")  # fmt: skip
-        return G.draw(latents.ws, maps, batch)
+        return G.draw(latents.ws, maps, batch, latents.styles)
 
 
 def open_painter(view: View) -> Painter:

@@ -15,7 +15,7 @@ from torch_utils.errors import UserError
 from torch_utils.ranges import parse_classes, parse_seeds
 from torch_utils.settings import Flag, setting
 
-LATENTS = ".latent.safetensors"
+LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
 PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 Point = int | Path
 

@@ -148,3 +148,14 @@ def test_what_makes_no_film():
     for text in ("1", "a:b", "0:1:2", "nan:1", ""):
         with pytest.raises(UserError, match="FROM:TO"):
             parse_sweep(text)
+
+
+def test_edits_of_styles_fade_from_keyframe_to_keyframe(painter):
+    paint = painter()
+    keys = gather((3, 4), paint)
+    styles = tuple(torch.randn(2, size) for size in paint.snapshot.G.synthesis.style_sizes())
+    keys = replace(keys, styles=styles)
+    way = plan(keys, paint, Course(frames=2)).at([0.0, 0.5, 1.0])
+    assert all(torch.equal(found[[0, 2]], own) for found, own in zip(way.styles, styles, strict=True))
+    torch.testing.assert_close(way.styles[1][1], styles[1].mean(dim=0))
+    assert torch.equal(paint.draw(way)[[0, 2]], paint.draw(keys))

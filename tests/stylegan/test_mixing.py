@@ -37,3 +37,11 @@ def test_a_cell_is_the_same_whatever_is_made_beside_it_and_says_where_it_comes_f
     assert cell.origins == ("seed 11, with layers 0-1,4 of photo eva.jpg",)
     assert torch.equal(cell.noise[0], noise[0][1:]) and cell.psi is None
     assert len(set(every.names)) == 6
+
+
+def test_edits_of_styles_are_mixed_as_the_styles_are():
+    rows, cols = sources(2, 10), sources(1, 20, styles=tuple(torch.full((1, 8), 1.0 + layer) for layer in range(6)))
+    found = mixed(rows, cols, [0, 4], pairs_of(rows, cols)).styles
+    assert [float(layer.max()) for layer in found] == [1, 0, 0, 0, 5, 0] and found[0].shape == (2, 8)
+    assert [float(layer.max()) for layer in mixed(cols, rows, [0, 4], [(0, 1)]).styles] == [0, 2, 3, 4, 0, 6]
+    assert mixed(rows, rows, [0], [(0, 1)]).styles == ()
