@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from stylegan.kernels import ops_option
-from stylegan.view import WHAT, View
+from stylegan.start import LATENTS, Start
+from stylegan.view import View
 from torch_utils.cli import Command, Option, settings_options, under
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, Output, check_output, in_words
-from torch_utils.ranges import parse_classes, parse_seeds, require_each_once
+from torch_utils.ranges import require_each_once
 from torch_utils.settings import Flag, replaced, setting
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
+    from stylegan.latent_file import Latents
     from stylegan.painter import Painter
+
+SAVED = f"pictures{LATENTS}"
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,9 @@ class Request:
     """What was asked for on the command line."""
 
     view: View = View()
-    seeds: Sequence[int] = setting((), Flag("--seeds", "Which pictures, as in 0-35,40.", WHAT, parse=parse_seeds))
-    classes: Sequence[int] = setting((), Flag(
-        "--class", "Class, for conditional networks. Of a list as in 0-9, seed S gets number S, counted round.", WHAT,
-        parse=parse_classes, metavar="CLASS"))  # fmt: skip
+    start: Start = Start()
     output: Output = Output()
+    save_latents: bool = setting(False, Flag("--save-latents", f"Also {SAVED}, for the other tools.", FILES))
     batch: int = setting(8, Flag("--batch", "Pictures in work at once. Does not change them."))
 
 
@@ -50,47 +51,60 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     \b
       generate.py --network runs/00000-mnist-digits32 --seeds 0-35 --class 0-9 --outdir out --grid
       generate.py --network karras2019stylegan-ffhq-1024x1024.pkl --seeds 17 --trunc 0.5 --outdir out
+      generate.py --network runs/00001-faces-faces64 --seeds 0-3,eva.latent.safetensors --outdir out
       generate.py --network ffhq1024.safetensors --seeds 0-9999 --format zip --outdir out
     """
     request = replaced(Request(), typed)
     check(request)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan import painter as painters
+    from stylegan import points
     from stylegan.classes import classes_for_seeds
+    from stylegan.latent_file import save_latents
     from torch_utils.writing import write_pictures
 
     painter = painters.open_painter(request.view)
-    config, seeds, output = painter.snapshot.config, request.seeds, request.output
-    check_output(output, len(seeds), config.channels)
-    c = classes_for_seeds(request.classes, seeds, config.num_classes)
-    names = output.names(f"seed{seed:04d}" for seed in seeds)
+    start, config, output = request.start, painter.snapshot.config, request.output
+    found = points.opened(start.seeds, painter, force=start.force)
+    stems = points.names_of(found)
+    check_output(output, len(stems), config.channels)
+    seeds = [point for point in found if isinstance(point, int)]
+    c = classes_for_seeds(start.classes, seeds, config.num_classes) if seeds or start.classes else None
+    names = output.names(stems)
+    files = in_words(output, names) + (f", {output.folder / SAVED}" if request.save_latents else "")
     if dry_run:
         chosen = "none" if c is None else ", ".join(map(str, sorted(set(c.tolist()))))
-        about = [f"Classes:    {chosen}", f"Files:      {in_words(output, names)}"]
-        click.echo("\n".join(painters.in_words(painter, len(seeds)) + about))
+        about = [f"Classes:    {chosen}", f"Files:      {files}"]
+        click.echo("\n".join(painters.in_words(painter, len(names)) + about))
         return
-    write_pictures(output, names, drawn(painter, request, c))
-    click.echo(f"{len(seeds)} pictures: {in_words(output, names)}")
+    kept: list[Latents] = []
+    parts = points.in_batches(found, painter, start.classes, request.batch)
+    write_pictures(output, names, drawn(parts, painter, request, kept))
+    if request.save_latents:
+        save_latents(output.folder / SAVED, points.together(kept, painter), painter.snapshot)
+    click.echo(f"{len(names)} pictures: {files}")
 
 
 def check(request: Request) -> None:
     """Raises UserError for what no network could serve."""
-    needed = (("--network", request.view.network), ("--seeds", request.seeds), ("--outdir", request.output.outdir))
+    seeds = request.start.seeds
+    needed = (("--network", request.view.network), ("--seeds", seeds), ("--outdir", request.output.outdir))
     for flag, value in needed:
         if not value:
             raise UserError(f"{flag} is missing; for example: --network runs/00000-faces --seeds 0-35 --outdir out")
-    require_each_once(request.seeds)
+    require_each_once([point for point in seeds if isinstance(point, int)])
     if request.batch < 1:
         raise UserError(f"--batch {request.batch} is no number of pictures; use 1 or more")
 
 
-def drawn(painter: Painter, request: Request, c: Tensor | None) -> Iterator[np.ndarray]:
-    """The pictures, uint8 [N,H,W,C], --batch at a time; classes c [N]."""
+def drawn(parts: Iterator[Latents], painter: Painter, request: Request, kept: list[Latents]) -> Iterator[np.ndarray]:
+    """The pictures, uint8 [N,H,W,C], --batch at a time. `kept` gets their latents, if they are to be saved."""
     from torch_utils.images import to_uint8
 
-    for start in range(0, len(request.seeds), request.batch):
-        part = slice(start, start + request.batch)
-        yield to_uint8(painter.paint(request.seeds[part], None if c is None else c[part], request.batch))
+    for part in parts:
+        if request.save_latents:
+            kept.append(part)
+        yield to_uint8(painter.draw(part, request.batch))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,16 +82,22 @@ class Discriminator(nn.Module):
         self, images: Tensor, c: Tensor | None = None, alpha: float = 1.0, dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:
         """Scores [N] as `forward` gives them, and AC-GAN's class logits [N,num_classes] ([N,0] but for ProGAN)."""
-        resolution = self.cfg.nominal(images.shape[2])
-        x = self._from_rgb(resolution, images, dtype)
-        for res in sorted((r for r in self.cfg.resolutions if 4 < r <= resolution), reverse=True):
-            x = self.blocks[str(res)](x)
-            if res == resolution and alpha < 1:
-                x = torch.lerp(self._from_rgb(res // 2, downsample_box(images), dtype), x, alpha)
+        (x,) = deque(self.features(images, alpha, dtype), maxlen=1)  # the last
         outputs = self.head(x)
         if self.cfg.family == "progan" or not self.cfg.num_classes:
             return outputs[:, 0], outputs[:, 1:]
         return (outputs * class_weights(c, self.cfg.num_classes)).sum(dim=1), outputs[:, :0]
+
+    def features(self, images: Tensor, alpha: float = 1.0, dtype: torch.dtype = torch.float32) -> Iterator[Tensor]:
+        """What comes out of from_rgb and of each block, [N,C,H,W] down to [N,C,h,w] of the base. See `forward`."""
+        resolution = self.cfg.nominal(images.shape[2])
+        x = self._from_rgb(resolution, images, dtype)
+        yield x
+        for res in sorted((r for r in self.cfg.resolutions if 4 < r <= resolution), reverse=True):
+            x = self.blocks[str(res)](x)
+            if res == resolution and alpha < 1:
+                x = torch.lerp(self._from_rgb(res // 2, downsample_box(images), dtype), x, alpha)
+            yield x
 
     def _from_rgb(self, resolution: int, images: Tensor, dtype: torch.dtype) -> Tensor:
         x: Tensor = self.from_rgb[str(resolution)](

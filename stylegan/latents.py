@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_utils.errors import UserError
+
 
 def z_for_seeds(seeds: Iterable[int], z_dim: int) -> Tensor:
     """The field's convention, so that a seed is the same face everywhere: RandomState(seed).randn(z_dim). [N,z_dim]."""
@@ -43,3 +45,25 @@ def mix(ws_a: Tensor, ws_b: Tensor, crossover: int | Tensor) -> Tensor:
     if isinstance(crossover, Tensor):
         crossover = crossover.to(ws_a.device)[:, None, None]
     return torch.where(layer < crossover, ws_a, ws_b)
+
+
+def mix_layers(ws_a: Tensor, ws_b: Tensor, layers: Sequence[int]) -> Tensor:
+    """a with the styles of b in `layers` (StyleGAN, figure 3); both [N,L,D], or one of them [1,L,D] for all."""
+    ws_a, ws_b = torch.broadcast_tensors(ws_a, ws_b)
+    chosen = torch.zeros(ws_a.shape[1], dtype=torch.bool, device=ws_a.device)
+    chosen[list(layers)] = True
+    return torch.where(chosen[None, :, None], ws_b, ws_a)
+
+
+def move(ws: Tensor, vector: Tensor, step: float, layers: Sequence[int]) -> Tensor:
+    """ws [N,L,D] with step * vector ([1,D], or another one for each layer, [L,D]) added in `layers`.
+
+    Raises UserError for layers that ws has not.
+    """
+    beyond = [layer for layer in layers if not 0 <= layer < ws.shape[1]]
+    if beyond:
+        raise UserError(f"there is no layer {beyond[0]}: these latents have {ws.shape[1]}, 0 to {ws.shape[1] - 1}")
+    steps = torch.zeros_like(ws[:1])
+    chosen = list(layers)
+    steps[:, chosen] = (step * vector).to(ws).expand(ws.shape[1], -1)[chosen]
+    return ws + steps

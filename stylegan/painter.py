@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
+from stylegan.delta import apply_delta
 from stylegan.kernels import with_kernels
+from stylegan.latent_file import Latents
 from stylegan.locate import open_model
 from stylegan.snapshot import Snapshot
 from stylegan.view import View
@@ -31,6 +34,24 @@ class Painter:
         G, view = self.snapshot.G, self.view
         return G.render(seeds, self.psi, view.trunc_cutoff, c, view.noise_mode, batch)
 
+    def draw(self, latents: Latents, batch: int = 8) -> Tensor:
+        """A picture for each, [N,channels,H,W] on the CPU, with their noise maps where they bring some.
+
+        Raises UserError if those maps are of other sizes than the network's at the view's resolution.
+        """
+        G, maps = self.snapshot.G, latents.noise
+        if self.view.noise_mode == "none":
+            return G.draw(latents.ws, "none", batch, latents.styles)
+        if not maps:
+            if self.view.noise_mode == "random":
+                raise UserError("--noise-mode random draws noise from seeds, and these latents are of none")
+            return G.draw(latents.ws, "const", batch, latents.styles)
+        wanted = G.synthesis.noise_sizes(G.synthesis.grown[0])
+        if [tuple(m.shape[2:]) for m in maps[: len(wanted)]] != wanted:
+            raise UserError(f"the noise maps of {latents.origins[0]} are not of the sizes of this network at this "
+                            "resolution; --noise-mode none draws without noise")  # fmt: skip
+        return G.draw(latents.ws, maps, batch, latents.styles)
+
 
 def open_painter(view: View) -> Painter:
     """Open the network and check the view against it. Freed memory stays with the process from here on.
@@ -41,6 +62,8 @@ def open_painter(view: View) -> Painter:
         raise UserError(f"--trunc {view.trunc} is no number; 0.7 is usual")
     keep_freed_memory()
     snapshot = open_model(view.network, with_kernels(pick_device(view.device)))
+    if view.delta:
+        snapshot = apply_delta(snapshot, Path(view.delta))
     G = snapshot.G
     if view.trunc_cutoff is not None and not 0 <= view.trunc_cutoff <= G.num_ws:
         raise UserError(f"--trunc-cutoff {view.trunc_cutoff}: this network has {G.num_ws} layers to truncate")

@@ -14,6 +14,7 @@ from ops.resample import blur, upsample_conv2d, upsample_nearest, upsampling_ker
 from ops.style_epilogue import style_epilogue
 from stylegan.config import ModelConfig
 from stylegan.layers import SQRT2, EqualConv2d, EqualLinear, pixel_norm
+from torch_utils.errors import UserError
 
 Noise = str | Sequence[Tensor]
 """"const", "random", "none", or a map [1 or N,1,H,W] for each layer."""
@@ -47,11 +48,18 @@ class StyleLayer(nn.Module):
         if cfg.styles:
             self.style = EqualLinear(cfg.w_dim, 2 * out_channels, gain=1.0)
 
-    def forward(self, x: Tensor | None, w: Tensor, noise: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """x: [N,I,h,w] or None for the first layer  w: [N,w_dim] -> [N,O,H,W] in `dtype`."""
+    def forward(
+        self, x: Tensor | None, w: Tensor, noise: Tensor | None, dtype: torch.dtype, edit: Tensor | None = None
+    ) -> Tensor:
+        """x: [N,I,h,w] or None for the first layer  w: [N,w_dim]  edit: [N,2O], added to the style
+
+        -> [N,O,H,W] in `dtype`.
+        """
         cfg = self.cfg
         x = self._convolve(x, w, dtype)
         style = self.style(w) if cfg.styles else None
+        if edit is not None and style is not None:
+            style = style + edit
         strength = self.noise_strength if noise is not None else None
         if not cfg.pixel_norm:
             return style_epilogue(x, self.bias, noise, strength, style, cfg.activation, cfg.instance_norm).to(dtype)
@@ -101,6 +109,27 @@ class SynthesisNetwork(nn.Module):
             return []
         return [self.cfg.size(res) for res in self.cfg.resolutions if res <= resolution for _ in range(2)]
 
+    def style_sizes(self) -> list[int]:
+        """How many numbers the style of each layer has: a scale and a shift per feature map."""
+        return [2 * self.cfg.nf(res) for res in self.cfg.resolutions for _ in range(2)] if self.cfg.styles else []
+
+    def styles(self, ws: Tensor) -> list[Tensor]:
+        """ws: [N,num_ws,w_dim] -> the style of each layer, [N,2C]: scales (around 0), then shifts.
+
+        A point of StyleSpace (Wu et al. 2021). Raises UserError for a network without styles.
+        """
+        if not self.cfg.styles:
+            raise UserError("this network has no styles; use a StyleGAN network for this")
+        return [self.style_layer(row).style(ws[:, row]) for row in range(self.cfg.num_layers)]
+
+    def style_layer(self, row: int) -> StyleLayer:
+        """The layer that row `row` of ws feeds."""
+        return self._layers(self.cfg.resolutions[row // 2])[row % 2]
+
+    def own_noise(self) -> list[Tensor]:
+        """The network's own noise map [1,1,H,W] of each layer."""
+        return [layer.noise for res in self.cfg.resolutions for layer in self._layers(res)] if self.cfg.noise else []
+
     def forward(
         self,
         ws: Tensor,
@@ -108,6 +137,7 @@ class SynthesisNetwork(nn.Module):
         alpha: float | None = None,
         noise: Noise = "const",
         dtype: torch.dtype = torch.float32,
+        edits: Sequence[Tensor] = (),
     ) -> Tensor:
         """ws: [N,num_ws,w_dim] -> pictures [N,channels,H,W], float32, about [-1, 1].
 
@@ -115,6 +145,8 @@ class SynthesisNetwork(nn.Module):
         alpha: weight of the newest block against the one before, 0 to 1 (ProGAN, figure 2).
         noise: see `Noise`; "random" draws from torch's global generator.
         dtype: of the feature maps; weights, statistics, styles and pictures stay float32.
+        edits: what is added to each layer's style, [1 or N,2C]: to its scales, then to its shifts (StyleSpace, Wu et
+        al. 2021); empty for nothing.
         """
         if resolution is None:
             resolution, alpha = self.grown[0], self.grown[1] if alpha is None else alpha
@@ -125,7 +157,7 @@ class SynthesisNetwork(nn.Module):
         for index, res in enumerate(r for r in self.cfg.resolutions if r <= resolution):
             for half, layer in enumerate(self._layers(res)):
                 row = 2 * index + half
-                x = layer(x, ws[:, row if self.cfg.styles else 0], maps[row], dtype)
+                x = layer(x, ws[:, row if self.cfg.styles else 0], maps[row], dtype, edits[row] if edits else None)
             if res == resolution // 2 and alpha < 1:
                 image = self._rgb(res, x)
         assert x is not None
@@ -146,7 +178,7 @@ class SynthesisNetwork(nn.Module):
         if not self.cfg.noise or noise == "none":
             return [None] * rows
         if noise == "const":
-            return [layer.noise for res in self.cfg.resolutions for layer in self._layers(res)]
+            return self.own_noise()
         if noise == "random":
             return [torch.randn(len(ws), 1, h, w, device=ws.device) for h, w in self.noise_sizes(resolution)]
         if isinstance(noise, str) or len(noise) < rows:

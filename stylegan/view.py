@@ -29,4 +29,7 @@ class View:
     )
     resolution: int | None = setting(None, Flag("--resolution", "Draw at a lower resolution of the network.", HOW))
     alpha: float | None = setting(None, Flag("--alpha", "Weight of the newest resolution, 0 to 1.", HOW))
+    delta: str = setting("", Flag(
+        "--delta", "Weights tuned to a photo, NAME.delta.safetensors of project.py --pti.", HOW,
+        metavar="FILE"))  # fmt: skip
     device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))

@@ -105,14 +105,15 @@ def test_zip_holds_what_the_folder_would_and_nothing_else_is_left(run, tmp_path)
 def test_an_unfinished_zip_does_not_get_the_name(run, tmp_path, monkeypatch, error):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/images.zip").write_bytes(b"of an earlier run")
-    render = Generator.render
+    draw, drawn = Generator.draw, []
 
-    def fails_later(self, seeds, *rest):
-        if 4 in seeds:
+    def fails_later(self, ws, *rest):
+        drawn.extend(ws)
+        if len(drawn) > 4:
             raise error
-        return render(self, seeds, *rest)
+        return draw(self, ws, *rest)
 
-    monkeypatch.setattr(Generator, "render", fails_later)
+    monkeypatch.setattr(Generator, "draw", fails_later)
     result = run("faces", "--seeds", "0-10", "--format", "zip", "--batch", 4)
     assert result.exit_code == (2 if isinstance(error, OSError) else 130)
     assert files(tmp_path / "out") == {}
@@ -230,3 +231,19 @@ def test_an_outdir_that_cannot_be_written(run, tmp_path):
     (tmp_path / "out").mkdir(mode=0o500)
     result = run("faces", "--seeds", 0)
     assert result.exit_code == 2 and "cannot write" in result.stderr
+
+
+def test_latent_files_stand_beside_seeds(run, tmp_path):
+    saved = run("faces", "--seeds", "17,3", "--trunc", 0.3, "--save-latents", "--outdir", tmp_path / "own")
+    assert saved.exit_code == 0 and "pictures.latent.safetensors" in saved.stdout
+    (tmp_path / "own/pictures.latent.safetensors").rename(tmp_path / "me.latent.safetensors")
+    words = ["--seeds", f"3,{tmp_path / 'me.latent.safetensors'}", "--trunc", 0.7]
+    assert run("faces", *words).exit_code == 0
+    run("faces", "--seeds", "3", "--trunc", 0.7, "--outdir", tmp_path / "seed")
+    expected = {"seed0003.png": files(tmp_path / "seed")["seed0003.png"],
+                "seed0017.png": files(tmp_path / "own")["seed0017.png"],
+                "seed0003-2.png": files(tmp_path / "own")["seed0003.png"]}  # fmt: skip
+    assert files(tmp_path / "out") == expected
+    refused = run("icons", *words)
+    assert refused.exit_code == 2 and "another network" in refused.stderr
+    assert run("icons", *words, "--force").exit_code == 0

@@ -19,7 +19,7 @@ class Progress:
 
     def __init__(self, label: str, total: int | None = None, unit: str = "img", quiet: bool = False) -> None:
         self.label, self.total, self.unit, self.done = label, total, unit, 0
-        self._quiet = quiet
+        self._quiet, self._note = quiet, ""
         self._started = self._spoken = time.monotonic()
         live = sys.stderr.isatty() and not quiet
         self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=unit == "B", leave=True) if live else None
@@ -33,10 +33,13 @@ class Progress:
         elif not self._quiet and kind is None:
             self._say()
 
-    def advance(self, amount: int = 1) -> None:
-        """`amount` more is done."""
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """`amount` more is done. note: how it stands, in a few words that are shown behind the numbers."""
         self.done += amount
+        self._note = note
         if self._bar is not None:
+            if note:
+                self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(amount)
         elif not self._quiet and time.monotonic() - self._spoken > LINE_EVERY_S:
             self._say()
@@ -54,4 +57,9 @@ class Progress:
         digits = 1 if self.unit == "B" else 0
         of = "" if self.total is None else f"/{self.total / scale:.{digits}f}"
         seconds = self._spoken - self._started
-        print(f"{self.label}: {self.done / scale:.{digits}f}{of} {unit}, {seconds:.0f} s", file=sys.stderr, flush=True)
+        note = f", {self._note}" if self._note else ""
+        print(
+            f"{self.label}: {self.done / scale:.{digits}f}{of} {unit}, {seconds:.0f} s{note}",
+            file=sys.stderr,
+            flush=True,
+        )

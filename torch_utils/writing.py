@@ -26,23 +26,40 @@ def write_pictures(output: Output, names: Sequence[str], batches: Iterable[np.nd
     shape = cells(output.grid, len(names))
     kept: list[np.ndarray] = []
     rest = iter(names)
-    try:
-        with (
-            destination(output.folder, ZIP if output.format == "zip" else "") as add,
-            Progress("Drawing", len(names)) as bar,
-            ThreadPoolExecutor() as encoders,
-        ):
-            for pixels in batches:
-                # The contents first: when they end, zip has not yet taken the name that comes after.
-                for content, name in zip(encoders.map(encode, pixels, repeat(output.kind)), rest, strict=False):
-                    add(name, content)
-                bar.advance(len(pixels))
-                if shape:
-                    kept.extend(pixels)
+    with (
+        writing_to(output.folder),
+        destination(output.folder, ZIP if output.format == "zip" else "") as add,
+        Progress("Drawing", len(names)) as bar,
+        ThreadPoolExecutor() as encoders,
+    ):
+        for pixels in batches:
+            # The contents first: when they end, zip has not yet taken the name that comes after.
+            for content, name in zip(encoders.map(encode, pixels, repeat(output.kind)), rest, strict=False):
+                add(name, content)
+            bar.advance(len(pixels))
             if shape:
-                (output.folder / GRID).write_bytes(encode(grid(kept, *shape), "png"))
+                kept.extend(pixels)
+        if shape:
+            write_whole(output.folder / GRID, encode(grid(kept, *shape), "png"))
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """A failure to write in here becomes a UserError that names the folder."""
+    try:
+        yield
     except OSError as error:
-        raise UserError(f"cannot write to {output.folder}: {error.strerror or error}") from error
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        scratch.write_bytes(content)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -117,3 +117,25 @@ def test_a_blend_of_classes_lies_between_them():
 def test_mapping_without_layers_needs_matching_widths():
     with pytest.raises(UserError, match="w_dim"):
         network(replace(TINY, mapping_layers=0, w_dim=9))
+
+
+def test_mix_and_generate_take_seeds_and_ws_alike():
+    net = network(TINY)
+    ws = net.map(z_for_seeds([3, 4], 8))
+    assert [p.tobytes() for p in net.generate(ws)] == [p.tobytes() for p in net.generate([3, 4])]
+    assert torch.equal(net.mix([3, 4], [7], "coarse"), net.mix(ws, net.map(z_for_seeds([7], 8)), [0, 1, 2, 3]))
+    assert torch.equal(net.mix([3, 4], [7], []), ws)
+    with pytest.raises(UserError, match="6 layers"):
+        net.mix([3], [4], "0-6")
+
+
+def test_ws_are_drawn_with_the_noise_given_and_alone():
+    net = network(USUAL)
+    ws = net.map(torch.randn(3, 512), c=torch.eye(3))
+    maps = net.noise_of([5, 6, 7])
+    pictures = net.draw(ws, maps)
+    assert torch.equal(net.draw(ws[1:2], [m[1:2] for m in maps]), pictures[1:2])
+    assert torch.equal(
+        net.draw(ws, [m[:1] for m in maps])[1:], net.draw(ws[1:], [m[:1].expand(2, -1, -1, -1) for m in maps])
+    )
+    assert not torch.equal(net.draw(ws), pictures) and not torch.equal(net.draw(ws), net.draw(ws, "none"))

@@ -36,8 +36,14 @@ def latents(snap: Snapshot, count: int = 3, noise: bool = False) -> Latents:
     )  # fmt: skip
 
 
+def edited(latents: Latents, snap: Snapshot) -> Latents:
+    sizes = snap.G.synthesis.style_sizes()
+    return replace(latents, styles=tuple(torch.randn(len(latents), size) for size in sizes))
+
+
 def same(a: Latents, b: Latents) -> bool:
-    tensors = [(a.ws, b.ws), (a.z, b.z), (a.c, b.c), *zip(a.noise, b.noise, strict=True)]
+    tensors = [(a.ws, b.ws), (a.z, b.z), (a.c, b.c), *zip(a.noise, b.noise, strict=True),
+               *zip(a.styles, b.styles, strict=True)]  # fmt: skip
     if any((x is None) != (y is None) or (x is not None and not torch.equal(x, y)) for x, y in tensors):
         return False
     return (a.names, a.origins, a.psi) == (b.names, b.origins, b.psi)
@@ -62,10 +68,24 @@ def test_parts_and_the_whole():
     snap = snapshot(CONDITIONAL)
     whole = latents(snap, 5, noise=True)
     assert len(whole) == 5 and same(whole[1:3][1:], whole[2:3])
-    assert same(joined([whole[:2], whole[2:]]), replace(whole, noise=()))
+    assert same(joined([whole[:2], whole[2:]]), whole)
+    assert joined([whole[:2], replace(whole[2:], noise=())]).noise == ()
     assert joined([whole]) is whole
     assert joined([whole[:1], replace(whole[1:2], z=None, psi=0.5)]).z is None
     assert joined([whole[:1], replace(whole[1:2], psi=0.5)]).psi is None
+
+
+def test_edits_of_styles_come_back_and_are_zero_for_whoever_has_none(path):
+    snap = snapshot()
+    saved = edited(latents(snap), snap)
+    save_latents(path, saved, snap)
+    assert same(load_latents(path, snap), saved)
+    whole = joined([saved[:2], replace(saved[2:], styles=())])
+    assert torch.equal(whole.styles[3][:2], saved.styles[3][:2]) and not whole.styles[3][2].any()
+    assert joined([saved[:2], saved[2:]]).styles[0].equal(saved.styles[0]) and len(whole[1:].styles) == 6
+    save_latents(path, replace(saved, styles=saved.styles[:4]), snap)
+    with pytest.raises(UserError, match="edits styles of"):
+        load_latents(path, snap)
 
 
 def test_w_plus_is_told_from_w():
@@ -116,7 +136,7 @@ def damage(path: Path, **changes: object) -> None:
     ({"format": "else"}, "holds no latents"), ({"ws": None}, "cannot be read: 'ws'"),
     ({"ws": torch.zeros(3, 8)}, "different lengths"), ({"names": ["a"]}, "different lengths"),
     ({"names": 5}, "names.*should be"), ({"z": torch.full((3, 8), torch.nan)}, "not finite"),
-    ({"psi": "much"}, "psi.*should be"),
+    ({"psi": "much"}, "psi.*should be"), ({"names": ["a", "../b", "c"]}, "'../b' is no name"),
 ])  # fmt: skip
 def test_a_file_of_something_else_is_one_clear_line(changes, message, path):
     save_latents(path, latents(snapshot()), snapshot())

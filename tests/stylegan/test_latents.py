@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.latents import broadcast, mix, noise_for_seeds, truncate, z_for_seeds
+from stylegan.latents import broadcast, mix, mix_layers, noise_for_seeds, truncate, z_for_seeds
 
 WS = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0))
 AVERAGE = torch.linspace(-1, 1, 5)
@@ -53,3 +53,11 @@ def test_mix_takes_the_first_layers_from_a_and_the_rest_from_b():
     assert torch.equal(mix(WS, other, 6), WS)
     each = mix(WS, other, torch.tensor([0, 2, 6]))
     assert all(torch.equal(each[i], mix(WS, other, k)[i]) for i, k in enumerate([0, 2, 6]))
+
+
+def test_mix_layers_takes_the_chosen_layers_from_b():
+    other = torch.randn_like(WS)
+    mixed = mix_layers(WS, other, [1, 4])
+    assert torch.equal(mixed[:, [1, 4]], other[:, [1, 4]]) and torch.equal(mixed[:, [0, 2, 3, 5]], WS[:, [0, 2, 3, 5]])
+    assert torch.equal(mix_layers(WS, other, []), WS) and torch.equal(mix_layers(WS, other, range(6)), other)
+    assert torch.equal(mix_layers(WS[:1], other, [0]), mix_layers(WS[:1].expand(3, -1, -1), other, [0]))

@@ -12,6 +12,7 @@ from ops.resample import upsample_nearest
 from stylegan.config import ModelConfig, progan_config
 from stylegan.networks import build_generator
 from stylegan.synthesis import SynthesisNetwork
+from torch_utils.errors import UserError
 
 TINY = ModelConfig(resolution=32, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=128, fmap_max=16)
 CONFIGS = {
@@ -127,3 +128,24 @@ def test_bfloat16_is_close(cfg):
     exact, rough = net(ws), net(ws, dtype=torch.bfloat16)
     assert rough.dtype == torch.float32
     assert (rough - exact).square().mean().sqrt() < 0.05 * exact.std()
+
+
+@pytest.mark.parametrize("cfg", [cfg for cfg in CONFIGS.values() if cfg.styles])
+def test_an_edit_is_added_to_the_style_and_nothing_else_changes(cfg):
+    net, ws = network(cfg), latents(cfg)
+    styles = net.styles(ws)
+    assert [s.shape[1] for s in styles] == net.style_sizes()
+    edits = [torch.randn(1, size) for size in net.style_sizes()]
+    expected = net(ws)
+    assert torch.equal(net(ws, edits=[0 * e for e in edits]), expected)
+    edited = net(ws, edits=edits)
+    assert not torch.allclose(edited, expected)
+    with torch.no_grad():
+        for row, edit in enumerate(edits):
+            net.style_layer(row).style.bias += edit[0]
+    torch.testing.assert_close(net(ws), edited, rtol=2e-3, atol=2e-3)  # sums are rounded in another order
+
+
+def test_a_network_without_styles_says_so():
+    with pytest.raises(UserError, match="no styles"):
+        network(CONFIGS["progan"]).styles(latents(CONFIGS["progan"]))

@@ -1,0 +1,157 @@
+"""The command that makes films."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image, ImageSequence
+
+import generate
+import interpolate
+from stylegan.config import ModelConfig, progan_config
+from stylegan.networks import build_generator
+from stylegan.snapshot import save_snapshot
+
+TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+CONFIGS = {"faces": TINY, "digits": replace(TINY, channels=1, num_classes=10), "icons": replace(TINY, channels=4),
+           "progan": progan_config(16, z_dim=8, fmap_max=16)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    for name, cfg in CONFIGS.items():
+        torch.manual_seed(0)
+        G = build_generator(cfg)
+        save_snapshot(folder / f"{name}.safetensors", G, config=cfg, resolution=16, alpha=1.0, kimg=5.0, data="them")
+    return folder
+
+
+@pytest.fixture
+def run(models, tmp_path):
+    def run(name: str, *options: object, out: str = "film") -> Result:
+        words = ["--network", models / f"{name}.safetensors", "--out", tmp_path / out, "--device", "cpu", *options]
+        return CliRunner().invoke(interpolate.main, [str(word) for word in words])
+
+    return run
+
+
+@pytest.fixture
+def picture(models, tmp_path):
+    def picture(name: str, *options: object) -> np.ndarray:
+        words = [
+            "--network",
+            models / f"{name}.safetensors",
+            "--outdir",
+            tmp_path / "still",
+            "--device",
+            "cpu",
+            *options,
+        ]
+        assert CliRunner().invoke(generate.main, [str(word) for word in words]).exit_code == 0
+        (path,) = (tmp_path / "still").iterdir()
+        found = pixels(path)
+        path.unlink()
+        return found
+
+    return picture
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def film(folder: Path) -> list[np.ndarray]:
+    return [pixels(path) for path in sorted(folder.iterdir())]
+
+
+@pytest.mark.parametrize("course", ["", "--space z", "--path cubic", "--loop --path cubic --space z --ease sine",
+                                    "--path circular"])  # fmt: skip
+def test_the_frame_of_a_keyframe_is_the_picture_of_its_seed(run, picture, tmp_path, course):
+    result = run("faces", "--seeds", "3-4,9", "--frames", 3, "--batch", 4, *course.split())
+    assert result.exit_code == 0, result.output
+    frames = film(tmp_path / "film")
+    closed = "loop" in course or "circular" in course
+    assert len(frames) == (9 if closed else 7) and f"{len(frames)} frames" in result.stdout
+    for number, seed in ((0, 3), (3, 4), (6, 9)):
+        np.testing.assert_array_equal(frames[number], picture("faces", "--seeds", seed))
+
+
+def test_frames_do_not_depend_on_the_batch(run, tmp_path):
+    for batch in (1, 5):
+        run("faces", "--seeds", "3-4", "--frames", 6, "--batch", batch, "--even-speed", out=f"{batch}")
+    assert all((a == b).all() for a, b in zip(film(tmp_path / "1"), film(tmp_path / "5"), strict=True))
+
+
+def test_a_grid_shows_films_side_by_side(run, tmp_path):
+    assert run("faces", "--seeds", "0-5", "--frames", 2, "--grid", "3x1", "--batch", 2).exit_code == 0
+    run("faces", "--seeds", "2-3", "--frames", 2, out="one")
+    for whole, one in zip(film(tmp_path / "film"), film(tmp_path / "one"), strict=True):
+        assert whole.shape == (16, 48, 3)
+        np.testing.assert_array_equal(whole[:, 16:32], one)
+
+
+def test_a_sweep_of_truncation(run, picture, tmp_path):
+    assert run("faces", "--seeds", 5, "--frames", 4, "--psi-sweep", "0:1").exit_code == 0
+    frames = film(tmp_path / "film")
+    for number, psi in ((0, 0), (2, 0.5), (4, 1)):
+        np.testing.assert_array_equal(frames[number], picture("faces", "--seeds", 5, "--trunc", psi))
+    assert run("faces", "--seeds", 5, "--frames", 4, "--psi-sweep", "0:1", "--loop", out="back").exit_code == 0
+    assert all((a == b).all() for a, b in zip(film(tmp_path / "back"), [*frames[::2], frames[2]], strict=True))
+
+
+def test_classes(run, picture, tmp_path):
+    assert run("digits", "--seeds", "1,1,2", "--class", "3,8,0", "--space", "z", "--frames", 2).exit_code == 0
+    frames = film(tmp_path / "film")
+    for number, seed, digit in ((0, 1, 3), (2, 1, 8), (4, 2, 0)):
+        np.testing.assert_array_equal(frames[number], picture("digits", "--seeds", seed, "--class", digit))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("faces", "gif"), ("digits", "webp"), ("icons", "apng")])
+def test_films(run, tmp_path, name, kind):
+    words = ["--class", 0] * (name == "digits")
+    assert run(name, "--seeds", "0-2", "--frames", 4, *words, out=f"a.{kind}").exit_code == 0
+    with Image.open(tmp_path / f"a.{kind}") as image:
+        assert len(list(ImageSequence.Iterator(image))) == 9 and image.size == (16, 16)
+
+
+def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
+    result = run("faces", "--seeds", "0-7", "--grid", "2x2", "--loop", "--frames", 30, "--fps", 20, "-n", out="a.gif")
+    for part in ("240 of 16x16", "60 frames, 3.0 s", "a.gif"):
+        assert part in result.stdout, result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "options", "says"), [
+    ("faces", "", "--seeds is missing"),
+    ("faces", "--seeds 0", "two keyframes"),
+    ("faces", "--seeds 0-3 --path circular", "2 or 3"),
+    ("faces", "--seeds 0,1,0 --path circular", "on one line"),
+    ("faces", "--seeds 0-4 --grid 2x2", "multiple of 4"),
+    ("faces", "--seeds 0-4 --grid auto", "COLUMNSxROWS"),
+    ("faces", "--seeds 0-1 --frames 0", "--frames 0"),
+    ("faces", "--seeds 0-1 --fps 0", "0 frames a second"),
+    ("faces", "--seeds 0-1 --psi-sweep 1", "FROM:TO"),
+    ("faces", "--seeds 0-1 --psi-sweep 0:1 --trunc 0.5", "leave out --trunc"),
+    ("faces", "--seeds 0-1 --class 1", "unconditional"),
+    ("digits", "--seeds 0-1", "10 classes; choose"),
+    ("digits", "--seeds 0-2 --class 0,1", "2 classes for 3 seeds"),
+    ("progan", "--seeds 0-1 --space w", "ProGAN has no w"),
+    ("faces", "--seeds 0-1 --batch 0", "--batch 0"),
+    ("missing", "--seeds 0-1", "missing.safetensors"),
+])  # fmt: skip
+def test_mistakes_are_one_line_and_nothing_is_written(run, tmp_path, name, options, says):
+    result = run(name, *options.split())
+    assert result.exit_code == 2 and says in result.stderr.splitlines()[-1], result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_kinds_of_file_are_refused(run):
+    result = run("faces", "--seeds", "0-1", out="a.avi")
+    assert result.exit_code == 2 and ".mp4, .gif" in result.stderr

@@ -1,0 +1,112 @@
+"""Films: mp4 by PyAV, GIF, WebP and animated PNG by Pillow, or a folder of frames; whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torch_utils.errors import UserError
+from torch_utils.images import encode, to_pil
+from torch_utils.writing import writing_to
+
+Frames = Iterable[np.ndarray]
+GIF_FPS = 50  # its clock counts hundredths of a second, and players slow down films of less than two
+
+
+def check_film(path: Path, fps: float, channels: int) -> None:
+    """Raises UserError unless a film of pictures with so many channels can be written there. Writes nothing.
+
+    path: ends in .mp4, .gif, .webp, .apng or .png (the same); without an ending it is a new folder of PNGs.
+    """
+    kind = path.suffix.lower()
+    if kind not in _WRITERS:
+        raise UserError(f"{path}: a film is .mp4, .gif, .webp or .apng; a name without an ending is a folder of frames")
+    if not 0 < fps <= 1000:
+        raise UserError(f"{fps:g} frames a second are none; 30 are usual")
+    if kind == ".gif" and fps > GIF_FPS:
+        raise UserError(
+            f"a GIF shows no more than {GIF_FPS} frames a second, not {fps:g}; use --fps {GIF_FPS}, or .webp"
+        )
+    if kind == ".mp4" and find_spec("av") is None:
+        raise UserError("mp4 needs PyAV: pip install 'stylegan-engine[video]'; .gif, .webp and .apng do not")
+    if kind == ".mp4" and channels == 4:
+        raise UserError("mp4 holds no alpha channel, and this network makes one; use .webp or .apng")
+    if not kind and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} is there already; name a new folder")
+
+
+def write_film(path: Path, frames: Frames, fps: float) -> None:
+    """Write frames, uint8 [H,W,C] each, to what `check_film` allows; the name appears when the film is whole.
+
+    mp4 and folders take each frame as it comes; Pillow holds the others in memory until the last, and makes films that
+    play for ever. Raises UserError where it cannot be written.
+    """
+    with writing_to(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            _WRITERS[path.suffix.lower()](scratch, frames, fps)
+            scratch.replace(path)
+        finally:
+            if scratch.is_dir():
+                shutil.rmtree(scratch)
+            scratch.unlink(missing_ok=True)
+
+
+def _write_folder(scratch: Path, frames: Frames, fps: float) -> None:
+    scratch.mkdir()
+    for number, pixels in enumerate(frames):
+        (scratch / f"frame{number:05d}.png").write_bytes(encode(pixels, "png"))
+
+
+def _write_mp4(scratch: Path, frames: Frames, fps: float) -> None:
+    """H.264 as every player shows it, in even sizes: odd pictures get their last row or column twice."""
+    import av
+
+    with av.open(str(scratch), "w", format="mp4", options={"movflags": "faststart"}) as film:
+        stream: Any = None
+        for pixels in frames:
+            height, width, channels = pixels.shape
+            even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            rgb = even.repeat(3, axis=2) if channels == 1 else even
+            if stream is None:
+                rate = Fraction(fps).limit_denominator(1001)
+                try:
+                    stream = film.add_stream("libx264", rate=rate, options={"crf": "16"})
+                except ValueError as error:
+                    raise UserError(f"this PyAV was built without H.264 ({error}); use that of pip, or .webp") from None
+                stream.height, stream.width, stream.pix_fmt = *rgb.shape[:2], "yuv420p"
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")))
+        if stream is not None:
+            film.mux(stream.encode())
+
+
+def _by_pillow(kind: str) -> Callable[[Path, Frames, float], None]:
+    def write(scratch: Path, frames: Frames, fps: float) -> None:
+        rest: Iterator[np.ndarray] = iter(frames)
+        first = to_pil(next(rest))
+        others = map(to_pil, rest) if kind == "GIF" else [to_pil(pixels) for pixels in rest]
+        duration = round(100 / fps) * 10 if kind == "GIF" else 1000 / fps
+        with scratch.open("wb") as file:
+            first.save(
+                file, kind, save_all=True, append_images=others, duration=duration, loop=0, quality=90, method=4
+            )  # fmt: skip (the last two for WebP)
+
+    return write
+
+
+_WRITERS: dict[str, Callable[[Path, Frames, float], None]] = {
+    "": _write_folder,
+    ".mp4": _write_mp4,
+    ".gif": _by_pillow("GIF"),
+    ".webp": _by_pillow("WEBP"),
+    ".apng": _by_pillow("PNG"),
+    ".png": _by_pillow("PNG"),
+}

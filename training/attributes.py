@@ -1,0 +1,152 @@
+"""Learning to tell the attributes of pictures, from an archive and a table of what its pictures show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylegan.attribute_table import Table
+from torch_utils.adam import Adam
+from torch_utils.errors import UserError
+from torch_utils.images import to_float
+from torch_utils.progress import Progress
+from torch_utils.rng import generator
+from training.archive import Archive
+from training.classifier import Classifier, Judge, Scope
+from training.lesson import Lesson
+from training.packed import packed
+
+FEWEST = 20  # pictures of each kind, with which learning can begin
+
+
+def learn(archive: Archive, table: Table, lesson: Lesson, device: torch.device) -> Judge:
+    """Train a classifier on the archive's pictures, and judge it on those held out.
+
+    Raises UserError for a table of other pictures, and for attributes with hardly a picture that has them.
+    """
+    targets = matched(archive, table)
+    size = size_of(archive, lesson.resolution)
+    count = len(archive) - lesson.held_out
+    if lesson.held_out < 1 or count < 2 * FEWEST:
+        raise UserError(f"{lesson.held_out} of {len(archive)} pictures cannot be held out; use a tenth or so")
+    scope = scope_of(archive, table, targets[:count], size)
+    images = packed(archive, *size)
+    goals = standardised(torch.from_numpy(targets).float(), scope)
+    torch.manual_seed(lesson.seed)
+    network = Classifier(archive.channels, len(scope.names)).to(device)
+    with Progress("Learning", lesson.epochs * count) as bar:
+        optimiser = Adam(network.parameters(), (0.9, 0.99), 1e-8)
+        for done, (pixels, goal) in batches(images[:count], goals[:count], lesson):
+            optimiser.zero_grad()
+            loss_of(network(pixels.to(device)), goal.to(device), scope).backward()
+            optimiser.step(lesson.lr * 0.5 * (1 + math.cos(math.pi * done)))
+            bar.advance(len(pixels))
+    judge = Judge(network.eval().requires_grad_(False), scope)
+    found = torch.cat([judge.values(part.to(device)).cpu() for part in in_order(images[count:])])
+    return Judge(judge.network, replace(scope, accuracy=judged(found, torch.from_numpy(targets[count:]), scope)))
+
+
+def size_of(archive: Archive, resolution: int) -> tuple[int, int]:
+    """Height and width of the archive's pictures, halved while the shorter side is longer than `resolution`."""
+    height, width = archive.height, archive.width
+    while min(height, width) > resolution and height % 2 == width % 2 == 0:
+        height, width = height // 2, width // 2
+    return height, width
+
+
+def matched(archive: Archive, table: Table) -> np.ndarray:
+    """The table's row of each picture, float64 [pictures,attributes], found by the file's name; nan where it has none.
+
+    Raises UserError for rows of pictures that the archive has not.
+    """
+    places = {PurePosixPath(name).name: place for place, name in enumerate(archive.names)}
+    unknown = [key for key in table.keys if PurePosixPath(key).name not in places]
+    if unknown:
+        raise UserError(f"the table has {len(unknown)} of {len(table.keys)} pictures that {archive.path} lacks, such "
+                        f"as '{unknown[0]}'; the archive's are named as in {archive.names[0]}")  # fmt: skip
+    targets = np.full((len(archive), len(table.names)), np.nan)
+    targets[[places[PurePosixPath(key).name] for key in table.keys]] = table.values
+    return targets
+
+
+def scope_of(archive: Archive, table: Table, targets: np.ndarray, size: tuple[int, int]) -> Scope:
+    """Raises UserError for an attribute that all pictures share, or that hardly any has."""
+    centres, spreads = [], []
+    for name, quantity, column in zip(table.names, table.quantities, targets.T, strict=True):
+        known = column[~np.isnan(column)]
+        if len(known) < 2 * FEWEST or (quantity and known.std() == 0):
+            raise UserError(f"'{name}' says the same of all pictures, or is known of {len(known)} only")
+        if not quantity and min((known == 0).sum(), (known == 1).sum()) < FEWEST:
+            raise UserError(f"'{name}' is a single class: {(known == 1).sum():.0f} pictures have it and "
+                            f"{(known == 0).sum():.0f} have not; each needs {FEWEST} or more")  # fmt: skip
+        centres.append(float(known.mean()) if quantity else 0.0)
+        spreads.append(float(known.std()) if quantity else 1.0)
+    return Scope(
+        table.names, table.quantities, tuple(centres), tuple(spreads), archive.channels, size, archive.name
+    )  # fmt: skip
+
+
+def standardised(targets: Tensor, scope: Scope) -> Tensor:
+    return (targets - targets.new_tensor(scope.centres)) / targets.new_tensor(scope.spreads)
+
+
+def loss_of(scores: Tensor, goals: Tensor, scope: Scope) -> Tensor:
+    """Cross-entropy of yes and no, squared error of quantities; what is not known does not count. Both [N,K] -> []."""
+    known = ~goals.isnan()
+    goals = goals.nan_to_num()
+    quantity = torch.tensor(scope.quantities, device=scores.device)
+    yes_no = F.binary_cross_entropy_with_logits(scores, torch.where(quantity, 0.0, goals), reduction="none")
+    errors = torch.where(quantity, 0.5 * (scores - goals).square(), yes_no)
+    return (errors * known).sum() / known.sum().clamp(min=1)
+
+
+def batches(images: np.ndarray, goals: Tensor, lesson: Lesson) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
+    """(share of the lesson done, (pictures, goals)), shuffled anew each epoch, a little moved and brightened.
+
+    Never mirrored: an attribute may be a matter of left and right.
+    """
+    count = len(images)
+    for epoch in range(lesson.epochs):
+        random = generator(lesson.seed, "attributes", epoch)
+        order = random.permutation(count)
+        for start in range(0, count - 1, lesson.batch):  # batch norm needs two
+            chosen = np.sort(order[start : start + lesson.batch])
+            pixels = varied(to_float(torch.from_numpy(images[chosen])), random)
+            yield (epoch + start / count) / lesson.epochs, (pixels, goals[chosen])
+
+
+def varied(images: Tensor, random: np.random.Generator) -> Tensor:
+    """Pictures moved by up to 1/16 of their size, the same for all of a batch, with other contrast and brightness."""
+    reach = max(1, images.shape[-1] // 16)
+    down, right = (int(random.integers(0, 2 * reach + 1)) for _ in range(2))
+    moved = F.pad(images, (reach,) * 4, mode="replicate")
+    moved = moved[..., down : down + images.shape[2], right : right + images.shape[3]]
+    contrast, brightness = torch.from_numpy(random.uniform(-0.2, 0.2, (2, len(images), 1, 1, 1))).float()
+    return moved * (1 + contrast) + brightness
+
+
+def in_order(images: np.ndarray, batch: int = 256) -> Iterator[Tensor]:
+    for start in range(0, len(images), batch):
+        yield to_float(torch.from_numpy(np.array(images[start : start + batch])))
+
+
+def judged(found: Tensor, truth: Tensor, scope: Scope) -> tuple[float, ...]:
+    """Balanced accuracy of each attribute, the mean of that on yes and on no, so that guessing scores 0.5.
+
+    found: values [N,K] as `Judge.values` gives them   truth: [N,K], nan where not known. A quantity counts as yes above
+    its centre. An attribute of which only one kind was held out scores nan.
+    """
+    scores = []
+    for k, (quantity, centre) in enumerate(zip(scope.quantities, scope.centres, strict=True)):
+        known = ~truth[:, k].isnan()
+        border = centre if quantity else 0.5
+        yes, right = truth[known, k] > border, found[known, k] > border
+        scores.append(0.5 * (right[yes].float().mean() + (~right[~yes]).float().mean()).item())
+    return tuple(scores)
