@@ -23,11 +23,15 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 
 @dataclass(frozen=True)
 class Stage:
-    """Part of a search. deviation: of w [N,1,1], in units of which noise is added to it; None where none is."""
+    """Part of a search. unit: of w [N,1,1], in which steps are taken: how far one number of w is from its mean.
+
+    deviation: that of all of w [N,1,1], in which noise is added to it; None where none is.
+    """
 
     name: str
     steps: int
     lr: float
+    unit: Tensor
     deviation: Tensor | None = None
 
 
@@ -46,7 +50,7 @@ class Descent:
         self, stage: Stage, ws: Tensor, noise: Sequence[Tensor], resume: Mapping[str, Any] | None = None
     ) -> tuple[Tensor, list[Tensor]]:
         """Descend from ws [N,1 or L,w_dim] and noise maps [N,1,H,W], or go on from a `Moment.state()` of this stage."""
-        params = [nn.Parameter(ws.clone()), *(nn.Parameter(m.clone()) for m in noise)]
+        params = [nn.Parameter(ws / stage.unit), *(nn.Parameter(m.clone()) for m in noise)]
         adam = Adam(params, BETAS, EPS)
         first = 0
         if resume is not None:
@@ -59,7 +63,9 @@ class Descent:
             goals = [against(self.distance, self.targets[part]) for part in parts]
             for step in range(first, stage.steps):
                 shift = self._shift(stage, step, ws)
-                steps = [_Share(self, goal, part, params, shift) for goal, part in zip(goals, parts, strict=True)]
+                steps = [
+                    _Share(self, stage.unit, goal, part, params, shift) for goal, part in zip(goals, parts, strict=True)
+                ]
                 for p in params:
                     p.grad = torch.zeros_like(p)
                 found = list(pool(_Share.compute, steps))
@@ -70,7 +76,7 @@ class Descent:
                     self.watch(
                         Moment(stage.name, step, stage.steps, distances, pictures, _state(stage, step, params, adam))
                     )
-        return params[0].detach(), [p.detach() for p in params[1:]]
+        return params[0].detach() * stage.unit, [p.detach() for p in params[1:]]
 
     def _shift(self, stage: Stage, step: int, ws: Tensor) -> Tensor | None:
         """What is added to w [N,1,w_dim] in a step: the same direction for all, so that none depends on its place."""
@@ -87,6 +93,7 @@ class _Share:
     """A step's work on some of the pictures."""
 
     descent: Descent
+    unit: Tensor
     goal: Against
     part: slice
     params: Sequence[nn.Parameter]
@@ -96,7 +103,8 @@ class _Share:
         """Fill in the gradients of this part; the distances [n] and the pictures [n,C,H,W] that they are of."""
         descent = self.descent
         leaves = [p.detach()[self.part].requires_grad_() for p in self.params]
-        ws = leaves[0] if self.shift is None else leaves[0] + self.shift[self.part]
+        ws = leaves[0] * self.unit[self.part]
+        ws = ws if self.shift is None else ws + self.shift[self.part]
         ws = ws.expand(-1, descent.G.num_ws, -1)
         pictures = descent.G.synthesis(ws, noise=leaves[1:] or "none", dtype=descent.dtype)
         distances = self.goal(pictures)

@@ -1,4 +1,4 @@
-"""Noise maps as something to optimise: where they start, what keeps them noise (Karras et al. 2020, appendix D)."""
+"""Noise maps as something to optimise: what keeps them noise (Karras et al. 2020, appendix D)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from torch_utils.rng import generator
-
-
-def initial_noise(sizes: Sequence[tuple[int, int]], count: int, seed: int) -> list[Tensor]:
-    """A map [count,1,H,W] for each layer. All pictures begin with the same, so that none depends on its neighbours."""
-    random = generator(seed, "projection noise", 0)
-    maps = [torch.from_numpy(random.standard_normal((1, 1, h, w), dtype="float32")) for h, w in sizes]
-    return [m.repeat(count, 1, 1, 1) for m in maps]
 
 
 def autocorrelation(maps: Sequence[Tensor]) -> Tensor:

@@ -31,7 +31,7 @@ class ProjectionSettings:
     num_steps: int = setting(500, Flag("--num-steps", "Steps in W.", SEARCH))
     plus_steps: int = setting(500, Flag("--plus-steps", "Steps in W+ that follow, with --space w+.", SEARCH))
     seed: int = setting(0, Flag("--seed", "Of the random numbers in it.", SEARCH))
-    lr: float = setting(0.1, Flag("--lr", "Learning rate of w, at its highest."))
+    lr: float = setting(0.1, Flag("--lr", "Learning rate, at its highest, in deviations of w and of noise."))
     plus_lr: float = setting(0.05, Flag("--plus-lr", "The same in W+."))
     lr_rampup: float = setting(0.05, Flag("--lr-rampup", "Part of the steps in which the learning rate rises."))
     lr_rampdown: float = setting(0.25, Flag("--lr-rampdown", "Part of the steps in which it falls to 0."))

@@ -14,7 +14,6 @@ from stylegan.descent import Descent, Stage
 from stylegan.distance import AnyDistance
 from stylegan.generator import Generator
 from stylegan.latent_file import Latents
-from stylegan.noise_maps import initial_noise
 from stylegan.projection import ProjectionSettings, Report, Watch, check_settings
 from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
@@ -49,10 +48,12 @@ def project(
     descent = Descent(baked(G, dtype), targets, distance, settings, dtype, watch)
     centre, deviation = centre_of_w(G, len(targets), c, settings)
     ws = centre[:, None]
-    noise = [m.to(device) for m in initial_noise(G.synthesis.noise_sizes(G.synthesis.grown[0]), len(ws), settings.seed)]
-    stages = [Stage("w", settings.num_steps, settings.lr, deviation)]
+    layers = len(G.synthesis.noise_sizes(G.synthesis.grown[0]))
+    noise = [m.expand(len(ws), -1, -1, -1) for m in G.synthesis.own_noise()[:layers]]
+    unit = deviation / ws.shape[-1] ** 0.5
+    stages = [Stage("w", settings.num_steps, settings.lr, unit, deviation)]
     if settings.space == "w+":
-        stages.append(Stage("w+", settings.plus_steps, settings.plus_lr))
+        stages.append(Stage("w+", settings.plus_steps, settings.plus_lr, unit))
     for stage in stages:
         ours = None
         if resume is not None:

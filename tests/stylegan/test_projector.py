@@ -71,7 +71,7 @@ def test_noise_maps_are_found_kept_and_drawn_with():
     ws, _ = drawn(snap, 1)
     sizes = snap.G.synthesis.noise_sizes(16)
     targets = snap.G.draw(ws, [torch.randn(1, 1, h, w) for h, w in sizes])
-    latents, report = project(snap, targets, replace(FAST, num_steps=60), PIXELS)
+    latents, report = project(snap, targets, replace(FAST, num_steps=80, noise_weight=10.0), PIXELS)
     assert [tuple(m.shape) for m in latents.noise] == [(1, 1, h, w) for h, w in sizes]
     for m in latents.noise:
         assert abs(float(m.mean())) < 1e-5 and float(m.var(unbiased=False)) == pytest.approx(1, abs=1e-4)
