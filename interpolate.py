@@ -32,7 +32,7 @@ class Request:
 
     view: View = View()
     seeds: Sequence[Point] = setting((), Flag(
-        "--seeds", "Keyframes: seeds as in 0-3,12, and latent files.", WHAT, parse=parse_points))  # fmt: skip
+        "--seeds", "Keyframes: seeds as in 0-3,12, latent files, photographs.", WHAT, parse=parse_points))  # fmt: skip
     classes: Sequence[int] = setting((), Flag(
         "--class", "For conditional networks: class of the seeds, or one for each as in 3,1,4.", WHAT,
         parse=parse_classes, metavar="CLASSES"))  # fmt: skip
@@ -69,14 +69,16 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan import painter as painters
     from stylegan.journey import drawn, plan, samples_of, times_of, untruncated
-    from stylegan.points import gather
+    from stylegan.points import gather, stand_ins
+    from stylegan.project_photos import projecting
     from torch_utils.film import check_film, write_film
     from torch_utils.progress import Progress
 
     painter = untruncated(painters.open_painter(request.view), request.course)
     out, course, (columns, rows) = Path(request.out), request.course, request.grid
     check_film(out, request.fps, painter.snapshot.config.channels)
-    keys = gather(request.seeds, painter, request.classes, force=request.force, each=True)
+    project = stand_ins if dry_run else projecting(c=request.classes)
+    keys = gather(request.seeds, painter, request.classes, project=project, force=request.force, each=True)
     journeys = [plan(part, painter, course) for part in dealt(keys, columns * rows, course)]
     segments = journeys[0].segments
     count = segments * course.frames + (not course.closed)

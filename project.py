@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,9 @@ class Request:
     also: Sequence[str] = setting((), Flag(
         "--report", "Distances to report besides, as in lpips-vgg16,lpips-alex.", FILES, parse=parse_distances,
         metavar="NAMES"))  # fmt: skip
-    save_video: bool = setting(False, Flag("--save-video", "Also a film of each search.", FILES))
+    save_video: str | None = setting(None, Flag(
+        "--save-video", "Also a film of each search; mp4 where PyAV is installed, else webp.", FILES,
+        choices=("auto", "mp4", "webp", "gif"), alone="auto"))  # fmt: skip
     device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))
 
 
@@ -113,19 +116,32 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     c = classes_for_seeds(request.classes, range(len(photos)), snapshot.config.num_classes)
     weights = [Path(path) for path in request.weights]
     distance = pick_distance(request.distance or "", snapshot, weights)
+    film = film_kind(request, snapshot)
     if dry_run:
         click.echo(in_words(request, snapshot, photos, distance.name))
         return
     job = Job(
         snapshot=snapshot, settings=request.search, tuning=request.tuning if request.pti else None, distance=distance,
         also=tuple(pick_distance(name, snapshot) for name in request.also if name != distance.name),
-        folder=Folder(Path(request.outdir)), batch=request.batch, film=request.save_video,
+        folder=Folder(Path(request.outdir)), batch=request.batch, film=film,
     )  # fmt: skip
     records = run(job, photos, c)
     click.echo(table(records))
     click.echo(
         f"{len(photos)} pictures projected: {request.outdir}/{photos[0].name}.latent.safetensors and .png, report.json"
     )
+
+
+def film_kind(request: Request, snapshot: Snapshot) -> str:
+    """mp4, webp or gif, or "" for no film. Raises UserError for one that cannot be written."""
+    from torch_utils.film import check_film
+
+    kind = request.save_video or ""
+    if kind == "auto":
+        kind = "mp4" if find_spec("av") and snapshot.config.channels != 4 else "webp"
+    if kind:
+        check_film(Path(f"film.{kind}"), 20, snapshot.config.channels)
+    return kind
 
 
 def check(request: Request) -> None:

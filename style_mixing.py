@@ -35,7 +35,7 @@ class Request:
 
     view: View = View()
     rows: Sequence[Point] = setting((), Flag(
-        "--rows", "The pictures at the left: seeds as in 85,100-103, and latent files.", WHAT,
+        "--rows", "The pictures at the left: seeds as in 85,100-103, latent files, photographs.", WHAT,
         parse=parse_points))  # fmt: skip
     cols: Sequence[Point] = setting((), Flag(
         "--cols", "The pictures at the top, whose styles the cells get.", WHAT, parse=parse_points))  # fmt: skip
@@ -77,7 +77,8 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     check(request)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan import painter as painters
-    from stylegan.points import gather
+    from stylegan.points import gather, stand_ins
+    from stylegan.project_photos import projecting
 
     painter = painters.open_painter(request.view)
     config, resolution = painter.snapshot.config, painter.snapshot.G.synthesis.grown[0]
@@ -85,8 +86,13 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     if request.cells and request.format == "jpg" and config.channels == 4:
         raise UserError("--format jpg holds no alpha channel, and this network makes one; use png or webp")
     rows, cols = (
-        gather(points, painter, own or request.classes, force=request.force, each=True)
-        for points, own in ((request.rows, request.row_classes), (request.cols, request.col_classes))
+        gather(
+            points, painter, own, project=stand_ins if dry_run else projecting(c=own), force=request.force, each=True
+        )
+        for points, own in (
+            (request.rows, request.row_classes or request.classes),
+            (request.cols, request.col_classes or request.classes),
+        )
     )
     files = in_words(request, len(rows), len(cols))
     if dry_run:

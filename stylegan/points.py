@@ -73,6 +73,12 @@ def opened(
     return [files[point] if isinstance(point, Path) else point for point in points]
 
 
+def stand_ins(paths: Sequence[Path], painter: Painter) -> Latents:
+    """Some latents in the place of photographs, at once: for plans, where only their number matters."""
+    config, names = painter.snapshot.config, tuple(path.stem for path in paths)
+    return Latents(painter.snapshot.G.broadcast(z_for_seeds(range(len(paths)), config.w_dim)), names, names)
+
+
 def in_batches(
     found: Sequence[int | Latents], painter: Painter, classes: Sequence[int], batch: int
 ) -> Iterator[Latents]:

@@ -18,10 +18,11 @@ from stylegan.photos import Photo, as_targets
 from stylegan.pivot import tune
 from stylegan.project_photos import as_pictures, named, show, total_steps
 from stylegan.projection import Moment, ProjectionSettings, TuningSettings
-from stylegan.projection_files import Folder, key_of, write_film
+from stylegan.projection_files import FILM_FPS, Folder, film_of, key_of
 from stylegan.projector import centre_of_w, project
 from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
+from torch_utils.film import write_film
 from torch_utils.images import encode, to_uint8
 from torch_utils.progress import Progress
 from torch_utils.settings import to_plain
@@ -34,7 +35,7 @@ Records = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """tuning: None for none. also: distances that are reported besides. film: make one of each search?"""
+    """tuning: None for none. also: distances that are reported besides. film: the kind of one of each search, or ""."""
 
     snapshot: Snapshot
     settings: ProjectionSettings
@@ -43,7 +44,7 @@ class Job:
     folder: Folder
     also: tuple[Distance, ...] = ()
     batch: int = 8
-    film: bool = False
+    film: str = ""
 
     def key(self, photo: Photo, c: int | None) -> str:
         """Of all that a photo's latents depend on."""
@@ -82,13 +83,13 @@ def run(job: Job, photos: Sequence[Photo], c: Tensor | None = None) -> list[dict
 
 
 def _is_done(job: Job, records: Records, photo: Photo, key: str) -> bool:
-    made = [job.folder.latents(photo.name), *([job.folder.film(photo.name)] if job.film else [])]
+    made = [job.folder.latents(photo.name), *([job.folder.film(photo.name, job.film)] if job.film else [])]
     return records.get(photo.name, {}).get("key") == key and all(path.is_file() for path in made)
 
 
 def _project_batch(job: Job, photos: Sequence[Photo], c: Tensor | None, keys: dict[str, str], records: Records) -> None:
     targets = as_targets(photos)
-    diary = _Diary(job, key_of([keys[photo.name] for photo in photos], job.film))
+    diary = _Diary(job, targets, key_of([keys[photo.name] for photo in photos], bool(job.film)))
     resume = diary.resumed()
     names = photos[0].name if len(photos) == 1 else f"{len(photos)} photos"
     with Progress(f"Projecting {names}", total_steps(job.settings), unit="step") as bar:
@@ -108,7 +109,7 @@ def _project_batch(job: Job, photos: Sequence[Photo], c: Tensor | None, keys: di
         save_latents(job.folder.latents(photo.name), latents[i : i + 1], job.snapshot)
         _save_picture(job, photo.name, pictures[i : i + 1], targets[i : i + 1])
         if job.film:
-            write_film(job.folder.film(photo.name), [frame[i] for frame in diary.frames])
+            write_film(job.folder.film(photo.name, job.film), film_of([frame[i] for frame in diary.frames]), FILM_FPS)
         records[photo.name] = {
             "name": photo.name, "file": str(photo.path), "key": keys[photo.name], "notes": list(photo.notes),
             "distance": job.distance.name, "space": job.settings.space, "steps": report.steps,
@@ -151,9 +152,10 @@ def _tune_each(job: Job, tuning: TuningSettings, photos: Sequence[Photo], record
 
 @dataclass
 class _Diary:
-    """Keeps a search's state on disk now and then, and frames of it where a film is made."""
+    """Keeps a search's state on disk now and then, and frames of it, beside the targets, where a film is made."""
 
     job: Job
+    targets: Tensor
     key: str
     frames: list[np.ndarray] = field(default_factory=list)
     seconds_before: float = 0.0
@@ -176,7 +178,7 @@ class _Diary:
     def note(self, moment: Moment) -> None:
         every = max(1, total_steps(self.job.settings) // FRAMES)
         if self.job.film and (moment.step % every == 0 or moment.step == moment.steps - 1):
-            self.frames.append(to_uint8(moment.pictures))
+            self.frames.append(to_uint8(torch.cat([self.targets, moment.pictures.cpu()], dim=3)))
         if time.monotonic() - self.saved > SAVE_EVERY_S:
             seconds = self.seconds_before + time.monotonic() - self.started
             frames = [torch.from_numpy(frame) for frame in self.frames]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from stylegan.latent_file import SUFFIX
 from stylegan.projection import DELTA
@@ -20,7 +19,7 @@ from torch_utils.errors import UserError
 from torch_utils.images import enlarge
 
 REPORT, STATE = "report.json", "projection-state.pt"
-_FILM_PIXELS, _FRAME_MS, _LAST_MS = 256, 60, 1500
+FILM_PIXELS, FILM_FPS = 256, 20
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class Folder:
     def picture(self, name: str) -> Path:
         return self.path / f"{name}.png"
 
-    def film(self, name: str) -> Path:
-        return self.path / f"{name}.webp"
+    def film(self, name: str, kind: str) -> Path:
+        return self.path / f"{name}.{kind}"
 
     def records(self) -> dict[str, dict[str, Any]]:
         """What report.json says of each photo, by name; none where there is no report, or not one of ours."""
@@ -86,10 +85,7 @@ def key_of(*parts: Any) -> str:
     return found.hexdigest()[:16]
 
 
-def write_film(path: Path, frames: Sequence[np.ndarray]) -> None:
-    """An animated WebP of frames uint8 [H,W,C], enlarged to be seen; the last stays for a while."""
-    factor = max(1, _FILM_PIXELS // frames[0].shape[0])
-    stack = enlarge(np.stack(frames), factor)
-    pictures = [Image.fromarray(f[:, :, 0] if f.shape[2] == 1 else f).convert("RGB") for f in stack]
-    times = [_FRAME_MS] * (len(pictures) - 1) + [_LAST_MS]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=times, loop=0, quality=85)
+def film_of(frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Frames uint8 [H,W,C], enlarged to be seen; the last stays for a while."""
+    large = list(enlarge(np.stack(frames), max(1, FILM_PIXELS // frames[0].shape[0])))
+    return large + large[-1:] * FILM_FPS

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from stylegan.progan import ProGANGenerator
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 from torch_utils.settings import from_plain
+
+if TYPE_CHECKING:
+    from stylegan.latent_file import Latents
 
 FORMAT = "stylegan-snapshot-1"
 
@@ -46,6 +49,23 @@ class Snapshot:
     def device(self) -> torch.device:
         """Where the generator is."""
         return next(self.G.parameters()).device
+
+    def project(
+        self, photos: str | Path | Sequence[str | Path], space: Literal["w", "w+"] = "w", num_steps: int = 500,
+        distance: str = "", c: int | Sequence[int] = (), seed: int = 0,
+    ) -> Latents:  # fmt: skip
+        """The latents of photographs, noise maps included: `self.G.draw(found.ws, found.noise)` shows them.
+
+        For settings beyond these, for pictures that are tensors, and for pivotal tuning see `project_photos.py`,
+        `projector.py` and `pivot.py`. Raises UserError as `project_photos.project_photos` does.
+        """
+        # Here and not above: projection takes latents, and those a snapshot.
+        from stylegan.project_photos import project_photos
+        from stylegan.projection import ProjectionSettings
+
+        settings = ProjectionSettings(space=space, num_steps=num_steps, plus_steps=num_steps, seed=seed)
+        paths = [photos] if isinstance(photos, (str, Path)) else photos
+        return project_photos(self, paths, settings, distance, [c] if isinstance(c, int) else c)
 
 
 def save_snapshot(

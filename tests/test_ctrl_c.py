@@ -17,6 +17,7 @@ COMMANDS = {
     "generate.py": "--network a.pkl --seeds 0 --outdir out",
     "convert.py": "--source a.pkl --dest a.safetensors",
     "doctor.py": "--json",
+    "project.py": "--network a.pkl --target . --outdir out",
     "dataset_tool.py": "--source a --dest a.zip",
 }
 

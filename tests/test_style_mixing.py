@@ -13,6 +13,7 @@ from PIL import Image
 
 import generate
 import style_mixing
+from stylegan import points, project_photos
 from stylegan.config import ModelConfig, progan_config
 from stylegan.networks import build_generator
 from stylegan.snapshot import save_snapshot
@@ -133,3 +134,23 @@ def test_an_outdir_that_is_a_file(run, tmp_path):
     (tmp_path / "out").write_text("here first")
     result = run(style_mixing, "faces", "--rows", 1, "--cols", 2)
     assert result.exit_code == 2 and f"cannot write to {tmp_path / 'out'}" in result.stderr
+
+
+def test_photographs_are_projected_but_not_for_a_plan(run, models, tmp_path, monkeypatch):
+    asked = []
+
+    def projecting(c):
+        def project(paths, painter):
+            asked.append(([path.name for path in paths], list(c)))
+            return replace(points.of_seeds(range(30, 30 + len(paths)), painter), names=("eva",), origins=("photo eva",))
+
+        return project
+
+    monkeypatch.setattr(project_photos, "projecting", projecting)
+    (tmp_path / "eva.png").touch()
+    words = ["--rows", f"1,{tmp_path / 'eva.png'}", "--cols", "2", "--cells"]
+    assert "2 of 16x16" in run(style_mixing, "faces", *words, "-n").stdout and asked == []
+    assert run(style_mixing, "faces", *words).exit_code == 0 and asked == [(["eva.png"], [])]
+    assert (tmp_path / "out/roweva-col2.png").exists()
+    run(generate, "faces", "--seeds", 30, "--outdir", tmp_path / "seed")
+    np.testing.assert_array_equal(cell(pixels(tmp_path / "out/grid.png"), 2, 0), pixels(tmp_path / "seed/seed0030.png"))

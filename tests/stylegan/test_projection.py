@@ -29,7 +29,7 @@ def test_noise_on_w_falls_to_0():
 
 
 @pytest.mark.parametrize(("wrong", "message"), [
-    (replace(SETTINGS, num_steps=1), "--num-steps 1 is too few"), (replace(SETTINGS, lr=-1.0), "--lr -1 is not 0 or more"),
+    (replace(SETTINGS, num_steps=1), "--num-steps 1 is too few"), (replace(SETTINGS, lr=-1.0), "--lr -1 is not 0 or"),
     (replace(SETTINGS, lr=float("nan")), "--lr nan"), (replace(SETTINGS, lr_rampup=2.0), "--lr-rampup 2 is a part"),
     (TuningSettings(steps=0), "--pti-steps 0 is too few"), (TuningSettings(lr=-1.0), "--pti-lr"),
 ])  # fmt: skip
