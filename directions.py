@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stylegan.direction_requests import SAVED, Apply, Channels, Conditional, Find, Sheet
-from stylegan.direction_settings import Labels, Walk, check_labels, check_search
+from stylegan.direction_settings import Labels, check_labels, check_search
 from stylegan.kernels import ops_option
-from stylegan.start import DIRECTIONS, Start
+from stylegan.start import DIRECTIONS
 from stylegan.view import View
 from torch_utils.cli import Command, Group, settings_options
 from torch_utils.errors import UserError
@@ -76,7 +76,7 @@ def find(typed: dict[str, Any]) -> None:
     from stylegan import direction_search as searches
     from stylegan.boundaries import require_sklearn
 
-    dest, painter = ready(request.dest), opened(request.view)
+    dest, painter = ready(request.dest), opened(request.view, request.batch)
     if search.method == "labels":
         require_sklearn()
         known = searches.labelled(labels, painter, teller_of(labels, painter), request.batch)
@@ -95,7 +95,7 @@ def channels(typed: dict[str, Any]) -> None:
     check_labels(request.labels)
     from stylegan import direction_search as searches
 
-    dest, painter = ready(request.dest), opened(request.view)
+    dest, painter = ready(request.dest), opened(request.view, request.batch)
     teller = teller_of(request.labels, painter)
     if teller is not None:  # before looking at thousands of pictures
         searches.require_one_attribute([str(attribute) for attribute in request.labels.attributes] or teller.names)
@@ -148,12 +148,14 @@ def apply(typed: dict[str, Any]) -> None:
     from torch_utils.progress import Progress
     from torch_utils.writing import destination, write_whole, writing_to
 
-    painter, latents, found, layers = start_of(request.view, request.start, request.walk)
+    painter, latents, found, layers = start_of(request)
     if len(found) > 1 and not request.name:
         raise UserError(f"{request.walk.directions} holds {', '.join(found.names)}; choose one with --name")
     direction = found.named(request.name or 0)
     folder, strengths = Path(request.outdir), request.walk.strengths
     if request.film:
+        if request.frames < 2:
+            raise UserError(f"--frames {request.frames} make no film; use 60 or so")
         check_film(folder / request.film, request.fps, painter.snapshot.config.channels)
     ways = along(latents, direction, strengths, layers)
     there = there_and_back(strengths, request.frames) if request.film else []
@@ -180,19 +182,22 @@ def sheet(typed: dict[str, Any]) -> None:
     require(f"--network runs/00000-faces --directions pca{DIRECTIONS} --seeds 3 --outdir out",
             network=request.view.network, directions=request.walk.directions, seeds=request.start.seeds,
             outdir=request.outdir)  # fmt: skip
+    from stylegan.points import distinct
     from stylegan.walks import along, drawn
     from torch_utils.images import encode
     from torch_utils.progress import Progress
     from torch_utils.writing import destination, writing_to
 
-    painter, latents, found, layers = start_of(request.view, request.start, request.walk)
-    found, strengths, folder = found[: max(1, request.count)], request.walk.strengths, Path(request.outdir)
+    painter, latents, found, layers = start_of(request)
+    if request.count < 1:
+        raise UserError(f"--count {request.count} is no number of directions; use 1 or more")
+    found, strengths, folder = found[: request.count], request.walk.strengths, Path(request.outdir)
     with (
         writing_to(folder),
         destination(folder) as add,
         Progress("Drawing", len(latents) * len(found) * len(strengths)) as bar,
     ):
-        for i, name in enumerate(latents.names):
+        for i, name in enumerate(distinct(latents.names)):
             pixels = drawn(along(latents[i : i + 1], found, strengths, layers), painter, request.batch, bar)
             add(f"sheet-{name}.png", encode(laid_out(pixels, found.names, strengths, True), "png"))
     click.echo(f"{len(found)} directions of {request.walk.directions}: {folder / f'sheet-{latents.names[0]}.png'}"
@@ -225,9 +230,12 @@ def info(file: Path) -> None:
     click.echo("\n".join(listed(load_directions(file, None))))
 
 
-def opened(view: View) -> Painter:
+def opened(view: View, batch: int = 1) -> Painter:
+    """Raises UserError for a network that cannot be opened, and for a batch of nothing."""
     from stylegan.painter import open_painter
 
+    if batch < 1:
+        raise UserError(f"--batch {batch} is no number of pictures; use 1 or more")
     return open_painter(view)
 
 
@@ -259,14 +267,15 @@ def teller_of(labels: Labels, painter: Painter) -> Teller | None:
     return Teller(judge.scope.names, judge.scope.quantities, judge.values)
 
 
-def start_of(view: View, start: Start, walk: Walk) -> tuple[Painter, Latents, Directions, list[int] | None]:
+def start_of(request: Apply | Sheet) -> tuple[Painter, Latents, Directions, list[int] | None]:
     """The network, what to start from, the file's directions, and the layers to move, None as each says."""
+    start, walk = request.start, request.walk
     from stylegan.direction_file import load_directions
     from stylegan.points import gather
     from stylegan.project_photos import projecting
     from stylegan.styles import layers_of
 
-    painter = opened(view)
+    painter = opened(request.view, request.batch)
     found = load_directions(Path(walk.directions), painter.snapshot, start.force)
     config = painter.snapshot.config
     layers = layers_of(walk.layers, config, painter.snapshot.G.synthesis.grown[0]) if walk.layers else None

@@ -49,23 +49,23 @@ def unsupervised(search: Search, snapshot: Snapshot, resolution: int) -> Directi
     """By pca, activations or sefa. Raises UserError for what the network has not, such as w or so many layers."""
     G, config = snapshot.G, snapshot.config
     layers = layers_of(search.layers or tuple(range(config.num_ws)), config)
-    seeds = range(search.labels.samples or SAMPLES[search.method])
-    batches = sampled(snapshot, seeds, search.labels.classes)
+    batches = sampled(snapshot, range(search.labels.samples or SAMPLES[search.method]), search.labels.classes)
     if search.method == "activations":
         layer = layers_of((search.layer,), config, resolution)[0]
-        w = torch.cat(list(batches))
-        vectors = from_activations(activations(G, w.split(64), layer), search.count)
-        name, method = f"layer{layer}-pc", f"principal components of layer {layer}, {len(w)} samples"
+        w = list(batches)
+        vectors = from_activations(activations(G, torch.cat(w).split(64), layer), search.count)
+        _, cov, count = covariance(w)
+        name, method = f"layer{layer}-pc", f"principal components of layer {layer}, {count} samples"
     else:
-        w = torch.cat(list(batches))
+        _, cov, count = covariance(batches)
         if search.method == "pca":
-            vectors, variances = components(covariance(w.split(1024))[1], search.count)
-            share = variances.sum() / w.double().var(dim=0).sum()
-            name, method = "pc", f"principal components of w, {len(w)} samples, {share:.0%} of the variance"
+            vectors, variances = components(cov, search.count)
+            share = variances.sum() / cov.trace()
+            name, method = "pc", f"principal components of w, {count} samples, {share:.0%} of the variance"
         else:
             vectors, _ = sefa(style_weights(G, layers), search.count)
             name, method = "sefa", f"SeFa of layers {layers_in_words(layers)}"
-    return in_w(vectors, [f"{name}{i}" for i in range(search.count)], layers, method, w)
+    return in_w(vectors, [f"{name}{i}" for i in range(search.count)], layers, method, cov)
 
 
 def labelled(labels: Labels, painter: Painter, teller: Teller | None, batch: int) -> Labelled:
@@ -124,7 +124,7 @@ def from_labels(search: Search, known: Labelled, painter: Painter, say: Callable
         raise UserError("; ".join(failed))
     for reason in failed:
         say(f"left out: {reason}")
-    wide = w_of(range(FOR_SCALES), replace(search.labels, samples=None), painter)
+    _, wide, _ = covariance(sampled(painter.snapshot, range(FOR_SCALES), search.labels.classes))
     directions = in_w(torch.stack([b.normal for b in found.values()]), list(found), layers,
                       f"boundaries ({search.boundary}) of {search.labels.labels}", wide)  # fmt: skip
     return replace(directions, accuracies=torch.tensor([b.accuracy for b in found.values()]))
@@ -168,8 +168,8 @@ def projected_out(
     found: Directions, name: str, others: Sequence[str], snapshot: Snapshot, classes: Sequence[int]
 ) -> Directions:
     """See `conditional`, for directions by their names. Raises UserError for names that are not there."""
-    w = torch.cat(list(sampled(snapshot, range(FOR_SCALES), classes)))
-    return conditional(found.named(name), together([found.named(other) for other in others]), w)
+    _, cov, _ = covariance(sampled(snapshot, range(FOR_SCALES), classes))
+    return conditional(found.named(name), together([found.named(other) for other in others]), cov)
 
 
 def listed(found: Directions) -> list[str]:

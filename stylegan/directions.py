@@ -15,8 +15,9 @@ from stylegan.latent_file import Latents
 from stylegan.latents import move, z_for_seeds
 from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
+from torch_utils.progress import Progress
 
-AT_ONCE = 256
+AT_ONCE, WORTH_A_BAR = 256, 10_000
 
 
 def moved(latents: Latents, direction: Directions, strength: float, layers: Sequence[int] | None = None) -> Latents:
@@ -59,10 +60,10 @@ def require_one(direction: Directions) -> None:
         raise UserError(f"there are {len(direction)} directions, {', '.join(direction.names[:20])}; name one of them")
 
 
-def conditional(direction: Directions, others: Directions, w: Tensor) -> Directions:
+def conditional(direction: Directions, others: Directions, cov: Tensor) -> Directions:
     """The one direction without what it shares with `others`, so that they stay as they are (Shen et al. 2020, 3.3).
 
-    w: [N,w_dim] of random pictures, for the new scale. Raises UserError where nothing is left of it.
+    cov: covariance of the w of random pictures, for the new scale. Raises UserError where nothing is left of it.
     """
     if direction.styles or others.styles:
         raise UserError("directions that edit styles are already apart; only those in w can be made conditional")
@@ -77,21 +78,23 @@ def conditional(direction: Directions, others: Directions, w: Tensor) -> Directi
     vectors = (vector / vector.norm()).float().view(1, rows, -1) * rows**0.5
     name = f"{direction.names[0]} without {', '.join(others.names)}"
     unknown = torch.full((1,), torch.nan)
-    return replace(direction, vectors=vectors, names=(name,), scales=scales_of(vectors, w), accuracies=unknown)
+    return replace(direction, vectors=vectors, names=(name,), scales=scales_of(vectors, cov), accuracies=unknown)
 
 
-def scales_of(vectors: Tensor, w: Tensor) -> Tensor:
-    """The standard deviation of w [N,w_dim] along each of `vectors` [K,R,w_dim], a mean over their rows: [K]."""
-    centred = (w - w.mean(dim=0)).double()
-    deviations = torch.einsum("nd,krd->nkr", centred, vectors.double()).std(dim=0)
-    return deviations.mean(dim=1).float()
+def scales_of(vectors: Tensor, cov: Tensor) -> Tensor:
+    """The standard deviation of w along each of `vectors` [K,R,w_dim], a mean over their rows: [K].
+
+    cov: covariance of w, float64 [w_dim,w_dim].
+    """
+    variances = torch.einsum("krd,de,kre->kr", vectors.double(), cov, vectors.double())
+    return variances.clamp(min=0).sqrt().mean(dim=1).float()
 
 
-def in_w(vectors: Tensor, names: Sequence[str], layers: Sequence[int], method: str, w: Tensor) -> Directions:
-    """Directions from vectors [K,w_dim] of any length, all of which move the same layers."""
+def in_w(vectors: Tensor, names: Sequence[str], layers: Sequence[int], method: str, cov: Tensor) -> Directions:
+    """Directions from vectors [K,w_dim] of any length, all of which move the same layers. cov: see `scales_of`."""
     unit = (vectors / vectors.norm(dim=1, keepdim=True)).float()[:, None]
     return Directions(
-        unit, tuple(names), (tuple(layers),) * len(unit), scales_of(unit, w), method,
+        unit, tuple(names), (tuple(layers),) * len(unit), scales_of(unit, cov), method,
         torch.full((len(unit),), torch.nan),
     )  # fmt: skip
 
@@ -108,10 +111,12 @@ def sampled(snapshot: Snapshot, seeds: Sequence[int], classes: Sequence[int] = (
     Raises UserError for classes that do not fit the network, and for a network without w.
     """
     config = snapshot.config
-    for start in range(0, len(seeds), AT_ONCE):
-        part = seeds[start : start + AT_ONCE]
-        c = classes_for_seeds(classes, part, config.num_classes)
-        with torch.inference_mode():
-            z = z_for_seeds(part, config.z_dim).to(snapshot.device)
-            w = snapshot.G.mapping(z, None if c is None else c.to(snapshot.device))
-        yield w.cpu()
+    with Progress("Sampling w", len(seeds), "w", quiet=len(seeds) < WORTH_A_BAR) as bar:
+        for start in range(0, len(seeds), AT_ONCE):
+            part = seeds[start : start + AT_ONCE]
+            c = classes_for_seeds(classes, part, config.num_classes)
+            with torch.inference_mode():
+                z = z_for_seeds(part, config.z_dim).to(snapshot.device)
+                w = snapshot.G.mapping(z, None if c is None else c.to(snapshot.device))
+            yield w.cpu()
+            bar.advance(len(part))

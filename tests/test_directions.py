@@ -196,6 +196,8 @@ LABELS = "find --method labels --dest a.direction.safetensors --labels"
      "a.direction.safetensors", "nothing is left"),
 ])  # fmt: skip
 def test_mistakes_are_one_line_and_nothing_is_written(run, tmp_path, name, options, says):
+    if LABELS in options:
+        pytest.importorskip("sklearn")
     Path("single.csv").write_text("seed,smile\n" + "\n".join(f"{seed},1" for seed in range(5)))
     Path("unknown.csv").write_text("seed,smile\neva,1\n")
     Path("words.csv").write_text("seed,smile\n1,often\n")

@@ -35,7 +35,7 @@ def learn(archive: Archive, table: Table, lesson: Lesson, device: torch.device) 
     size = size_of(archive, lesson.resolution)
     count = len(archive) - lesson.held_out
     if lesson.held_out < 1 or count < 2 * FEWEST:
-        raise UserError(f"{lesson.held_out} of {len(archive)} pictures cannot be held out; use a tenth or so")
+        raise UserError(f"--held-out {lesson.held_out}: of {len(archive)} pictures hold out a tenth or so")
     scope = scope_of(archive, table, targets[:count], size)
     images = packed(archive, *size)
     goals = standardised(torch.from_numpy(targets).float(), scope)

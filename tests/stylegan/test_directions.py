@@ -15,6 +15,7 @@ from stylegan.direction_file import Directions, together
 from stylegan.directions import conditional, in_w, moved, moved_ws, sampled, scales_of, upright
 from stylegan.latent_file import Latents
 from stylegan.networks import build_generator
+from stylegan.pca import covariance
 from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 
@@ -37,8 +38,8 @@ def latents(count: int = 2) -> Latents:
 
 def some(count: int = 1, seed: int = 3) -> Directions:
     torch.manual_seed(seed)
-    w = torch.randn(200, 8)
-    return in_w(torch.randn(count, 8), [f"d{seed}{i}" for i in range(count)], (1, 2, 4), "by chance", w)
+    names = [f"d{seed}{i}" for i in range(count)]
+    return in_w(torch.randn(count, 8), names, (1, 2, 4), "by chance", torch.cov(torch.randn(8, 200)).double())
 
 
 def channel_edit() -> Directions:
@@ -122,29 +123,29 @@ def flat(direction: Directions) -> Tensor:
 
 @pytest.mark.parametrize("others", [1, 3])
 def test_a_conditional_direction_is_orthogonal_to_those_taken_out(others):
-    direction, w = some(), torch.randn(500, 8)
-    found = conditional(direction, some(others, seed=9), w)
+    direction, cov = some(), torch.diag(torch.arange(1.0, 9.0)).double()
+    found = conditional(direction, some(others, seed=9), cov)
     for other in some(others, seed=9).vectors:
         assert abs(float(flat(found) @ other.flatten().double())) < 1e-6
     assert flat(found).norm() == pytest.approx(1, abs=1e-6)
     assert flat(found) @ flat(direction) > 0  # still the same way
-    torch.testing.assert_close(found.scales, scales_of(found.vectors, w))
+    torch.testing.assert_close(found.scales, scales_of(found.vectors, cov))
     assert found.names == (f"{direction.names[0]} without " + ", ".join(some(others, seed=9).names),)
 
 
 def test_a_direction_without_itself_is_nothing():
     with pytest.raises(UserError, match="nothing is left"):
-        conditional(some(), together([some(1, 9), some()]), torch.randn(9, 8))
+        conditional(some(), together([some(1, 9), some()]), torch.eye(8).double())
     with pytest.raises(UserError, match="edit styles"):
-        conditional(channel_edit(), some(), torch.randn(9, 8))
+        conditional(channel_edit(), some(), torch.eye(8).double())
 
 
 def test_strength_1_is_one_standard_deviation():
     torch.manual_seed(0)
-    w = torch.randn(20_000, 8) * torch.arange(1, 9) + 5
-    directions = in_w(torch.eye(8) * 7, list("abcdefgh"), (0,), "axes", w)
-    torch.testing.assert_close(directions.scales, torch.arange(1.0, 9.0), rtol=0.03, atol=0)
-    torch.testing.assert_close(directions.vectors[:, 0], torch.eye(8))
+    w = torch.randn(500, 8) @ torch.randn(8, 8) + 5
+    directions = in_w(torch.randn(3, 8) * 7, list("abc"), (0,), "chance", covariance([w])[1])
+    torch.testing.assert_close(directions.scales, (w @ directions.vectors[:, 0].T).std(dim=0), rtol=1e-4, atol=0)
+    torch.testing.assert_close(directions.vectors.norm(dim=2), torch.ones(3, 1))
 
 
 def test_the_largest_entry_points_up():

@@ -29,7 +29,7 @@ def painter() -> Painter:
 
 def test_strengths_change_fastest_then_directions_then_pictures(painter):
     start = of_seeds([3, 8], painter)
-    directions = in_w(torch.randn(2, 8), ["a", "b"], range(6), "chance", torch.randn(50, 8))
+    directions = in_w(torch.randn(2, 8), ["a", "b"], range(6), "chance", torch.eye(8).double())
     ways = along(start, directions, [-1.0, 0.0, 2.0])
     assert len(ways) == 12 and ways.names[:6] == ("seed0003-1a", "seed0003", "seed0003+2a", "seed0003-1b",
                                                   "seed0003-2", "seed0003+2b")  # fmt: skip
@@ -45,7 +45,7 @@ def test_a_film_goes_there_and_back(painter):
     assert len(strengths) == 8 and strengths[0] == -1 and strengths[4] == 3
     np.testing.assert_allclose(strengths[1:4], strengths[:4:-1])
     start = of_seeds([3, 8], painter)
-    direction = in_w(torch.randn(1, 8), ["a"], range(6), "chance", torch.randn(50, 8))
+    direction = in_w(torch.randn(1, 8), ["a"], range(6), "chance", torch.eye(8).double())
     frames = list(film(start, direction, strengths, None, painter, 2, Progress("", quiet=True)))
     assert len(frames) == 8 and frames[0].shape == (16, 32, 3)
     np.testing.assert_array_equal(frames[1], frames[7])

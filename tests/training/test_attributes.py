@@ -114,7 +114,7 @@ def test_balanced_accuracy_gives_guessing_a_half():
 
 @pytest.mark.parametrize(("changes", "says"), [
     ({"keys": ("eva.png",)}, "1 of 1 pictures that .* lacks, such as 'eva.png'"), ({"ones": True}, "a single class"),
-    ({"held_out": 299}, "cannot be held out"), ({"held_out": 0}, "cannot be held out"), ({"flat": True}, "same of all"),
+    ({"held_out": 299}, "--held-out 299: of 300"), ({"held_out": 0}, "--held-out 0"), ({"flat": True}, "same of all"),
 ])  # fmt: skip
 def test_tables_that_cannot_be_learnt(data, changes, says):
     archive, table = data
