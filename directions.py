@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan.direction_requests import SAVED, Apply, Channels, Conditional, Find, Sheet
-from stylegan.direction_settings import Labels, check_labels, check_search
+from stylegan.directions.requests import SAVED, Apply, Channels, Conditional, Find, Sheet
+from stylegan.directions.settings import Labels, check_labels, check_search
 from stylegan.kernels import ops_option
 from stylegan.start import DIRECTIONS
 from stylegan.view import View
@@ -21,8 +21,8 @@ from torch_utils.settings import Flag, replaced, setting
 from training.lesson import Lesson
 
 if TYPE_CHECKING:
-    from stylegan.direction_file import Directions
-    from stylegan.direction_search import Teller
+    from stylegan.directions.file import Directions
+    from stylegan.directions.search import Teller
     from stylegan.latent_file import Latents
     from stylegan.painter import Painter
 
@@ -73,8 +73,8 @@ def find(typed: dict[str, Any]) -> None:
             dest=request.dest)  # fmt: skip
     check_search(search)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
-    from stylegan import direction_search as searches
-    from stylegan.boundaries import require_sklearn
+    from stylegan.directions import search as searches
+    from stylegan.directions.boundaries import require_sklearn
 
     dest, painter = ready(request.dest), opened(request.view, request.batch)
     if search.method == "labels":
@@ -93,7 +93,7 @@ def channels(typed: dict[str, Any]) -> None:
     require(f"--network runs/00000-faces --labels smile/ --dest smile{DIRECTIONS}", network=request.view.network,
             dest=request.dest)  # fmt: skip
     check_labels(request.labels)
-    from stylegan import direction_search as searches
+    from stylegan.directions import search as searches
 
     dest, painter = ready(request.dest), opened(request.view, request.batch)
     teller = teller_of(request.labels, painter)
@@ -118,8 +118,8 @@ def learn(typed: dict[str, Any]) -> None:
     lesson = request.lesson
     require("--data faces.zip --table faces.csv --dest faces.attributes.safetensors", data=lesson.data,
             table=lesson.table, dest=request.dest)  # fmt: skip
-    from stylegan.attribute_table import read_csv
-    from stylegan.direction_search import worth
+    from stylegan.directions.attribute_table import read_csv
+    from stylegan.directions.search import worth
     from torch_utils.device import pick_device
     from training import attributes, classifier
     from training.archive import Archive
@@ -141,8 +141,8 @@ def apply(typed: dict[str, Any]) -> None:
     require(f"--network runs/00000-faces --directions pca{DIRECTIONS} --name pc0 --seeds 0-5 --outdir out",
             network=request.view.network, directions=request.walk.directions, seeds=request.start.seeds,
             outdir=request.outdir)  # fmt: skip
+    from stylegan.directions.walks import along, drawn, film, there_and_back
     from stylegan.latent_file import save_latents
-    from stylegan.walks import along, drawn, film, there_and_back
     from torch_utils.film import check_film, write_film
     from torch_utils.images import encode
     from torch_utils.progress import Progress
@@ -182,8 +182,8 @@ def sheet(typed: dict[str, Any]) -> None:
     require(f"--network runs/00000-faces --directions pca{DIRECTIONS} --seeds 3 --outdir out",
             network=request.view.network, directions=request.walk.directions, seeds=request.start.seeds,
             outdir=request.outdir)  # fmt: skip
+    from stylegan.directions.walks import along, drawn
     from stylegan.points import distinct
-    from stylegan.walks import along, drawn
     from torch_utils.images import encode
     from torch_utils.progress import Progress
     from torch_utils.writing import destination, writing_to
@@ -211,8 +211,8 @@ def conditional(typed: dict[str, Any]) -> None:
     require(f"--network runs/00000-faces --directions smile{DIRECTIONS} --name smile --without gender --dest NAME",
             network=request.view.network, directions=request.directions, name=request.name, without=request.without,
             dest=request.dest)  # fmt: skip
-    from stylegan.direction_file import load_directions
-    from stylegan.direction_search import projected_out
+    from stylegan.directions.file import load_directions
+    from stylegan.directions.search import projected_out
 
     dest, painter = ready(request.dest), opened(request.view)
     found = load_directions(Path(request.directions), painter.snapshot, request.force)
@@ -224,8 +224,8 @@ def conditional(typed: dict[str, Any]) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 def info(file: Path) -> None:
     """List the directions in a file."""
-    from stylegan.direction_file import load_directions
-    from stylegan.direction_search import listed
+    from stylegan.directions.file import load_directions
+    from stylegan.directions.search import listed
 
     click.echo("\n".join(listed(load_directions(file, None))))
 
@@ -250,7 +250,7 @@ def ready(dest: str, suffix: str = DIRECTIONS) -> Path:
 
 
 def written(dest: Path, found: Directions, painter: Painter) -> None:
-    from stylegan.direction_file import save_directions
+    from stylegan.directions.file import save_directions
 
     save_directions(dest, found, painter.snapshot)
     click.echo(f"{len(found)} directions, {found.method}: {dest}")
@@ -260,7 +260,7 @@ def teller_of(labels: Labels, painter: Painter) -> Teller | None:
     """The classifier, where --labels names one."""
     if not labels.labels.endswith(".safetensors"):
         return None
-    from stylegan.direction_search import Teller
+    from stylegan.directions.search import Teller
     from training.classifier import load_judge
 
     judge = load_judge(Path(labels.labels))
@@ -270,9 +270,9 @@ def teller_of(labels: Labels, painter: Painter) -> Teller | None:
 def start_of(request: Apply | Sheet) -> tuple[Painter, Latents, Directions, list[int] | None]:
     """The network, what to start from, the file's directions, and the layers to move, None as each says."""
     start, walk = request.start, request.walk
-    from stylegan.direction_file import load_directions
+    from stylegan.directions.file import load_directions
     from stylegan.points import gather
-    from stylegan.project_photos import projecting
+    from stylegan.projection.project_photos import projecting
     from stylegan.styles import layers_of
 
     painter = opened(request.view, request.batch)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan.course import Course, check_course
+from stylegan.films.course import Course, check_course
 from stylegan.kernels import ops_option
 from stylegan.start import Point, parse_points
 from stylegan.view import WHAT, View
@@ -68,9 +68,9 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     check(request)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan import painter as painters
-    from stylegan.journey import drawn, plan, samples_of, times_of, untruncated
+    from stylegan.films.journey import drawn, plan, samples_of, times_of, untruncated
     from stylegan.points import gather, stand_ins
-    from stylegan.project_photos import projecting
+    from stylegan.projection.project_photos import projecting
     from torch_utils.film import check_film, write_film
     from torch_utils.progress import Progress
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stylegan.kernels import ops_option
-from stylegan.projection import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
+from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
 from stylegan.view import WHAT
 from torch_utils.cli import Command, Option, settings_options, under
 from torch_utils.errors import UserError
@@ -20,7 +20,7 @@ from torch_utils.ranges import parse_classes
 from torch_utils.settings import Flag, replaced, setting
 
 if TYPE_CHECKING:
-    from stylegan.photos import Align, Photo
+    from stylegan.projection.photos import Align, Photo
     from stylegan.snapshot import Snapshot
 
 FACES = "Faces"
@@ -102,10 +102,10 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan import painter as painters
     from stylegan.classes import classes_for_seeds
-    from stylegan.distance import pick_distance
-    from stylegan.photos import photos_in
-    from stylegan.project_folder import Job, run, table
-    from stylegan.projection_files import Folder
+    from stylegan.projection.distance import pick_distance
+    from stylegan.projection.files import Folder
+    from stylegan.projection.folder import Job, run, table
+    from stylegan.projection.photos import photos_in
     from stylegan.view import View
 
     paths = photos_in(Path(request.target))
@@ -160,7 +160,7 @@ def check(request: Request) -> None:
 
 def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> list[Photo]:
     """The pictures, having said what was done to each. Raises UserError if none can be read."""
-    from stylegan.photos import read_photos
+    from stylegan.projection.photos import read_photos
 
     photos, faults = read_photos(paths, snapshot, aligner(request, snapshot))
     if not photos:
@@ -178,7 +178,7 @@ def aligner(request: Request, snapshot: Snapshot) -> Align | None:
     """What `--align` does to a picture."""
     if not request.align:
         return None
-    from stylegan.landmarks import aligned, face_finder
+    from stylegan.projection.landmarks import aligned, face_finder
 
     find = face_finder(Path(request.landmarks) if request.landmarks else None)
     side = max(snapshot.config.size(snapshot.G.synthesis.grown[0]))

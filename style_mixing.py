@@ -78,7 +78,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan import painter as painters
     from stylegan.points import gather, stand_ins
-    from stylegan.project_photos import projecting
+    from stylegan.projection.project_photos import projecting
 
     painter = painters.open_painter(request.view)
     config, resolution = painter.snapshot.config, painter.snapshot.G.synthesis.grown[0]

@@ -20,7 +20,7 @@ from torch_utils.errors import UserError
 from torch_utils.images import to_pil, to_uint8
 
 if TYPE_CHECKING:
-    from stylegan.direction_file import Directions
+    from stylegan.directions.file import Directions
     from stylegan.latent_file import Latents
 
 
@@ -177,7 +177,7 @@ class Generator(nn.Module):
 
         layers: as for `mix`; None for the direction's own. See `directions.moved`, also for the UserErrors.
         """
-        from stylegan import directions  # not above, as they need this file
+        from stylegan.directions import direction as directions  # not above, as they need this file
         from stylegan.latent_file import Latents
 
         chosen = None if layers is None else layers_of(layers, self.cfg, self.synthesis.grown[0])

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stylegan.delta import apply_delta
 from stylegan.kernels import with_kernels
 from stylegan.latent_file import Latents
 from stylegan.locate import open_model
+from stylegan.projection.delta import apply_delta
 from stylegan.snapshot import Snapshot
 from stylegan.view import View
 from torch_utils.device import keep_freed_memory, pick_device

@@ -60,8 +60,8 @@ class Snapshot:
         `projector.py` and `pivot.py`. Raises UserError as `project_photos.project_photos` does.
         """
         # Here and not above: projection takes latents, and those a snapshot.
-        from stylegan.project_photos import project_photos
-        from stylegan.projection import ProjectionSettings
+        from stylegan.projection.project_photos import project_photos
+        from stylegan.projection.settings import ProjectionSettings
 
         settings = ProjectionSettings(space=space, num_steps=num_steps, plus_steps=num_steps, seed=seed)
         paths = [photos] if isinstance(photos, (str, Path)) else photos

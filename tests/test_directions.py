@@ -15,7 +15,7 @@ import directions
 import generate
 import stylegan
 from stylegan.config import ModelConfig, progan_config
-from stylegan.direction_file import load_directions
+from stylegan.directions.file import load_directions
 from stylegan.latents import z_for_seeds
 from stylegan.networks import build_generator
 from stylegan.snapshot import save_snapshot

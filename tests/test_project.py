@@ -15,10 +15,10 @@ from PIL import Image
 
 import generate
 import project
-from stylegan import project_folder
 from stylegan.config import ModelConfig, progan_config
 from stylegan.latent_file import load_latents
 from stylegan.networks import build_discriminator, build_generator
+from stylegan.projection import folder as project_folder
 from stylegan.snapshot import load_snapshot, save_snapshot
 
 TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)

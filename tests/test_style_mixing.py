@@ -13,9 +13,10 @@ from PIL import Image
 
 import generate
 import style_mixing
-from stylegan import points, project_photos
+from stylegan import points
 from stylegan.config import ModelConfig, progan_config
 from stylegan.networks import build_generator
+from stylegan.projection import project_photos
 from stylegan.snapshot import save_snapshot
 
 TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)

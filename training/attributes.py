@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylegan.attribute_table import Table
+from stylegan.directions.attribute_table import Table
 from torch_utils.adam import Adam
 from torch_utils.errors import UserError
 from torch_utils.images import to_float

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stylegan.attributes import Attribute, parse_attributes
+from stylegan.directions.attributes import Attribute, parse_attributes
 from torch_utils.settings import Flag, setting
 
 DATA = "Data"

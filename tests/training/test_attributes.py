@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.attribute_table import Table
+from stylegan.directions.attribute_table import Table
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 from training.archive import Archive, ArchiveWriter

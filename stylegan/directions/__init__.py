@@ -1,0 +1,1 @@
+"""Directions in latent space: finding them, keeping them, moving along them."""

@@ -1,0 +1,86 @@
+"""What the commands of directions.py ask for, as it is typed. Imports nothing that takes time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stylegan.directions.settings import HOW, Labels, Search, Walk
+from stylegan.start import DIRECTIONS, LATENTS, Start
+from stylegan.view import View
+from torch_utils.output import FILES, GRID
+from torch_utils.ranges import parse_classes
+from torch_utils.settings import Flag, setting
+
+SAVED = f"moved{LATENTS}"
+BATCH = Flag("--batch", "Pictures in work at once. Does not change them.")
+FILE = Flag("--directions", f"The file (*{DIRECTIONS}).", HOW, metavar="FILE")
+DEST = Flag("--dest", f"The file to write (*{DIRECTIONS}).", FILES, metavar="FILE")
+OUTDIR = Flag("--outdir", "Where to put the pictures.", FILES, metavar="DIR")
+
+
+@dataclass(frozen=True)
+class Find:
+    """`find`, as typed."""
+
+    view: View = View()
+    search: Search = Search()
+    dest: str = setting("", DEST)
+    batch: int = setting(8, BATCH)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """`channels`, as typed."""
+
+    view: View = View()
+    labels: Labels = Labels()
+    count: int = setting(10, Flag("--count", "How many channels.", HOW))
+    dest: str = setting("", DEST)
+    batch: int = setting(8, BATCH)
+
+
+@dataclass(frozen=True)
+class Apply:
+    """`apply`, as typed."""
+
+    view: View = View()
+    start: Start = Start()
+    walk: Walk = Walk()
+    name: str = setting("", Flag("--name", "Which of the file's directions: its name, or its number from 0.", HOW))
+    outdir: str = setting("", OUTDIR)
+    captions: bool = setting(False, Flag("--captions", f"Words at the edges of {GRID}.", FILES))
+    cells: bool = setting(False, Flag("--cells", "Also a file for each picture.", FILES))
+    save_latents: bool = setting(False, Flag("--save-latents", f"Also {SAVED}, their latents.", FILES))
+    film: str = setting("", Flag(
+        "--film", "Also a film there and back, such as smile.mp4 or .webp, in --outdir.", FILES,
+        metavar="NAME"))  # fmt: skip
+    frames: int = setting(60, Flag("--frames", "Length of the film.", FILES))
+    fps: float = setting(30.0, Flag("--fps", "Frames a second.", FILES))
+    batch: int = setting(8, BATCH)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """`sheet`, as typed."""
+
+    view: View = View()
+    start: Start = Start()
+    walk: Walk = Walk()
+    count: int = setting(10, Flag("--count", "Of how many directions, from the first.", HOW))
+    outdir: str = setting("", OUTDIR)
+    batch: int = setting(8, BATCH)
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """`conditional`, as typed."""
+
+    view: View = View()
+    directions: str = setting("", FILE)
+    name: str = setting("", Flag("--name", "The direction to change.", HOW))
+    without: str = setting("", Flag("--without", "Those that shall stay as they are, as in glasses,gender.", HOW))
+    classes: Sequence[int] = setting((), Flag(
+        "--class", "For conditional networks, as in `find`.", HOW, parse=parse_classes, metavar="CLASS"))  # fmt: skip
+    force: bool = setting(False, Flag("--force", "Take directions that belong to another network.", HOW))
+    dest: str = setting("", DEST)

@@ -1,0 +1,31 @@
+"""Directions without samples: those of w that move the styles most (SeFa, Shen and Zhou 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from stylegan.directions.direction import upright
+from stylegan.generator import Generator
+from torch_utils.errors import UserError
+
+
+def style_weights(G: Generator, layers: Sequence[int]) -> Tensor:
+    """The matrix A [sum of 2C,w_dim] that makes w the styles of `layers`, float64 on the CPU."""
+    return torch.cat([G.synthesis.style_layer(layer).style.effective()[0].detach().double().cpu() for layer in layers])
+
+
+def sefa(A: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The unit vectors d for which |A d| is largest: [count,D], orthonormal, and |A d|^2 [count], largest first.
+
+    They are the eigenvectors of A^T A (Shen and Zhou 2021, equation 6), found as singular vectors of A, which keeps
+    the digits that squaring would lose. Raises UserError for more than D.
+    """
+    if not 1 <= count <= A.shape[1]:
+        raise UserError(f"there are {A.shape[1]} such directions, not {count}")
+    _, sizes, vectors = torch.linalg.svd(A, full_matrices=len(A) < A.shape[1])
+    padded = torch.zeros(A.shape[1], dtype=A.dtype)
+    padded[: len(sizes)] = sizes
+    return upright(vectors[:count]), padded[:count].square()

@@ -1,0 +1,114 @@
+"""How to look for directions, and how far to go along them, as it is typed. Imports nothing that takes time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stylegan.directions.attributes import Attribute, parse_attributes
+from stylegan.start import DIRECTIONS
+from stylegan.styles import Styles, parse_styles
+from torch_utils.errors import UserError
+from torch_utils.ranges import parse_classes
+from torch_utils.settings import Flag, setting
+
+HOW = "Search"
+Method = Literal["pca", "activations", "sefa", "labels"]
+SAMPLES: dict[Method, int] = {"pca": 20_000, "activations": 2_000, "sefa": 4_000, "labels": 4_000}
+FOR_SCALES = 4_000  # a standard deviation to about one part in a hundred
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Where labels of pictures come from. classes: of the seeds, for conditional networks."""
+
+    labels: str = setting("", Flag(
+        "--labels", "A CSV with a column seed; a folder with sub-folders yes and no that pictures named seed0017.png "
+        "were sorted into; or what `learn` made.", HOW, metavar="FILE"))  # fmt: skip
+    attributes: Sequence[Attribute] = setting((), Flag(
+        "--attributes", "Which columns of the CSV, as in smile>0.5,gender=male,yaw.  [all]", HOW,
+        parse=parse_attributes))  # fmt: skip
+    samples: int | None = setting(
+        None,
+        Flag(
+            "--samples",
+            "How many random pictures to look at.  [pca: 20000; activations: 2000; others: 4000]",
+            HOW,
+        ),
+    )
+    classes: Sequence[int] = setting((), Flag(
+        "--class", "Class, for conditional networks. Of a list as in 0-9, seed S gets number S, counted round.", HOW,
+        parse=parse_classes, metavar="CLASS"))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Search:
+    """What to look for."""
+
+    method: Method = setting("pca", Flag(
+        "--method", "pca: where w varies most; activations: where a layer's output does; sefa: what moves styles most; "
+        "labels: boundaries between pictures with and without.", HOW))  # fmt: skip
+    count: int = setting(10, Flag("--count", "How many to find (labels: one for each attribute).", HOW))
+    layers: Styles | None = setting(None, Flag(
+        "--layers", "Layers that the directions move, as in 0-3 or coarse; sefa looks at their styles.  [all]", HOW,
+        parse=parse_styles))  # fmt: skip
+    layer: int = setting(2, Flag("--layer", "activations: whose.", HOW))
+    boundary: Literal["logistic", "svm"] = setting(
+        "logistic", Flag("--boundary", "labels: the linear classifier.", HOW)
+    )
+    labels: Labels = Labels()
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Which directions to go along, and how far."""
+
+    directions: str = setting("", Flag("--directions", f"The file (*{DIRECTIONS}).", HOW, metavar="FILE"))
+    strengths: tuple[float, ...] = setting((-2.0, -1.0, 0.0, 1.0, 2.0), Flag(
+        "--strengths", "How far, in standard deviations: -2,0,2, or from -3 to 3 in 7 steps, -3:3:7.", HOW,
+        parse=lambda text: parse_strengths(text)))  # fmt: skip
+    layers: Styles | None = setting(
+        None,
+        Flag("--layers", "Which layers to move, as in 0-3 or coarse.  [as the file says]", HOW, parse=parse_styles),
+    )
+
+
+def parse_strengths(text: str) -> tuple[float, ...]:
+    """ "-2,0,2" -> (-2.0, 0.0, 2.0); "-1:1:5" -> (-1.0, -0.5, 0.0, 0.5, 1.0). Raises UserError if it is neither."""
+    try:
+        if ":" not in text:
+            strengths = [float(part) for part in text.split(",")]
+        else:
+            first, last, count = text.split(":")
+            steps = int(count)
+            if not 2 <= steps <= 1000:
+                raise UserError(f"'{text}' makes {steps} steps; from 2 to 1000 can be taken")
+            strengths = [float(first) + (float(last) - float(first)) * i / (steps - 1) for i in range(steps)]
+    except ValueError:
+        raise UserError(f"'{text}' is no list of strengths; write -2,0,2, or -3:3:7 for 7 steps") from None
+    if not all(map(math.isfinite, strengths)):
+        raise UserError(f"'{text}' has strengths that are no numbers")
+    return tuple(strengths)
+
+
+def check_search(search: Search) -> None:
+    """Raises UserError for settings that no network could serve."""
+    check_labels(search.labels, needed=search.method == "labels")
+    if search.method != "labels" and (search.labels.labels or search.labels.attributes):
+        raise UserError(f"--labels and --attributes are for --method labels, not {search.method}")
+    if search.count < 1:
+        raise UserError(f"--count {search.count} is no number of directions; use 1 or more")
+
+
+def check_labels(labels: Labels, needed: bool = True) -> None:
+    """Raises UserError where labels are missing or are not there, and for too few samples."""
+    if needed and not labels.labels:
+        raise UserError("--labels is missing: a CSV with a column seed, a sorted folder, or what `directions.py learn` "
+                        "made")  # fmt: skip
+    if labels.labels and not Path(labels.labels).exists():
+        raise UserError(f"there is no {labels.labels} to read labels from")
+    if labels.samples is not None and labels.samples < 2:
+        raise UserError(f"--samples {labels.samples} are too few; take some thousand")

@@ -1,0 +1,1 @@
+"""From keyframes to the frames of a film."""

@@ -1,0 +1,1 @@
+"""Real pictures -> latents: search, distances, alignment, tuning."""

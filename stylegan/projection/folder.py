@@ -1,0 +1,206 @@
+"""A projection of many photos as a job: in batches, each photo's files as soon as it is done, and resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylegan.latent_file import fingerprint, load_latents, save_latents
+from stylegan.projection.delta import apply_delta, save_delta
+from stylegan.projection.distance import Distance
+from stylegan.projection.files import FILM_FPS, Folder, film_of, key_of
+from stylegan.projection.photos import Photo, as_targets
+from stylegan.projection.pivot import tune
+from stylegan.projection.project_photos import as_pictures, named, show, total_steps
+from stylegan.projection.projector import centre_of_w, project
+from stylegan.projection.settings import Moment, ProjectionSettings, TuningSettings
+from stylegan.snapshot import Snapshot
+from torch_utils.errors import UserError
+from torch_utils.film import write_film
+from torch_utils.images import encode, to_uint8
+from torch_utils.progress import Progress
+from torch_utils.settings import to_plain
+
+SAVE_EVERY_S = 15.0
+FRAMES = 90
+
+Records = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """tuning: None for none. also: distances that are reported besides. film: the kind of one of each search, or ""."""
+
+    snapshot: Snapshot
+    settings: ProjectionSettings
+    tuning: TuningSettings | None
+    distance: Distance
+    folder: Folder
+    also: tuple[Distance, ...] = ()
+    batch: int = 8
+    film: str = ""
+
+    def key(self, photo: Photo, c: int | None) -> str:
+        """Of all that a photo's latents depend on."""
+        return key_of(photo.pixels, c, fingerprint(self.snapshot), to_plain(self.settings), self.distance.name)
+
+    def measured(self, found: Tensor, targets: Tensor) -> list[dict[str, float]]:
+        """For each of the pictures [N,C,H,W] on the CPU: every distance, and the mean square, to its target."""
+        device = self.snapshot.device
+        rows = []
+        with torch.no_grad():
+            for a, b in zip(found.split(1), targets.split(1), strict=True):
+                row = {d.name: float(d(a.to(device), b.to(device))) for d in (self.distance, *self.also)}
+                rows.append(row | {"mse": float((a - b).square().mean())})
+        return rows
+
+
+def run(job: Job, photos: Sequence[Photo], c: Tensor | None = None) -> list[dict[str, Any]]:
+    """Project all that is not done yet, tune where that is asked for; the report of each photo, in their order.
+
+    c: classes [N]. Raises UserError where the files cannot be written, and as `project` and `tune` do.
+    """
+    kinds = [None] * len(photos) if c is None else [int(kind) for kind in c]
+    try:
+        job.folder.path.mkdir(parents=True, exist_ok=True)
+        records = job.folder.records()
+        keys = {photo.name: job.key(photo, kind) for photo, kind in zip(photos, kinds, strict=True)}
+        todo = [i for i, photo in enumerate(photos) if not _is_done(job, records, photo, keys[photo.name])]
+        for start in range(0, len(todo), job.batch):
+            rows = todo[start : start + job.batch]
+            _project_batch(job, [photos[i] for i in rows], None if c is None else c[rows], keys, records)
+        if job.tuning is not None:
+            _tune_each(job, job.tuning, photos, records)
+        return [records[photo.name] for photo in photos]
+    except OSError as error:
+        raise UserError(f"cannot write to {job.folder.path}: {error.strerror or error}") from error
+
+
+def _is_done(job: Job, records: Records, photo: Photo, key: str) -> bool:
+    made = [job.folder.latents(photo.name), *([job.folder.film(photo.name, job.film)] if job.film else [])]
+    return records.get(photo.name, {}).get("key") == key and all(path.is_file() for path in made)
+
+
+def _project_batch(job: Job, photos: Sequence[Photo], c: Tensor | None, keys: dict[str, str], records: Records) -> None:
+    targets = as_targets(photos)
+    diary = _Diary(job, targets, key_of([keys[photo.name] for photo in photos], bool(job.film)))
+    resume = diary.resumed()
+    names = photos[0].name if len(photos) == 1 else f"{len(photos)} photos"
+    with Progress(f"Projecting {names}", total_steps(job.settings), unit="step") as bar:
+        bar.move_to(diary.steps_done(resume), bar.total)
+
+        def watch(moment: Moment) -> None:
+            show(bar, moment)
+            diary.note(moment)
+
+        latents, report = project(job.snapshot, targets, job.settings, job.distance, c, watch, resume)
+    latents = named(latents, photos)
+    pictures = job.snapshot.G.draw(latents.ws, latents.noise or "const", job.batch)
+    centre, _ = centre_of_w(job.snapshot.G, len(photos), c if c is None else c.to(job.snapshot.device), job.settings)
+    start = job.snapshot.G.draw(job.snapshot.G.broadcast(centre), "const", job.batch)
+    measured = zip(job.measured(start, targets), job.measured(pictures, targets), strict=True)
+    for i, (photo, (before, after)) in enumerate(zip(photos, measured, strict=True)):
+        save_latents(job.folder.latents(photo.name), latents[i : i + 1], job.snapshot)
+        _save_picture(job, photo.name, pictures[i : i + 1], targets[i : i + 1])
+        if job.film:
+            write_film(job.folder.film(photo.name, job.film), film_of([frame[i] for frame in diary.frames]), FILM_FPS)
+        records[photo.name] = {
+            "name": photo.name, "file": str(photo.path), "key": keys[photo.name], "notes": list(photo.notes),
+            "distance": job.distance.name, "space": job.settings.space, "steps": report.steps,
+            "seconds": round((report.seconds + diary.seconds_before) / len(photos), 2), "mean": before, "found": after,
+        }  # fmt: skip
+    job.folder.record(records)
+    job.folder.drop_state()
+
+
+def _save_picture(job: Job, name: str, found: Tensor, targets: Tensor) -> None:
+    (pixels,) = to_uint8(as_pictures(found, targets))
+    job.folder.picture(name).write_bytes(encode(pixels, "png"))
+
+
+def _tune_each(job: Job, tuning: TuningSettings, photos: Sequence[Photo], records: Records) -> None:
+    """A changed network for each photo, made from its pivot alone, so that no photo depends on the others."""
+    keys = {p.name: key_of(records[p.name]["key"], to_plain(tuning)) for p in photos}
+    todo = [p for p in photos if records[p.name].get("pti", {}).get("key") != keys[p.name]
+            or not job.folder.delta(p.name).is_file()]  # fmt: skip
+    if not todo:
+        return
+    with Progress(f"Tuning to {len(todo)} photos", tuning.steps * len(todo), unit="step") as bar:
+        for photo in todo:
+            targets = as_targets([photo])
+            pivot = load_latents(job.folder.latents(photo.name), job.snapshot)
+            _, delta, report = tune(
+                job.snapshot, pivot, targets, tuning, job.distance,
+                lambda step, distances, pictures: bar.advance(note=f"{float(distances.mean()):.4f}"),
+            )  # fmt: skip
+            save_delta(job.folder.delta(photo.name), delta, job.snapshot)
+            tuned = apply_delta(job.snapshot, job.folder.delta(photo.name))
+            found = tuned.G.draw(pivot.ws, pivot.noise or "const")
+            _save_picture(job, photo.name, found, targets)
+            measured = job.measured(found, targets)[0]
+            records[photo.name]["pti"] = {
+                "key": keys[photo.name], "steps": report.steps, "seconds": round(report.seconds, 2), "found": measured
+            }  # fmt: skip
+            job.folder.record(records)
+
+
+@dataclass
+class _Diary:
+    """Keeps a search's state on disk now and then, and frames of it, beside the targets, where a film is made."""
+
+    job: Job
+    targets: Tensor
+    key: str
+    frames: list[np.ndarray] = field(default_factory=list)
+    seconds_before: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    saved: float = field(default_factory=time.monotonic)
+
+    def resumed(self) -> dict[str, Any] | None:
+        """The state to go on from, if there is one."""
+        found = self.job.folder.state(self.key)
+        if found is not None:
+            self.frames = [frame.numpy() for frame in found.pop("frames")]
+            self.seconds_before = found.pop("seconds")
+        return found
+
+    def steps_done(self, resume: dict[str, Any] | None) -> int:
+        if resume is None:
+            return 0
+        return int(resume["step"]) + (self.job.settings.num_steps if resume["stage"] == "w+" else 0)
+
+    def note(self, moment: Moment) -> None:
+        every = max(1, total_steps(self.job.settings) // FRAMES)
+        if self.job.film and (moment.step % every == 0 or moment.step == moment.steps - 1):
+            self.frames.append(to_uint8(torch.cat([self.targets, moment.pictures.cpu()], dim=3)))
+        if time.monotonic() - self.saved > SAVE_EVERY_S:
+            seconds = self.seconds_before + time.monotonic() - self.started
+            frames = [torch.from_numpy(frame) for frame in self.frames]
+            self.job.folder.keep_state(self.key, moment.state() | {"frames": frames, "seconds": seconds})
+            self.saved = time.monotonic()
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """The report for people: a line per photo and their mean; each number for the mean picture, found, and tuned."""
+    columns = [("mean", [r["mean"] for r in records]), ("found", [r["found"] for r in records])]
+    if all("pti" in r for r in records):
+        columns.append(("tuned", [r["pti"]["found"] for r in records]))
+    measures = [name for name in records[0]["found"] if all(name in row for _, rows in columns for row in rows)]
+    lines = [["", *(f"{m} {kind}" for m in measures for kind, _ in columns), "steps", "s"]]
+    for i, r in enumerate(records):
+        seconds = r["seconds"] + r.get("pti", {}).get("seconds", 0)
+        lines.append([r["name"], *(f"{rows[i][m]:.4f}" for m in measures for _, rows in columns),
+                      str(r["steps"] + r.get("pti", {}).get("steps", 0)), f"{seconds:.1f}"])  # fmt: skip
+    if len(records) > 1:
+        means = [f"{np.mean([row[m] for row in rows]):.4f}" for m in measures for _, rows in columns]
+        lines.append(["mean of all", *means, "", ""])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines
+    )

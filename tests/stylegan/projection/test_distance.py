@@ -1,0 +1,82 @@
+"""Every distance is one: nothing to itself, the same both ways, each picture's its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from stylegan.config import ModelConfig
+from stylegan.networks import build_discriminator, build_generator
+from stylegan.projection.distance import PIXELS, Distance, against, pick_distance, pixel_pyramid
+from stylegan.snapshot import Snapshot
+from torch_utils.errors import UserError
+
+TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+
+
+def snapshot(alpha: float = 1.0, with_d: bool = True) -> Snapshot:
+    torch.manual_seed(0)
+    G, D = (build(TINY).eval().requires_grad_(False) for build in (build_generator, build_discriminator))
+    return Snapshot(G=G, D=D if with_d else None, config=TINY, resolution=16, alpha=alpha, kimg=1.0, data="faces")
+
+
+def pictures(seed: int, count: int = 3) -> torch.Tensor:
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+DISTANCES = [pick_distance("pixels", snapshot()), pick_distance("discriminator", snapshot()),
+             pick_distance("discriminator", snapshot(alpha=0.5))]  # fmt: skip
+
+
+@pytest.mark.parametrize("distance", DISTANCES, ids=lambda d: d.name)
+def test_laws(distance: Distance):
+    a, b = pictures(1), pictures(2)
+    assert distance(a, b).shape == (3,) and (distance(a, b) > 0).all()
+    assert (distance(a, a) == 0).all()
+    torch.testing.assert_close(distance(a, b), distance(b, a))
+    torch.testing.assert_close(distance(a, b)[1:2], distance(a[1:2], b[1:2]))
+    torch.testing.assert_close(distance.against(b)(a), distance(a, b))
+
+
+@pytest.mark.parametrize("distance", DISTANCES, ids=lambda d: d.name)
+def test_a_step_down_the_gradient_comes_nearer(distance: Distance):
+    a, b = pictures(1).requires_grad_(), pictures(2)
+    before = distance(a, b)
+    (gradient,) = torch.autograd.grad(before.sum(), a)
+    assert (distance(a - 1e-2 * gradient / gradient.norm(), b) < before).all()
+
+
+def test_any_function_will_do():
+    a, b = pictures(1), pictures(2)
+    assert torch.equal(against(lambda x, y: (x - y).abs().mean(dim=(1, 2, 3)), b)(a), (a - b).abs().mean(dim=(1, 2, 3)))
+
+
+def test_the_pixel_pyramid_of_flat_pictures_is_their_mean_square():
+    assert [level.shape[-1] for level in pixel_pyramid(pictures(1))] == [16, 8, 4]
+    flat = torch.tensor([0.5, -0.25]).reshape(2, 1, 1, 1).expand(2, 3, 16, 16)
+    torch.testing.assert_close(PIXELS(flat, torch.zeros_like(flat)), torch.tensor([0.25, 0.0625]))
+
+
+def test_the_default_is_the_discriminator_where_there_is_one():
+    assert pick_distance("", snapshot()).name == "discriminator"
+    assert pick_distance("", snapshot(with_d=False)).name == "pixels"
+    with pytest.raises(UserError, match="has no discriminator"):
+        pick_distance("discriminator", snapshot(with_d=False))
+
+
+def test_names_and_weights_that_do_not_fit(tmp_path):
+    with pytest.raises(UserError, match="choose from discriminator, pixels"):
+        pick_distance("l1", snapshot())
+    with pytest.raises(UserError, match="pixels needs none"):
+        pick_distance("pixels", snapshot(), [tmp_path])
+
+
+def test_features_end_where_the_head_begins():
+    D = snapshot().D
+    assert D is not None
+    found = list(D.features(pictures(1)))
+    assert [x.shape[-1] for x in found] == [16, 8, 4]
+    torch.testing.assert_close(D.head(found[-1])[:, 0], D(pictures(1)))
+    assert replace(TINY).nf(4) == found[-1].shape[1]

@@ -1,0 +1,113 @@
+"""Any picture file becomes one of the network's, and it is said how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stylegan.config import ModelConfig
+from stylegan.networks import build_generator
+from stylegan.projection.photos import as_targets, fitted, photos_in, read_photo, read_photos
+from stylegan.snapshot import Snapshot
+from torch_utils.errors import UserError
+
+
+def snapshot(channels: int = 3, base: tuple[int, int] = (4, 4)) -> Snapshot:
+    cfg = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16,
+                      channels=channels, base=base)  # fmt: skip
+    return Snapshot(build_generator(cfg), None, cfg, 16, 1.0, 1.0, "faces")
+
+
+def saved(path: Path, mode: str = "RGB", size: tuple[int, int] = (16, 16), seed: int = 0) -> Path:
+    shape = (size[1], size[0], len(Image.new(mode, (1, 1)).getbands()))
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    Image.fromarray(pixels if shape[2] > 1 else pixels[:, :, 0], mode).save(path)
+    return path
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_picture_that_fits_is_taken_as_it_is(channels, tmp_path):
+    path = saved(tmp_path / "a.png", {1: "L", 3: "RGB", 4: "RGBA"}[channels])
+    pixels, notes = read_photo(path, snapshot(channels))
+    assert notes == () and np.array_equal(pixels, np.asarray(Image.open(path)).reshape(16, 16, channels))
+    photos, _ = read_photos([path], snapshot(channels))
+    targets = as_targets(photos)
+    assert targets.shape == (1, channels, 16, 16) and float(targets.min()) >= -1 and float(targets.max()) <= 1
+    torch.testing.assert_close((targets[0].permute(1, 2, 0) + 1) * 127.5, torch.from_numpy(pixels).float())
+
+
+@pytest.mark.parametrize(("mode", "channels", "said"), [
+    ("L", 3, "grey made RGB"), ("RGB", 1, "colour made grey"), ("RGBA", 3, "laid on white"), ("L", 4, "grey made RGBA"),
+    ("RGB", 4, "RGB made RGBA"), ("LA", 1, "laid on white"), ("RGBA", 1, "laid on white, colour made grey"),
+])  # fmt: skip
+def test_other_channels_are_converted_and_said(mode, channels, said, tmp_path):
+    pixels, notes = read_photo(saved(tmp_path / "a.png", mode), snapshot(channels))
+    assert notes == (said,) and pixels.shape == (16, 16, channels)
+
+
+def test_16_bit_grey_keeps_its_greys(tmp_path):
+    grey = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    pixels, _ = read_photo(tmp_path / "a.png", snapshot())
+    assert np.abs(pixels[:, :, 0].astype(int) - grey // 257).max() <= 1
+
+
+@pytest.mark.parametrize(("size", "said"), [
+    ((32, 32), "32x32 resized to 16x16"), ((40, 32), "40x32 cut to 32x32 resized to 16x16"),
+    ((10, 30), "10x30 cut to 10x10 resized to 16x16"), ((1, 1), "1x1 resized to 16x16"),
+])  # fmt: skip
+def test_other_sizes_are_cut_and_resized_and_said(size, said, tmp_path):
+    pixels, notes = read_photo(saved(tmp_path / "a.png", size=size), snapshot())
+    assert notes == (said,) and pixels.shape == (16, 16, 3)
+
+
+def test_a_whole_number_of_times_larger_is_averaged_about_the_centre():
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:, 8:40] = np.random.default_rng(0).integers(0, 256, (32, 32, 3))
+    found, _ = fitted(Image.fromarray(pixels), 16, 16)
+    mean = pixels[:, 8:40].reshape(16, 2, 16, 2, 3).mean(axis=(1, 3))
+    assert np.abs(np.asarray(found, float) - mean).max() <= 1
+
+
+def test_networks_that_are_not_square(tmp_path):
+    pixels, notes = read_photo(saved(tmp_path / "a.png", size=(48, 48)), snapshot(base=(6, 4)))
+    assert pixels.shape == (24, 16, 3) and notes == ("48x48 cut to 32x48 resized to 16x24",)
+
+
+def test_a_photo_is_turned_as_its_camera_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    image = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+    image.save(tmp_path / "a.png", exif=exif)
+    pixels, _ = read_photo(tmp_path / "a.png", snapshot(1))
+    assert np.array_equal(pixels[:, :, 0], np.asarray(image)[::-1, ::-1])
+
+
+def test_alignment_comes_first_and_is_said(tmp_path):
+    path = saved(tmp_path / "a.png", "L", (64, 48))
+    pixels, notes = read_photo(path, snapshot(), lambda image: (image.crop((0, 0, 16, 16)), f"aligned {image.mode}"))
+    assert notes == ("aligned RGB",) and pixels.shape == (16, 16, 3)
+
+
+def test_broken_files_are_told_from_the_others_and_names_are_never_alike(tmp_path):
+    for name in ("b.png", "B.webp", "b.jpg"):
+        saved(tmp_path / name)
+    (tmp_path / "c.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (tmp_path / "d.jpg").write_bytes((tmp_path / "b.jpg").read_bytes()[:400])
+    (tmp_path / "notes.txt").touch()
+    paths = photos_in(tmp_path)
+    photos, faults = read_photos(paths, snapshot())
+    assert len({photo.name.lower() for photo in photos}) == 3 and {photo.name[0] for photo in photos} == {"b", "B"}
+    assert {path.name for path in faults} == {"c.png", "d.jpg"}
+    assert all(str(path) in reason and "\n" not in reason for path, reason in faults.items())
+
+
+def test_where_there_is_no_picture(tmp_path):
+    with pytest.raises(UserError, match="there is no picture in"):
+        photos_in(tmp_path)
+    with pytest.raises(UserError, match="there is no file or folder"):
+        photos_in(tmp_path / "absent.png")

@@ -1,0 +1,110 @@
+"""Tuning makes the pivot right, the file holds exactly what was measured, and it fits one network only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from stylegan.config import ModelConfig
+from stylegan.latent_file import SUFFIX, Latents, fingerprint, load_latents, save_latents
+from stylegan.networks import build_generator
+from stylegan.projection.delta import apply_delta, delta_between, load_delta, save_delta, with_delta
+from stylegan.projection.distance import PIXELS
+from stylegan.projection.pivot import tune
+from stylegan.projection.settings import TuningSettings
+from stylegan.snapshot import Snapshot
+from torch_utils.checkpoint import load_tensors, save_tensors
+from torch_utils.errors import UserError
+
+TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+FAST = TuningSettings(steps=40, lr=3e-3)
+
+
+def snapshot(cfg: ModelConfig = TINY, seed: int = 0) -> Snapshot:
+    torch.manual_seed(seed)
+    G = build_generator(cfg).eval().requires_grad_(False)
+    return Snapshot(G=G, D=None, config=cfg, resolution=16, alpha=1.0, kimg=1.0, data="faces")
+
+
+def pivots(snap: Snapshot, count: int = 1) -> Latents:
+    torch.manual_seed(1)
+    names = tuple(f"photo{i}" for i in range(count))
+    noise = tuple(torch.randn(count, 1, h, w) for h, w in snap.G.synthesis.noise_sizes(16))
+    return Latents(snap.G.latents(torch.randn(count, 8)), names, names, noise=noise)
+
+
+def targets(count: int = 1) -> torch.Tensor:
+    return torch.nn.functional.interpolate(torch.rand(count, 3, 4, 4), (16, 16), mode="bilinear") * 2 - 1
+
+
+def weights(snap: Snapshot) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in snap.G.state_dict().items()}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_pivots_become_the_pictures_and_the_network_stays_as_it_was(count):
+    snap, wanted = snapshot(), targets(count)
+    points, before = pivots(snap, count), weights(snap)
+    tuned, delta, report = tune(snap, points, wanted, FAST, PIXELS)
+    start = PIXELS(snap.G.draw(points.ws, points.noise), wanted)
+    assert (report.distance < 0.5 * start).all() and delta.origins == points.origins
+    torch.testing.assert_close(PIXELS(tuned.G.draw(points.ws, points.noise), wanted), report.distance)
+    assert all(torch.equal(value, before[name]) for name, value in snap.G.state_dict().items())
+    assert not any(p.requires_grad for p in tuned.G.parameters())
+    assert all(name.startswith("synthesis.") and not name.endswith(".noise") for name in delta.changes)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_file_gives_exactly_the_network_that_was_measured(dtype, tmp_path: Path):
+    snap = snapshot()
+    tuned, delta, _ = tune(snap, pivots(snap), targets(), replace(FAST, steps=3, dtype=dtype), PIXELS)
+    assert {change.dtype for change in delta.changes.values()} == {getattr(torch, dtype)}
+    path = tmp_path / "a.delta.safetensors"
+    save_delta(path, delta, snap)
+    found = apply_delta(snap, path)
+    assert fingerprint(found) == fingerprint(tuned) != fingerprint(snap)
+    assert load_delta(path, snap).origins == ("photo0",)
+
+
+def test_nothing_changed_is_nothing_kept():
+    snap = snapshot()
+    assert not delta_between(snap.G, snap.G, torch.float16).changes
+    assert fingerprint(with_delta(snap, delta_between(snap.G, snap.G, torch.float32))) == fingerprint(snap)
+
+
+def test_latents_of_the_network_are_taken_by_what_was_tuned_from_it(tmp_path: Path):
+    snap = snapshot()
+    tuned, _, _ = tune(snap, pivots(snap), targets(), replace(FAST, steps=2), PIXELS)
+    save_latents(tmp_path / f"a{SUFFIX}", pivots(snap), snap)
+    assert torch.equal(load_latents(tmp_path / f"a{SUFFIX}", tuned).ws, pivots(snap).ws)
+    with pytest.raises(UserError, match="belongs to another network"):
+        load_latents(tmp_path / f"a{SUFFIX}", snapshot(seed=1))
+
+
+def test_files_that_do_not_fit(tmp_path: Path):
+    snap = snapshot()
+    _, delta, _ = tune(snap, pivots(snap), targets(), replace(FAST, steps=2), PIXELS)
+    path = tmp_path / "a.delta.safetensors"
+    save_delta(path, delta, snap)
+    with pytest.raises(UserError, match="changes another network") as caught:
+        load_delta(path, snapshot(seed=1))
+    assert fingerprint(snap) in str(caught.value) and fingerprint(snapshot(seed=1)) in str(caught.value)
+    assert load_delta(path, snapshot(seed=1), force=True).changes
+    with pytest.raises(UserError, match="does not fit this network"):
+        load_delta(path, snapshot(replace(TINY, fmap_max=8)), force=True)
+    with pytest.raises(UserError, match="must end in"):
+        save_delta(tmp_path / "a.safetensors", delta, snap)
+    with pytest.raises(UserError, match="cannot read|not a whole"):
+        load_delta(tmp_path / "absent.delta.safetensors", snap)
+    save_tensors(path, load_tensors(path)[0], {"format": "else"})
+    with pytest.raises(UserError, match="holds no tuned weights"):
+        load_delta(path, snap)
+
+
+def test_pictures_that_do_not_fit():
+    snap = snapshot()
+    with pytest.raises(UserError, match="1 pivots for 2 pictures"):
+        tune(snap, pivots(snap), targets(2), FAST, PIXELS)

@@ -1,0 +1,153 @@
+"""What is drawn is found again, each picture by itself, noise maps included."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from stylegan.config import ModelConfig, progan_config
+from stylegan.latent_file import Latents
+from stylegan.networks import build_discriminator, build_generator
+from stylegan.projection.distance import PIXELS, pick_distance
+from stylegan.projection.projector import centre_of_w, project
+from stylegan.projection.settings import Moment, ProjectionSettings
+from stylegan.snapshot import Snapshot
+from torch_utils.errors import UserError
+
+TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+CONDITIONAL = replace(TINY, num_classes=3)
+FAST = ProjectionSettings(num_steps=12, plus_steps=8, w_samples=100)
+
+
+def snapshot(cfg: ModelConfig = TINY, noise: float = 0.1) -> Snapshot:
+    torch.manual_seed(0)
+    G, D = (build(cfg).eval().requires_grad_(False) for build in (build_generator, build_discriminator))
+    for name, value in G.named_parameters():
+        if name.endswith("noise_strength"):
+            value.fill_(noise)
+    return Snapshot(G=G, D=D, config=cfg, resolution=16, alpha=1.0, kimg=1.0, data="faces")
+
+
+def drawn(snap: Snapshot, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    """ws and the pictures of seeds."""
+    z = torch.randn(count, 8, generator=torch.Generator().manual_seed(3))
+    ws = snap.G.latents(z, torch.arange(count) if snap.config.num_classes else None)
+    return ws, snap.G.draw(ws)
+
+
+def near(a: Latents, b: Latents) -> None:
+    torch.testing.assert_close(a.ws, b.ws, rtol=1e-2, atol=2e-3)
+    for x, y in zip(a.noise, b.noise, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize(("name", "left", "off"), [("pixels", 1e-3, 0.03), ("discriminator", 0.2, 1.0)])
+def test_a_drawn_picture_comes_back(name, left, off):
+    snap = snapshot(noise=0.0)
+    ws, targets = drawn(snap)
+    distance = pick_distance(name, snap)
+    latents, report = project(snap, targets, replace(FAST, num_steps=100), distance)
+    centre = snap.G.broadcast(centre_of_w(snap.G, 2, None, FAST)[0])
+    assert (report.distance < left * distance(snap.G.draw(centre), targets)).all()
+    assert not latents.plus and ((latents.ws - ws).norm(dim=(1, 2)) < off * (centre - ws).norm(dim=(1, 2))).all()
+
+
+def test_w_plus_finds_what_w_cannot():
+    snap = snapshot(noise=0.0)
+    ws, _ = drawn(snap)
+    mixed = torch.cat([ws[:1, :3], ws[1:, 3:]], dim=1)
+    settings = replace(FAST, num_steps=40, plus_steps=60)
+    w, in_w = project(snap, snap.G.draw(mixed), settings, PIXELS)
+    plus, in_plus = project(snap, snap.G.draw(mixed), replace(settings, space="w+"), PIXELS)
+    assert plus.plus and not w.plus and float(in_plus.distance) < 0.6 * float(in_w.distance)
+    assert (in_w.steps, in_plus.steps) == (40, 100)
+
+
+def test_noise_maps_are_found_kept_and_drawn_with():
+    snap = snapshot(noise=0.5)
+    ws, _ = drawn(snap, 1)
+    sizes = snap.G.synthesis.noise_sizes(16)
+    targets = snap.G.draw(ws, [torch.randn(1, 1, h, w) for h, w in sizes])
+    latents, report = project(snap, targets, replace(FAST, num_steps=80, noise_weight=10.0), PIXELS)
+    assert [tuple(m.shape) for m in latents.noise] == [(1, 1, h, w) for h, w in sizes]
+    for m in latents.noise:
+        assert abs(float(m.mean())) < 1e-5 and float(m.var(unbiased=False)) == pytest.approx(1, abs=1e-4)
+    with_maps, without = (PIXELS(snap.G.draw(latents.ws, n), targets) for n in (latents.noise, "const"))
+    torch.testing.assert_close(with_maps, report.distance)
+    assert float(with_maps) < 0.8 * float(without)
+
+
+@pytest.mark.parametrize("space", ["w", "w+"])
+def test_neighbours_do_not_matter(space):
+    snap = snapshot()
+    _, targets = drawn(snap, 3)
+    settings = replace(FAST, space=space)
+    together, report = project(snap, targets, settings, PIXELS)
+    for i in range(3):
+        alone, own = project(snap, targets[i : i + 1], settings, PIXELS)
+        near(together[i : i + 1], alone)
+        torch.testing.assert_close(report.distance[i : i + 1], own.distance, rtol=1e-2, atol=1e-5)
+
+
+def test_threads_do_not_matter():
+    snap = snapshot()
+    _, targets = drawn(snap, 3)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(project(snap, targets, FAST, PIXELS)[0])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    near(*found)
+
+
+@pytest.mark.parametrize("stop", [("w", 5), ("w", 11), ("w+", 3)])
+def test_a_search_goes_on_to_the_last_bit(stop):
+    snap = snapshot()
+    _, targets = drawn(snap)
+    settings = replace(FAST, space="w+")
+    kept: dict[str, Any] = {}
+
+    def watch(moment: Moment) -> None:
+        assert moment.pictures.shape == targets.shape and moment.distances.shape == (2,)
+        if (moment.stage, moment.step) == stop:
+            state = moment.state()
+            kept.update(state, tensors=[t.clone() for t in state["tensors"]])
+            kept["adam"] = {
+                "state": {i: {k: v.clone() for k, v in e.items()} for i, e in state["adam"]["state"].items()}
+            }
+
+    whole, _ = project(snap, targets, settings, PIXELS, watch=watch)
+    resumed, _ = project(snap, targets, settings, PIXELS, resume=kept)
+    assert torch.equal(whole.ws, resumed.ws) and all(map(torch.equal, whole.noise, resumed.noise))
+
+
+def test_classes_begin_at_their_own_centre():
+    snap = snapshot(CONDITIONAL)
+    _, targets = drawn(snap)
+    c = torch.tensor([2, 0])
+    latents, _ = project(snap, targets, FAST, PIXELS, c)
+    assert latents.c is not None and latents.c.tolist() == [2, 0]
+    centres, spread = centre_of_w(snap.G, 2, c, FAST)
+    assert not torch.equal(centres[0], centres[1]) and spread.shape == (2, 1, 1)
+    for wrong, message in ((None, "name a class"), (torch.tensor([3, 0]), "has classes 0 to 2")):
+        with pytest.raises(UserError, match=message):
+            project(snap, targets, FAST, PIXELS, wrong)
+    with pytest.raises(UserError, match="unconditional"):
+        project(snapshot(), targets, FAST, PIXELS, c)
+
+
+def test_what_cannot_be_projected():
+    snap = snapshot()
+    with pytest.raises(UserError, match=r"must be \[N, 3, 16, 16\], not \[1, 3, 8, 8\]"):
+        project(snap, torch.zeros(1, 3, 8, 8), FAST, PIXELS)
+    with pytest.raises(UserError, match="not finite"):
+        project(snap, torch.full((1, 3, 16, 16), torch.nan), FAST, PIXELS)
+    with pytest.raises(UserError, match="ProGAN has no w"):
+        project(snapshot(progan_config(16, z_dim=8, fmap_max=16)), torch.zeros(1, 3, 16, 16), FAST, PIXELS)
