@@ -109,6 +109,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     from stylegan.view import View
 
     paths = photos_in(Path(request.target))
+    require_apart(paths, Path(request.outdir))
     snapshot = painters.open_painter(View(network=request.network, device=request.device, trunc=1.0)).snapshot
     if snapshot.config.family == "progan":
         raise UserError("ProGAN has no w to project into; use a StyleGAN network for this")
@@ -156,6 +157,12 @@ def check(request: Request) -> None:
         raise UserError("--face and --landmarks are for --align; add it, or leave them out")
     check_settings(request.search)
     check_settings(request.tuning)
+
+
+def require_apart(paths: Sequence[Path], outdir: Path) -> None:
+    """Raises UserError if the results would lie among the pictures: in their place, or as pictures of the next run."""
+    if outdir.resolve() in {path.resolve().parent for path in paths}:
+        raise UserError(f"--outdir {outdir} is where the pictures are; results could replace them, so name another")
 
 
 def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> list[Photo]:

@@ -62,13 +62,13 @@ def save_bound(path: Path, kind: Kind, tensors: Mapping[str, Tensor], header: An
 
 def load_bound(
     path: Path, kind: Kind, header: type[Header], build: Callable[[dict[str, Tensor], Header], Content],
-    snapshot: Snapshot | None, force: bool = False,
+    snapshot: Snapshot | None, force: bool = False, fits: Callable[[Content, Snapshot], None] | None = None,
 ) -> Content:  # fmt: skip
     """Open what `save_bound` wrote: `build` makes the content of tensors and header. Runs no code from the file.
 
     Raises UserError if it is something else, if `build` raises UserError, KeyError, AttributeError or ValueError, and
     unless `force` if it is of another network than `snapshot`, and than that which `snapshot` was tuned from.
-    snapshot: None to look at any network's.
+    snapshot: None to look at any network's. fits: raises UserError for what no `force` can make fit the network.
     """
     try:
         tensors, plain = load_tensors(path)
@@ -81,6 +81,8 @@ def load_bound(
         content = build(tensors, from_plain(header, about))
     except (UserError, KeyError, AttributeError, ValueError) as error:
         raise UserError(f"the {kind.what} in {path} cannot be read: {error}") from error
+    if snapshot is not None and fits is not None:
+        fits(content, snapshot)
     if snapshot is None or force:
         return content
     mine = fingerprint(snapshot)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -105,7 +106,10 @@ def load_latents(path: Path, snapshot: Snapshot, force: bool = False) -> Latents
 
     Raises UserError if it is something else or does not fit the network, and unless `force` if it is of another one.
     """
-    latents = load_bound(path, KIND, _Header, _checked, snapshot, force)
+    return load_bound(path, KIND, _Header, _checked, snapshot, force, partial(_require_fit, path))
+
+
+def _require_fit(path: Path, latents: Latents, snapshot: Snapshot) -> None:
     some = torch.zeros(1, snapshot.config.z_dim, device=snapshot.device)
     some_class = torch.zeros(1, dtype=torch.int64, device=snapshot.device) if snapshot.config.num_classes else None
     wanted = list(snapshot.G.latents(some, some_class).shape[1:])
@@ -115,7 +119,6 @@ def load_latents(path: Path, snapshot: Snapshot, force: bool = False) -> Latents
     if latents.styles and [s.shape[1] for s in latents.styles] != sizes:
         raise UserError(f"{path} edits styles of {[s.shape[1] for s in latents.styles]} numbers, this network's have "
                         f"{sizes}")  # fmt: skip
-    return latents
 
 
 def _checked(tensors: dict[str, Tensor], header: _Header) -> Latents:

@@ -172,3 +172,11 @@ def test_a_report_of_something_else_is_not_overwritten(run, photos, tmp_path):
     (tmp_path / "out/report.json").write_text("[]")
     result = run("faces", photos)
     assert result.exit_code == 2 and "is not a report of this tool" in result.output
+
+
+@pytest.mark.parametrize("what", ["", "eva.png"])
+def test_the_pictures_themselves_are_safe(what, run, photos):
+    before = {path: path.read_bytes() for path in photos.iterdir()}
+    result = run("faces", photos / what, "--outdir", photos)
+    assert result.exit_code == 2 and "is where the pictures are" in result.output
+    assert {path: path.read_bytes() for path in photos.iterdir()} == before

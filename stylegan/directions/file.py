@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -90,9 +91,10 @@ def load_directions(path: Path, snapshot: Snapshot | None, force: bool = False) 
 
     Raises UserError if it is something else or does not fit the network, and unless `force` if it is of another one.
     """
-    found = load_bound(path, KIND, _Header, _checked, snapshot, force)
-    if snapshot is None:
-        return found
+    return load_bound(path, KIND, _Header, _checked, snapshot, force, partial(_require_fit, path))
+
+
+def _require_fit(path: Path, found: Directions, snapshot: Snapshot) -> None:
     G, config = snapshot.G, snapshot.config
     if found.vectors.shape[1] not in (1, G.num_ws) or found.vectors.shape[2] != config.w_dim:
         raise UserError(f"{path} has directions of {list(found.vectors.shape[1:])} numbers, this network's w is "
@@ -102,7 +104,6 @@ def load_directions(path: Path, snapshot: Snapshot | None, force: bool = False) 
         raise UserError(f"{path} moves layer {beyond}: this network has {G.num_ws} layers, 0 to {G.num_ws - 1}")
     if found.styles and [s.shape[1] for s in found.styles] != G.synthesis.style_sizes():
         raise UserError(f"{path} edits styles of other sizes than this network's")
-    return found
 
 
 def _checked(tensors: dict[str, Tensor], header: _Header) -> Directions:

@@ -137,7 +137,7 @@ def in_words(name: str, found: Boundary) -> str:
 def worth(accuracy: float) -> str:
     """A held-out accuracy, and whether it is a weak one."""
     if accuracy != accuracy:
-        return "held-out accuracy unknown"
+        return "held-out accuracy unknown  WEAK"
     return f"held-out accuracy {accuracy:.3f}" + ("  WEAK" if accuracy < WEAK else "")
 
 

@@ -99,6 +99,9 @@ def check_search(search: Search) -> None:
     check_labels(search.labels, needed=search.method == "labels")
     if search.method != "labels" and (search.labels.labels or search.labels.attributes):
         raise UserError(f"--labels and --attributes are for --method labels, not {search.method}")
+    samples = search.labels.samples
+    if search.method == "pca" and samples is not None and samples <= search.count:
+        raise UserError(f"--samples {samples} are too few for {search.count} directions; take some thousand")
     if search.count < 1:
         raise UserError(f"--count {search.count} is no number of directions; use 1 or more")
 

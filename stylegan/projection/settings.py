@@ -28,7 +28,7 @@ class ProjectionSettings:
     space: Literal["w", "w+"] = setting(
         "w", Flag("--space", "w: one for all layers, good to edit; w+: one for each, from w's result, closer.", SEARCH)
     )
-    num_steps: int = setting(500, Flag("--num-steps", "Steps in W.", SEARCH))
+    num_steps: int = setting(500, Flag("--num-steps", "Steps in W; --plus-steps come on top with --space w+.", SEARCH))
     plus_steps: int = setting(500, Flag("--plus-steps", "Steps in W+ that follow, with --space w+.", SEARCH))
     seed: int = setting(0, Flag("--seed", "Of the random numbers in it.", SEARCH))
     lr: float = setting(0.1, Flag("--lr", "Learning rate, at its highest, in deviations of w and of noise."))

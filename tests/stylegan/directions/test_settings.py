@@ -27,6 +27,7 @@ def test_what_is_none(text):
     (Search(labels=Labels(labels=".")), "for --method labels, not pca"),
     (Search(method="labels", labels=Labels(labels="none.csv")), "no none.csv"),
     (replace(Search(), labels=Labels(samples=1)), "--samples 1"),
+    (Search(count=5, labels=Labels(samples=5)), "--samples 5 are too few for 5"),
 ])  # fmt: skip
 def test_what_no_network_could_serve(search, says):
     with pytest.raises(UserError, match=says):
