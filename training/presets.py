@@ -128,7 +128,12 @@ _FACES64 = RunConfig(
         batch=PerResolution(16, {4: 32, 8: 32}),
         lr=PerResolution(0.004),
     ),
-    loss=LossConfig(r1_gamma=PerResolution(1.0, {64: 0.25}), r1_interval=8),
+    loss=LossConfig(
+        name="relativistic",
+        r1_gamma=PerResolution(1.0, {64: 0.5}),
+        r2_gamma=PerResolution(1.0, {64: 0.5}),
+        r1_interval=8,
+    ),
     data=DataConfig(mirror=True),
     total_kimg=160,
     ema_kimg=5.0,
