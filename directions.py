@@ -14,7 +14,7 @@ from stylegan.directions.settings import Labels, check_labels, check_search
 from stylegan.kernels import ops_option
 from stylegan.start import DIRECTIONS
 from stylegan.view import View
-from torch_utils.cli import Command, Group, settings_options
+from torch_utils.cli import Command, Group, require, require_batch, settings_options
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, GRID
 from torch_utils.settings import Flag, replaced, setting
@@ -55,13 +55,6 @@ def command(config: type) -> Any:
     """A sub-command with the settings of `config`."""
     options = [*settings_options(config), ops_option()]
     return main.command(config.__name__.lower(), cls=Command, params=options, context_settings=WIDE)
-
-
-def require(example: str, **values: object) -> None:
-    """Raises UserError for a flag without its value. values: network="..." for --network."""
-    for flag, value in values.items():
-        if not value:
-            raise UserError(f"--{flag} is missing; for example: {example}")
 
 
 @command(Find)
@@ -234,8 +227,7 @@ def opened(view: View, batch: int = 1) -> Painter:
     """Raises UserError for a network that cannot be opened, and for a batch of nothing."""
     from stylegan.painter import open_painter
 
-    if batch < 1:
-        raise UserError(f"--batch {batch} is no number of pictures; use 1 or more")
+    require_batch(batch)
     return open_painter(view)
 
 

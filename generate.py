@@ -11,8 +11,7 @@ import click
 from stylegan.kernels import ops_option
 from stylegan.start import LATENTS, Start
 from stylegan.view import View
-from torch_utils.cli import Command, Option, settings_options, under
-from torch_utils.errors import UserError
+from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
 from torch_utils.output import FILES, Output, check_output, in_words
 from torch_utils.ranges import require_each_once
 from torch_utils.settings import Flag, replaced, setting
@@ -88,13 +87,10 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
 def check(request: Request) -> None:
     """Raises UserError for what no network could serve."""
     seeds = request.start.seeds
-    needed = (("--network", request.view.network), ("--seeds", seeds), ("--outdir", request.output.outdir))
-    for flag, value in needed:
-        if not value:
-            raise UserError(f"{flag} is missing; for example: --network runs/00000-faces --seeds 0-35 --outdir out")
+    require("--network runs/00000-faces --seeds 0-35 --outdir out", network=request.view.network, seeds=seeds,
+            outdir=request.output.outdir)  # fmt: skip
     require_each_once([point for point in seeds if isinstance(point, int)])
-    if request.batch < 1:
-        raise UserError(f"--batch {request.batch} is no number of pictures; use 1 or more")
+    require_batch(request.batch)
 
 
 def drawn(parts: Iterator[Latents], painter: Painter, request: Request, kept: list[Latents]) -> Iterator[np.ndarray]:

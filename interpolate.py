@@ -13,7 +13,7 @@ from stylegan.films.course import Course, check_course
 from stylegan.kernels import ops_option
 from stylegan.start import Point, parse_points
 from stylegan.view import WHAT, View
-from torch_utils.cli import Command, Option, settings_options, under
+from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, parse_grid
 from torch_utils.ranges import parse_classes
@@ -97,12 +97,9 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
 
 def check(request: Request) -> None:
     """Raises UserError for what no network could serve."""
-    needed = (("--network", request.view.network), ("--seeds", request.seeds), ("--out", request.out))
-    for flag, value in needed:
-        if not value:
-            raise UserError(f"{flag} is missing; for example: --network runs/00000-faces --seeds 0-5 --out film.mp4")
-    if request.batch < 1:
-        raise UserError(f"--batch {request.batch} is no number of pictures; use 1 or more")
+    require("--network runs/00000-faces --seeds 0-5 --out film.mp4", network=request.view.network, seeds=request.seeds,
+            out=request.out)  # fmt: skip
+    require_batch(request.batch)
     if not isinstance(request.grid, tuple):
         raise UserError("--grid needs a size here; write COLUMNSxROWS, as in 2x2")
 

@@ -13,7 +13,7 @@ import click
 from stylegan.kernels import ops_option
 from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
 from stylegan.view import WHAT
-from torch_utils.cli import Command, Option, settings_options, under
+from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
 from torch_utils.errors import UserError
 from torch_utils.output import FILES
 from torch_utils.ranges import parse_classes
@@ -147,12 +147,9 @@ def film_kind(request: Request, snapshot: Snapshot) -> str:
 
 def check(request: Request) -> None:
     """Raises UserError for what no network could serve."""
-    needed = (("--network", request.network), ("--target", request.target), ("--outdir", request.outdir))
-    for flag, value in needed:
-        if not value:
-            raise UserError(f"{flag} is missing; for example: --network runs/00000-faces --target eva.jpg --outdir out")
-    if request.batch < 1:
-        raise UserError(f"--batch {request.batch} is no number of pictures; use 1 or more")
+    require("--network runs/00000-faces --target eva.jpg --outdir out", network=request.network, target=request.target,
+            outdir=request.outdir)  # fmt: skip
+    require_batch(request.batch)
     if (request.face is not None or request.landmarks) and not request.align:
         raise UserError("--face and --landmarks are for --align; add it, or leave them out")
     check_settings(request.search)

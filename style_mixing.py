@@ -13,7 +13,7 @@ from stylegan.kernels import ops_option
 from stylegan.start import LATENTS, Point, parse_points
 from stylegan.styles import Styles, layers_in_words, layers_of, parse_styles
 from stylegan.view import WHAT, View
-from torch_utils.cli import Command, Option, settings_options, under
+from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, GRID
 from torch_utils.ranges import parse_classes
@@ -105,14 +105,9 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
 
 def check(request: Request) -> None:
     """Raises UserError for what no network could serve."""
-    needed = (("--network", request.view.network), ("--rows", request.rows), ("--cols", request.cols),
-              ("--outdir", request.outdir))  # fmt: skip
-    for flag, value in needed:
-        if not value:
-            raise UserError(f"{flag} is missing; for example: --network runs/00000-faces --rows 85,100 --cols 55,821 "
-                            "--outdir out")  # fmt: skip
-    if request.batch < 1:
-        raise UserError(f"--batch {request.batch} is no number of pictures; use 1 or more")
+    require("--network runs/00000-faces --rows 85,100 --cols 55,821 --outdir out",
+            network=request.view.network, rows=request.rows, cols=request.cols, outdir=request.outdir)  # fmt: skip
+    require_batch(request.batch)
 
 
 def in_words(request: Request, rows: int, cols: int) -> str:

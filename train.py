@@ -41,7 +41,7 @@ def main(
 
     \b
       train.py --outdir runs --data mnist --cfg digits32
-      train.py --outdir runs --data faces.zip --cfg faces64 --gamma 0.2
+      train.py --outdir runs --data faces.zip --cfg faces64 --kimg 200
       train.py --resume runs/00000-mnist-digits32
       train.py --resume runs/00000-mnist-digits32 --kimg 500
 

@@ -141,6 +141,19 @@ def _option(found: Declared, varies: bool) -> Option:
     return under(flag.group, option)
 
 
+def require(example: str, **values: object) -> None:
+    """Raises UserError for a flag without its value. values: network="..." for --network."""
+    for flag, value in values.items():
+        if not value:
+            raise UserError(f"--{flag} is missing; for example: {example}")
+
+
+def require_batch(batch: int) -> None:
+    """Raises UserError for a --batch of none."""
+    if batch < 1:
+        raise UserError(f"--batch {batch} is no number of pictures; use 1 or more")
+
+
 def _param_type(flag: Flag, kind: Any) -> click.ParamType:
     """How click reads a setting of the type `kind`."""
     if flag.parse:
