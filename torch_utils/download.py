@@ -43,13 +43,14 @@ class _Checks:
         """What is wrong with the file at `path`, in words; "" if nothing is."""
         for kind, wanted in (("sha256", self.sha256), ("md5", self.md5)):
             if wanted:
-                found = _digest(path, kind)
+                found = digest_of(path, kind)
                 if found != wanted.lower():
                     return f"wrong {kind} ({found[:12]}..., expected {wanted[:12].lower()}...)"
         return ""
 
 
-def _digest(path: Path, kind: str) -> str:
+def digest_of(path: Path, kind: str) -> str:
+    """The digest of a file, read a block at a time. kind: as `hashlib` calls it."""
     digest = hashlib.new(kind)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

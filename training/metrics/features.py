@@ -1,0 +1,159 @@
+"""Feature networks: what pictures are compared in. Every metric says which one it used."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stylegan.projection import lpips, lpips_weights
+from torch_utils.download import digest_of
+from torch_utils.errors import UserError
+from torch_utils.images import to_float
+from training.metrics import effnet, inception
+
+Embedding = Callable[[Tensor], Tensor]
+"""Pictures, uint8 [N,C,H,W] on any device, C being 1, 3 or 4 -> float32 [N,dims]. Each row is of its picture alone."""
+
+DEFAULT = effnet.NAME
+NAMES = (effnet.NAME, inception.NAME, *lpips.NETS)
+
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """A network that says what a picture shows. It resizes pictures itself, real ones and fakes alike.
+
+    name: as the names of metrics carry it   sha256: of its weights   dims: how many features it has
+    probabilities: of its classes, [N,classes], where it has some (for the inception score)
+    """
+
+    name: str
+    sha256: str
+    dims: int
+    embed: Embedding
+    probabilities: Embedding | None = None
+
+
+def pick_features(name: str, device: torch.device, weights: Path | None = None) -> FeatureNetwork:
+    """The network of a name in `NAMES`, of a TorchScript file, or of a function `module:function`.
+
+    Those that are yours get uint8 [N,3,H,W], and resize it themselves. weights: a file for those in `NAMES`.
+    Raises UserError, saying how to get it, for one that is not to be had.
+    """
+    if weights is not None and name not in NAMES:
+        raise UserError(f"--features-weights are for {', '.join(NAMES)}; {name} brings its own")
+    if name == effnet.NAME:
+        net = _moved(effnet.merged(effnet.find_weights(weights)), device)
+        return FeatureNetwork(
+            "effnetlite0", effnet.MEMBER.sha256, effnet.DIMS,
+            _quiet(partial(effnet.features, net), device), _quiet(partial(effnet.probabilities, net), device),
+        )  # fmt: skip
+    if name == inception.NAME:
+        sha256, embed, probabilities = inception.bound(device, weights)
+        return FeatureNetwork(
+            "inception", sha256, inception.DIMS, _quiet(_in_colour(embed), device),
+            _quiet(_in_colour(probabilities), device),
+        )  # fmt: skip
+    if name in lpips.NETS:
+        return _lpips(name, device, weights)
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        return _of_function(name, device)
+    return _of_file(Path(name), device)
+
+
+def _lpips(name: str, device: torch.device, weights: Path | None) -> FeatureNetwork:
+    """What LPIPS compares, averaged over the places of each depth, all depths side by side."""
+    found = lpips_weights.find_weights(name, [] if weights is None else [weights])
+    net = _moved(found, device)
+
+    def embed(pictures: Tensor) -> Tensor:
+        return torch.cat([x.mean(dim=(2, 3)) for x in lpips.embed(name, net, to_float(pictures))], dim=1)
+
+    dims = sum(conv.outputs for conv in lpips.NETS[name] if conv.tap)
+    return FeatureNetwork(name, effnet.content_sha256(found), dims, _quiet(embed, device))
+
+
+def _of_file(path: Path, device: torch.device) -> FeatureNetwork:
+    """A TorchScript module. Raises UserError if it is none."""
+    try:
+        sha256 = digest_of(path, "sha256")
+        net = torch.jit.load(path, map_location=device).eval()
+    except OSError as error:
+        raise UserError(
+            f"--features {path}: {error.strerror or error}; give one of {', '.join(NAMES)}, a TorchScript file, or "
+            "module:function"
+        ) from error
+    except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is no TorchScript module (torch.jit.save makes one)") from error
+    published = "return_features" in {argument.name for argument in net.forward.schema.arguments}
+
+    def embed(pictures: Tensor) -> Tensor:
+        found: Tensor = net(pictures, return_features=True) if published else net(pictures)
+        return found
+
+    return _probed(path.stem, sha256, _in_colour(embed), device)
+
+
+def _of_function(name: str, device: torch.device) -> FeatureNetwork:
+    """A function of the user's. Raises UserError if there is none of that name."""
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+        embed: Embedding = getattr(module, function_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"--features {name}: {error}; it should be module:function, importable from here") from error
+    source = getattr(module, "__file__", None)
+    content = Path(source).read_bytes() if source else name.encode()
+    return _probed(f"{module_name}-{function_name}", hashlib.sha256(content).hexdigest(), _in_colour(embed), device)
+
+
+def _probed(name: str, sha256: str, embed: Embedding, device: torch.device) -> FeatureNetwork:
+    """With its number of features, found by asking it. Raises UserError if that is no [N,dims]."""
+    quiet = _quiet(embed, device)
+    try:
+        found: Any = quiet(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()[:200]
+        raise UserError(f"--features {name} failed on pictures, uint8 [2,3,64,64]: {reason}") from error
+    if found.ndim != 2 or len(found) != 2:
+        raise UserError(f"--features {name} made {list(found.shape)} of two pictures; it should make [2,dims]")
+    return FeatureNetwork(_safe(name), sha256, found.shape[1], quiet)
+
+
+def _safe(name: str) -> str:
+    """As it can stand in the name of a metric and of a file."""
+    return re.sub(r"[^\w.]+", "-", name)
+
+
+def _quiet(embed: Embedding, device: torch.device) -> Embedding:
+    """Without gradients, on `device`, in float32."""
+
+    def run(pictures: Tensor) -> Tensor:
+        with torch.inference_mode():
+            found = embed(pictures.to(device))
+            return found.float() if isinstance(found, Tensor) else torch.as_tensor(found).float()
+
+    return run
+
+
+def _in_colour(embed: Embedding) -> Embedding:
+    """For networks that take RGB only: grey is repeated, alpha left out."""
+    return lambda pictures: embed(
+        pictures.expand(-1, 3, -1, -1).contiguous() if pictures.shape[1] == 1 else pictures[:, :3].contiguous()
+    )
+
+
+def _moved(net: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {
+        name: value.to(device, memory_format=torch.channels_last) if value.ndim == 4 else value.to(device)
+        for name, value in net.items()
+    }
