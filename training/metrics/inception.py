@@ -37,8 +37,8 @@ def find_file(given: Path | None = None) -> tuple[Path, str]:
             download([URL], path, sha256=SHA256)
         except UserError as error:
             raise UserError(
-                f"{NAME} is not here, and FID is measured in nothing else: {error}; fetch {URL} elsewhere and put it at "
-                f"{path}, or give it with --features {NAME} --features-weights FILE"
+                f"{NAME}, in which alone FID is measured, is not here: {error}; fetch {URL} elsewhere and put it "
+                f"at {path}, or give it with --features {NAME} --features-weights FILE"
             ) from error
     try:
         found = digest_of(path, "sha256")
