@@ -1,0 +1,121 @@
+"""Measures a network by several metrics, and keeps a line of each with all that it takes to repeat it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from stylegan.bound_file import fingerprint
+from torch_utils.errors import UserError
+from training.metrics.catalogue import Kind, parse
+from training.metrics.context import Context
+from training.metrics.request import Request
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one metric gave. The first seven are named as the published tools name them."""
+
+    results: dict[str, float]
+    metric: str
+    total_time: float
+    total_time_str: str
+    num_gpus: int
+    snapshot_pkl: str
+    timestamp: float
+    network: str
+    kimg: float
+    resolution: int
+    features: str
+    features_sha256: str
+    data: str
+    data_hash: str
+    num_images: int
+    seed: int
+    psi: float
+    mirror: bool
+
+    def to_line(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self))
+
+
+def evaluate(names: Sequence[str], context: Context, skipped: Callable[[str, str], object]) -> Iterator[Result]:
+    """Each metric of `names`, as soon as it is known.
+
+    One that cannot be measured, such as FID without Inception, does not keep the others from it: skipped(name, why) is
+    told instead. Raises UserError for a name that is none, before anything is measured.
+    """
+    contexts: dict[str, Context] = {context.features: context}
+    for name, (kind, request) in [(name, parse(name)) for name in names]:
+        features = request.features or context.features
+        if features not in contexts:
+            contexts[features] = replace(context, features=features, weights=None)
+        try:
+            found = measure(kind, request, contexts[features])
+        except UserError as error:
+            skipped(name, str(error))
+            continue
+        yield found
+
+
+def measure(kind: Kind, request: Request, context: Context) -> Result:
+    """One metric. Raises UserError where it cannot be measured."""
+    begun = time.time()
+    results = kind.measure(context, request)
+    seconds = time.time() - begun
+    snapshot, data = context.snapshot, context.data
+    return Result(
+        results=results,
+        metric=request.title(context) if kind.featured else request.name,
+        total_time=seconds,
+        total_time_str=in_words(seconds),
+        num_gpus=context.crew.processes,
+        snapshot_pkl=context.file,
+        timestamp=time.time(),
+        network=fingerprint(snapshot),
+        kimg=snapshot.kimg,
+        resolution=snapshot.G.synthesis.grown[0],
+        features=context.network.name if kind.featured else "",
+        features_sha256=context.network.sha256 if kind.featured else "",
+        data="" if data is None else str(data.path),
+        data_hash="" if data is None else data.content_hash,
+        num_images=request.count,
+        seed=context.seed,
+        psi=context.psi,
+        mirror=context.mirror,
+    )
+
+
+def append(folder: Path, result: Result) -> Path:
+    """Add a line to `metric-NAME.jsonl`, in one piece. Raises UserError if it cannot be written."""
+    path = folder / f"metric-{result.metric}.jsonl"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            file.write((result.to_line() + "\n").encode())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --outdir") from error
+    return path
+
+
+def in_words(seconds: float) -> str:
+    """A length of time: "45s", "3m 05s", "1h 12m 40s"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole // 60 % 60:02d}m {whole % 60:02d}s"
+
+
+def table(results: Sequence[Result]) -> str:
+    """For the terminal: a line for each number."""
+    rows = [(name, f"{value:.5g}", found.total_time_str) for found in results for name, value in found.results.items()]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)] if rows else []
+    return "\n".join(
+        f"{name:<{widths[0]}}  {value:>{widths[1]}}  {seconds:>{widths[2]}}" for name, value, seconds in rows
+    )
