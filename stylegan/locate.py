@@ -47,10 +47,16 @@ def locate(where: str | Path) -> Path:
 
 def latest(run_dir: Path) -> Path:
     """The newest snapshot of a run. Raises UserError if there is none."""
-    found = list(run_dir.glob("network-snapshot-*.safetensors"))
+    found = snapshots(run_dir)
     if not found:
         raise UserError(f"there is no snapshot (network-snapshot-*.safetensors) in {run_dir}")
-    return max(found, key=lambda file: (len(file.name), file.name))  # more digits are more images
+    return found[-1]
+
+
+def snapshots(run_dir: Path) -> list[Path]:
+    """All of a run, the oldest first."""
+    found = run_dir.glob("network-snapshot-*.safetensors")
+    return sorted(found, key=lambda file: (len(file.name), file.name))  # more digits are more images
 
 
 def cache() -> Path:

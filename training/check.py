@@ -9,6 +9,7 @@ from stylegan.config import ModelConfig, progan_config
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, leaves
 from training.config import BORROWED_FLAGS, RunConfig
+from training.metrics.live import check_metrics
 from training.schedule import PerResolution
 
 MAX_RESOLUTION = 4096
@@ -18,6 +19,7 @@ _POSITIVE = {
     "growth.batch", "growth.lr", "total_kimg", "ema_kimg", "ema_ramp", "tick_kimg", "snap", "snap_minutes", "threads",
     "batch_gpu", "data.subset", "loss.r1_interval", "max_bad_steps", "optim.eps", "model.z_dim", "model.w_dim",
     "model.mapping_dim", "model.fmap_base", "model.fmap_max", "model.mbstd_group", "gpus",
+    "keep",
 }  # fmt: skip
 
 
@@ -28,6 +30,7 @@ def check(cfg: RunConfig) -> None:
     _check_batches(cfg)
     _check_model(cfg)
     _check_loss(cfg)
+    check_metrics(cfg)
 
 
 def _check_numbers(cfg: RunConfig) -> None:

@@ -130,6 +130,21 @@ class RunConfig:
     snap_minutes: float = setting(
         20.0, Flag("--snap-minutes", "Save the state for --resume at least this often.", MACHINE)
     )
+    keep: int | None = setting(
+        None, Flag("--keep", "Keep only the newest N snapshots, besides the best. Default: all.", MACHINE)
+    )
+    metrics: str = setting(
+        "none", Flag("--metrics", "Measure every snapshot, as calc_metrics.py would: kid5k_full,pr5k3_full; or none.",
+                     MACHINE, metavar="NAMES"),
+    )  # fmt: skip
+    features: str = setting(
+        "efficientnet-lite0", Flag("--features", "What --metrics look at, as in calc_metrics.py.", MACHINE,
+                                   metavar="NAME"),
+    )  # fmt: skip
+    best: str = setting(
+        "", Flag("--best", "Which of the metrics chooses best.safetensors. Default: the first that can.", MACHINE,
+                 metavar="NAME"),
+    )  # fmt: skip
     precision: Literal["auto", "bf16", "fp32"] = setting(
         "auto", Flag("--precision", "Number format of the convolutions; auto takes bf16 where it is fast.", MACHINE)
     )

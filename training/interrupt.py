@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the loop grants when its step is done."""
+"""Ctrl-C and SIGTERM as a wish that the loop grants when its step is done, or at once where nothing can be lost."""
 
 from __future__ import annotations
 
@@ -9,23 +9,47 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-@contextmanager
-def deferred_interrupts() -> Iterator[Callable[[], bool]]:
-    """Gives a function that tells whether the user wants to stop. A second Ctrl-C stops at once."""
-    wished = threading.Event()
+class Interrupts:
+    """Calling it tells whether the user wants to stop."""
 
-    def handle(signum: int, frame: FrameType | None) -> None:
-        if wished.is_set():
+    def __init__(self) -> None:
+        self._wished, self._at_once = threading.Event(), False
+
+    def __call__(self) -> bool:
+        return self._wished.is_set()
+
+    def unless_wanted(self, work: Callable[[], object]) -> bool:
+        """Do `work`, and give it up as soon as the user wants to stop. Was it done?"""
+        if self():
+            return False
+        self._at_once = True
+        try:
+            work()
+        except KeyboardInterrupt:
+            self._wished.set()
+            return False
+        finally:
+            self._at_once = False
+        return True
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        stop, self._at_once = self() or self._at_once, False
+        self._wished.set()
+        if stop:
             raise KeyboardInterrupt
-        wished.set()
 
+
+@contextmanager
+def deferred_interrupts() -> Iterator[Interrupts]:
+    """Gives an `Interrupts`. A second Ctrl-C stops at once."""
+    found = Interrupts()
     # Only the main thread may set handlers; elsewhere (in a notebook's worker, say) interrupts keep their meaning.
     if threading.current_thread() is not threading.main_thread():
-        yield wished.is_set
+        yield found
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, found.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield wished.is_set
+        yield found
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -14,7 +14,19 @@ from training.archive import Archive
 from training.config import RunConfig
 from training.dataset import Dataset
 from training.interrupt import deferred_interrupts
-from training.milestones import Clock, begin_phase, begin_run, disk_trouble, end_run, note, roll_back, save, tick
+from training.milestones import (
+    Clock,
+    begin_phase,
+    begin_run,
+    disk_trouble,
+    end_run,
+    measure,
+    note,
+    roll_back,
+    save,
+    snapshot_due,
+    tick,
+)  # fmt: skip
 from training.report import Report
 from training.rundir import STATE
 from training.schedule import Stage
@@ -45,6 +57,8 @@ def train(cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | 
     ):
         begin_run(state, cfg, run_dir, report, data, dtype, resume, init_from)
         clock = Clock()
+        if resume and state.tick_nimg == state.nimg and snapshot_due(state, cfg):
+            measure(state, cfg, run_dir, report, clock, interrupted)  # what was cut short
         while state.nimg < cfg.total_kimg * 1000 and not interrupted():
             stage = cfg.growth.at(state.nimg)
             if stage.phase != state.phase:
@@ -59,11 +73,14 @@ def train(cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | 
             report.advance(state.nimg, stage.resolution, stage.alpha)
             if state.nimg - state.tick_nimg >= cfg.tick_kimg.at(stage.resolution) * 1000:
                 tick(state, cfg, run_dir, report, clock)
+                if snapshot_due(state, cfg):
+                    measure(state, cfg, run_dir, report, clock, interrupted)
         if interrupted():
             save(state, cfg, run_dir, report)
             report.say(f"Stopped at {state.nimg / 1000:.1f} kimg; all is saved. To go on: train.py --resume {run_dir}")
         else:
             end_run(state, cfg, run_dir, report, clock)
+            measure(state, cfg, run_dir, report, clock, interrupted)
     return state
 
 

@@ -18,6 +18,8 @@ from training.config import RunConfig
 from training.cost import seconds_left, work
 from training.dataset import Dataset
 from training.gallery import FIRST, save_fakes, save_growth, save_key, save_reals
+from training.interrupt import Interrupts
+from training.metrics.live import NO_METRICS, measure_snapshot, prune
 from training.report import STAT_NAMES, Report
 from training.rundir import STATE
 from training.schedule import Stage
@@ -131,7 +133,7 @@ def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock
     gflops = work(cfg, stage.resolution) * images / seconds
     report.tick(values, state.nimg, *seconds_left(cfg, state.nimg, gflops))
     save_fakes(_named(run_dir, "fakes", state, ".png"), state.G_ema, stage.resolution, stage.alpha)
-    if state.tick % cfg.snap == 0:
+    if snapshot_due(state, cfg):
         save(state, cfg, run_dir, report)
         clock.saved = time.perf_counter()
     elif time.perf_counter() - clock.saved > cfg.snap_minutes * 60:
@@ -140,11 +142,32 @@ def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock
     clock.restart()
 
 
+def snapshot_due(state: TrainState, cfg: RunConfig) -> bool:
+    """At a tick: is it one with a snapshot?"""
+    return state.tick % cfg.snap == 0
+
+
+def measure(
+    state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, interrupts: Interrupts
+) -> None:
+    """Judge the snapshot that was saved last, keep the best, and delete those that --keep does not keep.
+
+    All is saved by then, so that a wish to stop need not wait.
+    """
+    snapshot = snapshot_path(run_dir, state)
+    if cfg.metrics != NO_METRICS and not interrupts.unless_wanted(
+        lambda: measure_snapshot(cfg, snapshot, report.say, lambda found: report.points(found, state.nimg))
+    ):
+        report.say(f"{snapshot.name} has not been measured to the end; calc_metrics.py does it, and so does --resume")
+    prune(cfg, run_dir)
+    clock.restart()
+
+
 def save(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
     """A snapshot for the tools, the state for a resume, and the film so far."""
     stage = cfg.growth.at(state.nimg)
     save_snapshot(
-        _named(run_dir, "network-snapshot-", state, ".safetensors"), state.G_ema,
+        snapshot_path(run_dir, state), state.G_ema,
         state.D if cfg.snap_d else None, config=cfg.model,
         resolution=stage.resolution, alpha=stage.alpha, kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
     )  # fmt: skip
@@ -163,6 +186,10 @@ def end_run(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, cl
 def _save_state(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
     state.log_bytes = report.lengths()
     state.save(run_dir / STATE, cfg)
+
+
+def snapshot_path(run_dir: Path, state: TrainState) -> Path:
+    return _named(run_dir, "network-snapshot-", state, ".safetensors")
 
 
 def _named(run_dir: Path, prefix: str, state: TrainState, suffix: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -80,6 +81,10 @@ class Report:
         """One line of stats.jsonl, and a point on each curve."""
         self._files[STATS].write(json.dumps(values) + "\n")
         self._files[STATS].flush()
+        self.points(values, nimg)
+
+    def points(self, values: Mapping[str, Any], nimg: int) -> None:
+        """A point on the curve of each number."""
         if self._curves is not None:
             for name, value in values.items():
                 if isinstance(value, (int, float)):

@@ -69,7 +69,7 @@ def tiny_run(data: Path, **changes: Any) -> RunConfig:
     return replaced(cfg, {name.replace("__", "."): value for name, value in changes.items()})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny(pictures: Path) -> Callable[..., RunConfig]:
     """tiny(data__cond=True, loss__name="hinge", data=other_archive) -> RunConfig"""
     return lambda data=pictures, **changes: tiny_run(data, **changes)

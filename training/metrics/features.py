@@ -25,6 +25,7 @@ Embedding = Callable[[Tensor], Tensor]
 """Pictures, uint8 [N,C,H,W] on any device, C being 1, 3 or 4 -> float32 [N,dims]. Each row is of its picture alone."""
 
 DEFAULT = effnet.NAME
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 NAMES = (effnet.NAME, inception.NAME, *lpips.NETS)
 
 
@@ -43,6 +44,14 @@ class FeatureNetwork:
     probabilities: Embedding | None = None
 
 
+def short_name(name: str) -> str:
+    """How the names of metrics say which network they are of: "efficientnet-lite0" is effnetlite0."""
+    known = {effnet.NAME: "effnetlite0", inception.NAME: "inception"} | {net: net for net in lpips.NETS}
+    if name in known:
+        return known[name]
+    return _safe(name.replace(":", "-") if _FUNCTION.fullmatch(name) else Path(name).stem)
+
+
 def pick_features(name: str, device: torch.device, weights: Path | None = None) -> FeatureNetwork:
     """The network of a name in `NAMES`, of a TorchScript file, or of a function `module:function`.
 
@@ -54,18 +63,18 @@ def pick_features(name: str, device: torch.device, weights: Path | None = None) 
     if name == effnet.NAME:
         net = _moved(effnet.merged(effnet.find_weights(weights)), device)
         return FeatureNetwork(
-            "effnetlite0", effnet.MEMBER.sha256, effnet.DIMS,
+            short_name(name), effnet.MEMBER.sha256, effnet.DIMS,
             _quiet(partial(effnet.features, net), device), _quiet(partial(effnet.probabilities, net), device),
         )  # fmt: skip
     if name == inception.NAME:
         sha256, embed, probabilities = inception.bound(device, weights)
         return FeatureNetwork(
-            "inception", sha256, inception.DIMS, _quiet(_in_colour(embed), device),
+            short_name(name), sha256, inception.DIMS, _quiet(_in_colour(embed), device),
             _quiet(_in_colour(probabilities), device),
         )  # fmt: skip
     if name in lpips.NETS:
         return _lpips(name, device, weights)
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+    if _FUNCTION.fullmatch(name):
         return _of_function(name, device)
     return _of_file(Path(name), device)
 
@@ -100,7 +109,7 @@ def _of_file(path: Path, device: torch.device) -> FeatureNetwork:
         found: Tensor = net(pictures, return_features=True) if published else net(pictures)
         return found
 
-    return _probed(path.stem, sha256, _in_colour(embed), device)
+    return _probed(str(path), sha256, _in_colour(embed), device)
 
 
 def _of_function(name: str, device: torch.device) -> FeatureNetwork:
@@ -113,7 +122,7 @@ def _of_function(name: str, device: torch.device) -> FeatureNetwork:
         raise UserError(f"--features {name}: {error}; it should be module:function, importable from here") from error
     source = getattr(module, "__file__", None)
     content = Path(source).read_bytes() if source else name.encode()
-    return _probed(f"{module_name}-{function_name}", hashlib.sha256(content).hexdigest(), _in_colour(embed), device)
+    return _probed(name, hashlib.sha256(content).hexdigest(), _in_colour(embed), device)
 
 
 def _probed(name: str, sha256: str, embed: Embedding, device: torch.device) -> FeatureNetwork:
@@ -126,7 +135,7 @@ def _probed(name: str, sha256: str, embed: Embedding, device: torch.device) -> F
         raise UserError(f"--features {name} failed on pictures, uint8 [2,3,64,64]: {reason}") from error
     if found.ndim != 2 or len(found) != 2:
         raise UserError(f"--features {name} made {list(found.shape)} of two pictures; it should make [2,dims]")
-    return FeatureNetwork(_safe(name), sha256, found.shape[1], quiet)
+    return FeatureNetwork(short_name(name), sha256, found.shape[1], quiet)
 
 
 def _safe(name: str) -> str:

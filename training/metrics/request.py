@@ -23,8 +23,11 @@ class Request:
 
     def title(self, context: Context) -> str:
         """The name with that of the features in use. Only what is measured in Inception has the plain one."""
-        used = context.network.name
-        return self.name if used == "inception" else f"{self.name}-{used}"
+        return self.titled(context.network.name)
+
+    def titled(self, features: str) -> str:
+        """features: the feature network's short name, "" where none is looked at."""
+        return self.name if features in ("inception", "") else f"{self.name}-{features}"
 
 
 def parse_count(text: str) -> int:
