@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +37,7 @@ class Request:
     data: str = setting("", Flag(
         "--data", "Archive or folder to compare with.  [what the network was trained on]", COMPARED,
         metavar="ZIP|DIR"))  # fmt: skip
-    mirror: bool | None = setting(
-        None, Flag("--mirror", "Compare with the data and their mirror images.  [as in training]", COMPARED, alone="1")
-    )
+    mirror: bool = setting(False, Flag("--mirror", "Compare with the data and their mirror images.", COMPARED))
     features: str = setting("efficientnet-lite0", Flag(
         "--features", "efficientnet-lite0, inception-2015-12-05 (for the published numbers), lpips-vgg16, lpips-alex, "
         "a TorchScript file, or module:function.", COMPARED, metavar="NAME"))  # fmt: skip
@@ -132,19 +130,17 @@ def opened(request: Request, run_dir: Path | None) -> Context:
     from training.metrics.workers import Crew
 
     painter = open_painter(View(network=request.network, device=request.device, trunc=request.trunc))
-    trained = data_of(run_dir) if run_dir and (not request.data or request.mirror is None) else None
+    trained = data_of(run_dir) if run_dir and not request.data else None
     where = request.data or (trained.path if trained else "")
     archive = Archive.open(where) if where else None
-    if archive and trained and not request.data and trained.content_hash not in ("", archive.content_hash):
+    if archive and trained and trained.content_hash not in ("", archive.content_hash):
         click.echo(f"{where} has changed since the network was trained on it", err=True)
-    mirror = request.mirror if request.mirror is not None else bool(trained and trained.mirror)
-    context = Context(
+    return Context(
         snapshot=painter.snapshot, data=archive, features=request.features,
-        weights=Path(request.weights) if request.weights else None, seed=request.seed, psi=request.trunc,
-        mirror=mirror, crew=Crew(painter.snapshot.device, request.batch, request.gpus),
+        weights=Path(request.weights) if request.weights else None, seed=request.seed, psi=painter.psi,
+        mirror=request.mirror, crew=Crew(painter.snapshot.device, request.batch, request.gpus),
         file=request.network if request.network.startswith("http") else str(locate(request.network)),
     )  # fmt: skip
-    return replace(context, psi=painter.psi)
 
 
 def in_words(request: Request, context: Context, names: Sequence[str], outdir: Path | None) -> str:

@@ -51,4 +51,5 @@ def require_enough(count: int, dims: int, whose: str, name: str) -> None:
 
 def _root(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp_min(0).sqrt()
+    rounding = 8 * torch.finfo(values.dtype).eps * values[-1]  # what is smaller is 0 that was not computed exactly
+    return vectors * torch.where(values > rounding, values, 0.0).sqrt()

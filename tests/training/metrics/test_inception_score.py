@@ -1,0 +1,19 @@
+"""The inception score is the published one, and has its known extremes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from training.metrics.inception_score import inception_score
+
+
+def test_the_published_numbers(published):
+    for splits in (10, 1):
+        wanted = published(f"is/mean_std_splits{splits}").tolist()
+        assert inception_score(published("is/probs"), splits) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_sure_and_varied_scores_the_number_of_classes_and_the_same_for_all_scores_one():
+    assert inception_score(torch.eye(7).repeat(20, 1), splits=2) == pytest.approx((7.0, 0.0))
+    assert inception_score(torch.full((40, 5), 0.2), splits=4) == pytest.approx((1.0, 0.0))

@@ -1,0 +1,46 @@
+"""KID is the published one, and unbiased."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from torch_utils.errors import UserError
+from training.metrics.kid import kid, mmd2
+
+
+def test_the_published_numbers(published):
+    reals, fakes = published("feat/real"), published("feat/gen")
+    assert mmd2(fakes[:200], reals[:200]) == pytest.approx(float(published("kid/full_200")), rel=1e-12)
+    value, error = kid(reals[:200], fakes[:200], subsets=3)  # one subset is all there is
+    assert value == pytest.approx(float(published("kid/full_200")), rel=1e-12) and error < 1e-12
+    pairs = zip(published("kid/subset_idx_gen"), published("kid/subset_idx_real"))
+    values = [mmd2(fakes[g], reals[r]) for g, r in pairs]
+    assert np.mean(values) == pytest.approx(float(published("kid/subsets10_size50_seed5")), rel=1e-12)
+
+
+def test_halves_of_one_set_are_as_far_apart_as_chance_has_it_and_others_are_farther():
+    rows = torch.randn(2000, 8, generator=torch.Generator().manual_seed(0))
+    value, error = kid(rows[:1000], rows[1000:], largest=200)
+    assert abs(value) < 5 * error
+    values = [kid(rows[:1000], rows[1000:] + shift, largest=200)[0] for shift in (0.1, 0.3, 0.6)]
+    assert value < values[0] < values[1] < values[2]
+
+
+def test_it_belongs_to_its_seed():
+    rows = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    assert kid(rows, rows + 1, seed=1, largest=50) == kid(rows, rows + 1, seed=1, largest=50)
+    assert kid(rows, rows + 1, seed=1, largest=50) != kid(rows, rows + 1, seed=2, largest=50)
+
+
+def test_one_picture_is_none():
+    with pytest.raises(UserError, match="kid needs two pictures"):
+        kid(torch.randn(1, 4), torch.randn(9, 4))
+
+
+def test_torchmetrics_agrees():
+    functional = pytest.importorskip("torchmetrics.image.kid")
+    generator = torch.Generator().manual_seed(3)
+    x, y = torch.randn(200, 6, generator=generator).double(), torch.randn(200, 6, generator=generator).double() * 1.3
+    assert mmd2(x, y) == pytest.approx(float(functional.poly_mmd(x, y)), rel=1e-9)
