@@ -1,1 +1,1 @@
-"""Measuring networks: pure functions of features, or of a network and a distance."""
+"""How good the pictures of a network are, and how well its latents come apart: measured on features of pictures."""
