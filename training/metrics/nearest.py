@@ -1,0 +1,139 @@
+"""Are generated pictures copies? The training pictures nearest to each, mirror images included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylegan.snapshot import Snapshot
+from torch_utils.errors import UserError
+from torch_utils.images import to_uint8
+from torch_utils.progress import Progress
+from training.archive import Archive
+from training.metrics.reals import in_proportion, pages
+from training.metrics.samples import AT_ONCE, Sampling, fakes_at
+
+BLOCK = 2048  # rows of features in memory as float64
+Embedding = Callable[[Tensor], Tensor]
+"""uint8 [N,C,H,W] -> float32 [N,dims]."""
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """Of N fakes the k nearest of M reals, the nearest first.
+
+    distances: Euclidean between features, [N,k]   places: which real, [N,k]   mirrored: is it its mirror image? [N,k]
+    own: from the nearest real to the real that is nearest to it, mirror images included, [N]
+    """
+
+    distances: np.ndarray
+    places: np.ndarray
+    mirrored: np.ndarray
+    own: np.ndarray
+
+    @property
+    def closeness(self) -> np.ndarray:
+        """The distance to the nearest real over that from it to its nearest real: below 1 for a suspect. [N]."""
+        return self.distances[:, 0] / np.where(self.own > 0, self.own, np.inf)
+
+    @property
+    def share(self) -> float:
+        """The share of fakes that are nearer to a real than that is to any other real.
+
+        One minus authenticity (Alaa et al. 2022, "How faithful is your synthetic data?", section 3). About 0.5 for
+        other real pictures of the same kind, 1 for copies.
+        """
+        return float((self.distances[:, 0] < self.own).mean())
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """What `nearest_training` found, with the pictures: fakes uint8 [N,C,H,W], stored uint8 [M,C,H,W], of all reals."""
+
+    found: Nearest
+    fakes: np.ndarray
+    stored: np.ndarray
+
+
+def nearest_training(
+    snapshot: Snapshot, archive: Archive, embed: Embedding, count: int = 256, k: int = 5,
+    sampling: Sampling = Sampling(),
+) -> Neighbours:  # fmt: skip
+    """The `k` nearest training pictures of fakes 0 to `count`. embed: such as `FeatureNetwork.embed`.
+
+    Raises UserError for an archive that has no more than `k` pictures or does not fit the network, and for features
+    that are no numbers.
+    """
+    stored = pages(archive, snapshot)
+    if len(stored) <= k or count < 1:
+        raise UserError(f"the {k} nearest of {len(stored)} pictures, for {count} fakes: ask for fewer nearest, and 1 fake")
+    sampling = in_proportion(sampling, archive, snapshot)
+    fakes = np.empty((count, *stored.shape[1:]), np.uint8)
+    with Progress("Drawing", count) as bar:
+        for start in range(0, count, AT_ONCE):
+            part = range(start, min(start + AT_ONCE, count))
+            images = fakes_at(snapshot, sampling, part).images
+            fakes[start : part.stop] = to_uint8(images).transpose(0, 3, 1, 2)
+            bar.advance(len(part))
+    reals, mirrored = (features_of(stored, embed, snapshot.device, flip) for flip in (False, True))
+    return Neighbours(nearest(features_of(fakes, embed, snapshot.device), reals, mirrored, k), fakes, stored)
+
+
+def features_of(
+    stored: np.ndarray, embed: Embedding, device: torch.device, flip: bool = False, batch: int = 64
+) -> np.ndarray:  # fmt: skip
+    """The features of pictures uint8 [N,C,H,W], or of their mirror images: float32 [N,dims]."""
+    parts = []
+    with Progress("Mirror images" if flip else "Features", len(stored)) as bar:
+        for start in range(0, len(stored), batch):
+            images = torch.from_numpy(np.array(stored[start : start + batch]))
+            with torch.inference_mode():
+                parts.append(embed((images.flip(3) if flip else images).to(device)).float().cpu().numpy())
+            bar.advance(len(images))
+    return np.concatenate(parts)
+
+
+def nearest(fakes: np.ndarray, reals: np.ndarray, mirrored: np.ndarray, k: int = 5) -> Nearest:
+    """By features: of fakes [N,d], of reals [M,d] and of their mirror images [M,d], M > k.
+
+    Memory grows with N and `BLOCK`, not with M. Raises UserError for features that are no numbers.
+    """
+    for name, features in (("generated pictures", fakes), ("training pictures", reals), ("mirror images", mirrored)):
+        if not all(np.isfinite(features[i : i + BLOCK]).all() for i in range(0, len(features), BLOCK)):
+            raise UserError(f"features of {name} are no numbers; the network or the feature network is broken")
+    distances, places = np.full((len(fakes), k), np.inf), np.zeros((len(fakes), k), int)
+    flips = np.zeros((len(fakes), k), bool)
+    for start, squares, turned in _blocks(fakes, reals, mirrored):
+        here = np.broadcast_to(np.arange(start, start + squares.shape[1]), squares.shape)
+        both = [np.concatenate(pair, axis=1) for pair in ((distances, squares), (places, here), (flips, turned))]
+        best = np.argsort(both[0], axis=1, kind="stable")[:, :k]
+        distances, places, flips = (np.take_along_axis(x, best, axis=1) for x in both)
+    matched, back = np.unique(places[:, 0], return_inverse=True)
+    own = np.full(len(matched), np.inf)
+    for start, squares, _ in _blocks(reals[matched], reals, mirrored):
+        inside = (matched >= start) & (matched < start + squares.shape[1])
+        squares[inside, matched[inside] - start] = np.inf  # itself
+        own = np.minimum(own, squares.min(axis=1))
+    return Nearest(np.sqrt(distances), places, flips, np.sqrt(own[back]))
+
+
+def _blocks(
+    asked: np.ndarray, reals: np.ndarray, mirrored: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:  # fmt: skip
+    """For some reals at a time: where they begin, squared distances [N,m] to the nearer of both forms, and which it is.
+
+    float64, as squares of distances come from differences of much larger squares.
+    """
+    a = asked.astype(np.float64)
+    for start in range(0, len(reals), BLOCK):
+        plain, turned = (_squares(a, x[start : start + BLOCK].astype(np.float64)) for x in (reals, mirrored))
+        yield start, np.minimum(plain, turned), turned < plain
+
+
+def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    gaps = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * a @ b.T
+    return gaps.clip(min=0)
