@@ -16,7 +16,7 @@ from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.archive import Archive
 from training.metrics.reals import chosen, classes_of, in_proportion, pages, real_pictures
-from training.metrics.samples import Sampling, fakes_at
+from training.metrics.samples import AS_PUBLISHED, Sampling, fakes_at
 
 BLOCK = 16
 ALARM = 0.5  # of the diversity of real pictures; networks that are well have 0.8 or more
@@ -54,7 +54,7 @@ class Diversity:
 
 def diversity(
     snapshot: Snapshot, distance: Distance, archive: Archive | None = None, count: int = 128,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = AS_PUBLISHED,
 ) -> Diversity:  # fmt: skip
     """Of pictures 0 to `count` of the sampling, always the same, so that snapshots of a run compare.
 
@@ -65,10 +65,11 @@ def diversity(
         stored, places = pages(archive, snapshot), chosen(archive, count, sampling.seed)
         sampling = in_proportion(sampling, archive, snapshot)
         classes = classes_of(archive, places, snapshot)
-        reals = spread((
-            (real_pictures(stored, places[i : i + BLOCK], snapshot), None if classes is None else classes[i : i + BLOCK])
-            for i in range(0, count, BLOCK)
-        ), distance, "Comparing reals")  # fmt: skip
+        blocks = [slice(i, i + BLOCK) for i in range(0, count, BLOCK)]
+        pictures = (
+            (real_pictures(stored, places[b], snapshot), classes if classes is None else classes[b]) for b in blocks
+        )
+        reals = spread(pictures, distance, "Comparing reals")
     parts = (fakes_at(snapshot, sampling, range(i, min(i + BLOCK, count))) for i in range(0, count, BLOCK))
     fakes = spread(((part.images.to(snapshot.device), part.c) for part in parts), distance, "Comparing fakes")
     return Diversity(fakes, reals)

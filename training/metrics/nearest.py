@@ -15,7 +15,7 @@ from torch_utils.images import to_uint8
 from torch_utils.progress import Progress
 from training.archive import Archive
 from training.metrics.reals import in_proportion, pages
-from training.metrics.samples import AT_ONCE, Sampling, fakes_at
+from training.metrics.samples import AS_PUBLISHED, AT_ONCE, Sampling, fakes_at
 
 BLOCK = 2048  # rows of features in memory as float64
 Embedding = Callable[[Tensor], Tensor]
@@ -61,7 +61,7 @@ class Neighbours:
 
 def nearest_training(
     snapshot: Snapshot, archive: Archive, embed: Embedding, count: int = 256, k: int = 5,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = AS_PUBLISHED,
 ) -> Neighbours:  # fmt: skip
     """The `k` nearest training pictures of fakes 0 to `count`. embed: such as `FeatureNetwork.embed`.
 
@@ -70,7 +70,9 @@ def nearest_training(
     """
     stored = pages(archive, snapshot)
     if len(stored) <= k or count < 1:
-        raise UserError(f"the {k} nearest of {len(stored)} pictures, for {count} fakes: ask for fewer nearest, and 1 fake")
+        raise UserError(
+            f"{archive.path} has {len(stored)} pictures: ask for the nearest of fewer, and for 1 fake or more"
+        )
     sampling = in_proportion(sampling, archive, snapshot)
     fakes = np.empty((count, *stored.shape[1:]), np.uint8)
     with Progress("Drawing", count) as bar:

@@ -1,4 +1,7 @@
-"""Has the discriminator learnt its data by heart? (Karras et al. 2020, "Training GANs with limited data", section 3.)"""
+"""Has the discriminator learnt its data by heart?
+
+(Karras et al. 2020, "Training generative adversarial networks with limited data", section 3.)
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.archive import Archive
 from training.metrics.reals import chosen, classes_of, in_proportion, pages, real_pictures
-from training.metrics.samples import Sampling, fakes_at
+from training.metrics.samples import AS_PUBLISHED, Sampling, fakes_at
 
 GROUPS = 8  # of minibatch statistics in a batch
 
@@ -66,7 +69,7 @@ class Overfitting:
 
 def overfitting(
     snapshot: Snapshot, train: Archive, validation: Archive | None = None, count: int = 500,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = AS_PUBLISHED,
 ) -> Overfitting:  # fmt: skip
     """From `count` pictures of each kind. The fakes are those of the averaged generator.
 

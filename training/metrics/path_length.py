@@ -22,7 +22,7 @@ from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from torch_utils.rng import generator
-from training.metrics.samples import Sampling, classes_at, drawn, noise_at, z_at
+from training.metrics.samples import AS_PUBLISHED, Sampling, classes_at, drawn, noise_at, z_at
 
 Space = Literal["z", "w"]
 Part = Literal["full", "end"]
@@ -46,6 +46,9 @@ class Paths:
     largest: int = 256
 
 
+W_FULL = Paths()
+
+
 @dataclass(frozen=True)
 class PathLength:
     """value: the metric   error: its standard error   lengths: of each path, before any is rejected, float64 [N]"""
@@ -56,13 +59,13 @@ class PathLength:
 
 
 def path_length(
-    snapshot: Snapshot, distance: AnyDistance, count: int, paths: Paths = Paths(), sampling: Sampling = Sampling()
+    snapshot: Snapshot, distance: AnyDistance, count: int, paths: Paths = W_FULL, sampling: Sampling = AS_PUBLISHED
 ) -> PathLength:
     """Over `count` paths (published: 100,000). Path n depends on (sampling.seed, n) alone.
 
     Both ends of a path are of one class, drawn as `sampling` says, and the two pictures have the same noise.
     distance: (pictures [n,C,H,W] of about [-1, 1], the same) -> [n].
-    Raises UserError for a network without w and paths in w, for fewer than 2 paths, and for lengths that are no numbers.
+    Raises UserError for paths in w of a network without, for fewer than 2 paths, and for lengths that are no numbers.
     """
     if count < 2:
         raise UserError(f"{count} paths have no mean length; use 1000 or more")

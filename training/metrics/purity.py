@@ -19,11 +19,12 @@ from training.classifier import Judge
 from training.metrics.samples import AT_ONCE, Sampling, classes_at, noise_at, z_at
 
 LEAST = 0.05  # standard deviations: what moves all attributes by less than this is no direction for any of them
+AS_SHOWN = Sampling(psi=0.7, noise="const")
 
 
 @dataclass(frozen=True)
 class Purity:
-    """changes: of each attribute when moved along each direction, in its standard deviations among random pictures, [K,A]
+    """changes: of each attribute along each direction, in its standard deviations among random pictures, [K,A]
 
     errors: their standard errors, [K,A]   directions: names, [K]   attributes: names, [A]
     own: which attribute each direction is for, [K]   strength: how far it was moved, either way   count: of pictures
@@ -51,7 +52,7 @@ class Purity:
 
 def purity(
     snapshot: Snapshot, directions: Directions, judge: Judge, count: int = 200, strength: float = 1.0,
-    sampling: Sampling = Sampling(psi=0.7, noise="const"),
+    sampling: Sampling = AS_SHOWN,
 ) -> Purity:  # fmt: skip
     """Of each direction, on `count` random pictures, moved by `strength` standard deviations forth and back.
 
@@ -104,8 +105,8 @@ def in_lines(found: Purity) -> list[str]:
         cells = "".join(f"{f'{value:+.2f}' + ('*' if k == own else ' '):>{cell}}" for k, value in enumerate(row))
         lines.append(f"{name:{wide}}{cells}{score:9.3f}")
     largest = float(found.errors.max())
-    lines.append(f"changes by {found.strength:g} standard deviations of w, in standard deviations of the attribute among "
-                 f"{found.count} pictures, to +-{largest:.2g}")  # fmt: skip
+    lines.append(f"moved by {found.strength:g} standard deviations of w; changes in those of the attribute "
+                 f"among {found.count} pictures, +-{largest:.2g}")  # fmt: skip
     return lines
 
 

@@ -33,6 +33,9 @@ class Sampling:
     labels: np.ndarray | None = None
 
 
+AS_PUBLISHED = Sampling()
+
+
 def z_at(config: ModelConfig, sampling: Sampling, positions: Sequence[int], stream: str = "z") -> Tensor:
     """Latents of the pictures numbered `positions`, float32 [N,z_dim]."""
     rows = [generator(sampling.seed, stream, position).standard_normal(config.z_dim) for position in positions]

@@ -20,7 +20,7 @@ from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.classifier import Judge
-from training.metrics.samples import AT_ONCE, Sampling, fakes_at
+from training.metrics.samples import AS_PUBLISHED, AT_ONCE, Sampling, fakes_at
 
 FOLDS, PENALTIES = 3, (1.0, 0.1, 0.01, 0.001)  # scikit-learn's C
 ENOUGH = 10  # samples kept for each number of a latent, from which on the published score tells spaces apart
@@ -31,8 +31,8 @@ class Separation:
     """How well planes part one space. entropies: bits left open, as published, of the samples fitted to, [A]
 
     held_out: the same of samples that the machine has not seen, [A]: of few samples the published numbers are near 0
-    whatever the space, as a plane in many dimensions parts few points in any way. Here a machine is fitted to two thirds
-    and asked about the rest, in turn; of some strengths of regularisation the best counts.
+    whatever the space, as a plane in many dimensions parts few points in any way. Here a machine is fitted to two
+    thirds and asked about the rest, in turn; of some strengths of regularisation the best counts.
     numbers: of a latent
     """
 
@@ -63,7 +63,7 @@ class Separability:
     kept: int
 
 
-def separability(snapshot: Snapshot, judge: Judge, count: int, sampling: Sampling = Sampling()) -> Separability:
+def separability(snapshot: Snapshot, judge: Judge, count: int, sampling: Sampling = AS_PUBLISHED) -> Separability:
     """In z and in w, of `count` pictures (published: 200,000), judged by a classifier of `directions.py learn`.
 
     Raises UserError without scikit-learn, for a classifier of other channels, for too few pictures, and for ProGAN.
@@ -94,7 +94,9 @@ def separated(
     """
     require_sklearn()
     if len(margins) < 4 or not np.isfinite(margins).all():
-        raise UserError(f"separability needs thousands of pictures and a classifier's answer to each, not {len(margins)}")
+        raise UserError(
+            f"separability needs thousands of pictures, not {len(margins)}, and an answer of the classifier to each"
+        )
     every = [surest_half(column) for column in margins.T]
     truths = [column[kept] > 0 for column, kept in zip(margins.T, every, strict=True)]
     found = {}
@@ -172,7 +174,7 @@ def entropy(shares: np.ndarray) -> float:
 
 
 def in_lines(found: Separability) -> list[str]:
-    """A table: a line per attribute with the bits that each space leaves open (held out in brackets), and the scores."""
+    """A table: a line per attribute with the bits that each space leaves open (held out in brackets); scores."""
     head = "".join(f"{space:>18}" for space in found.spaces)
     lines = [f"{'':16}{'classifier':>11}{'yes':>6}{head}"]
     for number, name in enumerate(found.names):
