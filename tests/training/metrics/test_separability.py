@@ -87,10 +87,10 @@ def test_one_for_a_toy_that_planes_part_and_growth_as_it_is_warped():
 
 def test_of_few_samples_only_what_is_held_out_tells_luck_from_separation():
     rng = np.random.default_rng(1)
-    x, truth = rng.standard_normal((100, 60)), rng.random(100) > 0.5
+    x, truth = rng.standard_normal((100, 120)) * np.r_[8, np.ones(119)], rng.random(100) > 0.5
     assert conditional_entropy(table_of(answers(x, truth, x), truth)) < 0.1
     assert held_out_entropy(x, truth) > 0.9
-    assert held_out_entropy(x, x[:, 0] > 0) < 0.8
+    assert held_out_entropy(x, x[:, 0] > 0) < 0.6
 
 
 def test_the_unit_of_latents_does_not_matter_to_what_is_held_out():
@@ -138,7 +138,7 @@ def test_of_a_network_both_spaces_and_every_attribute(tiny_network):
 
 
 def test_what_cannot_be_separated(tiny_network):
-    with pytest.raises(UserError, match="not to 2"):
+    with pytest.raises(UserError, match="not 2, and an answer"):
         separated({"z": np.zeros((2, 2))}, np.zeros((2, 1)), ("a",))
     with pytest.raises(UserError, match="ProGAN has no w"):
         separability(replace(tiny_network(), config=progan_config(16)), JUDGE, 8)
