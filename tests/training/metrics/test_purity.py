@@ -86,4 +86,6 @@ def test_what_has_no_purity(tiny_network):
     with pytest.raises(UserError, match="other than 0"):
         purity(tiny_network(), some_directions(), JUDGE, 4, 0.0)
     with pytest.raises(UserError, match="'green' is the same in all 5"):
-        summarised(np.array([[1.0, 2.0, 3.0]] * 5) * np.arange(5)[:, None] * [1, 0, 1], np.zeros((1, 5, 3)), ("a",), NAMES, 1)
+        summarised(
+            np.array([[1.0, 2.0, 3.0]] * 5) * np.arange(5)[:, None] * [1, 0, 1], np.zeros((1, 5, 3)), ("a",), NAMES, 1
+        )
