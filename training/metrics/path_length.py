@@ -8,7 +8,6 @@ The distance of the two pictures over epsilon^2 is the squared speed of change; 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,8 +20,8 @@ from stylegan.projection.distance import AnyDistance
 from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
-from torch_utils.rng import generator
-from training.metrics.samples import AS_PUBLISHED, Sampling, classes_at, drawn, noise_at, z_at
+from training.inputs import Inputs
+from training.metrics.samples import AS_PUBLISHED, Sampling, drawn, inputs_at, noise_of
 
 Space = Literal["z", "w"]
 Part = Literal["full", "end"]
@@ -147,11 +146,12 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _lengths(
-    snapshot: Snapshot, distance: AnyDistance, part: Sequence[int], paths: Paths, sampling: Sampling
-) -> np.ndarray:
-    ws = _steps(snapshot, part, paths, sampling)
-    noise = noise_at(snapshot, sampling, part)
-    first, second = (seen(drawn(snapshot, end, noise, sampling.batch), paths).to(snapshot.device) for end in ws)
+    snapshot: Snapshot, distance: AnyDistance, part: range, paths: Paths, sampling: Sampling
+) -> np.ndarray:  # fmt: skip
+    inputs = inputs_at(snapshot, sampling, part)
+    noise = noise_of(inputs, sampling)
+    ends = _step(snapshot, inputs, paths, sampling)
+    first, second = (seen(drawn(snapshot, end, noise, sampling.batch), paths).to(snapshot.device) for end in ends)
     with torch.inference_mode():
         if snapshot.device.type == "cpu":  # each alone, as sums are added up in another order in other batches
             found = torch.cat([distance(a[None], b[None]) for a, b in zip(first, second, strict=True)])
@@ -160,21 +160,16 @@ def _lengths(
     return found.double().cpu().numpy() / paths.epsilon**2
 
 
-def _steps(snapshot: Snapshot, part: Sequence[int], paths: Paths, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def _step(snapshot: Snapshot, inputs: Inputs, paths: Paths, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """The ws [n,L,w_dim] of the two ends of each step."""
-    G, config = snapshot.G, snapshot.config
-    z = [z_at(config, sampling, part, stream) for stream in ("path from", "path to")]
-    c = classes_at(config, sampling, part)
-    if paths.part == "full":
-        places = [generator(sampling.seed, "path place", position).random() for position in part]
-    else:
-        places = [0.0] * len(part)
-    near, far = (torch.tensor(places, dtype=torch.float64)[:, None] + step for step in (0, paths.epsilon))
+    G, psi, c = snapshot.G, sampling.psi, inputs.c
+    t = inputs.blend.double()[:, None] * (paths.part == "full")
     if paths.space == "w":
-        a, b = (G.map(end, sampling.psi, None, c)[:, 0] for end in z)
-        return G.broadcast(lerp(a, b, near).float()), G.broadcast(lerp(a, b, far).float())
+        a, b = (G.map(z, psi, None, c)[:, 0] for z in (inputs.z, inputs.z_mix))
+        near, far = (G.broadcast(lerp(a, b, place).float()) for place in (t, t + paths.epsilon))
+        return near, far
     # Of the usual length of z, which matters where z is not normalised, or only together with a class.
-    length = math.sqrt(config.z_dim)
-    on_path = ((length * slerp(z[0], z[1], place)).float() for place in (near, far))
-    a, b = (G.map(point, sampling.psi, None, c) for point in on_path)
-    return a, b
+    length = math.sqrt(snapshot.config.z_dim)
+    on_path = ((length * slerp(inputs.z, inputs.z_mix, place)).float() for place in (t, t + paths.epsilon))
+    near, far = (G.map(z, psi, None, c) for z in on_path)
+    return near, far

@@ -16,7 +16,7 @@ from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.classifier import Judge
-from training.metrics.samples import AT_ONCE, Sampling, classes_at, noise_at, z_at
+from training.metrics.samples import AT_ONCE, Sampling, inputs_at, noise_of
 
 LEAST = 0.05  # standard deviations: what moves all attributes by less than this is no direction for any of them
 AS_SHOWN = Sampling(psi=0.7, noise="const")
@@ -115,11 +115,11 @@ def _own(direction: str, attributes: Sequence[str], changes: np.ndarray) -> int:
     return named[0] if named else int(np.abs(changes).argmax())
 
 
-def _latents(snapshot: Snapshot, sampling: Sampling, positions: Sequence[int]) -> Latents:
-    z, c = z_at(snapshot.config, sampling, positions), classes_at(snapshot.config, sampling, positions)
+def _latents(snapshot: Snapshot, sampling: Sampling, positions: range) -> Latents:
+    inputs = inputs_at(snapshot, sampling, positions)
     names = tuple(f"picture {position}" for position in positions)
-    latents = Latents(snapshot.G.map(z, sampling.psi, None, c), names, names, c=c)
-    noise = noise_at(snapshot, sampling, positions)
+    latents = Latents(snapshot.G.map(inputs.z, sampling.psi, None, inputs.c), names, names, c=inputs.c)
+    noise = noise_of(inputs, sampling)
     return latents if isinstance(noise, str) else replace(latents, noise=tuple(noise))
 
 

@@ -1,4 +1,4 @@
-"""Random latents, noise and pictures of a network, each a function of (seed, its number) and of nothing else."""
+"""Random latents and pictures of a network, each a function of (seed, its number) and of nothing else."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan.config import ModelConfig, NoiseMode
+from stylegan.config import NoiseMode
 from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
-from torch_utils.rng import generator
+from training.inputs import Inputs, draw
 
 AT_ONCE = 16
+STREAM = "metrics"  # of random numbers
 
 
 @dataclass(frozen=True)
@@ -36,37 +37,28 @@ class Sampling:
 AS_PUBLISHED = Sampling()
 
 
-def z_at(config: ModelConfig, sampling: Sampling, positions: Sequence[int], stream: str = "z") -> Tensor:
-    """Latents of the pictures numbered `positions`, float32 [N,z_dim]."""
-    rows = [generator(sampling.seed, stream, position).standard_normal(config.z_dim) for position in positions]
-    return torch.from_numpy(np.asarray(rows, np.float32).reshape(-1, config.z_dim))
-
-
-def classes_at(config: ModelConfig, sampling: Sampling, positions: Sequence[int]) -> Tensor | None:
-    """Their classes, int64 [N]; None for a network without.
+def inputs_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Inputs:
+    """What the pictures numbered `positions` are drawn from. A second z and a uniform number are there for paths.
 
     Raises UserError where the training pictures have classes that the network has not.
     """
-    if not config.num_classes:
-        return None
-    choices = np.arange(config.num_classes) if sampling.labels is None else sampling.labels
-    if choices.max() >= config.num_classes:
-        raise UserError(f"the data has class {choices.max()}, and the network 0 to {config.num_classes - 1}; "
-                        "measure with the data that it was trained on")  # fmt: skip
-    drawn = [choices[generator(sampling.seed, "class", position).integers(len(choices))] for position in positions]
-    return torch.tensor(drawn, dtype=torch.int64)
+    config, classes = snapshot.config, None
+    if config.num_classes:
+        classes = np.arange(config.num_classes) if sampling.labels is None else np.sort(sampling.labels)
+        if classes[-1] >= config.num_classes:
+            raise UserError(
+                f"the data has class {classes[-1]}, and the network 0 to {config.num_classes - 1}; measure with the "
+                "data that it was trained on"
+            )
+    resolution = snapshot.G.synthesis.grown[0]
+    return draw(config, sampling.seed, STREAM, positions, resolution, classes, torch.device("cpu"))
 
 
-def noise_at(snapshot: Snapshot, sampling: Sampling, positions: Sequence[int]) -> str | list[Tensor]:
-    """Their noise: a map [N,1,H,W] for each layer, as far as the network has grown, or the name of another kind."""
+def noise_of(inputs: Inputs, sampling: Sampling) -> str | list[Tensor]:
+    """As `Generator.draw` takes it: a map [N,1,H,W] for each layer, or the name of another kind."""
     if sampling.noise != "random":
         return sampling.noise
-    synthesis = snapshot.G.synthesis
-    sizes = synthesis.noise_sizes(synthesis.grown[0])
-    each = [generator(sampling.seed, "noise", position) for position in positions]
-    return [
-        torch.from_numpy(np.stack([g.standard_normal((1, *size), np.float32) for g in each])) for size in sizes
-    ]  # fmt: skip
+    return inputs.noise or "none"
 
 
 def drawn(snapshot: Snapshot, ws: Tensor, noise: str | Sequence[Tensor], batch: int) -> Tensor:
@@ -92,14 +84,13 @@ class Fakes:
     images: Tensor
 
 
-def fakes_at(snapshot: Snapshot, sampling: Sampling, positions: Sequence[int]) -> Fakes:
+def fakes_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Fakes:
     """The pictures numbered `positions`, with values from -1 to 1, and what they were drawn from.
 
-    Of ProGAN, which has no w, `w` is what the network is fed with. Raises UserError, see `classes_at`.
+    Of ProGAN, which has no w, `w` is what the network is fed with. Raises UserError, see `inputs_at`.
     """
-    G, config = snapshot.G, snapshot.config
-    z, c = z_at(config, sampling, positions), classes_at(config, sampling, positions)
-    w = G.map(z, 1.0, None, c)[:, 0]
-    ws = G.map(z, sampling.psi, None, c) if sampling.psi != 1 else G.broadcast(w)
-    images = drawn(snapshot, ws, noise_at(snapshot, sampling, positions), sampling.batch)
-    return Fakes(z, w, c, images.clamp(-1, 1))
+    G, inputs = snapshot.G, inputs_at(snapshot, sampling, positions)
+    w = G.map(inputs.z, 1.0, None, inputs.c)[:, 0]
+    ws = G.map(inputs.z, sampling.psi, None, inputs.c) if sampling.psi != 1 else G.broadcast(w)
+    images = drawn(snapshot, ws, noise_of(inputs, sampling), sampling.batch)
+    return Fakes(inputs.z, w, inputs.c, images.clamp(-1, 1))

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylegan.config import progan_config
+from stylegan.config import ModelConfig, progan_config
 from stylegan.projection.distance import PIXELS, pick_distance
 from torch_utils.errors import UserError
 from training.metrics.path_length import Paths, lerp, name_of, path_length, paths_of, seen, slerp, trimmed
-from training.metrics.samples import Sampling, z_at
+from training.metrics.samples import Sampling, inputs_at
 
 DATA = np.load(Path(__file__).parents[2] / "data" / "latent_metrics.npz")
 DIM = 6
@@ -30,7 +30,7 @@ class Simple:
 
     def __init__(self, curve, noise=0.0):
         self.curve, self.strength = curve, noise
-        self.synthesis = SimpleNamespace(grown=(4, 1.0), noise_sizes=lambda resolution: [(1, 1)])
+        self.synthesis = SimpleNamespace(grown=(4, 1.0))
 
     def map(self, z, psi, cutoff, c):
         return z[:, None] if c is None else (z + c[:, None])[:, None]
@@ -39,11 +39,11 @@ class Simple:
         return w[:, None]
 
     def draw(self, ws, noise, batch):
-        return self.curve(ws[:, 0])[:, :, None, None] + self.strength * noise[0]
+        return self.curve(ws[:, 0])[:, :, None, None] + self.strength * noise[0][:, :, :1, :1]
 
 
 def simple(curve, noise=0.0, classes=0):
-    config = SimpleNamespace(z_dim=DIM, num_classes=classes, family="stylegan")
+    config = ModelConfig(resolution=4, z_dim=DIM, w_dim=DIM, num_classes=classes)
     return SimpleNamespace(G=Simple(curve, noise), config=config, device=torch.device("cpu"))
 
 
@@ -53,7 +53,8 @@ def squared(a: Tensor, b: Tensor) -> Tensor:
 
 def ends(snapshot, count, sampling):
     """The latents that each path goes from and to."""
-    return [z_at(snapshot.config, sampling, range(count), stream).double() for stream in ("path from", "path to")]
+    inputs = inputs_at(snapshot, sampling, range(count))
+    return inputs.z.double(), inputs.z_mix.double()
 
 
 def test_interpolation_is_the_published_one():
