@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,31 @@ from training.metrics.samples import AS_PUBLISHED, AT_ONCE, Sampling, fakes_at
 BLOCK = 2048  # rows of features in memory as float64
 Embedding = Callable[[Tensor], Tensor]
 """uint8 [N,C,H,W] -> float32 [N,dims]."""
+
+
+class Rows(Protocol):
+    """Features [N,dims]: an array, or a file that is read in parts."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, which: slice, /) -> Any:
+        """Some rows, as an array or as a tensor."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """`count` rows from `start` on: the mirror images, where they are kept in one file behind the pictures."""
+
+    rows: Rows
+    start: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, which: slice) -> Any:
+        start, stop, _ = which.indices(self.count)
+        return self.rows[self.start + start : self.start + stop]
 
 
 @dataclass(frozen=True)
@@ -99,41 +125,43 @@ def features_of(
     return np.concatenate(parts)
 
 
-def nearest(fakes: np.ndarray, reals: np.ndarray, mirrored: np.ndarray, k: int = 5) -> Nearest:
+def nearest(fakes: Rows, reals: Rows, mirrored: Rows, k: int = 5) -> Nearest:
     """By features: of fakes [N,d], of reals [M,d] and of their mirror images [M,d], M > k.
 
     Memory grows with N and `BLOCK`, not with M. Raises UserError for features that are no numbers.
     """
     for name, features in (("generated pictures", fakes), ("training pictures", reals), ("mirror images", mirrored)):
-        if not all(np.isfinite(features[i : i + BLOCK]).all() for i in range(0, len(features), BLOCK)):
+        if not all(np.isfinite(part).all() for _, part in _parts(features)):
             raise UserError(f"features of {name} are no numbers; the network or the feature network is broken")
     distances, places = np.full((len(fakes), k), np.inf), np.zeros((len(fakes), k), int)
     flips = np.zeros((len(fakes), k), bool)
-    for start, squares, turned in _blocks(fakes, reals, mirrored):
+    asked = np.concatenate([part for _, part in _parts(fakes)])
+    for start, squares, turned in _blocks(asked, reals, mirrored):
         here = np.broadcast_to(np.arange(start, start + squares.shape[1]), squares.shape)
         both = [np.concatenate(pair, axis=1) for pair in ((distances, squares), (places, here), (flips, turned))]
         best = np.argsort(both[0], axis=1, kind="stable")[:, :k]
         distances, places, flips = (np.take_along_axis(x, best, axis=1) for x in both)
     matched, back = np.unique(places[:, 0], return_inverse=True)
     own = np.full(len(matched), np.inf)
-    for start, squares, _ in _blocks(reals[matched], reals, mirrored):
+    themselves = np.concatenate([np.asarray(reals[place : place + 1], np.float64) for place in matched.tolist()])
+    for start, squares, _ in _blocks(themselves, reals, mirrored):
         inside = (matched >= start) & (matched < start + squares.shape[1])
         squares[inside, matched[inside] - start] = np.inf  # itself
         own = np.minimum(own, squares.min(axis=1))
     return Nearest(np.sqrt(distances), places, flips, np.sqrt(own[back]))
 
 
-def _blocks(
-    asked: np.ndarray, reals: np.ndarray, mirrored: np.ndarray
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:  # fmt: skip
-    """For some reals at a time: where they begin, squared distances [N,m] to the nearer of both forms, and which it is.
+def _parts(rows: Rows) -> Iterator[tuple[int, np.ndarray]]:
+    """Where some rows begin, and those rows in float64, as squared distances are differences of larger squares."""
+    for start in range(0, len(rows), BLOCK):
+        yield start, np.asarray(rows[start : start + BLOCK], np.float64)
 
-    float64, as squares of distances come from differences of much larger squares.
-    """
-    a = asked.astype(np.float64)
-    for start in range(0, len(reals), BLOCK):
-        plain, turned = (_squares(a, x[start : start + BLOCK].astype(np.float64)) for x in (reals, mirrored))
-        yield start, np.minimum(plain, turned), turned < plain
+
+def _blocks(asked: np.ndarray, reals: Rows, mirrored: Rows) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """For some reals at a time: where they begin, squared distances [N,m] to the nearer of both forms, and which."""
+    for (start, plain), (_, turned) in zip(_parts(reals), _parts(mirrored), strict=True):
+        to_plain, to_turned = _squares(asked, plain), _squares(asked, turned)
+        yield start, np.minimum(to_plain, to_turned), to_turned < to_plain
 
 
 def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:

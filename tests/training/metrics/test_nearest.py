@@ -9,7 +9,7 @@ import torch
 from torch_utils.errors import UserError
 from training.archive import Archive
 from training.metrics import nearest as nearest_file
-from training.metrics.nearest import Neighbours, features_of, nearest, nearest_training
+from training.metrics.nearest import Neighbours, Stretch, features_of, nearest, nearest_training
 from training.metrics.nearest_sheet import sheet
 
 CPU = torch.device("cpu")
@@ -45,6 +45,14 @@ def test_copies_are_all_suspects_and_other_samples_are_half_of_them():
     far = wide[1] + 1000  # mirror images that are like nothing
     assert 0.4 < nearest(wide[2], wide[0], far, 1).share < 0.6
     assert nearest(3 * wide[2], wide[0], far, 1).share < 0.3
+
+
+def test_features_in_one_file_with_those_of_mirror_images_behind():
+    both = torch.from_numpy(np.concatenate([REALS, MIRRORED]))
+    fakes = RNG.standard_normal((4, 6))
+    one, other = nearest(fakes, Stretch(both, 0, 50), Stretch(both, 50, 50), 3), nearest(fakes, REALS, MIRRORED, 3)
+    assert np.array_equal(one.distances, other.distances) and np.array_equal(one.own, other.own)
+    assert len(Stretch(both, 50, 50)[40:99]) == 10
 
 
 def test_a_real_picture_twice_in_the_data_is_not_called_copied():
