@@ -69,14 +69,16 @@ def diversity(
         pictures = (
             (real_pictures(stored, places[b], snapshot), classes if classes is None else classes[b]) for b in blocks
         )
-        reals = spread(pictures, distance, "Comparing reals")
+        reals = spread(pictures, distance, "Comparing reals", sampling.quiet)
     parts = (fakes_at(snapshot, sampling, range(i, min(i + BLOCK, count))) for i in range(0, count, BLOCK))
-    fakes = spread(((part.images.to(snapshot.device), part.c) for part in parts), distance, "Comparing fakes")
+    fakes = spread(
+        ((part.images.to(snapshot.device), part.c) for part in parts), distance, "Comparing fakes", sampling.quiet
+    )
     return Diversity(fakes, reals)
 
 
 @torch.inference_mode()
-def spread(pictures: Pictures, distance: Distance, label: str = "Comparing") -> Spread:
+def spread(pictures: Pictures, distance: Distance, label: str = "Comparing", quiet: bool = False) -> Spread:
     """The mean distance of all pairs, in memory for one block at a time.
 
     As the distance is a squared Euclidean one, the sum over the pairs of n pictures is n * sum |x|^2 - |sum x|^2.
@@ -85,7 +87,7 @@ def spread(pictures: Pictures, distance: Distance, label: str = "Comparing") -> 
     totals: dict[int, _Total] = {}
     within: list[tuple[float, float]] = []  # sum and number of the pairs of a block
     count = 0
-    with Progress(label) as bar:
+    with Progress(label, quiet=quiet) as bar:
         for images, classes in pictures:
             embedded = _flat(distance, images)
             kinds = np.zeros(len(images), int) if classes is None else classes.numpy()

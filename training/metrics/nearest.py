@@ -101,22 +101,26 @@ def nearest_training(
         )
     sampling = in_proportion(sampling, archive, snapshot)
     fakes = np.empty((count, *stored.shape[1:]), np.uint8)
-    with Progress("Drawing", count) as bar:
+    with Progress("Drawing", count, quiet=sampling.quiet) as bar:
         for start in range(0, count, AT_ONCE):
             part = range(start, min(start + AT_ONCE, count))
             images = fakes_at(snapshot, sampling, part).images
             fakes[start : part.stop] = to_uint8(images).transpose(0, 3, 1, 2)
             bar.advance(len(part))
-    reals, mirrored = (features_of(stored, embed, snapshot.device, flip) for flip in (False, True))
-    return Neighbours(nearest(features_of(fakes, embed, snapshot.device), reals, mirrored, k), fakes, stored)
+    of_fakes, reals, mirrored = (
+        features_of(pixels, embed, snapshot.device, flip, quiet=sampling.quiet)
+        for pixels, flip in ((fakes, False), (stored, False), (stored, True))
+    )
+    return Neighbours(nearest(of_fakes, reals, mirrored, k), fakes, stored)
 
 
 def features_of(
-    stored: np.ndarray, embed: Embedding, device: torch.device, flip: bool = False, batch: int = 64
+    stored: np.ndarray, embed: Embedding, device: torch.device, flip: bool = False, batch: int = 64,
+    quiet: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """The features of pictures uint8 [N,C,H,W], or of their mirror images: float32 [N,dims]."""
     parts = []
-    with Progress("Mirror images" if flip else "Features", len(stored)) as bar:
+    with Progress("Mirror images" if flip else "Features", len(stored), quiet=quiet) as bar:
         for start in range(0, len(stored), batch):
             images = torch.from_numpy(np.array(stored[start : start + batch]))
             with torch.inference_mode():

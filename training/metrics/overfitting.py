@@ -82,7 +82,7 @@ def overfitting(
     if count < group * 2:
         raise UserError(f"{count} pictures are too few; use 500 or so")
     count -= count % group  # as the statistics of a smaller group are others
-    with Progress("Asking the discriminator", count * (2 if validation is None else 3)) as bar:
+    with Progress("Asking the discriminator", count * (2 if validation is None else 3), quiet=sampling.quiet) as bar:
         logits = [
             _logits_of_reals(D, snapshot, archive, chosen(archive, count, sampling.seed), bar)
             for archive in (train, validation) if archive is not None

@@ -71,7 +71,7 @@ def path_length(
     if paths.space == "w" and snapshot.config.family == "progan":
         raise UserError("ProGAN has no w: measure its path length in z")
     lengths = []
-    with Progress(f"Paths in {paths.space}", count, "path") as bar:
+    with Progress(f"Paths in {paths.space}", count, "path", sampling.quiet) as bar:
         for start in range(0, count, sampling.batch):
             part = range(start, min(start + sampling.batch, count))
             lengths.append(_lengths(snapshot, distance, part, paths, sampling))

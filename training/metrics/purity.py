@@ -64,7 +64,7 @@ def purity(
         raise UserError("purity needs a strength other than 0, and 2 pictures or more")
     before: list[Tensor] = []
     forth_back: list[list[Tensor]] = [[] for _ in directions.names]
-    with Progress("Moving pictures", count * (1 + 2 * len(directions))) as bar:
+    with Progress("Moving pictures", count * (1 + 2 * len(directions)), quiet=sampling.quiet) as bar:
         for start in range(0, count, AT_ONCE):
             latents = _latents(snapshot, sampling, range(start, min(start + AT_ONCE, count)))
             before.append(_values(snapshot, judge, latents))

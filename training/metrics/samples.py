@@ -25,6 +25,7 @@ class Sampling:
     seed: of all that is random   psi: truncation (metrics are published without any, 1)
     noise: "random" is another one for each picture, as published; "const" the network's own   batch: pictures at once
     labels: classes of the training pictures, [M], among which classes are drawn; None for all classes alike
+    quiet: without a progress bar
     """
 
     seed: int = 0
@@ -32,6 +33,7 @@ class Sampling:
     noise: NoiseMode = "random"
     batch: int = AT_ONCE
     labels: np.ndarray | None = None
+    quiet: bool = False
 
 
 AS_PUBLISHED = Sampling()

@@ -73,7 +73,7 @@ def separability(snapshot: Snapshot, judge: Judge, count: int, sampling: Samplin
         raise UserError("ProGAN has no w to compare with z; use a StyleGAN network")
     z, w, values = [], [], []
     device = next(judge.network.parameters()).device
-    with Progress("Judging pictures", count) as bar:
+    with Progress("Judging pictures", count, quiet=sampling.quiet) as bar:
         for start in range(0, count, AT_ONCE):
             found = fakes_at(snapshot, sampling, range(start, min(start + AT_ONCE, count)))
             z.append(found.z.numpy())
@@ -82,11 +82,15 @@ def separability(snapshot: Snapshot, judge: Judge, count: int, sampling: Samplin
             bar.advance(len(found.z))
     margins = margins_of(np.concatenate(values), judge.scope.quantities)
     spaces = {"z": np.concatenate(z), "w": np.concatenate(w)}
-    return separated(spaces, margins, judge.scope.names, judge.scope.accuracy)
+    return separated(spaces, margins, judge.scope.names, judge.scope.accuracy, sampling.quiet)
 
 
 def separated(
-    spaces: Mapping[str, np.ndarray], margins: np.ndarray, names: Sequence[str], accuracies: Sequence[float] = ()
+    spaces: Mapping[str, np.ndarray],
+    margins: np.ndarray,
+    names: Sequence[str],
+    accuracies: Sequence[float] = (),
+    quiet: bool = False,
 ) -> Separability:
     """The metric from what is known of N pictures. spaces: name -> latents [N,D]   margins: see `margins_of`, [N,A].
 
@@ -100,7 +104,7 @@ def separated(
     every = [surest_half(column) for column in margins.T]
     truths = [column[kept] > 0 for column, kept in zip(margins.T, every, strict=True)]
     found = {}
-    with Progress("Separating", len(spaces) * len(every), "plane") as bar:
+    with Progress("Separating", len(spaces) * len(every), "plane", quiet) as bar:
         for space, latents in spaces.items():
             open_bits, held_out = [], []
             for kept, truth in zip(every, truths, strict=True):
