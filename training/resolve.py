@@ -17,8 +17,18 @@ from training.schedule import PerResolution
 
 # What may differ between a run and its resumption: where and how often, nothing of the mathematics. The data may have
 # moved; that they are the same images is checked by their hash.
-FREE_ON_RESUME = {"device", "threads", "snap", "snap_d", "snap_minutes", "data.path", "keep", "metrics", "features",
-                  "best"}
+FREE_ON_RESUME = {
+    "device",
+    "threads",
+    "snap",
+    "snap_d",
+    "snap_minutes",
+    "data.path",
+    "keep",
+    "metrics",
+    "features",
+    "best",
+}
 
 
 @dataclass(frozen=True)

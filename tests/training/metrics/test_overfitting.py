@@ -1,0 +1,66 @@
+"""What the discriminator's logits say about its data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from torch_utils.errors import UserError
+from training.archive import Archive
+from training.metrics.overfitting import Overfitting, judged, overfitting
+
+TRAIN, FAKE, VALIDATION = np.array([3.0, 1.0, 2.0, -2.0]), np.array([-3.0, -1.0]), np.array([0.0, -1.0, 1.0])
+
+
+def test_the_heuristics_by_hand():
+    found = Overfitting(TRAIN, FAKE, VALIDATION)
+    assert found.r_t == 0.5 and found.r_v == pytest.approx((1 - 0) / (1 + 2))
+    assert found.r_pairs == pytest.approx((7 - 1) / 8)
+    assert np.isnan(Overfitting(TRAIN, FAKE, np.zeros(0)).r_v)
+
+
+def test_what_is_held_out_looks_like_the_data_or_like_fakes():
+    assert Overfitting(TRAIN, FAKE, TRAIN).r_v == 0 and Overfitting(TRAIN, FAKE, FAKE).r_v == 1
+
+
+def test_where_zero_lies_matters_to_r_t_only():
+    found, moved = Overfitting(TRAIN, FAKE, VALIDATION), Overfitting(TRAIN + 9, FAKE + 9, VALIDATION + 9)
+    assert moved.r_t == 1 and moved.r_v == pytest.approx(found.r_v) and moved.r_pairs == found.r_pairs
+    assert Overfitting(TRAIN, TRAIN, TRAIN).r_pairs == 0  # ties count neither way
+
+
+def test_the_error_is_how_far_other_samples_are_off():
+    rng = np.random.default_rng(0)
+    found = [Overfitting(rng.normal(2, 1, 100), rng.normal(-2, 2, 100), rng.normal(1, 1, 100)) for _ in range(500)]
+    assert np.mean([f.r_v_error for f in found]) == pytest.approx(np.std([f.r_v for f in found]), rel=0.15)
+
+
+def test_logits_do_not_depend_on_how_many_are_judged_at_once(tiny_network):
+    D = tiny_network().D
+    images = torch.rand(24, 3, 16, 16) * 2 - 1
+    whole = judged(D, images, None, 1.0)
+    parts = np.concatenate([judged(D, images[i : i + 4], None, 1.0) for i in range(0, 24, 4)])
+    np.testing.assert_allclose(whole, parts, rtol=1e-4, atol=1e-5)
+    assert np.abs(whole - D(images).numpy()).max() > 1e-3  # D's own groups are others
+
+
+def test_a_network_its_data_and_what_was_held_out(tiny_network, pictures):
+    archive = Archive.open(pictures)
+    found = overfitting(tiny_network(num_classes=3), archive, archive, 22)
+    assert found.r_v == 0 and len(found.train) == len(found.fake) == 20  # whole groups
+    alone = overfitting(tiny_network(num_classes=3), archive, None, 22)
+    assert np.array_equal(alone.fake, found.fake) and np.isnan(alone.r_v)
+    assert overfitting(tiny_network(alpha=0.5), archive, None, 8).train.std() > 0
+
+
+def test_what_cannot_be_asked(tiny_network, pictures):
+    archive = Archive.open(pictures)
+    with pytest.raises(UserError, match="no discriminator"):
+        overfitting(replace(tiny_network(), D=None), archive)
+    with pytest.raises(UserError, match="too few"):
+        overfitting(tiny_network(), archive, None, 4)
+    with pytest.raises(UserError, match="has 40 pictures, 400 are asked for"):
+        overfitting(tiny_network(), archive, None, 400)

@@ -1,0 +1,139 @@
+"""Do the pictures of a network differ? Their mean distance in pairs, beside that of real pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylegan.projection.distance import Distance
+from stylegan.snapshot import Snapshot
+from torch_utils.errors import UserError
+from torch_utils.progress import Progress
+from training.archive import Archive
+from training.metrics.reals import chosen, classes_of, in_proportion, pages, real_pictures
+from training.metrics.samples import AS_PUBLISHED, Sampling, fakes_at
+
+BLOCK = 16
+ALARM = 0.5  # of the diversity of real pictures; networks that are well have 0.8 or more
+
+Pictures = Iterable[tuple[Tensor, Tensor | None]]
+"""Some at a time: [n,C,H,W] in [-1, 1], and their classes [n] if only pictures of one class are to be compared."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """value: the mean distance of two pictures (of one class, where there are classes)   error: its standard error"""
+
+    value: float
+    error: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """fakes, reals: as many of one as of the other; reals are None where there is no data to compare with."""
+
+    fakes: Spread
+    reals: Spread | None
+
+    @property
+    def ratio(self) -> float:
+        """Of fakes to reals; nan without reals."""
+        return self.fakes.value / self.reals.value if self.reals and self.reals.value else math.nan
+
+    @property
+    def collapsed(self) -> bool:
+        """Are the fakes far too much alike? Never said without reals."""
+        return self.ratio < ALARM
+
+
+def diversity(
+    snapshot: Snapshot, distance: Distance, archive: Archive | None = None, count: int = 128,
+    sampling: Sampling = AS_PUBLISHED,
+) -> Diversity:  # fmt: skip
+    """Of pictures 0 to `count` of the sampling, always the same, so that snapshots of a run compare.
+
+    Raises UserError for fewer than 2 pictures, and for an archive that has fewer or does not fit the network.
+    """
+    reals = None
+    if archive is not None:
+        stored, places = pages(archive, snapshot), chosen(archive, count, sampling.seed)
+        sampling = in_proportion(sampling, archive, snapshot)
+        classes = classes_of(archive, places, snapshot)
+        blocks = [slice(i, i + BLOCK) for i in range(0, count, BLOCK)]
+        pictures = (
+            (real_pictures(stored, places[b], snapshot), classes if classes is None else classes[b]) for b in blocks
+        )
+        reals = spread(pictures, distance, "Comparing reals", sampling.quiet)
+    parts = (fakes_at(snapshot, sampling, range(i, min(i + BLOCK, count))) for i in range(0, count, BLOCK))
+    fakes = spread(
+        ((part.images.to(snapshot.device), part.c) for part in parts), distance, "Comparing fakes", sampling.quiet
+    )
+    return Diversity(fakes, reals)
+
+
+@torch.inference_mode()
+def spread(pictures: Pictures, distance: Distance, label: str = "Comparing", quiet: bool = False) -> Spread:
+    """The mean distance of all pairs, in memory for one block at a time.
+
+    As the distance is a squared Euclidean one, the sum over the pairs of n pictures is n * sum |x|^2 - |sum x|^2.
+    The error is that of the pairs within blocks, so rather too large. Raises UserError where there are no pairs.
+    """
+    totals: dict[int, _Total] = {}
+    within: list[tuple[float, float]] = []  # sum and number of the pairs of a block
+    count = 0
+    with Progress(label, quiet=quiet) as bar:
+        for images, classes in pictures:
+            embedded = _flat(distance, images)
+            kinds = np.zeros(len(images), int) if classes is None else classes.numpy()
+            block = [0.0, 0.0]
+            for kind in np.unique(kinds):
+                rows = embedded[torch.from_numpy(kinds == kind).to(embedded.device)]
+                part = _Total(len(rows), float(rows.square().sum()), rows.sum(dim=0))
+                totals[int(kind)] = totals[int(kind)] + part if int(kind) in totals else part
+                block = [block[0] + part.pairs[0], block[1] + part.pairs[1]]
+            within.append((block[0], block[1]))
+            count += len(images)
+            bar.advance(len(images))
+    distances, pairs = np.array([total.pairs for total in totals.values()]).reshape(-1, 2).sum(axis=0)
+    if not pairs:
+        raise UserError(f"of {count} pictures no two are of one class; compare more of them")
+    return Spread(float(distances / pairs), _error(np.array(within)), count)
+
+
+@dataclass(frozen=True)
+class _Total:
+    """Of n embedded pictures x: their number, sum |x|^2, and sum x."""
+
+    count: int
+    squares: float
+    sum: Tensor
+
+    def __add__(self, other: _Total) -> _Total:
+        return _Total(self.count + other.count, self.squares + other.squares, self.sum + other.sum)
+
+    @property
+    def pairs(self) -> tuple[float, float]:
+        """Sum of the distances of all pairs, and the number of pairs."""
+        gap = max(0.0, self.count * self.squares - float(self.sum.square().sum()))
+        return gap, self.count * (self.count - 1) / 2
+
+
+def _flat(distance: Distance, images: Tensor) -> Tensor:
+    """Vectors [n,D] in float64, whose squared differences are the distance."""
+    parts = [x.double() / math.sqrt(x.shape[2] * x.shape[3]) for x in distance.embed(images)]
+    return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+
+def _error(within: np.ndarray) -> float:
+    """The standard error of a ratio of sums over blocks [B,2]."""
+    if len(within) < 2 or not within[:, 1].sum():
+        return math.nan
+    ratio = within[:, 0].sum() / within[:, 1].sum()
+    residuals = within[:, 0] - ratio * within[:, 1]
+    return float(residuals.std(ddof=1) / math.sqrt(len(within)) / within[:, 1].mean())

@@ -1,0 +1,130 @@
+"""Has the discriminator learnt its data by heart?
+
+(Karras et al. 2020, "Training generative adversarial networks with limited data", section 3.)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylegan.baked import baked
+from stylegan.discriminator import Discriminator
+from stylegan.snapshot import Snapshot
+from torch_utils.errors import UserError
+from torch_utils.progress import Progress
+from training.archive import Archive
+from training.metrics.reals import chosen, classes_of, in_proportion, pages, real_pictures
+from training.metrics.samples import AS_PUBLISHED, Sampling, fakes_at
+
+GROUPS = 8  # of minibatch statistics in a batch
+
+
+@dataclass(frozen=True)
+class Overfitting:
+    """The discriminator's logits: of pictures trained on, of generated ones, and of real ones held out (or none)."""
+
+    train: np.ndarray
+    fake: np.ndarray
+    validation: np.ndarray
+
+    @property
+    def r_t(self) -> float:
+        """E[sign D(train)] (equation 1): 0 where it guesses, 1 where it is sure of all that it was trained on.
+
+        It means something for losses that draw the border at 0, not for those that compare reals with fakes.
+        """
+        return float(np.sign(self.train).mean())
+
+    @property
+    def r_pairs(self) -> float:
+        """E[sign (D(train) - D(fake))] over all pairs: the same for a discriminator that is trained to compare."""
+        ordered = np.sort(self.fake)
+        below, up_to = (np.searchsorted(ordered, self.train, side=side) for side in ("left", "right"))
+        return float((below + up_to - len(ordered)).mean() / len(ordered))
+
+    @property
+    def r_v(self) -> float:
+        """(E[D(train)] - E[D(validation)]) / (E[D(train)] - E[D(fake)]) (equation 1), nan without validation.
+
+        0: what is held out looks as real as what was trained on. 1: it looks like a fake.
+        """
+        gap = self.train.mean() - self.fake.mean()
+        return float((self.train.mean() - self.validation.mean()) / gap) if len(self.validation) and gap else math.nan
+
+    @property
+    def r_v_error(self) -> float:
+        """The standard error of r_v, from the spread of the logits."""
+        if not len(self.validation):
+            return math.nan
+        gap, ratio = self.train.mean() - self.fake.mean(), self.r_v
+        variances = [x.var(ddof=1) / len(x) for x in (self.train, self.validation, self.fake)]
+        weights = ((1 - ratio) ** 2, 1.0, ratio**2)
+        return float(math.sqrt(sum(w * v for w, v in zip(weights, variances, strict=True))) / abs(gap))
+
+
+def overfitting(
+    snapshot: Snapshot, train: Archive, validation: Archive | None = None, count: int = 500,
+    sampling: Sampling = AS_PUBLISHED,
+) -> Overfitting:  # fmt: skip
+    """From `count` pictures of each kind. The fakes are those of the averaged generator.
+
+    Raises UserError without a discriminator, and for archives that are too small or do not fit the network.
+    """
+    if snapshot.D is None:
+        raise UserError("this snapshot has no discriminator, so there is no telling what it has learnt")
+    D = baked(snapshot.D)
+    group = max(snapshot.config.mbstd_group, 1)
+    if count < group * 2:
+        raise UserError(f"{count} pictures are too few; use 500 or so")
+    count -= count % group  # as the statistics of a smaller group are others
+    with Progress("Asking the discriminator", count * (2 if validation is None else 3), quiet=sampling.quiet) as bar:
+        logits = [
+            _logits_of_reals(D, snapshot, archive, chosen(archive, count, sampling.seed), bar)
+            for archive in (train, validation) if archive is not None
+        ]  # fmt: skip
+        sampling = in_proportion(sampling, train, snapshot)
+        fake = []
+        for part in _batches(count, group):
+            found = fakes_at(snapshot, sampling, part)
+            fake.append(judged(D, found.images.to(snapshot.device), found.c, snapshot.G.synthesis.grown[1]))
+            bar.advance(len(part))
+    nothing = np.zeros(0)
+    return Overfitting(logits[0], np.concatenate(fake), logits[1] if validation is not None else nothing)
+
+
+@torch.inference_mode()
+def judged(D: Discriminator, images: Tensor, c: Tensor | None, alpha: float) -> np.ndarray:
+    """Logits, float64 [N], with the minibatch statistics of each run of `mbstd_group` pictures by itself.
+
+    So they do not depend on how many are judged at once. D puts picture i with i + N / group, and so on.
+    """
+    group = max(D.cfg.mbstd_group, 1)
+    order = torch.arange(len(images)).view(-1, group).T.flatten()
+    classes = None if c is None else c.to(images.device)[order]
+    scores = D(images[order], classes, alpha).double().cpu()
+    found = torch.empty_like(scores)
+    found[order] = scores
+    return found.numpy()
+
+
+def _logits_of_reals(
+    D: Discriminator, snapshot: Snapshot, archive: Archive, places: np.ndarray, bar: Progress
+) -> np.ndarray:
+    stored, alpha = pages(archive, snapshot), snapshot.G.synthesis.grown[1]
+    mixed = np.random.default_rng(0).permutation(places)  # groups of neighbours may look alike
+    logits = []
+    for part in _batches(len(mixed), max(D.cfg.mbstd_group, 1)):
+        at = mixed[part.start : part.stop]
+        images = real_pictures(stored, at, snapshot)
+        logits.append(judged(D, images, classes_of(archive, at, snapshot), alpha))
+        bar.advance(len(at))
+    return np.concatenate(logits)
+
+
+def _batches(count: int, group: int) -> list[range]:
+    return [range(i, min(i + GROUPS * group, count)) for i in range(0, count, GROUPS * group)]

@@ -1,0 +1,98 @@
+"""Random latents and pictures of a network, each a function of (seed, its number) and of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylegan.config import NoiseMode
+from stylegan.snapshot import Snapshot
+from torch_utils.errors import UserError
+from training.inputs import Inputs, draw
+
+AT_ONCE = 16
+STREAM = "metrics"  # of random numbers
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a network is sampled.
+
+    seed: of all that is random   psi: truncation (metrics are published without any, 1)
+    noise: "random" is another one for each picture, as published; "const" the network's own   batch: pictures at once
+    labels: classes of the training pictures, [M], among which classes are drawn; None for all classes alike
+    quiet: without a progress bar
+    """
+
+    seed: int = 0
+    psi: float = 1.0
+    noise: NoiseMode = "random"
+    batch: int = AT_ONCE
+    labels: np.ndarray | None = None
+    quiet: bool = False
+
+
+AS_PUBLISHED = Sampling()
+
+
+def inputs_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Inputs:
+    """What the pictures numbered `positions` are drawn from. A second z and a uniform number are there for paths.
+
+    Raises UserError where the training pictures have classes that the network has not.
+    """
+    config, classes = snapshot.config, None
+    if config.num_classes:
+        classes = np.arange(config.num_classes) if sampling.labels is None else np.sort(sampling.labels)
+        if classes[-1] >= config.num_classes:
+            raise UserError(
+                f"the data has class {classes[-1]}, and the network 0 to {config.num_classes - 1}; measure with the "
+                "data that it was trained on"
+            )
+    resolution = snapshot.G.synthesis.grown[0]
+    return draw(config, sampling.seed, STREAM, positions, resolution, classes, torch.device("cpu"))
+
+
+def noise_of(inputs: Inputs, sampling: Sampling) -> str | list[Tensor]:
+    """As `Generator.draw` takes it: a map [N,1,H,W] for each layer, or the name of another kind."""
+    if sampling.noise != "random":
+        return sampling.noise
+    return inputs.noise or "none"
+
+
+def drawn(snapshot: Snapshot, ws: Tensor, noise: str | Sequence[Tensor], batch: int) -> Tensor:
+    """Pictures [N,channels,H,W] in the network's range, where the network is, of ws [N,L,w_dim].
+
+    On a CPU each alone, so that they are the same in any batch; elsewhere at once, as that is many times faster.
+    """
+    G = snapshot.G
+    if snapshot.device.type == "cpu":
+        return G.draw(ws, noise, batch)
+    with torch.inference_mode():
+        maps = noise if isinstance(noise, str) else [m.to(snapshot.device) for m in noise]
+        return G.synthesis(ws.to(snapshot.device), noise=maps)
+
+
+@dataclass(frozen=True)
+class Fakes:
+    """z: [N,z_dim]   w: [N,w_dim], without truncation   c: classes [N], or None   images: [N,channels,H,W]"""
+
+    z: Tensor
+    w: Tensor
+    c: Tensor | None
+    images: Tensor
+
+
+def fakes_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Fakes:
+    """The pictures numbered `positions`, with values from -1 to 1, and what they were drawn from.
+
+    Of ProGAN, which has no w, `w` is what the network is fed with. Raises UserError, see `inputs_at`.
+    """
+    G, inputs = snapshot.G, inputs_at(snapshot, sampling, positions)
+    w = G.map(inputs.z, 1.0, None, inputs.c)[:, 0]
+    ws = G.map(inputs.z, sampling.psi, None, inputs.c) if sampling.psi != 1 else G.broadcast(w)
+    images = drawn(snapshot, ws, noise_of(inputs, sampling), sampling.batch)
+    return Fakes(inputs.z, w, inputs.c, images.clamp(-1, 1))
