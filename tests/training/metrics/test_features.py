@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,13 @@ from torch_utils.errors import UserError
 from training.metrics import inception
 from training.metrics.features import pick_features
 
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 CPU = torch.device("cpu")
 GREY = torch.randint(0, 256, (3, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+
+
+def offline(urls: Sequence[str], dest: Path, *, sha256: str) -> Path:
+    raise UserError("could not download it")
 
 
 class Means(nn.Module):
@@ -37,7 +43,6 @@ def scripted(module: nn.Module, path: Path) -> Path:
     return path
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("module", [Means(), Published()])
 def test_a_torchscript_file(module, tmp_path):
     path = scripted(module, tmp_path / "my net.pt")
@@ -81,8 +86,10 @@ def test_weights_are_for_named_networks_only(corners, tmp_path):
 
 
 def test_inception_is_taken_where_it_is_and_nothing_else_for_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(inception, "URL", "http://127.0.0.1:9/inception-2015-12-05.pt")
-    with pytest.raises(UserError, match=r"inception.* is not here: could not download.*elsewhere and put it at"):
+    monkeypatch.setattr(inception, "download", offline)
+    with pytest.raises(
+        UserError, match=r"inception.* is not here: could not download it; fetch .*elsewhere and put it at"
+    ):
         pick_features(inception.NAME, CPU)
     path = scripted(Published(), tmp_path / "other.pt")
     with pytest.raises(UserError, match="is not inception-2015-12-05 .its sha256 begins with"):

@@ -11,6 +11,11 @@ from training.metrics import swd
 from training.metrics.swd import laplacian_pyramid, levels, patch_dims, patches, sliced_wasserstein
 
 
+@pytest.fixture(autouse=True)
+def fewer_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swd, "DIRECTIONS", 16)
+
+
 def pictures(count: int, seed: int = 0, side: int = 32) -> torch.Tensor:
     """Soft blotches."""
     coarse = torch.rand(count, 1, 5, 5, generator=torch.Generator().manual_seed(seed))
@@ -42,17 +47,17 @@ def test_patches_are_pieces_of_the_levels_each_with_places_of_its_own():
 
 def test_the_distance_of_moved_numbers_is_known(monkeypatch):
     """A set against itself is at 0. Rows and directions in one dimension: sorted numbers are compared."""
-    x = pictures(40)
+    x = pictures(8)
     assert distances(x, x) == [0.0, 0.0]
     monkeypatch.setattr(swd, "_AT_ONCE", 1)  # one direction at a time
     a, b = patches(pictures(8), 0), patches(pictures(8, seed=1), 0)
     one_by_one = sliced_wasserstein(a, b, 1)
-    monkeypatch.undo()
+    monkeypatch.setattr(swd, "_AT_ONCE", 64 << 20)
     assert one_by_one == pytest.approx(sliced_wasserstein(a, b, 1), rel=1e-5)
 
 
 def test_fine_noise_shows_at_the_fine_level_and_more_noise_shows_more():
-    x, other = pictures(60), pictures(60, seed=1)
+    x, other = pictures(24), pictures(24, seed=1)
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
     clean = distances(x, other)
     noisy = [distances(x, (other + strength * noise).clamp(0, 255).to(torch.uint8)) for strength in (6, 30)]

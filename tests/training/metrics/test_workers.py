@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 
-import pytest
+import numpy as np
 import torch
 
-from torch_utils.errors import UserError
-from training.archive import Archive
+from training.archive import Archive, ArchiveWriter
 from training.metrics.context import Context
+from training.metrics.describe import Question, answerer
 from training.metrics.feature_store import folder
-from training.metrics.workers import Crew
+from training.metrics.pictures import Reals
+from training.metrics.workers import Crew, _work
 
 CREW = Crew(torch.device("cpu"), quiet=True)
 
@@ -29,11 +31,21 @@ def test_two_processes_make_what_one_makes(snapshot, corners):
     assert torch.equal(shared.of_fakes(150)[0:150], wanted)
 
 
-def test_trouble_in_a_process_is_one_line(snapshot, corners, pictures):
-    broken = Context(snapshot, Archive.open(pictures), features="corners:broken", crew=replace(CREW, processes=2))
-    assert len(broken.of_reals()) == 40  # a single block, by this process
-    with pytest.raises(UserError, match="not finite on picture"):
-        snapshot.G.synthesis.blocks_to_nothing = None
-        for parameter in snapshot.G.parameters():
-            parameter.fill_(-1e4)
-        replace(broken, features="corners:broken").of_fakes(150)
+class Told:
+    """Stands for the queue between processes."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.put = self.words.append
+
+
+def test_trouble_in_a_process_is_told(corners, tmp_path):
+    with ArchiveWriter(tmp_path / "black.zip") as writer:
+        writer.add(np.zeros((16, 16, 3), np.uint8))
+    reals = pickle.loads(pickle.dumps(Reals(Archive.open(tmp_path / "black.zip"), (16, 16))))
+    question = Question("features", (3, 16, 16), "corners:broken")
+    told = Told()
+    reals_store = answerer(question, question.network(CREW.device)).store(reals)
+    reals_store.begin()
+    _work(0, reals, question, [[range(1)]], CREW, told)
+    assert len(told.words) == 1 and "not finite on picture 0" in told.words[0]

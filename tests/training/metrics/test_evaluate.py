@@ -1,0 +1,87 @@
+"""A network is measured by name, each number says how, and what cannot be measured does not stop the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from torch_utils.errors import UserError
+from training.archive import Archive
+from training.metrics import inception
+from training.metrics.context import Context
+from training.metrics.evaluate import append, evaluate, in_words, table
+from training.metrics.workers import Crew
+
+ALL = ["fid100_full", "kid100_full", "pr1003_full", "dc100_full", "swd30", "msssim20"]
+
+
+@pytest.fixture
+def context(snapshot, corners, pictures) -> Context:
+    return Context(snapshot, Archive.open(pictures), corners, crew=Crew(torch.device("cpu"), quiet=True), file="net")
+
+
+def offline(urls: Sequence[str], dest: Path, *, sha256: str) -> Path:
+    raise UserError("could not download it")
+
+
+def never(name: str, reason: str) -> None:
+    raise AssertionError(f"{name}: {reason}")
+
+
+def test_every_metric_measures_and_names_its_features(context):
+    found = {name: value for r in evaluate(ALL, context, never) for name, value in r.results.items()}
+    of = "-corners-embed"
+    assert set(found) == {
+        f"fid100_full{of}", f"kid100_full{of}", f"kid100_full{of}_error", f"pr1003_full{of}_precision",
+        f"pr1003_full{of}_recall", f"dc100_full{of}_density", f"dc100_full{of}_coverage", "swd30", "swd30_16",
+        "msssim20", "msssim20_error",
+    }  # fmt: skip
+    assert all(np.isfinite(list(found.values()))) and found[f"fid100_full{of}"] > 0
+
+
+def test_a_line_holds_all_that_it_takes_to_repeat_it(context, tmp_path):
+    (result,) = evaluate(["kid100_full"], context, never)
+    path = append(tmp_path / "new", result)
+    append(tmp_path / "new", result)
+    assert path.name == "metric-kid100_full-corners-embed.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(lines) == 2 and lines[0] == lines[1]
+    line = lines[0]
+    assert {"results", "metric", "total_time", "total_time_str", "num_gpus", "snapshot_pkl", "timestamp"} <= set(line)
+    assert (line["seed"], line["psi"], line["num_images"], line["features"]) == (0, 1.0, 100, "corners-embed")
+    assert len(line["features_sha256"]) == 64 and len(line["data_hash"]) == 64 and len(line["network"]) == 16
+    (again,) = evaluate(["kid100_full"], replace(context), never)
+    assert again.results == result.results
+    (other,) = evaluate(["kid100_full"], replace(context, seed=1), never)
+    assert other.results != result.results
+
+
+def test_what_cannot_be_measured_is_skipped_in_a_line(context, monkeypatch):
+    monkeypatch.setattr(inception, "download", offline)
+    faults: dict[str, str] = {}
+    names = ["fid12_full", "is50", "kid30", "kid30-inception"]
+    found = list(evaluate(names, context, faults.__setitem__))
+    assert [result.metric for result in found] == ["kid30-corners-embed"]
+    assert "too few for the covariance of 12 features" in faults["fid12_full"] and "kid12_full" in faults["fid12_full"]
+    assert "tells no classes" in faults["is50"] and "is not here" in faults["kid30-inception"]
+    with pytest.raises(UserError, match="no metric 'fud'"):
+        next(evaluate(["kid30", "fud"], context, never))
+
+
+def test_no_data_is_needed_where_none_is_compared(context):
+    faults: dict[str, str] = {}
+    found = list(evaluate(["msssim4", "kid30"], replace(context, data=None), faults.__setitem__))
+    assert [result.metric for result in found] == ["msssim4"] and "give --data" in faults["kid30"]
+
+
+def test_the_table_and_times_are_readable(context):
+    (result,) = evaluate(["msssim4"], context, never)
+    lines = table([result]).splitlines()
+    assert [line.split()[0] for line in lines] == ["msssim4", "msssim4_error"]
+    assert [in_words(s) for s in (44.6, 185, 4360)] == ["45s", "3m 05s", "1h 12m 40s"]
