@@ -19,7 +19,7 @@ from training.metrics.reals import chosen, classes_of, in_proportion, pages, rea
 from training.metrics.samples import AS_PUBLISHED, Sampling, fakes_at
 
 BLOCK = 16
-ALARM = 0.5  # of the diversity of real pictures; networks that are well have 0.8 or more
+ALARM = 0.6  # of the diversity of real pictures. A good network has 0.9; K pictures and no others would have 1 - 1 / K
 
 Pictures = Iterable[tuple[Tensor, Tensor | None]]
 """Some at a time: [n,C,H,W] in [-1, 1], and their classes [n] if only pictures of one class are to be compared."""
