@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from stylegan.directions.attributes import Attribute, parse_attributes
 from stylegan.kernels import ops_option
 from stylegan.view import WHAT
 from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from training.config import DataConfig
     from training.metrics.context import Context
 
-COMPARED = "Comparison"
+COMPARED, ATTRIBUTES = "Comparison", "Attributes"
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,7 @@ class Request:
         "--network", "Snapshot (.safetensors), published network (.pkl), folder of a run, URL, or name.", WHAT,
         metavar="MODEL"))  # fmt: skip
     metrics: str = setting("kid5k_full", Flag(
-        "--metrics", "Names with any number of pictures: fid5k_full, kid5k_full, pr5k3_full, dc5k_full, is5k, swd2k, "
-        "msssim2k; _full is against all of the data.", COMPARED, metavar="NAMES"))  # fmt: skip
+        "--metrics", "Names, with any number of pictures; see below.", WHAT, metavar="NAMES"))  # fmt: skip
     data: str = setting("", Flag(
         "--data", "Archive or folder to compare with.  [what the network was trained on]", COMPARED,
         metavar="ZIP|DIR"))  # fmt: skip
@@ -44,6 +44,22 @@ class Request:
     weights: str = setting("", Flag(
         "--features-weights", "File of their weights.  [the cache, a package, or a download]", COMPARED,
         metavar="FILE"))  # fmt: skip
+    val: str = setting("", Flag(
+        "--val", "Pictures that were not trained on, for overfit.", COMPARED, metavar="ZIP|DIR"))  # fmt: skip
+    classifier: str = setting("", Flag(
+        "--classifier", "File of directions.py learn, for ls, dci and purity.", ATTRIBUTES,
+        metavar="FILE"))  # fmt: skip
+    labels: str = setting("", Flag(
+        "--labels", "Or a CSV of what the data's pictures show, to learn from; its column 'file' names them.",
+        ATTRIBUTES, metavar="CSV"))  # fmt: skip
+    attributes: Sequence[Attribute] = setting((), Flag(
+        "--attributes", "Which of its columns, as in smile>0.5,gender=male,yaw.  [all]", ATTRIBUTES,
+        parse=parse_attributes))  # fmt: skip
+    directions: str = setting("", Flag(
+        "--directions", "File of directions.py find, for purity.", ATTRIBUTES, metavar="FILE"))  # fmt: skip
+    crop: bool = setting(False, Flag(
+        "--crop", "Look at the middle of faces only, as published for the path length of FFHQ.", COMPARED,
+        alone="1"))  # fmt: skip
     trunc: float = setting(1.0, Flag("--trunc", "Truncation psi of the fakes.", COMPARED))
     seed: int = setting(0, Flag("--seed", "Of the fakes, and of all that is random.", COMPARED))
     outdir: str = setting("", Flag(
@@ -53,6 +69,19 @@ class Request:
     device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))
 
 
+EPILOG = """\b
+Metrics, N being a number such as 500 or 50k:
+  fidN_full, kidN_full       distance to the data, by the Frechet and the kernel measure (KID for few pictures)
+  prNK_full, dcN_full        precision and recall by K neighbours (pr5k3_full), density and coverage
+  isN, swdN, msssimN         inception score, sliced Wasserstein distance, similarity of pairs
+  pplN_wfull, wend, zfull, zend     perceptual path length (ppl1k_wend), of 50k paths if N is left out
+  lsN, dciN, purityN         separability, disentanglement and purity of directions, by a classifier of attributes
+  diversityN, nearestN       do pictures differ from each other (collapse), and from what was trained on (copies)?
+  overfitN                   has the discriminator learnt its data by heart?
+What they look through may be named behind: kid5k_full-inception, ppl1k_wend-discriminator. Without _full as many of
+the data are taken as fakes.
+"""
+
 OPTIONS = [
     *settings_options(Request),
     ops_option(),
@@ -60,9 +89,9 @@ OPTIONS = [
 ]
 
 
-@click.command(cls=Command, params=OPTIONS, context_settings={"max_content_width": 110})
+@click.command(cls=Command, params=OPTIONS, epilog=EPILOG, context_settings={"max_content_width": 110})
 def main(typed: dict[str, Any], dry_run: bool) -> None:
-    """Measure how good the pictures of a network are.
+    """Measure how good the pictures of a network are, and how well its latents are disentangled.
 
     The name of every number says in which features it was measured: fid5k_full-effnetlite0. Only fid5k_full, without
     more, is in Inception, as published. Features are kept in the cache, so that what was stopped goes on, and the next
@@ -126,6 +155,7 @@ def opened(request: Request, run_dir: Path | None) -> Context:
     from stylegan.painter import open_painter
     from stylegan.view import View
     from training.archive import Archive
+    from training.metrics.aids import Aids
     from training.metrics.context import Context
     from training.metrics.workers import Crew
 
@@ -135,12 +165,25 @@ def opened(request: Request, run_dir: Path | None) -> Context:
     archive = Archive.open(where) if where else None
     if archive and trained and trained.content_hash not in ("", archive.content_hash):
         click.echo(f"{where} has changed since the network was trained on it", err=True)
+    aids = Aids(
+        classifier=_path(request.classifier), table=_path(request.labels), attributes=request.attributes,
+        directions=_path(request.directions), validation=Archive.open(request.val) if request.val else None,
+        sheets=Path(request.outdir) if request.outdir else run_dir, crop=request.crop, say=click.echo,
+    )  # fmt: skip
     return Context(
         snapshot=painter.snapshot, data=archive, features=request.features,
-        weights=Path(request.weights) if request.weights else None, seed=request.seed, psi=painter.psi,
-        mirror=request.mirror, crew=Crew(painter.snapshot.device, request.batch, request.gpus),
+        weights=Path(request.weights) if request.weights else None,
+        seed=request.seed, psi=painter.psi, mirror=request.mirror,
+        crew=Crew(painter.snapshot.device, request.batch, request.gpus), aids=aids,
         file=request.network if request.network.startswith("http") else str(locate(request.network)),
     )  # fmt: skip
+
+
+def _path(text: str) -> Path | None:
+    """Raises UserError if there is nothing there."""
+    if text and not Path(text).exists():
+        raise UserError(f"there is no {text}; look whether the name is right")
+    return Path(text) if text else None
 
 
 def in_words(request: Request, context: Context, names: Sequence[str], outdir: Path | None) -> str:

@@ -141,6 +141,9 @@ class RunConfig:
         "efficientnet-lite0", Flag("--features", "What --metrics look at, as in calc_metrics.py.", MACHINE,
                                    metavar="NAME"),
     )  # fmt: skip
+    val: str = setting(
+        "", Flag("--val", "Pictures that are not trained on, for the metric overfit500.", MACHINE, metavar="ZIP|DIR")
+    )
     best: str = setting(
         "", Flag("--best", "Which of the metrics chooses best.safetensors. Default: the first that can.", MACHINE,
                  metavar="NAME"),

@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from stylegan.projection.settings import DISTANCES
 from torch_utils.errors import UserError
-from training.metrics import quality
+from training.metrics import latent, quality
 from training.metrics.context import Context
-from training.metrics.features import NAMES, short_name
+from training.metrics.features import DEFAULT, NAMES, short_name
+from training.metrics.path_length import PUBLISHED
 from training.metrics.request import Request, parse_count
 
 Measure = Callable[[Context, Request], dict[str, float]]
 
 
 @dataclass(frozen=True)
+class Lens:
+    """What metrics look through, as their names have it: "fid5k_full-effnetlite0", "ppl_wfull-discriminator".
+
+    about: in a word   full: short name -> what it stands for   plain: the short name that is left out, as published
+    """
+
+    about: str
+    full: Mapping[str, str]
+    plain: str
+
+
+FEATURES = Lens("features", {short_name(name): name for name in NAMES}, "inception")
+DISTANCE = Lens("distance", {name: name for name in DISTANCES}, PUBLISHED)
+
+
+@dataclass(frozen=True)
 class Kind:
     """A family of metrics.
 
-    pattern: of its names, with the groups count, k and full where they have such   example: one of them
-    about: what it is   k: neighbours where the name does not say
-    featured: does it look at features, whose name it then carries?
+    pattern: of its names, with the groups count, k, full and part where they have such   example: one of them
+    about: what it is   lens: what it looks through, None for the pictures themselves
+    count, k: where the name does not say
     worse: from its numbers one that is larger for a worse network, None for what does not tell better from worse
     """
 
@@ -29,60 +48,74 @@ class Kind:
     example: str
     about: str
     measure: Measure
+    lens: Lens | None = None
+    count: int = 0
     k: int = 0
-    featured: bool = True
     worse: Callable[[Sequence[float]], float] | None = None
 
 
-def _first(values: Sequence[float]) -> float:
+def _less(values: Sequence[float]) -> float:
+    """The first."""
     return values[0]
 
 
-def _less(values: Sequence[float]) -> float:
-    """For two of which more is better: the smaller one counts."""
-    return -min(values)
+def _more(values: Sequence[float], among: int = 1) -> float:
+    """The first, or the smaller one of the first two, if more of it is better."""
+    return -min(values[:among])
 
 
 _N = r"(?P<count>[1-9]\d*k?)"
 KINDS = (
-    Kind(rf"fid{_N}(?P<full>_full)?", "fid50k_full", "Frechet distance", quality.measure_fid, worse=_first),
-    Kind(rf"kid{_N}(?P<full>_full)?", "kid50k_full", "kernel distance, unbiased", quality.measure_kid,
-         worse=_first),
-    Kind(rf"pr{_N}(?P<k>[1-9])(?P<full>_full)?", "pr50k3_full", "precision and recall",
-         quality.measure_precision_recall, worse=_less),
-    Kind(rf"dc{_N}(?P<full>_full)?", "dc50k_full", "density and coverage", quality.measure_density_coverage, k=5,
+    Kind(rf"fid{_N}(?P<full>_full)?", "fid50k_full", "Frechet distance", quality.measure_fid, FEATURES, worse=_less),
+    Kind(rf"kid{_N}(?P<full>_full)?", "kid50k_full", "kernel distance, unbiased", quality.measure_kid, FEATURES,
          worse=_less),
-    Kind(rf"is{_N}", "is50k", "inception score", quality.measure_inception_score,
-         worse=lambda values: -values[0]),
-    Kind(rf"swd{_N}", "swd16k", "sliced Wasserstein distance x1000", quality.measure_swd, featured=False,
-         worse=_first),
-    Kind(rf"msssim{_N}", "msssim10k", "similarity of pairs of fakes", quality.measure_ms_ssim, featured=False),
+    Kind(rf"pr{_N}(?P<k>[1-9])(?P<full>_full)?", "pr50k3_full", "precision and recall",
+         quality.measure_precision_recall, FEATURES, worse=partial(_more, among=2)),
+    Kind(rf"dc{_N}(?P<full>_full)?", "dc50k_full", "density and coverage", quality.measure_density_coverage, FEATURES,
+         k=5, worse=partial(_more, among=2)),
+    Kind(rf"is{_N}", "is50k", "inception score", quality.measure_inception_score, FEATURES, worse=_more),
+    Kind(rf"swd{_N}", "swd16k", "sliced Wasserstein distance x1000", quality.measure_swd, worse=_less),
+    Kind(rf"msssim{_N}", "msssim10k", "similarity of pairs of fakes", quality.measure_ms_ssim),
+    Kind(rf"ppl{_N}?_(?P<part>[zw](?:full|end))", "ppl_wend", "perceptual path length", latent.measure_path_length,
+         DISTANCE, count=50_000, worse=_less),
+    Kind(rf"ls{_N}?", "ls", "linear separability of z and w", latent.measure_separability, count=200_000),
+    Kind(rf"dci{_N}", "dci1k", "disentanglement, completeness, informativeness", latent.measure_dci),
+    Kind(rf"purity{_N}", "purity200", "of directions: what else they change", latent.measure_purity, worse=_more),
+    Kind(rf"diversity{_N}", "diversity128", "distance of pairs of fakes", latent.measure_diversity, DISTANCE,
+         worse=_more),
+    Kind(rf"nearest{_N}", "nearest256", "are fakes copies?", latent.measure_nearest, FEATURES),
+    Kind(rf"overfit{_N}", "overfit500", "has the discriminator learnt by heart?", latent.measure_overfitting),
 )  # fmt: skip
-# How the names of metrics say what features they are of, and what `pick_features` calls those.
-SHORT = {short_name(name): name for name in NAMES}
 
 
-def parse(name: str) -> tuple[Kind, Request]:
-    """What a name asks for: "fid5k_full", or "fid5k_full-effnetlite0". Raises UserError for a name that is none."""
+def parse(name: str, features: str = DEFAULT) -> tuple[Kind, Request]:
+    """What a name asks for: "fid5k_full", or "fid5k_full-effnetlite0". features: for names that do not say.
+
+    Raises UserError for a name that is none.
+    """
     plain, dash, short = name.strip().partition("-")
     for kind in KINDS:
         match = re.fullmatch(kind.pattern, plain)
-        if match is None or (dash and not kind.featured):
+        if match is None or (dash and kind.lens is None):
             continue
-        if dash and short not in SHORT:
-            raise UserError(f"{name}: there are no features {short!r}; they are {', '.join(SHORT)}, or --features")
+        if kind.lens is None:
+            title, through = plain, ""
+        else:
+            if dash and short not in kind.lens.full:
+                raise UserError(f"{name}: there is no {kind.lens.about} {short!r}; there are "
+                                f"{', '.join(kind.lens.full)}")  # fmt: skip
+            short = short or (kind.lens.plain if kind.lens is DISTANCE else short_name(features))
+            title, through = (
+                plain if short == kind.lens.plain else f"{plain}-{short}",
+                kind.lens.full.get(short, features),
+            )
         found = match.groupdict()
-        count, k = parse_count(found.get("count") or "0"), int(found.get("k") or kind.k)
-        return kind, Request(plain, count, k, bool(found.get("full")), SHORT[short] if dash else "")
+        count = parse_count(found["count"]) if found["count"] else kind.count
+        k, part = int(found.get("k") or kind.k), found.get("part") or ""
+        return kind, Request(plain, title, count, k, bool(found.get("full")), part, through)
     raise UserError(
         f"there is no metric {name!r}; there are {', '.join(kind.example for kind in KINDS)}, with any number (5k, 500)"
     )
-
-
-def title(name: str, features: str) -> str:
-    """What the numbers of a metric are called, where it does not say itself in which features it is measured."""
-    kind, request = parse(name)
-    return request.titled(short_name(request.features or features) if kind.featured else "")
 
 
 def parse_names(text: str) -> Sequence[str]:

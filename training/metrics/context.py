@@ -9,6 +9,7 @@ from pathlib import Path
 from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 from training.archive import Archive
+from training.metrics.aids import Aids
 from training.metrics.describe import Question, What, answerer
 from training.metrics.feature_store import Features
 from training.metrics.features import DEFAULT, FeatureNetwork
@@ -20,7 +21,7 @@ from training.metrics.workers import Crew, features_of
 class Context:
     """snapshot: as far as it has grown   data: None where there are none, for metrics of the network alone
     features, weights: for `pick_features`   seed: of all that is random   psi: truncation   mirror: reals also mirrored
-    file: where the snapshot is from, for the records
+    file: where the snapshot is from, for the records   aids: what only some metrics need
     """
 
     snapshot: Snapshot
@@ -32,6 +33,7 @@ class Context:
     mirror: bool = False
     crew: Crew = field(kw_only=True)
     file: str = ""
+    aids: Aids = Aids()
 
     @cached_property
     def network(self) -> FeatureNetwork:

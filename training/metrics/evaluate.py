@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
+
 from stylegan.bound_file import fingerprint
+from stylegan.projection.lpips import NETS
 from torch_utils.errors import UserError
-from training.metrics.catalogue import Kind, parse
+from training.metrics.catalogue import FEATURES, Kind, parse
 from training.metrics.context import Context
+from training.metrics.features import pick_features
 from training.metrics.request import Request
 
 
@@ -50,12 +54,11 @@ def evaluate(names: Sequence[str], context: Context, skipped: Callable[[str, str
     told instead. Raises UserError for a name that is none, before anything is measured.
     """
     contexts: dict[str, Context] = {context.features: context}
-    for name, (kind, request) in [(name, parse(name)) for name in names]:
-        features = request.features or context.features
-        if features not in contexts:
-            contexts[features] = replace(context, features=features, weights=None)
+    for name, (kind, request) in [(name, parse(name, context.features)) for name in names]:
+        if kind.lens is FEATURES and request.features not in contexts:
+            contexts[request.features] = replace(context, features=request.features, weights=None)
         try:
-            found = measure(kind, request, contexts[features])
+            found = measure(kind, request, contexts.get(request.features, context))
         except UserError as error:
             skipped(name, str(error))
             continue
@@ -67,10 +70,11 @@ def measure(kind: Kind, request: Request, context: Context) -> Result:
     begun = time.time()
     results = kind.measure(context, request)
     seconds = time.time() - begun
+    features, sha256 = looked_through(kind, request, context)
     snapshot, data = context.snapshot, context.data
     return Result(
         results=results,
-        metric=request.title(context) if kind.featured else request.name,
+        metric=request.title,
         total_time=seconds,
         total_time_str=in_words(seconds),
         num_gpus=context.crew.processes,
@@ -79,8 +83,8 @@ def measure(kind: Kind, request: Request, context: Context) -> Result:
         network=fingerprint(snapshot),
         kimg=snapshot.kimg,
         resolution=snapshot.G.synthesis.grown[0],
-        features=context.network.name if kind.featured else "",
-        features_sha256=context.network.sha256 if kind.featured else "",
+        features=features,
+        features_sha256=sha256,
         data="" if data is None else str(data.path),
         data_hash="" if data is None else data.content_hash,
         num_images=request.count,
@@ -88,6 +92,14 @@ def measure(kind: Kind, request: Request, context: Context) -> Result:
         psi=context.psi,
         mirror=context.mirror,
     )
+
+
+def looked_through(kind: Kind, request: Request, context: Context) -> tuple[str, str]:
+    """The name of the feature network or distance and the hash of its weights, both "" where there is none."""
+    if kind.lens is FEATURES:
+        return context.network.name, context.network.sha256
+    weights = pick_features(request.features, torch.device("cpu")).sha256 if request.features in NETS else ""
+    return request.features, weights
 
 
 def append(folder: Path, result: Result) -> Path:

@@ -25,7 +25,9 @@ NEIGHBOURS = 5
 def measure_path_length(context: Context, request: Request) -> Results:
     """Of paths in z or w, full or at their ends. Raises UserError where the distance is not to be had."""
     paths = path_length.paths_of(f"ppl_{request.part}", request.features, context.aids.crop)
-    found = path_length.path_length(context.snapshot, _distance(context, request), request.count, paths, _sampling(context))
+    found = path_length.path_length(
+        context.snapshot, _distance(context, request), request.count, paths, _sampling(context)
+    )
     return {request.title: found.value, f"{request.title}_error": found.error}
 
 
@@ -33,7 +35,7 @@ def measure_separability(context: Context, request: Request) -> Results:
     """In z and in w, as published and of held-out samples; and the bits of each attribute."""
     found = separability.separability(context.snapshot, _judge(context), request.count, _sampling(context))
     context.aids.say("\n".join(separability.in_lines(found)))
-    results = {}
+    results: Results = {}
     for space, one in found.spaces.items():
         results |= {f"{request.title}_{space}": one.score, f"{request.title}_{space}_heldout": one.held_out_score}
     for space, one in found.spaces.items():
@@ -50,7 +52,9 @@ def measure_purity(context: Context, request: Request) -> Results:
     directions = load_directions(path, context.snapshot)
     found = purity.purity(context.snapshot, directions, _judge(context), request.count)
     context.aids.say("\n".join(purity.in_lines(found)))
-    scores = {f"{request.title}_{name}": float(score) for name, score in zip(found.directions, found.scores, strict=True)}
+    scores = {
+        f"{request.title}_{name}": float(score) for name, score in zip(found.directions, found.scores, strict=True)
+    }
     return {request.title: float(np.nanmean(found.scores)), **scores}
 
 
@@ -59,7 +63,7 @@ def measure_dci(context: Context, request: Request) -> Results:
     snapshot, judge = context.snapshot, _judge(context)
     pictures = fakes_at(snapshot, _sampling(context), range(request.count))
     answers = judge.values(pictures.images.to(snapshot.device)).double().cpu().numpy()
-    results = {}
+    results: Results = {}
     for space, codes in (("z", pictures.z), ("w", pictures.w)):
         found = factors.dci(codes.double().numpy(), answers)
         results |= {
@@ -91,6 +95,7 @@ def measure_nearest(context: Context, request: Request) -> Results:
     if context.aids.sheets is not None:
         path = context.aids.sheets / f"{request.title}-{context.snapshot.kimg:06.0f}.png"
         with writing_to(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, encode(sheet(found), "png"))
         context.aids.say(f"The fakes nearest to training pictures: {path}")
     closeness = found.found.closeness

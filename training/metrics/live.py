@@ -15,7 +15,8 @@ from torch_utils.device import pick_device
 from torch_utils.errors import UserError
 from training.archive import Archive
 from training.config import RunConfig
-from training.metrics.catalogue import parse, parse_names, title
+from training.metrics.aids import Aids
+from training.metrics.catalogue import parse, parse_names
 from training.metrics.context import Context
 from training.metrics.evaluate import append, evaluate, table
 from training.metrics.workers import Crew
@@ -50,7 +51,8 @@ def measure_snapshot(
     snapshot = load_snapshot(path, pick_device(cfg.device))
     archive, run_dir = Archive.open(cfg.data.path), path.parent
     crew = Crew(snapshot.device, cfg.growth.batch.at(snapshot.resolution), quiet=True)
-    context = Context(snapshot, archive, cfg.features, mirror=cfg.data.mirror, crew=crew, file=str(path))
+    aids = Aids(validation=Archive.open(cfg.val) if cfg.val else None, sheets=run_dir, say=say)
+    context = Context(snapshot, archive, cfg.features, crew=crew, file=str(path), aids=aids)
     network = fingerprint(snapshot)
     for name in parse_names(cfg.metrics):
         earlier = next((line for line in noted(cfg, run_dir, name) if line["network"] == network), None)
@@ -81,7 +83,7 @@ def best_network(cfg: RunConfig, run_dir: Path, name: str) -> str:
 
 def noted(cfg: RunConfig, run_dir: Path, name: str) -> list[dict[str, Any]]:
     """The lines of a metric of this run. One that a crash cut off is left out."""
-    path = run_dir / f"metric-{title(name, cfg.features)}.jsonl"
+    path = run_dir / f"metric-{parse(name, cfg.features)[1].title}.jsonl"
     found = []
     for text in path.read_text().splitlines() if path.exists() else []:
         try:

@@ -21,33 +21,33 @@ def measure_fid(context: Context, request: Request) -> Results:
     wanted = context.reals.limit if request.whole else min(request.count, context.reals.limit)
     require_enough(wanted, dims, "reals", request.name)
     reals = moments(context.of_reals(wanted))
-    return {request.title(context): frechet_distance(reals, moments(context.of_fakes(request.count)))}
+    return {request.title: frechet_distance(reals, moments(context.of_fakes(request.count)))}
 
 
 def measure_kid(context: Context, request: Request) -> Results:
     reals = context.of_reals(None if request.whole else request.count)
     value, error = kid(reals, context.of_fakes(request.count), context.seed)
-    name = request.title(context)
+    name = request.title
     return {name: value, f"{name}_error": error}
 
 
 def measure_precision_recall(context: Context, request: Request) -> Results:
     reals = context.of_reals(None if request.whole else request.count)
     found = agreement(reals, context.of_fakes(request.count), request.k)
-    name = request.title(context)
+    name = request.title
     return {f"{name}_precision": found.precision, f"{name}_recall": found.recall}
 
 
 def measure_density_coverage(context: Context, request: Request) -> Results:
     reals = context.of_reals(None if request.whole else request.count)
     found = agreement(reals, context.of_fakes(request.count), request.k)
-    name = request.title(context)
+    name = request.title
     return {f"{name}_density": found.density, f"{name}_coverage": found.coverage}
 
 
 def measure_inception_score(context: Context, request: Request) -> Results:
     mean, spread = inception_score(context.of_fakes(request.count, "probabilities"))
-    name = request.title(context)
+    name = request.title
     return {f"{name}_mean": mean, f"{name}_std": spread}
 
 
@@ -64,4 +64,4 @@ def measure_ms_ssim(context: Context, request: Request) -> Results:
     """Of `count` pairs, so twice as many fakes."""
     pairs = context.of_fakes(2 * request.count, "pairs")[0 : 2 * request.count][::2, 0]
     mean, error = mean_and_error(pairs)
-    return {request.name: mean, f"{request.name}_error": error}
+    return {request.title: mean, f"{request.title}_error": error}

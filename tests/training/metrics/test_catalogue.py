@@ -7,31 +7,44 @@ import re
 import pytest
 
 from torch_utils.errors import UserError
-from training.metrics import quality
+from training.metrics import latent, quality
 from training.metrics.catalogue import KINDS, parse, parse_names
 from training.metrics.request import Request
 
+EFF, VGG = "efficientnet-lite0", "lpips-vgg16"
 
-@pytest.mark.parametrize(("name", "measure", "request_"), [
-    ("fid50k_full", quality.measure_fid, Request("fid50k_full", 50_000, 0, True)),
-    ("fid50k", quality.measure_fid, Request("fid50k", 50_000)),
-    ("kid500_full", quality.measure_kid, Request("kid500_full", 500, 0, True)),
-    ("pr50k3_full", quality.measure_precision_recall, Request("pr50k3_full", 50_000, 3, True)),
-    ("pr5003_full", quality.measure_precision_recall, Request("pr5003_full", 500, 3, True)),
-    ("dc5k_full", quality.measure_density_coverage, Request("dc5k_full", 5000, 5, True)),
-    ("is50k", quality.measure_inception_score, Request("is50k", 50_000)),
-    ("swd16k", quality.measure_swd, Request("swd16k", 16_000)),
-    ("msssim10k", quality.measure_ms_ssim, Request("msssim10k", 10_000)),
-    ("fid5k_full-effnetlite0", quality.measure_fid, Request("fid5k_full", 5000, 0, True, "efficientnet-lite0")),
-    ("kid5k-inception", quality.measure_kid, Request("kid5k", 5000, features="inception-2015-12-05")),
+
+@pytest.mark.parametrize(("name", "measure", "title", "request_"), [
+    ("fid50k_full", quality.measure_fid, "-effnetlite0", (50_000, 0, True, "", EFF)),
+    ("fid50k", quality.measure_fid, "-effnetlite0", (50_000, 0, False, "", EFF)),
+    ("kid500_full", quality.measure_kid, "-effnetlite0", (500, 0, True, "", EFF)),
+    ("pr50k3_full", quality.measure_precision_recall, "-effnetlite0", (50_000, 3, True, "", EFF)),
+    ("pr5003_full", quality.measure_precision_recall, "-effnetlite0", (500, 3, True, "", EFF)),
+    ("dc5k_full", quality.measure_density_coverage, "-effnetlite0", (5000, 5, True, "", EFF)),
+    ("is50k", quality.measure_inception_score, "-effnetlite0", (50_000, 0, False, "", EFF)),
+    ("swd16k", quality.measure_swd, "", (16_000, 0, False, "", "")),
+    ("msssim10k", quality.measure_ms_ssim, "", (10_000, 0, False, "", "")),
+    ("kid5k-inception", quality.measure_kid, "", (5000, 0, False, "", "inception-2015-12-05")),
+    ("ppl_wfull", latent.measure_path_length, "", (50_000, 0, False, "wfull", VGG)),
+    ("ppl1k_zend-discriminator", latent.measure_path_length, "-discriminator",
+     (1000, 0, False, "zend", "discriminator")),
+    ("ls", latent.measure_separability, "", (200_000, 0, False, "", "")),
+    ("ls2k", latent.measure_separability, "", (2000, 0, False, "", "")),
+    ("nearest64", latent.measure_nearest, "-effnetlite0", (64, 0, False, "", EFF)),
 ])  # fmt: skip
-def test_what_names_mean(name, measure, request_):
+def test_what_names_mean(name, measure, title, request_):
     kind, found = parse(name)
-    assert (kind.measure, found) == (measure, request_)
+    plain = name.partition("-")[0]
+    assert (kind.measure, found) == (measure, Request(plain, plain + title, *request_))
+
+
+def test_features_of_the_users_own_are_named_after_their_file():
+    for features, short in (("nets/my net.pt", "my-net"), ("mine:embed", "mine-embed")):
+        assert parse("kid5k", features)[1] == Request("kid5k", f"kid5k-{short}", 5000, features=features)
 
 
 @pytest.mark.parametrize(
-    "name", ["fid", "fid0_full", "fid5m", "fod5k_full", "pr5k_full", "is5k_full", "swd5k-inception", ""]
+    "name", ["fid", "fid0_full", "fid5m", "fod5k_full", "pr5k_full", "is5k_full", "swd5k-inception", "ppl_w", "ls0", ""]
 )
 def test_other_names_get_the_list(name):
     with pytest.raises(UserError, match="there is no metric .* there are fid50k_full, kid50k_full, .*swd16k"):
@@ -39,7 +52,7 @@ def test_other_names_get_the_list(name):
 
 
 def test_unknown_features_and_no_names():
-    with pytest.raises(UserError, match="no features 'vgg'; they are effnetlite0, inception, lpips"):
+    with pytest.raises(UserError, match="no features 'vgg'; there are effnetlite0, inception, lpips"):
         parse("kid5k-vgg")
     with pytest.raises(UserError, match="no metric is named"):
         parse_names(" ,")

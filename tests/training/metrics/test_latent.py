@@ -1,0 +1,131 @@
+"""Metrics of latents and of health, as they are asked for by name."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stylegan.directions.file import Directions, save_directions
+from torch_utils.errors import UserError
+from training.archive import Archive, ArchiveWriter
+from training.classifier import load_judge
+from training.metrics.aids import Aids, judge_of
+from training.metrics.context import Context
+from training.metrics.evaluate import evaluate
+from training.metrics.workers import Crew
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 pictures of noise, bright or dark, warm or cold."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "noise.zip"
+    with ArchiveWriter(path) as writer:
+        for i in range(200):
+            tint = np.array([40 * (i % 2), 0, 40 - 40 * (i % 2)]) + 60 * (i // 2 % 2)
+            writer.add((rng.integers(0, 100, (16, 16, 3)) + tint).astype(np.uint8))
+    return path
+
+
+@pytest.fixture
+def table(archive, tmp_path) -> Path:
+    with open(tmp_path / "table.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "warm", "bright"])
+        writer.writerows([Path(name).name, i % 2, i // 2 % 2] for i, name in enumerate(Archive.open(archive).names))
+    return tmp_path / "table.csv"
+
+
+@pytest.fixture
+def context(archive, tiny_network, corners) -> Context:
+    return Context(tiny_network(), Archive.open(archive), corners, crew=Crew(CPU, quiet=True))
+
+
+def measured(name: str, context: Context) -> dict[str, float]:
+    faults: dict[str, str] = {}
+    found = list(evaluate([name], context, faults.__setitem__))
+    assert not faults
+    assert all(np.isfinite([*found[0].results.values()]))
+    return found[0].results
+
+
+def refused(name: str, context: Context) -> str:
+    faults: dict[str, str] = {}
+    assert not list(evaluate([name], context, faults.__setitem__))
+    return faults[name]
+
+
+@pytest.mark.parametrize("part", ["zfull", "wfull", "zend", "wend"])
+def test_path_lengths_by_name(context, part) -> None:
+    found = measured(f"ppl20_{part}-pixels", context)
+    assert set(found) == {f"ppl20_{part}-pixels", f"ppl20_{part}-pixels_error"}
+    assert found[f"ppl20_{part}-pixels"] > 0
+
+
+def test_a_distance_that_is_not_to_be_had_names_one_that_is(context, monkeypatch) -> None:
+    def nowhere(*arguments: object) -> None:
+        raise UserError("no weights")
+
+    monkeypatch.setattr("stylegan.projection.distance.find_weights", nowhere)
+    assert refused("ppl20_wend", context) == "no weights; ppl20_wend-discriminator needs none"
+    measured("ppl20_wend-discriminator", context)
+
+
+def test_a_table_teaches_a_classifier_once(context, table) -> None:
+    aids = Aids(table=table)
+    first = judge_of(aids, context.data, CPU)
+    kept = list(Path(table.parent / "cache" / "classifiers").iterdir())
+    assert len(kept) == 1
+    assert load_judge(kept[0]).scope == first.scope
+    stamp = kept[0].stat().st_mtime_ns
+    again = judge_of(aids, context.data, CPU)
+    assert kept[0].stat().st_mtime_ns == stamp
+    assert again.scope.names == ("warm", "bright")
+    assert min(again.scope.accuracy) > 0.9
+
+
+def test_separability_dci_and_purity_by_name(context, table, tmp_path) -> None:
+    said: list[str] = []
+    directions = tmp_path / "some.direction.safetensors"
+    vectors = torch.eye(2, 8)[:, None]
+    layers = (tuple(range(context.snapshot.G.num_ws)),) * 2
+    two = Directions(vectors, ("a", "b"), layers, torch.ones(2), "by hand", torch.full((2,), torch.nan))
+    save_directions(directions, two, context.snapshot)
+    context = replace(context, aids=Aids(table=table, directions=directions, say=said.append))
+    found = measured("ls60", context)
+    assert {"ls60_z", "ls60_w", "ls60_w_heldout", "bits_z_warm", "bits_w_bright_heldout"} <= set(found)
+    assert found["ls60_w"] == pytest.approx(2 ** (found["bits_w_warm"] + found["bits_w_bright"]))
+    assert set(measured("dci60", context)) == {
+        f"dci60_{space}_{what}" for space in "zw" for what in ("disentanglement", "completeness", "informativeness")
+    }
+    assert {"purity10", "purity10_a", "purity10_b"} == set(measured("purity10", context))
+    assert "separability" in said[0] and "purity" in said[1]
+
+
+def test_what_is_missing_is_asked_for(context) -> None:
+    assert "--classifier FILE of directions.py learn, or --labels CSV" in refused("ls60", context)
+    assert "--directions FILE of directions.py find" in refused("purity10", context)
+    assert "has no discriminator" in refused("overfit40", replace(context, snapshot=replace(context.snapshot, D=None)))
+
+
+def test_nearest_leaves_a_sheet(context, tmp_path) -> None:
+    said: list[str] = []
+    found = measured("nearest12", replace(context, aids=Aids(sheets=tmp_path / "out", say=said.append)))
+    assert set(found) == {f"nearest12-corners-embed_{what}" for what in ("share", "closest", "median")}
+    assert (tmp_path / "out" / "nearest12-corners-embed-000001.png").is_file() and "000001.png" in said[0]
+
+
+def test_diversity_and_overfitting_by_name(context, archive) -> None:
+    name = "diversity40-pixels"
+    assert set(measured(name, context)) == {name, f"{name}_error", f"{name}_reals", f"{name}_ratio"}
+    assert set(measured(name, replace(context, data=None))) == {name, f"{name}_error"}
+    found = measured("overfit40", replace(context, aids=Aids(validation=Archive.open(archive))))
+    assert found["overfit40_validation"] == found["overfit40_train"]  # the same pictures
+    assert found["overfit40_rv"] == 0
+    assert "overfit40_rv" not in measured("overfit40", context)
