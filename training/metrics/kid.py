@@ -29,6 +29,7 @@ def mmd2(x: Tensor, y: Tensor) -> float:
 def kid(reals: Rows, fakes: Rows, seed: int = 0, subsets: int = SUBSETS, largest: int = LARGEST) -> tuple[float, float]:
     """The mean of `mmd2` over random subsets of at most `largest`, and its standard error.
 
+    The error is that of drawing subsets of these pictures; other pictures would differ by somewhat more.
     Raises UserError for fewer than two pictures.
     """
     count = min(len(reals), len(fakes), largest)

@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stylegan.package_weights import cached
+from stylegan.projection import lpips
+from torch_utils.checkpoint import save_tensors
 from torch_utils.errors import UserError
 from training.metrics import inception
 from training.metrics.features import pick_features
@@ -78,6 +81,20 @@ def test_what_is_no_feature_network(name, message, corners, tmp_path, monkeypatc
     with pytest.raises(UserError, match=message) as caught:
         pick_features(str(tmp_path / name) if name.endswith(".pt") else name, CPU)
     assert "\n" not in str(caught.value)
+
+
+def test_what_lpips_looks_at_depth_by_depth():
+    torch.manual_seed(0)
+    save_weights("lpips-alex", {name: torch.rand(shape) / 30 for name, shape in lpips.shapes("lpips-alex").items()})
+    net = pick_features("lpips-alex", CPU)
+    found = net.embed(GREY)
+    assert (net.name, net.dims) == ("lpips-alex", 64 + 192 + 384 + 256 + 256) and found.shape == (3, net.dims)
+    assert torch.equal(found, net.embed(GREY.expand(-1, 3, -1, -1))) and len(found.unique(dim=0)) == 3
+
+
+def save_weights(name: str, weights: dict[str, Tensor]) -> None:
+    cached(name).parent.mkdir(parents=True)
+    save_tensors(cached(name), weights, {})
 
 
 def test_weights_are_for_named_networks_only(corners, tmp_path):
