@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from stylegan.latent_file import Latents
 from stylegan.locate import open_model
 from stylegan.projection.delta import apply_delta
 from stylegan.snapshot import Snapshot
-from stylegan.view import View
+from stylegan.view import View, require_psi
 from torch_utils.device import keep_freed_memory, pick_device
 from torch_utils.errors import UserError
 
@@ -53,17 +52,18 @@ class Painter:
         return G.draw(latents.ws, maps, batch, latents.styles)
 
 
-def open_painter(view: View) -> Painter:
+def open_painter(view: View, force: bool = False) -> Painter:
     """Open the network and check the view against it. Freed memory stays with the process from here on.
 
-    Raises UserError for a network that cannot be opened, and for what it cannot draw.
+    Raises UserError for a network that cannot be opened, and for what it cannot draw. force: take tuned weights
+    (`view.delta`) of another network.
     """
-    if view.trunc is not None and not math.isfinite(view.trunc):
-        raise UserError(f"--trunc {view.trunc} is no number; 0.7 is usual")
+    if view.trunc is not None:
+        require_psi(view.trunc)
     keep_freed_memory()
     snapshot = open_model(view.network, with_kernels(pick_device(view.device)))
     if view.delta:
-        snapshot = apply_delta(snapshot, Path(view.delta))
+        snapshot = apply_delta(snapshot, Path(view.delta), force)
     G = snapshot.G
     if view.trunc_cutoff is not None and not 0 <= view.trunc_cutoff <= G.num_ws:
         raise UserError(f"--trunc-cutoff {view.trunc_cutoff}: this network has {G.num_ws} layers to truncate")

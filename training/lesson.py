@@ -9,6 +9,7 @@ from stylegan.directions.attributes import Attribute, parse_attributes
 from torch_utils.settings import Flag, setting
 
 DATA = "Data"
+SUFFIX = ".attributes.safetensors"
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,10 @@ class _caught:
         self.handle.remove()
 
 
-def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: int = 0) -> Tensor:
+def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Directions of w [count,D] (not of unit length) that cause the principal components of activations.
+
+    And the share of the activations' variance that each component has, [count].
 
     pairs: (w [n,D], activations [n,F]) at a time. w is regressed on the coordinates along the components, so each
     direction is the mean change of w for one unit of its own (GANSpace, equation 3).
@@ -93,6 +95,7 @@ def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: i
         raise UserError(f"{len(x)} samples of {x.shape[1]} activations have no {count} components; take more samples")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _, _, basis = torch.pca_lowrank(x, q=min(count + 8, *x.shape), niter=4)  # some more, for accuracy
-    coordinates = ((x - x.mean(dim=0)) @ basis[:, :count]).double()
-    return torch.linalg.lstsq(coordinates, w - w.mean(dim=0)).solution
+        _, sizes, basis = torch.pca_lowrank(x, q=min(count + 8, *x.shape), niter=4)  # some more, for accuracy
+    centred = x - x.mean(dim=0)
+    shares = sizes[:count].square() / centred.square().sum()
+    return torch.linalg.lstsq((centred @ basis[:, :count]).double(), w - w.mean(dim=0)).solution, shares
