@@ -16,6 +16,7 @@ from stylegan.snapshot import Snapshot
 from stylegan.view import View, require_psi
 from torch_utils.device import keep_freed_memory, pick_device
 from torch_utils.errors import UserError
+from torch_utils.words import counted
 
 MODES = {1: "grey", 3: "RGB", 4: "RGBA"}
 
@@ -92,7 +93,7 @@ def in_words(painter: Painter, count: int) -> list[str]:
     resolution, alpha = snapshot.G.synthesis.grown
     height, width = snapshot.config.size(resolution)
     fading = f", of which the last step at {alpha:.2f}" if alpha < 1 else ""
-    cutoff = "" if view.trunc_cutoff is None else f" in {view.trunc_cutoff} layers"
+    cutoff = "" if view.trunc_cutoff is None else f" in {counted(view.trunc_cutoff, 'layer')}"
     return [
         f"Network:    {view.network}: {snapshot.config.family}, {snapshot.kimg:g} kimg of {snapshot.data}",
         f"Pictures:   {count} of {width}x{height}, {MODES[snapshot.config.channels]}{fading}",

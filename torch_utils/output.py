@@ -73,7 +73,8 @@ def cells(grid: Grid | None, count: int) -> tuple[int, int] | None:
         columns = math.ceil(math.sqrt(count))
         return columns, math.ceil(count / columns)
     if grid and grid[0] * grid[1] < count:
-        raise UserError(f"--grid {grid[0]}x{grid[1]} holds {grid[0] * grid[1]} pictures, not {count}; make it larger")
+        holds = counted(grid[0] * grid[1], "picture")
+        raise UserError(f"--grid {grid[0]}x{grid[1]} holds {holds}, not {count}; make it larger")
     return grid
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from stylegan.directions.direction import upright
 from stylegan.generator import Generator
 from torch_utils.errors import UserError
+from torch_utils.words import counted
 
 MAX_BYTES = 2 << 30
 
@@ -32,7 +33,7 @@ def covariance(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor, int]:
         scatter = scatter + centred.T @ centred + torch.outer(shift, shift) * (count * len(x) / total)
         mean, count = mean + shift * (len(x) / total), total
     if count < 2:
-        raise UserError(f"{count} samples do not vary; take some thousand")
+        raise UserError(f"{counted(count, 'sample')} cannot vary; take some thousand")
     return mean, scatter / (count - 1), count
 
 
@@ -92,7 +93,9 @@ def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: i
         features.append(feature.float())
     w, x = torch.cat(ws), torch.cat(features)
     if not 1 <= count < min(x.shape):
-        raise UserError(f"{len(x)} samples of {x.shape[1]} activations have no {count} components; take more samples")
+        raise UserError(
+            f"{len(x)} samples of {x.shape[1]} activations have no {counted(count, 'component')}; take more samples"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _, sizes, basis = torch.pca_lowrank(x, q=min(count + 8, *x.shape), niter=4)  # some more, for accuracy

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stylegan.classes import classes_for_seeds
 from stylegan.directions.attribute_table import read_seeds
-from stylegan.directions.boundaries import Boundary, Scale, boundary, told_apart
+from stylegan.directions.boundaries import Boundary, Scale, boundary, require_both, told_apart
 from stylegan.directions.direction import conditional, in_w, sampled
 from stylegan.directions.file import Directions, together
 from stylegan.directions.pca import activations, components, covariance, from_activations
@@ -158,8 +158,7 @@ def by_difference(known: Labelled, painter: Painter, count: int) -> tuple[Direct
     """
     require_one_attribute(known.names)
     yes, no = told_apart(known.values[:, 0], known.scales[0])
-    if min(len(yes), len(no)) < 2:
-        raise UserError(f"'{known.names[0]}' is a single class: {len(yes)} pictures have it and {len(no)} have not")
+    require_both(known.names[0], yes, no)
     G = painter.snapshot.G
     found = responding(styles_of(G, known.w.split(256))[: drawn_layers(painter)], yes, no, count)
     return as_found(found, painter, f"style channels that go with {known.names[0]}")

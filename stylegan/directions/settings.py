@@ -14,6 +14,7 @@ from stylegan.styles import Styles, parse_styles
 from torch_utils.errors import UserError
 from torch_utils.ranges import parse_classes
 from torch_utils.settings import Flag, differences, setting
+from torch_utils.words import counted
 
 HOW = "Search"
 FILE = Flag("--directions", f"The file (*{DIRECTIONS}).", HOW, metavar="FILE")
@@ -111,7 +112,7 @@ def check_search(search: Search) -> None:
             raise UserError(f"{flag} is for --method {' or '.join(METHODS[name])}, not {search.method}; leave it out")
     samples = search.labels.samples
     if search.method == "pca" and samples is not None and samples <= search.count:
-        raise UserError(f"--samples {samples} are too few for {search.count} directions; take some thousand")
+        raise UserError(f"--samples {samples} are too few for {counted(search.count, 'direction')}; take some thousand")
     if search.count < 1:
         raise UserError(f"--count {search.count} is no number of directions; use 1 or more")
 

@@ -13,7 +13,7 @@ UNTURNED = 0.05  # degrees, below what can be seen
 
 
 def in_words(name: str, found: Boundary) -> str:
-    return f"{name:16} {worth(found.accuracy):34} from {found.yes} pictures with and {found.no} without"
+    return f"{name:16} {worth(found.accuracy):34} from {counted(found.yes, 'picture')} with and {found.no} without"
 
 
 def worth(accuracy: float) -> str:
