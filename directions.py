@@ -79,10 +79,13 @@ def find(typed: dict[str, Any]) -> None:
     from stylegan.directions import words
     from stylegan.directions.boundaries import require_sklearn
 
-    painter = opened(request.model, request.batch)
+    teller = None
     if search.method == "labels":
         require_sklearn()
-        known = searches.labelled(labels, painter, teller_of(labels), request.batch)
+        teller = teller_of(labels)
+    painter = opened(request.model, request.batch)
+    if search.method == "labels":
+        known = searches.labelled(labels, painter, teller, request.batch)
         found = searches.from_labels(search, known, painter, click.echo)
     else:
         found = searches.unsupervised(search, painter.snapshot, painter.snapshot.G.synthesis.grown[0])
@@ -96,7 +99,7 @@ def channels(typed: dict[str, Any]) -> None:
 
     \b
       directions.py channels --network runs/00001-faces-faces64 --labels faces.attributes.safetensors
-                             --attributes smile --rank gradient --dest smile.direction.safetensors
+                             --attributes smile --dest smile.direction.safetensors
     """
     request = replaced(Channels(), typed)
     require(f"--network runs/00000-faces --labels smile/ --dest smile{DIRECTIONS}", network=request.model.network,
@@ -106,17 +109,17 @@ def channels(typed: dict[str, Any]) -> None:
     dest = ready(request.dest)
     from stylegan.directions import search as searches
 
+    teller = teller_of(request.labels)
     painter = opened(request.model, request.batch)
     searches.require_channels(painter, request.count)
-    teller = teller_of(request.labels)
-    if request.rank == "gradient":
-        if teller is None:
-            raise UserError("--rank gradient needs a classifier: --labels FILE, as `directions.py learn` makes it")
+    if teller is not None:  # before looking at many pictures
+        searches.require_one_attribute([teller.names[k] for k in searches.told(request.labels, teller)])
+    elif request.rank == "gradient":
+        raise UserError("--rank gradient needs a classifier: --labels FILE, as `directions.py learn` makes it")
+    if teller is not None and request.rank != "difference":
         found, effects = searches.by_gradient(request.labels, painter, teller, request.count, request.batch)
-        unit = "for one standard deviation of it"
+        unit = "in its score, for one standard deviation"
     else:
-        if teller is not None:  # before looking at thousands of pictures
-            searches.require_one_attribute([teller.names[k] for k in searches.told(request.labels, teller)])
         known = searches.labelled(request.labels, painter, teller, request.batch)
         found, effects = searches.by_difference(known, painter, request.count)
         unit = f"standard deviations with {known.names[0]}"
@@ -271,8 +274,11 @@ def written(dest: Path, found: Directions, painter: Painter) -> None:
 
 
 def teller_of(labels: Labels) -> Teller | None:
-    """The classifier, where --labels names one."""
+    """The classifier, where --labels names one. Raises UserError for labels that cannot be read, early."""
     if not is_classifier(labels):
+        from stylegan.directions.attribute_table import read_seeds
+
+        read_seeds(Path(labels.labels), labels.attributes)
         return None
     from stylegan.directions.search import Teller
     from training.classifier import load_judge

@@ -29,9 +29,9 @@ class Model:
 class View(Model):
     """A network, and how to draw with it. None: as the network itself says."""
 
-    trunc: float | None = setting(
-        None, Flag("--trunc", "Truncation psi: 1 for all variety, less for better pictures.  [0.7; ProGAN: 1]", HOW)
-    )
+    trunc: float | None = setting(None, Flag(
+        "--trunc", "Truncation psi: 1 for all variety, less for better pictures.  [0.7; ProGAN: 1]", HOW,
+        parse=lambda text: parse_psi(text), metavar="PSI"))  # fmt: skip
     trunc_cutoff: int | None = setting(None, Flag("--trunc-cutoff", "Truncate only the first N layers.", HOW))
     noise_mode: NoiseMode = setting(
         "const", Flag("--noise-mode", "Fine detail: the network's own, drawn from the seed, or none.", HOW)
@@ -41,6 +41,16 @@ class View(Model):
     delta: str = setting("", Flag(
         "--delta", "Weights tuned to a photo, NAME.delta.safetensors of project.py --pti.", HOW,
         metavar="FILE"))  # fmt: skip
+
+
+def parse_psi(text: str) -> float:
+    """ "0.7" -> 0.7. Raises UserError as `require_psi` does, and for what is no number."""
+    try:
+        psi = float(text)
+    except ValueError:
+        raise UserError(f"'{text}' is no number; 0.7 is usual") from None
+    require_psi(psi)
+    return psi
 
 
 def require_psi(psi: float, flag: str = "--trunc") -> None:

@@ -9,8 +9,8 @@ Imports nothing that takes time, so that --help does not.
 from __future__ import annotations
 
 import math
-import os
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +109,7 @@ def replaces(paths: Iterable[Path], sources: Iterable[object] = ()) -> str:
 def require_folder(folder: Path, flag: str = "--outdir") -> None:
     """Raises UserError, before any work, unless files can be written to a folder, which need not be there yet.
 
-    Leaves nothing behind. Whether a folder can be made is tried out, as no permission tells it of /proc.
+    Leaves nothing behind. Whether it can be is tried out, as no permission tells it of /proc.
     """
     there, missing = folder, None
     try:
@@ -120,8 +120,8 @@ def require_folder(folder: Path, flag: str = "--outdir") -> None:
         if missing is not None:
             missing.mkdir()
             missing.rmdir()
-        elif not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(None, "no permission")
+        else:
+            tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        why = f"{error.strerror or error}".lower() if there == folder else f"no folder can be made in {there}"
+        why = "no file can be made there" if there == folder else f"no folder can be made in {there}"
         raise UserError(f"cannot write to {folder}: {why}; name another folder with {flag}") from error

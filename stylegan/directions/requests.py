@@ -35,9 +35,9 @@ class Channels:
 
     model: Model = Model()
     labels: Labels = Labels()
-    rank: Rank = setting("difference", Flag(
-        "--rank", "By the difference of means with and without; or, with what `learn` made, by its gradient: how "
-        "much a channel changes what it says.", HOW))  # fmt: skip
+    rank: Rank | None = setting(None, Flag(
+        "--rank", "gradient: by how much a channel changes what the classifier says, which is what is seen; difference: "
+        "of means with and without.  [gradient, with what `learn` made; else difference]", HOW))  # fmt: skip
     count: int = setting(10, Flag("--count", "How many channels.", HOW))
     dest: str = setting("", DEST)
     batch: int = setting(8, BATCH)

@@ -171,9 +171,9 @@ def by_gradient(
 
     Raises UserError for several attributes.
     """
-    chosen = told(labels, teller)
+    chosen, G = told(labels, teller), painter.snapshot.G
     require_one_attribute([teller.names[k] for k in chosen])
-    (place,), G = chosen, painter.snapshot.G
+    (place,) = chosen
     seeds = range(labels.samples or FOR_GRADIENTS)
     styles = styles_of(G, sampled(painter.snapshot, seeds, labels.classes))[: drawn_layers(painter)]
     kinds = classes_of(seeds, labels.classes, painter.snapshot.config.num_classes)

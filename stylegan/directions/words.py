@@ -39,7 +39,7 @@ def listed(found: Directions) -> list[str]:
     lines = [summary(found)]
     for number, name in enumerate(found.names):
         space = "styles" if found.styles else "w" if found.vectors.shape[1] == 1 else "w+"
-        about = [space, f"layers {layers_in_words(found.layers[number])}"]
+        about = [space, f"layer{'s' * (len(found.layers[number]) != 1)} {layers_in_words(found.layers[number])}"]
         share, accuracy = float(found.shares[number]), float(found.accuracies[number])
         about += [f"{share:.1%} of the variation"] * (share == share) + [worth(accuracy)] * (accuracy == accuracy)
         lines.append(f"{number:3}  {name:24} {', '.join(about)}")

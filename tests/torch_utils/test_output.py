@@ -77,3 +77,5 @@ def test_a_folder_is_tried_and_nothing_is_left(tmp_path):
     if Path("/proc/self").exists():
         with pytest.raises(UserError, match="cannot write to /proc/a/b: no folder can be made in /proc; name another"):
             require_folder(Path("/proc/a/b"))
+        with pytest.raises(UserError, match="cannot write to /proc: no file can be made there"):
+            require_folder(Path("/proc"))
