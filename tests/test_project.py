@@ -121,9 +121,9 @@ def test_a_report_of_more_needs_no_search(run, photos, tmp_path):
 
 
 @pytest.mark.parametrize(("stop", "said", "left"), [
-    (0, "0 of 3 photos found, nothing else is saved", False),
-    (3, "0 of 3 photos found, and the search under way", True),
-    (8, "1 of 3 photos found, and the search under way", True),
+    (0, "0 of 3 photos projected, nothing else is saved", False),
+    (3, "0 of 3 photos projected, and the search under way", True),
+    (8, "1 of 3 photos projected, and the search under way", True),
 ])  # fmt: skip
 def test_ctrl_c_says_what_is_saved_and_leaves_no_empty_folder(stop, said, left, run, photos, tmp_path, monkeypatch):
     steps: list[int] = []

@@ -36,8 +36,9 @@ class Channels:
     model: Model = Model()
     labels: Labels = Labels()
     rank: Rank | None = setting(None, Flag(
-        "--rank", "gradient: by how much a channel changes what the classifier says, which is what is seen; difference: "
-        "of means with and without.  [gradient, with what `learn` made; else difference]", HOW))  # fmt: skip
+        "--rank", "gradient: by how much a channel changes what the classifier says; difference: by that of its means "
+        "with and without, which may change nothing to be seen.  [gradient, with what `learn` made; else difference]",
+        HOW))  # fmt: skip
     count: int = setting(10, Flag("--count", "How many channels.", HOW))
     dest: str = setting("", DEST)
     batch: int = setting(8, BATCH)

@@ -95,7 +95,7 @@ def run(
         raise UserError(f"cannot write to {job.folder.path}: {error.strerror or error}") from error
     except KeyboardInterrupt:
         done = sum(_reason(job, records, name, goal) is None for name, goal in goals.items())
-        say(f"{done} of {counted(len(photos), 'photo')} found, {job.folder.saved_in_words()}")
+        say(f"{done} of {counted(len(photos), 'photo')} projected, {job.folder.saved_in_words()}")
         raise
     return [records[photo.name] for photo in photos]
 
