@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +18,15 @@ from stylegan.directions.requests import (
     check_count,
 )
 from stylegan.directions.settings import Labels, check_labels, check_search, is_classifier
-from stylegan.kernels import ops_option
+from stylegan.kernels import ops_option, tool_options
 from stylegan.start import DIRECTIONS, check_steps
 from stylegan.view import Model, View
 from torch_utils.cli import Command, Group, require, require_batch, settings_options
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, replaces, require_folder
-from torch_utils.settings import Flag, replaced, setting
+from torch_utils.output import replaces, require_folder
+from torch_utils.settings import replaced
 from torch_utils.words import counted
-from training.lesson import SUFFIX, Lesson
+from training.lesson import SUFFIX, Learn
 
 if TYPE_CHECKING:
     from stylegan.directions.file import Directions
@@ -36,14 +35,6 @@ if TYPE_CHECKING:
 
 
 WIDE = {"max_content_width": 110}
-
-
-@dataclass(frozen=True)
-class Learn:
-    """`learn`, as typed."""
-
-    lesson: Lesson = Lesson()
-    dest: str = setting("", Flag("--dest", "The file to write (*.attributes.safetensors).", FILES, metavar="FILE"))
 
 
 @click.group(cls=Group, context_settings=WIDE)
@@ -61,7 +52,7 @@ def main() -> None:
 
 def command(config: type) -> Any:
     """A sub-command with the settings of `config`."""
-    options = [*settings_options(config), ops_option()]
+    options = tool_options(config) if issubclass(config, Walking) else [*settings_options(config), ops_option()]
     return main.command(config.__name__.lower(), cls=Command, params=options, context_settings=WIDE)
 
 
@@ -157,7 +148,7 @@ def learn(typed: dict[str, Any]) -> None:
 
 
 @command(Apply)
-def apply(typed: dict[str, Any]) -> None:
+def apply(typed: dict[str, Any], dry_run: bool) -> None:
     """Move pictures along a direction: a row for each, a column for each strength; strength 0 is the picture itself.
 
     The pictures are seeds, latent files or photographs, which are projected first.
@@ -172,7 +163,7 @@ def apply(typed: dict[str, Any]) -> None:
             outdir=request.outdir)  # fmt: skip
     check_apply(request)
     check_walking(request)
-    from stylegan.directions.pictures import apply_in_words, gathered, opened_for, write_applied
+    from stylegan.directions.pictures import apply_in_words, gathered, opened_for, plan, write_applied
     from stylegan.projection.project_photos import projecting, standing_in
     from torch_utils.film import check_film
 
@@ -183,14 +174,18 @@ def apply(typed: dict[str, Any]) -> None:
     if request.film:
         check_film(Path(request.outdir, request.film), request.fps, painter.snapshot.config.channels)
     # At first without any projection, so that what cannot be is said before one.
-    files = apply_in_words(request, gathered(request, painter, standing_in), direction, layers)
+    starts = gathered(request, painter, standing_in)
+    files = apply_in_words(request, starts, direction, layers)
+    if dry_run:
+        click.echo(plan(request, painter, len(starts) * len(request.walk.strengths), files))
+        return
     latents = gathered(request, painter, projecting(request.start.num_steps, request.batch))
     write_applied(request, painter, latents, direction, layers)
     click.echo(f"{direction.names[0]}: {files}")
 
 
 @command(Sheet)
-def sheet(typed: dict[str, Any]) -> None:
+def sheet(typed: dict[str, Any], dry_run: bool) -> None:
     """Draw what each direction does, to find names for them: sheet-NAME.png for each picture, a row per direction."""
     request = replaced(Sheet(), typed)
     require(f"--network runs/00000-faces --directions pca{DIRECTIONS} --seeds 3 --outdir out",
@@ -198,13 +193,17 @@ def sheet(typed: dict[str, Any]) -> None:
             outdir=request.outdir)  # fmt: skip
     check_count(request.count)
     check_walking(request)
-    from stylegan.directions.pictures import gathered, opened_for, sheets_in_words, write_sheets
+    from stylegan.directions.pictures import gathered, opened_for, plan, sheets_in_words, write_sheets
     from stylegan.directions.words import listed
     from stylegan.projection.project_photos import projecting, standing_in
 
     painter, found, layers = opened_for(request)
     found = found[: request.count]
-    files = sheets_in_words(request, gathered(request, painter, standing_in))
+    starts = gathered(request, painter, standing_in)
+    files = sheets_in_words(request, starts)
+    if dry_run:
+        click.echo(plan(request, painter, len(starts) * len(found) * len(request.walk.strengths), files))
+        return
     latents = gathered(request, painter, projecting(request.start.num_steps, request.batch))
     write_sheets(request, painter, latents, found, layers)
     click.echo("\n".join(listed(found)))

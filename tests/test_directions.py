@@ -91,6 +91,22 @@ def test_apply_at_strength_0_is_the_picture_of_generate_to_the_bit(run, models, 
     np.testing.assert_array_equal(pixels("again/seed0017+2pc1.png"), pixels("out/seed0017+2pc1.png"))
 
 
+def test_photographs_are_moved_but_not_for_a_plan(run, tmp_path, pca):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).save("eva.png")
+    before = sorted(tmp_path.rglob("*"))
+    words = ["--directions", pca, "--seeds", "1,eva.png", "--num-steps", 3, "--outdir", "out"]
+    for command, count in (("apply", 10), ("sheet", 30)):
+        planned = run("faces", command, *words, *["--name", 0] * (command == "apply"), "-n")
+        assert planned.exit_code == 0 and f"{count} of 16x16" in planned.stdout, planned.output
+        assert "eva.png: each projected into W in 3 steps" in planned.stdout and "Files:      out" in planned.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+    assert run("faces", "apply", *words, "--name", 0, "--cells").exit_code == 0
+    assert Path("out/eva.png").exists() and pixels("out/grid.png").shape == (32, 80, 3)
+    own = run("faces", "apply", *words, "--name", 0, "--cells", "--outdir", ".")
+    assert own.exit_code == 2 and "eva.png is what the results are made from" in own.stderr
+    assert "photographs" in CliRunner().invoke(directions.main, ["apply", "--help"]).stdout
+
+
 def test_apply_makes_films_and_captions_from_latents_in_some_layers(run, pca):
     words = ["--directions", pca, "--name", 0, "--outdir", "out"]
     assert run("faces", "apply", *words, "--seeds", "1", "--save-latents").exit_code == 0

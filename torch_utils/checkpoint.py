@@ -59,7 +59,7 @@ def load_tensors(path: Path, wanted: str = "") -> tuple[dict[str, Tensor], dict[
         raise UserError(f"there is no file {path}" if not path.is_dir() else f"{path} is a folder, not a file")
     try:
         with path.open("rb") as plain:
-            if plain.read(9)[8:] != b"{":  # after 8 bytes of its length comes a header in JSON
+            if plain.read(9)[8:] not in (b"{", b""):  # after 8 bytes of its length comes a header in JSON
                 raise UserError(f"{path} is not a safetensors file" + (f"; give {wanted}" if wanted else ""))
         with safe_open(path, framework="pt") as file:
             header = {key: _plain(value) for key, value in (file.metadata() or {}).items()}

@@ -12,8 +12,9 @@ from stylegan.directions.requests import SAVED, Apply, Sheet, Walking
 from stylegan.directions.walks import along, drawn, film, there_and_back
 from stylegan.directions.words import captions
 from stylegan.latent_file import Latents, save_latents
-from stylegan.painter import Painter, open_painter
+from stylegan.painter import Painter, in_words, open_painter
 from stylegan.points import Project, distinct, gather
+from stylegan.projection import project_photos
 from stylegan.styles import layers_of
 from torch_utils.captions import captioned
 from torch_utils.film import write_film
@@ -41,6 +42,12 @@ def gathered(request: Walking, painter: Painter, project: Project) -> Latents:
     """The pictures to start from. Raises UserError as `gather` does."""
     start = request.start
     return gather(start.seeds, painter, start.classes, project=project, force=start.force)
+
+
+def plan(request: Walking, painter: Painter, count: int, files: str) -> str:
+    """What --dry-run says of so many pictures."""
+    photos = project_photos.in_words(request.start.seeds, painter, request.start.num_steps)
+    return "\n".join([*in_words(painter, count), *photos, f"Files:      {files}"])
 
 
 def apply_in_words(request: Apply, latents: Latents, direction: Directions, layers: Layers) -> str:
