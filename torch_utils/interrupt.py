@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the loop grants when its step is done."""
+"""Ctrl-C and SIGTERM as a wish that a loop grants when its step is done."""
 
 from __future__ import annotations
 
