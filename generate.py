@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan.kernels import ops_option
-from stylegan.start import LATENTS, Start
+from stylegan.kernels import tool_options
+from stylegan.start import LATENTS, Start, check_steps
 from stylegan.view import View
-from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
-from torch_utils.output import FILES, Output, check_output, in_words
+from torch_utils.cli import Command, require, require_batch
+from torch_utils.output import FILES, Output, check_output, in_words, require_folder
 from torch_utils.ranges import require_each_once
 from torch_utils.settings import Flag, replaced, setting
+from torch_utils.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,14 +38,7 @@ class Request:
     batch: int = setting(8, Flag("--batch", "Pictures in work at once. Does not change them."))
 
 
-OPTIONS = [
-    *settings_options(Request),
-    ops_option(),
-    under(FILES, Option(["-n", "--dry-run"], is_flag=True, help="Print what would be made and stop.")),
-]
-
-
-@click.command(cls=Command, params=OPTIONS, context_settings={"max_content_width": 110})
+@click.command(cls=Command, params=tool_options(Request), context_settings={"max_content_width": 110})
 def main(typed: dict[str, Any], dry_run: bool) -> None:
     """Make the picture of each seed: seed 17 is the same picture whatever the batch, on every machine.
 
@@ -58,39 +53,42 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan import painter as painters
     from stylegan import points
-    from stylegan.classes import classes_for_seeds
     from stylegan.latent_file import save_latents
+    from stylegan.projection import project_photos
     from torch_utils.writing import write_pictures
 
-    painter = painters.open_painter(request.view)
-    start, config, output = request.start, painter.snapshot.config, request.output
-    found = points.opened(start.seeds, painter, force=start.force)
-    stems = points.names_of(found)
-    check_output(output, len(stems), config.channels)
-    seeds = [point for point in found if isinstance(point, int)]
-    c = classes_for_seeds(start.classes, seeds, config.num_classes) if seeds or start.classes else None
-    names = output.names(stems)
-    files = in_words(output, names) + (f", {output.folder / SAVED}" if request.save_latents else "")
+    start, output = request.start, request.output
+    painter = painters.open_painter(request.view, start.force)
+    kinds = points.classes_of(start.seeds, start.classes, painter.snapshot.config.num_classes)
+    find = partial(points.opened, start.seeds, painter, kinds, force=start.force)
+    found = find(project=project_photos.standing_in)  # so that what cannot be is said before any projection
+    names = output.names(points.names_of(found))
+    check_output(output, len(names), painter.snapshot.config.channels)
+    files = in_words(output, names, [SAVED] * request.save_latents, start.seeds)
     if dry_run:
-        chosen = "none" if c is None else ", ".join(map(str, sorted(set(c.tolist()))))
-        about = [f"Classes:    {chosen}", f"Files:      {files}"]
-        click.echo("\n".join(painters.in_words(painter, len(names)) + about))
+        chosen = sorted({kind for kind in kinds if kind is not None})
+        about = [f"Classes:    {', '.join(map(str, chosen)) or 'none'}", f"Files:      {files}"]
+        photos = project_photos.in_words(start.seeds, painter, start.num_steps)
+        click.echo("\n".join(painters.in_words(painter, len(names)) + photos + about))
         return
+    found = find(project=project_photos.projecting(start.num_steps, request.batch))
     kept: list[Latents] = []
-    parts = points.in_batches(found, painter, start.classes, request.batch)
+    parts = points.in_batches(found, painter, kinds, request.batch)
     write_pictures(output, names, drawn(parts, painter, request, kept))
     if request.save_latents:
         save_latents(output.folder / SAVED, points.together(kept, painter), painter.snapshot)
-    click.echo(f"{len(names)} pictures: {files}")
+    click.echo(f"{counted(len(names), 'picture')}: {files}")
 
 
 def check(request: Request) -> None:
     """Raises UserError for what no network could serve."""
-    seeds = request.start.seeds
-    require("--network runs/00000-faces --seeds 0-35 --outdir out", network=request.view.network, seeds=seeds,
-            outdir=request.output.outdir)  # fmt: skip
-    require_each_once([point for point in seeds if isinstance(point, int)])
+    start, output = request.start, request.output
+    require("--network runs/00000-faces --seeds 0-35 --outdir out", network=request.view.network, seeds=start.seeds,
+            outdir=output.outdir)  # fmt: skip
+    require_each_once([point for point in start.seeds if isinstance(point, int)])
     require_batch(request.batch)
+    check_steps(start.num_steps)
+    require_folder(output.folder)
 
 
 def drawn(parts: Iterator[Latents], painter: Painter, request: Request, kept: list[Latents]) -> Iterator[np.ndarray]:

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan.kernels import ops_option
+from stylegan.kernels import tool_options
 from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
-from stylegan.view import WHAT
-from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
+from stylegan.view import WHAT, Model
+from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
-from torch_utils.output import FILES
+from torch_utils.output import FILES, require_folder
 from torch_utils.ranges import parse_classes
 from torch_utils.settings import Flag, replaced, setting
+from torch_utils.words import counted
 
 if TYPE_CHECKING:
     from stylegan.projection.photos import Align, Photo
@@ -43,9 +44,7 @@ def parse_distances(text: str) -> tuple[str, ...]:
 class Request:
     """What was asked for on the command line."""
 
-    network: str = setting("", Flag(
-        "--network", "Snapshot (.safetensors), published network (.pkl), folder of a run, URL, or name.", WHAT,
-        metavar="MODEL"))  # fmt: skip
+    model: Model = Model()
     target: str = setting("", Flag("--target", "A picture, or a folder of them.", WHAT, metavar="FILE"))
     classes: Sequence[int] = setting((), Flag(
         "--class", "Class of the pictures, for conditional networks; of a list, each picture gets the next.", WHAT,
@@ -72,17 +71,9 @@ class Request:
     save_video: str | None = setting(None, Flag(
         "--save-video", "Also a film of each search; mp4 where PyAV is installed, else webp.", FILES,
         choices=("auto", "mp4", "webp", "gif"), alone="auto"))  # fmt: skip
-    device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))
 
 
-OPTIONS = [
-    *settings_options(Request),
-    ops_option(),
-    under(FILES, Option(["-n", "--dry-run"], is_flag=True, help="Print what would be done and stop.")),
-]
-
-
-@click.command(cls=Command, params=OPTIONS, context_settings={"max_content_width": 110})
+@click.command(cls=Command, params=tool_options(Request), context_settings={"max_content_width": 110})
 def main(typed: dict[str, Any], dry_run: bool) -> None:
     """Find the latents whose pictures come nearest to real ones, noise maps included.
 
@@ -106,13 +97,15 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     from stylegan.projection.files import Folder
     from stylegan.projection.folder import Job, run, table
     from stylegan.projection.photos import photos_in
+    from stylegan.projection.project_photos import require_w
     from stylegan.view import View
 
     paths = photos_in(Path(request.target))
     require_apart(paths, Path(request.outdir))
-    snapshot = painters.open_painter(View(network=request.network, device=request.device, trunc=1.0)).snapshot
-    if snapshot.config.family == "progan":
-        raise UserError("ProGAN has no w to project into; use a StyleGAN network for this")
+    snapshot = painters.open_painter(
+        View(network=request.model.network, device=request.model.device, trunc=1.0)
+    ).snapshot
+    require_w(snapshot)
     photos = read(request, paths, snapshot)
     c = classes_for_seeds(request.classes, range(len(photos)), snapshot.config.num_classes)
     weights = [Path(path) for path in request.weights]
@@ -126,11 +119,10 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
         also=tuple(pick_distance(name, snapshot) for name in request.also if name != distance.name),
         folder=Folder(Path(request.outdir)), batch=request.batch, film=film,
     )  # fmt: skip
-    records = run(job, photos, c)
+    records = run(job, photos, c, click.echo)
     click.echo(table(records))
-    click.echo(
-        f"{len(photos)} pictures projected: {request.outdir}/{photos[0].name}.latent.safetensors and .png, report.json"
-    )
+    files = f"{request.outdir}/{photos[0].name}.latent.safetensors and .png, report.json"
+    click.echo(f"{counted(len(photos), 'picture')} projected: {files}")
 
 
 def film_kind(request: Request, snapshot: Snapshot) -> str:
@@ -147,13 +139,14 @@ def film_kind(request: Request, snapshot: Snapshot) -> str:
 
 def check(request: Request) -> None:
     """Raises UserError for what no network could serve."""
-    require("--network runs/00000-faces --target eva.jpg --outdir out", network=request.network, target=request.target,
-            outdir=request.outdir)  # fmt: skip
+    require("--network runs/00000-faces --target eva.jpg --outdir out", network=request.model.network,
+            target=request.target, outdir=request.outdir)  # fmt: skip
     require_batch(request.batch)
     if (request.face is not None or request.landmarks) and not request.align:
         raise UserError("--face and --landmarks are for --align; add it, or leave them out")
     check_settings(request.search)
     check_settings(request.tuning)
+    require_folder(Path(request.outdir))
 
 
 def require_apart(paths: Sequence[Path], outdir: Path) -> None:
@@ -198,7 +191,7 @@ def in_words(request: Request, snapshot: Snapshot, photos: Sequence[Photo], dist
     if request.pti:
         search += f", {request.tuning.steps} of pivotal tuning for each"
     return "\n".join([
-        f"Network:    {request.network}: {snapshot.kimg:g} kimg of {snapshot.data}",
+        f"Network:    {request.model.network}: {snapshot.kimg:g} kimg of {snapshot.data}",
         f"Pictures:   {len(photos)} of {width}x{height}: {', '.join(photo.name for photo in photos[:8])}"
         + (", ..." if len(photos) > 8 else ""),
         f"Search:     {search}; {request.batch} at once",

@@ -9,21 +9,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from stylegan.kernels import ops_option
-from stylegan.start import LATENTS, Point, parse_points
+from stylegan.kernels import tool_options
+from stylegan.start import FORCE, LATENTS, STEPS, Point, check_steps, parse_points
 from stylegan.styles import Styles, layers_in_words, layers_of, parse_styles
 from stylegan.view import WHAT, View
-from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
+from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, GRID
+from torch_utils.output import FILES, GRID, replaces, require_folder
 from torch_utils.ranges import parse_classes
 from torch_utils.settings import Flag, replaced, setting
+from torch_utils.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
 
     from stylegan.latent_file import Latents
     from stylegan.painter import Painter
+    from stylegan.points import Project
 
 SAVED = f"mixed{LATENTS}"
 Classes = Sequence[int]
@@ -43,14 +45,15 @@ class Request:
         "--styles", "Which layers come from the top: 0-6, or coarse (4x4, 8x8), middle (16x16, 32x32), fine (64x64 and "
         "up).", WHAT, parse=parse_styles))  # fmt: skip
     classes: Classes = setting((), Flag(
-        "--class", "For conditional networks: the class of all seeds.", WHAT,
+        "--class", "For conditional networks: the class of all seeds and photographs.", WHAT,
         parse=parse_classes, metavar="CLASS"))  # fmt: skip
     row_classes: Classes = setting((), Flag(
         "--row-class", "That of the rows, or one for each as in 3,1,4.", WHAT,
         parse=parse_classes, metavar="CLASSES"))  # fmt: skip
     col_classes: Classes = setting((), Flag(
         "--col-class", "The same for the columns.", WHAT, parse=parse_classes, metavar="CLASSES"))  # fmt: skip
-    force: bool = setting(False, Flag("--force", "Take latents that belong to another network.", WHAT))
+    num_steps: int = setting(500, STEPS)
+    force: bool = setting(False, FORCE)
     outdir: str = setting("", Flag("--outdir", f"Where to put {GRID}, the matrix.", FILES, metavar="DIR"))
     cells: bool = setting(False, Flag("--cells", "Also a file for each cell: row85-col55.png.", FILES))
     format: Literal["png", "jpg", "webp", "npy"] = setting("png", Flag("--format", "Kind of the cells' files.", FILES))
@@ -58,14 +61,7 @@ class Request:
     batch: int = setting(8, Flag("--batch", "Pictures in work at once. Does not change them."))
 
 
-OPTIONS = [
-    *settings_options(Request),
-    ops_option(),
-    under(FILES, Option(["-n", "--dry-run"], is_flag=True, help="Print what would be made and stop.")),
-]
-
-
-@click.command(cls=Command, params=OPTIONS, context_settings={"max_content_width": 110})
+@click.command(cls=Command, params=tool_options(Request), context_settings={"max_content_width": 110})
 def main(typed: dict[str, Any], dry_run: bool) -> None:
     """Make the style-mixing matrix: each cell is the picture at its left with some styles of the one at its top.
 
@@ -77,28 +73,22 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     check(request)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan import painter as painters
-    from stylegan.points import gather, stand_ins
-    from stylegan.projection.project_photos import projecting
+    from stylegan.projection import project_photos
 
-    painter = painters.open_painter(request.view)
+    painter = painters.open_painter(request.view, request.force)
     config, resolution = painter.snapshot.config, painter.snapshot.G.synthesis.grown[0]
     layers = layers_of(request.styles, config, resolution)
     if request.cells and request.format == "jpg" and config.channels == 4:
         raise UserError("--format jpg holds no alpha channel, and this network makes one; use png or webp")
-    rows, cols = (
-        gather(
-            points, painter, own, project=stand_ins if dry_run else projecting(c=own), force=request.force, each=True
-        )
-        for points, own in (
-            (request.rows, request.row_classes or request.classes),
-            (request.cols, request.col_classes or request.classes),
-        )
-    )
-    files = in_words(request, len(rows), len(cols))
+    # Both sides at first without any projection, so that what cannot be is said before one.
+    rows, cols = sides(request, painter, project_photos.standing_in)
+    files = in_words(request, rows, cols)
     if dry_run:
+        photos = project_photos.in_words([*request.rows, *request.cols], painter, request.num_steps)
         about = [f"Styles:     layers {layers_in_words(layers)} of {config.num_ws}", f"Files:      {files}"]
-        click.echo("\n".join(painters.in_words(painter, len(rows) * len(cols)) + about))
+        click.echo("\n".join(painters.in_words(painter, len(rows) * len(cols)) + photos + about))
         return
+    rows, cols = sides(request, painter, project_photos.projecting(request.num_steps, request.batch))
     write_matrix(request, painter, rows, cols, layers)
     click.echo(f"{len(rows)}x{len(cols)} mixed in layers {layers_in_words(layers)}: {files}")
 
@@ -108,15 +98,40 @@ def check(request: Request) -> None:
     require("--network runs/00000-faces --rows 85,100 --cols 55,821 --outdir out",
             network=request.view.network, rows=request.rows, cols=request.cols, outdir=request.outdir)  # fmt: skip
     require_batch(request.batch)
+    if request.format != "png" and not request.cells:
+        raise UserError(f"--format {request.format} is for the files of the cells; add --cells, or leave it out")
+    check_steps(request.num_steps)
+    require_folder(Path(request.outdir))
 
 
-def in_words(request: Request, rows: int, cols: int) -> str:
-    """The files that are made."""
-    folder = Path(request.outdir)
-    files = [f"{folder / GRID} ({cols + 1}x{rows + 1})"]
+def sides(request: Request, painter: Painter, project: Project) -> tuple[Latents, Latents]:
+    """Rows and columns. Raises UserError for what cannot be opened, and for classes that do not fit."""
+    from stylegan.points import gather
+
+    apart = request.row_classes or request.col_classes
+    rows, cols = (
+        gather(points, painter, own or request.classes, project=project, force=request.force, each=True,
+               flag=flag if apart else "--class")
+        for points, own, flag in (
+            (request.rows, request.row_classes, "--row-class"), (request.cols, request.col_classes, "--col-class")
+        )
+    )  # fmt: skip
+    return rows, cols
+
+
+def in_words(request: Request, rows: Latents, cols: Latents) -> str:
+    """The files that are made, and how many they replace."""
+    from stylegan.mixing import names_of, pairs_of
+
+    folder, made = Path(request.outdir), [GRID]
+    files = [f"{folder / GRID} ({len(cols) + 1}x{len(rows) + 1})"]
     if request.cells:
-        files.append(f"{rows * cols} of {folder / f'row*-col*.{request.format}'}")
-    return ", ".join(files + [str(folder / SAVED)] * request.save_latents)
+        made += [f"{name}.{request.format}" for name in names_of(rows, cols, pairs_of(rows, cols))]
+        files.append(f"{counted(len(made) - 1, 'cell')} as {folder / f'row*-col*.{request.format}'}")
+    if request.save_latents:
+        made.append(SAVED)
+        files.append(str(folder / SAVED))
+    return ", ".join(files) + replaces((folder / name for name in made), [*request.rows, *request.cols])
 
 
 def write_matrix(request: Request, painter: Painter, rows: Latents, cols: Latents, layers: Sequence[int]) -> None:

@@ -71,7 +71,7 @@ def load_bound(
     snapshot: None to look at any network's. fits: raises UserError for what no `force` can make fit the network.
     """
     try:
-        tensors, plain = load_tensors(path)
+        tensors, plain = load_tensors(path, f"one that ends in {kind.suffix}")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if plain.get("format") != kind.format:

@@ -16,8 +16,13 @@ def classes_for_seeds(asked: Sequence[int], seeds: Sequence[int], num_classes: i
     By seed and not by place in the list, so that a seed stays the same picture whatever stands beside it.
     Raises UserError unless the network has what is asked for, and where it has classes and none is asked for.
     """
-    if asked and not num_classes:
-        raise UserError("--class: this network is unconditional, it has no classes; leave the option out")
-    if num_classes and not (asked and max(asked) < num_classes):
-        raise UserError(f"this network has {num_classes} classes; choose with --class, 0 to {num_classes - 1}")
+    require_classes(asked, num_classes)
     return torch.tensor([asked[seed % len(asked)] for seed in seeds]) if asked else None
+
+
+def require_classes(asked: Sequence[int], num_classes: int, flag: str = "--class") -> None:
+    """Raises UserError unless the network has what is asked for, and where it has classes and none is asked for."""
+    if asked and not num_classes:
+        raise UserError(f"{flag}: this network is unconditional, it has no classes; leave the option out")
+    if num_classes and not (asked and max(asked) < num_classes):
+        raise UserError(f"this network has {num_classes} classes; choose with {flag}, 0 to {num_classes - 1}")

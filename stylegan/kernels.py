@@ -1,4 +1,7 @@
-"""`--ops`, the same in every script: whether the compiled kernels are used. It belongs to the machine, not to a run."""
+"""`--ops`, the same in every script: whether the compiled kernels are used. It belongs to the machine, not to a run.
+
+And what every tool that makes something of a network takes besides its own settings.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ops.mode import MODES, VARIABLE
-from torch_utils.cli import Option, under
+from torch_utils.cli import Option, settings_options, under
 from torch_utils.errors import UserError
+from torch_utils.output import FILES
 from torch_utils.settings import Flag
 
 if TYPE_CHECKING:
@@ -26,6 +30,12 @@ def ops_option(heading: str = Flag.group) -> Option:
         callback=_export, help=text,
     )  # fmt: skip
     return under(heading, option)
+
+
+def tool_options(config: type) -> list[click.Option]:
+    """The settings of `config`, --ops, and --dry-run, which reaches the command as `dry_run`."""
+    dry_run = Option(["-n", "--dry-run"], is_flag=True, help="Print what would be made and stop.")
+    return [*settings_options(config), ops_option(), under(FILES, dry_run)]
 
 
 def _export(ctx: click.Context, param: click.Parameter, value: str) -> None:

@@ -23,11 +23,10 @@ def mixed(rows: Latents, cols: Latents, layers: Sequence[int], pairs: Sequence[P
     a = joined([rows[row : row + 1] for row, _ in pairs])
     b = joined([cols[col : col + 1] for _, col in pairs])
     edits = joined([a, b]).styles  # of all if of any
-    row_names, col_names = short_names(rows), short_names(cols)
     return replace(
         a,
         ws=mix_layers(a.ws, b.ws, layers),
-        names=tuple(f"row{row_names[row]}-col{col_names[col]}" for row, col in pairs),
+        names=names_of(rows, cols, pairs),
         origins=tuple(
             f"{ours}, with layers {layers_in_words(layers)} of {theirs}"
             for ours, theirs in zip(a.origins, b.origins, strict=True)
@@ -37,6 +36,12 @@ def mixed(rows: Latents, cols: Latents, layers: Sequence[int], pairs: Sequence[P
         psi=a.psi if a.psi == b.psi else None,
         styles=tuple(s[len(pairs) :] if layer in layers else s[: len(pairs)] for layer, s in enumerate(edits)),
     )
+
+
+def names_of(rows: Latents, cols: Latents, pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """What the pictures of `pairs` are called."""
+    row_names, col_names = short_names(rows), short_names(cols)
+    return tuple(f"row{row_names[row]}-col{col_names[col]}" for row, col in pairs)
 
 
 def short_names(latents: Latents) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ from stylegan.latent_file import Latents
 from stylegan.locate import open_model
 from stylegan.projection.delta import apply_delta
 from stylegan.snapshot import Snapshot
-from stylegan.view import View
+from stylegan.view import View, require_psi
 from torch_utils.device import keep_freed_memory, pick_device
 from torch_utils.errors import UserError
+from torch_utils.words import counted
 
 MODES = {1: "grey", 3: "RGB", 4: "RGBA"}
 
@@ -53,17 +53,18 @@ class Painter:
         return G.draw(latents.ws, maps, batch, latents.styles)
 
 
-def open_painter(view: View) -> Painter:
+def open_painter(view: View, force: bool = False) -> Painter:
     """Open the network and check the view against it. Freed memory stays with the process from here on.
 
-    Raises UserError for a network that cannot be opened, and for what it cannot draw.
+    Raises UserError for a network that cannot be opened, and for what it cannot draw. force: take tuned weights
+    (`view.delta`) of another network.
     """
-    if view.trunc is not None and not math.isfinite(view.trunc):
-        raise UserError(f"--trunc {view.trunc} is no number; 0.7 is usual")
+    if view.trunc is not None:
+        require_psi(view.trunc)
     keep_freed_memory()
     snapshot = open_model(view.network, with_kernels(pick_device(view.device)))
     if view.delta:
-        snapshot = apply_delta(snapshot, Path(view.delta))
+        snapshot = apply_delta(snapshot, Path(view.delta), force)
     G = snapshot.G
     if view.trunc_cutoff is not None and not 0 <= view.trunc_cutoff <= G.num_ws:
         raise UserError(f"--trunc-cutoff {view.trunc_cutoff}: this network has {G.num_ws} layers to truncate")
@@ -92,7 +93,7 @@ def in_words(painter: Painter, count: int) -> list[str]:
     resolution, alpha = snapshot.G.synthesis.grown
     height, width = snapshot.config.size(resolution)
     fading = f", of which the last step at {alpha:.2f}" if alpha < 1 else ""
-    cutoff = "" if view.trunc_cutoff is None else f" in {view.trunc_cutoff} layers"
+    cutoff = "" if view.trunc_cutoff is None else f" in {counted(view.trunc_cutoff, 'layer')}"
     return [
         f"Network:    {view.network}: {snapshot.config.family}, {snapshot.kimg:g} kimg of {snapshot.data}",
         f"Pictures:   {count} of {width}x{height}, {MODES[snapshot.config.channels]}{fading}",

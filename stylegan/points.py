@@ -4,101 +4,120 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 
-from stylegan.classes import classes_for_seeds
+import torch
+
+from stylegan.classes import require_classes
 from stylegan.latent_file import Latents, joined, load_latents
 from stylegan.latents import z_for_seeds
 from stylegan.painter import Painter
 from stylegan.start import Point, is_photograph
 from torch_utils.errors import UserError
+from torch_utils.words import counted
 
-Project = Callable[[Sequence[Path], Painter], Latents]
-"""Finds the latents of photographs, one for each."""
+Project = Callable[[Sequence[Path], Painter, Sequence[int]], Latents]
+"""Finds the latents of photographs, one for each; of their classes, where there are some."""
 
 
 def gather(
     points: Sequence[Point], painter: Painter, classes: Sequence[int] = (), *,
-    project: Project | None = None, force: bool = False, each: bool = False,
+    project: Project | None = None, force: bool = False, each: bool = False, flag: str = "--class",
 ) -> Latents:  # fmt: skip
     """The latents of `points`, in their order, on the CPU: `Painter.draw` makes of seeds what `Painter.paint` does.
 
-    classes: as for `classes_for_seeds`, but if `each`: one for all seeds, or one for each of them in turn.
-    Only seeds need them. project, force: see `opened`. Raises UserError.
+    classes, each, flag: see `classes_of`. project, force: see `opened`. Raises UserError.
     """
-    found = opened(points, painter, project, force)
-    if each and len(classes) > 1:
-        parts = _seed_by_seed(found, painter, classes)
-    else:
-        parts = list(in_batches(found, painter, classes, sum(map(_count, found))))
-    return together(parts, painter)
+    kinds = classes_of(points, classes, painter.snapshot.config.num_classes, each, flag)
+    found = opened(points, painter, kinds, project=project, force=force)
+    return together(list(in_batches(found, painter, kinds, sum(map(_count, found)))), painter)
 
 
 def _count(point: int | Latents) -> int:
     return 1 if isinstance(point, int) else len(point)
 
 
-def _seed_by_seed(found: Sequence[int | Latents], painter: Painter, classes: Sequence[int]) -> list[Latents]:
-    seeds = sum(isinstance(point, int) for point in found)
-    if len(classes) != seeds:
-        raise UserError(f"there are {len(classes)} classes for {seeds} seeds; name one for all, or one for each")
-    rest = iter(classes)
-    return [
-        of_seeds([point], painter, [next(rest)]) if isinstance(point, int)
-        else _with_random_noise(point, range(len(point)), painter)
-        for point in found
-    ]  # fmt: skip
+def classes_of(
+    points: Sequence[Point], classes: Sequence[int], num_classes: int, each: bool = False, flag: str = "--class"
+) -> list[int | None]:
+    """The class of each of `points`, None where the network has none, and for latent files, which bring theirs.
+
+    Of several classes seed S gets number S, and photograph I number I, counted round; but if `each`, then every seed
+    and every photograph gets the next. Raises UserError for classes that the network has not, for none where seeds or
+    photographs need one, and if `each` for more or less than there are of these. flag: what it names as the cure.
+    """
+    takers = [point for point in points if isinstance(point, int) or is_photograph(point)]
+    if takers or classes:
+        require_classes(classes, num_classes, flag)
+    if not classes:
+        return [None] * len(points)
+    each = each and len(classes) > 1
+    if each and len(classes) != len(takers):
+        raise UserError(f"{flag}: there are {len(classes)} classes for {counted(len(takers), 'seed')}, photographs "
+                        "included; name one for all, or one for each")  # fmt: skip
+    turn = count()
+
+    def kind(point: Point) -> int | None:
+        if isinstance(point, Path) and not is_photograph(point):
+            return None
+        return classes[(point if isinstance(point, int) and not each else next(turn)) % len(classes)]
+
+    return [kind(point) for point in points]
 
 
 def opened(
-    points: Sequence[Point], painter: Painter, project: Project | None = None, force: bool = False
-) -> list[int | Latents]:
+    points: Sequence[Point], painter: Painter, kinds: Sequence[int | None], *,
+    project: Project | None = None, force: bool = False,
+) -> list[int | Latents]:  # fmt: skip
     """The files among `points` opened and the photographs projected; seeds stay, as they cost nothing until drawn.
 
-    Raises UserError for files that cannot be used, before any photograph is worked on, and for photographs where
-    there is no `project`. force: take latents of another network.
+    kinds: the class of each, see `classes_of`. Raises UserError for files that cannot be used, before any photograph is
+    worked on, and for photographs where there is no `project`. force: take latents of another network.
     """
     paths = dict.fromkeys(point for point in points if isinstance(point, Path))
     files = {path: load_latents(path, painter.snapshot, force) for path in paths if not is_photograph(path)}
-    photographs = [path for path in paths if is_photograph(path)]
-    for path in photographs:
+    photographs = list(dict.fromkeys(
+        (point, kind) for point, kind in zip(points, kinds, strict=True)
+        if isinstance(point, Path) and is_photograph(point)
+    ))  # fmt: skip
+    for path, _ in photographs:
         if not path.is_file():
             raise UserError(f"there is no photograph {path}")
         if project is None:
             raise UserError(f"{path} is a photograph: project.py finds its latents, and this takes the file it makes")
+    found: dict[tuple[Path, int | None], Latents] = {}
     if project is not None and photographs:
-        projected = project(photographs, painter)
-        files |= {path: projected[i : i + 1] for i, path in enumerate(photographs)}
-    return [files[point] if isinstance(point, Path) else point for point in points]
-
-
-def stand_ins(paths: Sequence[Path], painter: Painter) -> Latents:
-    """Some latents in the place of photographs, at once: for plans, where only their number matters."""
-    config, names = painter.snapshot.config, tuple(path.stem for path in paths)
-    return Latents(painter.snapshot.G.broadcast(z_for_seeds(range(len(paths)), config.w_dim)), names, names)
+        asked = [kind for _, kind in photographs if kind is not None]
+        projected = project([path for path, _ in photographs], painter, asked)
+        found = {photograph: projected[i : i + 1] for i, photograph in enumerate(photographs)}
+    return [
+        point if isinstance(point, int) else files[point] if point in files else found[point, kind]
+        for point, kind in zip(points, kinds, strict=True)
+    ]
 
 
 def in_batches(
-    found: Sequence[int | Latents], painter: Painter, classes: Sequence[int], batch: int
+    found: Sequence[int | Latents], painter: Painter, kinds: Sequence[int | None], batch: int
 ) -> Iterator[Latents]:
     """Latents of what `opened` found, in its order, at most `batch` at a time, none in memory before its turn."""
-    for are_seeds, group in groupby(found, lambda point: isinstance(point, int)):
+    for are_seeds, group in groupby(zip(found, kinds, strict=True), lambda pair: isinstance(pair[0], int)):
         if are_seeds:
-            seeds = [seed for seed in group if isinstance(seed, int)]
+            seeds = [(seed, kind) for seed, kind in group if isinstance(seed, int)]
             for start in range(0, len(seeds), batch):
-                yield of_seeds(seeds[start : start + batch], painter, classes)
+                part = seeds[start : start + batch]
+                yield of_seeds([seed for seed, _ in part], painter, [kind for _, kind in part if kind is not None])
         else:
-            for latents in group:
+            for latents, _ in group:
                 assert isinstance(latents, Latents)
                 ready = _with_random_noise(latents, range(len(latents)), painter)
                 yield from (ready[start : start + batch] for start in range(0, len(ready), batch))
 
 
 def of_seeds(seeds: Sequence[int], painter: Painter, classes: Sequence[int] = ()) -> Latents:
-    """Seeds mapped, and truncated as the view says. Raises UserError for classes, see `classes_for_seeds`."""
-    G, config = painter.snapshot.G, painter.snapshot.config
-    z, c = z_for_seeds(seeds, config.z_dim), classes_for_seeds(classes, seeds, config.num_classes)
+    """Seeds mapped, and truncated as the view says. classes: one for each, where the network has some."""
+    G = painter.snapshot.G
+    z, c = z_for_seeds(seeds, painter.snapshot.config.z_dim), torch.tensor(classes) if classes else None
     latents = Latents(
         ws=G.map(z, painter.psi, painter.view.trunc_cutoff, c),
         names=tuple(f"seed{seed:04d}" for seed in seeds), origins=tuple(f"seed {seed}" for seed in seeds),

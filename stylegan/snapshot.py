@@ -87,7 +87,7 @@ def load_snapshot(path: Path, device: torch.device | str = "cpu") -> Snapshot:
         with open(path, "rb") as file:
             if file.read(64).lstrip().startswith(b"<"):
                 raise UserError(f"{path} is a web page, saved under that name; download the file itself")
-        tensors, plain = load_tensors(path)
+        tensors, plain = load_tensors(path, "a snapshot (.safetensors), a published network (.pkl), or a run's folder")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     header = _header(path, plain)

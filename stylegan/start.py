@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stylegan.projection.settings import ProjectionSettings, check_settings
 from stylegan.view import WHAT
 from torch_utils.errors import UserError
-from torch_utils.ranges import parse_classes, parse_seeds
+from torch_utils.ranges import parse_classes, parse_seeds, require_no_gaps
 from torch_utils.settings import Flag, setting
 
 LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
@@ -30,6 +31,7 @@ def parse_points(text: str) -> tuple[Point, ...]:
     Raises UserError for what is neither a seed or a range of seeds nor ends like a latent file or a photograph.
     """
     points: list[Point] = []
+    require_no_gaps(text)
     for part in (part.strip() for part in text.split(",")):
         if part.lower().endswith((LATENTS, *PHOTOGRAPHS)):
             points.append(Path(part).expanduser())
@@ -40,14 +42,24 @@ def parse_points(text: str) -> tuple[Point, ...]:
     return tuple(points)
 
 
+STEPS = Flag("--num-steps", "Steps to project photographs into W in; project.py has more to choose from.", WHAT)
+FORCE = Flag("--force", "Take files that belong to another network.", WHAT)
+
+
 @dataclass(frozen=True)
 class Start:
-    """What to start from. classes: of the pictures of seeds; latents and photographs bring their own."""
+    """What to start from. classes: of the pictures of seeds and photographs; latents bring their own."""
 
     seeds: Sequence[Point] = setting((), Flag(
-        "--seeds", "Which pictures: seeds as in 0-35,40, and latent files, which are drawn as they are.", WHAT,
-        parse=parse_points))  # fmt: skip
+        "--seeds", "Which pictures: seeds as in 0-35,40, latent files, which are drawn as they are, and photographs.",
+        WHAT, parse=parse_points))  # fmt: skip
     classes: Sequence[int] = setting((), Flag(
         "--class", "Class, for conditional networks. Of a list as in 0-9, seed S gets number S, counted round.", WHAT,
         parse=parse_classes, metavar="CLASS"))  # fmt: skip
-    force: bool = setting(False, Flag("--force", "Take latents that belong to another network.", WHAT))
+    num_steps: int = setting(500, STEPS)
+    force: bool = setting(False, FORCE)
+
+
+def check_steps(num_steps: int) -> None:
+    """Raises UserError for a number of steps that projects nothing."""
+    check_settings(ProjectionSettings(num_steps=num_steps))

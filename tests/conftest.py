@@ -1,13 +1,46 @@
 """Property tests bear slow machines, and fresh clones, where Hypothesis first makes its tables of letters.
 
 In continuous integration they try the same cases every time; elsewhere they go looking for new ones.
+And the models that the tests of the scripts share.
 """
 
-import os
+from __future__ import annotations
 
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
 from hypothesis import HealthCheck, settings
+
+from stylegan.config import ModelConfig, progan_config
+from stylegan.networks import build_discriminator, build_generator
+from stylegan.snapshot import save_snapshot
 
 settings.register_profile(
     "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
 )
 settings.load_profile("patient")
+
+TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+CONFIGS = {
+    "faces": TINY, "others": TINY, "half": TINY,
+    "digits": replace(TINY, channels=1, num_classes=10), "icons": replace(TINY, channels=4, base=(4, 6)),
+    "small": replace(TINY, resolution=8), "progan": progan_config(16, z_dim=8, fmap_max=16),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A snapshot of each of `CONFIGS`, with its discriminator, and of one ("half") that has half grown."""
+    folder = tmp_path_factory.mktemp("models")
+    for number, (name, cfg) in enumerate(CONFIGS.items()):
+        torch.manual_seed(number)
+        G = build_generator(cfg)
+        if cfg.family == "stylegan":
+            G.mapping.w_avg.normal_()
+        resolution, alpha = (8, 0.4) if name == "half" else (cfg.resolution, 1.0)
+        save_snapshot(folder / f"{name}.safetensors", G, build_discriminator(cfg), config=cfg, resolution=resolution,
+                      alpha=alpha, kimg=5.0, data="pictures")  # fmt: skip
+    return folder

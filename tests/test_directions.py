@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,27 +14,10 @@ from PIL import Image
 import directions
 import generate
 import stylegan
-from stylegan.config import ModelConfig, progan_config
 from stylegan.directions.file import load_directions
 from stylegan.latents import z_for_seeds
-from stylegan.networks import build_generator
-from stylegan.snapshot import save_snapshot
 from training.archive import ArchiveWriter
-
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
-CONFIGS = {"faces": TINY, "others": TINY, "digits": replace(TINY, channels=1, num_classes=3),
-           "small": replace(TINY, resolution=8), "progan": progan_config(16, z_dim=8, fmap_max=16)}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    for number, (name, cfg) in enumerate(CONFIGS.items()):
-        torch.manual_seed(number)
-        G = build_generator(cfg)
-        save_snapshot(folder / f"{name}.safetensors", G, config=cfg, resolution=cfg.resolution, alpha=1.0, kimg=5.0,
-                      data=name)  # fmt: skip
-    return folder
+from training.classifier import load_judge
 
 
 @pytest.fixture
@@ -74,6 +57,19 @@ def test_find_info_and_sheet(run, tmp_path, options, names):
     assert pixels("out/sheet-seed0003.png").shape[1] > 3 * 96
 
 
+def test_what_is_replaced_and_how_much_each_direction_accounts_for_is_said(run, pca):
+    result = run("faces", "find", "--samples", 300, "--count", 8, "--dest", pca)
+    assert result.stdout.splitlines()[-1].endswith(f"{pca}; replaces 1 older file"), result.output
+    shares = [float(part) for part in re.findall(r"([\d.]+)% of the variation$", result.stdout, re.MULTILINE)]
+    assert len(shares) == 8 and shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100, abs=1)
+    words = ["--directions", pca, "--seeds", 3, "--outdir", "out"]
+    first, again = (run("faces", "sheet", *words, "--count", 1).stdout for _ in range(2))
+    assert f"{shares[0]}% of the variation" in first and "1 sheet: " in first and "replaces" not in first
+    assert "replaces 1 older file" in again
+    result = run("faces", "conditional", "--directions", pca, "--name", "pc1", "--without", "pc0", "--dest", pca)
+    assert "pc1 shares nothing with the others: it stays as it was" in result.stdout
+
+
 def test_apply_at_strength_0_is_the_picture_of_generate_to_the_bit(run, models, tmp_path, pca):
     words = ["--directions", pca, "--name", "pc1", "--seeds", "5,17", "--strengths", "-2,0,2", "--trunc", 0.5]
     result = run("faces", "apply", *words, "--cells", "--save-latents", "--outdir", "out", "--batch", 3)
@@ -93,6 +89,22 @@ def test_apply_at_strength_0_is_the_picture_of_generate_to_the_bit(run, models, 
     again = [*drawn[:-2], "--seeds", "out/moved.latent.safetensors", "--outdir", "again"]
     assert CliRunner().invoke(generate.main, [str(word) for word in again]).exit_code == 0
     np.testing.assert_array_equal(pixels("again/seed0017+2pc1.png"), pixels("out/seed0017+2pc1.png"))
+
+
+def test_photographs_are_moved_but_not_for_a_plan(run, tmp_path, pca):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).save("eva.png")
+    before = sorted(tmp_path.rglob("*"))
+    words = ["--directions", pca, "--seeds", "1,eva.png", "--num-steps", 3, "--outdir", "out"]
+    for command, count in (("apply", 10), ("sheet", 30)):
+        planned = run("faces", command, *words, *["--name", 0] * (command == "apply"), "-n")
+        assert planned.exit_code == 0 and f"{count} of 16x16" in planned.stdout, planned.output
+        assert "eva.png: each projected into W in 3 steps" in planned.stdout and "Files:      out" in planned.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+    assert run("faces", "apply", *words, "--name", 0, "--cells").exit_code == 0
+    assert Path("out/eva.png").exists() and pixels("out/grid.png").shape == (32, 80, 3)
+    own = run("faces", "apply", *words, "--name", 0, "--cells", "--outdir", ".")
+    assert own.exit_code == 2 and "eva.png is what the results are made from" in own.stderr
+    assert "photographs" in CliRunner().invoke(directions.main, ["apply", "--help"]).stdout
 
 
 def test_apply_makes_films_and_captions_from_latents_in_some_layers(run, pca):
@@ -127,7 +139,8 @@ def test_labels_from_a_csv_and_from_folders_give_their_direction_and_its_accurac
                "b.direction.safetensors").exit_code == 0  # fmt: skip
     assert load_directions(Path("b.direction.safetensors"), None).vectors[0, 0] @ normal > 0.8
     words = ["--directions", "a.direction.safetensors", "--name", "has", "--without", "amount"]
-    assert run("faces", "conditional", *words, "--dest", "c.direction.safetensors").exit_code == 0
+    result = run("faces", "conditional", *words, "--dest", "c.direction.safetensors")
+    assert result.exit_code == 0 and "has turned by " in result.stdout
     apart = load_directions(Path("c.direction.safetensors"), None).vectors[0, 0]
     assert abs(float(apart @ found.vectors[0, 0])) < 1e-5
 
@@ -148,7 +161,7 @@ def test_channels_are_listed_and_can_be_applied(run, models):
     np.testing.assert_array_equal(pixels(other), table[:, 16:])
 
 
-def test_a_classifier_is_learnt_and_tells_of_generated_pictures(run):
+def test_a_classifier_is_learnt_and_tells_of_generated_pictures(run, models):
     pytest.importorskip("sklearn")
     rng = np.random.default_rng(0)
     bright = rng.integers(0, 2, 120)
@@ -165,6 +178,16 @@ def test_a_classifier_is_learnt_and_tells_of_generated_pictures(run):
                  "--dest", "a.direction.safetensors")  # fmt: skip
     assert (result.exit_code, "bright" in result.output) in ((0, True), (2, True))  # it may find all of them dark
     assert result.exit_code == 0 or "single class" in result.output
+    words = ["--labels", "a.attributes.safetensors", "--samples", 20, "--count", 2]
+    result = run("faces", "channels", *words, "--dest", "b.direction.safetensors")
+    assert result.exit_code == 0 and result.stdout.count("in its score, for one standard deviation") == 2, result.output
+    judge, G = load_judge(Path("a.attributes.safetensors")), stylegan.load(models / "faces.safetensors").G
+    found, ws = load_directions(Path("b.direction.safetensors"), None)[:1], G.map(z_for_seeds(range(20), 8))
+    before, after = (
+        judge.scores(G.draw(ws, edits=[s * strength * found.scales[0] for s in found.styles])).mean()
+        for strength in (0.0, 0.05)
+    )
+    assert after > before  # a direction has more of the attribute at positive strengths
 
 
 LABELS = "find --method labels --dest a.direction.safetensors --labels"
@@ -174,14 +197,14 @@ LABELS = "find --method labels --dest a.direction.safetensors --labels"
     ("faces", "find --method pca", "--dest is missing"),
     ("faces", "find --samples 50 --dest a.safetensors", "must end in"),
     ("faces", "find --dest no/a.direction.safetensors", "there is no folder no"),
-    ("faces", "find --count 9 --samples 50 --dest a.direction.safetensors", "8 principal components, not 9"),
+    ("faces", "find --count 9 --samples 50 --dest a.direction.safetensors", "--count 9: w has 8 dimensions"),
     ("faces", "find --method sefa --layers 4-6 --dest a.direction.safetensors", "no layer 6: this network has 6"),
-    ("faces", "find --method activations --layer 6 --dest a.direction.safetensors", "no layer 6"),
+    ("faces", "find --method activations --layer 6 --count 2 --dest a.direction.safetensors", "no layer 6"),
     ("progan", "find --dest a.direction.safetensors", "ProGAN has no styles"),
-    ("digits", "find --dest a.direction.safetensors", "3 classes; choose with --class"),
+    ("digits", "find --count 2 --dest a.direction.safetensors", "10 classes; choose with --class"),
     ("faces", f"{LABELS} none.csv", "no none.csv"), ("faces", f"{LABELS} words.csv", "'often'"),
     ("faces", f"{LABELS} unknown.csv", "'eva' in unknown.csv is no seed"),
-    ("faces", f"{LABELS} single.csv", "'smile' is a single class: 5 pictures have it and 0 have not"),
+    ("faces", f"{LABELS} single.csv", "'smile' is a single class: 5 pictures with it, 0 without"),
     ("faces", f"{LABELS} single.csv --attributes yaw", "no column 'yaw'; it has seed, smile"),
     ("faces", f"{LABELS} single.csv --attributes smile>often", "no number"),
     ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out", "pc0, pc1; choose one with"),
@@ -190,8 +213,21 @@ LABELS = "find --method labels --dest a.direction.safetensors --labels"
     ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name 0 --film a.avi", "a film is"),
     ("others", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name 0", "another network"),
     ("small", "sheet --directions pca.direction.safetensors --seeds 1 --outdir out --force", "this network has 4 lay"),
-    ("faces", "sheet --directions none.direction.safetensors --seeds 1 --outdir out", "cannot read none"),
-    ("faces", "sheet --directions single.csv --seeds 1 --outdir out", "not a whole safetensors file"),
+    ("faces", "find --trunc 1 --dest a.direction.safetensors", "No such option"),
+    ("faces", "find --layer 1 --dest a.direction.safetensors", "--layer is for --method activations, not pca"),
+    ("faces", "find --boundary svm --dest a.direction.safetensors", "--boundary is for --method labels, not pca"),
+    ("faces", f"{LABELS} single.csv --count 3", "--count is for --method pca or activations or sefa, not labels"),
+    ("faces", f"{LABELS} single.csv --samples 50", "--samples is for a classifier"),
+    ("faces", f"{LABELS} notes.md", "notes.md is no CSV with a column 'seed'"),
+    ("faces", "channels --dest a.direction.safetensors --labels single.csv --count 0", "--count 0"),
+    ("faces", "channels --dest a.direction.safetensors --labels single.csv --count 9999", "channels, not 9999"),
+    ("faces", "channels --dest a.direction.safetensors --labels single.csv --rank gradient", "needs a classifier"),
+    ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name 0 --frames 5", "for --film"),
+    ("missing", "sheet --directions pca.direction.safetensors --seeds 1 --outdir out --count 0", "--count 0"),
+    ("missing", "apply --directions x.direction.safetensors --seeds 1 --outdir out --film a.gif --frames 1", "no film"),
+    ("missing", "sheet --directions pca.direction.safetensors --seeds 1 --outdir single.csv", "is a file"),
+    ("faces", "sheet --directions none.direction.safetensors --seeds 1 --outdir out", "there is no file none"),
+    ("faces", "sheet --directions single.csv --seeds 1 --outdir out", "single.csv is not a safetensors file"),
     ("faces", "conditional --directions pca.direction.safetensors --name pc0 --without pc0 --dest "
      "a.direction.safetensors", "nothing is left"),
 ])  # fmt: skip
@@ -200,6 +236,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(run, tmp_path, name, optio
         pytest.importorskip("sklearn")
     Path("single.csv").write_text("seed,smile\n" + "\n".join(f"{seed},1" for seed in range(5)))
     Path("unknown.csv").write_text("seed,smile\neva,1\n")
+    Path("notes.md").write_text("# Notes\nof no kind\n")
     Path("words.csv").write_text("seed,smile\n1,often\n")
     if "pca" in options.split("--method")[0]:
         run("faces", "find", "--samples", 100, "--count", 2, "--dest", "pca.direction.safetensors")

@@ -4,47 +4,21 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
 import generate
 import stylegan
-from stylegan.config import ModelConfig, progan_config
 from stylegan.generator import Generator
-from stylegan.networks import build_generator
-from stylegan.snapshot import save_snapshot
+from stylegan.projection.delta import Delta, save_delta
 from torch_utils.images import grid
 
 DATA = Path(__file__).parent / "data"
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
-CONFIGS = {
-    "faces": TINY,
-    "digits": replace(TINY, channels=1, num_classes=10),
-    "icons": replace(TINY, channels=4, base=(4, 6)),
-    "progan": progan_config(16, z_dim=8, fmap_max=16),
-}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> Path:
-    """A snapshot of each config, and one that is half-grown."""
-    folder = tmp_path_factory.mktemp("models")
-    for name, cfg in [*CONFIGS.items(), ("half", TINY)]:
-        torch.manual_seed(0)
-        G = build_generator(cfg)
-        if cfg.family == "stylegan":
-            G.mapping.w_avg.normal_()
-        resolution, alpha = (8, 0.4) if name == "half" else (16, 1.0)
-        save_snapshot(folder / f"{name}.safetensors", G, config=cfg, resolution=resolution, alpha=alpha,
-                      kimg=5.0, data="pictures")  # fmt: skip
-    return folder
 
 
 @pytest.fixture
@@ -201,6 +175,10 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
         ("faces", "--seeds 0 --grid 0x3", "COLUMNSxROWS"),
         ("faces", "--seeds 0 --batch 0", "--batch 0"),
         ("faces", "--seeds 0 --trunc nan", "--trunc nan"),
+        ("faces", "--seeds 0 --trunc 1e30", "--trunc 1e+30 is not from -10 to 10"),
+        ("faces", "--seeds 1,,2", "'1,,2' lacks something at a comma; write it as in 0-7,12"),
+        ("faces", "--seeds no.latent.safetensors", "Error: there is no file no.latent.safetensors"),
+        ("faces", "--seeds no.png", "no photograph no.png"),
         ("faces", "--seeds 0 --trunc-cutoff 7", "6 layers"),
         ("faces", "--seeds 0 --trunc-cutoff -1", "6 layers"),
         ("half", "--seeds 0 --resolution 16", "4, 8"),
@@ -247,3 +225,40 @@ def test_latent_files_stand_beside_seeds(run, tmp_path):
     refused = run("icons", *words)
     assert refused.exit_code == 2 and "another network" in refused.stderr
     assert run("icons", *words, "--force").exit_code == 0
+
+
+def test_photographs_stand_beside_seeds_and_are_never_replaced(run, tmp_path):
+    photo = tmp_path / "eva.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 16, 3), np.uint8)).save(photo)
+    words = ["--seeds", f"3,{photo}", "--num-steps", 3]
+    planned = run("faces", *words, "-n")
+    assert "2 of 16x16" in planned.stdout and "eva.png: each projected into W in 3 steps" in planned.stdout
+    result = run("faces", *words)
+    assert result.exit_code == 0 and "Projecting 1 photo: 3/3 step" in result.stderr, result.output
+    assert sorted(files(tmp_path / "out")) == ["eva.png", "seed0003.png"]
+    before = photo.read_bytes()
+    refused = run("faces", *words, "--outdir", tmp_path)
+    assert refused.exit_code == 2 and "eva.png is what the results are made from" in refused.stderr
+    assert photo.read_bytes() == before
+    assert "10 classes; choose with --class" in run("digits", "--seeds", photo, "-n").stderr
+    assert "ProGAN has no w to project into" in run("progan", "--seeds", photo).stderr
+
+
+def test_what_is_replaced_is_said(run):
+    first, again = (run("faces", "--seeds", "3-4", "--grid").stdout for _ in range(2))
+    assert "2 pictures: " in first and "replaces" not in first and "; replaces 3 older files" in again
+    assert "1 picture: " in run("faces", "--seeds", 3).stdout
+
+
+def test_a_network_that_is_none_is_named_with_what_to_give(run, tmp_path):
+    (tmp_path / "README.md").write_text("# A text, and no network\n")
+    refused = run("faces", "--seeds", 0, "--network", tmp_path / "README.md")
+    assert "README.md is not a safetensors file; give a snapshot (.safetensors), a published" in refused.stderr
+
+
+def test_tuned_weights_of_another_network_are_refused_unless_forced(run, models, tmp_path):
+    path = tmp_path / "a.delta.safetensors"
+    save_delta(path, Delta({}), stylegan.load(models / "others.safetensors"))
+    refused = run("faces", "--seeds", 0, "--delta", path)
+    assert refused.exit_code == 2 and "belongs to another network" in refused.stderr and "--force" in refused.stderr
+    assert run("faces", "--seeds", 0, "--delta", path, "--force").exit_code == 0

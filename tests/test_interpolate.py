@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from PIL import Image, ImageSequence
 
 import generate
 import interpolate
-from stylegan.config import ModelConfig, progan_config
-from stylegan.networks import build_generator
-from stylegan.snapshot import save_snapshot
-
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
-CONFIGS = {"faces": TINY, "digits": replace(TINY, channels=1, num_classes=10), "icons": replace(TINY, channels=4),
-           "progan": progan_config(16, z_dim=8, fmap_max=16)}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    for name, cfg in CONFIGS.items():
-        torch.manual_seed(0)
-        G = build_generator(cfg)
-        save_snapshot(folder / f"{name}.safetensors", G, config=cfg, resolution=16, alpha=1.0, kimg=5.0, data="them")
-    return folder
+from stylegan.projection import project_photos
 
 
 @pytest.fixture
@@ -118,7 +100,9 @@ def test_films(run, tmp_path, name, kind):
     words = ["--class", 0] * (name == "digits")
     assert run(name, "--seeds", "0-2", "--frames", 4, *words, out=f"a.{kind}").exit_code == 0
     with Image.open(tmp_path / f"a.{kind}") as image:
-        assert len(list(ImageSequence.Iterator(image))) == 9 and image.size == (16, 16)
+        assert len(list(ImageSequence.Iterator(image))) == 9 and image.size == (
+            (24, 16) if name == "icons" else (16, 16)
+        )
 
 
 def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
@@ -126,6 +110,41 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     for part in ("240 of 16x16", "60 frames, 3.0 s", "a.gif"):
         assert part in result.stdout, result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_photographs_are_keyframes_and_what_they_cannot_be_is_said_before_any_projection(run, tmp_path, monkeypatch):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed, name in enumerate(("eva", "tom")):
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)).save(
+            photos / f"{name}.png"
+        )
+    seeds = f"{photos / 'eva.png'},4,{photos / 'tom.png'}"
+    planned = run("faces", "--seeds", seeds, "--num-steps", 3, "--frames", 1, "-n").stdout
+    assert "eva.png, tom.png: each projected into W in 3 steps, distance discriminator" in planned
+    result = run("faces", "--seeds", seeds, "--num-steps", 3, "--frames", 1)
+    assert result.exit_code == 0 and "Projecting 2 photos: 3/3 step" in result.stderr, result.output
+    assert len(film(tmp_path / "film")) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(project_photos, "project", None)  # would fail
+        for options, says in ((["--grid", "2x1"], "3 keyframes cannot be dealt out to 2 films"),
+                              (["--frames", 0], "--frames 0"), (["--num-steps", 1], "--num-steps 1 is too few"),
+                              (["--seeds", f"1,{photos / 'eva.png'},x.latent.safetensors"], "no file x.latent"),
+                              (["--space", "z"], "z")):  # fmt: skip
+            refused = run("faces", "--seeds", seeds, *options, out="other")
+            assert refused.exit_code == 2 and says in refused.stderr.splitlines()[-1], refused.output
+        own = run("faces", "--seeds", seeds, out="photos/eva.png")
+        assert own.exit_code == 2 and "is what the results are made from" in own.stderr
+
+
+def test_a_film_that_is_replaced_is_said(run):
+    first, again = (run("faces", "--seeds", "0-1", "--frames", 1, out="a.gif").stdout for _ in range(2))
+    assert "2 frames" in first and "replaces" not in first and "a.gif; replaces 1 older file" in again
+
+
+def test_defaults_are_shown_as_they_are_typed():
+    shown = " ".join(CliRunner().invoke(interpolate.main, ["--help"]).stdout.split())
+    assert "[default: 1x1]" in shown and "1, 1" not in shown
 
 
 @pytest.mark.parametrize(("name", "options", "says"), [
@@ -139,7 +158,8 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     ("faces", "--seeds 0-1 --fps 0", "0 frames a second"),
     ("faces", "--seeds 0-1 --psi-sweep 1", "FROM:TO"),
     ("faces", "--seeds 0-1 --psi-sweep 0:1 --trunc 0.5", "leave out --trunc"),
-    ("faces", "--seeds 0-1 --class 1", "unconditional"),
+    ("faces", "--seeds 0-1 --class 1", "unconditional"), ("faces", "--seeds 0,,1", "'0,,1' lacks something at a comma"),
+    ("missing", "--seeds 0-1 --frames 0", "--frames 0"),
     ("digits", "--seeds 0-1", "10 classes; choose"),
     ("digits", "--seeds 0-2 --class 0,1", "2 classes for 3 seeds"),
     ("progan", "--seeds 0-1 --space w", "ProGAN has no w"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import os
+import signal
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,25 +17,11 @@ from PIL import Image
 
 import generate
 import project
-from stylegan.config import ModelConfig, progan_config
 from stylegan.latent_file import load_latents
-from stylegan.networks import build_discriminator, build_generator
 from stylegan.projection import folder as project_folder
-from stylegan.snapshot import load_snapshot, save_snapshot
+from stylegan.snapshot import load_snapshot
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 FAST = ("--num-steps", 6, "--plus-steps", 4, "--pti-steps", 3, "--w-samples", 50)
-CONFIGS = {"faces": TINY, "digits": replace(TINY, channels=1, num_classes=10), "progan": progan_config(16, z_dim=8)}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    for name, cfg in CONFIGS.items():
-        torch.manual_seed(0)
-        save_snapshot(folder / f"{name}.safetensors", build_generator(cfg), build_discriminator(cfg), config=cfg,
-                      resolution=16, alpha=1.0, kimg=5.0, data="pictures")  # fmt: skip
-    return folder
 
 
 @pytest.fixture
@@ -93,8 +81,67 @@ def test_the_same_command_leaves_alone_what_is_done(run, photos, tmp_path):
     again = run("faces", photos)
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == files
     assert again.output.splitlines()[-1] == first.output.splitlines()[-1]
-    run("faces", photos, "--seed", 1)
+    changed = run("faces", photos, "--seed", 1, "--lr", 0.2)
+    assert "eva, ida, tom: projected anew, as --seed was 0, is 1, --lr was 0.1, is 0.2\n" in changed.output
     assert (tmp_path / "out/eva.latent.safetensors").stat().st_mtime_ns != files["eva.latent.safetensors"]
+
+
+def test_why_something_is_made_anew_is_said(run, photos, tmp_path):
+    out = tmp_path / "out"
+    assert "anew" not in run("faces", photos, "--pti", "--batch", 2).output
+    assert "anew" not in run("faces", photos, "--pti").output
+    assert (
+        "eva, ida, tom: tuned anew, as --pti-steps was 3, is 2\n"
+        in run("faces", photos, "--pti", "--pti-steps", 2).output
+    )
+    (out / "tom.latent.safetensors").unlink()
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(photos / "eva.png")
+    said = run("faces", photos).output
+    assert "eva: projected anew, as another picture\n" in said
+    assert "tom: projected anew, as tom.latent.safetensors is missing\n" in said and "ida:" not in said
+    assert [p.name for p in out.glob("*.delta.safetensors")] == [
+        "ida.delta.safetensors"
+    ]  # the others were of old pivots
+    assert "ida, tom: projected anew, as eva" not in said
+    film = run("faces", photos / "ida.png", "--save-video", "webp").output
+    assert "ida: projected anew, as ida.webp is missing" in film
+
+
+def test_a_report_of_more_needs_no_search(run, photos, tmp_path):
+    assert run("faces", photos, "--pti").exit_code == 0
+    files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.safetensors")}
+    before = report(tmp_path / "out")
+    result = run("faces", photos, "--pti", "--report", "pixels")
+    assert result.exit_code == 0 and "pixels found" in result.output and "pixels tuned" in result.output
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.safetensors")} == files
+    for name, found in report(tmp_path / "out").items():
+        for part in ("mean", "found"):
+            assert found[part]["pixels"] > 0 and found[part]["mse"] == before[name][part]["mse"]
+        assert found["pti"]["found"]["mse"] == before[name]["pti"]["found"]["mse"]
+
+
+@pytest.mark.parametrize(("stop", "said", "left"), [
+    (0, "0 of 3 photos projected, nothing else is saved", False),
+    (3, "0 of 3 photos projected, and the search under way", True),
+    (8, "1 of 3 photos projected, and the search under way", True),
+])  # fmt: skip
+def test_ctrl_c_says_what_is_saved_and_leaves_no_empty_folder(stop, said, left, run, photos, tmp_path, monkeypatch):
+    steps: list[int] = []
+
+    def interrupted(bar: Any, moment: Any) -> None:
+        steps.append(moment.step)
+        if len(steps) == stop:
+            os.kill(os.getpid(), signal.SIGINT)  # as the terminal does: the step ends, and the search is saved
+
+    monkeypatch.setattr(project_folder, "show", interrupted)
+    if stop == 0:
+        monkeypatch.setattr(project_folder, "project", Mock(side_effect=KeyboardInterrupt))
+    result = run("faces", photos, "--batch", 1)
+    assert result.exit_code == 130 and said in result.output and "the same command" in result.output
+    assert len(steps) == stop and (tmp_path / "out").exists() == left
+    monkeypatch.undo()
+    if left:
+        assert run("faces", photos, "--batch", 1).exit_code == 0 and not (tmp_path / "out/projection-state.pt").exists()
 
 
 @pytest.mark.parametrize("stop", [3, 8])
@@ -147,6 +194,7 @@ def test_a_dry_run_writes_nothing(run, photos, tmp_path):
     ("faces", "absent.png", (), "there is no file or folder"), ("faces", "empty", (), "there is no picture in"),
     ("faces", "text.png", (), "text.png: no picture"), ("progan", "photos", (), "ProGAN has no w"),
     ("faces", "photos", ("--batch", 0), "--batch 0"), ("faces", "photos", ("--num-steps", 1), "--num-steps 1"),
+    ("faces", "photos", ("--outdir", "/dev/null"), "/dev/null is a file"),
     ("faces", "photos", ("--face", 2), "are for --align"), ("faces", "photos", ("--distance", "l1"), "'l1' is not one"),
     ("faces", "photos", ("--report", "l1"), "there is no distance 'l1'"),
     ("faces", "photos", ("--distance-weights", "a.pth"), "discriminator needs none"),

@@ -7,31 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
 import generate
 import style_mixing
 from stylegan import points
-from stylegan.config import ModelConfig, progan_config
-from stylegan.networks import build_generator
+from stylegan.painter import open_painter
 from stylegan.projection import project_photos
-from stylegan.snapshot import save_snapshot
-
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
-CONFIGS = {"faces": TINY, "digits": replace(TINY, channels=1, num_classes=10), "icons": replace(TINY, channels=4),
-           "progan": progan_config(16, z_dim=8, fmap_max=16)}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    for name, cfg in CONFIGS.items():
-        torch.manual_seed(0)
-        G = build_generator(cfg)
-        save_snapshot(folder / f"{name}.safetensors", G, config=cfg, resolution=16, alpha=1.0, kimg=5.0, data="them")
-    return folder
+from stylegan.view import View
 
 
 @pytest.fixture
@@ -40,6 +24,7 @@ def run(models, tmp_path):
         words = ["--network", models / f"{name}.safetensors", "--outdir", tmp_path / "out", "--device", "cpu", *options]
         return CliRunner().invoke(command.main, [str(word) for word in words])
 
+    run.models = models
     return run
 
 
@@ -116,14 +101,16 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     ("faces", "--rows 1 --cols 2 --styles 0-6", "no layer 6: this network has 6 layers"),
     ("faces", "--rows 1 --cols 2 --styles rough", "'rough' is no layer"),
     ("faces", "--rows 1 --cols 2 --resolution 8 --styles 4", "4 layers at 8x8"),
-    ("faces", "--rows 1 --cols no.latent.safetensors", "no.latent.safetensors"),
+    ("faces", "--rows 1 --cols no.latent.safetensors", "there is no file no.latent.safetensors"),
     ("faces", "--rows 1 --cols no.png", "no photograph no.png"),
-    ("faces", "--rows 1 --cols 2 --row-class 0", "unconditional"),
-    ("digits", "--rows 1 --cols 2 --row-class 0", "10 classes; choose"),
-    ("digits", "--rows 1-3 --cols 2 --row-class 0,1 --col-class 0", "2 classes for 3 seeds"),
+    ("faces", "--rows 1 --cols 2 --row-class 0", "--row-class: this network is unconditional"),
+    ("digits", "--rows 1 --cols 2 --row-class 0", "10 classes; choose with --col-class"),
+    ("digits", "--rows 1-3 --cols 2 --row-class 0,1 --col-class 0", "--row-class: there are 2 classes for 3 seeds"),
     ("icons", "--rows 1 --cols 2 --cells --format jpg", "alpha"),
     ("progan", "--rows 1 --cols 2", "ProGAN has no styles"),
-    ("faces", "--rows 1 --cols 2 --batch 0", "--batch 0"),
+    ("faces", "--rows 1 --cols 2 --batch 0", "--batch 0"), ("faces", "--rows 1,,2 --cols 2", "'1,,2' lacks something"),
+    ("faces", "--rows 1 --cols 2 --format webp", "--format webp is for the files of the cells"),
+    ("faces", "--rows 1 --cols 2 --trunc 1e30", "--trunc 1e+30 is not from -10 to 10"),
 ])  # fmt: skip
 def test_mistakes_are_one_line_and_nothing_is_written(run, tmp_path, name, options, says):
     result = run(style_mixing, name, *options.split())
@@ -137,21 +124,57 @@ def test_an_outdir_that_is_a_file(run, tmp_path):
     assert result.exit_code == 2 and f"cannot write to {tmp_path / 'out'}" in result.stderr
 
 
-def test_photographs_are_projected_but_not_for_a_plan(run, models, tmp_path, monkeypatch):
+@pytest.fixture
+def eva(tmp_path) -> Path:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / "photos/eva.png")
+    return tmp_path / "photos/eva.png"
+
+
+def test_photographs_are_projected_once_but_not_for_a_plan(run, eva, tmp_path, monkeypatch):
     asked = []
 
-    def projecting(c):
-        def project(paths, painter):
-            asked.append(([path.name for path in paths], list(c)))
-            return replace(points.of_seeds(range(30, 30 + len(paths)), painter), names=("eva",), origins=("photo eva",))
+    def project(snapshot, paths, settings, c, watch):
+        asked.append(([path.name for path in paths], settings.num_steps, list(c)))
+        latents = points.of_seeds([30], open_painter(View(str(tmp_path / "faces.safetensors"))))
+        return replace(latents, names=("eva",), origins=("photo eva",))
 
-        return project
-
-    monkeypatch.setattr(project_photos, "projecting", projecting)
-    (tmp_path / "eva.png").touch()
-    words = ["--rows", f"1,{tmp_path / 'eva.png'}", "--cols", "2", "--cells"]
-    assert "2 of 16x16" in run(style_mixing, "faces", *words, "-n").stdout and asked == []
-    assert run(style_mixing, "faces", *words).exit_code == 0 and asked == [(["eva.png"], [])]
+    monkeypatch.setattr(project_photos, "project_photos", project)
+    words = ["--rows", f"1,{eva}", "--cols", f"2,{eva}", "--cells", "--num-steps", 7]
+    planned = run(style_mixing, "faces", *words, "-n")
+    assert "4 of 16x16" in planned.stdout and asked == []
+    assert "Photos:     eva.png: each projected into W in 7 steps, distance discriminator" in planned.stdout
+    (tmp_path / "faces.safetensors").symlink_to(run.models / "faces.safetensors")
+    assert run(style_mixing, "faces", *words).exit_code == 0 and asked == [(["eva.png"], 7, [])]
     assert (tmp_path / "out/roweva-col2.png").exists()
     run(generate, "faces", "--seeds", 30, "--outdir", tmp_path / "seed")
     np.testing.assert_array_equal(cell(pixels(tmp_path / "out/grid.png"), 2, 0), pixels(tmp_path / "seed/seed0030.png"))
+
+
+def test_what_cannot_be_is_said_before_any_photograph_is_projected(run, eva, tmp_path, monkeypatch):
+    monkeypatch.setattr(project_photos, "project_photos", None)  # would fail
+    (tmp_path / "photos/broken.png").write_bytes(b"no picture")
+    for name, words, says in (
+        ("faces", ["--cols", "no.latent.safetensors"], "there is no file no.latent.safetensors"),
+        ("faces", ["--cols", tmp_path / "photos/broken.png"], "broken.png: no picture"),
+        ("digits", ["--cols", 2, "--row-class", 3], "10 classes; choose with --col-class"),
+        ("digits", ["--cols", 2], "10 classes; choose with --class"),
+        ("faces", ["--cols", 2, "--num-steps", 0], "--num-steps 0"),
+        ("faces", ["--cols", 2, "--outdir", eva], "is a file; name a folder with --outdir"),
+        ("faces", ["--cols", 2, "--outdir", "/proc/x"], "no folder can be made in /proc; name another folder with"),
+    ):
+        result = run(style_mixing, name, "--rows", eva, *words)
+        assert result.exit_code == 2 and says in result.stderr.splitlines()[-1], result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_replaced_is_said_and_never_what_it_is_made_from(run, tmp_path):
+    words = ["--rows", "1,2", "--cols", "3", "--cells", "--save-latents"]
+    first, planned, again = (run(style_mixing, "faces", *words, *more).stdout for more in ([], ["-n"], []))
+    assert "2 cells as" in first and "replaces" not in first
+    assert "; replaces 4 older files" in planned and "; replaces 4 older files" in again
+    saved = tmp_path / "out/mixed.latent.safetensors"
+    before = saved.read_bytes()
+    result = run(style_mixing, "faces", "--rows", saved, "--cols", 3, "--save-latents")
+    assert result.exit_code == 2 and "mixed.latent.safetensors is what the results are made from" in result.stderr
+    assert saved.read_bytes() == before

@@ -50,9 +50,17 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
         scratch.unlink(missing_ok=True)
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of a safetensors file. Raises UserError if it is not one, or is cut short."""
+def load_tensors(path: Path, wanted: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a safetensors file. wanted: what to give instead, in words, for the message.
+
+    Raises UserError if there is no such file, it is something else, or is cut short.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}" if not path.is_dir() else f"{path} is a folder, not a file")
     try:
+        with path.open("rb") as plain:
+            if plain.read(9)[8:] not in (b"{", b""):  # after 8 bytes of its length comes a header in JSON
+                raise UserError(f"{path} is not a safetensors file" + (f"; give {wanted}" if wanted else ""))
         with safe_open(path, framework="pt") as file:
             header = {key: _plain(value) for key, value in (file.metadata() or {}).items()}
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (not a dict)

@@ -128,12 +128,13 @@ def _option(found: Declared, varies: bool) -> Option:
     flag, kind = found.flag, _param_type(found.flag, found.kind)
     meant = True if kind is Bool else flag.alone  # --mirror says yes
     alone: dict[str, Any] = {} if meant is None else {"is_flag": False, "flag_value": meant}
+    shown = "by --cfg" if varies else f"default: {flag.typed}" if flag.typed else ""
     option = Option(
         [found.name.replace(".", "_"), *flag.spellings],
-        help=f"{flag.help}  [by --cfg]" if varies else flag.help,
+        help=f"{flag.help}  [{shown}]" if shown else flag.help,
         type=kind,
         default=found.default,
-        show_default=not varies and found.default not in (None, ""),
+        show_default=not shown and found.default not in (None, "", ()),
         metavar=flag.metavar,
         **alone,
     )

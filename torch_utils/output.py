@@ -1,5 +1,8 @@
 """Where pictures go, as it is typed: the folder, the kind of file, the grid. `writing.py` does it.
 
+One rule for all tools: a file of the same name is replaced, and the line that names what is written says so; but never
+one that the results are made from.
+
 Imports nothing that takes time, so that --help does not.
 """
 
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +18,7 @@ from typing import Literal
 
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, setting
+from torch_utils.words import counted
 
 FILES = "Files"
 ZIP, GRID = "images.zip", "grid.png"
@@ -68,13 +73,55 @@ def cells(grid: Grid | None, count: int) -> tuple[int, int] | None:
         columns = math.ceil(math.sqrt(count))
         return columns, math.ceil(count / columns)
     if grid and grid[0] * grid[1] < count:
-        raise UserError(f"--grid {grid[0]}x{grid[1]} holds {grid[0] * grid[1]} pictures, not {count}; make it larger")
+        holds = counted(grid[0] * grid[1], "picture")
+        raise UserError(f"--grid {grid[0]}x{grid[1]} holds {holds}, not {count}; make it larger")
     return grid
 
 
-def in_words(output: Output, names: Sequence[str]) -> str:
-    """The files that `write_pictures` makes: "out/seed0000.png ... seed0035.png, out/grid.png (6x6)"."""
+def in_words(output: Output, names: Sequence[str], more: Sequence[str] = (), sources: Iterable[object] = ()) -> str:
+    """The files that `write_pictures` makes, and `more`: "out/seed0000.png ... seed0035.png, out/grid.png (6x6)".
+
+    With what they replace, see `replaces`, so to be asked for before they are written.
+    """
+    folder, shape = output.folder, cells(output.grid, len(names))
     what = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
-    files = f"{output.folder / ZIP} ({what})" if output.format == "zip" else str(output.folder / what)
-    shape = cells(output.grid, len(names))
-    return files + (f", {output.folder / GRID} ({shape[0]}x{shape[1]})" if shape else "")
+    files = [f"{folder / ZIP} ({what})" if output.format == "zip" else str(folder / what)]
+    if shape:
+        files.append(f"{folder / GRID} ({shape[0]}x{shape[1]})")
+    made = [ZIP] if output.format == "zip" else names
+    every = [folder / name for name in [*made, *[GRID] * bool(shape), *more]]
+    return ", ".join([*files, *(str(folder / name) for name in more)]) + replaces(every, sources)
+
+
+def replaces(paths: Iterable[Path], sources: Iterable[object] = ()) -> str:
+    """What to add to words that name these files before they are written: "" if none is there yet.
+
+    Raises UserError if one is among `sources`, of which only paths count.
+    """
+    there = [path for path in paths if path.exists()]
+    taken = {source.resolve() for source in sources if isinstance(source, Path)}
+    for path in there:
+        if path.resolve() in taken:
+            raise UserError(f"{path} is what the results are made from, and would be replaced; write them elsewhere")
+    return f"; replaces {counted(len(there), 'older file')}" if there else ""
+
+
+def require_folder(folder: Path, flag: str = "--outdir") -> None:
+    """Raises UserError, before any work, unless files can be written to a folder, which need not be there yet.
+
+    Leaves nothing behind. Whether it can be is tried out, as no permission tells it of /proc.
+    """
+    there, missing = folder, None
+    try:
+        while not there.exists():
+            there, missing = there.parent, there
+        if not there.is_dir():
+            raise UserError(f"cannot write to {folder}: {there} is a file; name a folder with {flag}")
+        if missing is not None:
+            missing.mkdir()
+            missing.rmdir()
+        else:
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        why = "no file can be made there" if there == folder else f"no folder can be made in {there}"
+        raise UserError(f"cannot write to {folder}: {why}; name another folder with {flag}") from error

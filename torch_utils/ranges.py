@@ -15,6 +15,7 @@ MAX_COUNT = 10_000_000
 def parse_seeds(text: str) -> list[int]:
     """Read "0-7,12" as [0, 1, ..., 7, 12], in the order written. Raises UserError if it is anything else."""
     seeds: list[int] = []
+    require_no_gaps(text)
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
         if not match:
@@ -28,6 +29,12 @@ def parse_seeds(text: str) -> list[int]:
             raise UserError(f"'{text}' is more than {MAX_COUNT:,} seeds; ask for fewer at a time")
         seeds.extend(range(first, last + 1))
     return seeds
+
+
+def require_no_gaps(text: str) -> None:
+    """Raises UserError for a list with nothing between two commas, before the first or behind the last."""
+    if not all(part.strip() for part in text.split(",")):
+        raise UserError(f"'{text}' lacks something at a comma; write it as in 0-7,12")
 
 
 def parse_classes(text: str) -> list[int]:

@@ -19,7 +19,8 @@ class Flag:
 
     `spelling` lists every name it answers to ("-n/--dry-run"). `parse` reads the typed text where the setting's type
     alone does not say how. `group` is the heading it stands under in --help. `alone` is what the flag says when no
-    value follows it; where that is None, one must.
+    value follows it; where that is None, one must. `typed` is the default as it would be typed, where that
+    differs from its Python form.
     """
 
     spelling: str
@@ -29,6 +30,7 @@ class Flag:
     parse: Callable[[str], Any] | None = None
     metavar: str | None = None
     alone: str | None = None
+    typed: str = ""
 
     @property
     def spellings(self) -> list[str]:

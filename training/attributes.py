@@ -18,6 +18,7 @@ from torch_utils.errors import UserError
 from torch_utils.images import to_float
 from torch_utils.progress import Progress
 from torch_utils.rng import generator
+from torch_utils.words import counted
 from training.archive import Archive
 from training.classifier import Classifier, Judge, Scope
 from training.lesson import Lesson
@@ -84,8 +85,8 @@ def scope_of(archive: Archive, table: Table, targets: np.ndarray, size: tuple[in
         if len(known) < 2 * FEWEST or (quantity and known.std() == 0):
             raise UserError(f"'{name}' says the same of all pictures, or is known of {len(known)} only")
         if not quantity and min((known == 0).sum(), (known == 1).sum()) < FEWEST:
-            raise UserError(f"'{name}' is a single class: {(known == 1).sum():.0f} pictures have it and "
-                            f"{(known == 0).sum():.0f} have not; each needs {FEWEST} or more")  # fmt: skip
+            raise UserError(f"'{name}' is a single class: {counted(int((known == 1).sum()), 'picture')} with it, "
+                            f"{(known == 0).sum():.0f} without; each needs {FEWEST} or more")  # fmt: skip
         centres.append(float(known.mean()) if quantity else 0.0)
         spreads.append(float(known.std()) if quantity else 1.0)
     return Scope(

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 from torch_utils.settings import from_plain, to_plain
+from training.lesson import SUFFIX
 
 FORMAT = "stylegan-attributes-1"
-SUFFIX = ".attributes.safetensors"
 WIDTHS = (32, 64, 96, 128)
 
 
@@ -70,11 +70,10 @@ class Judge:
     network: Classifier
     scope: Scope
 
-    @torch.inference_mode()
-    def values(self, images: Tensor) -> Tensor:
-        """images: [N,channels,H,W] in [-1, 1] -> [N,attributes]: probabilities of yes, and quantities in their units.
+    def scores(self, images: Tensor) -> Tensor:
+        """images: [N,channels,H,W] in [-1, 1] -> [N,attributes]: logits, and quantities in standard deviations.
 
-        Raises UserError for pictures of other channels.
+        With gradients. Raises UserError for pictures of other channels.
         """
         scope = self.scope
         if images.shape[1] != scope.channels:
@@ -82,7 +81,13 @@ class Judge:
                             f"have {images.shape[1]}")  # fmt: skip
         if tuple(images.shape[2:]) != scope.size:
             images = F.interpolate(images, scope.size, mode="bilinear", antialias=True)
-        scores = self.network(images)
+        scores: Tensor = self.network(images)
+        return scores
+
+    @torch.inference_mode()
+    def values(self, images: Tensor) -> Tensor:
+        """The same as probabilities of yes, and quantities in their units."""
+        scope, scores = self.scope, self.scores(images)
         numbers = scores * scores.new_tensor(scope.spreads) + scores.new_tensor(scope.centres)
         return torch.where(torch.tensor(scope.quantities, device=scores.device), numbers, scores.sigmoid())
 
@@ -97,7 +102,7 @@ def save_judge(path: Path, judge: Judge) -> None:
 def load_judge(path: Path) -> Judge:
     """Open what `save_judge` wrote. Runs no code from the file. Raises UserError if it is something else."""
     try:
-        tensors, header = load_tensors(path)
+        tensors, header = load_tensors(path, f"what directions.py learn made, which ends in {SUFFIX}")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if header.get("format") != FORMAT:

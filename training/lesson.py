@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stylegan.directions.attributes import Attribute, parse_attributes
+from torch_utils.output import FILES
 from torch_utils.settings import Flag, setting
 
 DATA = "Data"
+SUFFIX = ".attributes.safetensors"
 
 
 @dataclass(frozen=True)
@@ -28,3 +30,11 @@ class Lesson:
     lr: float = setting(0.003, Flag("--lr", "Learning rate at the start; it falls to 0."))
     seed: int = setting(0, Flag("--seed", "Of weights and order."))
     device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))
+
+
+@dataclass(frozen=True)
+class Learn:
+    """`directions.py learn`, as typed."""
+
+    lesson: Lesson = Lesson()
+    dest: str = setting("", Flag("--dest", f"The file to write (*{SUFFIX}).", FILES, metavar="FILE"))

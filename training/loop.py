@@ -9,11 +9,11 @@ import torch
 from stylegan.discriminator import fade
 from torch_utils.device import fast_bf16, keep_freed_memory, pick_device
 from torch_utils.images import to_float
+from torch_utils.interrupt import deferred_interrupts
 from torch_utils.threads import cpu_threads
 from training.archive import Archive
 from training.config import RunConfig
 from training.dataset import Dataset
-from training.interrupt import deferred_interrupts
 from training.milestones import (
     Clock,
     begin_phase,

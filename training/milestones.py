@@ -14,11 +14,11 @@ import torch
 from stylegan.snapshot import save_snapshot
 from torch_utils.device import peak_memory_mb
 from torch_utils.errors import UserError
+from torch_utils.interrupt import Interrupts
 from training.config import RunConfig
 from training.cost import seconds_left, work
 from training.dataset import Dataset
 from training.gallery import FIRST, save_fakes, save_growth, save_key, save_reals
-from training.interrupt import Interrupts
 from training.metrics.live import NO_METRICS, measure_snapshot, prune
 from training.report import STAT_NAMES, Report
 from training.rundir import STATE

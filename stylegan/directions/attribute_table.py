@@ -41,10 +41,13 @@ def read_csv(path: Path, key: str, attributes: Sequence[Attribute]) -> Table:
             columns, rows = list(reader.fieldnames or ()), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read the table {path}: {getattr(error, 'strerror', None) or error}") from None
+    if key not in columns:
+        raise UserError(f"{path} is no CSV with a column '{key}' in its first line, which tells the pictures apart; "
+                        f"it begins with '{','.join(columns)[:60]}'")  # fmt: skip
     attributes = attributes or [Attribute(column) for column in columns if column != key]
-    for wanted in [key, *(attribute.column for attribute in attributes)]:
-        if wanted not in columns:
-            raise UserError(f"{path} has no column '{wanted}'; it has {', '.join(columns) or 'none'}")
+    for attribute in attributes:
+        if attribute.column not in columns:
+            raise UserError(f"{path} has no column '{attribute.column}'; it has {', '.join(columns)}")
     keys: dict[str, int] = {}
     values = np.empty((len(rows), len(attributes)))
     for number, row in enumerate(rows):

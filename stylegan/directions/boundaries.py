@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from torch_utils.errors import UserError
+from torch_utils.words import counted
 
 Classifier = Literal["logistic", "svm"]
 Scale = Literal["truth", "probability", "quantity"]
@@ -46,9 +47,7 @@ def boundary(w: Tensor, labels: np.ndarray, scale: Scale, name: str, method: Cla
     """
     require_sklearn()
     yes, no = told_apart(labels, scale)
-    if min(len(yes), len(no)) < FEWEST:
-        raise UserError(f"'{name}' is a single class: {len(yes)} pictures have it and {len(no)} have not; each needs a "
-                        "dozen or more")  # fmt: skip
+    require_both(name, yes, no)
     rows = np.concatenate([yes, no])
     x = w[rows].double().numpy()
     x = (x - x.mean(axis=0)) / x.std()  # one number, so that the normal stays one in w
@@ -81,6 +80,13 @@ def told_apart(labels: np.ndarray, scale: Scale) -> tuple[np.ndarray, np.ndarray
     if yes and no:
         yes = no = min(math.ceil(len(order) * SUREST), yes, no)
     return order[::-1][:yes], order[:no]
+
+
+def require_both(name: str, yes: np.ndarray, no: np.ndarray) -> None:
+    """Raises UserError unless there are some of each kind."""
+    if min(len(yes), len(no)) < FEWEST:
+        raise UserError(f"'{name}' is a single class: {counted(len(yes), 'picture')} with it, {len(no)} without; each "
+                        "needs a dozen or more")  # fmt: skip
 
 
 def _split(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

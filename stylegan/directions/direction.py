@@ -78,7 +78,8 @@ def conditional(direction: Directions, others: Directions, cov: Tensor) -> Direc
     vectors = (vector / vector.norm()).float().view(1, rows, -1) * rows**0.5
     name = f"{direction.names[0]} without {', '.join(others.names)}"
     unknown = torch.full((1,), torch.nan)
-    return replace(direction, vectors=vectors, names=(name,), scales=scales_of(vectors, cov), accuracies=unknown)
+    return replace(direction, vectors=vectors, names=(name,), scales=scales_of(vectors, cov), accuracies=unknown,
+                   shares=unknown)  # fmt: skip
 
 
 def scales_of(vectors: Tensor, cov: Tensor) -> Tensor:
@@ -90,12 +91,15 @@ def scales_of(vectors: Tensor, cov: Tensor) -> Tensor:
     return variances.clamp(min=0).sqrt().mean(dim=1).float()
 
 
-def in_w(vectors: Tensor, names: Sequence[str], layers: Sequence[int], method: str, cov: Tensor) -> Directions:
+def in_w(
+    vectors: Tensor, names: Sequence[str], layers: Sequence[int], method: str, cov: Tensor, shares: Tensor | None = None
+) -> Directions:
     """Directions from vectors [K,w_dim] of any length, all of which move the same layers. cov: see `scales_of`."""
     unit = (vectors / vectors.norm(dim=1, keepdim=True)).float()[:, None]
+    unknown = torch.full((len(unit),), torch.nan)
     return Directions(
-        unit, tuple(names), (tuple(layers),) * len(unit), scales_of(unit, cov), method,
-        torch.full((len(unit),), torch.nan),
+        unit, tuple(names), (tuple(layers),) * len(unit), scales_of(unit, cov), method, unknown,
+        unknown if shares is None else shares,
     )  # fmt: skip
 
 

@@ -27,6 +27,8 @@ class Directions:
     layers: those that each one moves, unless told otherwise   method: how they were found, in words
     scales: how far strength 1 goes, [K]: one standard deviation of the w of random pictures along it
     accuracies: on pictures held out, balanced, so that guessing has 0.5; nan where there is no telling, [K]
+    shares: the part of what the method looks for that each one accounts for (of the variance of w, of a layer's output,
+    or of the squared change of styles); nan where the method knows none, [K]
     styles: where style channels are edited (StyleSpace), as unit vectors: [K,2C] for each layer; else empty
     """
 
@@ -36,6 +38,7 @@ class Directions:
     scales: Tensor
     method: str
     accuracies: Tensor
+    shares: Tensor
     styles: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
@@ -45,7 +48,8 @@ class Directions:
         """Some of them."""
         return replace(
             self, vectors=self.vectors[part], names=self.names[part], layers=self.layers[part],
-            scales=self.scales[part], accuracies=self.accuracies[part], styles=tuple(s[part] for s in self.styles),
+            scales=self.scales[part], accuracies=self.accuracies[part], shares=self.shares[part],
+            styles=tuple(s[part] for s in self.styles),
         )  # fmt: skip
 
     def named(self, name: str | int) -> Directions:
@@ -67,6 +71,7 @@ def together(parts: Sequence[Directions]) -> Directions:
         torch.cat([p.vectors.expand(-1, rows, -1) for p in parts]),
         tuple(name for p in parts for name in p.names), tuple(layers for p in parts for layers in p.layers),
         torch.cat([p.scales for p in parts]), parts[0].method, torch.cat([p.accuracies for p in parts]),
+        torch.cat([p.shares for p in parts]),
     )  # fmt: skip
 
 
@@ -81,7 +86,7 @@ class _Header:
 
 def save_directions(path: Path, found: Directions, snapshot: Snapshot) -> None:
     """Write them, whole or not at all. Raises UserError when the disk is full, or for a name without DIRECTIONS."""
-    tensors = {"vectors": found.vectors.float(), "scales": found.scales.float(), "accuracies": found.accuracies.float()}
+    tensors = {name: getattr(found, name).float() for name in ("vectors", "scales", "accuracies", "shares")}
     header = _Header(found.names, found.layers, found.method)
     save_bound(path, KIND, tensors | numbered("styles", found.styles), header, snapshot)
 
@@ -109,10 +114,11 @@ def _require_fit(path: Path, found: Directions, snapshot: Snapshot) -> None:
 def _checked(tensors: dict[str, Tensor], header: _Header) -> Directions:
     found = Directions(
         tensors["vectors"], header.names, header.layers, tensors["scales"], header.method, tensors["accuracies"],
-        in_turn("styles", tensors),
+        tensors.get("shares", torch.full_like(tensors["scales"], torch.nan)), in_turn("styles", tensors),
     )  # fmt: skip
-    every = [found.vectors, found.scales, found.accuracies, *found.styles]
-    shaped = [t.ndim for t in every] == [3, 1, 1] + [2] * len(found.styles)
+    may_be_unknown = [found.accuracies, found.shares]
+    every = [found.vectors, found.scales, *may_be_unknown, *found.styles]
+    shaped = [t.ndim for t in every] == [3, 1, 1, 1] + [2] * len(found.styles)
     if not shaped or {len(found.layers), *map(len, every)} != {len(found)} or not len(found):
         raise UserError("its parts are of different lengths")
     if any(layer < 0 for layers in found.layers for layer in layers):
@@ -120,6 +126,6 @@ def _checked(tensors: dict[str, Tensor], header: _Header) -> Directions:
     for name in found.names:
         if not name.isprintable() or not name.strip():
             raise UserError(f"{name!r} is no name for a direction")
-    if not all(t.isfinite().all() for t in every if t is not found.accuracies):
+    if not all(t.isfinite().all() for t in [found.vectors, found.scales, *found.styles]):
         raise UserError("it holds numbers that are not finite")
     return found

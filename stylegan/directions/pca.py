@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from stylegan.directions.direction import upright
 from stylegan.generator import Generator
 from torch_utils.errors import UserError
+from torch_utils.words import counted
 
 MAX_BYTES = 2 << 30
 
@@ -32,7 +33,7 @@ def covariance(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor, int]:
         scatter = scatter + centred.T @ centred + torch.outer(shift, shift) * (count * len(x) / total)
         mean, count = mean + shift * (len(x) / total), total
     if count < 2:
-        raise UserError(f"{count} samples do not vary; take some thousand")
+        raise UserError(f"{counted(count, 'sample')} cannot vary; take some thousand")
     return mean, scatter / (count - 1), count
 
 
@@ -71,8 +72,10 @@ class _caught:
         self.handle.remove()
 
 
-def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: int = 0) -> Tensor:
+def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Directions of w [count,D] (not of unit length) that cause the principal components of activations.
+
+    And the share of the activations' variance that each component has, [count].
 
     pairs: (w [n,D], activations [n,F]) at a time. w is regressed on the coordinates along the components, so each
     direction is the mean change of w for one unit of its own (GANSpace, equation 3).
@@ -90,9 +93,12 @@ def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: i
         features.append(feature.float())
     w, x = torch.cat(ws), torch.cat(features)
     if not 1 <= count < min(x.shape):
-        raise UserError(f"{len(x)} samples of {x.shape[1]} activations have no {count} components; take more samples")
+        raise UserError(
+            f"{len(x)} samples of {x.shape[1]} activations have no {counted(count, 'component')}; take more samples"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        _, _, basis = torch.pca_lowrank(x, q=min(count + 8, *x.shape), niter=4)  # some more, for accuracy
-    coordinates = ((x - x.mean(dim=0)) @ basis[:, :count]).double()
-    return torch.linalg.lstsq(coordinates, w - w.mean(dim=0)).solution
+        _, sizes, basis = torch.pca_lowrank(x, q=min(count + 8, *x.shape), niter=4)  # some more, for accuracy
+    centred = x - x.mean(dim=0)
+    shares = sizes[:count].square() / centred.square().sum()
+    return torch.linalg.lstsq((centred @ basis[:, :count]).double(), w - w.mean(dim=0)).solution, shares

@@ -12,14 +12,16 @@ from torch import Tensor
 
 from stylegan.classes import classes_for_seeds
 from stylegan.directions.attribute_table import read_seeds
-from stylegan.directions.boundaries import Boundary, Scale, boundary, told_apart
+from stylegan.directions.boundaries import Boundary, Scale, boundary, require_both, told_apart
 from stylegan.directions.direction import conditional, in_w, sampled
-from stylegan.directions.file import WEAK, Directions, together
+from stylegan.directions.file import Directions, together
 from stylegan.directions.pca import activations, components, covariance, from_activations
 from stylegan.directions.sefa import sefa, style_weights
-from stylegan.directions.settings import FOR_SCALES, SAMPLES, Labels, Search
-from stylegan.directions.stylespace import as_directions, responding, styles_of
+from stylegan.directions.settings import FOR_GRADIENTS, FOR_SCALES, SAMPLES, Labels, Search
+from stylegan.directions.stylespace import Channel, as_directions, responding, steering, styles_of
+from stylegan.directions.words import in_words
 from stylegan.painter import Painter
+from stylegan.points import classes_of, in_batches
 from stylegan.snapshot import Snapshot
 from stylegan.styles import layers_in_words, layers_of
 from torch_utils.errors import UserError
@@ -28,11 +30,15 @@ from torch_utils.progress import Progress
 
 @dataclass(frozen=True)
 class Teller:
-    """A classifier of pictures. values: [N,channels,H,W] in [-1, 1] -> [N,attributes], quantities or probabilities."""
+    """A classifier of pictures. values: [N,channels,H,W] in [-1, 1] -> [N,attributes], quantities or probabilities.
+
+    scores: the same as logits, and quantities in standard deviations, with gradients
+    """
 
     names: tuple[str, ...]
     quantities: tuple[bool, ...]
     values: Callable[[Tensor], Tensor]
+    scores: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,23 +55,27 @@ def unsupervised(search: Search, snapshot: Snapshot, resolution: int) -> Directi
     """By pca, activations or sefa. Raises UserError for what the network has not, such as w or so many layers."""
     G, config = snapshot.G, snapshot.config
     layers = layers_of(search.layers or tuple(range(config.num_ws)), config)
+    if search.count > config.w_dim:
+        raise UserError(f"--count {search.count}: w has {config.w_dim} dimensions, and no more directions")
     batches = sampled(snapshot, range(search.labels.samples or SAMPLES[search.method]), search.labels.classes)
     if search.method == "activations":
         layer = layers_of((search.layer,), config, resolution)[0]
         w = list(batches)
-        vectors = from_activations(activations(G, torch.cat(w).split(64), layer), search.count)
+        vectors, shares = from_activations(activations(G, torch.cat(w).split(64), layer), search.count)
         _, cov, count = covariance(w)
         name, method = f"layer{layer}-pc", f"principal components of layer {layer}, {count} samples"
     else:
         _, cov, count = covariance(batches)
         if search.method == "pca":
             vectors, variances = components(cov, search.count)
-            share = variances.sum() / cov.trace()
-            name, method = "pc", f"principal components of w, {count} samples, {share:.0%} of the variance"
+            shares = variances / cov.trace()
+            name, method = "pc", f"principal components of w, {count} samples"
         else:
-            vectors, _ = sefa(style_weights(G, layers), search.count)
+            weights = style_weights(G, layers)
+            vectors, squares = sefa(weights, search.count)
+            shares = squares / weights.square().sum()
             name, method = "sefa", f"SeFa of layers {layers_in_words(layers)}"
-    return in_w(vectors, [f"{name}{i}" for i in range(search.count)], layers, method, cov)
+    return in_w(vectors, [f"{name}{i}" for i in range(search.count)], layers, method, cov, shares.float())
 
 
 def labelled(labels: Labels, painter: Painter, teller: Teller | None, batch: int) -> Labelled:
@@ -77,11 +87,7 @@ def labelled(labels: Labels, painter: Painter, teller: Teller | None, batch: int
         seeds, table = read_seeds(Path(labels.labels), labels.attributes)
         scales = scales_for(table.quantities, "truth")
         return Labelled(w_of(seeds, labels, painter), table.names, scales, table.values)
-    names = [str(attribute) for attribute in labels.attributes] or teller.names
-    unknown = [name for name in names if name not in teller.names]
-    if unknown:
-        raise UserError(f"{labels.labels} tells {', '.join(teller.names)}, not '{unknown[0]}'")
-    chosen = [teller.names.index(name) for name in names]
+    chosen = told(labels, teller)
     every = range(labels.samples or SAMPLES["labels"])
     c = classes_for_seeds(labels.classes, every, painter.snapshot.config.num_classes)
     values = []
@@ -92,9 +98,18 @@ def labelled(labels: Labels, painter: Painter, teller: Teller | None, batch: int
             values.append(teller.values(pictures.clamp(-1, 1)).double().numpy()[:, chosen])
             bar.advance(len(part))
     return Labelled(
-        w_of(every, labels, painter), tuple(names),
+        w_of(every, labels, painter), tuple(teller.names[k] for k in chosen),
         scales_for([teller.quantities[k] for k in chosen], "probability"), np.concatenate(values),
     )  # fmt: skip
+
+
+def told(labels: Labels, teller: Teller) -> list[int]:
+    """The places, in what the classifier says, of --attributes, or of all. Raises UserError for what it cannot tell."""
+    names = [str(attribute) for attribute in labels.attributes] or teller.names
+    unknown = [name for name in names if name not in teller.names]
+    if unknown:
+        raise UserError(f"{labels.labels} tells {', '.join(teller.names)}, not '{unknown[0]}'")
+    return [teller.names.index(name) for name in names]
 
 
 def scales_for(quantities: Sequence[bool], otherwise: Scale) -> tuple[Scale, ...]:
@@ -130,37 +145,62 @@ def from_labels(search: Search, known: Labelled, painter: Painter, say: Callable
     return replace(directions, accuracies=torch.tensor([b.accuracy for b in found.values()]))
 
 
-def in_words(name: str, found: Boundary) -> str:
-    return f"{name:16} {worth(found.accuracy):34} from {found.yes} pictures with and {found.no} without"
-
-
-def worth(accuracy: float) -> str:
-    """A held-out accuracy, and whether it is a weak one."""
-    if accuracy != accuracy:
-        return "held-out accuracy unknown  WEAK"
-    return f"held-out accuracy {accuracy:.3f}" + ("  WEAK" if accuracy < WEAK else "")
-
-
 def require_one_attribute(names: Sequence[str]) -> None:
     """Raises UserError unless a single attribute is chosen."""
     if len(names) != 1:
         raise UserError(f"--attributes: choose one of {', '.join(names)}")
 
 
-def channels(known: Labelled, painter: Painter, count: int) -> tuple[Directions, list[float]]:
-    """The style channels that respond most to the one attribute known, as directions, and their effects.
+def by_difference(known: Labelled, painter: Painter, count: int) -> tuple[Directions, list[float]]:
+    """The style channels that differ most with the one attribute known, as directions, and their effects.
 
     Raises UserError for several attributes, and where one kind is missing.
     """
     require_one_attribute(known.names)
     yes, no = told_apart(known.values[:, 0], known.scales[0])
-    if min(len(yes), len(no)) < 2:
-        raise UserError(f"'{known.names[0]}' is a single class: {len(yes)} pictures have it and {len(no)} have not")
+    require_both(known.names[0], yes, no)
     G = painter.snapshot.G
-    drawn = 2 * (1 + painter.snapshot.config.resolutions.index(G.synthesis.grown[0]))
-    found = responding(styles_of(G, known.w.split(256))[:drawn], yes, no, count)
-    method = f"style channels that go with {known.names[0]}"
-    directions = as_directions(found, G.synthesis.style_sizes(), painter.snapshot.config.w_dim, method)
+    found = responding(styles_of(G, known.w.split(256))[: drawn_layers(painter)], yes, no, count)
+    return as_found(found, painter, f"style channels that go with {known.names[0]}")
+
+
+def by_gradient(
+    labels: Labels, painter: Painter, teller: Teller, count: int, batch: int
+) -> tuple[Directions, list[float]]:
+    """The style channels that change most what the classifier says of the one attribute chosen, and their effects.
+
+    Raises UserError for several attributes.
+    """
+    chosen, G = told(labels, teller), painter.snapshot.G
+    require_one_attribute([teller.names[k] for k in chosen])
+    (place,) = chosen
+    seeds = range(labels.samples or FOR_GRADIENTS)
+    styles = styles_of(G, sampled(painter.snapshot, seeds, labels.classes))[: drawn_layers(painter)]
+    kinds = classes_of(seeds, labels.classes, painter.snapshot.config.num_classes)
+    with Progress("Looking at pictures", len(seeds)) as bar:
+        found = steering(
+            G, (part.ws for part in in_batches(seeds, painter, kinds, batch)), styles,
+            lambda pictures: teller.scores(pictures)[:, place], count, bar.advance,
+        )  # fmt: skip
+    return as_found(found, painter, f"style channels that steer {teller.names[place]}")
+
+
+def require_channels(painter: Painter, count: int) -> None:
+    """Raises UserError for more channels than there are, before any is looked at."""
+    layers_of((0,), painter.snapshot.config)
+    every = sum(painter.snapshot.G.synthesis.style_sizes()[: drawn_layers(painter)])
+    if count > every:
+        raise UserError(f"there are {every} channels, not {count}; use a smaller --count")
+
+
+def drawn_layers(painter: Painter) -> int:
+    """How many layers have a part in the pictures."""
+    return 2 * (1 + painter.snapshot.config.resolutions.index(painter.snapshot.G.synthesis.grown[0]))
+
+
+def as_found(found: Sequence[Channel], painter: Painter, method: str) -> tuple[Directions, list[float]]:
+    G, config = painter.snapshot.G, painter.snapshot.config
+    directions = as_directions(found, G.synthesis.style_sizes(), config.w_dim, method)
     return directions, [channel.effect for channel in found]
 
 
@@ -168,16 +208,6 @@ def projected_out(
     found: Directions, name: str, others: Sequence[str], snapshot: Snapshot, classes: Sequence[int]
 ) -> Directions:
     """See `conditional`, for directions by their names. Raises UserError for names that are not there."""
+    one, rest = found.named(name), together([found.named(other) for other in others])
     _, cov, _ = covariance(sampled(snapshot, range(FOR_SCALES), classes))
-    return conditional(found.named(name), together([found.named(other) for other in others]), cov)
-
-
-def listed(found: Directions) -> list[str]:
-    """A line for each direction, after one for all."""
-    lines = [f"{len(found)} directions, {found.method}"]
-    for number, name in enumerate(found.names):
-        space = "styles" if found.styles else "w" if found.vectors.shape[1] == 1 else "w+"
-        about = f"{number:3}  {name:24} {space}, layers {layers_in_words(found.layers[number])}"
-        accuracy = float(found.accuracies[number])
-        lines.append(about + ("" if accuracy != accuracy else f", {worth(accuracy)}"))
-    return lines
+    return conditional(one, rest, cov)

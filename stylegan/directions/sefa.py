@@ -20,6 +20,8 @@ def style_weights(G: Generator, layers: Sequence[int]) -> Tensor:
 def sefa(A: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The unit vectors d for which |A d| is largest: [count,D], orthonormal, and |A d|^2 [count], largest first.
 
+    |A d|^2 of all D of them add up to the sum of the squares of A.
+
     They are the eigenvectors of A^T A (Shen and Zhou 2021, equation 6), found as singular vectors of A, which keeps
     the digits that squaring would lose. Raises UserError for more than D.
     """

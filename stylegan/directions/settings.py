@@ -13,11 +13,20 @@ from stylegan.start import DIRECTIONS
 from stylegan.styles import Styles, parse_styles
 from torch_utils.errors import UserError
 from torch_utils.ranges import parse_classes
-from torch_utils.settings import Flag, setting
+from torch_utils.settings import Flag, differences, setting
+from torch_utils.words import counted
 
 HOW = "Search"
+FILE = Flag("--directions", f"The file (*{DIRECTIONS}).", HOW, metavar="FILE")
+Rank = Literal["difference", "gradient"]
 Method = Literal["pca", "activations", "sefa", "labels"]
 SAMPLES: dict[Method, int] = {"pca": 20_000, "activations": 2_000, "sefa": 4_000, "labels": 4_000}
+METHODS: dict[str, tuple[Method, ...]] = {
+    "count": ("pca", "activations", "sefa"), "layer": ("activations",), "boundary": ("labels",),
+    "labels.labels": ("labels",), "labels.attributes": ("labels",),
+}  # fmt: skip
+"""Of settings that not all methods heed: which do."""
+FOR_GRADIENTS = 500
 FOR_SCALES = 4_000  # a standard deviation to about one part in a hundred
 
 
@@ -27,7 +36,7 @@ class Labels:
 
     labels: str = setting("", Flag(
         "--labels", "A CSV with a column seed; a folder with sub-folders yes and no that pictures named seed0017.png "
-        "were sorted into; or what `learn` made.", HOW, metavar="FILE"))  # fmt: skip
+        "were sorted into; or what `learn` made, for any number of pictures.", HOW, metavar="FILE"))  # fmt: skip
     attributes: Sequence[Attribute] = setting((), Flag(
         "--attributes", "Which columns of the CSV, as in smile>0.5,gender=male,yaw.  [all]", HOW,
         parse=parse_attributes))  # fmt: skip
@@ -35,7 +44,7 @@ class Labels:
         None,
         Flag(
             "--samples",
-            "How many random pictures to look at.  [pca: 20000; activations: 2000; others: 4000]",
+            "How many random pictures to look at.  [pca: 20000; activations: 2000; by gradient: 500; others: 4000]",
             HOW,
         ),
     )
@@ -66,10 +75,10 @@ class Search:
 class Walk:
     """Which directions to go along, and how far."""
 
-    directions: str = setting("", Flag("--directions", f"The file (*{DIRECTIONS}).", HOW, metavar="FILE"))
+    directions: str = setting("", FILE)
     strengths: tuple[float, ...] = setting((-2.0, -1.0, 0.0, 1.0, 2.0), Flag(
         "--strengths", "How far, in standard deviations: -2,0,2, or from -3 to 3 in 7 steps, -3:3:7.", HOW,
-        parse=lambda text: parse_strengths(text)))  # fmt: skip
+        parse=lambda text: parse_strengths(text), typed="-2,-1,0,1,2"))  # fmt: skip
     layers: Styles | None = setting(
         None,
         Flag("--layers", "Which layers to move, as in 0-3 or coarse.  [as the file says]", HOW, parse=parse_styles),
@@ -95,23 +104,32 @@ def parse_strengths(text: str) -> tuple[float, ...]:
 
 
 def check_search(search: Search) -> None:
-    """Raises UserError for settings that no network could serve."""
+    """Raises UserError for settings that no network could serve, and for those that other methods are for."""
     check_labels(search.labels, needed=search.method == "labels")
-    if search.method != "labels" and (search.labels.labels or search.labels.attributes):
-        raise UserError(f"--labels and --attributes are for --method labels, not {search.method}")
+    for name, _, _ in differences(search, Search(method=search.method)):
+        if name in METHODS and search.method not in METHODS[name]:
+            flag = "--" + name.rpartition(".")[2]
+            raise UserError(f"{flag} is for --method {' or '.join(METHODS[name])}, not {search.method}; leave it out")
     samples = search.labels.samples
     if search.method == "pca" and samples is not None and samples <= search.count:
-        raise UserError(f"--samples {samples} are too few for {search.count} directions; take some thousand")
+        raise UserError(f"--samples {samples} are too few for {counted(search.count, 'direction')}; take some thousand")
     if search.count < 1:
         raise UserError(f"--count {search.count} is no number of directions; use 1 or more")
 
 
+def is_classifier(labels: Labels) -> bool:
+    """Does --labels name what `directions.py learn` made?"""
+    return labels.labels.endswith(".safetensors")
+
+
 def check_labels(labels: Labels, needed: bool = True) -> None:
-    """Raises UserError where labels are missing or are not there, and for too few samples."""
+    """Raises UserError where labels are missing or cannot be labels, and for samples that are none."""
+    path, kinds = Path(labels.labels), "a CSV with a column seed, a sorted folder, or what `directions.py learn` made"
     if needed and not labels.labels:
-        raise UserError("--labels is missing: a CSV with a column seed, a sorted folder, or what `directions.py learn` "
-                        "made")  # fmt: skip
-    if labels.labels and not Path(labels.labels).exists():
-        raise UserError(f"there is no {labels.labels} to read labels from")
+        raise UserError(f"--labels is missing: {kinds}")
+    if labels.labels and not path.exists():
+        raise UserError(f"there is no {path} to read labels from; --labels takes {kinds}")
     if labels.samples is not None and labels.samples < 2:
         raise UserError(f"--samples {labels.samples} are too few; take some thousand")
+    if labels.samples is not None and labels.labels and not is_classifier(labels):
+        raise UserError(f"--samples is for a classifier: {path} itself says which pictures it is of; leave it out")

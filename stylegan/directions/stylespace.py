@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,8 @@ from torch_utils.errors import UserError
 class Channel:
     """Number `index` of a layer's style: one of C scales, or of C shifts after them.
 
-    effect: difference of its means with and without the attribute, in standard deviations (Cohen's d)
+    effect: difference of its means with and without the attribute, in standard deviations (Cohen's d); or what one
+    standard deviation of it does to a score
     spread: its standard deviation
     """
 
@@ -54,7 +55,38 @@ def responding(styles: Sequence[Tensor], yes: np.ndarray, no: np.ndarray, count:
         pooled = ((a.var(dim=0) + b.var(dim=0)) / 2).sqrt()
         effects.append((a.mean(dim=0) - b.mean(dim=0)) / pooled.clamp(min=1e-12))
         spreads.append(layer.double().std(dim=0))
-    every = torch.cat(effects)
+    return _largest(effects, spreads, count)
+
+
+def steering(
+    G: Generator, batches: Iterable[Tensor], styles: Sequence[Tensor], score: Callable[[Tensor], Tensor], count: int,
+    advance: Callable[[int], object],
+) -> list[Channel]:  # fmt: skip
+    """The `count` channels that change a score of the pictures most: its mean derivative by each channel, times the
+    channel's standard deviation, so that the effect is that of a usual change.
+
+    The mean over many pictures keeps what has the same sign for most of them (compare the gradients of Wu et al. 2021,
+    section 4). batches: ws [n,L,w_dim]; styles: of random pictures [N,2C] for each layer that is drawn;
+    score: pictures [n,C,H,W] on the CPU -> [n]; advance hears how many are done.
+    Raises UserError for more channels than there are.
+    """
+    device, total = next(G.parameters()).device, 0
+    sums = [torch.zeros(size, dtype=torch.float64) for size in G.synthesis.style_sizes()][: len(styles)]
+    for ws in batches:
+        edits = [torch.zeros(len(ws), size, device=device, requires_grad=True) for size in G.synthesis.style_sizes()]
+        pictures = G.synthesis(ws.to(device), edits=edits)
+        slopes = torch.autograd.grad(score(pictures.cpu().clamp(-1, 1)).sum(), edits[: len(styles)])
+        for own, slope in zip(sums, slopes, strict=True):
+            own += slope.double().sum(dim=0).cpu()
+        total += len(ws)
+        advance(len(ws))
+    spreads = [layer.double().std(dim=0) for layer in styles]
+    return _largest([own / total * spread for own, spread in zip(sums, spreads, strict=True)], spreads, count)
+
+
+def _largest(effects: Sequence[Tensor], spreads: Sequence[Tensor], count: int) -> list[Channel]:
+    """Those of the largest effects, either way; both [2C] for each layer."""
+    every = torch.cat(list(effects))
     if not 1 <= count <= len(every):
         raise UserError(f"there are {len(every)} channels, not {count}")
     starts = np.cumsum([0, *(len(e) for e in effects)])
@@ -78,5 +110,6 @@ def as_directions(channels: Sequence[Channel], sizes: Sequence[int], w_dim: int,
         scales=torch.tensor([channel.spread for channel in channels]),
         method=method,
         accuracies=torch.full((len(channels),), torch.nan),
+        shares=torch.full((len(channels),), torch.nan),
         styles=tuple(styles),
     )

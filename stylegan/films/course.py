@@ -5,10 +5,10 @@ Imports nothing that takes time, so that --help does not.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
+from stylegan.view import require_psi
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, setting
 
@@ -24,8 +24,8 @@ def parse_sweep(text: str) -> tuple[float, float]:
         start, end = (float(part) for part in text.split(":"))
     except ValueError:
         raise UserError(f"'{text}' is no sweep; write FROM:TO, as in 0:1") from None
-    if not (math.isfinite(start) and math.isfinite(end)):
-        raise UserError(f"'{text}' is no sweep of finite numbers; write FROM:TO, as in 0:1")
+    for psi in (start, end):
+        require_psi(psi, "--psi-sweep")
     return start, end
 
 
@@ -54,10 +54,15 @@ class Course:
         return self.loop or self.path == "circular"
 
 
-def check_course(course: Course, keyframes: int) -> None:
-    """Raises UserError for what cannot be done with so many keyframes."""
+def require_frames(course: Course) -> None:
+    """Raises UserError for a film of nothing."""
     if course.frames < 1:
         raise UserError(f"--frames {course.frames} is no number of frames; use 1 or more")
+
+
+def check_course(course: Course, keyframes: int) -> None:
+    """Raises UserError for what cannot be done with so many keyframes."""
+    require_frames(course)
     if course.path == "circular" and keyframes not in (2, 3):
         raise UserError(f"--path circular goes through 2 or 3 keyframes, not {keyframes}; use --path cubic --loop")
     if keyframes < 2 and course.psi_sweep is None:

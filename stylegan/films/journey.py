@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan.films.course import Course
+from stylegan.films.course import Course, check_course
 from stylegan.films.paths import Curve, circle, frame_times, psi_at, smooth, straight, turning
 from stylegan.films.speed import even_times, picture_distance
 from stylegan.latent_file import Latents
@@ -17,6 +17,7 @@ from stylegan.latents import truncate
 from stylegan.mapping import class_weights
 from stylegan.painter import Painter
 from torch_utils.errors import UserError
+from torch_utils.words import counted
 
 SAMPLES = (8, 48)  # pictures in a segment, at least and at most, to measure its length with
 
@@ -49,6 +50,19 @@ def untruncated(painter: Painter, course: Course) -> Painter:
     if painter.snapshot.config.family == "progan":
         raise UserError("--psi-sweep: ProGAN has no w to truncate")
     return replace(painter, psi=1.0)
+
+
+def planned(keys: Latents, cells: int, painter: Painter, course: Course) -> list[Journey]:
+    """As many keyframes for each of so many films side by side, in order, and the way of each.
+
+    Raises UserError if that does not come out even, and as `plan` and `check_course` do.
+    """
+    each, left = divmod(len(keys), cells)
+    if left or not each:
+        raise UserError(f"{counted(len(keys), 'keyframe')} cannot be dealt out to {counted(cells, 'film')} in equal "
+                        f"numbers; use a multiple of {cells}")  # fmt: skip
+    check_course(course, each)
+    return [plan(keys[start : start + each], painter, course) for start in range(0, len(keys), each)]
 
 
 def plan(keys: Latents, painter: Painter, course: Course) -> Journey:

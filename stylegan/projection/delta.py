@@ -5,19 +5,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from stylegan.bound_file import Kind, fingerprint, load_bound, save_bound
 from stylegan.generator import Generator
-from stylegan.latent_file import fingerprint
 from stylegan.projection.settings import DELTA
 from stylegan.snapshot import Snapshot
-from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 
-FORMAT = "stylegan-delta-1"
+KIND = Kind("stylegan-delta-1", DELTA, "tuned weights")
 
 
 @dataclass(frozen=True)
@@ -45,31 +45,39 @@ def with_delta(snapshot: Snapshot, delta: Delta) -> Snapshot:
     return replace(snapshot, G=G, tuned_from=fingerprint(snapshot))
 
 
+@dataclass(frozen=True)
+class _Header:
+    """What the file holds beside the tensors."""
+
+    origins: tuple[str, ...] = ()
+
+
 def save_delta(path: Path, delta: Delta, snapshot: Snapshot) -> None:
     """Write it, whole or not at all; snapshot: the network before. Raises UserError for a name without DELTA."""
-    if not path.name.endswith(DELTA):
-        raise UserError(f"{path} is no name for tuned weights: it must end in {DELTA}")
-    header = {"format": FORMAT, "model": fingerprint(snapshot), "data": snapshot.data, "origins": list(delta.origins)}
-    save_tensors(path, delta.changes, header)
+    save_bound(path, KIND, delta.changes, _Header(delta.origins), snapshot)
 
 
 def load_delta(path: Path, snapshot: Snapshot, force: bool = False) -> Delta:
-    """Open what `save_delta` wrote. Raises UserError if it is something else, or of another network unless `force`."""
-    try:
-        tensors, header = load_tensors(path)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    if header.get("format") != FORMAT:
-        raise UserError(f"{path} holds no tuned weights; they are in files that end in {DELTA}")
-    mine = fingerprint(snapshot)
-    if header.get("model") != mine and not force:
-        raise UserError(f"{path} changes another network: it is for {header.get('model')} ({header.get('data')}), this "
-                        f"one is {mine} ({snapshot.data})")  # fmt: skip
+    """Open what `save_delta` wrote. Runs no code from the file.
+
+    Raises UserError if it is something else or does not fit the network, and unless `force` if it is of another one,
+    which a network that was tuned already is as well.
+    """
+    untuned = replace(snapshot, tuned_from="")
+    return load_bound(path, KIND, _Header, _checked, untuned, force, partial(_require_fit, path))
+
+
+def _checked(tensors: dict[str, Tensor], header: _Header) -> Delta:
+    if not all(change.isfinite().all() for change in tensors.values()):
+        raise UserError("it holds numbers that are not finite")
+    return Delta(tensors, header.origins)
+
+
+def _require_fit(path: Path, delta: Delta, snapshot: Snapshot) -> None:
     weights = snapshot.G.state_dict()
-    for name, change in tensors.items():
-        if name not in weights or weights[name].shape != change.shape or not bool(change.isfinite().all()):
+    for name, change in delta.changes.items():
+        if name not in weights or weights[name].shape != change.shape:
             raise UserError(f"{path} does not fit this network: {name} has other numbers")
-    return Delta(tensors, tuple(map(str, header.get("origins") or ())))
 
 
 def apply_delta(snapshot: Snapshot, path: Path, force: bool = False) -> Snapshot:

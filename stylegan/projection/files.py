@@ -40,6 +40,10 @@ class Folder:
     def film(self, name: str, kind: str) -> Path:
         return self.path / f"{name}.{kind}"
 
+    def make(self) -> None:
+        """Only when there is something to put into it, so that none is left empty."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
     def records(self) -> dict[str, dict[str, Any]]:
         """What report.json says of each photo, by name; none where there is no report, or not one of ours."""
         try:
@@ -71,7 +75,14 @@ class Folder:
         return found if found.get("key") == key else None
 
     def keep_state(self, key: str, state: Mapping[str, Any]) -> None:
+        self.make()
         save_state(self.path / STATE, {"key": key, **state})
+
+    def saved_in_words(self) -> str:
+        """What an interrupt leaves."""
+        if (self.path / STATE).is_file():
+            return f"and the search under way is saved in {self.path}; the same command goes on from there"
+        return "nothing else is saved; the same command begins with the rest"
 
     def drop_state(self) -> None:
         (self.path / STATE).unlink(missing_ok=True)

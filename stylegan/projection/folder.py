@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan.latent_file import fingerprint, load_latents, save_latents
+from stylegan.latent_file import Latents, fingerprint, load_latents, save_latents
 from stylegan.projection.delta import apply_delta, save_delta
 from stylegan.projection.distance import Distance
 from stylegan.projection.files import FILM_FPS, Folder, film_of, key_of
@@ -19,18 +19,21 @@ from stylegan.projection.photos import Photo, as_targets
 from stylegan.projection.pivot import tune
 from stylegan.projection.project_photos import as_pictures, named, show, total_steps
 from stylegan.projection.projector import centre_of_w, project
+from stylegan.projection.reasons import Wanted, changes, say_why, wanted
 from stylegan.projection.settings import Moment, ProjectionSettings, TuningSettings
 from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 from torch_utils.film import write_film
 from torch_utils.images import encode, to_uint8
+from torch_utils.interrupt import deferred_interrupts
 from torch_utils.progress import Progress
-from torch_utils.settings import to_plain
+from torch_utils.words import counted
 
 SAVE_EVERY_S = 15.0
 FRAMES = 90
 
 Records = dict[str, dict[str, Any]]
+Measures = list[dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,12 @@ class Job:
     batch: int = 8
     film: str = ""
 
-    def key(self, photo: Photo, c: int | None) -> str:
-        """Of all that a photo's latents depend on."""
-        return key_of(photo.pixels, c, fingerprint(self.snapshot), to_plain(self.settings), self.distance.name)
+    def wanted(self, photo: Photo, c: int | None) -> Wanted:
+        """All that a photo's latents depend on."""
+        return wanted(
+            picture=key_of(photo.pixels), network=fingerprint(self.snapshot), settings=self.settings,
+            **{"--class": c, "--distance": self.distance.name},
+        )  # fmt: skip
 
     def measured(self, found: Tensor, targets: Tensor) -> list[dict[str, float]]:
         """For each of the pictures [N,C,H,W] on the CPU: every distance, and the mean square, to its target."""
@@ -61,35 +67,63 @@ class Job:
         return rows
 
 
-def run(job: Job, photos: Sequence[Photo], c: Tensor | None = None) -> list[dict[str, Any]]:
+def run(
+    job: Job, photos: Sequence[Photo], c: Tensor | None = None, say: Callable[[str], object] = print
+) -> list[dict[str, Any]]:
     """Project all that is not done yet, tune where that is asked for; the report of each photo, in their order.
 
-    c: classes [N]. Raises UserError where the files cannot be written, and as `project` and `tune` do.
+    c: classes [N]. say: hears of what is made anew, and why, and when it is interrupted of what is done.
+    An interrupt waits for the end of a step, and for the search to be saved; a second one does not.
+    Raises UserError where the files cannot be written, and as `project` and `tune` do.
     """
     kinds = [None] * len(photos) if c is None else [int(kind) for kind in c]
+    goals = {photo.name: job.wanted(photo, kind) for photo, kind in zip(photos, kinds, strict=True)}
+    records = job.folder.records()
+    reasons = {photo.name: _reason(job, records, photo.name, goals[photo.name]) for photo in photos}
+    say_why(reasons, "projected anew", say)
+    todo = [i for i, photo in enumerate(photos) if reasons[photo.name] is not None]
     try:
-        job.folder.path.mkdir(parents=True, exist_ok=True)
-        records = job.folder.records()
-        keys = {photo.name: job.key(photo, kind) for photo, kind in zip(photos, kinds, strict=True)}
-        todo = [i for i, photo in enumerate(photos) if not _is_done(job, records, photo, keys[photo.name])]
-        for start in range(0, len(todo), job.batch):
-            rows = todo[start : start + job.batch]
-            _project_batch(job, [photos[i] for i in rows], None if c is None else c[rows], keys, records)
-        if job.tuning is not None:
-            _tune_each(job, job.tuning, photos, records)
-        return [records[photo.name] for photo in photos]
+        with deferred_interrupts() as stopping:
+            for start in range(0, len(todo), job.batch):
+                rows = todo[start : start + job.batch]
+                batch = _Batch([photos[i] for i in rows], None if c is None else c[rows], goals)
+                _project_batch(job, batch, records, stopping)
+            if job.tuning is not None:
+                _tune_each(job, job.tuning, photos, records, stopping, say)
+            _report_more(job, photos, records)
     except OSError as error:
         raise UserError(f"cannot write to {job.folder.path}: {error.strerror or error}") from error
+    except KeyboardInterrupt:
+        done = sum(_reason(job, records, name, goal) is None for name, goal in goals.items())
+        say(f"{done} of {counted(len(photos), 'photo')} projected, {job.folder.saved_in_words()}")
+        raise
+    return [records[photo.name] for photo in photos]
 
 
-def _is_done(job: Job, records: Records, photo: Photo, key: str) -> bool:
-    made = [job.folder.latents(photo.name), *([job.folder.film(photo.name, job.film)] if job.film else [])]
-    return records.get(photo.name, {}).get("key") == key and all(path.is_file() for path in made)
+def _reason(job: Job, records: Records, name: str, goal: Wanted) -> str | None:
+    """Why a photo is to be projected, "" where it never was; None where that is done."""
+    if name not in records:
+        return ""
+    for path in [job.folder.latents(name), *([job.folder.film(name, job.film)] if job.film else [])]:
+        if not path.is_file():
+            return f"{path.name} is missing"
+    return changes(records[name], goal)
 
 
-def _project_batch(job: Job, photos: Sequence[Photo], c: Tensor | None, keys: dict[str, str], records: Records) -> None:
+@dataclass(frozen=True)
+class _Batch:
+    """Photos that are projected at once. c: their classes [N]   goals: by name"""
+
+    photos: Sequence[Photo]
+    c: Tensor | None
+    goals: Mapping[str, Wanted]
+
+
+def _project_batch(job: Job, batch: _Batch, records: Records, stopping: Callable[[], bool]) -> None:
+    photos, c = batch.photos, batch.c
     targets = as_targets(photos)
-    diary = _Diary(job, targets, key_of([keys[photo.name] for photo in photos], bool(job.film)))
+    keys = [batch.goals[photo.name].key for photo in photos]
+    diary = _Diary(job, targets, key_of(keys, bool(job.film)))
     resume = diary.resumed()
     names = photos[0].name if len(photos) == 1 else f"{len(photos)} photos"
     with Progress(f"Projecting {names}", total_steps(job.settings), unit="step") as bar:
@@ -97,26 +131,51 @@ def _project_batch(job: Job, photos: Sequence[Photo], c: Tensor | None, keys: di
 
         def watch(moment: Moment) -> None:
             show(bar, moment)
-            diary.note(moment)
+            diary.note(moment, at_once=stopping())
+            if stopping():
+                raise KeyboardInterrupt
 
         latents, report = project(job.snapshot, targets, job.settings, job.distance, c, watch, resume)
     latents = named(latents, photos)
-    pictures = job.snapshot.G.draw(latents.ws, latents.noise or "const", job.batch)
-    centre, _ = centre_of_w(job.snapshot.G, len(photos), c if c is None else c.to(job.snapshot.device), job.settings)
-    start = job.snapshot.G.draw(job.snapshot.G.broadcast(centre), "const", job.batch)
-    measured = zip(job.measured(start, targets), job.measured(pictures, targets), strict=True)
-    for i, (photo, (before, after)) in enumerate(zip(photos, measured, strict=True)):
+    pictures, before, after = _measures(job, latents, targets, c)
+    job.folder.make()
+    for i, (photo, key) in enumerate(zip(photos, keys, strict=True)):
         save_latents(job.folder.latents(photo.name), latents[i : i + 1], job.snapshot)
         _save_picture(job, photo.name, pictures[i : i + 1], targets[i : i + 1])
+        job.folder.delta(photo.name).unlink(missing_ok=True)  # it was tuned to what is replaced
         if job.film:
             write_film(job.folder.film(photo.name, job.film), film_of([frame[i] for frame in diary.frames]), FILM_FPS)
         records[photo.name] = {
-            "name": photo.name, "file": str(photo.path), "key": keys[photo.name], "notes": list(photo.notes),
-            "distance": job.distance.name, "space": job.settings.space, "steps": report.steps,
-            "seconds": round((report.seconds + diary.seconds_before) / len(photos), 2), "mean": before, "found": after,
+            "name": photo.name, "file": str(photo.path), "key": key, "parts": batch.goals[photo.name].parts,
+            "notes": list(photo.notes), "distance": job.distance.name, "space": job.settings.space,
+            "steps": report.steps, "seconds": round((report.seconds + diary.seconds_before) / len(photos), 2),
+            "mean": before[i], "found": after[i],
         }  # fmt: skip
     job.folder.record(records)
     job.folder.drop_state()
+
+
+def _measures(job: Job, latents: Latents, targets: Tensor, c: Tensor | None) -> tuple[Tensor, Measures, Measures]:
+    """The pictures of what was found, and every distance of the mean picture, and of these, to the targets."""
+    G = job.snapshot.G
+    pictures = G.draw(latents.ws, latents.noise or "const", job.batch)
+    centre, _ = centre_of_w(G, len(latents), c if c is None else c.to(job.snapshot.device), job.settings)
+    start = G.draw(G.broadcast(centre), "const", job.batch)
+    return pictures, job.measured(start, targets), job.measured(pictures, targets)
+
+
+def _report_more(job: Job, photos: Sequence[Photo], records: Records) -> None:
+    """Distances that are asked for now, of what was found earlier."""
+    for photo in photos:
+        record, name, targets = records[photo.name], photo.name, as_targets([photo])
+        if all(distance.name in record["found"] for distance in job.also):
+            continue
+        latents = load_latents(job.folder.latents(name), job.snapshot)
+        _, (record["mean"],), (record["found"],) = _measures(job, latents, targets, latents.c)
+        if "pti" in record:
+            tuned = apply_delta(job.snapshot, job.folder.delta(name))
+            (record["pti"]["found"],) = job.measured(tuned.G.draw(latents.ws, latents.noise or "const"), targets)
+        job.folder.record(records)
 
 
 def _save_picture(job: Job, name: str, found: Tensor, targets: Tensor) -> None:
@@ -124,30 +183,45 @@ def _save_picture(job: Job, name: str, found: Tensor, targets: Tensor) -> None:
     job.folder.picture(name).write_bytes(encode(pixels, "png"))
 
 
-def _tune_each(job: Job, tuning: TuningSettings, photos: Sequence[Photo], records: Records) -> None:
+def _tune_each(
+    job: Job, tuning: TuningSettings, photos: Sequence[Photo], records: Records, stopping: Callable[[], bool],
+    say: Callable[[str], object],
+) -> None:  # fmt: skip
     """A changed network for each photo, made from its pivot alone, so that no photo depends on the others."""
-    keys = {p.name: key_of(records[p.name]["key"], to_plain(tuning)) for p in photos}
-    todo = [p for p in photos if records[p.name].get("pti", {}).get("key") != keys[p.name]
-            or not job.folder.delta(p.name).is_file()]  # fmt: skip
-    if not todo:
-        return
-    with Progress(f"Tuning to {len(todo)} photos", tuning.steps * len(todo), unit="step") as bar:
+    goals = {photo.name: wanted(pivot=records[photo.name]["key"], tuning=tuning) for photo in photos}
+    reasons = {name: _reason_to_tune(job, records[name], goal) for name, goal in goals.items()}
+    say_why(reasons, "tuned anew", say)
+    todo = [photo for photo in photos if reasons[photo.name] is not None]
+    steps = tuning.steps * len(todo)
+    with Progress(f"Tuning to {counted(len(todo), 'photo')}", steps, unit="step", quiet=not todo) as bar:
+
+        def seen(step: int, distances: Tensor, pictures: Tensor) -> None:
+            bar.advance(note=f"{float(distances.mean()):.4f}")
+            if stopping():
+                raise KeyboardInterrupt
+
         for photo in todo:
             targets = as_targets([photo])
             pivot = load_latents(job.folder.latents(photo.name), job.snapshot)
-            _, delta, report = tune(
-                job.snapshot, pivot, targets, tuning, job.distance,
-                lambda step, distances, pictures: bar.advance(note=f"{float(distances.mean()):.4f}"),
-            )  # fmt: skip
+            _, delta, report = tune(job.snapshot, pivot, targets, tuning, job.distance, seen)
             save_delta(job.folder.delta(photo.name), delta, job.snapshot)
             tuned = apply_delta(job.snapshot, job.folder.delta(photo.name))
             found = tuned.G.draw(pivot.ws, pivot.noise or "const")
             _save_picture(job, photo.name, found, targets)
-            measured = job.measured(found, targets)[0]
+            goal, (measured,) = goals[photo.name], job.measured(found, targets)
             records[photo.name]["pti"] = {
-                "key": keys[photo.name], "steps": report.steps, "seconds": round(report.seconds, 2), "found": measured
+                "key": goal.key, "parts": goal.parts, "steps": report.steps, "seconds": round(report.seconds, 2),
+                "found": measured,
             }  # fmt: skip
             job.folder.record(records)
+
+
+def _reason_to_tune(job: Job, record: Mapping[str, Any], goal: Wanted) -> str | None:
+    """As `_reason`, for the tuned network."""
+    if "pti" not in record:
+        return ""
+    path = job.folder.delta(record["name"])
+    return changes(record["pti"], goal) if path.is_file() else f"{path.name} is missing"
 
 
 @dataclass
@@ -175,11 +249,12 @@ class _Diary:
             return 0
         return int(resume["step"]) + (self.job.settings.num_steps if resume["stage"] == "w+" else 0)
 
-    def note(self, moment: Moment) -> None:
+    def note(self, moment: Moment, at_once: bool = False) -> None:
+        """at_once: keep the state now, and not only now and then."""
         every = max(1, total_steps(self.job.settings) // FRAMES)
         if self.job.film and (moment.step % every == 0 or moment.step == moment.steps - 1):
             self.frames.append(to_uint8(torch.cat([self.targets, moment.pictures.cpu()], dim=3)))
-        if time.monotonic() - self.saved > SAVE_EVERY_S:
+        if at_once or time.monotonic() - self.saved > SAVE_EVERY_S:
             seconds = self.seconds_before + time.monotonic() - self.started
             frames = [torch.from_numpy(frame) for frame in self.frames]
             self.job.folder.keep_state(self.key, moment.state() | {"frames": frames, "seconds": seconds})

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from stylegan.classes import classes_for_seeds
-from stylegan.latent_file import Latents
+from stylegan.latent_file import Latents, joined
+from stylegan.latents import z_for_seeds
 from stylegan.painter import Painter
 from stylegan.points import Project
 from stylegan.projection.distance import AnyDistance, pick_distance
@@ -18,8 +21,10 @@ from stylegan.projection.photos import Align, Photo, as_targets, read_photos
 from stylegan.projection.projector import project
 from stylegan.projection.settings import Moment, ProjectionSettings, Watch
 from stylegan.snapshot import Snapshot
+from stylegan.start import Point, is_photograph
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
+from torch_utils.words import counted
 
 
 def project_photos(
@@ -31,14 +36,19 @@ def project_photos(
     distance: one of `DISTANCES`, "" for the default, or any function. c: classes; of a list, photo I gets number I,
     counted round. Raises UserError for a file that is no picture, and as `project` does.
     """
-    photos, faults = read_photos([Path(path) for path in paths], snapshot, align)
-    if faults:
-        raise UserError("; ".join(faults.values()))
+    photos = _readable(snapshot, paths, align)
     if isinstance(distance, str):
         distance = pick_distance(distance, snapshot)
     classes = classes_for_seeds(c, range(len(photos)), snapshot.config.num_classes)
     latents, _ = project(snapshot, as_targets(photos), settings or ProjectionSettings(), distance, classes, watch)
     return named(latents, photos)
+
+
+def _readable(snapshot: Snapshot, paths: Sequence[str | Path], align: Align | None = None) -> list[Photo]:
+    photos, faults = read_photos([Path(path) for path in paths], snapshot, align)
+    if faults:
+        raise UserError("; ".join(faults.values()))
+    return photos
 
 
 def named(latents: Latents, photos: Sequence[Photo]) -> Latents:
@@ -51,15 +61,55 @@ def named(latents: Latents, photos: Sequence[Photo]) -> Latents:
     )  # fmt: skip
 
 
-def projecting(settings: ProjectionSettings | None = None, distance: str = "", c: Sequence[int] = ()) -> Project:
-    """What `points.gather` takes to open photographs with: projects them, with a progress bar."""
-    chosen = settings or ProjectionSettings()
+def projecting(num_steps: int, batch: int = 8) -> Project:
+    """What `points.gather` takes to open photographs with: projects each once, `batch` of them together."""
+    chosen = ProjectionSettings(num_steps=num_steps)
 
-    def find(paths: Sequence[Path], painter: Painter) -> Latents:
-        with Progress(f"Projecting {len(paths)} photos", total_steps(chosen), unit="step") as bar:
-            return project_photos(painter.snapshot, paths, chosen, distance, c, watch=lambda moment: show(bar, moment))
+    known: dict[tuple[Path, int | None], Latents] = {}
+
+    def find(paths: Sequence[Path], painter: Painter, c: Sequence[int]) -> Latents:
+        kinds: Sequence[int | None] = c or [None] * len(paths)
+        wished = list(zip(paths, kinds, strict=True))
+        todo = [photograph for photograph in wished if photograph not in known]
+        steps = num_steps * math.ceil(len(todo) / batch)
+        with Progress(f"Projecting {counted(len(todo), 'photo')}", steps, "step", quiet=not todo) as bar:
+            for start in range(0, len(todo), batch):
+                part = todo[start : start + batch]
+                files, own = [path for path, _ in part], [kind for _, kind in part if kind is not None]
+                watch = partial(show, bar)
+                found = project_photos(painter.snapshot, files, chosen, c=own, watch=watch)
+                known.update((photograph, found[i : i + 1]) for i, photograph in enumerate(part))
+        return joined([known[photograph] for photograph in wished])
 
     return find
+
+
+def standing_in(paths: Sequence[Path], painter: Painter, c: Sequence[int]) -> Latents:
+    """In the place of `projecting`, for plans and to find mistakes early: any latents, at once, for photographs.
+
+    Raises UserError for those that cannot be projected.
+    """
+    require_w(painter.snapshot)
+    photos, config = _readable(painter.snapshot, paths), painter.snapshot.config
+    ws = painter.snapshot.G.broadcast(z_for_seeds(range(len(paths)), config.w_dim))
+    names = tuple(photo.name for photo in photos)
+    return Latents(ws, names, names, c=torch.tensor(c) if c else None)
+
+
+def in_words(points: Sequence[Point], painter: Painter, num_steps: int) -> list[str]:
+    """The line of a plan that tells of the photographs among `points`; none where there are none."""
+    photos = list(dict.fromkeys(point.name for point in points if isinstance(point, Path) and is_photograph(point)))
+    if not photos:
+        return []
+    some = ", ".join(photos[:8]) + (", ..." if len(photos) > 8 else "")
+    return [f"Photos:     {some}: each projected into W in {num_steps} steps, distance "
+            f"{pick_distance('', painter.snapshot).name}"]  # fmt: skip
+
+
+def require_w(snapshot: Snapshot) -> None:
+    """Raises UserError for a network without w."""
+    if snapshot.config.family == "progan":
+        raise UserError("ProGAN has no w to project into; use a StyleGAN network for this")
 
 
 def total_steps(settings: ProjectionSettings) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from stylegan.config import ModelConfig, progan_config
 from stylegan.latent_file import SUFFIX, Latents, save_latents
 from stylegan.networks import build_generator
 from stylegan.painter import Painter, open_painter
-from stylegan.points import gather, in_batches, names_of, opened
+from stylegan.points import classes_of, gather, in_batches, names_of, opened
 from stylegan.snapshot import save_snapshot
 from stylegan.view import View
 from torch_utils.errors import UserError
@@ -88,8 +89,8 @@ def test_batches_are_the_whole_in_parts(tmp_path, batch):
     paint, path = painter(tmp_path), tmp_path / f"a{SUFFIX}"
     save_latents(path, gather((7, 8, 9), paint), paint.snapshot)
     points = (1, 2, path, 7)
-    found = opened(points, paint)
-    parts = list(in_batches(found, paint, (), batch))
+    found = opened(points, paint, [None] * 4)
+    parts = list(in_batches(found, paint, [None] * 4, batch))
     assert max(map(len, parts)) <= batch
     assert torch.equal(torch.cat([part.ws for part in parts]), gather(points, paint).ws)
     assert names_of(found) == ["seed0001", "seed0002", "seed0007", "seed0008", "seed0009", "seed0007-2"]
@@ -101,8 +102,8 @@ def test_photographs_go_to_the_one_who_projects(tmp_path):
         (tmp_path / name).touch()
     eva, tom = tmp_path / "eva.png", tmp_path / "tom.png"
 
-    def project(paths: object, given: Painter) -> Latents:
-        assert paths == [tom, eva] and given is paint
+    def project(paths: object, given: Painter, classes: Sequence[int]) -> Latents:
+        assert paths == [tom, eva] and given is paint and not classes
         return replace(gather((21, 22), paint), names=("tom", "eva"))
 
     found = gather((tom, 3, eva, tom), paint, project=project)
@@ -112,6 +113,33 @@ def test_photographs_go_to_the_one_who_projects(tmp_path):
         gather((3, tom), paint)
     with pytest.raises(UserError, match=r"no photograph .*no.png"):
         gather((tmp_path / "no.png",), paint, project=project)
+
+
+def test_each_seed_and_each_photograph_has_its_class():
+    eva, tom, file = Path("eva.png"), Path("tom.png"), Path("a.latent.safetensors")
+    points = (5, eva, file, tom, 7)
+    assert classes_of(points, [0, 1, 2], 3) == [2, 0, None, 1, 1]  # by the seed; photographs by their order
+    assert classes_of(points, [2, 0, 1, 2], 3, each=True) == [2, 0, None, 1, 2]
+    assert classes_of(points, [1], 3, each=True) == [1, 1, None, 1, 1] and classes_of(points, [], 0) == [None] * 5
+    assert classes_of((file,), [], 3) == [None]
+    for asked, number, says in (
+        ([0, 1], 3, "--row-class: there are 2 classes for 4 seeds"), ([], 3, "--row-class, 0 to 2"),
+        ([0], 0, "--row-class: this network is unconditional"), ([3], 3, "--row-class"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=says):
+            classes_of(points, asked, number, True, "--row-class")
+
+
+def test_a_photograph_of_two_classes_is_projected_for_each(tmp_path):
+    paint, eva = painter(tmp_path, CONDITIONAL), tmp_path / "eva.png"
+    eva.touch()
+
+    def project(paths: Sequence[Path], given: Painter, classes: Sequence[int]) -> Latents:
+        assert list(paths) == [eva, eva] and list(classes) == [2, 0]
+        return gather((21, 22), paint, (0, 2))
+
+    found = gather((eva, 4, eva, eva), paint, (2, 1, 0, 2), project=project, each=True)
+    assert found.c is not None and found.c.tolist() == [2, 1, 0, 2]
 
 
 def test_latents_of_another_network_are_refused_unless_forced(tmp_path):

@@ -1,11 +1,13 @@
 """Where pictures go: grids, names, refusals."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_utils.errors import UserError
-from torch_utils.output import Output, cells, check_output, in_words, parse_grid
+from torch_utils.output import Output, cells, check_output, in_words, parse_grid, replaces, require_folder
 
 
 @given(st.integers(1, 99), st.integers(1, 99))
@@ -49,3 +51,31 @@ def test_the_words_name_every_file():
         in_words(Output("out", "zip", "auto"), ["a.png", "b.png"])
         == "out/images.zip (a.png ... b.png), out/grid.png (2x1)"
     )
+
+
+def test_what_is_replaced_is_counted_and_sources_never_are(tmp_path):
+    a, b = tmp_path / "a.png", tmp_path / "b.png"
+    assert replaces([a, b]) == ""
+    a.touch()
+    assert replaces([a, b]) == "; replaces 1 older file" and "a.png; replaces 1" in in_words(
+        Output(str(tmp_path)), [a.name]
+    )
+    b.touch()
+    assert replaces([a, b], [3, tmp_path / "c.png"]) == "; replaces 2 older files"
+    with pytest.raises(UserError, match="b.png is what the results are made from"):
+        replaces([a, b], [3, tmp_path / "x" / ".." / "b.png"])
+
+
+def test_a_folder_is_tried_and_nothing_is_left(tmp_path):
+    require_folder(tmp_path / "a/b/c")
+    require_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file/a/b"):
+        with pytest.raises(UserError, match="file is a file; name a folder with --out"):
+            require_folder(folder, "--out")
+    if Path("/proc/self").exists():
+        with pytest.raises(UserError, match="cannot write to /proc/a/b: no folder can be made in /proc; name another"):
+            require_folder(Path("/proc/a/b"))
+        with pytest.raises(UserError, match="cannot write to /proc: no file can be made there"):
+            require_folder(Path("/proc"))

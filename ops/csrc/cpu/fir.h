@@ -54,7 +54,7 @@ template <class A> class Reads {
 // The pattern repeats: a group of UP outputs reads the columns from m + g * DOWN on. P is the first tap of the first output.
 template <int TAPS, int UP, int DOWN, int P> struct Pattern {
   static constexpr int up = UP, down = DOWN, window = (DOWN * (UP - 1) + TAPS - 1 - P) / UP + 1;
-  static constexpr int taps = TAPS;
+  static constexpr int taps = TAPS, phase = P;
   // Does output q of a group read tap j, and in which column of the window?
   static constexpr bool meets(int q, int j) { return (q * DOWN + j - P) % UP == 0; }
   static constexpr int column(int q, int j) { return (q * DOWN + j - P) / UP; }
@@ -84,10 +84,10 @@ struct Separable {
 
 // Calls work(plane, first row, end row) for all the rows of the output, in parallel; make() makes the work, with the
 // memory that it needs, for each thread. Every output is computed in the same way whoever computes it, so the result
-// does not depend on the number of threads.
+// does not depend on the number of threads. The first row of a block is a multiple of 4.
 template <class F> void each_block_of_rows(int64_t planes, const Axis& y, int64_t row_size, F make) {
   constexpr int64_t worthwhile = 16384;  // elements
-  const int64_t rows = std::clamp<int64_t>(worthwhile / row_size, 8, std::max<int64_t>(8, y.out));
+  const int64_t rows = std::clamp<int64_t>(worthwhile / row_size, 8, std::max<int64_t>(8, y.out)) / 4 * 4;
   const int64_t blocks = (y.out + rows - 1) / rows;
   const int64_t grain = std::max<int64_t>(1, worthwhile / (row_size * std::min(rows, y.out)));
   in_parallel(planes * blocks, grain, [&](int64_t begin, int64_t end) {

@@ -6,9 +6,11 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #if defined(__AVX512F__) || defined(__F16C__)
 #include <immintrin.h>
 #endif
@@ -111,6 +113,31 @@ template <class T> inline void store(T* p, Lanes<accumulate_t<T>> x, int count) 
   T whole[width<accumulate_t<T>>];
   store(whole, x);
   std::memcpy(static_cast<void*>(p), whole, count * sizeof(T));
+}
+
+// The lanes of a float vector at element i of a row that lie within it: from `begin` on, before `end`.
+struct Inside {
+  int begin, end;
+  Inside(int64_t i, int64_t size)
+      : begin(int(std::clamp<int64_t>(-i, 0, width<float>))), end(int(std::clamp<int64_t>(size - i, 0, width<float>))) {}
+  uint32_t mask() const { return (1u << end) - 1 & ~0u << begin; }
+};
+// Those lanes; the others load as 0, and their memory is not looked at.
+template <class T> inline FloatLanes load(const T* p, Inside inside) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+  if constexpr (std::is_same_v<T, float>) {
+    return reinterpret_cast<FloatLanes>(_mm512_maskz_loadu_ps(inside.mask(), p));
+  } else {
+    alignas(32) T half[width<float>];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(half), _mm256_maskz_loadu_epi16(inside.mask(), p));
+    return load(half);
+  }
+#else
+  if (inside.begin == 0 && inside.end == width<float>) return load(p);
+  T some[width<float>] = {};
+  for (int i = inside.begin; i < inside.end; ++i) some[i] = p[i];
+  return load(some);
+#endif
 }
 
 #ifdef __AVX512F__

@@ -1,107 +1,152 @@
-// Short separable filters in contiguous memory, a few rows of the output at a time, in two steps: the sums over rows of
-// the input, kept as floats in the nearest cache with zeros on both sides; then the sums along them.
+// Short separable filters in contiguous memory: a few rows of the output at a time, from left to right. A vector of each
+// input row is loaded once and summed into all those rows; the sums stay in registers while they are filtered along.
 #include "fir.h"
+
+#include <array>
+#include <utility>
 
 namespace stylegan {
 namespace {
 
-constexpr int w = width<float>, max_rows = 4;
+constexpr int w = width<float>;
 
-int64_t whole(int64_t size) { return (size + w - 1) / w * w; }  // vectors
+// Lanes S, S + 1, ... of a and then b.
+template <int S, int... I> FloatLanes slide(FloatLanes a, FloatLanes b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (S + I)...);
+}
+// Every other lane of a and then b, from S on.
+template <int S, int... I> FloatLanes every_other(FloatLanes a, FloatLanes b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (S + 2 * I)...);
+}
+// The lanes of a and b in turn, from lane S on.
+template <int S, int... I> FloatLanes woven(FloatLanes a, FloatLanes b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (S + I / 2 + I % 2 * w)...);
+}
+constexpr std::make_integer_sequence<int, w> all{};
 
-FloatLanes even(FloatLanes a, FloatLanes b) {
-  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-}
-FloatLanes odd(FloatLanes a, FloatLanes b) {
-  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-}
-FloatLanes woven_low(FloatLanes a, FloatLanes b) {
-  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-}
-FloatLanes woven_high(FloatLanes a, FloatLanes b) {
-  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-}
-
-template <int N, class T>
-void sum_rows_of(const T* x, int64_t stride, const float* weight, int64_t size, float* sum) {
-  auto at = [&](int64_t i, int count) __attribute__((always_inline)) {
-    FloatLanes total{};
-#pragma GCC unroll 4
-    for (int k = 0; k < N; ++k) total += load(x + k * stride + i, count) * weight[k];
-    store(sum + i, total);
-  };
-  int64_t i = 0;
-  for (; i + w <= size; i += w) at(i, w);
-  if (i < size) at(i, int(size - i));
-}
-
-// sum: whole vectors are written.
-template <class T>
-void sum_rows(const T* x, int64_t stride, const Reads<float>::Read& rows, int64_t size, float* sum) {
-  switch (rows.count) {
-    case 0: std::fill_n(sum, size, 0.0f); break;
-    case 1: sum_rows_of<1>(x, stride, rows.weight, size, sum); break;
-    case 2: sum_rows_of<2>(x, stride, rows.weight, size, sum); break;
-    case 3: sum_rows_of<3>(x, stride, rows.weight, size, sum); break;
-    default: sum_rows_of<4>(x, stride, rows.weight, size, sum);
+// Three neighbouring vectors of a row: lane i of the middle one, and the others, D lanes on.
+struct Around {
+  FloatLanes before{}, here{}, after{};
+  template <int D> FloatLanes at() const {
+    if constexpr (D < 0) return slide<D + w>(before, here, all);
+    else if constexpr (D > 0) return slide<D>(here, after, all);
+    else return here;
   }
+};
+
+// Calls f with 0, 1, ... N - 1 as constants, so that what it indexes may live in registers.
+#define STYLEGAN_INLINE __attribute__((always_inline))
+template <int N, class F> STYLEGAN_INLINE inline void each(F&& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) STYLEGAN_INLINE {
+    (f(std::integral_constant<int, I>{}), ...);
+  }(std::make_integer_sequence<int, N>{});
 }
 
-// Output q of the w groups whose columns start at v.
-template <class P> FloatLanes outputs(const float* v, const float* taps, int q) {
-  FloatLanes y{};
-#pragma GCC unroll 4
-  for (int j = 0; j < P::taps; ++j) {
-    if (!P::meets(q, j)) continue;
-    const int column = P::column(q, j);
-    if (P::down == 1) y += load(v + column) * taps[j];
-    else if (column % 2 == 0) y += even(load(v + column), load(v + column + w)) * taps[j];
-    else y += odd(load(v + column - 1), load(v + column - 1 + w)) * taps[j];
+// P: the pattern of both axes. START: the first column that the first output reads, or nearly so: vectors are loaded
+// from multiples of their size on, but for `offset`, which is what is missing.
+template <class P, int START> struct Tile {
+  static constexpr int rows = 4, groups = rows / P::up;
+  static constexpr int reads = P::window + (groups - 1) * P::down;  // rows of the input
+  using Sums = std::array<std::array<Around, P::down>, rows>;        // if down is 2: even columns, odd columns
+
+  const float *column_taps, *row_taps;
+  int64_t in, out, offset;
+
+  // On to the next vectors: the sums over input rows of the columns from i on.
+  template <class T> STYLEGAN_INLINE void next(const T* const* row, int64_t i, Sums& s) const {
+    FloatLanes sums[rows][P::down] = {};
+    if (i < in)
+      each<P::down>([&](auto d) STYLEGAN_INLINE {
+        const Inside inside(i + d * w, in);
+        each<reads>([&](auto k) STYLEGAN_INLINE {
+          const FloatLanes x = load(row[k] + i + d * w, inside);
+          if constexpr (k >= reads - groups * P::down)
+            __builtin_prefetch(row[k] + groups * P::down * in + i + d * w);
+          each<rows>([&](auto r) STYLEGAN_INLINE {
+            each<P::taps>([&](auto j) STYLEGAN_INLINE {
+              if constexpr (P::meets(r % P::up, j) && P::column(r % P::up, j) + r / P::up * P::down == k)
+                sums[r][d] += x * column_taps[j];
+            });
+          });
+        });
+      });
+    each<rows>([&](auto r) STYLEGAN_INLINE {
+      each<P::down>([&](auto d) STYLEGAN_INLINE {
+        Around& a = s[r][d];
+        a.before = a.here, a.here = a.after;
+        if constexpr (P::down == 1) a.after = sums[r][0];
+        else a.after = every_other<d>(sums[r][0], sums[r][1], all);
+      });
+    });
   }
-  return y;
-}
 
-// v: where the columns of the first group start.
-template <class P, class T>
-void filter_row(const float* v, const float* taps, int64_t size, const Result<T>& out, int64_t at) {
-  for (int64_t o = 0; o < size; o += P::up * w, v += P::down * w) {
-    const int64_t left = size - o;
-    if constexpr (P::up == 1) {
-      out.put(at + o, outputs<P>(v, taps, 0), int(std::min<int64_t>(w, left)));
-    } else {
-      const FloatLanes a = outputs<P>(v, taps, 0), b = outputs<P>(v, taps, 1);
-      out.put(at + o, woven_low(a, b), int(std::min<int64_t>(w, left)));
-      if (left > w) out.put(at + o + w, woven_high(a, b), int(std::min<int64_t>(w, left - w)));
+  // Output Q of each group.
+  template <int Q> STYLEGAN_INLINE FloatLanes filtered(const std::array<Around, P::down>& s) const {
+    FloatLanes y{};
+    each<P::taps>([&](auto j) STYLEGAN_INLINE {
+      if constexpr (P::meets(Q, j)) {
+        constexpr int column = START + P::column(Q, j), odd = column & (P::down - 1);
+        y += s[odd].template at<(column - odd) / P::down>() * row_taps[j];
+      }
+    });
+    return y;
+  }
+
+  // row: the rows of the input that are read, `in` elements each. The first `count` rows of the output, from `to` on.
+  template <class T> void run(const T* const* row, const Result<T>& y, int64_t to, int count) const {
+    Sums s{};
+    if (offset > 0) next(row, offset - w * P::down, s);
+    next(row, offset, s);
+    for (int64_t o = 0, i = offset + w * P::down; o < out; o += w * P::up, i += w * P::down) {
+      next(row, i, s);
+      const int64_t left = out - o;
+      each<rows>([&](auto r) STYLEGAN_INLINE {
+        if (r >= count) return;
+        const int64_t at = to + r * out + o;
+        const FloatLanes a = filtered<0>(s[r]);
+        if constexpr (P::up == 1) {
+          y.put(at, a, int(std::min<int64_t>(w, left)));
+        } else {
+          const FloatLanes b = filtered<1>(s[r]);
+          y.put(at, woven<0>(a, b, all), int(std::min<int64_t>(w, left)));
+          if (left > w) y.put(at + w, woven<w / 2>(a, b, all), int(std::min<int64_t>(w, left - w)));
+        }
+      });
     }
   }
+};
+
+template <class P, int START, class T> void filter(const Separable& s, const T* in, const Result<T>& out) {
+  float column_taps[P::taps], row_taps[P::taps];
+  std::copy_n(s.y.taps.begin(), P::taps, column_taps);
+  std::copy_n(s.x.taps.begin(), P::taps, row_taps);
+  using Rows = Tile<P, START>;
+  const Rows tile{column_taps, row_taps, s.x.in, s.x.out, P::start(s.x) - START};
+  each_block_of_rows(s.n * s.c, s.y, s.x.out, [&] {
+    return [&, zeros = std::vector<T>(s.x.in, T(0))](int64_t plane, int64_t first, int64_t end) {
+      for (int64_t o = first; o < end; o += Rows::rows) {
+        const T* row[Rows::reads];
+        for (int k = 0; k < Rows::reads; ++k) {
+          const int64_t i = P::start(s.y) + o / P::up * P::down + k;
+          row[k] = i < 0 || i >= s.y.in ? zeros.data() : in + (plane * s.y.in + i) * s.x.in;
+        }
+        tile.run(row, out, (plane * s.y.out + o) * s.x.out, int(std::min<int64_t>(Rows::rows, end - o)));
+      }
+    };
+  });
 }
 
 }  // namespace
 
 template <class T> bool filter_planes(const Separable& s, const T* in, const Result<T>& out) {
-  if ((int64_t(s.y.taps.size()) + s.y.up - 1) / s.y.up > max_rows) return false;
-  const Reads<float> reads(s.y);
+  if (s.y.taps.size() != s.x.taps.size() || s.y.up != s.x.up || s.y.down != s.x.down) return false;
+  if (s.y.phase(0) != s.x.phase(0)) return false;
   return with_pattern(s.x, [&](auto pattern) {
     using P = decltype(pattern);
-    float taps[P::taps];
-    std::copy_n(s.x.taps.begin(), P::taps, taps);
-    // Where a row of sums starts in its memory, how far it is read, and how many fit the nearest cache.
-    const int64_t start = P::start(s.x), before = whole(std::max<int64_t>(0, -start));
-    const int64_t read = start + whole(s.x.out / P::up + 1) * P::down + P::window + w;
-    const int64_t size = before + whole(std::max(s.x.in, read)) + w;
-    const int64_t batch = std::clamp<int64_t>(4096 / size, 1, 16);
-    each_block_of_rows(s.n * s.c, s.y, s.x.out, [&] {
-      return [&, sums = std::vector<float>(size * batch, 0.0f)](int64_t plane, int64_t first, int64_t end) mutable {
-        const T* from = in + plane * s.y.in * s.x.in;
-        for (int64_t o = first; o < end; o += batch) {
-          const int64_t rows = std::min(batch, end - o);
-          for (int64_t i = 0; i < rows; ++i)
-            sum_rows(from + reads[o + i].index * s.x.in, s.x.in, reads[o + i], s.x.in, &sums[i * size + before]);
-          for (int64_t i = 0; i < rows; ++i)
-            filter_row<P>(&sums[i * size + before + start], taps, s.x.out, out, (plane * s.y.out + o + i) * s.x.out);
-        }
-      };
-    });
+    if constexpr (P::phase == 1) return filter<P, 0>(s, in, out);
+    if constexpr (P::taps == 4 && P::up == 1 && P::down == 1)
+      if (P::start(s.x) == -2) return filter<P, -2>(s, in, out);
+    filter<P, -1>(s, in, out);
   });
 }
 

@@ -63,10 +63,10 @@ def test_a_few_dozen_labels_are_enough_to_begin_with():
 
 
 @pytest.mark.parametrize(("values", "scale", "says"), [
-    ([1.0] * 20, "truth", "'smile' is a single class: 20 pictures have it and 0 have not"),
-    ([0.0] * 19 + [1.0], "truth", "1 pictures have it and 19"), ([np.nan] * 20, "truth", "0 pictures have it and 0"),
-    ([0.5] * 20, "probability", "0 pictures have it and 0"),
-    ([0.95] * 20, "probability", "20 pictures have it.* and 0"), ([3.0] * 20, "quantity", "20 pictures have it and 0"),
+    ([1.0] * 20, "truth", "'smile' is a single class: 20 pictures with it, 0 without"),
+    ([0.0] * 19 + [1.0], "truth", "1 picture with it, 19"), ([np.nan] * 20, "truth", "0 pictures with it, 0"),
+    ([0.5] * 20, "probability", "0 pictures with it, 0"),
+    ([0.95] * 20, "probability", "20 pictures with it, 0"), ([3.0] * 20, "quantity", "20 pictures with it, 0"),
 ])  # fmt: skip
 def test_a_single_class_is_one_clear_line(values, scale, says):
     with pytest.raises(UserError, match=says):

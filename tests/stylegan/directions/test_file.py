@@ -31,7 +31,8 @@ def some(rows: int = 1, styles: bool = False, count: int = 3) -> Directions:
     sizes = snapshot().G.synthesis.style_sizes() if styles else []
     return Directions(
         torch.randn(count, rows, 8), tuple("abcdef"[:count]), ((0, 1), (2,), (0, 5))[:count], torch.rand(count),
-        "by chance", torch.tensor([0.9, 0.6, torch.nan])[:count], tuple(torch.randn(count, size) for size in sizes),
+        "by chance", torch.tensor([0.9, 0.6, torch.nan])[:count], torch.tensor([0.5, 0.25, torch.nan])[:count],
+        tuple(torch.randn(count, size) for size in sizes),
     )  # fmt: skip
 
 
@@ -49,6 +50,7 @@ def test_what_was_saved_comes_back(rows, styles, path):
         pairs = [(found.vectors, saved.vectors), (found.scales, saved.scales), *zip(found.styles, saved.styles)]
         assert all(torch.equal(a, b) for a, b in pairs) and len(found.styles) == len(saved.styles)
         torch.testing.assert_close(found.accuracies, saved.accuracies, equal_nan=True)
+        torch.testing.assert_close(found.shares, saved.shares, equal_nan=True)
 
 
 def test_one_by_name_or_number():
@@ -103,5 +105,5 @@ def test_a_file_of_something_else_is_one_clear_line(changes, says, path):
 def test_names_and_files_that_are_none(path):
     with pytest.raises(UserError, match="must end in"):
         save_directions(path.with_name("a.safetensors"), some(), snapshot())
-    with pytest.raises(UserError, match="cannot read|not a whole"):
+    with pytest.raises(UserError, match="there is no file"):
         load_directions(path, None)

@@ -58,11 +58,13 @@ def test_directions_of_linear_activations_are_the_inverse_map():
     """If activations are w times an orthogonal matrix, the regression gives back the components of w themselves."""
     x = samples(2000) - 1000
     turn, _ = torch.linalg.qr(torch.randn(8, 8))
-    found = pca.from_activations([(part, part @ turn) for part in x.split(100)], 3)
-    expected, _ = pca.components(pca.covariance([x])[1], 3)
+    found, shares = pca.from_activations([(part, part @ turn) for part in x.split(100)], 3)
+    expected, variances = pca.components(pca.covariance([x])[1], 3)
     cosines = torch.nn.functional.cosine_similarity(found, expected)
     assert (cosines.abs() > 0.999).all()
-    torch.testing.assert_close(pca.from_activations([(x, x @ turn)], 3), found)
+    torch.testing.assert_close(pca.from_activations([(x, x @ turn)], 3), (found, shares))
+    whole = pca.covariance([x])[1].trace()
+    torch.testing.assert_close(shares, (variances / whole).float(), rtol=1e-3, atol=0)
 
 
 def test_too_much_and_too_little(monkeypatch):
@@ -71,7 +73,7 @@ def test_too_much_and_too_little(monkeypatch):
         pca.from_activations([(x, x)], 10)
     with pytest.raises(UserError, match="8 principal components, not 9"):
         pca.components(torch.eye(8), 9)
-    with pytest.raises(UserError, match="do not vary"):
+    with pytest.raises(UserError, match="cannot vary"):
         pca.covariance([x[:1]])
     monkeypatch.setattr(pca, "MAX_BYTES", 100)
     with pytest.raises(UserError, match="fewer --samples"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stylegan.config import ModelConfig
-from stylegan.directions.stylespace import as_directions, responding, styles_of
+from stylegan.directions.stylespace import as_directions, responding, steering, styles_of
 from stylegan.networks import build_generator
 from torch_utils.errors import UserError
 
@@ -41,3 +41,28 @@ def test_the_channel_behind_an_attribute_comes_first(sign):
 def test_more_channels_than_there_are():
     with pytest.raises(UserError, match="there are 4 channels, not 5"):
         responding([torch.randn(9, 4)], np.arange(4), np.arange(4, 9), 5)
+
+
+def test_the_channel_that_changes_a_score_most_comes_first():
+    """The effect of a channel is the slope of the score along it, for one standard deviation."""
+    torch.manual_seed(0)
+    G = build_generator(TINY).eval().requires_grad_(False)
+    ws = G.broadcast(torch.randn(12, 8))
+    styles = styles_of(G, [torch.randn(50, 8)])
+    done: list[int] = []
+
+    def score(pictures: torch.Tensor) -> torch.Tensor:
+        return pictures[:, 0].mean(dim=(1, 2)) * 3
+
+    found = steering(G, ws.split(5), styles, score, 4, done.append)
+    assert sum(done) == 12 and [abs(c.effect) for c in found] == sorted((abs(c.effect) for c in found), reverse=True)
+    for channel in (found[0], found[3]):
+        assert channel.spread == pytest.approx(float(styles[channel.layer][:, channel.index].std()), rel=1e-4)
+        step, scores = 1e-2 * channel.spread, []
+        for sign in (-1, 1):
+            edits = [torch.zeros(1, size) for size in G.synthesis.style_sizes()]
+            edits[channel.layer][0, channel.index] = sign * step
+            scores.append(score(G.synthesis(ws, edits=edits).clamp(-1, 1)).mean())
+        assert float(scores[1] - scores[0]) / 2e-2 == pytest.approx(channel.effect, rel=0.05)
+    with pytest.raises(UserError, match="channels, not 9999"):
+        steering(G, [ws], styles, score, 9999, done.append)

@@ -145,7 +145,10 @@ def test_what_makes_no_film():
         with pytest.raises(UserError, match=says):
             check_course(course, count)
     assert parse_sweep("-0.5:1") == (-0.5, 1)
-    for text in ("1", "a:b", "0:1:2", "nan:1", ""):
+    for text in ("nan:1", "0:11", "-1e30:0"):
+        with pytest.raises(UserError, match="from -10 to 10"):
+            parse_sweep(text)
+    for text in ("1", "a:b", "0:1:2", ""):
         with pytest.raises(UserError, match="FROM:TO"):
             parse_sweep(text)
 

@@ -89,7 +89,7 @@ def test_files_that_do_not_fit(tmp_path: Path):
     _, delta, _ = tune(snap, pivots(snap), targets(), replace(FAST, steps=2), PIXELS)
     path = tmp_path / "a.delta.safetensors"
     save_delta(path, delta, snap)
-    with pytest.raises(UserError, match="changes another network") as caught:
+    with pytest.raises(UserError, match="belongs to another network.*--force") as caught:
         load_delta(path, snapshot(seed=1))
     assert fingerprint(snap) in str(caught.value) and fingerprint(snapshot(seed=1)) in str(caught.value)
     assert load_delta(path, snapshot(seed=1), force=True).changes
@@ -97,7 +97,7 @@ def test_files_that_do_not_fit(tmp_path: Path):
         load_delta(path, snapshot(replace(TINY, fmap_max=8)), force=True)
     with pytest.raises(UserError, match="must end in"):
         save_delta(tmp_path / "a.safetensors", delta, snap)
-    with pytest.raises(UserError, match="cannot read|not a whole"):
+    with pytest.raises(UserError, match="there is no file"):
         load_delta(tmp_path / "absent.delta.safetensors", snap)
     save_tensors(path, load_tensors(path)[0], {"format": "else"})
     with pytest.raises(UserError, match="holds no tuned weights"):

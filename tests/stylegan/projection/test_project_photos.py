@@ -63,10 +63,10 @@ def test_a_file_that_is_no_picture_is_named(photos, tmp_path):
 
 def test_photos_and_seeds_are_gathered_together(photos, capsys):
     painter = Painter(View(), snapshot(), 1.0)
-    found = gather([photos[0], 5, photos[0]], painter, project=projecting(FAST))
+    found = gather([photos[0], 5, photos[0]], painter, project=projecting(4))
     assert found.names[0] == "eva" and torch.equal(found.ws[0], found.ws[2])
     torch.testing.assert_close(painter.draw(found)[1:2], painter.paint([5]))
-    assert "Projecting 1 photos" in capsys.readouterr().err
+    assert "Projecting 1 photo:" in capsys.readouterr().err
 
 
 def test_target_found_and_difference_stand_side_by_side():

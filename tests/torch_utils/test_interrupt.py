@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from training.interrupt import deferred_interrupts
+from torch_utils.interrupt import deferred_interrupts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
