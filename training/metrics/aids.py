@@ -15,8 +15,8 @@ from stylegan.locate import cache
 from torch_utils.errors import UserError
 from training.archive import Archive
 from training.attributes import learn
-from training.classifier import SUFFIX, Judge, load_judge, save_judge
-from training.lesson import Lesson
+from training.classifier import Judge, load_judge, save_judge
+from training.lesson import SUFFIX, Lesson
 
 
 def _silent(text: str) -> None:

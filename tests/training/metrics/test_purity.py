@@ -58,7 +58,13 @@ def some_directions(count: int = 2) -> Directions:
     torch.manual_seed(3)
     vectors = torch.nn.functional.normalize(torch.randn(count, 1, 8), dim=2)
     return Directions(
-        vectors, ("red", "pc1")[:count], (tuple(range(6)),) * count, torch.ones(count), "by chance", torch.zeros(count)
+        vectors,
+        ("red", "pc1")[:count],
+        (tuple(range(6)),) * count,
+        torch.ones(count),
+        "by chance",
+        torch.zeros(count),
+        torch.zeros(count),
     )
 
 
