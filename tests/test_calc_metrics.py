@@ -78,7 +78,7 @@ def test_a_dry_run_writes_nothing(run_dir):
 @pytest.mark.parametrize(("words", "message"), [
     (["--metrics", "kid40"], "--network is missing"),
     (["--network", "RUN", "--metrics", "fud40"], "there is no metric 'fud40'"),
-    (["--network", "RUN", "--metrics", "fid12_full"], "fid12_full was skipped: fid12_full: 12 fakes are too few"),
+    (["--network", "RUN", "--metrics", "fid12_full"], "fid12_full was skipped: 12 fakes are too few"),
     (["--network", "RUN", "--gpus", "0"], "--gpus 0 is no number"),
     (["--network", "RUN", "--batch", "0"], "--batch 0 is no number"),
     (["--network", "RUN", "--metrics", "kid40", "--features-weights", "x.pt"], "--features-weights are for"),

@@ -44,7 +44,7 @@ def require_enough(count: int, dims: int, whose: str, name: str) -> None:
     """Raises UserError where a covariance of `dims` features cannot be had of `count` pictures."""
     if count <= dims:
         raise UserError(
-            f"{name}: {count} {whose} are too few for the covariance of {dims} features, more than {dims} are needed; "
+            f"{count} {whose} are too few for the covariance of {dims} features, more than {dims} are needed; "
             f"measure {name.replace('fid', 'kid', 1)} instead, which is unbiased for any number"
         )
 
