@@ -69,16 +69,16 @@ def untrained(resolution: int, device: torch.device) -> Snapshot:
     """A network whose pictures differ, and have noise."""
     torch.manual_seed(0)
     cfg = ModelConfig(resolution=resolution, fmap_base=4096, fmap_max=128)
-    G, D = (build(cfg).to(device).eval().requires_grad_(False) for build in (build_generator, build_discriminator))
+    G, D = build_generator(cfg).to(device), build_discriminator(cfg).to(device)
+    for network in (G, D):
+        network.eval().requires_grad_(False)
     for name, value in G.named_parameters():
         if name.endswith("noise_strength"):
             value.fill_(0.1)
     return Snapshot(G=G, D=D, config=cfg, resolution=resolution, alpha=1.0, kimg=0.0, data="none")
 
 
-def timed(
-    snapshot: Snapshot, distance: Distance, settings: ProjectionSettings, count: int
-) -> tuple[float, float]:
+def timed(snapshot: Snapshot, distance: Distance, settings: ProjectionSettings, count: int) -> tuple[float, float]:
     """Seconds for `count` pictures, and the mean of their distances. A few steps before warm up the machine."""
     z = torch.randn(count, snapshot.config.z_dim, generator=torch.Generator().manual_seed(1)).to(snapshot.device)
     c = torch.zeros(count, dtype=torch.long, device=snapshot.device) if snapshot.config.num_classes else None

@@ -45,7 +45,7 @@ def project(
     started = time.monotonic()
     G, device = snapshot.G, snapshot.device
     targets, c = targets.to(device), None if c is None else c.to(device)
-    dtype = pick_dtype(settings, device)
+    dtype = pick_dtype(settings.dtype, device)
     descent = Descent(baked(G, dtype), targets, distance, settings, dtype, watch)
     centre, deviation = centre_of_w(G, len(targets), c, settings)
     ws = centre[:, None]
@@ -71,11 +71,11 @@ def project(
     return latents, Report(*found, sum(stage.steps for stage in stages), time.monotonic() - started)
 
 
-def pick_dtype(settings: ProjectionSettings, device: torch.device) -> torch.dtype:
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """Of the feature maps of a search, the distance's included. What is reported of its end is measured in float32."""
-    if settings.dtype == "auto":
+    if name == "auto":
         return torch.bfloat16 if fast_bf16(device) else torch.float32
-    return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def check_targets(snapshot: Snapshot, targets: Tensor) -> None:

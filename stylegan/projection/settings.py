@@ -54,6 +54,13 @@ class TuningSettings:
     dtype: Literal["float16", "float32"] = setting(
         "float16", Flag("--pti-dtype", "In what the change of the weights is kept.")
     )
+    maps: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", Flag("--pti-maps", "Of feature maps while tuning; auto takes bfloat16 where it is fast.")
+    )
+    locality: float = setting(
+        0.0, Flag("--pti-locality", "Weight of drawing what lies around the pivot as before; 0 for none.")
+    )
+    reach: float = setting(1.0, Flag("--pti-reach", "How far around it, in deviations of w."))
 
 
 @dataclass(frozen=True)
