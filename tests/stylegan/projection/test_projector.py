@@ -56,6 +56,16 @@ def test_a_drawn_picture_comes_back(name, left, off):
     assert not latents.plus and ((latents.ws - ws).norm(dim=(1, 2)) < off * (centre - ws).norm(dim=(1, 2))).all()
 
 
+def test_the_last_steps_are_small():
+    snap = snapshot()
+    _, targets = drawn(snap)
+    seen: list[torch.Tensor] = []
+    settings = replace(FAST, num_steps=20, jitter=0.0)
+    project(snap, targets, settings, PIXELS, watch=lambda moment: seen.append(moment.state()["tensors"][0].clone()))
+    moves = [float((b - a).abs().max()) for a, b in zip(seen, seen[1:], strict=False)]
+    assert moves[-1] < 0.15 * max(moves)
+
+
 def test_w_plus_finds_what_w_cannot():
     snap = snapshot(noise=0.0)
     ws, _ = drawn(snap)
