@@ -1,4 +1,4 @@
-"""A generator for drawing: all that its layers derive from their weights is derived once."""
+"""A network that only computes: all that its layers derive from their weights is derived once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from stylegan.discriminator import DiscriminatorBlock
 from stylegan.layers import EqualConv2d, EqualLinear
 from stylegan.synthesis import StyleLayer
 
@@ -16,21 +17,27 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 @torch.no_grad()
-def baked(generator: Network, dtype: torch.dtype = torch.float32) -> Network:
+def baked(network: Network, dtype: torch.dtype = torch.float32) -> Network:
     """The same function, to the last bit, for feature maps of `dtype`, faster where the batch is small.
 
-    Scaled weights, merged upsampling kernels and their conversion to `dtype` are kept. The copy shares all else with
-    `generator` and does not follow when that learns.
+    (A discriminator's scores, which come out of sums in another order, are the same but for their rounding.)
+
+    Scaled weights, merged kernels and their conversion to `dtype` are kept, in the order in which convolutions read
+    them. The copy shares all else with `network` and does not follow when that learns.
     """
-    shared = {id(t): t for t in (*generator.parameters(), *generator.buffers())}
-    copied = copy.deepcopy(generator, shared)
+    shared = {id(t): t for t in (*network.parameters(), *network.buffers())}
+    copied = copy.deepcopy(network, shared)
     for layer in copied.modules():
         if isinstance(layer, EqualLinear):
             setattr(layer, "effective", _always(layer.effective()))  # noqa: B010
-        elif isinstance(layer, EqualConv2d) or (isinstance(layer, StyleLayer) and layer.kind != "const"):
+        elif isinstance(layer, EqualConv2d | DiscriminatorBlock) or (
+            isinstance(layer, StyleLayer) and layer.kind != "const"
+        ):
             setattr(layer, "effective", _always(layer.effective(dtype)))  # noqa: B010
     return copied
 
 
 def _always(kept: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
-    return lambda dtype=None: kept
+    # Merged kernels are views, which a convolution would copy at each call; channels last spares it all reordering.
+    ordered = tuple(t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for t in kept)
+    return lambda dtype=None: ordered

@@ -28,8 +28,12 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = blur(self.conv0(x, self.cfg.activation), self.cfg.blur)
-        x = conv2d_downsample(x, downsampling_kernel(self.conv1.weight, self.conv1.scale).to(x.dtype))
-        return bias_act(x, self.conv1.bias, self.cfg.activation)
+        (kernel,) = self.effective(x.dtype)
+        return bias_act(conv2d_downsample(x, kernel), self.conv1.bias, self.cfg.activation)
+
+    def effective(self, dtype: torch.dtype) -> tuple[Tensor]:
+        """The second convolution's weight as it counts, merged with the averaging."""
+        return (downsampling_kernel(self.conv1.weight, self.conv1.scale).to(dtype),)
 
 
 class DiscriminatorHead(nn.Module):

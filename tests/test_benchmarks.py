@@ -78,7 +78,16 @@ def test_ops_runs_as_a_script_though_it_is_named_as_the_package():
     assert done.stdout.startswith("Usage: ops.py")
 
 
-@pytest.mark.parametrize("name", ["train_step", "generate", "ops"])
+def test_project_compares_several_pictures_with_one():
+    out = run("project", "--resolution", "8", "--batch", "2", "--steps", "500", "--measured", "2", "--threads", "1",
+              "--distance", "pixels")  # fmt: skip
+    found = json.loads(out)
+    assert found["seconds_of_each_of_2"] == pytest.approx(found["seconds_2"] / 2, abs=1e-3)
+    assert found["ratio"] == pytest.approx(found["seconds_1"] / found["seconds_of_each_of_2"], rel=1e-2)
+    assert found["distance_1"] > 0 and found["distance_2"] > 0
+
+
+@pytest.mark.parametrize("name", ["train_step", "generate", "ops", "project"])
 def test_they_have_the_option_ops(name):
     assert "--ops [auto|ref|strict]" in run(name, "--help")
 

@@ -60,7 +60,7 @@ class Descent:
                 for mine, saved in zip(params, resume["tensors"], strict=True):
                     mine.copy_(saved)
         with _workers(self.G, len(ws)) as (parts, pool):
-            goals = [against(self.distance, self.targets[part]) for part in parts]
+            goals = [against(self.distance, self.targets[part], self.dtype) for part in parts]
             for step in range(first, stage.steps):
                 shift = self._shift(stage, step, ws)
                 steps = [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -22,34 +24,41 @@ Against = Callable[[Tensor], Tensor]
 """Pictures [N,C,H,W] -> their distances [N] to pictures that stay."""
 
 
+class Embed(Protocol):
+    """See `Distance`."""
+
+    def __call__(self, images: Tensor, dtype: torch.dtype = ..., /) -> Sequence[Tensor]: ...
+
+
 @dataclass(frozen=True)
 class Distance:
     """A distance that is Euclidean once pictures are embedded.
 
-    embed: pictures [N,C,H,W] in [-1, 1] -> one or more [N,K,h,w]. The distance is the sum over these of the squared
-    difference, summed over K and averaged over places.
+    embed: pictures [N,C,H,W] in [-1, 1], and in which numbers to compute feature maps (float32 by default) -> one or
+    more [N,K,h,w], float32. The distance is the sum over these of the squared difference, summed over K and averaged
+    over places.
     """
 
     name: str
-    embed: Callable[[Tensor], Sequence[Tensor]]
+    embed: Embed
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """[N,C,H,W] and [N,C,H,W] in [-1, 1] -> [N], with gradients."""
         return _gap(self.embed(a), self.embed(b))
 
-    def against(self, b: Tensor) -> Against:
-        """The distance to b, which is embedded once for all that is compared with it."""
+    def against(self, b: Tensor, dtype: torch.dtype = torch.float32) -> Against:
+        """The distance to b, which is embedded once for all that is compared with it; feature maps in `dtype`."""
         with torch.no_grad():
-            kept = self.embed(b)
-        return lambda a: _gap(self.embed(a), kept)
+            kept = self.embed(b, dtype)
+        return lambda a: _gap(self.embed(a, dtype), kept)
 
 
 AnyDistance = Distance | Callable[[Tensor, Tensor], Tensor]
 
 
-def against(distance: AnyDistance, b: Tensor) -> Against:
-    """`Distance.against`, of any function distance(a, b) -> [N]."""
-    return distance.against(b) if isinstance(distance, Distance) else lambda a: distance(a, b)
+def against(distance: AnyDistance, b: Tensor, dtype: torch.dtype = torch.float32) -> Against:
+    """`Distance.against`, of any function distance(a, b) -> [N]; such a one computes in what numbers it likes."""
+    return distance.against(b, dtype) if isinstance(distance, Distance) else lambda a: distance(a, b)
 
 
 def pick_distance(name: str, snapshot: Snapshot, weights: Sequence[Path] = ()) -> Distance:
@@ -67,15 +76,25 @@ def pick_distance(name: str, snapshot: Snapshot, weights: Sequence[Path] = ()) -
     if name == "discriminator":
         return discriminator_distance(snapshot)
     if name in lpips.NETS:
-        found = find_weights(name, weights)
-        moved = {
-            part: value.to(snapshot.device, memory_format=torch.channels_last)
-            if value.ndim == 4
-            else value.to(snapshot.device)
-            for part, value in found.items()
-        }
-        return Distance(name, partial(lpips.embed, name, moved))
+        return lpips_distance(name, find_weights(name, weights), snapshot.device)
     raise UserError(f"there is no distance {name!r}; choose from {', '.join(DISTANCES)}")
+
+
+def lpips_distance(net: str, weights: Mapping[str, Tensor], device: torch.device) -> Distance:
+    """LPIPS with a net of `lpips.NETS` and its weights."""
+
+    @functools.cache
+    def moved(dtype: torch.dtype) -> dict[str, Tensor]:
+        found = {}
+        for name, value in weights.items():
+            order = torch.channels_last if value.ndim == 4 else torch.preserve_format
+            found[name] = value.to(device, dtype if name.startswith("conv") else value.dtype, memory_format=order)
+        return found
+
+    def embed(images: Tensor, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        return lpips.embed(net, moved(dtype), images)
+
+    return Distance(net, embed)
 
 
 def discriminator_distance(snapshot: Snapshot) -> Distance:
@@ -86,19 +105,22 @@ def discriminator_distance(snapshot: Snapshot) -> Distance:
     """
     if snapshot.D is None:
         raise UserError("this snapshot has no discriminator; choose --distance pixels, or lpips-vgg16")
-    D = baked(snapshot.D)
+    D = functools.cache(partial(baked, snapshot.D))
 
-    def embed(images: Tensor) -> list[Tensor]:
+    def embed(images: Tensor, dtype: torch.dtype = torch.float32) -> list[Tensor]:
         resolution = snapshot.config.nominal(images.shape[2])
         alpha = snapshot.alpha if resolution == snapshot.resolution else 1.0
-        found = [lpips.unit(x) for x in D.features(images, alpha)]
-        return [x * len(found) ** -0.5 for x in found]
+        found = list(D(dtype).features(images, alpha, dtype))
+        return [lpips.unit(x, len(found) ** -0.5) for x in found]
 
     return Distance("discriminator", embed)
 
 
-def pixel_pyramid(images: Tensor) -> list[Tensor]:
-    """The picture at its own size, half of it, a quarter, and so on to 4 pixels; the mean of their mean squares."""
+def pixel_pyramid(images: Tensor, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """The picture at its own size, half of it, a quarter, and so on to 4 pixels; the mean of their mean squares.
+
+    Always float32: it takes no time.
+    """
     levels = [images]
     while min(levels[-1].shape[2:]) >= 8:
         levels.append(F.avg_pool2d(levels[-1], 2))

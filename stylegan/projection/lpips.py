@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 SMALLEST, LARGEST = 64, 256
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # ImageNet's mean and deviation, for [-1, 1]
@@ -66,11 +68,12 @@ def embed(net: str, weights: Mapping[str, Tensor], images: Tensor) -> list[Tenso
 
     Grey becomes RGB, alpha is left out. Of other sizes than it is made for, LPIPS says little, and below 32 pixels
     nothing: pictures with a side shorter than 64 are enlarged by the least whole factor that gives it 64 (bilinear),
-    and where the shorter side has a whole multiple of 256 pixels, they are reduced to 256 by averaging.
+    and where the shorter side has a whole multiple of 256 pixels, they are reduced to 256 by averaging. Feature maps
+    are in the dtype of the convolutions' weights.
     """
     shift, scale = (torch.tensor(v, device=images.device)[:, None, None] for v in (_SHIFT, _SCALE))
     x = (_fitted(_rgb(images)) - shift) / scale
-    x = x.to(memory_format=torch.channels_last)
+    x = x.to(weights["conv0.weight"].dtype, memory_format=torch.channels_last)
     taps: list[Tensor] = []
     for i, conv in enumerate(NETS[net]):
         if conv.pool:
@@ -81,9 +84,30 @@ def embed(net: str, weights: Mapping[str, Tensor], images: Tensor) -> list[Tenso
     return taps
 
 
-def unit(x: Tensor) -> Tensor:
-    """Each feature vector at unit length. [N,C,h,w]. The clamp only keeps the gradient of a zero vector finite."""
-    return x / (x.square().sum(dim=1, keepdim=True).clamp_min(_EPS**2).sqrt() + _EPS)
+def unit(x: Tensor, length: float = 1.0) -> Tensor:
+    """Each feature vector at this length, float32. [N,C,h,w]. To be differentiated once."""
+    scaled: Tensor = _Unit.apply(x, length)
+    return scaled
+
+
+class _Unit(torch.autograd.Function):
+    """With u = length x / |x|, dx = (length / |x|) (du - u (u, du) / length^2): a third of the passes that the
+    derivatives of its parts would take."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, length: float) -> Tensor:
+        by = length / (torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32) + _EPS)
+        u = x * by
+        ctx.save_for_backward(u, by)
+        ctx.length = length
+        return u
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, du: Tensor) -> tuple[Tensor, None]:
+        u, by = ctx.saved_tensors
+        along = (u * du).sum(dim=1, keepdim=True) / ctx.length**2
+        return torch.addcmul(du, u, along, value=-1).mul_(by), None
 
 
 def _rgb(images: Tensor) -> Tensor:

@@ -15,14 +15,16 @@ def autocorrelation(maps: Sequence[Tensor]) -> Tensor:
     Summed over the maps and, by averaging 2x2 (which keeps white noise white if doubled), over scales down to 8 pixels.
     """
     total = maps[0].new_zeros(len(maps[0]))
-    for at_full_size in maps:
-        m = at_full_size
-        while True:
-            for dim in (2, 3):
-                total = total + (m * m.roll(1, dim)).mean(dim=(1, 2, 3)).square()
-            if min(m.shape[2:]) <= 8 or m.shape[2] % 2 or m.shape[3] % 2:
-                break
-            m = F.avg_pool2d(m, 2) * 2
+    waiting = sorted(maps, key=lambda m: m.shape[2])
+    while waiting:
+        # All of a size at once, the reduced ones among them: a few operations for each size, not for each map.
+        size = waiting[-1].shape[2:]
+        together = torch.cat([m for m in waiting if m.shape[2:] == size], dim=1)
+        waiting = [m for m in waiting if m.shape[2:] != size]
+        for dim in (2, 3):
+            total = total + (together * together.roll(1, dim)).mean(dim=(2, 3)).square().sum(dim=1)
+        if min(size) > 8 and not (size[0] % 2 or size[1] % 2):
+            waiting.append(F.avg_pool2d(together, 2) * 2)
     return total
 
 

@@ -16,6 +16,7 @@ from stylegan.projection.descent import Descent, Stage
 from stylegan.projection.distance import AnyDistance
 from stylegan.projection.settings import ProjectionSettings, Report, Watch, check_settings
 from stylegan.snapshot import Snapshot
+from torch_utils.device import fast_bf16
 from torch_utils.errors import UserError
 from torch_utils.rng import generator
 
@@ -44,7 +45,7 @@ def project(
     started = time.monotonic()
     G, device = snapshot.G, snapshot.device
     targets, c = targets.to(device), None if c is None else c.to(device)
-    dtype = getattr(torch, settings.dtype)
+    dtype = pick_dtype(settings.dtype, device)
     descent = Descent(baked(G, dtype), targets, distance, settings, dtype, watch)
     centre, deviation = centre_of_w(G, len(targets), c, settings)
     ws = centre[:, None]
@@ -68,6 +69,13 @@ def project(
     names = tuple(f"photo{i:04d}" for i in range(len(ws)))
     latents = Latents(ws, names, names, c=c, noise=tuple(noise), psi=1.0)
     return latents, Report(*found, sum(stage.steps for stage in stages), time.monotonic() - started)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Of the feature maps of a search, the distance's included. What is reported of its end is measured in float32."""
+    if name == "auto":
+        return torch.bfloat16 if fast_bf16(device) else torch.float32
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def check_targets(snapshot: Snapshot, targets: Tensor) -> None:

@@ -38,8 +38,8 @@ class ProjectionSettings:
     jitter: float = setting(0.05, Flag("--jitter", "Noise added to w at the start, in deviations of w."))
     jitter_until: float = setting(0.75, Flag("--jitter-until", "Part of the steps after which none is added."))
     noise_weight: float = setting(1e5, Flag("--noise-weight", "How much noise maps are held to being noise."))
-    dtype: Literal["float32", "bfloat16"] = setting(
-        "float32", Flag("--dtype", "Of the generator's feature maps; bfloat16 is faster on machines that have it.")
+    dtype: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", Flag("--dtype", "Of feature maps while searching; auto takes bfloat16 where it is fast.")
     )
     w_samples: int = setting(10000, Flag("--w-samples", "How many w tell their mean and deviation."))
 
@@ -54,6 +54,13 @@ class TuningSettings:
     dtype: Literal["float16", "float32"] = setting(
         "float16", Flag("--pti-dtype", "In what the change of the weights is kept.")
     )
+    maps: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", Flag("--pti-maps", "Of feature maps while tuning; auto takes bfloat16 where it is fast.")
+    )
+    locality: float = setting(
+        0.0, Flag("--pti-locality", "Weight of drawing what lies around the pivot as before; 0 for none.")
+    )
+    reach: float = setting(1.0, Flag("--pti-reach", "How far around it, in deviations of w."))
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ def test_laws(distance: Distance):
     torch.testing.assert_close(distance(a, b), distance(b, a))
     torch.testing.assert_close(distance(a, b)[1:2], distance(a[1:2], b[1:2]))
     torch.testing.assert_close(distance.against(b)(a), distance(a, b))
+    torch.testing.assert_close(distance.against(b, torch.bfloat16)(a), distance(a, b), rtol=0.05, atol=1e-3)
 
 
 @pytest.mark.parametrize("distance", DISTANCES, ids=lambda d: d.name)

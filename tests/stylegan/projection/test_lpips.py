@@ -78,3 +78,17 @@ def test_gradients_are_finite_even_where_features_vanish(weights):
     x = pictures().requires_grad_()
     Distance(NET, partial(lpips.embed, NET, dark))(x, pictures(seed=2)).sum().backward()
     assert x.grad is not None and x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("length", [1.0, 0.4])
+def test_the_derivative_of_unit_is_that_of_its_parts(length):
+    x = pictures(2, 8, 5).requires_grad_()
+    weight = pictures(2, 8, 5, seed=3)
+    ours, theirs = lpips.unit(x, length), x / x.norm(dim=1, keepdim=True) * length
+    torch.testing.assert_close(ours, theirs)
+    (a,), (b,) = (torch.autograd.grad((u * weight).sum(), x) for u in (ours, theirs))
+    torch.testing.assert_close(a, b)
+    half = x.detach().bfloat16().requires_grad_()
+    (lpips.unit(half, length) * weight).sum().backward()
+    assert half.grad is not None and half.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(half.grad.float(), b, rtol=0.05, atol=0.02)

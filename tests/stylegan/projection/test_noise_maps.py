@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+import torch.nn.functional as F
 
 from stylegan.projection.noise_maps import autocorrelation, normalize
 
@@ -30,3 +32,28 @@ def test_patterns_of_every_scale_are_told_from_noise():
 def test_each_picture_has_its_own_sum():
     maps = [torch.randn(3, 1, 16, 16), torch.randn(3, 1, 4, 4)]
     torch.testing.assert_close(autocorrelation(maps)[1:2], autocorrelation([m[1:2] for m in maps]))
+
+
+def written_out(maps: list[torch.Tensor]) -> torch.Tensor:
+    """Appendix D of the paper, map by map and scale by scale."""
+    total = torch.zeros(len(maps[0]))
+    for m in maps:
+        while True:
+            for dim in (2, 3):
+                total = total + (m * m.roll(1, dim)).mean(dim=(1, 2, 3)).square()
+            if min(m.shape[2:]) <= 8 or m.shape[2] % 2 or m.shape[3] % 2:
+                break
+            m = F.avg_pool2d(m, 2) * 2
+    return total
+
+
+@pytest.mark.parametrize("sizes", [
+    [(4, 4), (4, 4), (8, 8), (8, 8), (16, 16), (16, 16), (32, 32), (32, 32)], [(10, 20), (5, 10), (20, 40), (5, 10)],
+    [(18, 24), (9, 12)], [(5, 16), (16, 5)],
+])  # fmt: skip
+def test_sizes_together_are_the_sum_of_the_maps(sizes):
+    maps = [torch.randn(3, 1, h, w, requires_grad=True) for h, w in sizes]
+    torch.testing.assert_close(autocorrelation(maps), written_out(maps))
+    ours, theirs = (torch.autograd.grad(f(maps).sum(), maps) for f in (autocorrelation, written_out))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)

@@ -11,16 +11,18 @@ import torch
 from stylegan.config import ModelConfig
 from stylegan.latent_file import SUFFIX, Latents, fingerprint, load_latents, save_latents
 from stylegan.networks import build_generator
+from stylegan.projection import pivot
 from stylegan.projection.delta import apply_delta, delta_between, load_delta, save_delta, with_delta
 from stylegan.projection.distance import PIXELS
 from stylegan.projection.pivot import tune
-from stylegan.projection.settings import TuningSettings
+from stylegan.projection.projector import centre_of_w
+from stylegan.projection.settings import ProjectionSettings, TuningSettings
 from stylegan.snapshot import Snapshot
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 
 TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
-FAST = TuningSettings(steps=40, lr=3e-3)
+FAST = TuningSettings(steps=40, lr=3e-3, maps="float32")
 
 
 def snapshot(cfg: ModelConfig = TINY, seed: int = 0) -> Snapshot:
@@ -55,6 +57,38 @@ def test_the_pivots_become_the_pictures_and_the_network_stays_as_it_was(count):
     assert all(torch.equal(value, before[name]) for name, value in snap.G.state_dict().items())
     assert not any(p.requires_grad for p in tuned.G.parameters())
     assert all(name.startswith("synthesis.") and not name.endswith(".noise") for name in delta.changes)
+
+
+def test_locality_leaves_what_lies_around_as_it_was():
+    snap, wanted = snapshot(), targets()
+    start = PIXELS(snap.G.draw(pivots(snap).ws, pivots(snap).noise), wanted)
+    moved = []
+    for locality in (0.0, 1.0):
+        settings = replace(FAST, locality=locality, reach=0.5)
+        tuned, _, report = tune(snap, pivots(snap), wanted, settings, PIXELS)
+        assert (report.distance < 0.5 * start).all()
+        unseen = torch.cat([pivot.around(snap, pivots(snap).ws, None, settings)(1000 + i) for i in range(8)])
+        moved.append(float(PIXELS(tuned.G.draw(unseen), snap.G.draw(unseen)).mean()))
+    assert moved[1] < 0.8 * moved[0]
+
+
+def test_points_around_a_pivot_lie_as_far_from_it_as_was_asked_for():
+    snap = snapshot(replace(TINY, num_classes=2))
+    ws = torch.randn(3, snap.G.num_ws, 8)
+    c = torch.tensor([0, 1, 0])
+    near = pivot.around(snap, ws, c, replace(FAST, reach=0.7))
+    spread = centre_of_w(snap.G, 3, c, ProjectionSettings(w_samples=1000))[1]
+    torch.testing.assert_close((near(0) - ws).norm(dim=2, keepdim=True), 0.7 * spread.expand(-1, snap.G.num_ws, 1))
+    assert torch.equal(near(0), near(0)) and not torch.equal(near(0), near(1))
+
+
+def test_in_bfloat16_it_comes_as_near():
+    snap, wanted = snapshot(), targets()
+    fine, rough = (
+        float(tune(snap, pivots(snap), wanted, replace(FAST, maps=maps), PIXELS)[2].distance)
+        for maps in ("float32", "bfloat16")
+    )
+    assert fine != rough and rough < 1.3 * fine
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

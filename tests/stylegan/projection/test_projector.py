@@ -11,6 +11,7 @@ import torch
 from stylegan.config import ModelConfig, progan_config
 from stylegan.latent_file import Latents
 from stylegan.networks import build_discriminator, build_generator
+from stylegan.projection import projector
 from stylegan.projection.distance import PIXELS, pick_distance
 from stylegan.projection.projector import centre_of_w, project
 from stylegan.projection.settings import Moment, ProjectionSettings
@@ -19,7 +20,7 @@ from torch_utils.errors import UserError
 
 TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 CONDITIONAL = replace(TINY, num_classes=3)
-FAST = ProjectionSettings(num_steps=12, plus_steps=8, w_samples=100)
+FAST = ProjectionSettings(num_steps=12, plus_steps=8, w_samples=100, dtype="float32")
 
 
 def snapshot(cfg: ModelConfig = TINY, noise: float = 0.1) -> Snapshot:
@@ -53,6 +54,16 @@ def test_a_drawn_picture_comes_back(name, left, off):
     centre = snap.G.broadcast(centre_of_w(snap.G, 2, None, FAST)[0])
     assert (report.distance < left * distance(snap.G.draw(centre), targets)).all()
     assert not latents.plus and ((latents.ws - ws).norm(dim=(1, 2)) < off * (centre - ws).norm(dim=(1, 2))).all()
+
+
+def test_the_last_steps_are_small():
+    snap = snapshot()
+    _, targets = drawn(snap)
+    seen: list[torch.Tensor] = []
+    settings = replace(FAST, num_steps=20, jitter=0.0)
+    project(snap, targets, settings, PIXELS, watch=lambda moment: seen.append(moment.state()["tensors"][0].clone()))
+    moves = [float((b - a).abs().max()) for a, b in zip(seen, seen[1:], strict=False)]
+    assert moves[-1] < 0.15 * max(moves)
 
 
 def test_w_plus_finds_what_w_cannot():
@@ -105,6 +116,29 @@ def test_threads_do_not_matter():
     finally:
         torch.set_num_threads(before)
     near(*found)
+
+
+@pytest.mark.parametrize("name", ["pixels", "discriminator"])
+def test_in_bfloat16_it_comes_as_near(name):
+    snap = snapshot()
+    _, targets = drawn(snap)
+    distance = pick_distance(name, snap)
+    settings = replace(FAST, num_steps=60)
+    fine, rough = (
+        project(snap, targets, replace(settings, dtype=dtype), distance)[1] for dtype in ("float32", "bfloat16")
+    )
+    start = distance(snap.G.draw(snap.G.broadcast(centre_of_w(snap.G, 2, None, FAST)[0])), targets)
+    assert not torch.equal(fine.distance, rough.distance)
+    assert (rough.distance - fine.distance < 0.05 * start).all()
+
+
+@pytest.mark.parametrize(("asked", "fast", "taken"), [
+    ("auto", True, torch.bfloat16), ("auto", False, torch.float32), ("float32", True, torch.float32),
+    ("bfloat16", False, torch.bfloat16),
+])  # fmt: skip
+def test_bfloat16_is_taken_where_it_is_fast(asked, fast, taken, monkeypatch):
+    monkeypatch.setattr(projector, "fast_bf16", lambda device: fast)
+    assert projector.pick_dtype(asked, torch.device("cpu")) == taken
 
 
 @pytest.mark.parametrize("stop", [("w", 5), ("w", 11), ("w+", 3)])

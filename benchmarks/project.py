@@ -1,0 +1,93 @@
+"""How fast photographs are projected on this machine: one at a time, and several at once.
+
+python benchmarks/project.py --network runs/00001-faces-faces64 --steps 500
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from stylegan.config import ModelConfig
+from stylegan.kernels import ops_option, with_kernels
+from stylegan.locate import open_model
+from stylegan.networks import build_discriminator, build_generator
+from stylegan.projection.distance import Distance, pick_distance
+from stylegan.projection.projector import project
+from stylegan.projection.settings import DISTANCES, ProjectionSettings
+from stylegan.snapshot import Snapshot
+from torch_utils.cli import Command
+from torch_utils.device import keep_freed_memory, pick_device
+from torch_utils.threads import cpu_threads
+
+
+@click.command(cls=Command, params=[ops_option()], context_settings={"show_default": True})
+@click.option("--network", default="", help="Any model. Default: an untrained one with the channels of faces64.")
+@click.option("--resolution", type=int, default=64, help="Of the untrained network.")
+@click.option("--batch", type=int, default=8, help="Pictures at once, compared with one.")
+@click.option("--steps", type=int, default=500, help="Steps of the search.")
+@click.option("--measured", type=int, default=0, help="Measure only so many of them.  [all]", show_default=False)
+@click.option("--distance", type=click.Choice(DISTANCES), default="discriminator")
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto")
+@click.option("--threads", type=int, default=None, help="CPU threads. Default: one per core.")
+@click.option("--device", default="auto")
+def main(
+    network: str, resolution: int, batch: int, steps: int, measured: int, distance: str, dtype: str,
+    threads: int | None, device: str,
+) -> None:  # fmt: skip
+    """Print, as JSON, the seconds for one picture and for each of several, their ratio, and how near they came.
+
+    The pictures are drawn by the network itself, so that no data are needed.
+    """
+    keep_freed_memory()
+    torch.set_num_threads(cpu_threads(threads))
+    where = with_kernels(pick_device(device))
+    snapshot = open_model(network, where) if network else untrained(resolution, where)
+    settings = ProjectionSettings(num_steps=measured or steps, dtype=dtype)  # type: ignore[arg-type]
+    chosen, factor = pick_distance(distance, snapshot), steps / settings.num_steps
+    seconds, distances = zip(*(timed(snapshot, chosen, settings, n) for n in (1, batch)), strict=True)
+    found = {
+        "seconds_1": seconds[0] * factor,
+        f"seconds_{batch}": seconds[1] * factor,
+        f"seconds_of_each_of_{batch}": seconds[1] * factor / batch,
+        "ratio": seconds[0] / (seconds[1] / batch),
+        "distance_1": distances[0],
+        f"distance_{batch}": distances[1],
+    }
+    click.echo(json.dumps({name: round(value, 4) for name, value in found.items()}))
+
+
+def untrained(resolution: int, device: torch.device) -> Snapshot:
+    """A network whose pictures differ, and have noise."""
+    torch.manual_seed(0)
+    cfg = ModelConfig(resolution=resolution, fmap_base=4096, fmap_max=128)
+    G, D = build_generator(cfg).to(device), build_discriminator(cfg).to(device)
+    for network in (G, D):
+        network.eval().requires_grad_(False)
+    for name, value in G.named_parameters():
+        if name.endswith("noise_strength"):
+            value.fill_(0.1)
+    return Snapshot(G=G, D=D, config=cfg, resolution=resolution, alpha=1.0, kimg=0.0, data="none")
+
+
+def timed(snapshot: Snapshot, distance: Distance, settings: ProjectionSettings, count: int) -> tuple[float, float]:
+    """Seconds for `count` pictures, and the mean of their distances. A few steps before warm up the machine."""
+    z = torch.randn(count, snapshot.config.z_dim, generator=torch.Generator().manual_seed(1)).to(snapshot.device)
+    c = torch.zeros(count, dtype=torch.long, device=snapshot.device) if snapshot.config.num_classes else None
+    targets = snapshot.G.draw(snapshot.G.latents(z, c))
+    project(snapshot, targets, replace(settings, num_steps=3, w_samples=100), distance, c)
+    started = time.perf_counter()
+    _, report = project(snapshot, targets, settings, distance, c)
+    return time.perf_counter() - started, float(report.distance.mean())
+
+
+if __name__ == "__main__":
+    main()
