@@ -24,10 +24,10 @@ def sheet(neighbours: Neighbours, rows: int = 8) -> np.ndarray:
     order = np.argsort(found.closeness, kind="stable")[:rows]
     cells = []
     for i in order:
-        cells.append(_worded(neighbours.fakes[i], f"fake {i}  (reals {found.own[i]:.3g})"))
+        cells.append(_worded(neighbours.fakes[i], f"fake {i}  (reals {found.own[i]:#.3g})"))
         for place, flip, distance in zip(found.places[i], found.mirrored[i], found.distances[i], strict=True):
             real = neighbours.stored[place]
-            words = f"{place}{' (m)' if flip else ''}  {distance:.3g}"
+            words = f"{place}{' (m)' if flip else ''}  {distance:#.3g}"
             cells.append(_worded(real[:, :, ::-1] if flip else real, words))
     return grid(cells, 1 + found.places.shape[1], len(order))
 

@@ -71,6 +71,7 @@ def separability(snapshot: Snapshot, judge: Judge, count: int, sampling: Samplin
     require_sklearn()
     if snapshot.config.family == "progan":
         raise UserError("ProGAN has no w to compare with z; use a StyleGAN network")
+    require_enough(count)
     z, w, values = [], [], []
     device = next(judge.network.parameters()).device
     with Progress("Judging pictures", count, quiet=sampling.quiet) as bar:
@@ -94,13 +95,12 @@ def separated(
 ) -> Separability:
     """The metric from what is known of N pictures. spaces: name -> latents [N,D]   margins: see `margins_of`, [N,A].
 
-    Raises UserError for fewer than 4 pictures, and for numbers that are none.
+    Raises UserError for fewer than 4 pictures, and for answers that are no numbers.
     """
     require_sklearn()
-    if len(margins) < 4 or not np.isfinite(margins).all():
-        raise UserError(
-            f"separability needs thousands of pictures, not {len(margins)}, and an answer of the classifier to each"
-        )
+    require_enough(len(margins))
+    if not np.isfinite(margins).all():
+        raise UserError("the classifier's answers are no numbers; the network or the classifier is broken")
     every = [surest_half(column) for column in margins.T]
     truths = [column[kept] > 0 for column, kept in zip(margins.T, every, strict=True)]
     found = {}
@@ -115,6 +115,12 @@ def separated(
             found[space] = Separation(np.array(open_bits), np.array(held_out), latents.shape[1])
     shares = np.array([truth.mean() for truth in truths])
     return Separability(found, tuple(names), shares, tuple(accuracies), len(truths[0]))
+
+
+def require_enough(count: int) -> None:
+    """Raises UserError for so few pictures that there is nothing to fit."""
+    if count < 4:
+        raise UserError(f"separability needs thousands of pictures, not {count}")
 
 
 def margins_of(values: np.ndarray, quantities: Sequence[bool]) -> np.ndarray:

@@ -138,8 +138,12 @@ def test_of_a_network_both_spaces_and_every_attribute(tiny_network):
 
 
 def test_what_cannot_be_separated(tiny_network):
-    with pytest.raises(UserError, match="not 2, and an answer"):
+    with pytest.raises(UserError, match="thousands of pictures, not 2"):
         separated({"z": np.zeros((2, 2))}, np.zeros((2, 1)), ("a",))
+    with pytest.raises(UserError, match="thousands of pictures, not 0"):
+        separability(tiny_network(), JUDGE, 0)
+    with pytest.raises(UserError, match="answers are no numbers"):
+        separated({"z": np.zeros((9, 2))}, np.full((9, 1), np.nan), ("a",))
     with pytest.raises(UserError, match="ProGAN has no w"):
         separability(replace(tiny_network(), config=progan_config(16)), JUDGE, 8)
     with pytest.raises(UserError, match="1 channels, these have 3"):
