@@ -36,30 +36,6 @@ def tiny_network() -> Callable[..., Snapshot]:
     return lambda alpha=1.0, **changes: tiny_snapshot(replace(TINY, **changes), alpha)
 
 
-@pytest.fixture(scope="session")
-def published() -> Callable[[str], Tensor]:
-    """published("fid/value"): an array of the fixtures, inputs and outputs of the published code."""
-    arrays = np.load(FIXTURES)
-    return lambda name: torch.from_numpy(np.asarray(arrays[name]))
-
-
-def tiny_snapshot(cfg: ModelConfig = TINY, alpha: float = 1.0) -> Snapshot:
-    """A network of random weights that makes pictures with some contrast, noise included."""
-    torch.manual_seed(0)
-    G, D = (build(cfg).eval().requires_grad_(False) for build in (build_generator, build_discriminator))
-    for name, value in G.named_parameters():
-        if name.endswith(("noise_strength", "bias")):
-            value += 0.3 * torch.randn_like(value)
-    G.synthesis.grown = (cfg.resolution, alpha)
-    return Snapshot(G=G, D=D, config=cfg, resolution=cfg.resolution, alpha=alpha, kimg=1.0, data="blotches")
-
-
-@pytest.fixture
-def tiny_network() -> Callable[..., Snapshot]:
-    """tiny_network(num_classes=3, alpha=0.5) -> Snapshot of 16x16 RGB pictures"""
-    return lambda alpha=1.0, **changes: tiny_snapshot(replace(TINY, **changes), alpha)
-
-
 @pytest.fixture
 def snapshot() -> Snapshot:
     return tiny_snapshot()
