@@ -6,10 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from stylegan.config import ModelConfig
 from stylegan.networks import build_discriminator, build_generator
