@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from stylegan.config import ModelConfig
 from stylegan.networks import build_discriminator, build_generator
@@ -15,6 +17,13 @@ from stylegan.snapshot import Snapshot
 
 FIXTURES = Path(__file__).parents[2] / "data" / "metrics_quality.npz"
 TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+
+
+@pytest.fixture(scope="session")
+def published() -> Callable[[str], Tensor]:
+    """published("fid/value"): an array of the fixtures, inputs and outputs of the published code."""
+    arrays = np.load(FIXTURES)
+    return lambda name: torch.from_numpy(np.asarray(arrays[name]))
 
 
 def tiny_snapshot(cfg: ModelConfig = TINY, alpha: float = 1.0) -> Snapshot:
