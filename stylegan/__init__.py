@@ -1,7 +1,7 @@
 """StyleGAN and ProGAN: what the networks are, what latents mean, how a trained model opens.
 
-snapshot = stylegan.load("network-snapshot-025000.safetensors")
-snapshot.G.generate([0, 1, 2])[0].save("face.png")
+G = stylegan.load("network-snapshot-025000.safetensors")
+G.generate([0, 1, 2])[0].save("face.png")
 """
 
 from __future__ import annotations

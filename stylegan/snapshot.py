@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from stylegan.config import ModelConfig
@@ -49,6 +50,21 @@ class Snapshot:
     def device(self) -> torch.device:
         """Where the generator is."""
         return next(self.G.parameters()).device
+
+    @property
+    def generate(self) -> Callable[..., list[Image.Image]]:
+        """`Generator.generate` of its generator: a snapshot is all that one needs to explore. So the next two."""
+        return self.G.generate
+
+    @property
+    def mix(self) -> Callable[..., Tensor]:
+        """`Generator.mix` of its generator."""
+        return self.G.mix
+
+    @property
+    def move(self) -> Callable[..., Tensor | Latents]:
+        """`Generator.move` of its generator."""
+        return self.G.move
 
     def project(
         self, photos: str | Path | Sequence[str | Path], space: Literal["w", "w+"] = "w", num_steps: int = 500,

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 
 import stylegan
+from stylegan.directions.search import unsupervised
+from stylegan.directions.settings import Labels, Search
 from torch_utils.images import to_uint8
 from training.archive import Archive
 
@@ -22,3 +24,14 @@ def test_digits32_draws_the_digits_that_it_is_asked_for():
     made = to_uint8(snap.G.render(range(100), c=asked))[..., 0].astype(np.float32)
     nearest = ((made[:, None] - means) ** 2).sum((2, 3)).argmin(1)
     assert (nearest == asked.numpy()).mean() > 0.8
+
+
+def test_a_model_is_explored_as_it_is_loaded() -> None:
+    G = stylegan.load("digits32")
+    a, b = (G.G.map(torch.randn(1, G.config.z_dim), c=torch.tensor([c])) for c in (3, 8))
+    assert torch.equal(G.mix(a, b, []), a)
+    found = unsupervised(Search(method="sefa", count=1, labels=Labels(classes=range(10))), G, G.resolution)
+    there = G.move(a, found, 2.0)
+    assert not torch.equal(there, a)
+    assert torch.allclose(G.move(there, found, -2.0), a, atol=1e-5)
+    assert G.generate([4], c=3)[0].size == (32, 32)

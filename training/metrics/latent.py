@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stylegan.directions.file import load_directions
-from stylegan.projection.distance import Distance, pick_distance
+from stylegan.projection.distance import PIXELS, Distance, pick_distance
 from torch_utils.errors import UserError
 from torch_utils.images import encode
 from torch_utils.writing import write_whole, writing_to
@@ -75,16 +75,21 @@ def measure_dci(context: Context, request: Request) -> Results:
 
 
 def measure_diversity(context: Context, request: Request) -> Results:
-    """Of a fixed batch, beside as many reals where there are data; says so where the network has collapsed."""
-    found = diversity.diversity(
-        context.snapshot, _distance(context, request), context.data, request.count, _sampling(context)
-    )
-    results = {request.title: found.fakes.value, f"{request.title}_error": found.fakes.error}
-    if found.reals is None:
-        return results
-    if found.collapsed:
-        context.aids.say(f"Collapsed: pictures differ by {found.ratio:.0%} of what real ones do")
-    return {**results, f"{request.title}_reals": found.reals.value, f"{request.title}_ratio": found.ratio}
+    """Of a fixed batch, beside as many reals where there are data; says so where the network has collapsed.
+
+    Of pixels as well, for the alarm: deep features may see differences in what is all the same picture to the eye.
+    """
+    kinds = {request.title: _distance(context, request)}
+    kinds.setdefault(f"{request.name}-{PIXELS.name}", PIXELS)
+    results: Results = {}
+    for title, distance in kinds.items():
+        found = diversity.diversity(context.snapshot, distance, context.data, request.count, _sampling(context))
+        results |= {title: found.fakes.value, f"{title}_error": found.fakes.error}
+        if found.reals is not None:
+            results |= {f"{title}_reals": found.reals.value, f"{title}_ratio": found.ratio}
+        if found.collapsed:
+            context.aids.say(f"Collapsed: pictures differ by {found.ratio:.0%} of what real ones do ({distance.name})")
+    return results
 
 
 def measure_nearest(context: Context, request: Request) -> Results:

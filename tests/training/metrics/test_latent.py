@@ -123,9 +123,17 @@ def test_nearest_leaves_a_sheet(context, tmp_path) -> None:
 
 def test_diversity_and_overfitting_by_name(context, archive) -> None:
     name = "diversity40-pixels"
+    assert {"diversity40-discriminator_ratio", f"{name}_ratio"} <= set(measured("diversity40-discriminator", context))
     assert set(measured(name, context)) == {name, f"{name}_error", f"{name}_reals", f"{name}_ratio"}
     assert set(measured(name, replace(context, data=None))) == {name, f"{name}_error"}
     found = measured("overfit40", replace(context, aids=Aids(validation=Archive.open(archive))))
     assert found["overfit40_validation"] == found["overfit40_train"]  # the same pictures
     assert found["overfit40_rv"] == 0
     assert "overfit40_rv" not in measured("overfit40", context)
+
+
+def test_collapse_is_said_aloud(context) -> None:
+    said: list[str] = []
+    context = replace(context, psi=0.01, aids=Aids(say=said.append))
+    assert measured("diversity40-pixels", context)["diversity40-pixels_ratio"] < 0.6
+    assert said[0].startswith("Collapsed: pictures differ by ")
