@@ -132,8 +132,8 @@ def test_diversity_and_overfitting_by_name(context, archive) -> None:
     assert "overfit40_rv" not in measured("overfit40", context)
 
 
-def test_collapse_is_said_aloud(context) -> None:
+def test_collapse_is_said_aloud(context, tiny_network) -> None:
     said: list[str] = []
-    context = replace(context, psi=0.01, aids=Aids(say=said.append))
+    context = replace(context, snapshot=tiny_network(noise=False), psi=0.01, aids=Aids(say=said.append))
     assert measured("diversity40-pixels", context)["diversity40-pixels_ratio"] < 0.6
     assert said[0].startswith("Collapsed: pictures differ by ")
