@@ -63,23 +63,45 @@ def require_one(direction: Directions) -> None:
 def conditional(direction: Directions, others: Directions, cov: Tensor) -> Directions:
     """The one direction without what it shares with `others`, so that they stay as they are (Shen et al. 2020, 3.3).
 
-    cov: covariance of the w of random pictures, for the new scale. Raises UserError where nothing is left of it.
+    Among w that vary alike in all ways, as they do once they are whitened: what a boundary answers then stays, too, if
+    the direction of that boundary (see `along`) is taken out.
+    cov: covariance of the w of random pictures. Raises UserError where nothing is left of it.
     """
     if direction.styles or others.styles:
         raise UserError("directions that edit styles are already apart; only those in w can be made conditional")
     rows = max(direction.vectors.shape[1], others.vectors.shape[1])
-    vector = direction.vectors[:1].expand(-1, rows, -1).flatten().double()
-    basis, _ = torch.linalg.qr(others.vectors.expand(-1, rows, -1).flatten(1).double().T)
-    vector = vector - basis @ (basis.T @ vector)
+    axes, deviations = principal(cov)
+    vector, *taken = (
+        (part.expand(-1, rows, -1).double() @ axes / deviations).flatten(1)
+        for part in (direction.vectors[:1], others.vectors)
+    )
+    basis, _ = torch.linalg.qr(taken[0].T)
+    left = vector[0] - basis @ (basis.T @ vector[0])
     # Once more: where little is left, rounding leaves a part of what was taken away.
-    vector = vector - basis @ (basis.T @ vector)
-    if vector.norm() < 1e-3 * rows**0.5:
+    left = left - basis @ (basis.T @ left)
+    if left.norm() < 1e-3 * vector.norm():
         raise UserError(f"nothing is left of '{direction.names[0]}' without {', '.join(others.names)}")
-    vectors = (vector / vector.norm()).float().view(1, rows, -1) * rows**0.5
+    moved_to = left.view(1, rows, -1) * deviations @ axes.T
+    vectors = (moved_to / moved_to.norm() * rows**0.5).float()
     name = f"{direction.names[0]} without {', '.join(others.names)}"
     unknown = torch.full((1,), torch.nan)
     return replace(direction, vectors=vectors, names=(name,), scales=scales_of(vectors, cov), accuracies=unknown,
                    shares=unknown)  # fmt: skip
+
+
+def along(normals: Tensor, cov: Tensor) -> Tensor:
+    """How to move so that what planes tell changes most. normals: of the planes, [K,w_dim] -> [K,w_dim].
+
+    Of all ways that are equally long in deviations of w it is cov n that changes n.w most. The normal itself points
+    where w varies least, as there a little tells much, and pictures moved along it hardly change.
+    """
+    return normals.double() @ cov
+
+
+def principal(cov: Tensor) -> tuple[Tensor, Tensor]:
+    """The principal axes [w_dim,w_dim] of w, in columns, and how far it deviates along them [w_dim], never quite 0."""
+    values, axes = torch.linalg.eigh(cov)
+    return axes, values.clamp(min=1e-8 * float(values.max())).sqrt()
 
 
 def scales_of(vectors: Tensor, cov: Tensor) -> Tensor:

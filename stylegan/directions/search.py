@@ -13,7 +13,7 @@ from torch import Tensor
 from stylegan.classes import classes_for_seeds
 from stylegan.directions.attribute_table import read_seeds
 from stylegan.directions.boundaries import Boundary, Scale, boundary, require_both, told_apart
-from stylegan.directions.direction import conditional, in_w, sampled
+from stylegan.directions.direction import along, conditional, in_w, sampled
 from stylegan.directions.file import Directions, together
 from stylegan.directions.pca import activations, components, covariance, from_activations
 from stylegan.directions.sefa import sefa, style_weights
@@ -140,7 +140,7 @@ def from_labels(search: Search, known: Labelled, painter: Painter, say: Callable
     for reason in failed:
         say(f"left out: {reason}")
     _, wide, _ = covariance(sampled(painter.snapshot, range(FOR_SCALES), search.labels.classes))
-    directions = in_w(torch.stack([b.normal for b in found.values()]), list(found), layers,
+    directions = in_w(along(torch.stack([b.normal for b in found.values()]), wide), list(found), layers,
                       f"boundaries ({search.boundary}) of {search.labels.labels}", wide)  # fmt: skip
     return replace(directions, accuracies=torch.tensor([b.accuracy for b in found.values()]))
 
@@ -209,5 +209,5 @@ def projected_out(
 ) -> Directions:
     """See `conditional`, for directions by their names. Raises UserError for names that are not there."""
     one, rest = found.named(name), together([found.named(other) for other in others])
-    _, cov, _ = covariance(sampled(snapshot, range(FOR_SCALES), classes))
+    _, cov, _ = covariance(sampled(snapshot, range(SAMPLES["pca"]), classes))  # the same, so that components are apart
     return conditional(one, rest, cov)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stylegan.config import ModelConfig, progan_config
-from stylegan.directions.direction import conditional, in_w, moved, moved_ws, sampled, scales_of, upright
+from stylegan.directions.direction import along, conditional, in_w, moved, moved_ws, sampled, scales_of, upright
 from stylegan.directions.file import Directions, together
 from stylegan.directions.pca import covariance
 from stylegan.latent_file import Latents
@@ -122,15 +122,29 @@ def flat(direction: Directions) -> Tensor:
 
 
 @pytest.mark.parametrize("others", [1, 3])
-def test_a_conditional_direction_is_orthogonal_to_those_taken_out(others):
+def test_a_conditional_direction_leaves_what_is_taken_out(others):
+    """Planes whose directions are taken out answer the same after a move."""
     direction, cov = some(), torch.diag(torch.arange(1.0, 9.0)).double()
-    found = conditional(direction, some(others, seed=9), cov)
-    for other in some(others, seed=9).vectors:
-        assert abs(float(flat(found) @ other.flatten().double())) < 1e-6
+    normals = torch.linalg.qr(torch.randn(8, others, generator=torch.Generator().manual_seed(9)))[0].T
+    taken = in_w(along(normals, cov), [f"n{i}" for i in range(others)], range(6), "planes", cov)
+    found = conditional(direction, taken, cov)
+    torch.testing.assert_close(normals.double() @ flat(found), torch.zeros(others).double(), atol=1e-6, rtol=0)
     assert flat(found).norm() == pytest.approx(1, abs=1e-6)
-    assert flat(found) @ flat(direction) > 0  # still the same way
+    assert flat(found) @ (flat(direction) / cov.diag()) > 0  # still the same way
     torch.testing.assert_close(found.scales, scales_of(found.vectors, cov))
-    assert found.names == (f"{direction.names[0]} without " + ", ".join(some(others, seed=9).names),)
+    assert found.names == (f"{direction.names[0]} without " + ", ".join(taken.names),)
+
+
+def test_moving_along_a_plane_s_direction_changes_its_answer_most():
+    random = torch.Generator().manual_seed(0)
+    root = torch.randn(8, 8, generator=random).double()
+    cov, normal = root @ root.T, torch.randn(1, 8, generator=random)
+    best = in_w(along(normal, cov), ["best"], range(6), "plane", cov)
+    rivals = in_w(torch.cat([normal, torch.randn(200, 8, generator=random)]), ["?"] * 201, range(6), "any", cov)
+    answers = [
+        float(abs(normal @ d.vectors[0, 0]) * d.scales[0]) for d in (best, *(rivals[i : i + 1] for i in range(201)))
+    ]
+    assert max(answers) == answers[0]  # for one deviation of w each
 
 
 def test_a_direction_without_itself_is_nothing():
