@@ -63,7 +63,9 @@ class Request:
         parse=parse_paths, metavar="FILE[,FILE]"))  # fmt: skip
     pti: bool = setting(False, Flag("--pti", "Then tune the network to each picture (pivotal tuning).", SEARCH))
     tuning: TuningSettings = TuningSettings()
-    batch: int = setting(8, Flag("--batch", "Pictures in work at once. Changes them by no more than rounding does.", SEARCH))
+    batch: int = setting(
+        8, Flag("--batch", "Pictures in work at once. Changes them by no more than rounding does.", SEARCH)
+    )
     outdir: str = setting("", Flag("--outdir", "Where to put it all.", FILES, metavar="DIR"))
     also: Sequence[str] = setting((), Flag(
         "--report", "Distances to report besides, as in lpips-vgg16,lpips-alex.", FILES, parse=parse_distances,
