@@ -18,6 +18,7 @@ from training.config import RunConfig
 from training.cost import estimated_speed
 from training.lock import locked
 from training.loop import open_data, pick_dtype, train
+from training.metrics.live import require_measurable
 from training.plan import describe
 from training.resolve import DataFacts, resolve, resumed, same_data
 from training.rundir import create_run_dir, make_outdir, read_options, store_total, write_options
@@ -40,6 +41,7 @@ def launch(
     device = with_kernels(pick_device(cfg.device))
     if init_from:
         stylegan.load(init_from)
+    require_measurable(cfg, device)
     if dry_run:
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
         print(describe(cfg, estimated_speed(cfg, pick_dtype(cfg, device), device)))

@@ -79,8 +79,10 @@ def train(cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | 
             save(state, cfg, run_dir, report)
             report.say(f"Stopped at {state.nimg / 1000:.1f} kimg; all is saved. To go on: train.py --resume {run_dir}")
         else:
+            measured = state.nimg == state.tick_nimg and snapshot_due(state, cfg)
             end_run(state, cfg, run_dir, report, clock)
-            measure(state, cfg, run_dir, report, clock, interrupted)
+            if not measured:
+                measure(state, cfg, run_dir, report, clock, interrupted)
     return state
 
 

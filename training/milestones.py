@@ -19,7 +19,7 @@ from training.config import RunConfig
 from training.cost import seconds_left, work
 from training.dataset import Dataset
 from training.gallery import FIRST, save_fakes, save_growth, save_key, save_reals
-from training.metrics.live import NO_METRICS, measure_snapshot, prune
+from training.metrics.live import NO_METRICS, keep_best, measure_snapshot, prune
 from training.report import STAT_NAMES, Report
 from training.rundir import STATE
 from training.schedule import Stage
@@ -155,9 +155,12 @@ def measure(
     All is saved by then, so that a wish to stop need not wait.
     """
     snapshot = snapshot_path(run_dir, state)
-    if cfg.metrics != NO_METRICS and not interrupts.unless_wanted(
-        lambda: measure_snapshot(cfg, snapshot, report.say, lambda found: report.points(found, state.nimg))
-    ):
+
+    def judge() -> None:
+        measure_snapshot(cfg, snapshot, report.say, report.say_once, lambda found: report.points(found, state.nimg))
+        keep_best(cfg, run_dir, report.say)
+
+    if cfg.metrics != NO_METRICS and not interrupts.unless_wanted(judge):
         report.say(f"{snapshot.name} has not been measured to the end; calc_metrics.py does it, and so does --resume")
     prune(cfg, run_dir)
     clock.restart()

@@ -40,6 +40,7 @@ class Report:
         self._curves = _tensorboard(run_dir, nimg)
         self._bar = None
         self._speed = ""
+        self._said: set[str] = set()
         if sys.stderr.isatty():
             form = "{l_bar}{bar}| {n:.1f}/{total:.0f} kimg [{elapsed}{postfix}]"
             self._bar = tqdm(total=total_kimg, initial=nimg / 1000, bar_format=form, dynamic_ncols=True)
@@ -63,6 +64,12 @@ class Report:
             print(text, flush=True)
         self._files[LOG].write(text + "\n")
         self._files[LOG].flush()
+
+    def say_once(self, text: str) -> None:
+        """The same, unless this process has said it already."""
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)
 
     def advance(self, nimg: int, resolution: int, alpha: float) -> None:
         """Move the bar."""

@@ -28,6 +28,7 @@ FREE_ON_RESUME = {
     "metrics",
     "features",
     "best",
+    "val",
 }
 
 

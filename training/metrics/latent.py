@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from stylegan.directions.file import load_directions
 from stylegan.projection.distance import PIXELS, Distance, pick_distance
 from torch_utils.errors import UserError
 from torch_utils.images import encode
+from torch_utils.progress import Progress
 from torch_utils.writing import write_whole, writing_to
 from training.classifier import Judge
 from training.metrics import dci as factors
@@ -16,7 +19,7 @@ from training.metrics.aids import judge_of
 from training.metrics.context import Context
 from training.metrics.nearest_sheet import sheet
 from training.metrics.request import Request
-from training.metrics.samples import Sampling, fakes_at
+from training.metrics.samples import AT_ONCE, Sampling, fakes_at
 
 Results = dict[str, float]
 NEIGHBOURS = 5
@@ -50,7 +53,7 @@ def measure_purity(context: Context, request: Request) -> Results:
     if path is None:
         raise UserError("it takes directions: give --directions FILE of directions.py find")
     directions = load_directions(path, context.snapshot)
-    found = purity.purity(context.snapshot, directions, _judge(context), request.count)
+    found = purity.purity(context.snapshot, directions, _judge(context), request.count, sampling=_sampling(context))
     context.aids.say("\n".join(purity.in_lines(found)))
     scores = {
         f"{request.title}_{name}": float(score) for name, score in zip(found.directions, found.scores, strict=True)
@@ -60,12 +63,19 @@ def measure_purity(context: Context, request: Request) -> Results:
 
 def measure_dci(context: Context, request: Request) -> Results:
     """Of z and of w, the classifier's answers taken for the factors."""
-    snapshot, judge = context.snapshot, _judge(context)
-    pictures = fakes_at(snapshot, _sampling(context), range(request.count))
-    answers = judge.values(pictures.images.to(snapshot.device)).double().cpu().numpy()
+    snapshot, judge, sampling = context.snapshot, _judge(context), _sampling(context)
+    spaces: dict[str, list[Tensor]] = {"z": [], "w": []}
+    answers = []
+    with Progress("Judging pictures", request.count, quiet=sampling.quiet) as bar:
+        for start in range(0, request.count, AT_ONCE):
+            pictures = fakes_at(snapshot, sampling, range(start, min(start + AT_ONCE, request.count)))
+            spaces["z"].append(pictures.z)
+            spaces["w"].append(pictures.w)
+            answers.append(judge.values(pictures.images.to(snapshot.device)).double().cpu())
+            bar.advance(len(pictures.z))
     results: Results = {}
-    for space, codes in (("z", pictures.z), ("w", pictures.w)):
-        found = factors.dci(codes.double().numpy(), answers)
+    for space, codes in spaces.items():
+        found = factors.dci(torch.cat(codes).double().numpy(), torch.cat(answers).numpy())
         results |= {
             f"{request.title}_{space}_disentanglement": found.disentanglement,
             f"{request.title}_{space}_completeness": found.completeness,

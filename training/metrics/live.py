@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from stylegan.bound_file import fingerprint
 from stylegan.locate import snapshots
@@ -15,37 +18,54 @@ from torch_utils.device import pick_device
 from torch_utils.errors import UserError
 from training.archive import Archive
 from training.config import RunConfig
+from training.metrics import latent
 from training.metrics.aids import Aids
 from training.metrics.catalogue import parse, parse_names
 from training.metrics.context import Context
 from training.metrics.evaluate import append, evaluate, table
+from training.metrics.features import NAMES, pick_features
 from training.metrics.workers import Crew
 
 NO_METRICS = "none"
 BEST = "best.safetensors"
 
 
+BY_CLASSIFIER = (latent.measure_separability, latent.measure_dci, latent.measure_purity)
+# What a measurement may fail with besides: no memory, or a feature function of the user's own.
+TROUBLE = (RuntimeError, ValueError, MemoryError)
+Say = Callable[[str], object]
+
+
 def check_metrics(cfg: RunConfig) -> None:
-    """Raises UserError for names of no metric, and for a --best that cannot choose."""
-    names = [] if cfg.metrics == NO_METRICS else parse_names(cfg.metrics)
+    """Raises UserError for names of no metric or of one that takes a classifier, and for a --best that cannot choose."""
+    names = names_of(cfg)
+    for name in names:
+        if parse(name)[0].measure in BY_CLASSIFIER:
+            raise UserError(f"--metrics {name} takes a classifier of attributes; measure it with calc_metrics.py")
     if cfg.best and cfg.best not in names:
         raise UserError(f"--best {cfg.best} is none of --metrics {cfg.metrics}; name it there, too")
     if cfg.best and parse(cfg.best)[0].worse is None:
         raise UserError(f"--best {cfg.best} does not tell better from worse; use one like kid5k_full")
 
 
-def chooser(cfg: RunConfig) -> str:
-    """The metric that chooses the best snapshot, "" if none can."""
-    able = (name for name in parse_names(cfg.metrics) if parse(name)[0].worse is not None)
-    return cfg.best or next(able, "")
+def require_measurable(cfg: RunConfig, device: torch.device) -> None:
+    """Raises UserError for validation pictures and features of one's own that cannot be had or do not fit."""
+    if cfg.val and Archive.open(cfg.val).channels != cfg.model.channels:
+        raise UserError(f"--val {cfg.val} has pictures of other channels than the {cfg.model.channels} of --data")
+    if names_of(cfg) and cfg.features not in NAMES:
+        pick_features(cfg.features, device)
+
+
+def names_of(cfg: RunConfig) -> Sequence[str]:
+    return [] if cfg.metrics == NO_METRICS else parse_names(cfg.metrics)
 
 
 def measure_snapshot(
-    cfg: RunConfig, path: Path, say: Callable[[str], object], draw: Callable[[Mapping[str, float]], object]
+    cfg: RunConfig, path: Path, say: Say, warn: Say, draw: Callable[[Mapping[str, float]], object]
 ) -> None:
     """Measure the snapshot at `path` by cfg.metrics, those excepted of which its run already has a line.
 
-    say: takes what is to be read   draw: takes the numbers, for curves
+    say: takes what is to be read   warn: takes what need not be read twice   draw: takes the numbers, for curves
     A metric that cannot be measured is left out, with a word.
     """
     snapshot = load_snapshot(path, pick_device(cfg.device))
@@ -54,42 +74,59 @@ def measure_snapshot(
     aids = Aids(validation=Archive.open(cfg.val) if cfg.val else None, sheets=run_dir, say=say)
     context = Context(snapshot, archive, cfg.features, crew=crew, file=str(path), aids=aids)
     network = fingerprint(snapshot)
-    for name in parse_names(cfg.metrics):
-        earlier = next((line for line in noted(cfg, run_dir, name) if line["network"] == network), None)
-        if earlier is not None:
-            draw(_curves(earlier["results"]))
-            continue
-        for result in evaluate([name], context, lambda name, why: say(f"{name} was skipped: {why}")):
-            append(run_dir, result)
-            say(table([result]))
-            draw(_curves(result.results))
-    name = chooser(cfg)
-    best = best_network(cfg, run_dir, name) if name else ""
-    if best == network:
-        _copy(path, run_dir / BEST)
-        say(f"The best by {name} so far; kept as {BEST}")
+    missing = [name for name in names_of(cfg) if all(line["network"] != network for line in noted(cfg, run_dir, name))]
+    if missing:
+        say(f"Measuring {', '.join(missing)}")
+    for name in missing:
+        try:
+            for result in evaluate([name], context, lambda name, why: warn(f"{name} was skipped: {why}")):
+                append(run_dir, result)
+                say(table([result]))
+                draw({f"Metrics/{number}": value for number, value in result.results.items()})
+        except TROUBLE as error:
+            warn(f"{name} was skipped: {(str(error).splitlines() or [type(error).__name__])[0]}")
 
 
-def best_network(cfg: RunConfig, run_dir: Path, name: str) -> str:
-    """The fingerprint of the network that did best in a metric, the first of equals, "" if there is none.
+def keep_best(cfg: RunConfig, run_dir: Path, say: Say) -> None:
+    """Copy the snapshot that did best in --best, or in the first metric that can choose, unless that has been done."""
+    able = (name for name in names_of(cfg) if parse(name)[0].worse is not None)
+    name = cfg.best or next(able, "")
+    best = best_line(cfg, run_dir, name) if name else None
+    if best is None or _is(run_dir / BEST, best["network"]):
+        return
+    source = run_dir / Path(best["snapshot_pkl"]).name
+    if _is(source, best["network"]):
+        _copy(source, run_dir / BEST)
+        say(f"{source.name} is the best by {name} so far: {BEST}")
+
+
+def best_line(cfg: RunConfig, run_dir: Path, name: str) -> dict[str, Any] | None:
+    """Of the network that did best in a metric, the first of equals.
 
     Only of those that had grown as far as any: small pictures are easier.
     """
     lines, worse = noted(cfg, run_dir, name), parse(name)[0].worse
+    if worse is None or not lines:
+        return None
     grown = [line for line in lines if line["resolution"] == max(other["resolution"] for other in lines)]
-    found = [] if worse is None else [(worse([*line["results"].values()]), line["network"]) for line in grown]
-    return str(min(found, key=lambda entry: entry[0])[1]) if found else ""
+    return min(grown, key=lambda line: worse([*line["results"].values()]))
 
 
 def noted(cfg: RunConfig, run_dir: Path, name: str) -> list[dict[str, Any]]:
-    """The lines of a metric of this run. One that a crash cut off is left out."""
+    """The lines of a metric that were measured as a run measures: with its data, seed 0, and no truncation.
+
+    One that a crash cut off is left out, and so are those with numbers that are none.
+    """
     path = run_dir / f"metric-{parse(name, cfg.features)[1].title}.jsonl"
+    as_here = {"data_hash": cfg.data.content_hash, "seed": 0, "psi": 1.0, "mirror": False}
     found = []
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
-            found.append(json.loads(text))
+            line = json.loads(text)
         except ValueError:
             continue
+        if as_here.items() <= line.items() and all(map(math.isfinite, line["results"].values())):
+            found.append(line)
     return found
 
 
@@ -99,8 +136,8 @@ def prune(cfg: RunConfig, run_dir: Path) -> None:
         path.unlink()
 
 
-def _curves(results: Mapping[str, float]) -> dict[str, float]:
-    return {f"Metrics/{name}": value for name, value in results.items()}
+def _is(path: Path, network: str) -> bool:
+    return path.exists() and fingerprint(load_snapshot(path)) == network
 
 
 def _copy(source: Path, target: Path) -> None:

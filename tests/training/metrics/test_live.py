@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -87,26 +88,78 @@ def test_the_best_of_the_largest_pictures_is_kept(run_dir) -> None:
     assert fingerprint(load_snapshot(run_dir / live.BEST)) == best["network"]
 
 
-@pytest.mark.parametrize("scores,best", [((3.0, 2.0, 2.0), "b"), ((0.1, 4.0, 3.0), "c")])
+def line(network: str, resolution: int, score: float, **other: Any) -> str:
+    settings = {"data_hash": "", "seed": 0, "psi": 1.0, "mirror": False, "snapshot_pkl": f"{network}.safetensors"}
+    return json.dumps(settings | {"network": network, "resolution": resolution, "results": {KID: score}} | other)
+
+
+@pytest.mark.parametrize(
+    "scores,best", [((3.0, 2.0, 2.0), "b"), ((0.1, 4.0, 3.0), "c"), ((0.1, float("nan"), 3.0), "c")]
+)
 def test_small_pictures_do_not_count_when_larger_ones_are_there(tiny, tmp_path, scores, best) -> None:
-    sizes = (8, 16, 16)
-    entries = [
-        json.dumps({"network": network, "resolution": size, "results": {KID: score}})
-        for network, size, score in zip("abc", sizes, scores)
-    ]
+    entries = [line(network, size, score) for network, size, score in zip("abc", (8, 16, 16), scores)]
     (tmp_path / f"metric-{KID}.jsonl").write_text("\n".join([*entries, '{"network": "cut o']))
-    assert live.best_network(tiny(metrics=METRICS, features=FEATURES), tmp_path, "kid30_full") == best
+    found = live.best_line(measuring(tiny), tmp_path, "kid30_full")
+    assert found is not None and found["network"] == best
+
+
+@pytest.mark.parametrize("other", [{"psi": 0.5}, {"seed": 1}, {"mirror": True}, {"data_hash": "another"}])
+def test_what_was_measured_otherwise_does_not_count(tiny, tmp_path, other) -> None:
+    (tmp_path / f"metric-{KID}.jsonl").write_text(line("a", 16, 2.0) + "\n" + line("b", 16, 1.0, **other))
+    found = live.best_line(measuring(tiny), tmp_path, "kid30_full")
+    assert found is not None and found["network"] == "a"
+
+
+def measuring(tiny: Callable[..., RunConfig]) -> RunConfig:
+    return tiny(metrics=METRICS, features=FEATURES, data__content_hash="")
 
 
 def test_what_is_measured_already_is_not_measured_again(run_dir, tiny, tmp_path) -> None:
     shutil.copytree(run_dir, tmp_path / "copy")
     told: list[str] = []
-    cfg = tiny(metrics=METRICS, features=FEATURES)
     (path,) = (tmp_path / "copy").glob("network-snapshot-*.safetensors")
-    drawn: list[float] = []
-    live.measure_snapshot(cfg, path, told.append, lambda found: drawn.extend(found.values()))
-    assert len(lines(tmp_path / "copy", KID)) == 3
-    assert drawn  # the curves are drawn all the same
+    cfg = tiny(metrics=METRICS, features=FEATURES)
+    live.measure_snapshot(cfg, path, told.append, told.append, told.append)
+    assert len(lines(tmp_path / "copy", KID)) == 3 and not told
+
+
+def test_another_best_is_kept_when_it_is_asked_for(run_dir, tiny, tmp_path) -> None:
+    """The last snapshot is the only one that still lies there: it is copied if it is the best, or else nothing is."""
+    shutil.copytree(run_dir, tmp_path / "copy")
+    told: list[str] = []
+    cfg = tiny(metrics=METRICS, features=FEATURES, best="kid30_full")
+    best = min(lines(run_dir, KID)[1:], key=lambda entry: entry["results"][KID])["network"]
+    (tmp_path / "copy" / live.BEST).unlink()
+    live.keep_best(cfg, tmp_path / "copy", told.append)
+    if best == lines(run_dir, KID)[-1]["network"]:
+        assert fingerprint(load_snapshot(tmp_path / "copy" / live.BEST)) == best and len(told) == 1
+        live.keep_best(cfg, tmp_path / "copy", told.append)
+        assert len(told) == 1
+    else:
+        assert not (tmp_path / "copy" / live.BEST).exists()
+
+
+def test_trouble_in_a_metric_does_not_end_a_training(run_dir, tiny, tmp_path, monkeypatch) -> None:
+    def no_memory(*arguments: object) -> None:
+        raise RuntimeError("out of memory\nat some length")
+
+    monkeypatch.setattr(live, "evaluate", no_memory)
+    told: list[str] = []
+    (path,) = run_dir.glob("network-snapshot-*.safetensors")
+    cfg = tiny(metrics="kid20", features=FEATURES)
+    live.measure_snapshot(cfg, path, lambda text: None, told.append, lambda found: None)
+    assert told == ["kid20 was skipped: out of memory"]
+
+
+def test_what_will_be_needed_is_looked_for_at_the_start(tiny, new_pictures, tmp_path) -> None:
+    cpu = torch.device("cpu")
+    with pytest.raises(UserError, match="no archive or folder"):
+        live.require_measurable(tiny(val=str(tmp_path / "none.zip")), cpu)
+    with pytest.raises(UserError, match="other channels"):
+        live.require_measurable(tiny(val=str(new_pictures(channels=1))), cpu)
+    with pytest.raises(UserError, match="nonsense"):
+        live.require_measurable(tiny(metrics="kid20", features="nonsense"), cpu)
+    live.require_measurable(tiny(features="nonsense"), cpu)  # nobody looks through them
 
 
 @pytest.mark.parametrize("keep,left", [(None, 3), (1, 1), (2, 2), (5, 3)])
@@ -141,6 +194,7 @@ def test_a_wish_to_stop_ends_the_measuring_and_resuming_makes_up_for_it(tiny, tm
         ({"metrics": "fdi5k"}, "there is no metric 'fdi5k'"),
         ({"metrics": "kid5k", "best": "fid5k"}, "--best fid5k is none of --metrics kid5k"),
         ({"metrics": "msssim50", "best": "msssim50"}, "does not tell better from worse"),
+        ({"metrics": "kid5k,ls2k"}, "--metrics ls2k takes a classifier"),
         ({"keep": 0}, "--keep 0 cannot be"),
     ],
 )
