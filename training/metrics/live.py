@@ -37,7 +37,7 @@ Say = Callable[[str], object]
 
 
 def check_metrics(cfg: RunConfig) -> None:
-    """Raises UserError for names of no metric or of one that takes a classifier, and for a --best that cannot choose."""
+    """Raises UserError for a metric that is none or takes a classifier, and for a --best that cannot choose."""
     names = names_of(cfg)
     for name in names:
         if parse(name)[0].measure in BY_CLASSIFIER:
