@@ -72,7 +72,7 @@ class Request:
 EPILOG = """\b
 Metrics, N being a number such as 500 or 50k:
   fidN_full, kidN_full       distance to the data, by the Frechet and the kernel measure (KID for few pictures)
-  prNK_full, dcN_full        precision and recall by K neighbours (pr5k3_full), density and coverage
+  prN_K_full, dcN_full       precision and recall by K neighbours (pr5k3_full, pr500_3), density and coverage
   isN, swdN, msssimN         inception score, sliced Wasserstein distance, similarity of pairs
   pplN_wfull, wend, zfull, zend     perceptual path length (ppl1k_wend), of 50k paths if N is left out
   lsN, dciN, purityN         separability, disentanglement and purity of directions, by a classifier of attributes

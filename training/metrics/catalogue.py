@@ -69,7 +69,7 @@ KINDS = (
     Kind(rf"fid{_N}(?P<full>_full)?", "fid50k_full", "Frechet distance", quality.measure_fid, FEATURES, worse=_less),
     Kind(rf"kid{_N}(?P<full>_full)?", "kid50k_full", "kernel distance, unbiased", quality.measure_kid, FEATURES,
          worse=_less),
-    Kind(rf"pr{_N}(?P<k>[1-9])(?P<full>_full)?", "pr50k3_full", "precision and recall",
+    Kind(rf"pr{_N}(?:_|(?<=k))(?P<k>[1-9]\d*)(?P<full>_full)?", "pr50k3_full", "precision and recall",
          quality.measure_precision_recall, FEATURES, worse=partial(_more, among=2)),
     Kind(rf"dc{_N}(?P<full>_full)?", "dc50k_full", "density and coverage", quality.measure_density_coverage, FEATURES,
          k=5, worse=partial(_more, among=2)),
@@ -98,6 +98,9 @@ def parse(name: str, features: str = DEFAULT) -> tuple[Kind, Request]:
         match = re.fullmatch(kind.pattern, plain)
         if match is None or (dash and kind.lens is None):
             continue
+        found = match.groupdict()
+        if found.get("k"):
+            plain = f"pr{found['count']}{'' if found['count'].endswith('k') else '_'}{found['k']}{found['full'] or ''}"
         if kind.lens is None:
             title, through = plain, ""
         else:
@@ -109,13 +112,24 @@ def parse(name: str, features: str = DEFAULT) -> tuple[Kind, Request]:
                 plain if short == kind.lens.plain else f"{plain}-{short}",
                 kind.lens.full.get(short, features),
             )
-        found = match.groupdict()
         count = parse_count(found["count"]) if found["count"] else kind.count
         k, part = int(found.get("k") or kind.k), found.get("part") or ""
+        if kind.lens is FEATURES and k and count <= k:
+            raise UserError(f"{name}: none of {count} pictures has {k} neighbours; ask for more pictures")
         return kind, Request(plain, title, count, k, bool(found.get("full")), part, through)
+    _require_neighbours(plain)
     raise UserError(
         f"there is no metric {name!r}; there are {', '.join(kind.example for kind in KINDS)}, with any number (5k, 500)"
     )
+
+
+def _require_neighbours(name: str) -> None:
+    """Raises UserError for precision and recall where nothing tells how many neighbours: "pr200", "pr5003_full"."""
+    match = re.fullmatch(rf"pr{_N}(_full)?", name)
+    if match:
+        count, full = match["count"], match[2] or ""
+        other = f", or pr{count[:-1]}_{count[-1]}{full}" if re.fullmatch(r"\d+[1-9]", count) else ""
+        raise UserError(f"{name} does not say how many neighbours; write pr{count}_3{full} for 3{other}")
 
 
 def parse_names(text: str) -> Sequence[str]:

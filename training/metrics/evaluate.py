@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -68,7 +69,7 @@ def evaluate(names: Sequence[str], context: Context, skipped: Callable[[str, str
 def measure(kind: Kind, request: Request, context: Context) -> Result:
     """One metric. Raises UserError where it cannot be measured."""
     begun = time.time()
-    results = kind.measure(context, request)
+    results = _numbers(kind.measure(context, request), context)
     seconds = time.time() - begun
     features, sha256 = looked_through(kind, request, context)
     snapshot, data = context.snapshot, context.data
@@ -92,6 +93,19 @@ def measure(kind: Kind, request: Request, context: Context) -> Result:
         psi=context.psi,
         mirror=context.mirror,
     )
+
+
+def _numbers(results: dict[str, float], context: Context) -> dict[str, float]:
+    """Those that are finite. Of the rest, such as the purity of a direction that changes nothing, it is said.
+
+    Raises UserError where the first, which the metric is named after, is among the rest.
+    """
+    bad = [name for name, value in results.items() if not math.isfinite(value)]
+    if bad and bad[0] == next(iter(results)):
+        raise UserError(f"{bad[0]} is not a number; the network is broken, or these pictures are too few or all alike")
+    if bad:
+        context.aids.say(f"Not a number, and left out: {', '.join(bad)}")
+    return {name: value for name, value in results.items() if name not in bad}
 
 
 def looked_through(kind: Kind, request: Request, context: Context) -> tuple[str, str]:

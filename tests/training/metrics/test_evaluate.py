@@ -15,10 +15,11 @@ from torch_utils.errors import UserError
 from training.archive import Archive
 from training.metrics import inception
 from training.metrics.context import Context
-from training.metrics.evaluate import append, evaluate, in_words, table
+from training.metrics.catalogue import parse
+from training.metrics.evaluate import append, evaluate, in_words, measure, table
 from training.metrics.workers import Crew
 
-ALL = ["fid100_full", "kid100_full", "pr1003_full", "dc100_full", "swd30", "msssim20"]
+ALL = ["fid100_full", "kid100_full", "pr100_3_full", "dc100_full", "swd30", "msssim20"]
 
 
 @pytest.fixture
@@ -38,8 +39,8 @@ def test_every_metric_measures_and_names_its_features(context):
     found = {name: value for r in evaluate(ALL, context, never) for name, value in r.results.items()}
     of = "-corners-embed"
     assert set(found) == {
-        f"fid100_full{of}", f"kid100_full{of}", f"kid100_full{of}_error", f"pr1003_full{of}_precision",
-        f"pr1003_full{of}_recall", f"dc100_full{of}_density", f"dc100_full{of}_coverage", "swd30", "swd30_16",
+        f"fid100_full{of}", f"kid100_full{of}", f"kid100_full{of}_error", f"pr100_3_full{of}_precision",
+        f"pr100_3_full{of}_recall", f"dc100_full{of}_density", f"dc100_full{of}_coverage", "swd30", "swd30_16",
         "msssim20", "msssim20_error",
     }  # fmt: skip
     assert all(np.isfinite(list(found.values()))) and found[f"fid100_full{of}"] > 0
@@ -85,3 +86,13 @@ def test_the_table_and_times_are_readable(context):
     lines = table([result]).splitlines()
     assert [line.split()[0] for line in lines] == ["msssim4", "msssim4_error"]
     assert [in_words(s) for s in (44.6, 185, 4360)] == ["45s", "3m 05s", "1h 12m 40s"]
+
+
+def test_what_is_no_number_is_refused(context):
+    kind, request = parse("msssim4")
+    for value in (float("nan"), float("inf")):
+        broken = replace(kind, measure=lambda context, request, value=value: {"msssim4": value})
+        with pytest.raises(UserError, match="msssim4 is not a number"):
+            measure(broken, request, context)
+    partly = replace(kind, measure=lambda context, request: {"all": 0.5, "one": float("nan")})
+    assert measure(partly, request, context).results == {"all": 0.5}
