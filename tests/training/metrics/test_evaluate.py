@@ -96,3 +96,10 @@ def test_what_is_no_number_is_refused(context):
             measure(broken, request, context)
     partly = replace(kind, measure=lambda context, request: {"all": 0.5, "one": float("nan")})
     assert measure(partly, request, context).results == {"all": 0.5}
+
+
+def test_some_reals_are_chosen_by_the_seed_from_all(context):
+    every, some = context.of_reals()[:1000], context.of_reals(20)[:20]
+    assert all((every == row).all(dim=1).any() for row in some) and not torch.equal(some, every[:20])
+    assert torch.equal(some, replace(context).of_reals(20)[:20])
+    assert not torch.equal(some, replace(context, seed=1).of_reals(20)[:20])
