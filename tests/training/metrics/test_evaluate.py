@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,9 +15,10 @@ import torch
 from torch_utils.errors import UserError
 from training.archive import Archive
 from training.metrics import inception
-from training.metrics.context import Context
+from training.metrics.aids import Aids
 from training.metrics.catalogue import parse
-from training.metrics.evaluate import append, evaluate, in_words, measure, table
+from training.metrics.context import Context
+from training.metrics.evaluate import aids_of, append, evaluate, in_words, measure, table
 from training.metrics.workers import Crew
 
 ALL = ["fid100_full", "kid100_full", "pr100_3_full", "dc100_full", "swd30", "msssim20"]
@@ -103,3 +105,18 @@ def test_some_reals_are_chosen_by_the_seed_from_all(context):
     assert all((every == row).all(dim=1).any() for row in some) and not torch.equal(some, every[:20])
     assert torch.equal(some, replace(context).of_reals(20)[:20])
     assert not torch.equal(some, replace(context, seed=1).of_reals(20)[:20])
+
+
+def test_a_line_names_the_files_and_counts_what_was_drawn(context, pictures, tmp_path):
+    found = {r.metric: r for r in evaluate(["pr30_3", "msssim4", "swd999", "overfit8"],
+             replace(context, crew=replace(context.crew, processes=2),
+                     aids=Aids(validation=Archive.open(pictures))), never)}  # fmt: skip
+    pr, overfit = found["pr30_3-corners-embed"], found["overfit8"]
+    assert (pr.k, pr.num_gpus, pr.num_images, pr.aids) == (3, 2, 30, {})
+    assert found["msssim4"].num_images == 8 and found["swd999"].num_images == context.reals.limit
+    assert overfit.num_gpus == 1
+    assert overfit.aids == {"val": str(pictures), "val_hash": Archive.open(pictures).content_hash}
+    path = tmp_path / "judge.safetensors"
+    path.write_bytes(b"abc")
+    aids = aids_of(parse("ls")[0], replace(context, aids=Aids(classifier=path, crop=True)))
+    assert aids == {"classifier": str(path), "classifier_sha256": hashlib.sha256(b"abc").hexdigest()}
