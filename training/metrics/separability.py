@@ -108,9 +108,9 @@ def separated(
     every = [surest_half(column) for column in margins.T]
     truths = [column[kept] > 0 for column, kept in zip(margins.T, every, strict=True)]
     shares = np.array([truth.mean() for truth in truths])
-    told = np.flatnonzero((shares >= LEAST) & (shares <= 1 - LEAST))
+    told = [k for k, share in enumerate(shares) if LEAST <= share <= 1 - LEAST]
     alike = {name: float(share) for k, (name, share) in enumerate(zip(names, shares, strict=True)) if k not in told}
-    if not len(told):
+    if not told:
         raise UserError(f"nearly all pictures get the same answer for {', '.join(alike)}, so there is nothing to "
                         "separate; ask for more pictures, or for other attributes")  # fmt: skip
     found = {}
