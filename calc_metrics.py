@@ -80,7 +80,7 @@ Metrics, N being a number such as 500 or 50k:
   diversityN, nearestN       do pictures differ from each other (collapse), and from what was trained on (copies)?
   overfitN                   has the discriminator learnt its data by heart?
 What they look through may be named behind: kid5k_full-inception, ppl1k_wend-discriminator. Without _full as many of
-the data are taken as fakes.
+the data are taken as fakes, chosen by --seed.
 """
 
 OPTIONS = [
