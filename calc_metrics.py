@@ -15,8 +15,9 @@ from stylegan.kernels import ops_option
 from stylegan.view import WHAT
 from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
 from torch_utils.errors import UserError
-from torch_utils.output import FILES
+from torch_utils.output import FILES, require_folder
 from torch_utils.settings import Flag, replaced, setting
+from torch_utils.words import counted
 
 if TYPE_CHECKING:
     from training.config import DataConfig
@@ -72,14 +73,14 @@ class Request:
 EPILOG = """\b
 Metrics, N being a number such as 500 or 50k:
   fidN_full, kidN_full       distance to the data, by the Frechet and the kernel measure (KID for few pictures)
-  prNK_full, dcN_full        precision and recall by K neighbours (pr5k3_full), density and coverage
+  prN_K_full, dcN_full       precision and recall by K neighbours (pr5k3_full, pr500_3), density and coverage
   isN, swdN, msssimN         inception score, sliced Wasserstein distance, similarity of pairs
   pplN_wfull, wend, zfull, zend     perceptual path length (ppl1k_wend), of 50k paths if N is left out
   lsN, dciN, purityN         separability, disentanglement and purity of directions, by a classifier of attributes
   diversityN, nearestN       do pictures differ from each other (collapse), and from what was trained on (copies)?
   overfitN                   has the discriminator learnt its data by heart?
 What they look through may be named behind: kid5k_full-inception, ppl1k_wend-discriminator. Without _full as many of
-the data are taken as fakes.
+the data are taken as fakes, chosen by --seed.
 """
 
 OPTIONS = [
@@ -107,6 +108,8 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     require_batch(request.batch)
     if request.gpus < 1:
         raise UserError(f"--gpus {request.gpus} is no number of processes; use 1 or more")
+    if not 0 <= request.seed < 2**64:
+        raise UserError(f"--seed {request.seed} is no seed; use one from 0 to {2**64 - 1}")
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from training.metrics.catalogue import parse_names
     from training.metrics.evaluate import append, evaluate, table
@@ -115,12 +118,19 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     run_dir = run_of(request.network)
     context = opened(request, run_dir)
     outdir = Path(request.outdir) if request.outdir else run_dir
+    if outdir is not None:
+        require_folder(outdir)
     if dry_run:
         click.echo(in_words(request, context, names, outdir))
         return
-    faults: dict[str, str] = {}
+    faults: list[str] = []
     found = []
-    for result in evaluate(names, context, faults.__setitem__):
+
+    def skipped(name: str, reason: str) -> None:
+        faults.append(name)
+        click.echo(f"{name} was skipped: {reason}", err=True)
+
+    for result in evaluate(names, context, skipped):
         found.append(result)
         click.echo(table([result]))
         if outdir is not None:
@@ -128,7 +138,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     if outdir is not None and found:
         click.echo(f"Added to {', '.join(str(outdir / f'metric-{result.metric}.jsonl') for result in found)}")
     if faults:
-        raise UserError("; ".join(f"{name} was skipped: {reason}" for name, reason in faults.items()))
+        raise UserError(f"{len(faults)} of {counted(len(names), 'metric')} could not be measured: {', '.join(faults)}")
 
 
 def run_of(network: str) -> Path | None:
@@ -188,12 +198,17 @@ def _path(text: str) -> Path | None:
 
 def in_words(request: Request, context: Context, names: Sequence[str], outdir: Path | None) -> str:
     """The plan of --dry-run."""
+    from training.metrics.catalogue import parse
+    from training.metrics.evaluate import fakes_of
+
+    asked = [(name, parse(name, request.features)) for name in names]
+    fakes = [f"{name} ({counted(fakes_of(*found, context), 'fake')})" for name, found in asked]
     height, width = context.snapshot.config.size(context.snapshot.G.synthesis.grown[0])
     mirrored = ", also mirrored" if context.mirror else ""
     return "\n".join([
         f"Network:    {context.file}: {context.snapshot.kimg:g} kimg of {context.snapshot.data}, {width}x{height}",
         f"Data:       {context.data or 'none'}{mirrored}",
-        f"Metrics:    {', '.join(names)}",
+        f"Metrics:    {', '.join(fakes)}",
         f"Features:   {request.features}",
         f"Fakes:      seed {context.seed}, truncation {context.psi:g}",
         f"Files:      {f'{outdir}/metric-*.jsonl' if outdir else 'none; --outdir writes some'}",

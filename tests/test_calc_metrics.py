@@ -70,8 +70,9 @@ def test_flags_reach_the_record(run_dir, tmp_path):
 
 
 def test_a_dry_run_writes_nothing(run_dir):
-    result = run("--network", run_dir, "--metrics", "fid5k_full", "-n")
-    assert result.exit_code == 0 and "fid5k_full" in result.output and "30 pictures, 16x16x3" in result.output
+    result = run("--network", run_dir, "--metrics", "fid5k_full,msssim4,swd99", "-n")
+    assert "fid5k_full (5000 fakes), msssim4 (8 fakes), swd99 (30 fakes)" in result.output
+    assert result.exit_code == 0 and "30 pictures, 16x16x3" in result.output
     assert not list(run_dir.glob("metric-*"))
 
 
@@ -79,6 +80,11 @@ def test_a_dry_run_writes_nothing(run_dir):
     (["--metrics", "kid40"], "--network is missing"),
     (["--network", "RUN", "--metrics", "fud40"], "there is no metric 'fud40'"),
     (["--network", "RUN", "--metrics", "fid12_full"], "fid12_full was skipped: 12 fakes are too few"),
+    (["--network", "RUN", "--seed", "-1"], "--seed -1 is no seed; use one from 0 to 18446744073709551615"),
+    (["--network", "RUN", "--seed", 2**64], "is no seed"),
+    (["--network", "RUN", "--outdir", "/proc/none"], "cannot write to /proc/none"),
+    (["--network", "RUN", "--directions", "none.safetensors"], "there is no none.safetensors"),
+    (["--network", "RUN", "--metrics", "ls100"], "1 of 1 metric could not be measured: ls100"),
     (["--network", "RUN", "--gpus", "0"], "--gpus 0 is no number"),
     (["--network", "RUN", "--batch", "0"], "--batch 0 is no number"),
     (["--network", "RUN", "--metrics", "kid40", "--features-weights", "x.pt"], "--features-weights are for"),
@@ -87,6 +93,17 @@ def test_a_dry_run_writes_nothing(run_dir):
 def test_mistakes_are_one_line(words, message, run_dir):
     result = run(*[run_dir if word == "RUN" else word for word in words])
     assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
+
+
+def test_what_is_missing_is_told_before_anything_is_drawn_and_keeps_no_other_from_its_line(run_dir, tmp_path):
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((run_dir / "network-snapshot-000001.safetensors").read_bytes())
+    result = run("--network", alone, "--metrics", "msssim4,kid40,purity8", "--outdir", tmp_path / "out")
+    assert result.exit_code == 2 and (tmp_path / "out" / "metric-msssim4.jsonl").is_file()
+    lines = result.output.splitlines()
+    starts = ("kid40 was skipped: which data", "purity8 was skipped: it takes directions", "msssim4 ")
+    first = [next(i for i, line in enumerate(lines) if line.startswith(start)) for start in starts]
+    assert first == sorted(first) and "2 of 3 metrics could not be measured: kid40, purity8" in lines[-1]
 
 
 def test_data_of_other_channels_are_refused(run_dir, tmp_path):

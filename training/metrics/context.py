@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -62,9 +62,11 @@ class Context:
         return self._of(self.fakes, count, what, "Fakes")
 
     def of_reals(self, count: int | None = None, what: What = "features") -> Features:
-        """The answers of the first `count` reals; of all of them, if there are fewer, or by default."""
+        """The answers of `count` reals, chosen by the seed; of all of them, if there are fewer, or by default."""
         reals = self.reals
-        return self._of(reals, reals.limit if count is None else count, what, "Reals")
+        if count is None or count >= reals.limit:
+            return self._of(reals, reals.limit, what, "Reals")
+        return self._of(replace(reals, shuffled=self.seed), count, what, "Reals")
 
     def _of(self, pictures: Pictures, count: int, what: What, label: str) -> Features:
         question = self._question(what)

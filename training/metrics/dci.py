@@ -35,7 +35,9 @@ class DCI:
     informativeness: np.ndarray
 
 
-def dci(codes: np.ndarray, factors: np.ndarray, method: Method = "boosting", seed: int = 0) -> DCI:
+def dci(
+    codes: np.ndarray, factors: np.ndarray, method: Method = "boosting", seed: int = 0, quiet: bool = False
+) -> DCI:  # fmt: skip
     """codes: [N,D]   factors: quantities, [N,K] (kinds as numbers do with boosting where they have an order).
 
     "lasso" sees what depends on an entry in a straight line, and is quick; "boosting" sees any dependence.
@@ -49,7 +51,7 @@ def dci(codes: np.ndarray, factors: np.ndarray, method: Method = "boosting", see
     centre, spread = codes[rest].mean(axis=0), codes[rest].std(axis=0)
     x = (codes - centre) / np.where(spread > 0, spread, 1)
     importance, scores = [], []
-    with Progress("Predicting factors", factors.shape[1], "factor") as bar:
+    with Progress("Predicting factors", factors.shape[1], "factor", quiet) as bar:
         for column in factors.T:
             y = (column - column[rest].mean()) / column[rest].std()
             model = _fitted(x[rest], y[rest], method, seed)

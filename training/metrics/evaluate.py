@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,16 +13,22 @@ import torch
 
 from stylegan.bound_file import fingerprint
 from stylegan.projection.lpips import NETS
+from torch_utils.download import digest_of
 from torch_utils.errors import UserError
 from training.metrics.catalogue import FEATURES, Kind, parse
 from training.metrics.context import Context
 from training.metrics.features import pick_features
+from training.metrics.quality import measure_swd
 from training.metrics.request import Request
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one metric gave. The first seven are named as the published tools name them."""
+    """What one metric gave. The first seven are named as the published tools name them.
+
+    num_gpus: processes that shared the work   num_images: fakes drawn   k: neighbours, 0 for none
+    aids: the files that it took, and their hashes, and whether it looked at the middle of pictures only
+    """
 
     results: dict[str, float]
     metric: str
@@ -41,6 +48,8 @@ class Result:
     seed: int
     psi: float
     mirror: bool
+    k: int
+    aids: dict[str, str | bool]
 
     def to_line(self) -> str:
         """As JSON."""
@@ -51,10 +60,19 @@ def evaluate(names: Sequence[str], context: Context, skipped: Callable[[str, str
     """Each metric of `names`, as soon as it is known.
 
     One that cannot be measured, such as FID without Inception, does not keep the others from it: skipped(name, why) is
-    told instead. Raises UserError for a name that is none, before anything is measured.
+    told instead, before anything is drawn if it is known by then. Raises UserError for a name that is none, before
+    anything is measured.
     """
     contexts: dict[str, Context] = {context.features: context}
+    able = []
     for name, (kind, request) in [(name, parse(name, context.features)) for name in names]:
+        try:
+            require_aids(kind, context)
+        except UserError as error:
+            skipped(name, str(error))
+        else:
+            able.append((name, kind, request))
+    for name, kind, request in able:
         if kind.lens is FEATURES and request.features not in contexts:
             contexts[request.features] = replace(context, features=request.features, weights=None)
         try:
@@ -68,7 +86,7 @@ def evaluate(names: Sequence[str], context: Context, skipped: Callable[[str, str
 def measure(kind: Kind, request: Request, context: Context) -> Result:
     """One metric. Raises UserError where it cannot be measured."""
     begun = time.time()
-    results = kind.measure(context, request)
+    results = _numbers(kind.measure(context, request), context)
     seconds = time.time() - begun
     features, sha256 = looked_through(kind, request, context)
     snapshot, data = context.snapshot, context.data
@@ -77,7 +95,7 @@ def measure(kind: Kind, request: Request, context: Context) -> Result:
         metric=request.title,
         total_time=seconds,
         total_time_str=in_words(seconds),
-        num_gpus=context.crew.processes,
+        num_gpus=context.crew.processes if kind.shared else 1,
         snapshot_pkl=context.file,
         timestamp=time.time(),
         network=fingerprint(snapshot),
@@ -87,11 +105,66 @@ def measure(kind: Kind, request: Request, context: Context) -> Result:
         features_sha256=sha256,
         data="" if data is None else str(data.path),
         data_hash="" if data is None else data.content_hash,
-        num_images=request.count,
+        num_images=fakes_of(kind, request, context),
         seed=context.seed,
         psi=context.psi,
         mirror=context.mirror,
+        k=request.k,
+        aids=aids_of(kind, context),
     )
+
+
+def fakes_of(kind: Kind, request: Request, context: Context) -> int:
+    """How many fakes a metric draws; for purity, how many it moves."""
+    if kind.measure is measure_swd and context.data is not None:  # as many as there are reals
+        return min(request.count, len(context.data) * (2 if context.mirror else 1))
+    return kind.each * request.count
+
+
+def require_aids(kind: Kind, context: Context) -> None:
+    """Raises UserError for a metric without what it needs."""
+    aids = context.aids
+    missing = {
+        "data": context.data is None and "which data? give --data, as in --data faces.zip",
+        "classifier": not (aids.classifier or aids.table)
+        and "it takes a classifier: give --classifier FILE of directions.py learn, or --labels CSV",
+        "directions": aids.directions is None and "it takes directions: give --directions FILE of directions.py find",
+    }
+    for need in kind.needs:
+        if missing[need]:
+            raise UserError(str(missing[need]))
+
+
+def aids_of(kind: Kind, context: Context) -> dict[str, str | bool]:
+    """What a metric took besides the network and its data, for the records."""
+    aids, found = context.aids, dict[str, str | bool]()
+    judge = {"classifier": aids.classifier} if aids.classifier else {"labels": aids.table}
+    files = (judge if "classifier" in kind.needs else {}) | (
+        {"directions": aids.directions} if "directions" in kind.needs else {}
+    )
+    for name, path in files.items():
+        if path is not None:
+            found |= {name: str(path), f"{name}_sha256": digest_of(path, "sha256")}
+    if "labels" in found and aids.attributes:
+        found["attributes"] = ",".join(map(str, aids.attributes))
+    if "val" in kind.uses and aids.validation is not None:
+        found |= {"val": str(aids.validation.path), "val_hash": aids.validation.content_hash}
+    if "crop" in kind.uses:
+        found["crop"] = aids.crop
+    return found
+
+
+def _numbers(results: dict[str, float], context: Context) -> dict[str, float]:
+    """Those that are finite. Of the rest, such as the purity of a direction that changes nothing, it is said.
+
+    Raises UserError where the first, which the metric is named after, is among the rest.
+    """
+    bad = [name for name, value in results.items() if not math.isfinite(value)]
+    if bad and bad[0] == next(iter(results)):
+        raise UserError(f"{bad[0]} is not a number; the network is broken, or these pictures are too few or all alike")
+    if bad:
+        context.aids.say(f"Not a number, and left out: {', '.join(bad)}")
+    return {name: value for name, value in results.items() if name not in bad}
 
 
 def looked_through(kind: Kind, request: Request, context: Context) -> tuple[str, str]:

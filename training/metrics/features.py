@@ -45,11 +45,15 @@ class FeatureNetwork:
 
 
 def short_name(name: str) -> str:
-    """How the names of metrics say which network they are of: "efficientnet-lite0" is effnetlite0."""
+    """How the names of metrics say which network they are of: "efficientnet-lite0" is effnetlite0.
+
+    A file of the user's that is called like one of these is no such network: inception.pt is inception-own.
+    """
     known = {effnet.NAME: "effnetlite0", inception.NAME: "inception"} | {net: net for net in lpips.NETS}
     if name in known:
         return known[name]
-    return _safe(name.replace(":", "-") if _FUNCTION.fullmatch(name) else Path(name).stem)
+    short = _safe(name.replace(":", "-") if _FUNCTION.fullmatch(name) else Path(name).stem)
+    return f"{short}-own" if short in known.values() else short
 
 
 def pick_features(name: str, device: torch.device, weights: Path | None = None) -> FeatureNetwork:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from torch_utils.errors import UserError
 from training.metrics.rows import Rows
 
 SPLITS = 10
 
 
 def inception_score(probabilities: Rows, splits: int = SPLITS) -> tuple[float, float]:
-    """exp of the mean divergence of each row of [N,classes] from their mean: mean and deviation over `splits` parts."""
+    """exp of the mean divergence of each row of [N,classes] from their mean: mean and deviation over `splits` parts.
+
+    Raises UserError for fewer pictures than parts.
+    """
+    if len(probabilities) < splits:
+        raise UserError(f"the inception score is a mean over {splits} parts, and {len(probabilities)} pictures are too "
+                        f"few; ask for thousands")  # fmt: skip
     scores = []
     for i in range(splits):
         part = probabilities[i * len(probabilities) // splits : (i + 1) * len(probabilities) // splits].double()

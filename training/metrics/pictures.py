@@ -16,6 +16,7 @@ from torch_utils.errors import UserError
 from torch_utils.images import to_uint8
 from training.archive import Archive
 from training.inputs import draw
+from training.metrics.reals import shuffled
 from training.packed import packed
 
 STREAM = "metrics"
@@ -77,20 +78,32 @@ class Fakes:
 
 @dataclass(frozen=True)
 class Reals:
-    """The pictures of an archive, in its order, reduced as in training. mirror: and then all of them mirrored."""
+    """The pictures of an archive, in its order, reduced as in training.
+
+    mirror: and then all of them mirrored   shuffled: the seed of another order, in which the first few stand for all
+    """
 
     archive: Archive
     size: tuple[int, int]
     mirror: bool = False
+    shuffled: int | None = None
 
     @cached_property
     def key(self) -> dict[str, str | int | float]:
-        return {"reals": self.archive.content_hash, "height": self.size[0], "width": self.size[1],
-                "channels": self.archive.channels, "mirror": self.mirror}  # fmt: skip
+        found: dict[str, str | int | float] = {
+            "reals": self.archive.content_hash, "height": self.size[0], "width": self.size[1],
+            "channels": self.archive.channels, "mirror": self.mirror,
+        }  # fmt: skip
+        return found if self.shuffled is None else {**found, "shuffled": self.shuffled}
 
     @property
     def limit(self) -> int:
         return len(self.archive) * (2 if self.mirror else 1)
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        """Place by number, of the pictures and then of their mirror images: [limit]."""
+        return np.arange(self.limit) if self.shuffled is None else shuffled(self.limit, self.shuffled)
 
     @cached_property
     def _pages(self) -> np.ndarray:
@@ -98,7 +111,7 @@ class Reals:
 
     def read(self, start: int, stop: int, batch: int = 0) -> Tensor:
         """See `Pictures`."""
-        numbers = np.arange(start, stop)
+        numbers = self._order[start:stop]
         pixels = self._pages[numbers % len(self.archive)]
         flipped = numbers >= len(self.archive)
         pixels[flipped] = pixels[flipped, :, :, ::-1]
@@ -106,15 +119,15 @@ class Reals:
 
     def __reduce__(self) -> tuple[object, ...]:
         """For other processes, which open the archive themselves."""
-        return _reopened, (str(self.archive.path), self.size, self.mirror)
+        return _reopened, (str(self.archive.path), self.size, self.mirror, self.shuffled)
 
     def prepare(self) -> None:
         """Reduce the pictures now, where that has not been done. Raises UserError where it cannot be."""
         _ = self._pages
 
 
-def _reopened(path: str, size: tuple[int, int], mirror: bool) -> Reals:
-    return Reals(Archive.open(path), size, mirror)
+def _reopened(path: str, size: tuple[int, int], mirror: bool, seed: int | None) -> Reals:
+    return Reals(Archive.open(path), size, mirror, seed)
 
 
 def reals_for(snapshot: Snapshot, archive: Archive, mirror: bool = False) -> Reals:

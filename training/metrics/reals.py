@@ -31,11 +31,16 @@ def pages(archive: Archive, snapshot: Snapshot) -> np.ndarray:
     return packed(archive, *config.size(snapshot.G.synthesis.grown[0]))
 
 
+def shuffled(count: int, seed: int) -> np.ndarray:
+    """The numbers 0 to `count` in an order that belongs to the seed: int64."""
+    return generator(seed, "reals", 0).permutation(count)
+
+
 def chosen(archive: Archive, count: int, seed: int) -> np.ndarray:
     """`count` places in the archive, all different, in order: int64. Raises UserError if it has not so many."""
     if count > len(archive):
         raise UserError(f"{archive.path} has {len(archive)} pictures, {count} are asked for; ask for fewer")
-    return np.sort(generator(seed, "reals", 0).permutation(len(archive))[:count])
+    return np.sort(shuffled(len(archive), seed)[:count])
 
 
 def real_pictures(stored: np.ndarray, places: Sequence[int] | np.ndarray, snapshot: Snapshot) -> Tensor:

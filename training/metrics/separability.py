@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from training.classifier import Judge
 from training.metrics.samples import AS_PUBLISHED, AT_ONCE, Sampling, fakes_at
 
 FOLDS, PENALTIES = 3, (1.0, 0.1, 0.01, 0.001)  # scikit-learn's C
+LEAST = 0.02  # of the samples kept with either answer; of fewer any machine is right
 ENOUGH = 10  # samples kept for each number of a latent, from which on the published score tells spaces apart
 
 
@@ -54,6 +55,8 @@ class Separability:
     """spaces: "z" and "w"   names: of the attributes   shares: of yes among the samples kept, [A]
 
     accuracies: of the classifier on real pictures, balanced, [A]; empty if not known   kept: samples per attribute
+    alike: attributes that tell nothing, as nearly all samples kept have one answer, with their shares of yes; these are
+    in none of the above
     """
 
     spaces: Mapping[str, Separation]
@@ -61,6 +64,7 @@ class Separability:
     shares: np.ndarray
     accuracies: tuple[float, ...]
     kept: int
+    alike: Mapping[str, float] = field(default_factory=dict)
 
 
 def separability(snapshot: Snapshot, judge: Judge, count: int, sampling: Sampling = AS_PUBLISHED) -> Separability:
@@ -95,7 +99,7 @@ def separated(
 ) -> Separability:
     """The metric from what is known of N pictures. spaces: name -> latents [N,D]   margins: see `margins_of`, [N,A].
 
-    Raises UserError for fewer than 4 pictures, and for answers that are no numbers.
+    Raises UserError for fewer than 4 pictures, for answers that are no numbers, and where all attributes are `alike`.
     """
     require_sklearn()
     require_enough(len(margins))
@@ -103,18 +107,24 @@ def separated(
         raise UserError("the classifier's answers are no numbers; the network or the classifier is broken")
     every = [surest_half(column) for column in margins.T]
     truths = [column[kept] > 0 for column, kept in zip(margins.T, every, strict=True)]
+    shares = np.array([truth.mean() for truth in truths])
+    told = [k for k, share in enumerate(shares) if LEAST <= share <= 1 - LEAST]
+    alike = {name: float(share) for k, (name, share) in enumerate(zip(names, shares, strict=True)) if k not in told}
+    if not told:
+        raise UserError(f"nearly all pictures get the same answer for {', '.join(alike)}, so there is nothing to "
+                        "separate; ask for more pictures, or for other attributes")  # fmt: skip
     found = {}
-    with Progress("Separating", len(spaces) * len(every), "plane", quiet) as bar:
+    with Progress("Separating", len(spaces) * len(told), "plane", quiet) as bar:
         for space, latents in spaces.items():
             open_bits, held_out = [], []
-            for kept, truth in zip(every, truths, strict=True):
+            for kept, truth in [(every[k], truths[k]) for k in told]:
                 x = latents[kept].astype(np.float64)
                 open_bits.append(conditional_entropy(table_of(answers(x, truth, x), truth)))
                 held_out.append(held_out_entropy(x, truth))
                 bar.advance()
             found[space] = Separation(np.array(open_bits), np.array(held_out), latents.shape[1])
-    shares = np.array([truth.mean() for truth in truths])
-    return Separability(found, tuple(names), shares, tuple(accuracies), len(truths[0]))
+    known = tuple(accuracies[k] for k in told) if len(accuracies) else ()
+    return Separability(found, tuple(names[k] for k in told), shares[told], known, len(truths[0]), alike)
 
 
 def require_enough(count: int) -> None:
@@ -191,8 +201,12 @@ def in_lines(found: Separability) -> list[str]:
         accuracy = f"{found.accuracies[number]:.3f}" if found.accuracies else "?"
         cells = "".join(f"{s.entropies[number]:10.3f} ({s.held_out[number]:.3f})" for s in found.spaces.values())
         lines.append(f"{name:16}{accuracy:>11}{found.shares[number]:6.0%}{cells}")
+    cells = f"{'nan':>10}{'':8}" * len(found.spaces)
+    lines += [f"{name:16}{'':11}{share:6.0%}{cells}  all alike" for name, share in found.alike.items()]
     scores = "".join(f"{s.score:10.3f} ({s.held_out_score:5.3g})" for s in found.spaces.values())
     lines.append(f"{'separability':33}{scores}")
+    if found.alike:
+        lines.append(f"left out, as of the samples kept nearly all have one answer: {', '.join(found.alike)}")
     few = [space for space, s in found.spaces.items() if found.kept < ENOUGH * s.numbers]
     if few:
         lines.append(f"of {found.kept} samples the numbers in brackets count: the others, as published, need "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import multiprocessing
-from torch.multiprocessing.spawn import start_processes
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
 from stylegan.snapshot import Snapshot
 from torch_utils.device import keep_freed_memory
@@ -57,20 +57,29 @@ def features_of(
 
 
 def _share(store: Store, question: Question, missing: list[range], crew: Crew, bar: Progress) -> None:
-    """Let several processes fill the blocks: the r-th of N takes blocks r, r + N, r + 2 N, ..."""
+    """Let several processes fill the blocks: the r-th of N takes blocks r, r + N, r + 2 N, ...
+
+    Raises UserError for the trouble of any of them, which ends the others.
+    """
     world = min(crew.processes, len(missing))
     trouble = multiprocessing.get_context("spawn").SimpleQueue()
     arguments = (_portable(store.pictures), question, [missing[rank::world] for rank in range(world)], crew, trouble)
     running = start_processes(_work, arguments, nprocs=world, join=False, start_method="spawn")
     done = sum(map(len, missing))
     try:
-        while not running.join(timeout=POLL_S):
+        while trouble.empty() and not running.join(timeout=POLL_S):
             left = sum(map(len, store.missing(missing[-1].stop)))
             bar.advance(max(done - left, 0))
             done = min(done, left)
+    except ProcessExitedException as error:
+        if trouble.empty():
+            raise UserError(
+                f"a process ended before its work was done ({error.signal_name or error.exit_code}), as when memory is "
+                "short; use fewer --gpus; the same command goes on where it ended"
+            ) from error
     finally:
         for process in running.processes:
-            process.terminate()
+            process.kill()
             process.join()
     if not trouble.empty():
         raise UserError(trouble.get())

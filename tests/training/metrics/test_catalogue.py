@@ -19,7 +19,8 @@ EFF, VGG = "efficientnet-lite0", "lpips-vgg16"
     ("fid50k", quality.measure_fid, "-effnetlite0", (50_000, 0, False, "", EFF)),
     ("kid500_full", quality.measure_kid, "-effnetlite0", (500, 0, True, "", EFF)),
     ("pr50k3_full", quality.measure_precision_recall, "-effnetlite0", (50_000, 3, True, "", EFF)),
-    ("pr5003_full", quality.measure_precision_recall, "-effnetlite0", (500, 3, True, "", EFF)),
+    ("pr500_3_full", quality.measure_precision_recall, "-effnetlite0", (500, 3, True, "", EFF)),
+    ("pr200_12", quality.measure_precision_recall, "-effnetlite0", (200, 12, False, "", EFF)),
     ("dc5k_full", quality.measure_density_coverage, "-effnetlite0", (5000, 5, True, "", EFF)),
     ("is50k", quality.measure_inception_score, "-effnetlite0", (50_000, 0, False, "", EFF)),
     ("swd16k", quality.measure_swd, "", (16_000, 0, False, "", "")),
@@ -39,15 +40,34 @@ def test_what_names_mean(name, measure, title, request_):
 
 
 def test_features_of_the_users_own_are_named_after_their_file():
-    for features, short in (("nets/my net.pt", "my-net"), ("mine:embed", "mine-embed")):
+    for features, short in (
+        ("nets/my net.pt", "my-net"), ("mine:embed", "mine-embed"), ("inception.pt", "inception-own"),
+        ("nets/effnetlite0.pt", "effnetlite0-own"), ("lpips-alex.pt", "lpips-alex-own"),
+    ):  # fmt: skip
         assert parse("kid5k", features)[1] == Request("kid5k", f"kid5k-{short}", 5000, features=features)
 
 
 @pytest.mark.parametrize(
-    "name", ["fid", "fid0_full", "fid5m", "fod5k_full", "pr5k_full", "is5k_full", "swd5k-inception", "ppl_w", "ls0", ""]
+    "name", ["fid", "fid0_full", "fid5m", "fod5k_full", "pr_3", "is5k_full", "swd5k-inception", "ppl_w", "ls0", ""]
 )
 def test_other_names_get_the_list(name):
     with pytest.raises(UserError, match="there is no metric .* there are fid50k_full, kid50k_full, .*swd16k"):
+        parse(name)
+
+
+def test_two_spellings_are_one_metric():
+    assert parse("pr50k_3_full") == parse("pr50k3_full") and parse("pr50k_3")[1].title == "pr50k3-effnetlite0"
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("pr200", "pr200 does not say how many neighbours; write pr200_3 for 3$"),
+    ("pr5003_full", "write pr5003_3_full for 3, or pr500_3_full$"),
+    ("pr5k_full", "write pr5k_3_full for 3$"),
+    ("pr3_3", "none of 3 pictures has 3 neighbours"),
+    ("dc5", "none of 5 pictures has 5 neighbours"),
+])  # fmt: skip
+def test_neighbours_are_said_and_there(name, message):
+    with pytest.raises(UserError, match=message):
         parse(name)
 
 

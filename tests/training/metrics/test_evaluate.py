@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,11 +15,13 @@ import torch
 from torch_utils.errors import UserError
 from training.archive import Archive
 from training.metrics import inception
+from training.metrics.aids import Aids
+from training.metrics.catalogue import parse
 from training.metrics.context import Context
-from training.metrics.evaluate import append, evaluate, in_words, table
+from training.metrics.evaluate import aids_of, append, evaluate, in_words, measure, table
 from training.metrics.workers import Crew
 
-ALL = ["fid100_full", "kid100_full", "pr1003_full", "dc100_full", "swd30", "msssim20"]
+ALL = ["fid100_full", "kid100_full", "pr100_3_full", "dc100_full", "swd30", "msssim20"]
 
 
 @pytest.fixture
@@ -38,8 +41,8 @@ def test_every_metric_measures_and_names_its_features(context):
     found = {name: value for r in evaluate(ALL, context, never) for name, value in r.results.items()}
     of = "-corners-embed"
     assert set(found) == {
-        f"fid100_full{of}", f"kid100_full{of}", f"kid100_full{of}_error", f"pr1003_full{of}_precision",
-        f"pr1003_full{of}_recall", f"dc100_full{of}_density", f"dc100_full{of}_coverage", "swd30", "swd30_16",
+        f"fid100_full{of}", f"kid100_full{of}", f"kid100_full{of}_error", f"pr100_3_full{of}_precision",
+        f"pr100_3_full{of}_recall", f"dc100_full{of}_density", f"dc100_full{of}_coverage", "swd30", "swd30_16",
         "msssim20", "msssim20_error",
     }  # fmt: skip
     assert all(np.isfinite(list(found.values()))) and found[f"fid100_full{of}"] > 0
@@ -85,3 +88,35 @@ def test_the_table_and_times_are_readable(context):
     lines = table([result]).splitlines()
     assert [line.split()[0] for line in lines] == ["msssim4", "msssim4_error"]
     assert [in_words(s) for s in (44.6, 185, 4360)] == ["45s", "3m 05s", "1h 12m 40s"]
+
+
+def test_what_is_no_number_is_refused(context):
+    kind, request = parse("msssim4")
+    for value in (float("nan"), float("inf")):
+        broken = replace(kind, measure=lambda context, request, value=value: {"msssim4": value})
+        with pytest.raises(UserError, match="msssim4 is not a number"):
+            measure(broken, request, context)
+    partly = replace(kind, measure=lambda context, request: {"all": 0.5, "one": float("nan")})
+    assert measure(partly, request, context).results == {"all": 0.5}
+
+
+def test_some_reals_are_chosen_by_the_seed_from_all(context):
+    every, some = context.of_reals()[:1000], context.of_reals(20)[:20]
+    assert all((every == row).all(dim=1).any() for row in some) and not torch.equal(some, every[:20])
+    assert torch.equal(some, replace(context).of_reals(20)[:20])
+    assert not torch.equal(some, replace(context, seed=1).of_reals(20)[:20])
+
+
+def test_a_line_names_the_files_and_counts_what_was_drawn(context, pictures, tmp_path):
+    found = {r.metric: r for r in evaluate(["pr30_3", "msssim4", "swd999", "overfit8"],
+             replace(context, crew=replace(context.crew, processes=2),
+                     aids=Aids(validation=Archive.open(pictures))), never)}  # fmt: skip
+    pr, overfit = found["pr30_3-corners-embed"], found["overfit8"]
+    assert (pr.k, pr.num_gpus, pr.num_images, pr.aids) == (3, 2, 30, {})
+    assert found["msssim4"].num_images == 8 and found["swd999"].num_images == context.reals.limit
+    assert overfit.num_gpus == 1
+    assert overfit.aids == {"val": str(pictures), "val_hash": Archive.open(pictures).content_hash}
+    path = tmp_path / "judge.safetensors"
+    path.write_bytes(b"abc")
+    aids = aids_of(parse("ls")[0], replace(context, aids=Aids(classifier=path, crop=True)))
+    assert aids == {"classifier": str(path), "classifier_sha256": hashlib.sha256(b"abc").hexdigest()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from torch_utils.errors import UserError
 from training.metrics.inception_score import inception_score
 
 
@@ -17,3 +18,9 @@ def test_the_published_numbers(published):
 def test_sure_and_varied_scores_the_number_of_classes_and_the_same_for_all_scores_one():
     assert inception_score(torch.eye(7).repeat(20, 1), splits=2) == pytest.approx((7.0, 0.0))
     assert inception_score(torch.full((40, 5), 0.2), splits=4) == pytest.approx((1.0, 0.0))
+
+
+def test_each_part_needs_a_picture():
+    with pytest.raises(UserError, match="10 parts, and 9 pictures are too few"):
+        inception_score(torch.eye(9))
+    assert inception_score(torch.eye(10))[0] == pytest.approx(1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -60,6 +61,18 @@ def test_reals_are_reduced_and_then_mirrored(snapshot, archive):
     assert torch.equal(both.read(4, 9)[2:], plain.read(0, 3).flip(3))
     mean = archive.read(0).astype(float).reshape(16, 2, 16, 2, 3).mean(axis=(1, 3))
     assert np.abs(plain.read(0, 1)[0].permute(1, 2, 0).numpy() - mean).max() <= 0.5
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_some_reals_are_chosen_by_a_seed_and_all_are_in_the_order_of_the_archive(snapshot, archive, mirror):
+    plain = reals_for(snapshot, archive, mirror)
+    mixed, again, other = (replace(plain, shuffled=seed) for seed in (1, 1, 2))
+    every = plain.read(0, plain.limit)
+    assert torch.equal(mixed.read(0, 5), again.read(0, 5)) and not torch.equal(mixed.read(0, 6), other.read(0, 6))
+    assert not torch.equal(mixed.read(0, 5), every[:5])
+    assert torch.equal(mixed.read(0, plain.limit).unique(dim=0), every.unique(dim=0))
+    assert len({str(reals.key) for reals in (plain, mixed, other)}) == 3
+    assert torch.equal(pickle.loads(pickle.dumps(mixed)).read(2, 6), mixed.read(2, 6))
 
 
 def test_other_channels_are_refused(snapshot, tmp_path):

@@ -105,10 +105,19 @@ def test_margins_of_probabilities_and_quantities():
     assert surest_half(np.array([0.1, -3.0, 2.0, 0.0, -0.2])).tolist() == [1, 2]
 
 
-def test_an_attribute_that_all_have_leaves_nothing_open():
-    x = np.random.default_rng(0).standard_normal((40, 3))
-    found = separated({"z": x}, np.stack([1 + 0 * x[:, 0], x[:, 1]], axis=1), ("all", "some"))
-    assert found.spaces["z"].entropies[0] == 0 and found.shares[0] == 1
+def test_an_attribute_that_nearly_all_have_is_left_out_and_named():
+    x = np.random.default_rng(0).standard_normal((400, 3))
+    nearly = np.where(np.arange(400) < 2, -9.0, 1.0)
+    margins = np.stack([1 + 0 * x[:, 0], x[:, 1], nearly], axis=1)
+    found = separated({"z": x}, margins, ("all", "some", "nearly"), (0.7, 0.8, 0.9))
+    alone = separated({"z": x}, margins[:, 1:2], ("some",))
+    assert found.names == ("some",) and found.accuracies == (0.8,) and len(found.shares) == 1
+    assert found.alike == {"all": 1.0, "nearly": 0.99} and found.spaces["z"].score == alone.spaces["z"].score
+    lines = in_lines(found)
+    assert "nan" in next(line for line in lines if line.startswith("all")) and "left out" in lines[5]
+    assert lines[5].endswith(": all, nearly") and "nan" not in "".join(in_lines(alone))
+    with pytest.raises(UserError, match="the same answer for all, nearly"):
+        separated({"z": x}, margins[:, ::2], ("all", "nearly"))
 
 
 class Means(nn.Module):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
+from torch_utils.errors import UserError
 from training.archive import Archive, ArchiveWriter
 from training.metrics.context import Context
 from training.metrics.describe import Question, answerer
@@ -29,6 +33,31 @@ def test_two_processes_make_what_one_makes(snapshot, corners):
     forget()
     shared = Context(snapshot, features=corners, crew=replace(CREW, processes=2, batch=3))
     assert torch.equal(shared.of_fakes(150)[0:150], wanted)
+
+
+@pytest.mark.parametrize(("ending", "message"), [
+    ("os.kill(os.getpid(), signal.SIGKILL)", r"a process ended .*SIGKILL.* fewer --gpus; the same command goes on"),
+    ("return pictures.flatten(1)[:, :2] * float('nan')", "is not finite on picture"),
+])  # fmt: skip
+def test_the_end_of_one_process_is_the_end_of_all_in_a_line(ending, message, snapshot, tmp_path, monkeypatch):
+    (tmp_path / "ends.py").write_text(
+        "import multiprocessing, os, pathlib, signal, time\n"
+        "def embed(pictures):\n"
+        "    if multiprocessing.parent_process() is None or len(pictures) == 2:\n"
+        "        return pictures.flatten(1)[:, :2]\n"
+        f"    first = pathlib.Path({str(tmp_path / 'first')!r})\n"
+        "    try:\n"
+        "        first.symlink_to(str(os.getpid()))\n"
+        "    except FileExistsError:\n"
+        "        time.sleep(100 * (os.readlink(first) != str(os.getpid())))\n"
+        f"    {ending}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "ends", raising=False)
+    began = time.monotonic()
+    with pytest.raises(UserError, match=message):
+        Context(snapshot, features="ends:embed", crew=replace(CREW, processes=2)).of_fakes(150)
+    assert time.monotonic() - began < 80
 
 
 class Told:
