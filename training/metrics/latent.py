@@ -75,7 +75,7 @@ def measure_dci(context: Context, request: Request) -> Results:
             bar.advance(len(pictures.z))
     results: Results = {}
     for space, codes in spaces.items():
-        found = factors.dci(torch.cat(codes).double().numpy(), torch.cat(answers).numpy())
+        found = factors.dci(torch.cat(codes).double().numpy(), torch.cat(answers).numpy(), quiet=sampling.quiet)
         results |= {
             f"{request.title}_{space}_disentanglement": found.disentanglement,
             f"{request.title}_{space}_completeness": found.completeness,
