@@ -28,6 +28,10 @@ FREE_ON_RESUME = {
     "metrics",
     "features",
     "best",
+    "gpus",
+    "batch_gpu",
+    "max_restarts",
+    "timeout",
 }
 
 
