@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -84,8 +84,8 @@ def joined(world: World, device: torch.device, timeout_s: float) -> Iterator[Wor
     if device.type == "cuda":
         torch.cuda.set_device(device)
     world = replace(world, store=_meet(world))
-    prefixed = dist.PrefixStore(f"group/{world.attempt}", world.store)
-    well = False
+    prefixed = dist.PrefixStore(f"group/{world.attempt}", world.store)  # type: ignore[attr-defined]
+    well = lost = False
     try:
         with _answered(world, "start"):
             dist.init_process_group(
@@ -97,17 +97,25 @@ def joined(world: World, device: torch.device, timeout_s: float) -> Iterator[Wor
         _see_each_other(world)
         yield world
         well = True
+    except LostRank:
+        lost = True
+        raise
     finally:
-        _leave(world, well)
+        if not (well or lost):
+            with suppress(RuntimeError):  # whoever held the store may be gone, and with it those who could read
+                world.store.set(_answer(world, "answers", world.rank), "failed")
+        _leave(well)
 
 
-def _meet(world: World) -> dist.Store:
+def _meet(world: World) -> Any:
     """The store, once every process has written its name there."""
     ours = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # then the launcher holds it, else process 0
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     limit = timedelta(seconds=world.timeout_s)
     try:
-        store = dist.TCPStore(host, port, None, world.rank == 0 and not ours, limit, wait_for_workers=False)
+        store = dist.TCPStore(  # type: ignore[attr-defined]
+            host, port, None, world.rank == 0 and not ours, limit, wait_for_workers=False
+        )
         silent = _roll_call(replace(world, store=store), "here", world.timeout_s)
     except RuntimeError as error:
         raise LostRank(f"nobody answers at {host}:{port} ({_first_line(error)}); is process 0 running?") from error
@@ -129,13 +137,8 @@ def _see_each_other(world: World) -> None:
             raise LostRank(f"{_named(wrong, world)} cannot be seen from process {world.rank} ({device.type})")
 
 
-def _leave(world: World, well: bool) -> None:
-    """End the group. The others learn at once of one that leaves in trouble, and need not wait for it."""
-    if not well:
-        try:
-            world.store.set(_answer(world, "answers", world.rank), "failed")
-        except RuntimeError:  # whoever held the store is gone, and with it those who could read
-            pass
+def _leave(well: bool) -> None:
+    """End the group; in trouble without waiting for the others, who learn of it when they next wait for this one."""
     if not dist.is_initialized():
         return
     if well:
@@ -226,8 +229,8 @@ def _answered(world: World, name: str) -> Iterator[None]:
         elif silent:
             what = f"{_named(silent, world)} did not answer in '{name}' (the time-out is {world.timeout_s:g} s)"
         else:
-            what = f"process {world.rank} was given up by the others before it came to '{name}'"
-        raise LostRank(f"{what}: {_first_line(error)}; go on with --resume, or see to that process first") from error
+            what = f"process {world.rank} was given up by the others, or failed, in '{name}' ({_first_line(error)})"
+        raise LostRank(f"{what}; see to it, then go on with --resume") from error
 
 
 def _roll_call(world: World, list_name: str, seconds: float) -> list[int]:

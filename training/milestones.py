@@ -136,9 +136,7 @@ def roll_back(state: TrainState, run_dir: Path, report: Report) -> None:
                f"with other random numbers (time {rollbacks} of {MAX_ROLLBACKS})")  # fmt: skip
 
 
-def tick(
-    state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, world: World = ALONE
-) -> None:
+def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, world: World = ALONE) -> None:
     """Report, draw the fakes, and save when it is time to."""
     seconds, stage = clock.seconds(), cfg.growth.at(state.nimg)
     images = state.nimg - state.tick_nimg

@@ -30,7 +30,8 @@ from training.config import RunConfig
 from training.loop import train
 from training.rundir import STATE
 
-STOP = "STYLEGAN_STOP"  # the signal that the user has sent, for processes that are started after it
+STOP = "stop"  # a note of the signal that the user has sent, for processes that are started after it
+START = "forkserver"  # forks from a process that has loaded everything, and not touched a GPU
 SHUTDOWN_S = 60  # for the others to end once one is lost
 
 
@@ -64,24 +65,26 @@ def train_in_processes(cfg: RunConfig, run_dir: Path, resume: bool, init_from: s
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    with tempfile.TemporaryDirectory() as notes, _passing_on_signals() as stopped_by:
+    multiprocessing.set_forkserver_preload(["training.loop", "torch.utils.tensorboard"])
+    with tempfile.TemporaryDirectory() as folder, _passing_on_signals(Path(folder)) as stopped_by:
+        notes = Path(folder)
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=cfg.gpus, run_id=run_dir.name, role="train",
             rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",
-            max_restarts=cfg.max_restarts, monitor_interval=0.1, start_method="spawn",
-            logs_specs=DefaultLogsSpecs(log_dir=notes), shutdown_timeout=SHUTDOWN_S,
+            max_restarts=cfg.max_restarts, monitor_interval=0.1, start_method=START,
+            logs_specs=DefaultLogsSpecs(log_dir=folder), shutdown_timeout=SHUTDOWN_S,
             signals_to_handle="SIGQUIT",  # the others are passed on, as a wish that the processes grant together
         )  # fmt: skip
         try:
-            codes = elastic_launch(config, process)(cfg, run_dir, resume, init_from, Path(notes))
+            codes = elastic_launch(config, process)(cfg, run_dir, resume, init_from, notes)
             code = max(codes.values())
         except ChildFailedError as error:
             if stopped_by():
                 raise SystemExit(128 + stopped_by()) from None
-            _raise_first(Path(notes))
+            _raise_first(notes)
             rank, failure = error.get_first_failure()
-            raise UserError(_lost(cfg, run_dir, Path(notes), rank, failure.exitcode)) from None
-        _raise_first(Path(notes))
+            raise UserError(_lost(cfg, run_dir, notes, rank, failure.exitcode)) from None
+        _raise_first(notes)
     if code:
         raise SystemExit(code)
 
@@ -94,8 +97,9 @@ def process(cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, 
     parent, world = os.getppid(), from_environment(os.environ)
     assert world is not None
     os.setsid()  # Ctrl-C in a terminal is for the launcher, which passes it on
-    if os.environ.get(STOP):
-        return 128 + int(os.environ[STOP])
+    stop = _stop_wanted(notes)
+    if stop:
+        return 128 + stop
     code = 1
     if not _noted(notes):  # by an earlier attempt
         with ExitStack() as stack:
@@ -167,22 +171,27 @@ def _lost(cfg: RunConfig, run_dir: Path, notes: Path, rank: int, exitcode: int) 
 
 
 @contextmanager
-def _passing_on_signals() -> Iterator[Callable[[], int]]:
+def _passing_on_signals(notes: Path) -> Iterator[Callable[[], int]]:
     """While it lasts, Ctrl-C and SIGTERM go to the processes. Gives a function that tells which came first, 0: none."""
 
     def pass_on(signum: int, frame: FrameType | None) -> None:
-        os.environ.setdefault(STOP, str(signum))
+        if not (notes / STOP).exists():
+            (notes / STOP).write_text(str(int(signum)))
         for child in multiprocessing.active_children():
             if child.pid is not None:
                 os.kill(child.pid, signum)
 
     before: dict[int, Any] = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: int(os.environ.get(STOP, "0"))
+        yield lambda: _stop_wanted(notes)
     finally:
-        os.environ.pop(STOP, None)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _stop_wanted(notes: Path) -> int:
+    """The signal that the user has sent, 0 if none."""
+    return int((notes / STOP).read_text()) if (notes / STOP).exists() else 0
 
 
 def _quiet_launcher() -> None:
