@@ -109,17 +109,18 @@ def joined(world: World, device: torch.device, timeout_s: float) -> Iterator[Wor
 
 def _meet(world: World) -> Any:
     """The store, once every process has written its name there."""
-    ours = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # then the launcher holds it, else process 0
+    held = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # by the launcher, else by process 0
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     limit = timedelta(seconds=world.timeout_s)
     try:
         store = dist.TCPStore(  # type: ignore[attr-defined]
-            host, port, None, world.rank == 0 and not ours, limit, wait_for_workers=False
+            host, port, None, world.rank == 0 and not held, limit, wait_for_workers=False
         )
         silent = _roll_call(replace(world, store=store), "here", world.timeout_s)
     except RuntimeError as error:
         raise LostRank(f"nobody answers at {host}:{port} ({_first_line(error)}); is process 0 running?") from error
     if silent:
+        time.sleep(GRACE_S / 4)  # the others read the same, before process 0 takes the store away
         raise LostRank(
             f"{_named(silent, world)} did not come within {world.timeout_s:g} s; look at what was said on that machine"
         )
