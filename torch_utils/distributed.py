@@ -228,7 +228,7 @@ def _answered(world: World, name: str) -> Iterator[None]:
         if left:
             what = f"{_named(left, world)} stopped with an error of its own, which others met in '{name}'"
         elif silent:
-            what = f"{_named(silent, world)} did not answer in '{name}' (the time-out is {world.timeout_s:g} s)"
+            what = f"{_named(silent, world)} did not answer in '{name}' (gone, or silent for {world.timeout_s:g} s)"
         else:
             what = f"process {world.rank} was given up by the others, or failed, in '{name}' ({_first_line(error)})"
         raise LostRank(f"{what}; see to it, then go on with --resume") from error

@@ -42,7 +42,7 @@ def launch(
         run_dir, cfg = resume, _resumed(resume, outdir, init_from, typed)
     else:
         facts = _facts(typed.get("data.path", ""))
-        cfg = _new(typed, facts)
+        cfg = _new(typed, facts, quiet=world is not None and world.rank > 0)
     # What could fail later is tried before anything is written.
     device = with_kernels(pick_device(cfg.device))
     if init_from:
@@ -94,13 +94,13 @@ def _facts(path: str) -> DataFacts:
     return DataFacts.of(Archive.open(path))
 
 
-def _new(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
-    """The configuration of a new run; says which preset it took if none was typed."""
+def _new(typed: Mapping[str, Any], facts: DataFacts, quiet: bool) -> RunConfig:
+    """The configuration of a new run; unless `quiet`, says which preset it took if none was typed."""
     path = typed["data.path"]
     if path not in EMBEDDED:  # so that the run can be resumed from another folder
         path = str(Path(path).resolve())
     cfg = resolve({**typed, "data.path": path}, facts)
-    if "preset" not in typed:
+    if "preset" not in typed and not quiet:
         print(f"No --cfg given: for {facts.width}x{facts.height} pictures, taking {cfg.preset}.")
     return cfg
 

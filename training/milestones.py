@@ -72,7 +72,7 @@ def begin_run(
     crew = f"{world.size} processes, " if world.size > 1 else ""
     how = f"on {device}, {crew}{str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads"
     if world.attempt:
-        report.say(f"A process was lost: restart {world.attempt} of {cfg.max_restarts}")
+        report.say(f"A process was lost: restart {world.attempt}")
     if resume:
         alone(world, "tidying up", partial(_remove_scratch, run_dir))
         report.say(f"Going on with {run_dir} at {state.nimg / 1000:.1f} of {cfg.total_kimg:g} kimg, {how}")

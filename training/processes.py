@@ -13,10 +13,12 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -68,6 +70,7 @@ def train_in_processes(cfg: RunConfig, run_dir: Path, resume: bool, init_from: s
     multiprocessing.set_forkserver_preload(["training.loop", "torch.utils.tensorboard"])
     with tempfile.TemporaryDirectory() as folder, _passing_on_signals(Path(folder)) as stopped_by:
         notes = Path(folder)
+        alive, _held = multiprocessing.Pipe(duplex=False)  # its end comes when we do
         config = LaunchConfig(
             min_nodes=1, max_nodes=1, nproc_per_node=cfg.gpus, run_id=run_dir.name, role="train",
             rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",
@@ -76,7 +79,7 @@ def train_in_processes(cfg: RunConfig, run_dir: Path, resume: bool, init_from: s
             signals_to_handle="SIGQUIT",  # the others are passed on, as a wish that the processes grant together
         )  # fmt: skip
         try:
-            codes = elastic_launch(config, process)(cfg, run_dir, resume, init_from, notes)
+            codes = elastic_launch(config, process)(cfg, run_dir, resume, init_from, notes, alive)
             code = max(codes.values())
         except ChildFailedError as error:
             if stopped_by():
@@ -89,14 +92,19 @@ def train_in_processes(cfg: RunConfig, run_dir: Path, resume: bool, init_from: s
         raise SystemExit(code)
 
 
-def process(cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, notes: Path) -> int:
+def process(
+    cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, notes: Path, launcher: Connection
+) -> int:
     """One of the processes, from its start to its end. Returns its exit code.
+
+    launcher: has something to read when the launcher is gone; then the run is saved and ends, as after a SIGTERM
 
     Ends with SystemExit(1) instead where the launcher is to start all of them again.
     """
-    parent, world = os.getppid(), from_environment(os.environ)
+    world = from_environment(os.environ)
     assert world is not None
     os.setsid()  # Ctrl-C in a terminal is for the launcher, which passes it on
+    threading.Thread(target=_stop_with, args=(launcher,), daemon=True).start()
     stop = _stop_wanted(notes)
     if stop:
         return 128 + stop
@@ -105,9 +113,14 @@ def process(cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, 
         with ExitStack() as stack:
             stack.push(lambda kind, error, tb: _noted(notes))
             code = _train_in_group(cfg, run_dir, resume, init_from, world, notes)
-    if os.getppid() != parent:  # nobody is there to take the code
+    if launcher.poll():  # nobody is there to take the code
         sys.exit(code or 1)
     return code
+
+
+def _stop_with(launcher: Connection) -> None:
+    wait([launcher])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _train_in_group(

@@ -145,13 +145,13 @@ def test_one_that_dies_is_named_by_all_others_at_once(tmp_path) -> None:
 
 def sleeps(world: World, folder: Path) -> None:
     if world.rank == 1:
-        time.sleep(6)
+        time.sleep(4)
     add_up(world, "losses of G", torch.zeros(3))
 
 
 def test_one_that_is_too_slow_is_named_and_learns_of_it(tmp_path) -> None:
     (text, _), (other, _) = together(tmp_path, sleeps, 2, timeout_s=1.5)
-    assert "process 1 of 2 did not answer in 'losses of G' (the time-out is 1.5 s)" in text
+    assert "process 1 of 2 did not answer in 'losses of G' (gone, or silent for 1.5 s)" in text
     # Process 0 holds the store here, and may have taken it with it.
     assert "process 1 was given up by the others" in other or "process 0 of 2 did not answer" in other
 

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ CPU = torch.device("cpu")
 FAULT = "fault.json"
 
 
-def faulty(cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, notes: Path) -> int:
+def faulty(
+    cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, notes: Path, launcher: Connection
+) -> int:
     """A process of a run, to one of which something happens in a step of the first attempt, as `FAULT` says."""
     world = from_environment(os.environ)
     assert world
@@ -50,7 +53,7 @@ def faulty(cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, n
             return healthy(*arguments)
 
         training.loop.update = sick
-    return training.processes.process(cfg, run_dir, resume, init_from, notes)
+    return training.processes.process(cfg, run_dir, resume, init_from, notes, launcher)
 
 
 def happen(what: str, state: Any, run_dir: Path) -> None:
@@ -59,7 +62,7 @@ def happen(what: str, state: Any, run_dir: Path) -> None:
     if what == "mistake":
         raise UserError("the disk is full; make room")
     if what == "sleep":
-        time.sleep(30)
+        time.sleep(5)
     if what == "infinite":
         with torch.no_grad():
             state.D.head.dense1.bias.fill_(float("inf"))
@@ -142,7 +145,9 @@ def steps(cfg: RunConfig, world: World, count: int = 3) -> dict[str, Any]:
     return {"stats": stats, **{name: getattr(state, name).state_dict() for name in ("G", "D", "G_ema")}}
 
 
-def split_process(cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, notes: Path) -> int:
+def split_process(
+    cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, notes: Path, launcher: Connection
+) -> int:
     world = from_environment(os.environ)
     assert world
     torch.set_num_threads(1)
@@ -151,10 +156,16 @@ def split_process(cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | 
     return 0
 
 
-def gap(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> float:
-    """The largest difference between two networks, as a share of how far they have come."""
-    moved = max((one[name] - start[name]).abs().max() for name in one)
-    return float(max((one[name] - other[name]).abs().max() for name in one) / moved)
+def assert_same_way(one: dict[str, Any], other: dict[str, Any], start: TrainState) -> None:
+    """Two states have come from `start` to the same place, but for rounding: of the way and of where it has led."""
+    for net in ("G", "D", "G_ema"):
+        begun = getattr(start, net).state_dict()
+        assert any((one[net][name] != begun[name]).any() for name in begun)
+        for name, value in one[net].items():
+            moved = (value - begun[name]).abs().max()
+            assert ((value - other[net][name]).abs() <= 1e-3 * moved + 3e-7 * value.abs()).all(), (net, name)
+    for a, b in zip(one["stats"], other["stats"], strict=True):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
 
 
 def test_a_batch_is_the_same_batch_in_processes_and_in_rounds(tiny, tmp_path, monkeypatch) -> None:
@@ -165,16 +176,10 @@ def test_a_batch_is_the_same_batch_in_processes_and_in_rounds(tiny, tmp_path, mo
     for split, ours, theirs in zip(SPLITS, first, second, strict=True):
         cfg = replaced(tiny(**COMMON), split | {"batch_gpu": None})
         start, whole, rounds = started(cfg), steps(cfg, ALONE), steps(replace(cfg, batch_gpu=8), ALONE)
-        for name in ("G", "D", "G_ema"):
-            assert all(torch.equal(ours[name][k], theirs[name][k]) for k in ours[name])
-            fresh = getattr(start, name).state_dict()
-            assert gap(whole[name], ours[name], fresh) < 1e-3
-            assert gap(whole[name], rounds[name], fresh) < 1e-3
-        torch.testing.assert_close(ours["G"]["mapping.w_avg"], whole["G"]["mapping.w_avg"], rtol=1e-4, atol=1e-6)
+        assert all(torch.equal(ours[net][k], theirs[net][k]) for net in ("G", "D", "G_ema") for k in ours[net])
         assert ours["stats"] == theirs["stats"]
-        for other in (ours, rounds):
-            for a, b in zip(whole["stats"], other["stats"], strict=True):
-                assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
+        assert_same_way(whole, ours, start)
+        assert_same_way(whole, rounds, start)
 
 
 def test_the_share_of_a_process_is_of_every_so_many_th_picture(tiny) -> None:
@@ -215,7 +220,7 @@ def test_a_killed_process_costs_nothing(undisturbed, crew, tiny) -> None:
     killed = crew(two(tiny), what="SIGKILL", step=14)
     assert same_end(undisturbed, killed)
     said = log(killed)
-    assert "A process was lost: restart 1 of 3" in said
+    assert "A process was lost: restart 1" in said
     assert any(line.startswith(f"Going on with {killed} at 0.1 of") for line in said)
 
 
