@@ -169,6 +169,16 @@ def test_one_that_raises_does_not_keep_the_others_waiting(tmp_path) -> None:
     assert seconds < 20
 
 
+def finds_nothing(world: World, folder: Path) -> None:
+    told(world, "text", lambda: str(int("nothing")))
+
+
+def test_who_waits_for_an_answer_learns_that_there_is_none(tmp_path) -> None:
+    (own, _), (text, seconds) = together(tmp_path, finds_nothing, 2)
+    assert own.startswith("ValueError") and seconds < 20
+    assert "process 0 of 2 " in text and "'text'" in text
+
+
 def nothing(world: World, folder: Path) -> None:
     """Only come."""
 

@@ -263,6 +263,25 @@ def test_a_wish_to_stop_stops_all_at_the_same_step(what, ranks, undisturbed, cre
     assert same_end(undisturbed, crew(two(tiny), run_dir))
 
 
+def test_a_single_process_obeys_sigterm_too(tiny, tmp_path, monkeypatch) -> None:
+    healthy = training.loop.update
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return healthy(*arguments)
+
+    monkeypatch.setattr(training.loop, "update", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        train(tiny(), tmp_path)
+    assert (stopped.value.code, saved(tmp_path)["nimg"]) == (143, 8)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tiny, tmp_path, crew) -> None:
+    train(tiny(total_kimg=0.16), tmp_path)
+    crew(two(tiny), tmp_path)
+    assert saved(tmp_path)["nimg"] == 240 and any("2 processes" in line for line in log(tmp_path))
+
+
 def test_what_is_not_finite_in_one_is_skipped_by_all(crew, tiny) -> None:
     run_dir = crew(two(tiny), what="infinite", step=29)
     told = [line for line in log(run_dir) if line.startswith("step skipped")]
