@@ -157,8 +157,9 @@ def test_on_meta_tensors_the_fused_op_stands_for_itself_without_a_compiler(mode,
 
 
 def test_scaling_measures_processes_and_weighs_gradients():
+    asked = ["--resolution", "8", "--batch", "2", "--steps", "1", "--json"]
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "scaling.py", *"--resolution 8 --batch 2 --steps 1 --json".split()],
+        [sys.executable, ROOT / "benchmarks" / "scaling.py", *asked],
         capture_output=True, text=True, check=True, env=os.environ | {VARIABLE: "ref"},
     )  # fmt: skip
     result = json.loads(done.stdout)
