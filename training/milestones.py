@@ -93,7 +93,8 @@ def _save_start(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report
     save_reals(run_dir / "reals.png", data, cfg.model)
     save_fakes(run_dir / FIRST, state.G_ema, cfg.growth.initial, 1.0)
     save_key(run_dir / "fakes.json", cfg.model)
-    _save_state(state, cfg, run_dir, report)
+    state.log_bytes = report.lengths()
+    state.save(run_dir / STATE, cfg)
 
 
 def begin_phase(state: TrainState, stage: Stage, report: Report) -> None:
