@@ -18,6 +18,8 @@ from click.testing import CliRunner
 
 from ops.mode import VARIABLE
 from ops.style_epilogue import style_epilogue
+from stylegan.config import ModelConfig
+from stylegan.networks import build_discriminator, build_generator
 from torch_utils.traffic import Traffic, added
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +40,7 @@ def script(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look
     spec.loader.exec_module(module)
     return module
 
@@ -151,3 +154,27 @@ def test_on_meta_tensors_the_fused_op_stands_for_itself_without_a_compiler(mode,
         style_epilogue(x).sum().backward()
     assert ("stylegan.style_epilogue" in traffic.counts) == fused
     assert ("stylegan.style_epilogue_grad" in traffic.counts) == fused
+
+
+def test_scaling_measures_processes_and_weighs_gradients():
+    asked = ["--resolution", "8", "--batch", "2", "--steps", "1", "--json"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "scaling.py", *asked],
+        capture_output=True, text=True, check=True, env=os.environ | {VARIABLE: "ref"},
+    )  # fmt: skip
+    result = json.loads(done.stdout)
+    assert result["images_per_s"].keys() == {"1", "2"} and result["gain"] > 0
+    sizes = [row["megabytes"] for row in result["model"]]
+    assert [row["resolution"] for row in result["model"]] == [8 << k for k in range(8)] and sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize("resolution", [4, 8, 16])
+def test_scaling_counts_what_has_gradients(resolution: int):
+    model = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+    G, D = build_generator(model), build_discriminator(model)
+    images = G.synthesis(G.broadcast(G.mapping(torch.randn(2, 8))), resolution, 1.0, "none")
+    D(images).sum().backward()
+    quiet = sum(p.numel() for name, p in G.named_parameters() if "noise_strength" in name and p.grad is None)
+    for network, without in ((G, quiet), (D, 0)):
+        found = sum(p.numel() for p in network.parameters() if p.grad is not None)
+        assert found <= script("scaling").reached(network, resolution) <= found + without

@@ -10,10 +10,14 @@ from types import FrameType
 
 
 class Interrupts:
-    """Calling it tells whether the user wants to stop."""
+    """Calling it tells whether the user wants to stop.
+
+    signum: of the signal that said so first, 0 while there was none
+    """
 
     def __init__(self) -> None:
         self._wished, self._at_once = threading.Event(), False
+        self.signum = 0
 
     def __call__(self) -> bool:
         return self._wished.is_set()
@@ -26,6 +30,7 @@ class Interrupts:
         try:
             work()
         except KeyboardInterrupt:
+            self.signum = self.signum or signal.SIGINT
             self._wished.set()
             return False
         finally:
@@ -34,6 +39,7 @@ class Interrupts:
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         stop, self._at_once = self() or self._at_once, False
+        self.signum = self.signum or signum
         self._wished.set()
         if stop:
             raise KeyboardInterrupt

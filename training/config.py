@@ -153,9 +153,22 @@ class RunConfig:
     )
     device: str = setting("auto", Flag("--device", "auto, cpu, cuda, cuda:1, ...", ESSENTIALS))
     threads: int | None = setting(None, Flag("--threads", "CPU threads. Default: one per core.", MACHINE))
-    gpus: int = setting(1, Flag("--gpus", "Number of GPUs; also selects the preset's batch sizes.", ESSENTIALS))
+    gpus: int = setting(
+        1, Flag("--gpus", "Number of GPUs, or with --device cpu of processes; also selects the preset's batch sizes.",
+                ESSENTIALS)
+    )  # fmt: skip
     batch_gpu: int | None = setting(
         None, Flag("--batch-gpu", "Most images per GPU at once; a larger batch is worked off in parts.", MACHINE)
+    )
+    reduce: Literal["fp32", "bf16"] = setting(
+        "fp32", Flag("--reduce", "Number format in which gradients travel between GPUs.", MACHINE)
+    )
+    max_restarts: int = setting(
+        3, Flag("--max-restarts", "How often a run on several GPUs may go on from its last state by itself after one of"
+                " its processes was lost.", MACHINE)
+    )  # fmt: skip
+    timeout: float = setting(
+        600.0, Flag("--timeout", "Seconds after which a process that does not answer the others is given up.", MACHINE)
     )
     max_bad_steps: int = setting(
         20, Flag("--max-bad-steps", "Steps in a row with infinite gradients before going back to the last good state.")

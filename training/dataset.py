@@ -96,14 +96,16 @@ class Dataset:
         for size, pages in pack_pyramid(self.archive, sizes, progress).items():
             self._pages[size] = np.asarray(pages)  # still the mapping, without the costlier indexing of np.memmap
 
-    def batch(self, position: int, count: int, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Pictures `position` to `position + count` of the stream.
+    def batch(
+        self, position: int, count: int, height: int, width: int, step: int = 1
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`count` pictures of the stream from `position` on, all of them or every `step`-th.
 
         Returns uint8 [count,C,height,width], and classes int64 [count] or None if the archive has no labels.
         """
         if (height, width) not in self._pages:
             self.prepare([(height, width)])
-        positions = np.arange(position, position + count)
+        positions = np.arange(position, position + count * step, step)
         indices = indices_at(positions, len(self), self.seed)
         if self._chosen is not None:
             indices = self._chosen[indices]

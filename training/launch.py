@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 import stylegan
 from stylegan.kernels import with_kernels
 from torch_utils.device import pick_device
+from torch_utils.distributed import World, from_environment, joined, told
 from torch_utils.errors import UserError
 from torch_utils.threads import cpu_threads
 from training.archive import EMBEDDED, Archive
@@ -20,8 +23,9 @@ from training.lock import locked
 from training.loop import open_data, pick_dtype, train
 from training.metrics.live import require_measurable
 from training.plan import describe
+from training.processes import check_devices, device_of, train_in_processes
 from training.resolve import DataFacts, resolve, resumed, same_data
-from training.rundir import create_run_dir, make_outdir, read_options, store_total, write_options
+from training.rundir import STATE, create_run_dir, make_outdir, read_options, store_total, write_options
 
 
 def launch(
@@ -32,11 +36,14 @@ def launch(
     typed: settings by dotted name   init_from: a snapshot to take fitting weights from
     Raises UserError for whatever the user can put right, if it can be known before, then before anything is written.
     """
+    world = from_environment(os.environ)
+    if world:
+        typed = _joining(typed, world)
     if resume:
         run_dir, cfg = resume, _resumed(resume, outdir, init_from, typed)
     else:
         facts = _facts(typed.get("data.path", ""))
-        cfg = _new(typed, facts)
+        cfg = _new(typed, facts, quiet=world is not None and world.rank > 0)
     # What could fail later is tried before anything is written.
     device = with_kernels(pick_device(cfg.device))
     if init_from:
@@ -46,17 +53,40 @@ def launch(
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
         print(describe(cfg, estimated_speed(cfg, pick_dtype(cfg, device), device)))
         return
-    if cfg.gpus > 1:
-        raise UserError(
-            f"--gpus {cfg.gpus}: this version trains on one device, and only --dry-run plans for more; use --gpus 1, "
-            "with --batch and --batch-gpu to follow a larger recipe on one device"
-        )
+    desc = "" if resume else "-".join(filter(None, [facts.name, cfg.preset, cfg.desc]))
+    if world:
+        _train_as_one_of(world, cfg, lambda: resume or _run_dir(outdir, desc, cfg), resume is not None, init_from)
+        return
+    check_devices(cfg)
     if not resume:
-        run_dir = _run_dir(outdir, "-".join(filter(None, [facts.name, cfg.preset, cfg.desc])), cfg)
+        run_dir = _run_dir(outdir, desc, cfg)
     with locked(run_dir):
         if resume:
             store_total(run_dir, cfg.total_kimg)
-        train(cfg, run_dir, resume=resume is not None, init_from=init_from)
+        if cfg.gpus > 1:
+            train_in_processes(cfg, run_dir, resume is not None, init_from)
+        else:
+            train(cfg, run_dir, resume=resume is not None, init_from=init_from)
+
+
+def _joining(typed: Mapping[str, Any], world: World) -> Mapping[str, Any]:
+    """What was typed, with the number of processes that another launcher has started."""
+    if typed.get("gpus", world.size) != world.size:
+        raise UserError(f"--gpus {typed['gpus']}, but {world.size} processes were started; leave --gpus out")
+    return {**typed, "gpus": world.size}
+
+
+def _train_as_one_of(
+    world: World, cfg: RunConfig, find: Callable[[], Path], resume: bool, init_from: str | None
+) -> None:
+    """Train as one of the processes that torchrun or srun has started. find: the run's directory, asked of one only."""
+    with joined(world, device_of(cfg, world), cfg.timeout) as world:
+        run_dir = Path(told(world, "the directory of the run", lambda: str(find())))
+        with locked(run_dir) if world.rank == 0 else nullcontext():
+            if resume and world.rank == 0:
+                store_total(run_dir, cfg.total_kimg)
+            saved = world.attempt > 0 and (run_dir / STATE).exists()
+            train(cfg, run_dir, resume or saved, init_from, world)
 
 
 def _facts(path: str) -> DataFacts:
@@ -66,13 +96,13 @@ def _facts(path: str) -> DataFacts:
     return DataFacts.of(Archive.open(path))
 
 
-def _new(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
-    """The configuration of a new run; says which preset it took if none was typed."""
+def _new(typed: Mapping[str, Any], facts: DataFacts, quiet: bool) -> RunConfig:
+    """The configuration of a new run; unless `quiet`, says which preset it took if none was typed."""
     path = typed["data.path"]
     if path not in EMBEDDED:  # so that the run can be resumed from another folder
         path = str(Path(path).resolve())
     cfg = resolve({**typed, "data.path": path}, facts)
-    if "preset" not in typed:
+    if "preset" not in typed and not quiet:
         print(f"No --cfg given: for {facts.width}x{facts.height} pictures, taking {cfg.preset}.")
     return cfg
 

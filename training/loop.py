@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from stylegan.discriminator import fade
 from torch_utils.device import fast_bf16, keep_freed_memory, pick_device
+from torch_utils.distributed import ALONE, World, alone, highest
 from torch_utils.images import to_float
-from torch_utils.interrupt import deferred_interrupts
+from torch_utils.interrupt import Interrupts, deferred_interrupts
 from torch_utils.threads import cpu_threads
 from training.archive import Archive
 from training.config import RunConfig
@@ -34,17 +37,21 @@ from training.state import TrainState, fresh_state
 from training.update import Reals, update
 
 
-def train(cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | None = None) -> TrainState:
+def train(
+    cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | None = None, world: World = ALONE
+) -> TrainState:
     """Train until `cfg.total_kimg`, or until the user stops; write everything into `run_dir`.
 
     resume: go on from the state saved there   init_from: a snapshot to take fitting weights from
-    Returns the final state. Raises UserError for bad data, a full disk, and a run that keeps diverging.
+    world: the processes that share the work; all do the same to the same state, and the first one writes
+    Returns the final state. Raises UserError for bad data, a full disk, and a run that keeps diverging, and
+    SystemExit(143) once a SIGTERM has been obeyed.
     """
-    device = pick_device(cfg.device)
+    device = pick_device(cfg.device) if world.size == 1 else world.device
     dtype = pick_dtype(cfg, device)
     keep_freed_memory()
-    torch.set_num_threads(cpu_threads(cfg.threads))
-    data = open_data(cfg)
+    torch.set_num_threads(max(1, cpu_threads(cfg.threads) // world.local_size))
+    data = open_data(cfg, world.rank == 0)
     labels = data.archive.labels if cfg.data.cond else None
     state = fresh_state(cfg, device)
     if resume:
@@ -52,50 +59,66 @@ def train(cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | 
 
     with (
         disk_trouble(run_dir),
-        Report(run_dir, cfg.total_kimg, state.nimg, state.log_bytes) as report,
+        Report(run_dir, cfg.total_kimg, state.nimg, state.log_bytes, quiet=world.rank > 0) as report,
         deferred_interrupts() as interrupted,
     ):
-        begin_run(state, cfg, run_dir, report, data, dtype, resume, init_from)
+        begin_run(state, cfg, run_dir, report, data, dtype, resume, init_from, world)
         clock = Clock()
+        judge = partial(measure, state, cfg, run_dir, report, clock, interrupted)
         if resume and state.tick_nimg == state.nimg and snapshot_due(state, cfg):
-            measure(state, cfg, run_dir, report, clock, interrupted)  # what was cut short
-        while state.nimg < cfg.total_kimg * 1000 and not interrupted():
+            alone(world, "metrics", judge)  # what was cut short
+        stop = wish_of_any(world, interrupted)
+        while state.nimg < cfg.total_kimg * 1000 and not stop:
             stage = cfg.growth.at(state.nimg)
             if stage.phase != state.phase:
                 begin_phase(state, stage, report)
             with clock.data():
-                reals = next_reals(data, state.nimg, stage, cfg, device)
-            outcome = update(state, reals, stage, cfg, labels, dtype)
+                reals = next_reals(data, state.nimg, stage, cfg, device, world)
+            outcome = update(state, reals, stage, cfg, labels, dtype, world)
             state.nimg += stage.batch
             note(state, outcome, report)
             if state.bad_steps >= cfg.max_bad_steps:
                 roll_back(state, run_dir, report)
             report.advance(state.nimg, stage.resolution, stage.alpha)
             if state.nimg - state.tick_nimg >= cfg.tick_kimg.at(stage.resolution) * 1000:
-                tick(state, cfg, run_dir, report, clock)
+                tick(state, cfg, run_dir, report, clock, world)
                 if snapshot_due(state, cfg):
-                    measure(state, cfg, run_dir, report, clock, interrupted)
-        if interrupted():
-            save(state, cfg, run_dir, report)
+                    alone(world, "metrics", judge)
+            stop = wish_of_any(world, interrupted)
+        if stop:
+            alone(world, "the last save", partial(save, state, cfg, run_dir, report))
             report.say(f"Stopped at {state.nimg / 1000:.1f} kimg; all is saved. To go on: train.py --resume {run_dir}")
         else:
             measured = state.nimg == state.tick_nimg and snapshot_due(state, cfg)
-            end_run(state, cfg, run_dir, report, clock)
+            end_run(state, cfg, run_dir, report, clock, world)
             if not measured:
-                measure(state, cfg, run_dir, report, clock, interrupted)
+                alone(world, "metrics", judge)
+    if stop == signal.SIGTERM:
+        raise SystemExit(128 + signal.SIGTERM)
     return state
 
 
-def open_data(cfg: RunConfig) -> Dataset:
+def wish_of_any(world: World, interrupted: Interrupts) -> int:
+    """The signal by which the user asked any of the processes to stop, 0 if none: they must stop at the same step."""
+    return highest(world, "wish to stop", interrupted.signum)
+
+
+def open_data(cfg: RunConfig, progress: bool = True) -> Dataset:
     """The pictures of a run, packed for all its resolutions. Raises UserError if there is anything wrong with them."""
     data = Dataset(Archive.open(cfg.data.path), cfg.data.mirror, cfg.seed, cfg.data.subset)
-    data.prepare([cfg.model.size(res) for res in cfg.growth.resolutions])
+    data.prepare([cfg.model.size(res) for res in cfg.growth.resolutions], progress)
     return data
 
 
-def next_reals(data: Dataset, nimg: int, stage: Stage, cfg: RunConfig, device: torch.device) -> Reals:
-    """The batch of real pictures that comes after `nimg` images, at the size and the fade of the stage."""
-    images, c = data.batch(nimg, stage.batch, *cfg.model.size(stage.resolution))
+def next_reals(
+    data: Dataset, nimg: int, stage: Stage, cfg: RunConfig, device: torch.device, world: World = ALONE
+) -> Reals:
+    """This process's share of the real pictures after `nimg` images, at the size and the fade of the stage.
+
+    Of the batch, every `world.size`-th picture: `Inputs.split` says why.
+    """
+    size = cfg.model.size(stage.resolution)
+    images, c = data.batch(nimg + world.rank, stage.batch // world.size, *size, step=world.size)
     c = c.to(device) if c is not None and cfg.data.cond else None
     return Reals(fade(to_float(images.to(device)), stage.alpha), c)
 

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from stylegan.snapshot import save_snapshot
 from torch_utils.device import peak_memory_mb
+from torch_utils.distributed import ALONE, World, alone
 from torch_utils.errors import UserError
 from torch_utils.interrupt import Interrupts
 from training.config import RunConfig
@@ -63,19 +65,31 @@ def disk_trouble(run_dir: Path) -> Iterator[None]:
 
 def begin_run(
     state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, data: Dataset, dtype: torch.dtype,
-    resume: bool, init_from: str | None,
+    resume: bool, init_from: str | None, world: World = ALONE,
 ) -> None:  # fmt: skip
     """Say what is about to happen; at the very start also write the reals, the first fakes and the first state."""
     device = next(state.G.parameters()).device
-    how = f"on {device}, {str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads"
+    crew = f"{world.size} processes, " if world.size > 1 else ""
+    how = f"on {device}, {crew}{str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads"
+    if world.attempt:
+        report.say(f"A process was lost: restart {world.attempt}")
     if resume:
-        for scratch in run_dir.glob(".*.tmp"):  # left by a killed process
-            scratch.unlink()
+        alone(world, "tidying up", partial(_remove_scratch, run_dir))
         report.say(f"Going on with {run_dir} at {state.nimg / 1000:.1f} of {cfg.total_kimg:g} kimg, {how}")
         return
     report.say(f"Training in {run_dir}: {len(data)} pictures, {cfg.total_kimg:g} kimg, {how}")
     if init_from:
         report.say(transfer_weights(init_from, state))
+    alone(world, "the first pictures", partial(_save_start, state, cfg, run_dir, report, data))
+
+
+def _remove_scratch(run_dir: Path) -> None:
+    """What a killed process has left."""
+    for scratch in run_dir.glob(".*.tmp"):
+        scratch.unlink()
+
+
+def _save_start(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, data: Dataset) -> None:
     save_reals(run_dir / "reals.png", data, cfg.model)
     save_fakes(run_dir / FIRST, state.G_ema, cfg.growth.initial, 1.0)
     save_key(run_dir / "fakes.json", cfg.model)
@@ -123,7 +137,7 @@ def roll_back(state: TrainState, run_dir: Path, report: Report) -> None:
                f"with other random numbers (time {rollbacks} of {MAX_ROLLBACKS})")  # fmt: skip
 
 
-def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock) -> None:
+def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, world: World = ALONE) -> None:
     """Report, draw the fakes, and save when it is time to."""
     seconds, stage = clock.seconds(), cfg.growth.at(state.nimg)
     images = state.nimg - state.tick_nimg
@@ -132,6 +146,12 @@ def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock
     values = _values(state, cfg, stage, seconds, clock.data_seconds, images)
     gflops = work(cfg, stage.resolution) * images / seconds
     report.tick(values, state.nimg, *seconds_left(cfg, state.nimg, gflops))
+    alone(world, "tick", partial(_save_tick, state, cfg, run_dir, report, clock))
+    clock.restart()
+
+
+def _save_tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock) -> None:
+    stage = cfg.growth.at(state.nimg)
     save_fakes(_named(run_dir, "fakes", state, ".png"), state.G_ema, stage.resolution, stage.alpha)
     if snapshot_due(state, cfg):
         save(state, cfg, run_dir, report)
@@ -139,7 +159,6 @@ def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock
     elif time.perf_counter() - clock.saved > cfg.snap_minutes * 60:
         _save_state(state, cfg, run_dir, report)
         clock.saved = time.perf_counter()
-    clock.restart()
 
 
 def snapshot_due(state: TrainState, cfg: RunConfig) -> bool:
@@ -178,11 +197,13 @@ def save(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> No
     save_growth(run_dir)
 
 
-def end_run(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock) -> None:
+def end_run(
+    state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, world: World = ALONE
+) -> None:
     """Every run ends with a snapshot and its pictures."""
     if state.nimg > state.tick_nimg:
-        tick(state, cfg, run_dir, report, clock)
-    save(state, cfg, run_dir, report)
+        tick(state, cfg, run_dir, report, clock, world)
+    alone(world, "the last save", partial(save, state, cfg, run_dir, report))
     report.say(f"Done: {state.nimg / 1000:.1f} kimg. Pictures, growth.webp and the network are in {run_dir}")
 
 

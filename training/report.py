@@ -33,15 +33,16 @@ class Report:
     """log.txt, stats.jsonl, tensorboard events (where tensorboard is installed) and the bar. A context manager.
 
     keep: length in bytes up to which each of the two files is kept: a resumed run forgets what came after its state.
+    quiet: say and write nothing, as one of several processes that all know the same
     """
 
-    def __init__(self, run_dir: Path, total_kimg: float, nimg: int, keep: dict[str, int]):
-        self._files = {name: _open(run_dir / name, keep.get(name, 0)) for name in (LOG, STATS)}
-        self._curves = _tensorboard(run_dir, nimg)
+    def __init__(self, run_dir: Path, total_kimg: float, nimg: int, keep: dict[str, int], quiet: bool = False):
+        self._files = {} if quiet else {name: _open(run_dir / name, keep.get(name, 0)) for name in (LOG, STATS)}
+        self._curves = None if quiet else _tensorboard(run_dir, nimg)
         self._bar = None
         self._speed = ""
         self._said: set[str] = set()
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not quiet:
             form = "{l_bar}{bar}| {n:.1f}/{total:.0f} kimg [{elapsed}{postfix}]"
             self._bar = tqdm(total=total_kimg, initial=nimg / 1000, bar_format=form, dynamic_ncols=True)
 
@@ -58,6 +59,8 @@ class Report:
 
     def say(self, text: str) -> None:
         """A line on the terminal and in log.txt."""
+        if not self._files:
+            return
         if self._bar is not None:
             self._bar.write(text)
         else:
@@ -86,6 +89,8 @@ class Report:
 
     def stats(self, values: dict[str, Any], nimg: int) -> None:
         """One line of stats.jsonl, and a point on each curve."""
+        if not self._files:
+            return
         self._files[STATS].write(json.dumps(values) + "\n")
         self._files[STATS].flush()
         self.points(values, nimg)

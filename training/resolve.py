@@ -29,6 +29,10 @@ FREE_ON_RESUME = {
     "features",
     "best",
     "val",
+    "gpus",
+    "batch_gpu",
+    "max_restarts",
+    "timeout",
 }
 
 

@@ -1,0 +1,160 @@
+"""How training grows with the number of processes: measured here, on CPU cores, and computed for GPUs elsewhere.
+
+    python benchmarks/scaling.py --resolution 64 --batch 8 --json
+
+Every process has the same batch and one thread. What is computed is explained in docs/scaling.md.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from stylegan.config import ModelConfig
+from stylegan.networks import build_discriminator, build_generator
+from torch_utils.cli import Command
+from torch_utils.device import keep_freed_memory
+from torch_utils.distributed import CPU, World, highest, joined
+from training.config import RunConfig
+from training.presets import preset
+from training.schedule import GrowthSchedule, PerResolution
+from training.state import fresh_state
+from training.update import Reals, update
+
+WARM_UP = 2
+HIDDEN_SHARE = 0.05  # of a step that may go into waiting
+
+
+@dataclass(frozen=True)
+class Machines:
+    """`nodes` of `gpus` each. Bytes per second that one GPU gets through within a node, and one node to the next."""
+
+    name: str
+    nodes: int
+    gpus: int
+    within: float
+    between: float = 0.0
+
+    def seconds(self, size: float) -> float:
+        """Of an all-reduce of `size` bytes: a ring sends 2 (n - 1) / n of them; first within nodes, then between."""
+        inside = 2 * (self.gpus - 1) / self.gpus * size / self.within
+        outside = 2 * (self.nodes - 1) / self.nodes * size / self.between if self.nodes > 1 else 0.0
+        return inside + outside
+
+
+MACHINES = (
+    Machines("8 GPUs on NVLink", 1, 8, 300e9),
+    Machines("64 GPUs, 200 Gb/s per node", 8, 8, 300e9, 20e9),
+)
+
+
+@click.command(cls=Command, context_settings={"show_default": True})
+@click.option("--resolution", type=int, default=64, help="Of the pictures in the measurement.")
+@click.option("--batch", type=int, default=8, help="Images per step and process.")
+@click.option("--steps", type=int, default=10, help="Steps to take the median of.")
+@click.option("--processes", type=int, default=2, help="Compare one process with this many.")
+@click.option("--cfg", "name", default="ffhq1024", help="Preset whose all-reduces are computed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def main(resolution: int, batch: int, steps: int, processes: int, name: str, as_json: bool) -> None:
+    """Images per second of 1 and of several processes, and what the gradients of a preset weigh."""
+    speeds = {count: images_per_second(count, resolution, batch, steps) for count in (1, processes)}
+    result = {
+        "resolution": resolution, "batch_per_process": batch, "steps": steps,
+        "images_per_s": {str(count): round(speed, 2) for count, speed in speeds.items()},
+        "gain": round(speeds[processes] / speeds[1], 3),
+        "model": [traffic(preset(name, 8), res) for res in preset(name, 8).growth.resolutions],
+    }  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    for count, speed in speeds.items():
+        click.echo(f"{count} process{'es' if count > 1 else '  '} of one thread  {speed:8.2f} images/s")
+    click.echo(f"gain  {result['gain']:.2f}\n")
+    click.echo("size    MB per step  " + "  ".join(f"{m.name}: ms, step for {HIDDEN_SHARE:.0%}" for m in MACHINES))
+    for row in result["model"]:
+        times = "  ".join(f"{row[m.name]['ms']:8.2f} {row[m.name]['step_ms']:10.1f}" for m in MACHINES)
+        click.echo(f"{row['resolution']:<8d}{row['megabytes']:10.1f}   {times}")
+
+
+def traffic(cfg: RunConfig, resolution: int) -> dict[str, Any]:
+    """Of a step at `resolution`: MB of gradients of both networks in float32, and for each kind of machines how long
+    they take, and how long a step must take for that to be `HIDDEN_SHARE` of it. In milliseconds.
+    """
+    with torch.device("meta"):
+        networks: list[nn.Module] = [build_generator(cfg.model), build_discriminator(cfg.model)]
+    size = 4.0 * sum(reached(network, resolution) for network in networks)
+    found: dict[str, Any] = {"resolution": resolution, "megabytes": round(size / 1e6, 1)}
+    for machines in MACHINES:
+        ms = 1e3 * machines.seconds(size)
+        found[machines.name] = {"ms": round(ms, 3), "step_ms": round(ms / HIDDEN_SHARE, 1)}
+    return found
+
+
+def reached(network: nn.Module, resolution: int) -> int:
+    """Numbers in the parameters that have a gradient while `resolution` stands alone."""
+    count = 0
+    for name, p in network.named_parameters():
+        kind, _, rest = name.removeprefix("synthesis.").partition(".")
+        level = int(rest.partition(".")[0]) if kind in ("blocks", "to_rgb", "from_rgb") else 0
+        count += p.numel() if (level <= resolution if kind == "blocks" else level in (0, resolution)) else 0
+    return count
+
+
+def images_per_second(count: int, resolution: int, batch: int, steps: int) -> float:
+    """Of `count` processes of one thread each, together."""
+    context = multiprocessing.get_context("spawn")
+    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+        free.close()
+        crew = [
+            context.Process(target=_work, args=(World(rank, count, rank, count), port, Path(folder), resolution, batch,
+                                                steps))
+            for rank in range(count)
+        ]  # fmt: skip
+        for process in crew:
+            process.start()
+        for process in crew:
+            process.join()
+        return batch * count / float((Path(folder) / "seconds").read_text())
+
+
+def _work(world: World, port: int, folder: Path, resolution: int, batch: int, steps: int) -> None:
+    os.environ.update({"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"})
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    model = ModelConfig(resolution=resolution, fmap_base=4096, fmap_max=128)
+    growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch * world.size))
+    cfg = RunConfig(model=model, growth=growth, gpus=world.size)
+    state, stage = fresh_state(cfg, CPU), growth.at(0)
+    reals = Reals(torch.randn(batch, model.channels, *model.size(resolution)).clamp(-1, 1), None)
+    times = []
+    with joined(world, CPU, 600) as world:
+        for _ in range(WARM_UP + steps):
+            highest(world, "begin of a step", 0)
+            begin = time.perf_counter()
+            update(state, reals, stage, cfg, None, torch.float32, world)
+            state.nimg += stage.batch
+            highest(world, "end of a step", 0)
+            times.append(time.perf_counter() - begin)
+    if world.rank == 0:
+        (folder / "seconds").write_text(str(statistics.median(times[WARM_UP:])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""Real processes that talk by gloo: what they add up, and what is said of one that dies, sleeps, or never comes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torch_utils.distributed import (
+    ALONE,
+    LostRank,
+    World,
+    add_up,
+    add_up_gradients,
+    alone,
+    buckets,
+    from_environment,
+    highest,
+    joined,
+    told,
+)  # fmt: skip
+from torch_utils.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def one(folder: Path, rank: int, size: int, port: int, timeout_s: float, work: Callable[[World, Path], Any]) -> None:
+    """A process of the group: what it finds, or the error it meets, goes into a file."""
+    environment = {
+        "RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": port,
+        "GLOO_SOCKET_IFNAME": "lo",
+    }  # fmt: skip
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    torch.set_num_threads(1)
+    world = from_environment(os.environ)
+    assert world
+    begin = time.monotonic()
+    try:
+        with joined(world, CPU, timeout_s) as world:
+            begin = time.monotonic()
+            found = work(world, folder)
+    except (LostRank, ValueError) as error:
+        found = f"{type(error).__name__}: {error}"
+    torch.save((found, time.monotonic() - begin), folder / f"{rank}.pt")
+
+
+def together(
+    folder: Path, work: Callable[[World, Path], Any], size: int, timeout_s: float = 60, come: int = -1
+) -> list[Any]:
+    """What each of the processes found, and after how many seconds; None for one that died. come: how many come."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training.loop", "torch.utils.tensorboard"])
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    count = size if come < 0 else come
+    crew = [context.Process(target=one, args=(folder, r, size, port, timeout_s, work)) for r in range(count)]
+    for process in crew:
+        process.start()
+    for process in crew:
+        process.join(120)
+        assert process.exitcode is not None, "it hangs"
+    files = [folder / f"{r}.pt" for r in range(count)]
+    return [torch.load(file) if file.exists() else None for file in files]
+
+
+def the_four_ways(world: World, folder: Path) -> tuple[list[float], int, str, bool]:
+    numbers = torch.arange(3.0) * 10**world.rank
+    add_up(world, "numbers", numbers)
+    most = highest(world, "most", 5 if world.rank == 1 else world.rank)
+    text = told(world, "text", lambda: f"from {world.rank}")
+    alone(world, "a file", lambda: (time.sleep(0.2), (folder / "file").touch()))
+    return numbers.tolist(), most, text, (folder / "file").exists()
+
+
+def test_three_processes_add_up_agree_listen_and_wait(tmp_path) -> None:
+    found = together(tmp_path, the_four_ways, 3)
+    assert [result for result, _ in found] == [([0.0, 111.0, 222.0], 5, "from 0", True)] * 3
+
+
+def gradients_of(rank: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(rank)
+    params = [torch.zeros(4, 3, 3, 3).to(memory_format=torch.channels_last), torch.zeros(7), torch.zeros(()),
+              torch.zeros(2)]  # fmt: skip
+    for p in params[:3]:
+        p.grad = torch.randn(p.shape, generator=generator).to(
+            memory_format=torch.channels_last if p.dim() == 4 else torch.contiguous_format
+        )
+    return params
+
+
+def reduced(world: World, folder: Path) -> list[list[torch.Tensor]]:
+    results = []
+    for dtype in (torch.float32, torch.bfloat16):
+        params = gradients_of(world.rank)
+        add_up_gradients(world, "gradients", params, dtype)
+        assert params[3].grad is None
+        results.append([p.grad for p in params[:3]])
+    return results
+
+
+def test_gradients_become_their_sums_to_the_last_bit_everywhere(tmp_path) -> None:
+    (a, _), (b, _) = together(tmp_path, reduced, 2)
+    expected = [p.grad + q.grad for p, q in zip(gradients_of(0)[:3], gradients_of(1)[:3])]
+    for found, other, tolerance in zip(a, b, (0.0, 0.02)):
+        assert all(torch.equal(x, y) for x, y in zip(found, other))
+        assert all(x.dtype == torch.float32 for x in found)
+        for x, y in zip(found, expected):
+            torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance)
+
+
+@given(st.lists(st.integers(0, 9), max_size=8), st.integers(1, 20))
+def test_buckets_hold_everything_in_order_and_are_no_larger_than_they_must(sizes: list[int], limit: int) -> None:
+    tensors = [torch.zeros(size) for size in sizes]
+    found = list(buckets(tensors, limit))
+    assert [id(t) for bucket in found for t in bucket] == [id(t) for t in tensors]
+    assert all(len(bucket) == 1 or sum(map(len, bucket)) <= limit for bucket in found)
+
+
+def dies(world: World, folder: Path) -> None:
+    if world.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    for _ in range(3):
+        add_up(world, "gradients of D", torch.zeros(1000))
+
+
+def test_one_that_dies_is_named_by_all_others_at_once(tmp_path) -> None:
+    first, dead, third = together(tmp_path, dies, 3, timeout_s=30)
+    assert dead is None
+    for text, seconds in (first, third):
+        assert text.startswith("LostRank: process 1 of 3 did not answer in 'gradients of D'")
+        assert seconds < 20
+
+
+def sleeps(world: World, folder: Path) -> None:
+    if world.rank == 1:
+        time.sleep(4)
+    add_up(world, "losses of G", torch.zeros(3))
+
+
+def test_one_that_is_too_slow_is_named_and_learns_of_it(tmp_path) -> None:
+    (text, _), (other, _) = together(tmp_path, sleeps, 2, timeout_s=1.5)
+    assert "process 1 of 2 did not answer in 'losses of G' (gone, or silent for 1.5 s)" in text
+    # Process 0 holds the store here, and may have taken it with it.
+    assert "process 1 was given up by the others" in other or "process 0 of 2 did not answer" in other
+
+
+def raises(world: World, folder: Path) -> None:
+    if world.rank == 1:
+        raise ValueError("too bad")
+    add_up(world, "losses of G", torch.zeros(3))
+
+
+def test_one_that_raises_does_not_keep_the_others_waiting(tmp_path) -> None:
+    (text, seconds), (own, _) = together(tmp_path, raises, 2)
+    assert own == "ValueError: too bad"
+    assert "process 1 of 2 stopped with an error of its own, which others met in 'losses of G'" in text
+    assert seconds < 20
+
+
+def finds_nothing(world: World, folder: Path) -> None:
+    told(world, "text", lambda: str(int("nothing")))
+
+
+def test_who_waits_for_an_answer_learns_that_there_is_none(tmp_path) -> None:
+    (own, _), (text, seconds) = together(tmp_path, finds_nothing, 2)
+    assert own.startswith("ValueError") and seconds < 20
+    assert "process 0 of 2 " in text and "'text'" in text
+
+
+def nothing(world: World, folder: Path) -> None:
+    """Only come."""
+
+
+def test_one_that_does_not_come_is_named(tmp_path) -> None:
+    found = together(tmp_path, nothing, 3, timeout_s=1.5, come=2)
+    for text, _ in found:
+        assert text.startswith("LostRank: process 2 of 3 did not come within 1.5 s")
+
+
+def works_long(world: World, folder: Path) -> str:
+    alone(world, "metrics", lambda: time.sleep(2.5))
+    return "done"
+
+
+def test_who_waits_for_process_0_does_not_time_out(tmp_path) -> None:
+    assert [result for result, _ in together(tmp_path, works_long, 2, timeout_s=1)] == ["done"] * 2
+
+
+def test_one_process_starts_nothing() -> None:
+    with joined(ALONE, CPU, 1.0) as world:
+        numbers = torch.ones(2)
+        add_up(world, "numbers", numbers)
+        add_up_gradients(world, "gradients", [numbers])
+        done: list[int] = []
+        alone(world, "work", lambda: done.append(1))
+        assert (numbers.tolist(), highest(world, "most", 3), told(world, "x", lambda: "y"), done) == (
+            [1, 1], 3, "y", [1]
+        )  # fmt: skip
+        assert world.store is None and not dist.is_initialized()
+
+
+def test_the_environment_says_who_we_are() -> None:
+    assert from_environment({}) is None
+    whole = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "a",
+             "MASTER_PORT": "1", "TORCHELASTIC_RESTART_COUNT": "2"}  # fmt: skip
+    world = from_environment(whole)
+    assert world and (world.rank, world.size, world.local_rank, world.local_size, world.attempt) == (5, 8, 1, 4, 2)
+    with pytest.raises(UserError, match="RANK is set but not MASTER_ADDR and MASTER_PORT"):
+        from_environment({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"})

@@ -1,0 +1,102 @@
+"""However a batch is split among processes and rounds, it is the same batch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import training.processes
+from torch_utils.distributed import ALONE, World, from_environment, joined
+from torch_utils.settings import replaced
+from training.archive import Archive
+from training.config import RunConfig
+from training.dataset import Dataset
+from training.loop import next_reals
+from training.processes import train_in_processes
+from training.schedule import PerResolution
+from training.state import TrainState, fresh_state
+from training.update import update
+
+CPU = torch.device("cpu")
+
+# Of 16 pictures in groups of 4; Adam's eps of 1 makes a step proportional to the gradient.
+COMMON = {"growth__batch": PerResolution(16), "model__mbstd_group": 4, "optim__eps": 1.0}
+SPLITS: list[dict[str, Any]] = [{}, {"loss.name": "relativistic"}, {"batch_gpu": 4}]
+
+
+def started(cfg: RunConfig) -> TrainState:
+    """A state that no norm makes much of rounding in: fresh networks have a constant of ones."""
+    state = fresh_state(cfg, CPU)
+    with torch.no_grad():
+        for p in state.G.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+        state.G_ema.load_state_dict(state.G.state_dict())
+    return state
+
+
+def steps(cfg: RunConfig, world: World, count: int = 3) -> dict[str, Any]:
+    """Networks and losses after some steps at 16x16."""
+    data = Dataset(Archive.open(cfg.data.path), seed=cfg.seed)
+    state = started(cfg)
+    state.nimg = 200
+    stats = []
+    for _ in range(count):
+        stage = cfg.growth.at(state.nimg)
+        reals = next_reals(data, state.nimg, stage, cfg, CPU, world)
+        outcome = update(state, reals, stage, cfg, None, torch.float32, world)
+        assert not outcome.bad
+        stats.append({name: float(value) for name, value in outcome.stats.items()})
+        state.nimg += stage.batch
+    return {"stats": stats, **{name: getattr(state, name).state_dict() for name in ("G", "D", "G_ema")}}
+
+
+def split_process(
+    cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, notes: Path, launcher: Connection
+) -> int:
+    world = from_environment(os.environ)
+    assert world
+    torch.set_num_threads(1)
+    with joined(world, CPU, 60) as world:
+        torch.save([steps(replaced(cfg, split), world) for split in SPLITS], run_dir / f"{world.rank}.pt")
+    return 0
+
+
+def assert_same_way(one: dict[str, Any], other: dict[str, Any], start: TrainState) -> None:
+    """Two states have come from `start` to the same place, but for rounding: of the way and of where it has led."""
+    for net in ("G", "D", "G_ema"):
+        begun = getattr(start, net).state_dict()
+        assert any((one[net][name] != begun[name]).any() for name in begun)
+        for name, value in one[net].items():
+            moved = (value - begun[name]).abs().max()
+            assert ((value - other[net][name]).abs() <= 1e-3 * moved + 3e-7 * value.abs()).all(), (net, name)
+    for a, b in zip(one["stats"], other["stats"], strict=True):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
+
+
+def test_a_batch_is_the_same_batch_in_processes_and_in_rounds(tiny, tmp_path, monkeypatch) -> None:
+    """16 at once, 8 in each of two processes (also in rounds of 4), and two rounds of 8 in one."""
+    monkeypatch.setattr(training.processes, "process", split_process)
+    train_in_processes(tiny(**COMMON, gpus=2), tmp_path, False, None)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for split, ours, theirs in zip(SPLITS, first, second, strict=True):
+        cfg = replaced(tiny(**COMMON), split | {"batch_gpu": None})
+        start, whole, rounds = started(cfg), steps(cfg, ALONE), steps(replace(cfg, batch_gpu=8), ALONE)
+        assert all(torch.equal(ours[net][k], theirs[net][k]) for net in ("G", "D", "G_ema") for k in ours[net])
+        assert ours["stats"] == theirs["stats"]
+        assert_same_way(whole, ours, start)
+        assert_same_way(whole, rounds, start)
+
+
+def test_the_share_of_a_process_is_of_every_so_many_th_picture(tiny) -> None:
+    cfg = tiny(data__mirror=True)
+    data = Dataset(Archive.open(cfg.data.path), mirror=True)
+    stage = cfg.growth.at(200)
+    whole = next_reals(data, 200, stage, cfg, CPU).images
+    shares = [next_reals(data, 200, stage, cfg, CPU, World(rank, 4)).images for rank in range(4)]
+    assert torch.equal(torch.stack(shares, dim=1).flatten(0, 1), whole)
