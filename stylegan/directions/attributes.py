@@ -55,7 +55,7 @@ def answer(attribute: Attribute, cell: str) -> float:
         number = float(cell)
     except ValueError:
         raise UserError(f"'{cell}' in the column '{attribute.column}' is no number; ask for one of its words, as in "
-                        f"{attribute.column}={cell}") from None  # fmt: skip
+                        f"--attributes {attribute.column}={cell}") from None  # fmt: skip
     if not attribute.relation or number != number:
         return number
     return float(number > _number(attribute) if attribute.relation == ">" else number < _number(attribute))
