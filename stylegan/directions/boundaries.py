@@ -1,4 +1,7 @@
-"""Directions from labels: the normal of the plane that parts w with from w without (InterFaceGAN, Shen et al. 2020)."""
+"""Boundaries from labels: the plane that parts w with from w without (InterFaceGAN, Shen et al. 2020).
+
+How to move across one says `direction.along`.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from stylegan.projection.settings import DISTANCES
 from torch_utils.errors import UserError
-from training.metrics import latent, quality
+from training.metrics import health, latent, quality
 from training.metrics.context import Context
 from training.metrics.features import DEFAULT, NAMES, short_name
 from training.metrics.path_length import PUBLISHED
@@ -92,10 +92,10 @@ KINDS = (
          needs=("classifier",)),
     Kind(rf"purity{_N}", "purity200", "of directions: what else they change", latent.measure_purity, worse=_more,
          needs=("directions", "classifier")),
-    Kind(rf"diversity{_N}", "diversity128", "distance of pairs of fakes", latent.measure_diversity, DISTANCE,
+    Kind(rf"diversity{_N}", "diversity128", "distance of pairs of fakes", health.measure_diversity, DISTANCE,
          worse=_more),
-    Kind(rf"nearest{_N}", "nearest256", "are fakes copies?", latent.measure_nearest, FEATURES, needs=("data",)),
-    Kind(rf"overfit{_N}", "overfit500", "has the discriminator learnt by heart?", latent.measure_overfitting,
+    Kind(rf"nearest{_N}", "nearest256", "are fakes copies?", health.measure_nearest, FEATURES, needs=("data",)),
+    Kind(rf"overfit{_N}", "overfit500", "has the discriminator learnt by heart?", health.measure_overfitting,
          needs=("data",), uses=("val",)),
 )  # fmt: skip
 

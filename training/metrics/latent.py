@@ -1,4 +1,4 @@
-"""Metrics of latents, and of the health of a training: each takes a `Context` and what was asked for."""
+"""Metrics of latents: each takes a `Context` and what was asked for, and gives its results by name."""
 
 from __future__ import annotations
 
@@ -7,36 +7,32 @@ import torch
 from torch import Tensor
 
 from stylegan.directions.file import load_directions
-from stylegan.projection.distance import PIXELS, Distance, pick_distance
+from stylegan.projection.distance import Distance, pick_distance
 from torch_utils.errors import UserError
-from torch_utils.images import encode
 from torch_utils.progress import Progress
-from torch_utils.writing import write_whole, writing_to
 from training.classifier import Judge
 from training.metrics import dci as factors
-from training.metrics import diversity, nearest, overfitting, path_length, purity, separability
+from training.metrics import path_length, purity, separability
 from training.metrics.aids import judge_of
 from training.metrics.context import Context
-from training.metrics.nearest_sheet import sheet
 from training.metrics.request import Request
 from training.metrics.samples import AT_ONCE, Sampling, fakes_at
 
 Results = dict[str, float]
-NEIGHBOURS = 5
 
 
 def measure_path_length(context: Context, request: Request) -> Results:
     """Of paths in z or w, full or at their ends. Raises UserError where the distance is not to be had."""
     paths = path_length.paths_of(f"ppl_{request.part}", request.features, context.aids.crop)
     found = path_length.path_length(
-        context.snapshot, _distance(context, request), request.count, paths, _sampling(context)
+        context.snapshot, distance_of(context, request), request.count, paths, sampling_of(context)
     )
     return {request.title: found.value, f"{request.title}_error": found.error}
 
 
 def measure_separability(context: Context, request: Request) -> Results:
     """In z and in w, as published and of held-out samples; and the bits of each attribute."""
-    found = separability.separability(context.snapshot, _judge(context), request.count, _sampling(context))
+    found = separability.separability(context.snapshot, _judge(context), request.count, sampling_of(context))
     context.aids.say("\n".join(separability.in_lines(found)))
     results: Results = {}
     for space, one in found.spaces.items():
@@ -53,7 +49,7 @@ def measure_purity(context: Context, request: Request) -> Results:
     if path is None:
         raise UserError("it takes directions: give --directions FILE of directions.py find")
     directions = load_directions(path, context.snapshot)
-    found = purity.purity(context.snapshot, directions, _judge(context), request.count, sampling=_sampling(context))
+    found = purity.purity(context.snapshot, directions, _judge(context), request.count, sampling=sampling_of(context))
     context.aids.say("\n".join(purity.in_lines(found)))
     scores = {
         f"{request.title}_{name}": float(score) for name, score in zip(found.directions, found.scores, strict=True)
@@ -63,7 +59,7 @@ def measure_purity(context: Context, request: Request) -> Results:
 
 def measure_dci(context: Context, request: Request) -> Results:
     """Of z and of w, the classifier's answers taken for the factors."""
-    snapshot, judge, sampling = context.snapshot, _judge(context), _sampling(context)
+    snapshot, judge, sampling = context.snapshot, _judge(context), sampling_of(context)
     spaces: dict[str, list[Tensor]] = {"z": [], "w": []}
     answers = []
     with Progress("Judging pictures", request.count, quiet=sampling.quiet) as bar:
@@ -84,55 +80,8 @@ def measure_dci(context: Context, request: Request) -> Results:
     return results
 
 
-def measure_diversity(context: Context, request: Request) -> Results:
-    """Of a fixed batch, beside as many reals where there are data; says so where the network has collapsed.
-
-    Of pixels as well, for the alarm: deep features may see differences in what is all the same picture to the eye.
-    """
-    kinds = {request.title: _distance(context, request)}
-    kinds.setdefault(f"{request.name}-{PIXELS.name}", PIXELS)
-    results: Results = {}
-    for title, distance in kinds.items():
-        found = diversity.diversity(context.snapshot, distance, context.data, request.count, _sampling(context))
-        results |= {title: found.fakes.value, f"{title}_error": found.fakes.error}
-        if found.reals is not None:
-            results |= {f"{title}_reals": found.reals.value, f"{title}_ratio": found.ratio}
-        if found.collapsed:
-            context.aids.say(f"Collapsed: pictures differ by {found.ratio:.0%} of what real ones do ({distance.name})")
-    return results
-
-
-def measure_nearest(context: Context, request: Request) -> Results:
-    """How near fakes are to training pictures; and a sheet of the nearest."""
-    found = nearest.nearest_training(
-        context.snapshot, context.reals.archive, context.network.embed, request.count, NEIGHBOURS, _sampling(context)
-    )
-    if context.aids.sheets is not None:
-        path = context.aids.sheets / f"{request.title}-{context.snapshot.kimg:06.0f}.png"
-        with writing_to(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, encode(sheet(found), "png"))
-        context.aids.say(f"The fakes nearest to training pictures: {path}")
-    closeness = found.found.closeness
-    return {f"{request.title}_share": found.found.share, f"{request.title}_closest": float(closeness.min()),
-            f"{request.title}_median": float(np.median(closeness))}  # fmt: skip
-
-
-def measure_overfitting(context: Context, request: Request) -> Results:
-    """What the discriminator makes of pictures trained on, of fakes, and of others held out (--val)."""
-    found = overfitting.overfitting(
-        context.snapshot, context.reals.archive, context.aids.validation, request.count, _sampling(context)
-    )
-    name = request.title
-    results = {f"{name}_rt": found.r_t, f"{name}_pairs": found.r_pairs, f"{name}_train": float(found.train.mean()),
-               f"{name}_fake": float(found.fake.mean())}  # fmt: skip
-    if len(found.validation):
-        results |= {f"{name}_rv": found.r_v, f"{name}_rv_error": found.r_v_error,
-                    f"{name}_validation": float(found.validation.mean())}  # fmt: skip
-    return results
-
-
-def _sampling(context: Context) -> Sampling:
+def sampling_of(context: Context) -> Sampling:
+    """How the network is sampled, with the classes of the data."""
     labels = None if context.data is None else context.data.labels
     return Sampling(context.seed, context.psi, batch=context.crew.batch, labels=labels, quiet=context.crew.quiet)
 
@@ -141,7 +90,7 @@ def _judge(context: Context) -> Judge:
     return judge_of(context.aids, context.data, context.snapshot.device)
 
 
-def _distance(context: Context, request: Request) -> Distance:
+def distance_of(context: Context, request: Request) -> Distance:
     """Raises UserError where its weights are not to be had, and names the way without."""
     try:
         return pick_distance(request.features, context.snapshot)

@@ -14,6 +14,10 @@ from torch import Tensor
 from stylegan.config import ModelConfig
 from stylegan.networks import build_discriminator, build_generator
 from stylegan.snapshot import Snapshot
+from training.archive import Archive, ArchiveWriter
+from training.metrics.context import Context
+from training.metrics.evaluate import evaluate
+from training.metrics.workers import Crew
 
 FIXTURES = Path(__file__).parents[2] / "data" / "metrics_quality.npz"
 TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
@@ -67,3 +71,34 @@ def corners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(__import__("sys").modules, "corners", raising=False)
     return "corners:embed"
+
+
+@pytest.fixture(scope="session")
+def tinted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 pictures of noise, bright or dark, warm or cold."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "noise.zip"
+    with ArchiveWriter(path) as writer:
+        for i in range(200):
+            tint = np.array([40 * (i % 2), 0, 40 - 40 * (i % 2)]) + 60 * (i // 2 % 2)
+            writer.add((rng.integers(0, 100, (16, 16, 3)) + tint).astype(np.uint8))
+    return path
+
+
+@pytest.fixture
+def context(tinted, tiny_network, corners) -> Context:
+    """A tiny network and those pictures, seen through `corners`."""
+    return Context(tiny_network(), Archive.open(tinted), corners, crew=Crew(torch.device("cpu"), quiet=True))
+
+
+@pytest.fixture
+def measured() -> Callable[[str, Context], dict[str, float]]:
+    """measured("ppl20_wend", context): its numbers, all of which are numbers."""
+
+    def measure(name: str, context: Context) -> dict[str, float]:
+        faults: dict[str, str] = {}
+        found = list(evaluate([name], context, faults.__setitem__))
+        assert not faults
+        assert all(np.isfinite([*found[0].results.values()]))
+        return found[0].results
+
+    return measure

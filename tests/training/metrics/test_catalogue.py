@@ -7,7 +7,7 @@ import re
 import pytest
 
 from torch_utils.errors import UserError
-from training.metrics import latent, quality
+from training.metrics import health, latent, quality
 from training.metrics.catalogue import KINDS, parse, parse_names
 from training.metrics.request import Request
 
@@ -31,7 +31,7 @@ EFF, VGG = "efficientnet-lite0", "lpips-vgg16"
      (1000, 0, False, "zend", "discriminator")),
     ("ls", latent.measure_separability, "", (200_000, 0, False, "", "")),
     ("ls2k", latent.measure_separability, "", (2000, 0, False, "", "")),
-    ("nearest64", latent.measure_nearest, "-effnetlite0", (64, 0, False, "", EFF)),
+    ("nearest64", health.measure_nearest, "-effnetlite0", (64, 0, False, "", EFF)),
 ])  # fmt: skip
 def test_what_names_mean(name, measure, title, request_):
     kind, found = parse(name)

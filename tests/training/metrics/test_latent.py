@@ -1,4 +1,4 @@
-"""Metrics of latents and of health, as they are asked for by name."""
+"""Metrics of latents, as they are asked for by name."""
 
 from __future__ import annotations
 
@@ -6,53 +6,27 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from stylegan.directions.file import Directions, save_directions
 from torch_utils.errors import UserError
-from training.archive import Archive, ArchiveWriter
+from training.archive import Archive
 from training.classifier import load_judge
 from training.metrics.aids import Aids, judge_of
 from training.metrics.context import Context
 from training.metrics.evaluate import evaluate
-from training.metrics.workers import Crew
 
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 pictures of noise, bright or dark, warm or cold."""
-    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "noise.zip"
-    with ArchiveWriter(path) as writer:
-        for i in range(200):
-            tint = np.array([40 * (i % 2), 0, 40 - 40 * (i % 2)]) + 60 * (i // 2 % 2)
-            writer.add((rng.integers(0, 100, (16, 16, 3)) + tint).astype(np.uint8))
-    return path
-
-
 @pytest.fixture
-def table(archive, tmp_path) -> Path:
+def table(tinted, tmp_path) -> Path:
     with open(tmp_path / "table.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "warm", "bright"])
-        writer.writerows([Path(name).name, i % 2, i // 2 % 2] for i, name in enumerate(Archive.open(archive).names))
+        writer.writerows([Path(name).name, i % 2, i // 2 % 2] for i, name in enumerate(Archive.open(tinted).names))
     return tmp_path / "table.csv"
-
-
-@pytest.fixture
-def context(archive, tiny_network, corners) -> Context:
-    return Context(tiny_network(), Archive.open(archive), corners, crew=Crew(CPU, quiet=True))
-
-
-def measured(name: str, context: Context) -> dict[str, float]:
-    faults: dict[str, str] = {}
-    found = list(evaluate([name], context, faults.__setitem__))
-    assert not faults
-    assert all(np.isfinite([*found[0].results.values()]))
-    return found[0].results
 
 
 def refused(name: str, context: Context) -> str:
@@ -62,13 +36,13 @@ def refused(name: str, context: Context) -> str:
 
 
 @pytest.mark.parametrize("part", ["zfull", "wfull", "zend", "wend"])
-def test_path_lengths_by_name(context, part) -> None:
+def test_path_lengths_by_name(context, part, measured) -> None:
     found = measured(f"ppl20_{part}-pixels", context)
     assert set(found) == {f"ppl20_{part}-pixels", f"ppl20_{part}-pixels_error"}
     assert found[f"ppl20_{part}-pixels"] > 0
 
 
-def test_a_distance_that_is_not_to_be_had_names_one_that_is(context, monkeypatch) -> None:
+def test_a_distance_that_is_not_to_be_had_names_one_that_is(context, monkeypatch, measured) -> None:
     def nowhere(*arguments: object) -> None:
         raise UserError("no weights")
 
@@ -90,7 +64,7 @@ def test_a_table_teaches_a_classifier_once(context, table) -> None:
     assert min(again.scope.accuracy) > 0.9
 
 
-def test_separability_dci_and_purity_by_name(context, table, tmp_path) -> None:
+def test_separability_dci_and_purity_by_name(context, table, tmp_path, measured) -> None:
     said: list[str] = []
     directions = tmp_path / "some.direction.safetensors"
     vectors = torch.eye(2, 8)[:, None]
@@ -113,28 +87,3 @@ def test_what_is_missing_is_asked_for(context) -> None:
     assert "--classifier FILE of directions.py learn, or --labels CSV" in refused("ls60", context)
     assert "--directions FILE of directions.py find" in refused("purity10", context)
     assert "has no discriminator" in refused("overfit40", replace(context, snapshot=replace(context.snapshot, D=None)))
-
-
-def test_nearest_leaves_a_sheet(context, tmp_path) -> None:
-    said: list[str] = []
-    found = measured("nearest12", replace(context, aids=Aids(sheets=tmp_path / "out", say=said.append)))
-    assert set(found) == {f"nearest12-corners-embed_{what}" for what in ("share", "closest", "median")}
-    assert (tmp_path / "out" / "nearest12-corners-embed-000001.png").is_file() and "000001.png" in said[0]
-
-
-def test_diversity_and_overfitting_by_name(context, archive) -> None:
-    name = "diversity40-pixels"
-    assert {"diversity40-discriminator_ratio", f"{name}_ratio"} <= set(measured("diversity40-discriminator", context))
-    assert set(measured(name, context)) == {name, f"{name}_error", f"{name}_reals", f"{name}_ratio"}
-    assert set(measured(name, replace(context, data=None))) == {name, f"{name}_error"}
-    found = measured("overfit40", replace(context, aids=Aids(validation=Archive.open(archive))))
-    assert found["overfit40_validation"] == found["overfit40_train"]  # the same pictures
-    assert found["overfit40_rv"] == 0
-    assert "overfit40_rv" not in measured("overfit40", context)
-
-
-def test_collapse_is_said_aloud(context, tiny_network) -> None:
-    said: list[str] = []
-    context = replace(context, snapshot=tiny_network(noise=False), psi=0.01, aids=Aids(say=said.append))
-    assert measured("diversity40-pixels", context)["diversity40-pixels_ratio"] < 0.6
-    assert said[0].startswith("Collapsed: pictures differ by ")
