@@ -60,7 +60,7 @@ class PathLength:
 def path_length(
     snapshot: Snapshot, distance: AnyDistance, count: int, paths: Paths = W_FULL, sampling: Sampling = AS_PUBLISHED
 ) -> PathLength:
-    """Over `count` paths (published: 100,000). Path n depends on (sampling.seed, n) alone.
+    """Over `count` paths (published: 100,000; later tools take 50,000). Path n depends on (sampling.seed, n) alone.
 
     Both ends of a path are of one class, drawn as `sampling` says, and the two pictures have the same noise.
     distance: (pictures [n,C,H,W] of about [-1, 1], the same) -> [n].
@@ -95,11 +95,6 @@ def paths_of(metric: str, distance_name: str, crop: bool = False) -> Paths:
     if crop:
         raise UserError("the discriminator knows whole pictures only; leave the crop out, or use lpips-vgg16")
     return replace(kinds[metric], largest=0)
-
-
-def name_of(metric: str, distance_name: str) -> str:
-    """ppl_wfull with the distance of the paper; with another one ppl_wfull-DISTANCE, as numbers do not compare."""
-    return metric if distance_name == PUBLISHED else f"{metric}-{distance_name}"
 
 
 def trimmed(lengths: np.ndarray) -> PathLength:

@@ -14,7 +14,7 @@ from torch import Tensor
 from stylegan.config import ModelConfig, progan_config
 from stylegan.projection.distance import PIXELS, pick_distance
 from torch_utils.errors import UserError
-from training.metrics.path_length import Paths, lerp, name_of, path_length, paths_of, seen, slerp, trimmed
+from training.metrics.path_length import Paths, lerp, path_length, paths_of, seen, slerp, trimmed
 from training.metrics.samples import Sampling, inputs_at
 
 DATA = np.load(Path(__file__).parents[2] / "data" / "latent_metrics.npz")
@@ -158,8 +158,6 @@ def test_what_the_distance_is_shown():
 def test_names_say_what_was_measured_and_with_what():
     assert paths_of("ppl_zend", "lpips-vgg16", crop=True) == Paths("z", "end", crop=True)
     assert paths_of("ppl_wfull", "discriminator").largest == 0
-    assert name_of("ppl_wfull", "lpips-vgg16") == "ppl_wfull"
-    assert name_of("ppl_wfull", "discriminator") == "ppl_wfull-discriminator"
     with pytest.raises(UserError, match="there are ppl_zfull, ppl_zend, ppl_wfull, ppl_wend"):
         paths_of("ppl2_wend", "lpips-vgg16")
     with pytest.raises(UserError, match="whole pictures only"):
