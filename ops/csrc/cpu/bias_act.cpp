@@ -109,6 +109,9 @@ template <Act act> struct Constant {
 struct Chosen {
 #define STYLEGAN_CHOOSE(f, x, s)                            \
   switch (act) {                                            \
+    case Act::linear: return f<Act::linear>(x, s);          \
+    case Act::relu: return f<Act::relu>(x, s);              \
+    case Act::lrelu: return f<Act::lrelu>(x, s);            \
     case Act::tanh: return f<Act::tanh>(x, s);              \
     case Act::sigmoid: return f<Act::sigmoid>(x, s);        \
     case Act::elu: return f<Act::elu>(x, s);                \
@@ -122,13 +125,13 @@ struct Chosen {
 #undef STYLEGAN_CHOOSE
 };
 
-template <class F> void with_activation(Act act, F&& f) {
-  switch (act) {
-    case Act::linear: return f(Constant<Act::linear>{});
-    case Act::relu: return f(Constant<Act::relu>{});
-    case Act::lrelu: return f(Constant<Act::lrelu>{});
-    default: return f(Chosen{});
+template <class T, class F> void with_activation(Act act, F&& f) {
+  if constexpr (trained_in<T>) {
+    if (act == Act::linear) return f(Constant<Act::linear>{});
+    if (act == Act::relu) return f(Constant<Act::relu>{});
+    if (act == Act::lrelu) return f(Constant<Act::lrelu>{});
   }
+  f(Chosen{});
 }
 
 struct Params {
@@ -156,7 +159,7 @@ Tensor bias_act(Tensor x, std::optional<Tensor> bias, int64_t dim, int64_t act, 
     const std::vector<A> b = padded_copy<A>(bias, l.channels);
     const T* in = data<T>(x);
     const Result<T> out(data_out<T>(y), y.numel());
-    with_activation(Act(act), [&](auto f) {
+    with_activation<T>(Act(act), [&](auto f) {
       each_vector<A, false>(l, nullptr, [&](int64_t at, int n, int64_t c, bool broadcast) __attribute__((always_inline)) {
         Lanes<A> u = load(in + at, n);
         if (!b.empty()) u += broadcast ? splat(b[c]) : load(&b[c]);
@@ -187,7 +190,7 @@ std::tuple<Tensor, Tensor> bias_act_grad(Tensor dy, std::optional<Tensor> db, Te
     const std::vector<A> b = padded_copy<A>(bias, l.channels), d = padded_copy<A>(db, l.channels);
     const T *in = data<T>(dy), *sign = data<T>(seen);
     const Result<T> out(data_out<T>(dx), dx.numel());
-    with_activation(Act(act), [&](auto f) {
+    with_activation<T>(Act(act), [&](auto f) {
       auto at_vector = [&](int64_t at, int n, int64_t c, bool broadcast) __attribute__((always_inline)) {
         Lanes<A> g = load(in + at, n), u = load(sign + at, n);
         if (!d.empty()) g += broadcast ? splat(d[c]) : load(&d[c]);

@@ -25,6 +25,10 @@ template <class T> struct accumulate { using type = float; };
 template <> struct accumulate<double> { using type = double; };
 template <class T> using accumulate_t = typename accumulate<T>::type;
 
+// The types that CPUs train in, worth a kernel for each special case. The others get the general ones: every kernel costs
+// the user compile time.
+template <class T> constexpr bool trained_in = std::is_same_v<T, float> || std::is_same_v<T, bf16>;
+
 typedef float FloatLanes __attribute__((vector_size(64)));
 typedef double DoubleLanes __attribute__((vector_size(64)));
 template <class A> struct lanes_of;

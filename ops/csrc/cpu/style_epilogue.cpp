@@ -306,9 +306,11 @@ void with_epilogue(const Tensor& x, Maybe bias, Maybe noise, Maybe strength, May
                           noisy ? data<A>(noise) : nullptr, noise_stride, A(slope), norm};
     if (x.is_contiguous()) return f(t, Epilogue<T, false, 4>{shape, set});
     // Few channels: their sums stay in registers. Many: whole pixels, as jumps from one to the next defeat prefetching.
-    if (shape.c > 8 * width<A>) return f(t, Epilogue<T, true, 32>{shape, set});
-    if (shape.c > 2 * width<A>) return f(t, Epilogue<T, true, 4>{shape, set});
-    return f(t, Epilogue<T, true, 1>{shape, set});
+    if constexpr (trained_in<T>) {
+      if (shape.c > 8 * width<A>) return f(t, Epilogue<T, true, 32>{shape, set});
+      if (shape.c <= 2 * width<A>) return f(t, Epilogue<T, true, 1>{shape, set});
+    }
+    f(t, Epilogue<T, true, 4>{shape, set});
   });
 }
 

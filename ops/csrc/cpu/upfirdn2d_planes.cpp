@@ -143,7 +143,6 @@ template <class T> bool filter_planes(const Separable& s, const T* in, const Res
   if (s.y.phase(0) != s.x.phase(0)) return false;
   return with_pattern(s.x, [&](auto pattern) {
     using P = decltype(pattern);
-    if constexpr (P::phase == 1) return filter<P, 0>(s, in, out);
     if constexpr (P::taps == 4 && P::up == 1 && P::down == 1)
       if (P::start(s.x) == -2) return filter<P, -2>(s, in, out);
     filter<P, -1>(s, in, out);
