@@ -62,6 +62,8 @@ def _check_growth(cfg: RunConfig) -> None:
         raise UserError(f"--init-res {growth.initial} is above --resolution {final}; start at {final} or below")
     if growth.final != final:
         raise UserError(f"growth would end at {growth.final} but the networks at {final}; set both with --resolution")
+    if not 0 < growth.lr_end <= 1:
+        raise UserError(f"--lr-end {growth.lr_end} is not a share of the learning rate; give more than 0 and at most 1")
     tables = (("--batch", growth.batch), ("--lr", growth.lr), ("--lod-kimg", growth.stable_kimg),
               ("--fade-kimg", growth.fade_kimg), ("--tick", cfg.tick_kimg))  # fmt: skip
     for flag, table in tables:

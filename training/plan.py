@@ -53,9 +53,11 @@ def growth_table(cfg: RunConfig, estimate: ImagesPerSecond | None = None) -> lis
 def _row(cfg: RunConfig, phase: Phase) -> tuple[str, ...]:
     height, width = cfg.model.size(phase.resolution)
     batch, lr = cfg.growth.batch.at(phase.resolution), cfg.growth.lr.at(phase.resolution)
+    last = lr * cfg.growth.annealed(round(1000 * phase.end_kimg))
+    rates = f"{lr:g}" if last == lr else f"{lr:g} - {last:.2g}"
     steps = round(1000 * (phase.end_kimg - phase.start_kimg) / batch)
     kimg = f"{phase.start_kimg:g} - {phase.end_kimg:g}"
-    return str(phase.phase), f"{width}x{height}", phase.kind, kimg, str(batch), f"{lr:g}", f"{steps:,}"
+    return str(phase.phase), f"{width}x{height}", phase.kind, kimg, str(batch), rates, f"{steps:,}"
 
 
 def parameter_counts(model: ModelConfig) -> tuple[int, int]:

@@ -98,6 +98,8 @@ class GrowthSchedule:
     """When to grow, and the batch and learning rate on the way. The defaults are StyleGAN's for FFHQ on 8 GPUs.
 
     `stable_kimg` is looked up at the resolution that is held, the other tables at the one that is fading in or held.
+    Once the final resolution stands alone, the learning rate falls along half a cosine to the share `lr_end` of itself
+    in `anneal_kimg`, and stays there (R3GAN, Huang et al. 2024); with 0 kimg it stays as it is.
     """
 
     initial: int = 8
@@ -106,6 +108,8 @@ class GrowthSchedule:
     fade_kimg: PerResolution[float] = PerResolution(600)
     batch: PerResolution[int] = PerResolution(32, {4: 512, 8: 256, 16: 128, 32: 64, 64: 32})
     lr: PerResolution[float] = PerResolution(0.001, {128: 0.0015, 256: 0.002, 512: 0.003, 1024: 0.003})
+    anneal_kimg: float = 0.0
+    lr_end: float = 0.1
 
     @property
     def resolutions(self) -> list[int]:
@@ -120,7 +124,15 @@ class GrowthSchedule:
                 resolution, phase, alpha = self.initial << index, 2 * index, 1.0
             elif nimg > begin:
                 resolution, phase, alpha = self.initial << index, 2 * index - 1, (nimg - begin) / (start - begin)
-        return Stage(phase, resolution, alpha, self.batch.at(resolution), self.lr.at(resolution))
+        return Stage(phase, resolution, alpha, self.batch.at(resolution), self.lr.at(resolution) * self.annealed(nimg))
+
+    def annealed(self, nimg: int) -> float:
+        """The share of the learning rate that is left after `nimg` images."""
+        *_, (_, alone) = self._arrivals()
+        if self.anneal_kimg <= 0 or nimg <= alone:
+            return 1.0
+        progress = min((nimg - alone) / (1000 * self.anneal_kimg), 1.0)
+        return self.lr_end + (1 - self.lr_end) * (1 + math.cos(math.pi * progress)) / 2
 
     def lod(self, stage: Stage) -> float:
         """The published level of detail at `stage`: 0 at the final resolution, +1 for each halving."""

@@ -155,3 +155,13 @@ def test_a_table_falls_back_to_its_base():
 def test_text_that_is_no_table_is_refused(text):
     with pytest.raises(UserError):
         PerResolution.parse(text, int)
+
+
+def test_the_learning_rate_falls_along_half_a_cosine_once_the_final_resolution_stands_alone():
+    plain = GrowthSchedule(initial=8, final=16, stable_kimg=PerResolution(2), fade_kimg=PerResolution(1))
+    falling = replace(plain, anneal_kimg=4.0, lr_end=0.2)
+    for nimg in range(0, 3001, 100):
+        assert falling.at(nimg) == plain.at(nimg)
+    rates = [falling.at(3000 + nimg).lr / plain.at(3000 + nimg).lr for nimg in (1000, 2000, 3000, 4000, 90_000)]
+    cosines = [0.2 + 0.8 * (1 + c) / 2 for c in (math.sqrt(0.5), 0, -math.sqrt(0.5), -1, -1)]
+    assert rates == pytest.approx(cosines)
