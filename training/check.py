@@ -17,8 +17,8 @@ MAX_RESOLUTION = 4096
 # Numbers that may not be zero; all the others only not negative.
 _POSITIVE = {
     "growth.batch", "growth.lr", "total_kimg", "ema_kimg", "ema_ramp", "tick_kimg", "snap", "snap_minutes", "threads",
-    "batch_gpu", "data.subset", "loss.r1_interval", "max_bad_steps", "optim.eps", "model.z_dim", "model.w_dim",
-    "model.mapping_dim", "model.fmap_base", "model.fmap_max", "model.mbstd_group", "gpus", "timeout",
+    "batch_gpu", "data.subset", "loss.r1_interval", "max_bad_steps", "optim.eps", "optim.g_share", "model.z_dim",
+    "model.w_dim", "model.mapping_dim", "model.fmap_base", "model.fmap_max", "model.mbstd_group", "gpus", "timeout",
     "keep",
 }  # fmt: skip
 

@@ -79,6 +79,10 @@ class LossConfig:
 class OptimConfig:
     """Adam, for both networks; its learning rate is part of the growth schedule."""
 
+    g_share: float = setting(
+        1.0, Flag("--g-lr-share", "The generator learns at this share of --lr: below 1, the discriminator keeps ahead.",
+                  LEARNING)
+    )  # fmt: skip
     beta1: float = setting(0.0, Flag("--beta1", "Adam: decay of the mean gradient per step."))
     beta2: float = setting(0.99, Flag("--beta2", "Adam: decay of the squared gradient per step."))
     eps: float = setting(1e-8, Flag("--adam-eps", "Adam: smallest denominator."))

@@ -97,7 +97,7 @@ def update(
     track(state.G_ema, state.G, _halflife(cfg, state.nimg), stage.batch)
     # No gradients for D's weights while G learns: that is a third of the work of this half.
     state.D.requires_grad_(False)
-    g_half = Half("G", state.G, state.opt_g, g_part, stage.lr)
+    g_half = Half("G", state.G, state.opt_g, g_part, stage.lr * cfg.optim.g_share)
     g_stats, w_mean, g_bad = _descend(g_half, reals, inputs("g"), cfg, world)
     move_w_avg(state.G, w_mean)
     stats = {**d_stats, **g_stats, "norm_d": d_stats["norm"], "norm_g": g_stats["norm"]}
