@@ -15,7 +15,7 @@ from stylegan.snapshot import Snapshot, load_snapshot
 from torch_utils.download import download
 from torch_utils.errors import UserError
 
-INCLUDED = Path(__file__).parent / "models"
+INCLUDED = Path(__file__).parent / "pretrained"
 
 
 def open_model(where: str | Path, device: torch.device | str = "cpu") -> Snapshot:

@@ -14,13 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from stylegan.config import ModelConfig
 from stylegan.networks import build_discriminator, build_generator
 from stylegan.official_settings import discriminator_config, fused, progan_generator_config, stylegan_generator_config
 from stylegan.official_variables import State, Variables, discriminator_state, mapping_state, synthesis_state
-from stylegan.snapshot import Snapshot, load_snapshot, save_snapshot
+from stylegan.snapshot import Snapshot
 from stylegan.unpickle import Array, Record, read_pickle
 from torch_utils.errors import UserError
 
@@ -100,31 +99,6 @@ def load_official(path: Path | str, with_d: bool = False) -> Snapshot:
     )
 
 
-def convert_official(source: Path, dest: Path, with_d: bool = False) -> tuple[Snapshot, Tensor]:
-    """Writes a published file as a snapshot file, reads that back, and returns it with the picture of seed 0.
-
-    Raises UserError as `load_official` does, if `dest` cannot be, and if the copy does not draw the same picture.
-    """
-    if dest.suffix != ".safetensors" or not dest.parent.is_dir():
-        raise UserError(f"cannot write {dest}; --dest is a file ending in .safetensors, in a folder that exists")
-    original = load_official(source, with_d)
-    save_snapshot(
-        dest,
-        original.G,
-        original.D,
-        config=original.config,
-        resolution=original.resolution,
-        alpha=original.alpha,
-        kimg=original.kimg,
-        data=original.data,
-    )
-    copy = load_snapshot(dest)
-    picture = _picture(copy)
-    if not torch.equal(picture, _picture(original)):
-        raise UserError(f"{dest} does not draw what {source} does; the disk may be faulty, so convert it again")
-    return copy, picture
-
-
 def translate(function: str, settings: dict[str, Any], variables: dict[str, np.ndarray]) -> OfficialNetwork:
     """A network from the name of the published function that built it, its arguments, and its variables.
 
@@ -157,12 +131,6 @@ def growth(full: int, lod: float) -> tuple[int, float]:
     if not 0 <= lod <= math.log2(full // 4):
         raise UserError(f"level of detail {lod} does not exist at resolution {full}")
     return full >> math.floor(lod), 1.0 - (lod - math.floor(lod))
-
-
-def _picture(snapshot: Snapshot) -> Tensor:
-    """Of seed 0 and the first class, [1,channels,H,W]."""
-    c = torch.zeros(1, dtype=torch.int64) if snapshot.config.num_classes else None
-    return snapshot.G.render([0], psi=1.0, c=c)
 
 
 def _network(record: Any) -> OfficialNetwork:

@@ -86,12 +86,17 @@ class Snapshot:
 
 def save_snapshot(
     path: Path, G: nn.Module, D: nn.Module | None = None, *,
-    config: ModelConfig, resolution: int, alpha: float, kimg: float, data: str,
+    config: ModelConfig, resolution: int, alpha: float, kimg: float, data: str, half: bool = False,
 ) -> None:  # fmt: skip
-    """Write a snapshot, whole or not at all. Raises UserError when the disk is full."""
+    """Write a snapshot, whole or not at all. Raises UserError when the disk is full.
+
+    half: as 16-bit floats, for a network that is passed on; training goes on from the 32-bit ones of the run's state
+    """
     tensors = {f"G.{name}": value for name, value in G.state_dict().items()}
     if D is not None:
         tensors |= {f"D.{name}": value for name, value in D.state_dict().items()}
+    if half:
+        tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
     header = {"format": FORMAT, "config": config.to_json(), "resolution": resolution, "alpha": alpha, "kimg": kimg,
               "data": data}  # fmt: skip
     save_tensors(path, tensors, header)

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from stylegan.config import ModelConfig
 from stylegan.networks import build_discriminator, build_generator
-from stylegan.official import OfficialFile, convert_official, growth, load_official, read_official, translate
+from stylegan.official import OfficialFile, growth, load_official, read_official, translate
 from stylegan.progan import ProGANGenerator
-from stylegan.snapshot import load_snapshot
 from stylegan.unpickle import Record, read_pickle
 from torch_utils.errors import UserError
 
@@ -98,27 +97,6 @@ def test_the_number_in_a_training_snapshot_is_its_kimg(tmp_path: Path) -> None:
     shutil.copy(PROGAN, path)
     assert load_official(path).kimg == 10526
     assert load_official(PROGAN).kimg == 0
-
-
-@pytest.mark.parametrize("path", [STYLEGAN, PROGAN])
-@pytest.mark.parametrize("with_d", [False, True])
-def test_a_converted_file_draws_the_same_picture(path: Path, with_d: bool, tmp_path: Path) -> None:
-    dest = tmp_path / "converted.safetensors"
-    _, picture = convert_official(path, dest, with_d)
-    again, original = load_snapshot(dest), load_official(path, with_d)
-    assert torch.equal(again.G.render([0], psi=1.0), picture)
-    assert torch.equal(original.G.render([0], psi=1.0), picture)
-    assert (again.config, again.resolution, again.alpha) == (original.config, original.resolution, original.alpha)
-    assert (again.D is not None) == with_d
-    if again.D is not None and original.D is not None:
-        assert torch.equal(again.D(picture), original.D(picture))
-
-
-@pytest.mark.parametrize("dest", ["network.pkl", "missing/network.safetensors"])
-def test_a_destination_that_cannot_be_is_refused(dest: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--dest"):
-        convert_official(PROGAN, tmp_path / dest)
-    assert not list(tmp_path.iterdir())
 
 
 @given(st.integers(0, 8), st.floats(0, 1, exclude_max=True))
