@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -75,7 +75,9 @@ def update(
     salt = f"/{state.rollbacks}" if state.rollbacks else ""
 
     def inputs(half: str) -> Inputs:
-        return draw(cfg.model, cfg.seed, half + salt, positions, stage.resolution, labels, device)
+        drawn = draw(cfg.model, cfg.seed, half + salt, positions, stage.resolution, labels, device)
+        # A relativistic score compares a real and a made picture: of one class, or it is the classes that differ.
+        return replace(drawn, c=reals.c) if cfg.loss.name == "relativistic" else drawn
 
     penalty = _penalty_weight(state.nimg, stage.batch, cfg.loss.r1_interval)
 

@@ -16,6 +16,7 @@ from training.config import RunConfig
 from training.dataset import Dataset
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
+from training.step import discriminator_terms
 from training.update import Outcome, Reals, move_w_avg, update
 
 CPU = torch.device("cpu")
@@ -67,6 +68,19 @@ def test_a_batch_in_rounds_is_the_batch_at_once(rounds: int, loss: str, tiny) ->
     for stats in ("d", "g", "real", "norm_d", "norm_g"):
         assert at_once[-1].stats[stats].item() == pytest.approx(in_parts[-1].stats[stats].item(), rel=5e-3, abs=1e-5)
     torch.testing.assert_close(once.G.mapping.w_avg, parts.G.mapping.w_avg, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "relativistic"])
+def test_pictures_that_are_compared_are_of_one_class(loss: str, tiny, monkeypatch) -> None:
+    compared: list[bool] = []
+
+    def judged(D, reals, c, fakes, inputs, game, penalty):
+        compared.append(torch.equal(c, inputs.c))
+        return discriminator_terms(D, reals, c, fakes, inputs, game, penalty)
+
+    monkeypatch.setattr("training.update.discriminator_terms", judged)
+    after(3, tiny(loss__name=loss, data__cond=True))
+    assert compared == [loss == "relativistic"] * 3
 
 
 def test_w_avg_moves_a_little_towards_each_mean(tiny) -> None:
