@@ -88,7 +88,7 @@ def _tidy_up(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -
     """Remove what a killed process has left, and write the state's own snapshot anew if that is not whole."""
     for scratch in run_dir.glob(".*.tmp"):
         scratch.unlink()
-    path, due = snapshot_path(run_dir, state), state.tick_nimg == state.nimg > 0 and snapshot_due(state, cfg)
+    path, due = snapshot_path(run_dir, state), state.tick_nimg == state.nimg and snapshot_due(state, cfg)
     if path.exists() or due:
         try:
             load_tensors(path)
@@ -184,7 +184,7 @@ def _save_tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report,
 
 def snapshot_due(state: TrainState, cfg: RunConfig) -> bool:
     """At a tick: is it one with a snapshot?"""
-    return state.tick % cfg.snap == 0
+    return state.tick > 0 and state.tick % cfg.snap == 0
 
 
 def measure(

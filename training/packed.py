@@ -54,6 +54,9 @@ def pack_pyramid(archive: Archive, sizes: Iterable[Size], progress: bool = True)
     folder = _cache_folder(archive, wanted)
     missing = [size for size in wanted if not _is_whole(archive, size, folder)]
     if missing:
+        for path in (_file(archive, size, folder) for size in missing):
+            if path.exists() and progress:
+                tqdm.write(f"{path} is damaged: making it anew from {archive.path} (its length is wrong)")
         _check_disk(archive, missing, folder)
         _remove_stale(archive, folder)
         _build(archive, missing, folder, progress)
