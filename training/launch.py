@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from stylegan.kernels import with_kernels
 from torch_utils.device import pick_device
 from torch_utils.distributed import World, from_environment, joined, told
 from torch_utils.errors import UserError
+from torch_utils.interrupt import sigterm_ends
 from torch_utils.threads import cpu_threads
 from training.archive import EMBEDDED, Archive
 from training.choice import choose, description
@@ -72,9 +73,10 @@ def launch(
         _train_as_one_of(world, cfg, lambda: resume or _run_dir(outdir, desc, cfg, again), resume, init_from)
         return
     check_devices(cfg)
-    if not resume:
-        run_dir = _run_dir(outdir, desc, cfg, again)
-    with locked(run_dir):
+    with sigterm_ends(), ExitStack() as held:
+        if not resume:
+            run_dir = _run_dir(outdir, desc, cfg, again)
+        held.enter_context(locked(run_dir))
         if resume:
             store_total(run_dir, cfg.total_kimg)
         if cfg.gpus > 1:

@@ -89,7 +89,7 @@ def train(
                     alone(world, "metrics", judge)
             stop = wish_of_any(world, interrupted)
         if stop:
-            alone(world, "the last save", partial(save, state, cfg, run_dir, report))
+            alone(world, "the last save", partial(save, state, cfg, run_dir, report, film=stop != signal.SIGTERM))
             report.say(f"Stopped at {state.nimg / 1000:.1f} kimg; all is saved. To go on: train.py --resume {run_dir}")
         else:
             measured = state.nimg == state.tick_nimg and snapshot_due(state, cfg)

@@ -206,11 +206,12 @@ def measure(
     clock.restart()
 
 
-def save(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
-    """A snapshot for the tools, the state for a resume, and the film so far."""
+def save(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, film: bool = True) -> None:
+    """A snapshot for the tools, the state for a resume, and the film so far, which may take seconds."""
     _save_snapshot(state, cfg, run_dir)
     _save_state(state, cfg, run_dir, report)
-    save_growth(run_dir)
+    if film:
+        save_growth(run_dir)
 
 
 def _save_snapshot(state: TrainState, cfg: RunConfig, run_dir: Path) -> None:
