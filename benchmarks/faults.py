@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import resource
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,24 +15,29 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.process import Process, start
 from training.archive import EMBEDDED, Archive, ArchiveWriter
 from training.rundir import PREVIOUS, STATE
 
-ROOT = Path(__file__).resolve().parents[1]
 PICTURES = 400
 PATIENCE_S = 300  # for a process that should end by itself
+CACHE = "STYLEGAN_CACHE"
 TICKS = 4  # fewer than so many until the fault
 BEGUN = ("Going on with", "Training in")
 
 
 @dataclass
 class Ground:
-    """Where it happens. outdir: of the run   data: its archive   command: what is repeated after every fault"""
+    """Where it happens. outdir: of the run   data: its archive   command: what is repeated after every fault
+
+    fresh: share of the processes that load everything by themselves
+    """
 
     outdir: Path
     data: Path
     command: list[str]
     rng: random.Random
+    fresh: float
 
     @property
     def run_dir(self) -> Path:
@@ -44,7 +46,7 @@ class Ground:
 
     @property
     def cache(self) -> list[Path]:
-        return sorted(self.data.with_name(self.data.name + ".cache").glob("*.u8"))
+        return sorted(Path(os.environ[CACHE]).glob("*.u8"))
 
 
 @dataclass
@@ -74,15 +76,11 @@ class Fault:
 
 
 @contextlib.contextmanager
-def training(ground: Ground, limit: int = 0) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+def training(ground: Ground, limit: int = 0) -> Iterator[tuple[Process, Path]]:
     """The command as a process, and the file with what it says. limit: bytes that a file may have, 0 for any."""
     with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        with out.open("w") as a, err.open("w") as b:
-            process = subprocess.Popen(
-                [sys.executable, str(ROOT / "train.py"), *ground.command], cwd=ROOT, stdout=a, stderr=b, text=True,
-                preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) if limit else None,
-            )  # fmt: skip
+        out = Path(folder, "out")
+        process = start(ground.command, out, out.with_name("err"), limit, ground.rng.random() < ground.fresh)
         try:
             yield process, out
         finally:
@@ -90,7 +88,7 @@ def training(ground: Ground, limit: int = 0) -> Iterator[tuple[subprocess.Popen[
             process.wait()
 
 
-def until_begun(process: subprocess.Popen[str], out: Path, ticks: int = 0) -> None:
+def until_begun(process: Process, out: Path, ticks: int = 0) -> None:
     """Wait until it trains, and then for some of its ticks; or until it has ended."""
     while process.poll() is None:
         said = out.read_text()
@@ -99,12 +97,12 @@ def until_begun(process: subprocess.Popen[str], out: Path, ticks: int = 0) -> No
         time.sleep(0.02)
 
 
-def ended(process: subprocess.Popen[str], out: Path, patience: float = PATIENCE_S) -> Ended:
+def ended(process: Process, out: Path, patience: float = PATIENCE_S) -> Ended:
     """Wait for its end; one that does not come is ended, with the code of a SIGABRT."""
     begun = time.perf_counter()
     try:
         code = process.wait(patience)
-    except subprocess.TimeoutExpired:
+    except TimeoutError:
         process.kill()
         process.wait()
         code = -signal.SIGABRT
@@ -116,7 +114,7 @@ def signalled(ground: Ground, signum: int, beginning: bool = False) -> Ended:
     with training(ground) as (process, out):
         if not beginning:
             until_begun(process, out, ground.rng.randrange(TICKS))
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(TimeoutError):
             process.wait(ground.rng.uniform(0, 10 if beginning else 1))
         if process.poll() is None:
             process.send_signal(signum)
@@ -160,8 +158,9 @@ def full_disk(ground: Ground) -> Ended | None:
 
 
 def small_files(ground: Ground) -> Ended:
-    """No file may have more than so many bytes: what is written fails in the middle."""
-    with training(ground, limit=ground.rng.randrange(100_000, 300_000)) as (process, out):
+    """No file may have more than so many bytes: the state fails in the middle."""
+    size = (ground.run_dir / STATE).stat().st_size
+    with training(ground, limit=int(size * ground.rng.uniform(0.4, 0.95))) as (process, out):
         return ended(process, out)
 
 
