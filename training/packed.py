@@ -123,7 +123,8 @@ def _cache_folder(archive: Archive, sizes: Sequence[Size]) -> Path:
 
 
 def _file(archive: Archive, size: Size, folder: Path) -> Path:
-    return folder / f"{archive.content_hash[:24]}-{archive.channels}x{size[0]}x{size[1]}.u8"
+    # Without "crc", earlier versions had files without checksums: neither takes the other's for damaged.
+    return folder / f"{archive.content_hash[:24]}-{archive.channels}x{size[0]}x{size[1]}.crc.u8"
 
 
 def _bytes(archive: Archive, size: Size) -> int:
