@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from stylegan.kernels import ops_option
-from torch_utils.cli import Bool, Command, Option, settings_options, under
+from torch_utils.cli import Bool, Command, Option, Parsed, settings_options, under
 from torch_utils.errors import UserError
-from training.config import BORROWED_FLAGS, ESSENTIALS, MACHINE, RunConfig
+from training.config import AUTO, BORROWED_FLAGS, ESSENTIALS, MACHINE, RunConfig
 from training.presets import PRESETS, varying
 
 EPILOG = "\b\nPresets for --cfg:\n" + "\n".join(f"  {name:<13} {entry.about}" for name, entry in PRESETS.items())
@@ -25,16 +25,18 @@ OPTIONS = [
     ops_option(MACHINE),
     under(ESSENTIALS, Option(["--init-from"], metavar="SNAPSHOT",
                              help="Start from the weights of another network, as far as they fit.")),
-    under(ESSENTIALS, Option(["--resume"], type=click.Path(path_type=Path), metavar="RUNDIR",
+    under(ESSENTIALS, Option(["--resume"], type=Parsed("rundir", lambda text: text if text == AUTO else Path(text)),
+                             metavar="RUNDIR|auto",
                              help="Go on with a run that was stopped, exactly where it was saved; alone, or with a "
-                             "larger --kimg to prolong it.")),
+                             "larger --kimg to prolong it. auto: with the newest in --outdir that the same command "
+                             "began and that is unfinished; there may be none, then a new one starts.")),
     under(ESSENTIALS, Option(["-n", "--dry-run"], is_flag=True, help="Print the plan and stop.")),
 ]  # fmt: skip
 
 
 @click.command(cls=Command, params=OPTIONS, epilog=EPILOG, context_settings={"max_content_width": 110})
 def main(
-    outdir: Path | None, resume: Path | None, init_from: str | None, dry_run: bool, fp32: bool | None,
+    outdir: Path | None, resume: Path | str | None, init_from: str | None, dry_run: bool, fp32: bool | None,
     typed: dict[str, Any],
 ) -> None:  # fmt: skip
     """Train a generative network that grows from tiny pictures to the full size of yours.
@@ -44,6 +46,7 @@ def main(
       train.py --outdir runs --data faces.zip --cfg faces64 --kimg 200
       train.py --resume runs/00000-mnist-digits32
       train.py --resume runs/00000-mnist-digits32 --kimg 500
+      train.py --outdir runs --data faces.zip --cfg faces64 --resume auto
 
     Training is counted in kimg: thousands of real pictures shown. It proceeds in phases: a resolution is trained for a
     while, then the next one fades in, and so on up to the full size. --dry-run shows them.

@@ -178,3 +178,20 @@ def test_scaling_counts_what_has_gradients(resolution: int):
     for network, without in ((G, quiet), (D, 0)):
         found = sum(p.numel() for p in network.parameters() if p.grad is not None)
         assert found <= script("scaling").reached(network, resolution) <= found + without
+
+
+def test_the_soak_test_sees_what_is_told_wrongly_and_what_is_not_the_same():
+    soak = script("soak")
+    fault = soak.Fault(lambda ground: None, "is no good", (0,))
+    assert soak.verdict(fault, soak.Ended(0, "state.pt is no good\n", "ops: reference\n")) == []
+    told_wrongly = [
+        (0, "", ""),
+        (0, "a is no good\nb is no good\n", ""),
+        (0, "is no good", "odd"),
+        (1, "is no good", ""),
+    ]
+    assert all(soak.verdict(fault, soak.Ended(*ended)) for ended in told_wrongly)
+    one, other = {"G": {"w": torch.ones(3)}, "seconds": 1.0}, {"G": {"w": torch.ones(3)}, "seconds": 2.0}
+    assert soak.differing(one, other) == []
+    other["G"]["w"][1] += 1e-6
+    assert soak.differing(one, other) == [".G.w"]

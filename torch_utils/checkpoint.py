@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,40 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from torch_utils.durable import put_in_place, sync
 from torch_utils.errors import UserError
 
 
-def save_state(path: Path, parts: Mapping[str, Any]) -> None:
-    """Tensors, numbers, text, lists and dicts, whole or not at all. Raises UserError when the disk is full."""
+def save_state(path: Path, parts: Mapping[str, Any], previous: Path | None = None) -> None:
+    """Tensors, numbers, text, lists and dicts, whole or not at all. Raises UserError when the disk is full.
+
+    previous: a name for what is at `path` by then, once the new file has been read back and found whole
+    """
     require_space(path.parent, _bytes(parts))
-    scratch = _scratch(path)
-    try:
-        torch.save(dict(parts), scratch)
+    with _writing(path) as scratch:
+        with scratch.open("wb") as file:
+            torch.save(dict(parts), file)
+        if previous:
+            sync(scratch, forget=True)
+            trouble = damage(scratch)
+            if trouble:
+                raise UserError(f"{path} was not written as it should be ({trouble}); the one before is kept, look at "
+                                "the disk")  # fmt: skip
+            if path.exists():
+                os.replace(path, previous)
         _move(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a file that `save_state` wrote, "" if nothing is: it holds a checksum of each of its parts."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            spoilt = file.testzip()
+    except FileNotFoundError:
+        return "it is missing"
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError):
+        return "it is cut short, or something else"
+    return f"the checksum of {spoilt.partition('/')[2]} is wrong" if spoilt else ""
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -37,8 +61,7 @@ def load_state(path: Path) -> dict[str, Any]:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """A safetensors file, JSON values in its header, whole or not at all. Raises UserError when the disk is full."""
     require_space(path.parent, _bytes(tensors))
-    scratch = _scratch(path)
-    try:
+    with _writing(path) as scratch:
         # clone: safetensors refuses tensors that share memory or are not contiguous.
         plain = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
         scratch.touch()
@@ -46,8 +69,6 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
         save_file(plain, scratch, metadata={key: json.dumps(value) for key, value in header.items()})
         scratch.chmod(mode)
         _move(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def load_tensors(path: Path, wanted: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -86,14 +107,36 @@ def require_space(folder: Path, needed: int) -> None:
         )
 
 
-def _scratch(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """A file to write to, that is not left behind. Raises UserError where writing it fails, on a full disk for one."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield scratch
+    except (OSError, RuntimeError, SafetensorError) as error:
+        why = _disk_trouble(error)
+        if not why:
+            raise
+        raise UserError(
+            f"cannot write {path} ({why}); make room there, nothing that was saved before is lost"
+        ) from error
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _disk_trouble(error: BaseException | None) -> str:
+    """What the disk said; "" if it is not about a disk. torch and safetensors hide that behind errors of their own."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        if isinstance(error, SafetensorError) and "os error" in str(error):
+            return str(error).rpartition("I/O error: ")[2]
+        error = error.__context__
+    return ""
 
 
 def _move(scratch: Path, path: Path) -> None:
-    with scratch.open("rb") as file:
-        os.fsync(file.fileno())  # so that a power cut cannot leave the new name on old or missing content
-    os.replace(scratch, path)
+    put_in_place(scratch, path)
 
 
 def _bytes(value: Any) -> int:

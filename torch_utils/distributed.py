@@ -100,6 +100,9 @@ def joined(world: World, device: torch.device, timeout_s: float) -> Iterator[Wor
     except LostRank:
         lost = True
         raise
+    except SystemExit:  # a planned end, on which all have agreed
+        well = True
+        raise
     finally:
         if not (well or lost):
             with suppress(RuntimeError):  # whoever held the store may be gone, and with it those who could read

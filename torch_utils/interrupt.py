@@ -46,6 +46,23 @@ class Interrupts:
 
 
 @contextmanager
+def sigterm_ends() -> Iterator[None]:
+    """In here SIGTERM raises SystemExit(143), so that what is half done is cleared away, as it is after Ctrl-C."""
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def deferred_interrupts() -> Iterator[Interrupts]:
     """Gives an `Interrupts`. A second Ctrl-C stops at once."""
     found = Interrupts()

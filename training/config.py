@@ -15,6 +15,7 @@ from torch_utils.settings import Flag, from_plain, setting, to_plain
 from training.schedule import GrowthSchedule, PerResolution
 
 ESSENTIALS, GROWTH, LEARNING, MACHINE = "Essentials", "Growing", "Loss and learning", "Machine and saving"
+AUTO = "auto"  # --resume: whichever run it is
 _table = partial(PerResolution.parse, kind=float)
 _whole_table = partial(PerResolution.parse, kind=int)
 _TABLE = "N|RES:N,...,N"

@@ -15,6 +15,7 @@ import torch
 
 from torch_utils.errors import UserError
 from training.archive import Archive
+from training.checked import CheckedPages
 from training.packed import Size, pack_pyramid
 
 _ORDER, _MIRROR, _SUBSET = 1, 2, 3  # streams of random numbers
@@ -72,7 +73,7 @@ class Dataset:
     mirror: bool = False
     seed: int = 0
     subset: int | None = None
-    _pages: dict[Size, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _pages: dict[Size, CheckedPages] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.subset is not None and not 1 <= self.subset <= len(self.archive):
@@ -94,7 +95,7 @@ class Dataset:
     def prepare(self, sizes: Iterable[Size], progress: bool = True) -> None:
         """Packs the (height, width) pairs that a run will need, decoding each picture once. Raises UserError."""
         for size, pages in pack_pyramid(self.archive, sizes, progress).items():
-            self._pages[size] = np.asarray(pages)  # still the mapping, without the costlier indexing of np.memmap
+            self._pages[size] = CheckedPages(self.archive, size, pages)
 
     def batch(
         self, position: int, count: int, height: int, width: int, step: int = 1
@@ -109,7 +110,7 @@ class Dataset:
         indices = indices_at(positions, len(self), self.seed)
         if self._chosen is not None:
             indices = self._chosen[indices]
-        images = self._pages[height, width][indices]
+        images = self._pages[height, width].read(indices)
         if self.mirror:
             flipped = mirrored_at(positions, self.seed)
             images[flipped] = images[flipped, :, :, ::-1]

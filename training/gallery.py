@@ -53,11 +53,21 @@ def save_growth(run_dir: Path) -> None:
     """growth.webp: the grid of fakes over the whole run, from the pictures that are there."""
     files = [run_dir / FIRST, *sorted(run_dir.glob("fakes[0-9]*.png"))]
     chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, MAX_FRAMES).astype(int))]
-    frames = [Image.open(file).convert("RGB") for file in chosen]
+    frames = [frame for frame in map(_opened, chosen) if frame]
+    if not frames:
+        return
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
     scratch = run_dir / ".growth.webp.tmp"
     frames[0].save(scratch, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80)
     scratch.replace(run_dir / "growth.webp")
+
+
+def _opened(file: Path) -> Image.Image | None:
+    """A picture, None if it is damaged: a film without it is better than a run that cannot go on."""
+    try:
+        return Image.open(file).convert("RGB")
+    except (OSError, SyntaxError):  # the latter is Pillow's word for a broken PNG
+        return None
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:

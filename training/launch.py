@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,42 @@ from stylegan.kernels import with_kernels
 from torch_utils.device import pick_device
 from torch_utils.distributed import World, from_environment, joined, told
 from torch_utils.errors import UserError
+from torch_utils.interrupt import sigterm_ends
 from torch_utils.threads import cpu_threads
 from training.archive import EMBEDDED, Archive
+from training.choice import choose, description
 from training.config import RunConfig
 from training.cost import estimated_speed
-from training.lock import locked
+from training.lock import locked, locked_name
 from training.loop import open_data, pick_dtype, train
 from training.metrics.live import require_measurable
 from training.plan import describe
 from training.processes import check_devices, device_of, train_in_processes
 from training.resolve import DataFacts, resolve, resumed, same_data
-from training.rundir import STATE, create_run_dir, make_outdir, read_options, store_total, write_options
+from training.rundir import (
+    create_run_dir,
+    has_state,
+    make_outdir,
+    plain_name,
+    read_options,
+    store_total,
+    write_options,
+)
 
 
 def launch(
-    typed: Mapping[str, Any], outdir: Path | None, resume: Path | None, init_from: str | None, dry_run: bool
-) -> None:
+    typed: Mapping[str, Any], outdir: Path | None, resume: Path | str | None, init_from: str | None, dry_run: bool,
+    again: Path | None = None,
+) -> None:  # fmt: skip
     """Train a new run in `outdir`, or go on with the one in `resume`; or only print the plan.
 
-    typed: settings by dotted name   init_from: a snapshot to take fitting weights from
+    typed: settings by dotted name   resume: a directory, or "auto": see `choose`
+    init_from: a snapshot to take fitting weights from   again: a directory to begin a new run in, in place of its own
     Raises UserError for whatever the user can put right, if it can be known before, then before anything is written.
     """
+    if isinstance(resume, str):
+        _launch_newest(typed, outdir, init_from, dry_run)
+        return
     world = from_environment(os.environ)
     if world:
         typed = _joining(typed, world)
@@ -53,20 +68,44 @@ def launch(
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
         print(describe(cfg, estimated_speed(cfg, pick_dtype(cfg, device), device)))
         return
-    desc = "" if resume else "-".join(filter(None, [facts.name, cfg.preset, cfg.desc]))
+    desc = "" if resume else description(cfg, facts)
     if world:
-        _train_as_one_of(world, cfg, lambda: resume or _run_dir(outdir, desc, cfg), resume is not None, init_from)
+        _train_as_one_of(world, cfg, lambda: resume or _run_dir(outdir, desc, cfg, again), resume, init_from)
         return
     check_devices(cfg)
-    if not resume:
-        run_dir = _run_dir(outdir, desc, cfg)
-    with locked(run_dir):
+    with sigterm_ends(), ExitStack() as held:
+        if not resume:
+            run_dir = _run_dir(outdir, desc, cfg, again)
+        held.enter_context(locked(run_dir))
         if resume:
             store_total(run_dir, cfg.total_kimg)
         if cfg.gpus > 1:
             train_in_processes(cfg, run_dir, resume is not None, init_from)
         else:
             train(cfg, run_dir, resume=resume is not None, init_from=init_from)
+
+
+def _launch_newest(typed: Mapping[str, Any], outdir: Path | None, init_from: str | None, dry_run: bool) -> None:
+    """--resume auto. In a group each process chooses by itself, before any of them writes: all see the same files."""
+    world = from_environment(os.environ)
+    first = world is None or world.rank == 0
+    facts = _facts(typed.get("data.path", ""))
+    asked = _joining(typed, world) if world else typed
+    name = plain_name(description(_new(asked, facts, quiet=True), facts))
+    if not outdir:
+        raise _no_outdir()
+    if first and not dry_run:
+        make_outdir(outdir)
+    with locked_name(outdir, name) if first and not dry_run else nullcontext():
+        choice = choose(outdir, asked, facts)
+        if first:
+            print(choice.said, flush=True)
+        if choice.finished:
+            return
+        if choice.saved:
+            launch(typed, outdir, choice.run_dir, None, dry_run)
+        else:
+            launch(typed, outdir, None, init_from, dry_run, again=choice.run_dir)
 
 
 def _joining(typed: Mapping[str, Any], world: World) -> Mapping[str, Any]:
@@ -77,16 +116,25 @@ def _joining(typed: Mapping[str, Any], world: World) -> Mapping[str, Any]:
 
 
 def _train_as_one_of(
-    world: World, cfg: RunConfig, find: Callable[[], Path], resume: bool, init_from: str | None
+    world: World, cfg: RunConfig, find: Callable[[], Path], resume: Path | None, init_from: str | None
 ) -> None:
     """Train as one of the processes that torchrun or srun has started. find: the run's directory, asked of one only."""
     with joined(world, device_of(cfg, world), cfg.timeout) as world:
+        _agree(world, resume)
         run_dir = Path(told(world, "the directory of the run", lambda: str(find())))
         with locked(run_dir) if world.rank == 0 else nullcontext():
             if resume and world.rank == 0:
                 store_total(run_dir, cfg.total_kimg)
-            saved = world.attempt > 0 and (run_dir / STATE).exists()
-            train(cfg, run_dir, resume or saved, init_from, world)
+            saved = world.attempt > 0 and has_state(run_dir)
+            train(cfg, run_dir, resume is not None or saved, init_from, world)
+
+
+def _agree(world: World, resume: Path | None) -> None:
+    """Raises UserError unless all processes go on with the same run, or all with a new one."""
+    mine = str(resume or "a new run")
+    first = told(world, f"the choice of a run, attempt {world.attempt}", lambda: mine)
+    if first != mine:
+        raise UserError(f"process {world.rank} sees {mine} and process 0 {first}; use an --outdir that all share")
 
 
 def _facts(path: str) -> DataFacts:
@@ -117,12 +165,16 @@ def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: M
     return same_data(cfg, _facts(cfg.data.path))
 
 
-def _run_dir(outdir: Path | None, desc: str, cfg: RunConfig) -> Path:
-    """A new run directory with the configuration in it. Before it is made, every picture has been read."""
+def _no_outdir() -> UserError:
+    return UserError("where to? give --outdir, as in --outdir runs")
+
+
+def _run_dir(outdir: Path | None, desc: str, cfg: RunConfig, again: Path | None) -> Path:
+    """A new run directory, or `again`, with the configuration in it. Before that, every picture has been read."""
     if not outdir:
-        raise UserError("where to? give --outdir, as in --outdir runs")
+        raise _no_outdir()
     make_outdir(outdir)
     open_data(cfg)
-    run_dir = create_run_dir(outdir, desc)
+    run_dir = again or create_run_dir(outdir, desc)
     write_options(run_dir, cfg)
     return run_dir

@@ -21,15 +21,34 @@ def locked(run_dir: Path) -> Iterator[None]:
 
     Raises UserError at once if another process holds it, or if `run_dir` cannot be written to.
     """
-    lock = FileLock(run_dir / LOCK, timeout=0)
+    with _held(
+        run_dir / LOCK,
+        f"{run_dir} is in use by another training; let it end or stop it (Ctrl-C saves), then --resume {run_dir}",
+    ):
+        yield
+
+
+@contextmanager
+def locked_name(outdir: Path, name: str) -> Iterator[None]:
+    """The same for all runs in `outdir` of that name, so that of two with --resume auto only one chooses."""
+    with _held(
+        outdir / f".{name}{LOCK}",
+        f"another training with --resume auto has {name} in {outdir}; let it end or stop it (Ctrl-C saves), or tell "
+        "this one apart by --desc",
+    ):
+        yield
+
+
+@contextmanager
+def _held(path: Path, taken: str) -> Iterator[None]:
+    """taken: what to say if another process holds it"""
+    lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(
-            f"{run_dir} is in use by another training; let it end or stop it (Ctrl-C saves), then --resume {run_dir}"
-        ) from None
+        raise UserError(taken) from None
     except OSError as error:
-        raise UserError(f"cannot write to {run_dir} ({error.strerror or error}); make it writable") from None
+        raise UserError(f"cannot write to {path.parent} ({error.strerror or error}); make it writable") from None
     try:
         yield
     finally:

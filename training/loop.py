@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,13 +26,14 @@ from training.milestones import (
     end_run,
     measure,
     note,
+    restore_newest,
     roll_back,
     save,
     snapshot_due,
     tick,
 )  # fmt: skip
 from training.report import Report
-from training.rundir import STATE
+from training.rundir import mark_finished
 from training.schedule import Stage
 from training.state import TrainState, fresh_state
 from training.update import Reals, update
@@ -54,14 +56,15 @@ def train(
     data = open_data(cfg, world.rank == 0)
     labels = data.archive.labels if cfg.data.cond else None
     state = fresh_state(cfg, device)
-    if resume:
-        state.restore(run_dir / STATE)
+    damaged = restore_newest(state, run_dir, world) if resume else ""
 
     with (
         disk_trouble(run_dir),
         Report(run_dir, cfg.total_kimg, state.nimg, state.log_bytes, quiet=world.rank > 0) as report,
         deferred_interrupts() as interrupted,
     ):
+        if damaged:
+            report.say(damaged)
         begin_run(state, cfg, run_dir, report, data, dtype, resume, init_from, world)
         clock = Clock()
         judge = partial(measure, state, cfg, run_dir, report, clock, interrupted)
@@ -78,7 +81,7 @@ def train(
             state.nimg += stage.batch
             note(state, outcome, report)
             if state.bad_steps >= cfg.max_bad_steps:
-                roll_back(state, run_dir, report)
+                roll_back(state, run_dir, report, world)
             report.advance(state.nimg, stage.resolution, stage.alpha)
             if state.nimg - state.tick_nimg >= cfg.tick_kimg.at(stage.resolution) * 1000:
                 tick(state, cfg, run_dir, report, clock, world)
@@ -86,16 +89,27 @@ def train(
                     alone(world, "metrics", judge)
             stop = wish_of_any(world, interrupted)
         if stop:
-            alone(world, "the last save", partial(save, state, cfg, run_dir, report))
+            alone(world, "the last save", partial(save, state, cfg, run_dir, report, film=stop != signal.SIGTERM))
             report.say(f"Stopped at {state.nimg / 1000:.1f} kimg; all is saved. To go on: train.py --resume {run_dir}")
         else:
             measured = state.nimg == state.tick_nimg and snapshot_due(state, cfg)
             end_run(state, cfg, run_dir, report, clock, world)
-            if not measured:
-                alone(world, "metrics", judge)
+            stop = _last_measurement(world, None if measured else judge, interrupted, cfg, run_dir)
     if stop == signal.SIGTERM:
         raise SystemExit(128 + signal.SIGTERM)
     return state
+
+
+def _last_measurement(
+    world: World, judge: Callable[[], None] | None, interrupted: Interrupts, cfg: RunConfig, run_dir: Path
+) -> int:
+    """What comes when all is saved; then the run is finished. Returns the signal that came in between, 0 for none."""
+    if judge:
+        alone(world, "metrics", judge)
+    stop = wish_of_any(world, interrupted)
+    if not stop:
+        alone(world, "the end", partial(mark_finished, run_dir, cfg.total_kimg))
+    return stop
 
 
 def wish_of_any(world: World, interrupted: Interrupts) -> int:

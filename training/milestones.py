@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from stylegan.snapshot import save_snapshot
+from torch_utils.checkpoint import load_tensors
 from torch_utils.device import peak_memory_mb
 from torch_utils.distributed import ALONE, World, alone
 from torch_utils.errors import UserError
@@ -23,7 +24,7 @@ from training.dataset import Dataset
 from training.gallery import FIRST, save_fakes, save_growth, save_key, save_reals
 from training.metrics.live import NO_METRICS, keep_best, measure_snapshot, prune
 from training.report import STAT_NAMES, Report
-from training.rundir import STATE
+from training.rundir import PREVIOUS, STATE, settle_state
 from training.schedule import Stage
 from training.state import TrainState
 from training.transfer import transfer_weights
@@ -74,7 +75,7 @@ def begin_run(
     if world.attempt:
         report.say(f"A process was lost: restart {world.attempt}")
     if resume:
-        alone(world, "tidying up", partial(_remove_scratch, run_dir))
+        alone(world, "tidying up", partial(_tidy_up, state, cfg, run_dir, report))
         report.say(f"Going on with {run_dir} at {state.nimg / 1000:.1f} of {cfg.total_kimg:g} kimg, {how}")
         return
     report.say(f"Training in {run_dir}: {len(data)} pictures, {cfg.total_kimg:g} kimg, {how}")
@@ -83,10 +84,17 @@ def begin_run(
     alone(world, "the first pictures", partial(_save_start, state, cfg, run_dir, report, data))
 
 
-def _remove_scratch(run_dir: Path) -> None:
-    """What a killed process has left."""
+def _tidy_up(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
+    """Remove what a killed process has left, and write the state's own snapshot anew if that is not whole."""
     for scratch in run_dir.glob(".*.tmp"):
         scratch.unlink()
+    path, due = snapshot_path(run_dir, state), state.tick_nimg == state.nimg and snapshot_due(state, cfg)
+    if path.exists() or due:
+        try:
+            load_tensors(path)
+        except UserError:
+            _save_snapshot(state, cfg, run_dir)
+            report.say(f"{path.name} was missing or damaged: written anew")
 
 
 def _save_start(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, data: Dataset) -> None:
@@ -123,7 +131,18 @@ def note(state: TrainState, outcome: Outcome, report: Report) -> None:
             entry[1] += 1
 
 
-def roll_back(state: TrainState, run_dir: Path, report: Report) -> None:
+def restore_newest(state: TrainState, run_dir: Path, world: World = ALONE) -> str:
+    """Become the newest state that is whole. Returns what to say of one that is not; process 0 sees to that.
+
+    Raises UserError if none is whole.
+    """
+    said: list[str] = []
+    alone(world, "finding the state", lambda: said.append(settle_state(run_dir)))
+    state.restore(run_dir / STATE)
+    return "".join(said)
+
+
+def roll_back(state: TrainState, run_dir: Path, report: Report, world: World = ALONE) -> None:
     """Return to the last saved state, with other random numbers. Raises UserError when that has not helped before."""
     bad, rollbacks, skipped = state.bad_steps, state.rollbacks + 1, state.skipped
     if rollbacks > MAX_ROLLBACKS:
@@ -131,7 +150,9 @@ def roll_back(state: TrainState, run_dir: Path, report: Report) -> None:
             f"the run diverged {rollbacks} times; the last good state is in {run_dir}. Start anew with a lower --lr, "
             "a higher --gamma or --fp32 1"
         )
-    state.restore(run_dir / STATE)
+    damaged = restore_newest(state, run_dir, world)
+    if damaged:
+        report.say(damaged)
     state.rollbacks, state.skipped, state.bad_steps = rollbacks, skipped, 0
     report.say(f"{bad} bad steps in a row: back to the last good state, at {state.nimg / 1000:.1f} kimg, "
                f"with other random numbers (time {rollbacks} of {MAX_ROLLBACKS})")  # fmt: skip
@@ -163,7 +184,7 @@ def _save_tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report,
 
 def snapshot_due(state: TrainState, cfg: RunConfig) -> bool:
     """At a tick: is it one with a snapshot?"""
-    return state.tick % cfg.snap == 0
+    return state.tick > 0 and state.tick % cfg.snap == 0
 
 
 def measure(
@@ -185,16 +206,21 @@ def measure(
     clock.restart()
 
 
-def save(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
-    """A snapshot for the tools, the state for a resume, and the film so far."""
+def save(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, film: bool = True) -> None:
+    """A snapshot for the tools, the state for a resume, and the film so far, which may take seconds."""
+    _save_snapshot(state, cfg, run_dir)
+    _save_state(state, cfg, run_dir, report)
+    if film:
+        save_growth(run_dir)
+
+
+def _save_snapshot(state: TrainState, cfg: RunConfig, run_dir: Path) -> None:
     stage = cfg.growth.at(state.nimg)
     save_snapshot(
         snapshot_path(run_dir, state), state.G_ema,
         state.D if cfg.snap_d else None, config=cfg.model,
         resolution=stage.resolution, alpha=stage.alpha, kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
     )  # fmt: skip
-    _save_state(state, cfg, run_dir, report)
-    save_growth(run_dir)
 
 
 def end_run(
@@ -209,7 +235,7 @@ def end_run(
 
 def _save_state(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
     state.log_bytes = report.lengths()
-    state.save(run_dir / STATE, cfg)
+    state.save(run_dir / STATE, cfg, previous=run_dir / PREVIOUS)
 
 
 def snapshot_path(run_dir: Path, state: TrainState) -> Path:

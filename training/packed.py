@@ -2,6 +2,8 @@
 
 So a step at 8x8 costs the same whatever the size of the archive. Reduction is a box filter: every pixel is the mean
 of 2^k x 2^k pixels of the full-size picture, rounded once (halves to even), as in the original data pipeline.
+
+A file of the cache holds the pictures, and after them a CRC-32 of each: `checked.py` reads both.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import shutil
 import tempfile
 import time
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,12 +22,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from torch_utils.durable import put_in_place
 from torch_utils.errors import UserError
 from torch_utils.threads import cpu_threads
 from training.archive import Archive, conversion
 
 Size = tuple[int, int]  # height, width
 
+CHECKSUM_BYTES = 4
 CHUNK_BYTES = 64 << 20  # full-size pixels held in memory at a time
 ABANDONED_S = 3600.0  # a scratch file that nobody wrote to for so long belongs to a killed run
 
@@ -49,10 +54,25 @@ def pack_pyramid(archive: Archive, sizes: Iterable[Size], progress: bool = True)
     folder = _cache_folder(archive, wanted)
     missing = [size for size in wanted if not _is_whole(archive, size, folder)]
     if missing:
+        for path in (_file(archive, size, folder) for size in missing):
+            if path.exists() and progress:
+                tqdm.write(f"{path} is damaged: making it anew from {archive.path} (its length is wrong)")
         _check_disk(archive, missing, folder)
         _remove_stale(archive, folder)
         _build(archive, missing, folder, progress)
     return {size: _open(archive, size, folder) for size in wanted}
+
+
+def mended(archive: Archive, size: Size) -> np.memmap:
+    """`packed`, made anew though a file of the right length is there."""
+    folder = _cache_folder(archive, [size])
+    _build(archive, [size], folder, progress=False)
+    return _open(archive, size, folder)
+
+
+def checksums(pages: np.memmap) -> np.ndarray:
+    """Of each picture of a file of the cache: uint32 [N]."""
+    return np.fromfile(str(pages.filename), "<u4", count=len(pages), offset=pages.nbytes)
 
 
 def halve(image: np.ndarray) -> np.ndarray:
@@ -103,11 +123,13 @@ def _cache_folder(archive: Archive, sizes: Sequence[Size]) -> Path:
 
 
 def _file(archive: Archive, size: Size, folder: Path) -> Path:
-    return folder / f"{archive.content_hash[:24]}-{archive.channels}x{size[0]}x{size[1]}.u8"
+    # Without "crc", earlier versions had files without checksums: neither takes the other's for damaged.
+    return folder / f"{archive.content_hash[:24]}-{archive.channels}x{size[0]}x{size[1]}.crc.u8"
 
 
 def _bytes(archive: Archive, size: Size) -> int:
-    return len(archive) * archive.channels * size[0] * size[1]
+    """Of a file: the pictures and their checksums."""
+    return len(archive) * (archive.channels * size[0] * size[1] + CHECKSUM_BYTES)
 
 
 def _is_whole(archive: Archive, size: Size, folder: Path) -> bool:
@@ -150,16 +172,22 @@ def _build(archive: Archive, sizes: Sequence[Size], folder: Path, progress: bool
     """
     targets = [_file(archive, size, folder) for size in sizes]
     scratch = [target.with_name(f"{target.stem}.{uuid.uuid4().hex}.tmp") for target in targets]
+    sums: list[list[int]] = [[] for _ in sizes]
     try:
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(path.open("wb")) for path in scratch]
             for level, pictures in _reduced(archive, sizes, progress):
                 files[level].write(pictures)
-            for file in files:
-                file.flush()
-                os.fsync(file.fileno())  # a whole length must mean whole content, even after a power cut
+                sums[level].append(zlib.crc32(pictures))
+            for file, found in zip(files, sums, strict=True):
+                file.write(np.array(found, "<u4").tobytes())
         for path, target in zip(scratch, targets, strict=True):
-            os.replace(path, target)
+            put_in_place(path, target)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder} ({error.strerror or error}): make room, or set STYLEGAN_CACHE to a folder on "
+            "another disk"
+        ) from error
     finally:
         for path in scratch:
             path.unlink(missing_ok=True)

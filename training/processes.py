@@ -30,7 +30,7 @@ from torch_utils.distributed import LostRank, World, from_environment, joined
 from torch_utils.errors import UserError
 from training.config import RunConfig
 from training.loop import train
-from training.rundir import STATE
+from training.rundir import has_state
 
 STOP = "stop"  # a note of the signal that the user has sent, for processes that are started after it
 START = "forkserver"  # forks from a process that has loaded everything, and not touched a GPU
@@ -129,7 +129,7 @@ def _train_in_group(
     try:
         with joined(world, device_of(cfg, world), cfg.timeout) as world, ExitStack() as stack:
             stack.push(partial(_write_note, notes, world.rank))
-            saved = world.attempt > 0 and (run_dir / STATE).exists()
+            saved = world.attempt > 0 and has_state(run_dir)
             train(cfg, run_dir, resume or saved, init_from, world)
     except SystemExit as stop:
         return int(stop.code or 0)

@@ -103,7 +103,9 @@ class Report:
                     self._curves.add_scalar(name, value, nimg)
 
     def lengths(self) -> dict[str, int]:
-        """How long the files are now."""
+        """How long the files are now, on the disk: a state must not know of lines that a power cut takes."""
+        for file in self._files.values():
+            os.fsync(file.fileno())
         return {name: file.tell() for name, file in self._files.items()}
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from torch_utils.checkpoint import damage
+from torch_utils.durable import put_in_place
 from torch_utils.errors import UserError
 from training.config import RunConfig, from_json, to_json
 
 OPTIONS = "training_options.json"
 STATE = "training-state.pt"
+PREVIOUS = "training-state.previous.pt"  # the one before, for when the newest turns out to be damaged
+FINISHED = ".finished"  # how many kimg there were when the run had nothing left to do
 
 
 def make_outdir(outdir: Path) -> None:
@@ -31,7 +34,7 @@ def create_run_dir(outdir: Path, desc: str) -> Path:
     Two runs that start at the same moment get two numbers: a number belongs to whoever makes the bare directory
     `NNNNN`, which is then renamed. Raises UserError if nothing can be written there.
     """
-    safe = re.sub(r"[^\w.+-]+", "-", desc).strip("-")
+    safe = plain_name(desc)
     make_outdir(outdir)
     try:
         number = 1 + max(_taken(outdir), default=-1)
@@ -42,6 +45,11 @@ def create_run_dir(outdir: Path, desc: str) -> Path:
     except OSError as error:
         raise _unwritable(outdir, error) from None
     return run_dir
+
+
+def plain_name(desc: str) -> str:
+    """A description as a part of a file's name."""
+    return re.sub(r"[^\w.+-]+", "-", desc).strip("-")
 
 
 def _unwritable(outdir: Path, error: OSError) -> UserError:
@@ -71,7 +79,7 @@ def write_options(run_dir: Path, cfg: RunConfig) -> None:
     scratch = run_dir / f"{OPTIONS}.tmp"
     try:
         scratch.write_text(json.dumps(to_json(cfg), indent=2) + "\n")
-        os.replace(scratch, run_dir / OPTIONS)
+        put_in_place(scratch, run_dir / OPTIONS)
     except OSError as error:
         raise UserError(f"cannot write {run_dir / OPTIONS} ({error.strerror}); make room there") from None
 
@@ -93,9 +101,53 @@ def read_options(run_dir: Path) -> RunConfig:
         raise UserError(f"--resume {run_dir}: there is no such folder; give that of a run, such as runs/00000-...")
     if not path.exists():
         raise UserError(f"--resume {run_dir}: no {OPTIONS} in it, so it is not a run; give the folder of one")
-    if not (run_dir / STATE).exists():
+    if not has_state(run_dir):
         raise UserError(f"--resume {run_dir}: no {STATE} in it, the run ended before its first save; start it again")
+    return parse_options(path)
+
+
+def parse_options(path: Path) -> RunConfig:
+    """The configuration in a file. Raises UserError if it cannot be read."""
     try:
         return from_json(json.loads(path.read_text()))
     except ValueError as error:  # of json, or of what is no text
         raise UserError(f"{path} is damaged ({error}); restore it or start a new run") from None
+
+
+def has_state(run_dir: Path) -> bool:
+    """Is there something to go on from?"""
+    return (run_dir / STATE).exists() or (run_dir / PREVIOUS).exists()
+
+
+def settle_state(run_dir: Path) -> str:
+    """Make sure that `STATE` is whole: if it is not, let the one before take its place. Returns what to say of that.
+
+    Raises UserError if neither is whole; then nothing is changed.
+    """
+    newest, previous = run_dir / STATE, run_dir / PREVIOUS
+    trouble = damage(newest)
+    if not trouble:
+        return ""
+    other = damage(previous)
+    if other:
+        raise UserError(
+            f"no state of {run_dir} is whole: {newest.name} ({trouble}), {previous.name} ({other}); restore one, or "
+            f"start a new run with --init-from {run_dir}"
+        )
+    put_in_place(previous, newest)
+    return f"{newest.name} is no good ({trouble}): going on from the state that was saved before it"
+
+
+def mark_finished(run_dir: Path, kimg: float) -> None:
+    """Note that nothing is left to do after `kimg`."""
+    scratch = run_dir / f"{FINISHED}.tmp"
+    scratch.write_text(f"{kimg!r}\n")
+    put_in_place(scratch, run_dir / FINISHED)
+
+
+def is_finished(run_dir: Path, kimg: float) -> bool:
+    """Has the run gone to the end of `kimg`, with all that belongs to its end?"""
+    try:
+        return float((run_dir / FINISHED).read_text()) >= kimg
+    except (FileNotFoundError, ValueError):
+        return False

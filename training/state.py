@@ -14,7 +14,7 @@ from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
 from stylegan.networks import build_discriminator, build_generator
 from torch_utils.adam import Adam
-from torch_utils.checkpoint import load_state, save_state
+from torch_utils.checkpoint import damage, load_state, save_state
 from torch_utils.errors import UserError
 from training.config import RunConfig, to_json
 
@@ -47,14 +47,18 @@ class TrainState:
     _PLAIN = ("nimg", "phase", "tick", "tick_nimg", "bad_steps", "skipped", "rollbacks", "seconds", "sums", "log_bytes")
     _PARTS = ("G", "D", "G_ema", "opt_g", "opt_d")
 
-    def save(self, path: Path, cfg: RunConfig) -> None:
-        """Write everything, whole or not at all. Raises UserError when the disk is full."""
+    def save(self, path: Path, cfg: RunConfig, previous: Path | None = None) -> None:
+        """Write everything, whole or not at all. Raises UserError when the disk is full. previous: see `save_state`"""
         parts: dict[str, Any] = {name: getattr(self, name).state_dict() for name in self._PARTS}
-        save_state(path, parts | {name: getattr(self, name) for name in self._PLAIN} | {"config": to_json(cfg)})
+        plain = {name: getattr(self, name) for name in self._PLAIN}
+        save_state(path, parts | plain | {"config": to_json(cfg)}, previous)
 
     def restore(self, path: Path) -> None:
         """Become what was saved. Raises UserError if the file is damaged."""
         try:
+            trouble = damage(path)
+            if trouble:
+                raise ValueError(trouble)
             saved = load_state(path)
             for name in self._PARTS:
                 getattr(self, name).load_state_dict(saved[name])

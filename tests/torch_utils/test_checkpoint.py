@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from torch_utils.checkpoint import load_state, load_tensors, require_space, save_state, save_tensors
+from torch_utils.checkpoint import damage, load_state, load_tensors, require_space, save_state, save_tensors
 from torch_utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +107,42 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(save, tmp_path, 
         save(tmp_path / "f")
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
     assert (tmp_path / "f").read_bytes() == b"old"
+
+
+@both
+def test_a_disk_that_fills_up_meanwhile_is_a_user_error(save, tmp_path):
+    """torch and safetensors say it with errors of their own, and hide what the disk said."""
+    (tmp_path / "f").write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(UserError, match="cannot write .*File too large.*nothing that was saved before is lost"):
+            save(tmp_path / "f")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["f"] and (tmp_path / "f").read_bytes() == b"old"
+
+
+def test_damage_of_any_kind_is_seen_by_the_checksums(tmp_path):
+    save_state(tmp_path / "s.pt", {"x": torch.ones(1000), "i": 3})
+    whole = (tmp_path / "s.pt").read_bytes()
+    assert damage(tmp_path / "s.pt") == ""
+    middle = whole.index(torch.ones(4).numpy().tobytes()) + 900
+    for spoilt in (whole[:-1], whole[:100], b"", b"x" * 5000, whole[:middle] + b"\1" + whole[middle + 1 :]):
+        (tmp_path / "s.pt").write_bytes(spoilt)
+        assert damage(tmp_path / "s.pt")
+    assert damage(tmp_path / "absent.pt") == "it is missing"
+
+
+def test_the_state_before_is_kept_until_the_new_one_has_been_read_back(tmp_path, monkeypatch):
+    newest, previous = tmp_path / "s.pt", tmp_path / "p.pt"
+    for number in range(3):
+        save_state(newest, {"i": number}, previous)
+    assert (load_state(newest)["i"], load_state(previous)["i"]) == (2, 1)
+    monkeypatch.setattr("torch_utils.checkpoint.damage", lambda path: "a bad disk")
+    with pytest.raises(UserError, match="a bad disk"):
+        save_state(newest, {"i": 3}, previous)
+    assert (load_state(newest)["i"], load_state(previous)["i"]) == (2, 1)
 
 
 def test_space_is_measured_with_a_margin(tmp_path):

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from torch_utils.interrupt import deferred_interrupts
+from torch_utils.interrupt import deferred_interrupts, sigterm_ends
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -22,6 +22,17 @@ def test_the_first_signal_is_a_wish_and_the_second_an_order(number: signal.Signa
             os.kill(os.getpid(), number)
             signal.sigtimedwait([], 1)  # where Python gets to see the signal
     assert signal.getsignal(number) is before
+
+
+def test_sigterm_lets_what_is_half_done_be_cleared_away() -> None:
+    before, cleared = signal.getsignal(signal.SIGTERM), False
+    with pytest.raises(SystemExit) as ended, sigterm_ends():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigtimedwait([], 1)
+        finally:
+            cleared = True
+    assert cleared and ended.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
 
 
 def test_handlers_are_put_back_after_an_error() -> None:

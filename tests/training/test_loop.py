@@ -55,6 +55,7 @@ def test_a_run_leaves_what_the_field_expects(tiny, tmp_path) -> None:
     assert names == {
         "log.txt", "stats.jsonl", "reals.png", "fakes_init.png", "fakes.json", "fakes000000.png", "growth.webp",
         "network-snapshot-000000.safetensors", "training-state.pt",
+        "training-state.previous.pt", ".finished",
     }  # fmt: skip
     lines = [json.loads(line) for line in (tmp_path / STATS).read_text().splitlines()]
     assert [line["Progress/kimg"] for line in lines] == [0.08, 0.16, 0.24]

@@ -32,9 +32,10 @@ IN_A_FADE = ("training.loop.update", 9)
 FILE_WRITTEN_NOT_YET_IN_PLACE = ("torch_utils.checkpoint._move", 4)
 PICTURES_DRAWN_NOTHING_SAVED = ("training.milestones.save_snapshot", 2)
 NETWORK_SAVED_STATE_NOT = ("training.state.save_state", 1)
+OLD_STATE_MOVED_NEW_ONE_NOT = ("torch_utils.checkpoint._move", 2)
 STATE_SAVED_FILM_NOT = ("training.milestones.save_growth", 1)
 MOMENTS = (IN_A_FADE, FILE_WRITTEN_NOT_YET_IN_PLACE, PICTURES_DRAWN_NOTHING_SAVED, NETWORK_SAVED_STATE_NOT,
-           STATE_SAVED_FILM_NOT)  # fmt: skip
+           OLD_STATE_MOVED_NEW_ONE_NOT, STATE_SAVED_FILM_NOT)  # fmt: skip
 
 
 def train_until(
@@ -144,6 +145,21 @@ def test_a_killed_run_ends_as_if_it_had_not_been(variant, tiny, run_dirs) -> Non
     assert codes == [-signal.SIGKILL] * len(deaths)
     assert in_a_process(None, cfg, killed, True) == 0
     assert_same_end(straight, killed)
+
+
+def test_a_damaged_state_costs_what_came_after_the_one_before_and_nothing_else(tiny, run_dirs, capsys) -> None:
+    """Also where the snapshot that belongs to it is damaged, so that it must be written anew."""
+    cfg = tiny()
+    straight, spoilt = run_dirs("straight", cfg), run_dirs("spoilt", cfg)
+    train(cfg, straight)
+    assert in_a_process(NETWORK_SAVED_STATE_NOT[:1] + (4,), cfg, spoilt, False) == -signal.SIGKILL
+    for path in (spoilt / STATE, *spoilt.glob("network-snapshot-*")):
+        path.write_bytes(path.read_bytes()[:1000])
+    capsys.readouterr()
+    train(cfg, spoilt, resume=True)
+    said = capsys.readouterr().out.splitlines()[:3]
+    assert [line.partition(" ")[0] for line in said] == [STATE, "network-snapshot-000000.safetensors", "Going"]
+    assert_same_end(straight, spoilt)
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tiny, run_dirs) -> None:

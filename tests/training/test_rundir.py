@@ -7,9 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from torch_utils.checkpoint import load_state, save_state
 from torch_utils.errors import UserError
 from training.presets import preset
-from training.rundir import OPTIONS, STATE, create_run_dir, read_options, store_total, write_options
+from training.rundir import (
+    OPTIONS,
+    PREVIOUS,
+    STATE,
+    create_run_dir,
+    has_state,
+    is_finished,
+    mark_finished,
+    read_options,
+    settle_state,
+    store_total,
+    write_options,
+)
 
 
 def test_numbers_count_up_from_the_highest(tmp_path):
@@ -81,3 +94,23 @@ def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path):
         tmp_path.chmod(0o500)
         with pytest.raises(UserError, match="--outdir"):
             create_run_dir(tmp_path, "a")
+
+
+def test_a_damaged_state_gives_way_to_the_one_before(tmp_path):
+    newest, previous = tmp_path / STATE, tmp_path / PREVIOUS
+    for number in range(2):
+        save_state(newest, {"i": number}, previous)
+    assert settle_state(tmp_path) == "" and load_state(newest)["i"] == 1
+    newest.write_bytes(newest.read_bytes()[:50])
+    assert "cut short" in settle_state(tmp_path) and load_state(newest)["i"] == 0 and not previous.exists()
+    newest.rename(previous)  # as if killed between two names
+    assert has_state(tmp_path) and "missing" in settle_state(tmp_path) and load_state(newest)["i"] == 0
+    newest.write_bytes(b"")
+    with pytest.raises(UserError, match="no state of .* is whole"):
+        settle_state(tmp_path)
+
+
+def test_the_end_belongs_to_a_length(tmp_path):
+    assert not is_finished(tmp_path, 1)
+    mark_finished(tmp_path, 25000.125)
+    assert is_finished(tmp_path, 25000.125) and is_finished(tmp_path, 9) and not is_finished(tmp_path, 25000.126)

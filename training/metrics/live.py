@@ -15,6 +15,7 @@ from stylegan.bound_file import fingerprint
 from stylegan.locate import snapshots
 from stylegan.snapshot import load_snapshot
 from torch_utils.device import pick_device
+from torch_utils.durable import put_in_place
 from torch_utils.errors import UserError
 from training.archive import Archive
 from training.config import RunConfig
@@ -137,11 +138,15 @@ def prune(cfg: RunConfig, run_dir: Path) -> None:
 
 
 def _is(path: Path, network: str) -> bool:
-    return path.exists() and fingerprint(load_snapshot(path)) == network
+    """Is it a file of that network, and whole?"""
+    try:
+        return fingerprint(load_snapshot(path)) == network
+    except UserError:
+        return False
 
 
 def _copy(source: Path, target: Path) -> None:
     """Whole or not at all."""
     scratch = target.with_name(f".{target.name}.tmp")
     shutil.copyfile(source, scratch)
-    scratch.replace(target)
+    put_in_place(scratch, target)

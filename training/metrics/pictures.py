@@ -15,9 +15,9 @@ from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 from torch_utils.images import to_uint8
 from training.archive import Archive
+from training.checked import CheckedPages
 from training.inputs import draw
 from training.metrics.reals import shuffled
-from training.packed import packed
 
 STREAM = "metrics"
 
@@ -106,13 +106,13 @@ class Reals:
         return np.arange(self.limit) if self.shuffled is None else shuffled(self.limit, self.shuffled)
 
     @cached_property
-    def _pages(self) -> np.ndarray:
-        return packed(self.archive, *self.size)
+    def _pages(self) -> CheckedPages:
+        return CheckedPages(self.archive, self.size)
 
     def read(self, start: int, stop: int, batch: int = 0) -> Tensor:
         """See `Pictures`."""
         numbers = self._order[start:stop]
-        pixels = self._pages[numbers % len(self.archive)]
+        pixels = self._pages.read(numbers % len(self.archive))
         flipped = numbers >= len(self.archive)
         pixels[flipped] = pixels[flipped, :, :, ::-1]
         return torch.from_numpy(np.ascontiguousarray(pixels))
