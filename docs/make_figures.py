@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from torch_utils.captions import captioned
 from torch_utils.cli import Command
 from torch_utils.errors import UserError
+from torch_utils.output import require_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORK, DATA, TABLE, PHOTO, RUN = "faces64", "faces.zip", "faces.csv", "eva.jpg", "runs/00000-faces-faces64"
@@ -120,10 +121,10 @@ FIGURES = (
         " --dest faces.attributes.safetensors",
         "python directions.py find --network faces64 --method labels --labels faces.attributes.safetensors"
         " --dest faces.direction.safetensors",
-        "python directions.py apply --network faces64 --directions faces.direction.safetensors --name 'smile>0.5'"
+        "python directions.py apply --network faces64 --directions faces.direction.safetensors --name smile"
         " --seeds 2,9 --strengths -3:3:7 --captions --outdir out/smile",
         "python directions.py apply --network faces64 --directions faces.direction.safetensors"
-        " --name 'glasses!=NoGlasses' --seeds 2,9 --strengths -3:3:7 --captions --outdir out/glasses",
+        " --name glasses --seeds 2,9 --strengths -3:3:7 --captions --outdir out/glasses",
     ), below("out/smile/grid.png", "out/glasses/grid.png"), (DATA, TABLE)),
     Figure("digits", (
         "python generate.py --network digits32 --seeds 0-59 --class 0-9 --outdir out/digits --grid 20x3",
@@ -153,7 +154,8 @@ def main(
     figures = chosen(only)
     work, outdir = work.resolve(), outdir.resolve()
     model = str(Path(network).resolve()) if Path(network).exists() else network
-    for folder in (work, outdir):
+    for flag, folder in {"--work": work, "--outdir": outdir}.items():
+        require_folder(folder, flag)
         folder.mkdir(parents=True, exist_ok=True)
     for name, where in given.items():
         put(work / name, where)
@@ -161,7 +163,7 @@ def main(
     for figure in figures:
         missing = [name for name in figure.needs if not given[name]]
         if missing:
-            click.echo(f"{figure.name}: left as it is, as {' and '.join(missing)} is not given")
+            click.echo(f"{figure.name}: left as it is, for want of {' and '.join(missing)}")
             continue
         for command in figure.commands:
             click.echo(f"$ {command}")
