@@ -9,9 +9,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {"ops": set(), "torch_utils": set(), "stylegan": {"ops", "torch_utils"},
           "training": {"ops", "torch_utils", "stylegan"}}  # fmt: skip
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
-SOURCES = sorted(
-    [*ROOT.glob("*.py"), *(path for floor in [*FLOORS, "benchmarks", "tests"] for path in (ROOT / floor).rglob("*.py"))]
-)
+ROOMS = [*FLOORS, "benchmarks", "docs", "tests"]
+SOURCES = sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))])
 PRODUCT = [path for path in SOURCES if "tests" not in path.relative_to(ROOT).parts]
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 300, 60, 8
 JUNK_DRAWERS = {"utils", "util", "misc", "common", "helpers", "helper"}

@@ -1,0 +1,252 @@
+"""Remakes the pictures of the README with the commands that it prints beside them.
+
+python docs/make_figures.py --network faces64 --data faces.zip --table faces.csv --photo eva.jpg \\
+  --run runs/00000-faces-faces64
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from torch_utils.captions import captioned
+from torch_utils.cli import Command
+from torch_utils.errors import UserError
+from torch_utils.output import require_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+NETWORK, DATA, TABLE, PHOTO, RUN = "faces64", "faces.zip", "faces.csv", "eva.jpg", "runs/00000-faces-faces64"
+"""What the README calls that which is given to this script."""
+MAX_BYTES = 3_000_000
+QUALITY, FRAME_MS, LAST_FRAME_MS, MAX_FRAMES = 82, 150, 3000, 48
+
+Pictures = list[Image.Image]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One file of docs/figures. commands: as the README prints them, run in the work folder   draw: takes that folder,
+    and makes one picture, or the frames of a film, of what is there afterwards   needs: of what is given
+    zoom: how many times larger it is shown
+    """
+
+    name: str
+    commands: tuple[str, ...]
+    draw: Callable[[Path], Pictures]
+    needs: tuple[str, ...] = ()
+    zoom: int = 1
+
+
+def picture(file: str) -> Callable[[Path], Pictures]:
+    return lambda work: [Image.open(work / file)]
+
+
+def film(file: str) -> Callable[[Path], Pictures]:
+    """Its frames; of many, some, evenly spaced, the last one always."""
+
+    def frames(work: Path) -> Pictures:
+        with Image.open(work / file) as source:
+            count: int = getattr(source, "n_frames", 1)
+            chosen = np.unique(np.linspace(0, count - 1, MAX_FRAMES).astype(int))
+            return [_frame(source, int(number)) for number in chosen]
+
+    return frames
+
+
+def _frame(source: Image.Image, number: int) -> Image.Image:
+    source.seek(number)
+    return source.convert("RGB")
+
+
+def below(*files: str) -> Callable[[Path], Pictures]:
+    """Pictures one below the other."""
+
+    def stacked(work: Path) -> Pictures:
+        parts = [Image.open(work / file).convert("RGB") for file in files]
+        paper = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
+        top = 0
+        for part in parts:
+            paper.paste(part, (0, top))
+            top += part.height
+        return [paper]
+
+    return stacked
+
+
+def projections(work: Path) -> Pictures:
+    """The photograph and what each way found for it, with words above."""
+    target, in_w, _ = thirds(work / "out/w/eva.png")
+    _, tuned, _ = thirds(work / "out/pti/eva.png")
+    in_plus = next((work / "out/plus").glob("*.png"))
+    cells = [target, in_w, np.asarray(Image.open(in_plus).convert("RGB")), tuned]
+    return [Image.fromarray(captioned(cells, [""], ["photograph", "W", "W+", "tuned (PTI)"]))]
+
+
+def thirds(file: Path) -> list[np.ndarray]:
+    """Target, what was found and their difference, which `project.py` draws side by side."""
+    return np.split(np.asarray(Image.open(file).convert("RGB")), 3, axis=1)
+
+
+FIGURES = (
+    Figure("faces", (
+        "python generate.py --network faces64 --seeds 0-31 --outdir out/faces --grid 8x4",
+    ), picture("out/faces/grid.png"), zoom=2),
+    Figure("growth", (), film(f"{RUN}/growth.webp"), (RUN,)),  # by train.py, in hours: it is taken as it is
+    Figure("mixing", (
+        "python style_mixing.py --network faces64 --rows 85,100,75,30 --cols 55,821,12,7,44,3 --styles middle"
+        " --outdir out/mixed",
+    ), picture("out/mixed/grid.png"), zoom=2),
+    Figure("interpolation", (
+        "python interpolate.py --network faces64 --seeds 0-17 --grid 6x1 --path cubic --loop --frames 16"
+        " --out out/walk.webp",
+    ), film("out/walk.webp"), zoom=2),
+    Figure("projection", (
+        "python project.py --network faces64 --target eva.jpg --outdir out/w",
+        "python project.py --network faces64 --target eva.jpg --space w+ --pti --outdir out/pti",
+        "python generate.py --network faces64 --seeds out/pti/eva.latent.safetensors --outdir out/plus",
+    ), projections, (PHOTO,)),
+    Figure("attributes", (
+        "python directions.py learn --data faces.zip --table faces.csv --attributes 'smile>0.5,glasses!=NoGlasses'"
+        " --dest faces.attributes.safetensors",
+        "python directions.py find --network faces64 --method labels --labels faces.attributes.safetensors"
+        " --dest faces.direction.safetensors",
+        "python directions.py apply --network faces64 --directions faces.direction.safetensors --name smile"
+        " --seeds 2,9 --strengths -3:3:7 --captions --outdir out/smile",
+        "python directions.py apply --network faces64 --directions faces.direction.safetensors"
+        " --name glasses --seeds 2,9 --strengths -3:3:7 --captions --outdir out/glasses",
+    ), below("out/smile/grid.png", "out/glasses/grid.png"), (DATA, TABLE)),
+    Figure("digits", (
+        "python generate.py --network digits32 --seeds 0-59 --class 0-9 --outdir out/digits --grid 20x3",
+    ), picture("out/digits/grid.png")),
+)  # fmt: skip
+
+
+@click.command(cls=Command, context_settings={"show_default": True, "max_content_width": 110})
+@click.option("--network", default=NETWORK, help="Of faces: a snapshot, the folder of a run, or a name.")
+@click.option("--data", type=click.Path(path_type=Path), help="Its pictures, as dataset_tool.py packs them.")
+@click.option("--table", type=click.Path(path_type=Path), help="CSV of what they show: file, smile, glasses.")
+@click.option("--photo", type=click.Path(path_type=Path), help="A photograph to project.")
+@click.option("--run", type=click.Path(path_type=Path), help="The run whose growth is shown.")
+@click.option("--outdir", type=click.Path(path_type=Path), default=Path("docs/figures"), help="Where to put them.")
+@click.option("--work", type=click.Path(path_type=Path), default=Path("out/figures"), help="Where the commands run.")
+@click.option("--only", help="Names of figures, as in faces,mixing.  [all]", show_default=False)
+def main(
+    network: str, data: Path | None, table: Path | None, photo: Path | None, run: Path | None, outdir: Path,
+    work: Path, only: str | None,
+) -> None:  # fmt: skip
+    """Remake the pictures of the README. One for which something is not given is left as it is.
+
+    On one CPU core that takes a quarter of an hour, most of it for learning what a smile is; from the second time on,
+    some minutes.
+    """
+    given = {DATA: data, TABLE: table, PHOTO: photo, RUN: run}
+    figures = chosen(only)
+    work, outdir = work.resolve(), outdir.resolve()
+    model = str(Path(network).resolve()) if Path(network).exists() else network
+    for flag, folder in {"--work": work, "--outdir": outdir}.items():
+        require_folder(folder, flag)
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, where in given.items():
+        put(work / name, where)
+    os.chdir(work)
+    for figure in figures:
+        missing = [name for name in figure.needs if not given[name]]
+        if missing:
+            click.echo(f"{figure.name}: left as it is, for want of {' and '.join(missing)}")
+            continue
+        for command in figure.commands:
+            click.echo(f"$ {command}")
+            if learned(command, work):
+                click.echo("done before, with the same data")
+                continue
+            perform(command, model)
+        path = outdir / f"{figure.name}.webp"
+        write(path, [enlarged(frame, figure.zoom) for frame in figure.draw(work)])
+        click.echo(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    require_small(outdir)
+
+
+def chosen(only: str | None) -> Sequence[Figure]:
+    """Raises UserError for a name that is none."""
+    known = {figure.name: figure for figure in FIGURES}
+    names = [name.strip() for name in only.split(",")] if only else list(known)
+    for name in names:
+        if name not in known:
+            raise UserError(f"there is no figure {name!r}; choose from {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def put(link: Path, where: Path | None) -> None:
+    """Let the commands find what is given under the name that the README uses. Raises UserError if it is not there."""
+    if where is None:
+        return
+    if not where.exists():
+        raise UserError(f"there is no file or folder {where}")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink():
+        link.unlink()
+    if link.exists():
+        raise UserError(f"{link} is in the way; delete it, or name another folder with --work")
+    link.symlink_to(where.resolve())
+
+
+def learned(command: str, work: Path) -> bool:
+    """Learning takes longest and does not look at the network: what it made is taken again, unless data are newer."""
+    words = shlex.split(command)
+    if words[1:3] != ["directions.py", "learn"]:
+        return False
+    made = work / words[words.index("--dest") + 1]
+    return made.exists() and made.stat().st_mtime > max((work / name).stat().st_mtime for name in (DATA, TABLE))
+
+
+def perform(command: str, model: str) -> None:
+    """Run a command of the README in this process, which spares the start of another. Ends with it if it fails."""
+    words = shlex.split(command)[1:]
+    for place, word in enumerate(words[:-1]):
+        if word == "--network" and words[place + 1] == NETWORK:
+            words[place + 1] = model
+    sys.argv = [str(ROOT / words[0]), *words[1:]]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+def enlarged(image: Image.Image, zoom: int) -> Image.Image:
+    return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.LANCZOS) if zoom > 1 else image
+
+
+def write(path: Path, frames: Pictures) -> None:
+    """A small WebP file: a picture, or a film that plays for ever and rests on its last frame."""
+    scratch = path.with_name(f".{path.name}.tmp")
+    if len(frames) == 1:
+        frames[0].save(scratch, "WEBP", quality=QUALITY, method=6)
+    else:
+        durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS if path.stem == "growth" else FRAME_MS]
+        frames[0].save(scratch, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0,
+                       quality=QUALITY - 20, method=6)  # fmt: skip
+    scratch.replace(path)
+
+
+def require_small(outdir: Path) -> None:
+    """Raises UserError if the pictures are too large for a repository."""
+    total = sum(file.stat().st_size for file in outdir.glob("*.webp"))
+    click.echo(f"together: {total / 1000:.0f} kB")
+    if total > MAX_BYTES:
+        raise UserError(f"the pictures take {total / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:g}; show less in one")
+
+
+if __name__ == "__main__":
+    main()
