@@ -1,4 +1,4 @@
-# make demo   set up, train on handwritten digits for some minutes, say where the pictures are
+# make demo   set up, draw with the models that are included, train on handwritten digits for some minutes
 # make test   set up, run the tests
 # make lint   style and types
 # make bench  speed of training, and of the fused ops, on this machine
@@ -25,6 +25,12 @@ $(STAMP): pyproject.toml .ci/make_venv.py
 	@touch $@
 
 demo: venv
+	@echo "Two models come with the engine. What they draw:"
+	$(PY) generate.py --network faces64 --seeds 0-31 --outdir out/faces --grid 8x4
+	$(PY) generate.py --network digits32 --seeds 0-39 --class 0-9 --outdir out/digits --grid 10x4
+	$(PY) style_mixing.py --network faces64 --rows 0-3 --cols 4-9 --styles middle --outdir out/mixed
+	@echo; echo "Look at out/faces/grid.png, out/digits/grid.png and out/mixed/grid.png."
+	@echo "Now a new one grows before your eyes; its pictures appear every minute. Ctrl-C ends it whenever you like."
 	$(PY) train.py --outdir runs --data mnist --cfg digits32
 	@run=$$(ls -td runs/*-mnist-digits32 | head -n 1); \
 		echo; echo "The pictures are in $$run: fakes*.png, and growth.webp shows how they grew."
