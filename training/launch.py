@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +15,31 @@ import torch
 import stylegan
 from stylegan.kernels import with_kernels
 from torch_utils.device import pick_device
-from torch_utils.distributed import World, from_environment, joined, told
+from torch_utils.distributed import ALONE, World, from_environment, joined, told
 from torch_utils.errors import UserError
 from torch_utils.threads import cpu_threads
 from training.archive import EMBEDDED, Archive
+from training.budget import budget_lines, plan
 from training.config import RunConfig
 from training.cost import estimated_speed
 from training.lock import locked
 from training.loop import open_data, pick_dtype, train
 from training.metrics.live import require_measurable
-from training.plan import describe
+from training.plan import describe, growth_table
 from training.processes import check_devices, device_of, train_in_processes
 from training.resolve import DataFacts, resolve, resumed, same_data
 from training.rundir import STATE, create_run_dir, make_outdir, read_options, store_total, write_options
+from training.trial import costs_in_group, costs_of
 
 
 def launch(
-    typed: Mapping[str, Any], outdir: Path | None, resume: Path | None, init_from: str | None, dry_run: bool
-) -> None:
+    typed: Mapping[str, Any], outdir: Path | None, resume: Path | None, init_from: str | None, dry_run: bool,
+    began: float,
+) -> None:  # fmt: skip
     """Train a new run in `outdir`, or go on with the one in `resume`; or only print the plan.
 
     typed: settings by dotted name   init_from: a snapshot to take fitting weights from
+    began: time.perf_counter() when the user began to wait, from which --hours count
     Raises UserError for whatever the user can put right, if it can be known before, then before anything is written.
     """
     world = from_environment(os.environ)
@@ -49,20 +55,31 @@ def launch(
     if init_from:
         stylegan.load(init_from)
     require_measurable(cfg, device)
-    if dry_run:
+    planning = cfg.hours is not None and not resume
+    if dry_run and not planning:
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
         print(describe(cfg, estimated_speed(cfg, pick_dtype(cfg, device), device)))
         return
     desc = "" if resume else "-".join(filter(None, [facts.name, cfg.preset, cfg.desc]))
     if world:
-        _train_as_one_of(world, cfg, lambda: resume or _run_dir(outdir, desc, cfg), resume is not None, init_from)
+        with joined(world, device_of(cfg, world), cfg.timeout) as world:
+            if planning:
+                cfg = _planned(cfg, world, began, outdir, dry_run)
+            if not dry_run:
+                _train_as_one_of(
+                    world, cfg, lambda: resume or _run_dir(outdir, desc, cfg), resume is not None, init_from
+                )
         return
     check_devices(cfg)
+    if planning:
+        cfg = _planned(cfg, ALONE, began, outdir, dry_run)
+    if dry_run:
+        return
     if not resume:
         run_dir = _run_dir(outdir, desc, cfg)
     with locked(run_dir):
         if resume:
-            store_total(run_dir, cfg.total_kimg)
+            store_total(run_dir, cfg)
         if cfg.gpus > 1:
             train_in_processes(cfg, run_dir, resume is not None, init_from)
         else:
@@ -79,14 +96,32 @@ def _joining(typed: Mapping[str, Any], world: World) -> Mapping[str, Any]:
 def _train_as_one_of(
     world: World, cfg: RunConfig, find: Callable[[], Path], resume: bool, init_from: str | None
 ) -> None:
-    """Train as one of the processes that torchrun or srun has started. find: the run's directory, asked of one only."""
-    with joined(world, device_of(cfg, world), cfg.timeout) as world:
-        run_dir = Path(told(world, "the directory of the run", lambda: str(find())))
-        with locked(run_dir) if world.rank == 0 else nullcontext():
-            if resume and world.rank == 0:
-                store_total(run_dir, cfg.total_kimg)
-            saved = world.attempt > 0 and (run_dir / STATE).exists()
-            train(cfg, run_dir, resume or saved, init_from, world)
+    """Train as one of a group that torchrun or srun has started. find: the run's directory, asked of one only."""
+    run_dir = Path(told(world, "the directory of the run", lambda: str(find())))
+    with locked(run_dir) if world.rank == 0 else nullcontext():
+        if resume and world.rank == 0:
+            store_total(run_dir, cfg)
+        saved = world.attempt > 0 and (run_dir / STATE).exists()
+        train(cfg, run_dir, resume or saved, init_from, world)
+
+
+def _planned(cfg: RunConfig, world: World, began: float, outdir: Path | None, dry_run: bool) -> RunConfig:
+    """`cfg` with the growth for which its hours leave time, measured here and now; the plan is printed."""
+    if not dry_run:
+        _require_outdir(outdir)
+    if world.rank == 0:
+        print("Measuring how fast this machine trains", flush=True)
+    open_data(cfg, world.rank == 0)  # packed once, which is no part of a run
+    if world.size > 1:
+        costs, gone = costs_in_group(cfg, world, began)
+    else:
+        costs, gone = costs_of(cfg), time.perf_counter() - began
+    cfg = plan(cfg, costs, 3600 * (cfg.hours or 0.0) - gone)
+    if world.rank == 0:
+        speed = partial(costs.images_per_second, cfg)
+        growth = [describe(cfg, speed)] if dry_run else growth_table(cfg, speed)
+        print("\n".join([*growth, *budget_lines(cfg, costs)]), flush=True)
+    return cfg
 
 
 def _facts(path: str) -> DataFacts:
@@ -119,10 +154,16 @@ def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: M
 
 def _run_dir(outdir: Path | None, desc: str, cfg: RunConfig) -> Path:
     """A new run directory with the configuration in it. Before it is made, every picture has been read."""
-    if not outdir:
-        raise UserError("where to? give --outdir, as in --outdir runs")
-    make_outdir(outdir)
+    outdir = _require_outdir(outdir)
     open_data(cfg)
     run_dir = create_run_dir(outdir, desc)
     write_options(run_dir, cfg)
     return run_dir
+
+
+def _require_outdir(outdir: Path | None) -> Path:
+    """Raises UserError if it was not given, or nothing can be written there."""
+    if not outdir:
+        raise UserError("where to? give --outdir, as in --outdir runs")
+    make_outdir(outdir)
+    return outdir
