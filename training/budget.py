@@ -63,7 +63,7 @@ def plan(cfg: RunConfig, costs: Costs, seconds: float) -> RunConfig:
     low, high = 0.0, 1.0
     while sum(parts(scaled(cfg, high), costs).values()) <= seconds and high < LONGEST:
         low, high = high, 2 * high
-    for _ in range(60):
+    for _ in range(40):
         middle = (low + high) / 2
         fits = sum(parts(scaled(cfg, middle), costs).values()) <= seconds
         low, high = (middle, high) if fits else (low, middle)

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from training.gallery import save_fakes, save_film, save_reals
 from training.loop import next_reals, open_data, set_up
 from training.metrics.live import NO_METRICS, measure_snapshot
 from training.milestones import disk_trouble, save_networks
-from training.processes import train_in_processes
+from training.processes import process, train_in_processes
 from training.schedule import Stage
 from training.state import TrainState, fresh_state
 from training.update import update
@@ -53,9 +54,16 @@ def costs_of(cfg: RunConfig) -> Costs:
         if cfg.gpus == 1:
             try_out(cfg, folder)
             return read_costs(folder)
-        train_in_processes(replace(cfg, max_restarts=0), folder, False, None, try_out)
+        train_in_processes(replace(cfg, max_restarts=0), folder, False, None, trial_process)
         costs = read_costs(folder)
         return replace(costs, launch=time.perf_counter() - begin - costs.launch)
+
+
+def trial_process(
+    cfg: RunConfig, folder: Path, resume: bool, init_from: str | None, notes: Path, launcher: Connection
+) -> int:
+    """One of the processes."""
+    return process(cfg, folder, resume, init_from, notes, launcher, try_out)
 
 
 def costs_in_group(cfg: RunConfig, world: World, began: float) -> tuple[Costs, float]:
