@@ -126,9 +126,9 @@ def test_hours_become_numbers_of_an_ordinary_run(calls, faces, tmp_path, machine
     asked = ["--data", faces, "--cfg", "faces64", "--hours", 2]
     plan = run(*asked, "-n")
     assert plan.exit_code == 0 and not calls and not (tmp_path / "runs").exists(), plan.output
-    assert "Planned for 2 hours" in plan.stdout and "32: 53.3" in plan.stdout
+    assert "Planned for 2 h" in plan.stdout and "32: 53.3" in plan.stdout
     result = run("--outdir", tmp_path / "runs", *asked)
-    assert result.exit_code == 0 and "Planned for 2 hours" in result.stdout, result.output
+    assert result.exit_code == 0 and "Planned for 2 h" in result.stdout, result.output
     ((cfg, run_dir, _, _),) = calls
     assert stored_options(run_dir) == cfg and cfg.time_limit is not None
     assert sum(parts(cfg, machine).values()) == pytest.approx(7200, rel=0.01)

@@ -147,7 +147,7 @@ def budget_lines(cfg: RunConfig, costs: Costs) -> list[str]:
     listed = [f"{duration(gone)} went by before", *(f"{name} {duration(seconds)}" for name, seconds in spent.items())]
     speeds = [f"{resolution}: {costs.images_per_second(cfg, resolution):.3g}" for resolution in costs.step]
     return [
-        f"Planned for {cfg.hours:g} hours: {cfg.total_kimg:g} kimg ({', '.join(listed)})",
+        f"Planned for {cfg.hours:g} h: {cfg.total_kimg:g} kimg ({', '.join(listed)})",
         f"Measured, in images per second at a resolution: {', '.join(speeds)}",
         f"If this machine slows down, the run ends by the clock, at most {LATE - 1:.0%} late.",
     ]

@@ -230,13 +230,13 @@ def _say_how_timely(state: TrainState, cfg: RunConfig, run_dir: Path, report: Re
     assert cfg.time_limit is not None
     if state.nimg < cfg.total_kimg * 1000:
         report.say(
-            f"The {cfg.hours:g} hours are over, at {state.nimg / 1000:.1f} of the {cfg.total_kimg:g} kimg planned: "
+            f"The time of {cfg.hours:g} h is over, at {state.nimg / 1000:.1f} of the {cfg.total_kimg:g} kimg planned: "
             f"training was slower than measured. To go on: train.py --resume {run_dir} --kimg {cfg.total_kimg:g}"
         )
     elif state.seconds < 0.91 * cfg.time_limit:  # the limit is 1.04 times the plan
         report.say(
             f"Training was faster than measured, by {duration(cfg.time_limit / LATE - state.seconds)} of the "
-            f"{cfg.hours:g} hours. More can be had: train.py --resume {run_dir} --kimg N"
+            f"{cfg.hours:g} h. More can be had: train.py --resume {run_dir} --kimg N"
         )
 
 

@@ -29,7 +29,7 @@ from training.schedule import Stage
 from training.state import TrainState, fresh_state
 from training.update import update
 
-SECONDS, SHARE = 5.0, 0.03  # for each resolution, but no more than this share of the hours
+SECONDS, SHARE = 5.0, 0.05  # for each resolution, but no more than this share of the hours
 MIN_ROUNDS = 1
 FRAMES = 4  # of a film to learn what one of them costs
 COSTS = "costs.json"

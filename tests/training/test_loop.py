@@ -94,7 +94,7 @@ def test_a_run_whose_time_is_up_ends_whole_and_can_go_on(tiny, tmp_path, monkeyp
         state = train(tiny(hours=1.0, time_limit=1e9), tmp_path)
     assert state.nimg == 16 * 8
     assert load_snapshot(next(tmp_path.glob("network-snapshot-*"))).kimg == 0.128
-    assert "The 1 hours are over, at 0.1 of the 0.24 kimg" in log(tmp_path)[-2]
+    assert "The time of 1 h is over, at 0.1 of the 0.24 kimg" in log(tmp_path)[-2]
     train(tiny(hours=1.0, time_limit=1e-9), tmp_path, resume=True)
     assert saved(tmp_path)["nimg"] == 128, "its time has not come back"
     assert saved(tmp_path)["seconds"] > state.seconds / 2 > 0
