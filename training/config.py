@@ -19,6 +19,12 @@ _table = partial(PerResolution.parse, kind=float)
 _whole_table = partial(PerResolution.parse, kind=int)
 _TABLE = "N|RES:N,...,N"
 
+
+def _auto_or_whole(text: str) -> int | None:
+    """ "auto" is None, which leaves the number to the machine. Raises ValueError for what is no whole number."""
+    return None if text == "auto" else int(text)
+
+
 # The flags of settings that are declared elsewhere, where nothing is known of command lines.
 BORROWED_FLAGS: Mapping[str, Flag] = {
     "growth.batch": Flag("--batch", "Images per step over all GPUs, one number or one per resolution.",
@@ -158,8 +164,9 @@ class RunConfig:
                 ESSENTIALS)
     )  # fmt: skip
     batch_gpu: int | None = setting(
-        None, Flag("--batch-gpu", "Most images per GPU at once; a larger batch is worked off in parts.", MACHINE)
-    )
+        None, Flag("--batch-gpu", "Most images per GPU at once; a larger batch is worked off in parts. auto: as many as"
+                   " fit; on a CPU, all.", MACHINE, parse=_auto_or_whole, metavar="N|auto", typed="auto")
+    )  # fmt: skip
     reduce: Literal["fp32", "bf16"] = setting(
         "fp32", Flag("--reduce", "Number format in which gradients travel between GPUs.", MACHINE)
     )

@@ -19,6 +19,7 @@ from torch_utils.threads import cpu_threads
 from training.archive import EMBEDDED, Archive
 from training.config import RunConfig
 from training.cost import estimated_speed
+from training.footprint import footprint
 from training.lock import locked
 from training.loop import open_data, pick_dtype, train
 from training.metrics.live import require_measurable
@@ -51,7 +52,8 @@ def launch(
     require_measurable(cfg, device)
     if dry_run:
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
-        print(describe(cfg, estimated_speed(cfg, pick_dtype(cfg, device), device)))
+        dtype = pick_dtype(cfg, device)
+        print(describe(cfg, estimated_speed(cfg, dtype, device), footprint(cfg, dtype, device)))
         return
     desc = "" if resume else "-".join(filter(None, [facts.name, cfg.preset, cfg.desc]))
     if world:

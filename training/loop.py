@@ -30,6 +30,7 @@ from training.milestones import (
     snapshot_due,
     tick,
 )  # fmt: skip
+from training.rehearsal import fit
 from training.report import Report
 from training.rundir import STATE
 from training.schedule import Stage
@@ -72,6 +73,7 @@ def train(
             stage = cfg.growth.at(state.nimg)
             if stage.phase != state.phase:
                 begin_phase(state, stage, report)
+            fit(state, stage, cfg, dtype, world, report.say)
             with clock.data():
                 reals = next_reals(data, state.nimg, stage, cfg, device, world)
             outcome = update(state, reals, stage, cfg, labels, dtype, world)
