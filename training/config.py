@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Literal
 
 from stylegan.config import ModelConfig
+from torch_utils.errors import UserError
 from torch_utils.settings import Flag, from_plain, setting, to_plain
 from training.schedule import GrowthSchedule, PerResolution
 
@@ -21,8 +22,13 @@ _TABLE = "N|RES:N,...,N"
 
 
 def _auto_or_whole(text: str) -> int | None:
-    """ "auto" is None, which leaves the number to the machine. Raises ValueError for what is no whole number."""
-    return None if text == "auto" else int(text)
+    """ "auto" is None, which leaves it to the machine. Raises UserError for anything else but a whole number."""
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"'{text}' is no whole number; give one, or auto") from None
 
 
 # The flags of settings that are declared elsewhere, where nothing is known of command lines.
