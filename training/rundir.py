@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from torch_utils.errors import UserError
+from torch_utils.plain_json import read_json
 from training.config import RunConfig, from_json, to_json
 
 OPTIONS = "training_options.json"
@@ -96,6 +97,6 @@ def read_options(run_dir: Path) -> RunConfig:
     if not (run_dir / STATE).exists():
         raise UserError(f"--resume {run_dir}: no {STATE} in it, the run ended before its first save; start it again")
     try:
-        return from_json(json.loads(path.read_text()))
-    except ValueError as error:  # of json, or of what is no text
+        return from_json(read_json(path))
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it or start a new run") from None
