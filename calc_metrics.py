@@ -41,7 +41,8 @@ class Request:
     mirror: bool = setting(False, Flag("--mirror", "Compare with the data and their mirror images.", COMPARED))
     features: str = setting("efficientnet-lite0", Flag(
         "--features", "efficientnet-lite0, inception-2015-12-05 (for the published numbers), lpips-vgg16, lpips-alex, "
-        "a TorchScript file, or module:function.", COMPARED, metavar="NAME"))  # fmt: skip
+        "a TorchScript file, or module:function; these two are run, so name only those that you trust.", COMPARED,
+        metavar="NAME"))  # fmt: skip
     weights: str = setting("", Flag(
         "--features-weights", "File of their weights.  [the cache, a package, or a download]", COMPARED,
         metavar="FILE"))  # fmt: skip

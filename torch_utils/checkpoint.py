@@ -18,7 +18,7 @@ from torch import Tensor
 from torch_utils.errors import UserError
 from torch_utils.plain_json import parse_json
 from torch_utils.torch_file import load_torch
-from torch_utils.words import shortened
+from torch_utils.words import printable, shortened
 
 MAX_HEADER = 16 << 20  # bytes; the names and origins of a million latents would need more
 
@@ -72,7 +72,7 @@ def load_tensors(path: Path, wanted: str = "") -> tuple[dict[str, Tensor], dict[
             header = {key: _plain(value) for key, value in (file.metadata() or {}).items()}
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (not a dict)
     except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-        reason = shortened(str(error), 200)
+        reason = printable(shortened((str(error).splitlines() or [""])[0], 200))
         raise UserError(f"{path} is not a whole safetensors file ({reason}); copy or download it again") from None
 
 

@@ -146,7 +146,7 @@ class _Mirror:
             return self._follow(headers)
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
             raise _Interrupted(_cause(error)) from error
-        except requests.exceptions.RequestException as error:
+        except (requests.exceptions.RequestException, ValueError) as error:  # no address at all
             raise _Refused(_cause(error)) from error
 
     def _follow(self, headers: dict[str, str]) -> requests.Response:

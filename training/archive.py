@@ -101,9 +101,10 @@ class Archive:
         image = self._decode(index)
         expected = (self.height, self.width, self.channels)
         if image.shape != expected:
+            cure = conversion(self.path, _power_of_two(min(expected[:2])))
             raise UserError(
                 f"{printable(self.names[index])} in {self.path} has height, width, channels {image.shape}, but the"
-                f" first picture has {expected}: make them equal with {conversion(self.path, _power_of_two(min(expected[:2])))}"
+                f" first picture has {expected}: make them equal with {cure}"
             )
         return image
 
