@@ -92,7 +92,7 @@ def read_pickle(path: Path) -> Any:
     """
     try:
         if path.exists() and not path.is_file():
-            raise UserError(f"{path} is no file; give that of a published network")
+            raise UserError(f"{path} is no file; check the path")
         fault = excess(str(path), path.stat().st_size, "pickle_gib")
         if fault:
             raise UserError(fault)

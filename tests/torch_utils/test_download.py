@@ -206,6 +206,7 @@ def test_a_redirect_is_followed_but_never_out_of_https(serve, tmp_path: Path, mo
     def answer(self, url: str, **options: object) -> requests.Response:
         calls.append((url, options.get("verify", self.verify)))
         response = requests.Response()
+        response.raw, response._content_consumed = None, True
         response.status_code, response.headers["Location"] = 302, "http://127.0.0.1:9/x"
         return response
 
