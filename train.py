@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def main(
     \b
       train.py --outdir runs --data mnist --cfg digits32
       train.py --outdir runs --data faces.zip --cfg faces64 --kimg 200
+      train.py --outdir runs --data faces.zip --cfg faces64 --hours 2.5
       train.py --resume runs/00000-mnist-digits32
       train.py --resume runs/00000-mnist-digits32 --kimg 500
       train.py --outdir runs --data faces.zip --cfg faces64 --resume auto
@@ -54,10 +56,11 @@ def main(
     Batch sizes, learning rates and times may differ by resolution: "8:256,16:128,32" is 256 at 8x8, 128 at 16x16 and
     32 everywhere else.
     """
+    began = time.perf_counter()
     # Here and not above: torch takes seconds to load, --help should not wait for it, and Ctrl-C may come meanwhile.
     from training.launch import launch
 
-    launch(_with_precision(typed, fp32), outdir, resume, init_from, dry_run)
+    launch(_with_precision(typed, fp32), outdir, resume, init_from, dry_run, began)
 
 
 def _with_precision(typed: dict[str, Any], fp32: bool | None) -> dict[str, Any]:

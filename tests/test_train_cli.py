@@ -12,6 +12,7 @@ from PIL import Image
 
 import dataset_tool
 import train
+from training.budget import Costs, parts
 from training.config import RunConfig, from_json
 from training.presets import preset
 from training.rundir import STATE
@@ -113,6 +114,39 @@ def test_a_longer_run_is_stored_and_nothing_else(calls, stopped):
     assert calls[1][0].total_kimg == longer
 
 
+@pytest.fixture
+def machine(monkeypatch) -> Costs:
+    """What training costs on the machine of the test."""
+    costs = Costs({8: 0.1, 16: 0.2, 32: 0.3, 64: 0.4}, {8: 0.1, 16: 0.1, 32: 0.1, 64: 0.1}, save=1.0)
+    monkeypatch.setattr("training.launch.costs_of", lambda cfg: costs)
+    return costs
+
+
+def test_hours_become_numbers_of_an_ordinary_run(calls, faces, tmp_path, machine):
+    asked = ["--data", faces, "--cfg", "faces64", "--hours", 2]
+    plan = run(*asked, "-n")
+    assert plan.exit_code == 0 and not calls and not (tmp_path / "runs").exists(), plan.output
+    assert "Planned for 2 h" in plan.stdout and "32: 53.3" in plan.stdout
+    result = run("--outdir", tmp_path / "runs", *asked)
+    assert result.exit_code == 0 and "Planned for 2 h" in result.stdout, result.output
+    ((cfg, run_dir, _, _),) = calls
+    assert stored_options(run_dir) == cfg and cfg.time_limit is not None
+    assert sum(parts(cfg, machine).values()) == pytest.approx(7200, rel=0.01)
+    typed = ["--kimg", cfg.total_kimg, "--lod-kimg", cfg.growth.stable_kimg, "--fade-kimg", cfg.growth.fade_kimg]
+    run("--outdir", tmp_path / "runs", "--data", faces, "--cfg", "faces64", *typed)
+    assert calls[1][0] == replace(cfg, hours=None, time_limit=None)
+
+
+def test_a_run_that_is_prolonged_forgets_its_hours(calls, faces, tmp_path, machine):
+    run("--outdir", tmp_path / "runs", "--data", faces, "--cfg", "faces64", "--hours", 2)
+    cfg, run_dir = calls[0][:2]
+    (run_dir / STATE).touch()
+    assert run("--resume", run_dir).exit_code == 0
+    assert calls[1][0] == cfg, "alone, it goes on by its plan"
+    assert run("--resume", run_dir, "--kimg", cfg.total_kimg).exit_code == 0
+    assert calls[2][0] == stored_options(run_dir) == replace(cfg, hours=None, time_limit=None)
+
+
 def test_moved_data_are_found_when_named(calls, stopped, faces):
     moved = faces.rename(faces.with_name("elsewhere"))
     assert run("--resume", stopped).exit_code == 2
@@ -125,6 +159,7 @@ def test_moved_data_are_found_when_named(calls, stopped, faces):
     [
         (["--gamma", 7], ["--gamma 7", str(FACES64.loss.r1_gamma)]),
         (["--kimg", 9], ["--kimg 9 ", f"{FACES64.total_kimg:g}"]),
+        (["--hours", 2], ["--hours 2", "--kimg"]),
         (["--kimg", FACES64.total_kimg + 1, "--gamma", 7], ["--gamma 7", str(FACES64.loss.r1_gamma)]),
         (["--fp32", 1], ["fp32", "auto"]),
         (["--init-from", "x.safetensors"], ["--init-from x.safetensors"]),
@@ -153,6 +188,9 @@ def test_resume_refuses_changed_data(calls, stopped, faces):
     (["--data", "FACES", "--batch", "8:16"], "--batch"),
     (["--data", "FACES", "--batch", "7"], "--batch 4"),
     (["--data", "FACES", "--gama", "7"], "--gamma"),
+    (["--data", "FACES", "--hours", "2", "--kimg", "50"], "--kimg 50"),
+    (["--data", "FACES", "--hours", "0"], "--hours 0"),
+    (["--data", "FACES", "--hours", "2"], "--outdir"),
     (["--data", "FACES", "--fp32", 1, "--precision", "bf16"], "--fp32"),
     (["--data", "FACES", "--outdir", "runs", "--init-from", "absent.safetensors"], "absent.safetensors"),
     (["--data", "FACES", "--device", "gpu"], "--device gpu"),

@@ -16,6 +16,8 @@ from training.rundir import OPTIONS, has_state, is_finished, parse_options, plai
 
 # Told apart elsewhere: the data by `same_data`, and the length by `resumed`, as it counts only where it was typed.
 ELSEWHERE = FREE_ON_RESUME | {"data.content_hash", "total_kimg"}
+# What --hours plans when a run begins: it stays, however fast the machine is when the command is repeated.
+PLANNED = {"growth.stable_kimg", "growth.fade_kimg", "growth.anneal_kimg", "time_limit"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ def choose(outdir: Path, typed: Mapping[str, Any], facts: DataFacts) -> Choice:
     for run_dir in _runs(outdir, plain_name(desc)):
         stored = parse_options(run_dir / OPTIONS)
         against = _contradiction(stored, typed, facts)
-        if is_finished(run_dir, typed.get("total_kimg", stored.total_kimg)):
+        # Of a run planned by --hours, any end is the end: the clock may come before the last image.
+        length = stored.total_kimg if stored.time_limit is None else 0.0
+        if is_finished(run_dir, typed.get("total_kimg", length)):
             same = not against and stored.data.content_hash in ("", facts.content_hash)
             finished = finished or (run_dir if same else None)
         elif has_state(run_dir):
@@ -58,9 +62,14 @@ def choose(outdir: Path, typed: Mapping[str, Any], facts: DataFacts) -> Choice:
         elif not against:
             return Choice(f"--resume auto: {run_dir} ended before its first save, beginning it again", run_dir)
     if finished:
-        return Choice(f"--resume auto: {finished} is finished already; a larger --kimg prolongs it, another --desc "
-                      "starts anew", finished, saved=True, finished=True)  # fmt: skip
+        return Choice(f"--resume auto: {finished} is finished already; --resume {finished} with a larger --kimg "
+                      "prolongs it, another --desc starts anew", finished, saved=True, finished=True)  # fmt: skip
     return Choice(f"--resume auto: no run {desc} in {outdir} to go on with, starting one")
+
+
+def unplanned(typed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`typed` for a run that goes on: if by --hours, then without it and without what it has planned at the start."""
+    return {name: value for name, value in typed.items() if "hours" not in typed or name not in PLANNED | {"hours"}}
 
 
 def _runs(outdir: Path, name: str) -> list[Path]:
@@ -74,8 +83,9 @@ def _contradiction(stored: RunConfig, typed: Mapping[str, Any], facts: DataFacts
     """The first setting in which a run is not what `typed` would have made, with both values; "" if there is none."""
     flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, BORROWED_FLAGS)}
     made = resolve({**typed, "gpus": stored.gpus}, facts)  # on which some presets depend, and which may change
+    elsewhere = ELSEWHERE | PLANNED if made.hours is not None else ELSEWHERE
     for name, ours, theirs in differences(made, stored):
-        if name not in ELSEWHERE:
+        if name not in elsewhere:
             meant = "" if name in typed else ", which is meant where none is typed,"
             return f"{flags.get(name, name)} {ours}{meant} contradicts {theirs}"
     return ""

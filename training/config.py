@@ -113,6 +113,12 @@ class RunConfig:
                  ESSENTIALS, metavar="NAME"),
     )  # fmt: skip
     total_kimg: float = setting(25000, Flag("--kimg", "How long to train, in thousands of images shown.", ESSENTIALS))
+    hours: float | None = setting(
+        None, Flag("--hours", "How long to train, in hours, in place of --kimg: measures how fast this machine is, then"
+                   " plans the growth so that all is done in time, saving, --metrics and the start included.",
+                   ESSENTIALS, metavar="HOURS"),
+    )  # fmt: skip
+    time_limit: float | None = None  # seconds of training after which a run planned by --hours ends, done or not
     seed: int = setting(0, Flag("--seed", "Random seed: the same seed gives the same run.", ESSENTIALS))
 
     model: ModelConfig = ModelConfig()

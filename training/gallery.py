@@ -52,14 +52,20 @@ def save_key(path: Path, model: ModelConfig) -> None:
 def save_growth(run_dir: Path) -> None:
     """growth.webp: the grid of fakes over the whole run, from the pictures that are there."""
     files = [run_dir / FIRST, *sorted(run_dir.glob("fakes[0-9]*.png"))]
-    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, MAX_FRAMES).astype(int))]
-    frames = [frame for frame in map(_opened, chosen) if frame]
+    save_film(
+        run_dir / "growth.webp", [files[i] for i in np.unique(np.linspace(0, len(files) - 1, MAX_FRAMES).astype(int))]
+    )
+
+
+def save_film(path: Path, files: list[Path]) -> None:
+    """The pictures that are whole, one after the other; the last stays for longer. None at all leaves no file."""
+    frames = [frame for frame in map(_opened, files) if frame]
     if not frames:
         return
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
-    scratch = run_dir / ".growth.webp.tmp"
+    scratch = path.with_name(f".{path.name}.tmp")
     frames[0].save(scratch, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80)
-    scratch.replace(run_dir / "growth.webp")
+    scratch.replace(path)
 
 
 def _opened(file: Path) -> Image.Image | None:

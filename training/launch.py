@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,19 @@ import torch
 import stylegan
 from stylegan.kernels import with_kernels
 from torch_utils.device import pick_device
-from torch_utils.distributed import World, from_environment, joined, told
+from torch_utils.distributed import ALONE, World, from_environment, joined, told
 from torch_utils.errors import UserError
 from torch_utils.interrupt import sigterm_ends
 from torch_utils.threads import cpu_threads
 from training.archive import EMBEDDED, Archive
-from training.choice import choose, description
+from training.budget import budget_lines, plan
+from training.choice import choose, description, unplanned
 from training.config import RunConfig
 from training.cost import estimated_speed
 from training.lock import locked, locked_name
 from training.loop import open_data, pick_dtype, train
 from training.metrics.live import require_measurable
-from training.plan import describe
+from training.plan import describe, growth_table
 from training.processes import check_devices, device_of, train_in_processes
 from training.resolve import DataFacts, resolve, resumed, same_data
 from training.rundir import (
@@ -36,20 +39,22 @@ from training.rundir import (
     store_total,
     write_options,
 )
+from training.trial import costs_in_group, costs_of
 
 
 def launch(
     typed: Mapping[str, Any], outdir: Path | None, resume: Path | str | None, init_from: str | None, dry_run: bool,
-    again: Path | None = None,
+    began: float, again: Path | None = None,
 ) -> None:  # fmt: skip
     """Train a new run in `outdir`, or go on with the one in `resume`; or only print the plan.
 
     typed: settings by dotted name   resume: a directory, or "auto": see `choose`
     init_from: a snapshot to take fitting weights from   again: a directory to begin a new run in, in place of its own
+    began: time.perf_counter() when the user began to wait, from which --hours count
     Raises UserError for whatever the user can put right, if it can be known before, then before anything is written.
     """
     if isinstance(resume, str):
-        _launch_newest(typed, outdir, init_from, dry_run)
+        _launch_newest(typed, outdir, init_from, dry_run, began)
         return
     world = from_environment(os.environ)
     if world:
@@ -64,38 +69,47 @@ def launch(
     if init_from:
         stylegan.load(init_from)
     require_measurable(cfg, device)
-    if dry_run:
+    planning = cfg.hours is not None and not resume
+    if dry_run and not planning:
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
         print(describe(cfg, estimated_speed(cfg, pick_dtype(cfg, device), device)))
         return
     desc = "" if resume else description(cfg, facts)
     if world:
-        _train_as_one_of(world, cfg, lambda: resume or _run_dir(outdir, desc, cfg, again), resume, init_from)
+        with joined(world, device_of(cfg, world), cfg.timeout) as world:
+            _agree(world, resume)
+            if planning:
+                cfg = _planned(cfg, world, began, outdir, dry_run)
+            if not dry_run:
+                _train_as_one_of(world, cfg, lambda: resume or _run_dir(outdir, desc, cfg, again), resume, init_from)
         return
     check_devices(cfg)
     with sigterm_ends(), ExitStack() as held:
+        if planning:
+            cfg = _planned(cfg, ALONE, began, outdir, dry_run)
+        if dry_run:
+            return
         if not resume:
             run_dir = _run_dir(outdir, desc, cfg, again)
         held.enter_context(locked(run_dir))
         if resume:
-            store_total(run_dir, cfg.total_kimg)
+            store_total(run_dir, cfg)
         if cfg.gpus > 1:
             train_in_processes(cfg, run_dir, resume is not None, init_from)
         else:
             train(cfg, run_dir, resume=resume is not None, init_from=init_from)
 
 
-def _launch_newest(typed: Mapping[str, Any], outdir: Path | None, init_from: str | None, dry_run: bool) -> None:
+def _launch_newest(
+    typed: Mapping[str, Any], outdir: Path | None, init_from: str | None, dry_run: bool, began: float
+) -> None:
     """--resume auto. In a group each process chooses by itself, before any of them writes: all see the same files."""
     world = from_environment(os.environ)
     first = world is None or world.rank == 0
     facts = _facts(typed.get("data.path", ""))
     asked = _joining(typed, world) if world else typed
     name = plain_name(description(_new(asked, facts, quiet=True), facts))
-    if not outdir:
-        raise _no_outdir()
-    if first and not dry_run:
-        make_outdir(outdir)
+    outdir = _require_outdir(outdir, written=first and not dry_run)
     with locked_name(outdir, name) if first and not dry_run else nullcontext():
         choice = choose(outdir, asked, facts)
         if first:
@@ -103,9 +117,9 @@ def _launch_newest(typed: Mapping[str, Any], outdir: Path | None, init_from: str
         if choice.finished:
             return
         if choice.saved:
-            launch(typed, outdir, choice.run_dir, None, dry_run)
+            launch(unplanned(typed), outdir, choice.run_dir, None, dry_run, began)
         else:
-            launch(typed, outdir, None, init_from, dry_run, again=choice.run_dir)
+            launch(typed, outdir, None, init_from, dry_run, began, again=choice.run_dir)
 
 
 def _joining(typed: Mapping[str, Any], world: World) -> Mapping[str, Any]:
@@ -118,15 +132,13 @@ def _joining(typed: Mapping[str, Any], world: World) -> Mapping[str, Any]:
 def _train_as_one_of(
     world: World, cfg: RunConfig, find: Callable[[], Path], resume: Path | None, init_from: str | None
 ) -> None:
-    """Train as one of the processes that torchrun or srun has started. find: the run's directory, asked of one only."""
-    with joined(world, device_of(cfg, world), cfg.timeout) as world:
-        _agree(world, resume)
-        run_dir = Path(told(world, "the directory of the run", lambda: str(find())))
-        with locked(run_dir) if world.rank == 0 else nullcontext():
-            if resume and world.rank == 0:
-                store_total(run_dir, cfg.total_kimg)
-            saved = world.attempt > 0 and has_state(run_dir)
-            train(cfg, run_dir, resume is not None or saved, init_from, world)
+    """Train as one of a group that torchrun or srun has started. find: the run's directory, asked of one only."""
+    run_dir = Path(told(world, "the directory of the run", lambda: str(find())))
+    with locked(run_dir) if world.rank == 0 else nullcontext():
+        if resume and world.rank == 0:
+            store_total(run_dir, cfg)
+        saved = world.attempt > 0 and has_state(run_dir)
+        train(cfg, run_dir, resume is not None or saved, init_from, world)
 
 
 def _agree(world: World, resume: Path | None) -> None:
@@ -135,6 +147,25 @@ def _agree(world: World, resume: Path | None) -> None:
     first = told(world, f"the choice of a run, attempt {world.attempt}", lambda: mine)
     if first != mine:
         raise UserError(f"process {world.rank} sees {mine} and process 0 {first}; use an --outdir that all share")
+
+
+def _planned(cfg: RunConfig, world: World, began: float, outdir: Path | None, dry_run: bool) -> RunConfig:
+    """`cfg` with the growth for which its hours leave time, measured here and now; the plan is printed."""
+    if not dry_run:
+        _require_outdir(outdir)
+    if world.rank == 0:
+        print("Measuring how fast this machine trains", flush=True)
+    open_data(cfg, world.rank == 0)  # packed once, which is no part of a run
+    if world.size > 1:
+        costs, gone = costs_in_group(cfg, world, began)
+    else:
+        costs, gone = costs_of(cfg), time.perf_counter() - began
+    cfg = plan(cfg, costs, 3600 * (cfg.hours or 0.0) - gone)
+    if world.rank == 0:
+        speed = partial(costs.images_per_second, cfg)
+        growth = [describe(cfg, speed)] if dry_run else growth_table(cfg, speed)
+        print("\n".join([*growth, *budget_lines(cfg, costs)]), flush=True)
+    return cfg
 
 
 def _facts(path: str) -> DataFacts:
@@ -165,16 +196,19 @@ def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: M
     return same_data(cfg, _facts(cfg.data.path))
 
 
-def _no_outdir() -> UserError:
-    return UserError("where to? give --outdir, as in --outdir runs")
-
-
 def _run_dir(outdir: Path | None, desc: str, cfg: RunConfig, again: Path | None) -> Path:
     """A new run directory, or `again`, with the configuration in it. Before that, every picture has been read."""
-    if not outdir:
-        raise _no_outdir()
-    make_outdir(outdir)
+    outdir = _require_outdir(outdir)
     open_data(cfg)
     run_dir = again or create_run_dir(outdir, desc)
     write_options(run_dir, cfg)
     return run_dir
+
+
+def _require_outdir(outdir: Path | None, written: bool = True) -> Path:
+    """Raises UserError if it was not given, or is to be written to and cannot be."""
+    if not outdir:
+        raise UserError("where to? give --outdir, as in --outdir runs")
+    if written:
+        make_outdir(outdir)
+    return outdir

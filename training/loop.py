@@ -38,21 +38,21 @@ from training.schedule import Stage
 from training.state import TrainState, fresh_state
 from training.update import Reals, update
 
+TIME_IS_UP = 1  # less than the number of any signal that is obeyed
+
 
 def train(
     cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | None = None, world: World = ALONE
 ) -> TrainState:
-    """Train until `cfg.total_kimg`, or until the user stops; write everything into `run_dir`.
+    """Train until `cfg.total_kimg`, or until the time is up or the user stops; write everything into `run_dir`.
 
     resume: go on from the state saved there   init_from: a snapshot to take fitting weights from
     world: the processes that share the work; all do the same to the same state, and the first one writes
     Returns the final state. Raises UserError for bad data, a full disk, and a run that keeps diverging, and
     SystemExit(143) once a SIGTERM has been obeyed.
     """
-    device = pick_device(cfg.device) if world.size == 1 else world.device
-    dtype = pick_dtype(cfg, device)
-    keep_freed_memory()
-    torch.set_num_threads(max(1, cpu_threads(cfg.threads) // world.local_size))
+    clock = Clock()
+    device, dtype = set_up(cfg, world)
     data = open_data(cfg, world.rank == 0)
     labels = data.archive.labels if cfg.data.cond else None
     state = fresh_state(cfg, device)
@@ -66,11 +66,11 @@ def train(
         if damaged:
             report.say(damaged)
         begin_run(state, cfg, run_dir, report, data, dtype, resume, init_from, world)
-        clock = Clock()
+        clock.restart()
         judge = partial(measure, state, cfg, run_dir, report, clock, interrupted)
         if resume and state.tick_nimg == state.nimg and snapshot_due(state, cfg):
             alone(world, "metrics", judge)  # what was cut short
-        stop = wish_of_any(world, interrupted)
+        stop = wish_of_any(world, interrupted, clock.late(state, cfg))
         while state.nimg < cfg.total_kimg * 1000 and not stop:
             stage = cfg.growth.at(state.nimg)
             if stage.phase != state.phase:
@@ -87,34 +87,46 @@ def train(
                 tick(state, cfg, run_dir, report, clock, world)
                 if snapshot_due(state, cfg):
                     alone(world, "metrics", judge)
-            stop = wish_of_any(world, interrupted)
-        if stop:
+            stop = wish_of_any(world, interrupted, clock.late(state, cfg))
+        if stop > TIME_IS_UP:
+            state.seconds += clock.lap()
             alone(world, "the last save", partial(save, state, cfg, run_dir, report, film=stop != signal.SIGTERM))
             report.say(f"Stopped at {state.nimg / 1000:.1f} kimg; all is saved. To go on: train.py --resume {run_dir}")
         else:
             measured = state.nimg == state.tick_nimg and snapshot_due(state, cfg)
             end_run(state, cfg, run_dir, report, clock, world)
-            stop = _last_measurement(world, None if measured else judge, interrupted, cfg, run_dir)
+            kimg = min(state.nimg / 1000, cfg.total_kimg)
+            stop = _last_measurement(world, None if measured else judge, interrupted, run_dir, kimg)
     if stop == signal.SIGTERM:
         raise SystemExit(128 + signal.SIGTERM)
     return state
 
 
 def _last_measurement(
-    world: World, judge: Callable[[], None] | None, interrupted: Interrupts, cfg: RunConfig, run_dir: Path
+    world: World, judge: Callable[[], None] | None, interrupted: Interrupts, run_dir: Path, kimg: float
 ) -> int:
     """What comes when all is saved; then the run is finished. Returns the signal that came in between, 0 for none."""
     if judge:
         alone(world, "metrics", judge)
     stop = wish_of_any(world, interrupted)
     if not stop:
-        alone(world, "the end", partial(mark_finished, run_dir, cfg.total_kimg))
+        alone(world, "the end", partial(mark_finished, run_dir, kimg))
     return stop
 
 
-def wish_of_any(world: World, interrupted: Interrupts) -> int:
-    """The signal by which the user asked any of the processes to stop, 0 if none: they must stop at the same step."""
-    return highest(world, "wish to stop", interrupted.signum)
+def wish_of_any(world: World, interrupted: Interrupts, late: bool = False) -> int:
+    """The signal by which the user asked any of the processes to stop, else TIME_IS_UP if one of them is late, else 0:
+    they must stop at the same step.
+    """
+    return highest(world, "wish to stop", interrupted.signum or (TIME_IS_UP if late else 0))
+
+
+def set_up(cfg: RunConfig, world: World) -> tuple[torch.device, torch.dtype]:
+    """Where this process computes, and the dtype of its feature maps; takes its share of the CPU threads."""
+    device = pick_device(cfg.device) if world.size == 1 else world.device
+    keep_freed_memory()
+    torch.set_num_threads(max(1, cpu_threads(cfg.threads) // world.local_size))
+    return device, pick_dtype(cfg, device)
 
 
 def open_data(cfg: RunConfig, progress: bool = True) -> Dataset:

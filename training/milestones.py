@@ -18,11 +18,13 @@ from torch_utils.device import peak_memory_mb
 from torch_utils.distributed import ALONE, World, alone
 from torch_utils.errors import UserError
 from torch_utils.interrupt import Interrupts
+from training.budget import LATE
 from training.config import RunConfig
 from training.cost import seconds_left, work
 from training.dataset import Dataset
 from training.gallery import FIRST, save_fakes, save_growth, save_key, save_reals
 from training.metrics.live import NO_METRICS, keep_best, measure_snapshot, prune
+from training.plan import duration
 from training.report import STAT_NAMES, Report
 from training.rundir import PREVIOUS, STATE, settle_state
 from training.schedule import Stage
@@ -34,10 +36,10 @@ MAX_ROLLBACKS = 3
 
 
 class Clock:
-    """Where the time goes since the last tick, and since the last save."""
+    """Where the time goes since the last tick, and since the last save; and all of it, whatever it goes into."""
 
     def __init__(self) -> None:
-        self.saved = time.perf_counter()
+        self.saved = self.lapped = time.perf_counter()
         self.restart()
 
     def restart(self) -> None:
@@ -45,6 +47,16 @@ class Clock:
 
     def seconds(self) -> float:
         return time.perf_counter() - self.began
+
+    def lap(self) -> float:
+        """Seconds since it was last asked, saving and measuring included."""
+        before, self.lapped = self.lapped, time.perf_counter()
+        return self.lapped - before
+
+    def late(self, state: TrainState, cfg: RunConfig) -> bool:
+        """Is the time up that --hours gave the run?"""
+        spent = state.seconds + time.perf_counter() - self.lapped
+        return cfg.time_limit is not None and spent > cfg.time_limit
 
     @contextmanager
     def data(self) -> Iterator[None]:
@@ -93,7 +105,7 @@ def _tidy_up(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -
         try:
             load_tensors(path)
         except UserError:
-            _save_snapshot(state, cfg, run_dir)
+            save_networks(path, state, cfg, cfg.growth.at(state.nimg))
             report.say(f"{path.name} was missing or damaged: written anew")
 
 
@@ -144,7 +156,7 @@ def restore_newest(state: TrainState, run_dir: Path, world: World = ALONE) -> st
 
 def roll_back(state: TrainState, run_dir: Path, report: Report, world: World = ALONE) -> None:
     """Return to the last saved state, with other random numbers. Raises UserError when that has not helped before."""
-    bad, rollbacks, skipped = state.bad_steps, state.rollbacks + 1, state.skipped
+    bad, rollbacks, skipped, seconds = state.bad_steps, state.rollbacks + 1, state.skipped, state.seconds
     if rollbacks > MAX_ROLLBACKS:
         raise UserError(
             f"the run diverged {rollbacks} times; the last good state is in {run_dir}. Start anew with a lower --lr, "
@@ -153,7 +165,7 @@ def roll_back(state: TrainState, run_dir: Path, report: Report, world: World = A
     damaged = restore_newest(state, run_dir, world)
     if damaged:
         report.say(damaged)
-    state.rollbacks, state.skipped, state.bad_steps = rollbacks, skipped, 0
+    state.rollbacks, state.skipped, state.bad_steps, state.seconds = rollbacks, skipped, 0, seconds
     report.say(f"{bad} bad steps in a row: back to the last good state, at {state.nimg / 1000:.1f} kimg, "
                f"with other random numbers (time {rollbacks} of {MAX_ROLLBACKS})")  # fmt: skip
 
@@ -163,7 +175,7 @@ def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock
     seconds, stage = clock.seconds(), cfg.growth.at(state.nimg)
     images = state.nimg - state.tick_nimg
     state.tick, state.tick_nimg = state.tick + 1, state.nimg
-    state.seconds += seconds
+    state.seconds += clock.lap()
     values = _values(state, cfg, stage, seconds, clock.data_seconds, images)
     gflops = work(cfg, stage.resolution) * images / seconds
     report.tick(values, state.nimg, *seconds_left(cfg, state.nimg, gflops))
@@ -208,17 +220,16 @@ def measure(
 
 def save(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, film: bool = True) -> None:
     """A snapshot for the tools, the state for a resume, and the film so far, which may take seconds."""
-    _save_snapshot(state, cfg, run_dir)
+    save_networks(snapshot_path(run_dir, state), state, cfg, cfg.growth.at(state.nimg))
     _save_state(state, cfg, run_dir, report)
     if film:
         save_growth(run_dir)
 
 
-def _save_snapshot(state: TrainState, cfg: RunConfig, run_dir: Path) -> None:
-    stage = cfg.growth.at(state.nimg)
+def save_networks(path: Path, state: TrainState, cfg: RunConfig, stage: Stage) -> None:
+    """A snapshot."""
     save_snapshot(
-        snapshot_path(run_dir, state), state.G_ema,
-        state.D if cfg.snap_d else None, config=cfg.model,
+        path, state.G_ema, state.D if cfg.snap_d else None, config=cfg.model,
         resolution=stage.resolution, alpha=stage.alpha, kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
     )  # fmt: skip
 
@@ -229,8 +240,26 @@ def end_run(
     """Every run ends with a snapshot and its pictures."""
     if state.nimg > state.tick_nimg:
         tick(state, cfg, run_dir, report, clock, world)
+    state.seconds += clock.lap()
     alone(world, "the last save", partial(save, state, cfg, run_dir, report))
+    if cfg.time_limit is not None:
+        _say_how_timely(state, cfg, run_dir, report)
     report.say(f"Done: {state.nimg / 1000:.1f} kimg. Pictures, growth.webp and the network are in {run_dir}")
+
+
+def _say_how_timely(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
+    """Of a run planned by --hours: did it end before its plan, or was the plan too short?"""
+    assert cfg.time_limit is not None
+    if state.nimg < cfg.total_kimg * 1000:
+        report.say(
+            f"The time of {cfg.hours:g} h is over, at {state.nimg / 1000:.1f} of the {cfg.total_kimg:g} kimg planned: "
+            f"training was slower than measured. To go on: train.py --resume {run_dir} --kimg {cfg.total_kimg:g}"
+        )
+    elif state.seconds < 0.91 * cfg.time_limit:  # the limit is 1.04 times the plan
+        report.say(
+            f"Training was faster than measured, by {duration(cfg.time_limit / LATE - state.seconds)} of the "
+            f"{cfg.hours:g} h. More can be had: train.py --resume {run_dir} --kimg N"
+        )
 
 
 def _save_state(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:

@@ -36,6 +36,9 @@ STOP = "stop"  # a note of the signal that the user has sent, for processes that
 START = "forkserver"  # forks from a process that has loaded everything, and not touched a GPU
 SHUTDOWN_S = 60  # for the others to end once one is lost
 
+Work = Callable[[RunConfig, Path, bool, str | None, World], object]  # `train`, or what is called like it
+Entry = Callable[[RunConfig, Path, bool, str | None, Path, Connection], int]
+
 
 def check_devices(cfg: RunConfig) -> None:
     """Raises UserError unless there are as many devices as processes."""
@@ -56,8 +59,12 @@ def device_of(cfg: RunConfig, world: World) -> torch.device:
     return pick_device(f"cuda:{world.local_rank}") if device.type == "cuda" else device
 
 
-def train_in_processes(cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None) -> None:
+def train_in_processes(
+    cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, entry: Entry | None = None
+) -> None:
     """Train with `cfg.gpus` processes on this machine. For the arguments see `train`.
+
+    entry: what each of them does, if it is not to train: `process` with other work
 
     Raises UserError for what one of them raised, and for one that was lost too often; SystemExit with its code for any
     other end but the planned one: 143 after SIGTERM, 1 after an error, whose traceback has been printed.
@@ -79,7 +86,7 @@ def train_in_processes(cfg: RunConfig, run_dir: Path, resume: bool, init_from: s
             signals_to_handle="SIGQUIT",  # the others are passed on, as a wish that the processes grant together
         )  # fmt: skip
         try:
-            codes = elastic_launch(config, process)(cfg, run_dir, resume, init_from, notes, alive)
+            codes = elastic_launch(config, entry or process)(cfg, run_dir, resume, init_from, notes, alive)
             code = max(codes.values())
         except ChildFailedError as error:
             if stopped_by():
@@ -93,11 +100,13 @@ def train_in_processes(cfg: RunConfig, run_dir: Path, resume: bool, init_from: s
 
 
 def process(
-    cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, notes: Path, launcher: Connection
-) -> int:
+    cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, notes: Path, launcher: Connection,
+    work: Work = train,
+) -> int:  # fmt: skip
     """One of the processes, from its start to its end. Returns its exit code.
 
     launcher: has something to read when the launcher is gone; then the run is saved and ends, as after a SIGTERM
+    work: what it does
 
     Ends with SystemExit(1) instead where the launcher is to start all of them again.
     """
@@ -112,7 +121,7 @@ def process(
     if not _noted(notes):  # by an earlier attempt
         with ExitStack() as stack:
             stack.push(lambda kind, error, tb: _noted(notes))
-            code = _train_in_group(cfg, run_dir, resume, init_from, world, notes)
+            code = _train_in_group(cfg, run_dir, resume, init_from, world, notes, work)
     if launcher.poll():  # nobody is there to take the code
         sys.exit(code or 1)
     return code
@@ -124,13 +133,13 @@ def _stop_with(launcher: Connection) -> None:
 
 
 def _train_in_group(
-    cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, world: World, notes: Path
+    cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, world: World, notes: Path, work: Work
 ) -> int:
     try:
         with joined(world, device_of(cfg, world), cfg.timeout) as world, ExitStack() as stack:
             stack.push(partial(_write_note, notes, world.rank))
             saved = world.attempt > 0 and has_state(run_dir)
-            train(cfg, run_dir, resume or saved, init_from, world)
+            work(cfg, run_dir, resume or saved, init_from, world)
     except SystemExit as stop:
         return int(stop.code or 0)
     except KeyboardInterrupt:  # the second Ctrl-C
@@ -180,6 +189,8 @@ def _lost(cfg: RunConfig, run_dir: Path, notes: Path, rank: int, exitcode: int) 
     else:
         what = f"process {rank} of {cfg.gpus} ended with code {exitcode}"
     again = f", after {cfg.max_restarts} restarts" if cfg.max_restarts else ""
+    if not has_state(run_dir):
+        return f"{what}{again}; nothing was saved by then: see to it, and start anew"
     return f"{what}{again}; what was saved is in {run_dir}: train.py --resume {run_dir}"
 
 

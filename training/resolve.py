@@ -65,6 +65,10 @@ class DataFacts:
 
 def resolve(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
     """The whole configuration of a new run. `typed` holds settings by dotted name. Raises UserError if they clash."""
+    if "hours" in typed and "total_kimg" in typed:
+        raise UserError(
+            f"--hours {typed['hours']:g} and --kimg {typed['total_kimg']:g} both say how long to train; give one"
+        )
     gpus = typed.get("gpus", 1)
     if gpus < 1:
         raise UserError(f"--gpus {gpus} cannot be; give 1 or more, and --device cpu to train on the CPU")
@@ -124,9 +128,15 @@ def preset_for(facts: DataFacts) -> str:
 def resumed(stored: RunConfig, typed: Mapping[str, Any]) -> RunConfig:
     """The stored configuration of a run, with what may change changed as typed; a larger --kimg prolongs it.
 
+    A run that was planned by --hours forgets its time once --kimg says how far to go.
     Nothing in training depends on the total, so a prolonged run is the one that was meant to be longer from the start.
     Raises UserError, naming both values, at the first typed setting that contradicts the run.
     """
+    if "hours" in typed:
+        raise UserError(
+            f"--hours {typed['hours']:g} plans a whole run before it begins; leave it out to go on with this one up to "
+            f"{stored.total_kimg:g} kimg, or give a larger --kimg to prolong it"
+        )
     values = dict(leaves(stored))
     flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, BORROWED_FLAGS)}
     changed = {name: value for name, value in typed.items() if value != values[name]}
@@ -141,6 +151,8 @@ def resumed(stored: RunConfig, typed: Mapping[str, Any]) -> RunConfig:
                 f"{flags[name]} {value} contradicts the run, which was started with {values[name]}; leave it out, "
                 "or start a new run with --init-from"
             )
+    if "total_kimg" in typed:
+        changed |= {"hours": None, "time_limit": None}
     cfg = replaced(stored, changed)
     check(cfg)
     return cfg

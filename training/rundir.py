@@ -84,14 +84,15 @@ def write_options(run_dir: Path, cfg: RunConfig) -> None:
         raise UserError(f"cannot write {run_dir / OPTIONS} ({error.strerror}); make room there") from None
 
 
-def store_total(run_dir: Path, total_kimg: float) -> None:
+def store_total(run_dir: Path, cfg: RunConfig) -> None:
     """Keep the length of a prolonged run, so that the next --resume knows it. The other options stay as they are.
 
     Raises UserError as `read_options` and `write_options` do.
     """
     stored = read_options(run_dir)
-    if total_kimg != stored.total_kimg:
-        write_options(run_dir, replace(stored, total_kimg=total_kimg))
+    longer = replace(stored, total_kimg=cfg.total_kimg, hours=cfg.hours, time_limit=cfg.time_limit)
+    if longer != stored:
+        write_options(run_dir, longer)
 
 
 def read_options(run_dir: Path) -> RunConfig:

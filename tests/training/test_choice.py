@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import train
+from training.budget import Costs
 from training.config import RunConfig
 from training.lock import locked, locked_name
 from training.rundir import OPTIONS, PREVIOUS, STATE, mark_finished
@@ -83,6 +84,22 @@ def test_a_contradiction_names_both_values(auto, calls):
     assert typed.exit_code == left_out.exit_code == 2 and len(calls) == 1
     assert "--gamma 5 contradicts 7" in typed.stderr and "--gamma 64:0.5,1, which is meant" in left_out.stderr
     assert len(typed.stderr.splitlines()) == len(left_out.stderr.splitlines()) == 1
+
+
+def test_a_run_in_a_given_time_keeps_its_plan_and_is_over_when_it_ended(auto, calls, monkeypatch):
+    """Though the machine is twice as slow by the second time, and the clock came before the last image."""
+    for slower in (1, 2):
+        step = {res: slower * 0.01 * res for res in (8, 16, 32, 64)}
+        monkeypatch.setattr("training.launch.costs_of", lambda cfg, step=step: Costs(step, step))
+        result = auto("--hours", 2, "--lod-kimg", 5)
+        assert result.exit_code == 0, result.output
+    (first, run_dir, *_), (second, *again) = calls
+    assert first.time_limit is not None and second == first and again[:2] == [run_dir, True]
+    other = auto("--hours", 3, "--lod-kimg", 5)
+    assert other.exit_code == 2 and "--hours 3.0 contradicts 2.0" in other.stderr
+    mark_finished(run_dir, first.total_kimg / 2)
+    over = auto("--hours", 2)
+    assert over.exit_code == 0 and "is finished already" in over.stdout and len(calls) == 2
 
 
 def test_a_finished_run_of_other_settings_is_no_obstacle(auto, calls, tmp_path):

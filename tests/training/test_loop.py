@@ -84,6 +84,27 @@ def test_every_run_ends_with_a_snapshot(tiny, tmp_path) -> None:
     assert (tmp_path / "growth.webp").exists()
 
 
+def test_a_run_whose_time_is_up_ends_whole_and_can_go_on(tiny, tmp_path, monkeypatch) -> None:
+    """The clock moves the end and nothing else: prolonged, it is the run that had the time."""
+    straight = tmp_path / "straight"
+    straight.mkdir()
+    train(tiny(), straight)
+    late = [False] * 16 + [True]
+    with monkeypatch.context() as patch:
+        patch.setattr("training.milestones.Clock.late", lambda *_: late.pop(0))
+        state = train(tiny(hours=1.0, time_limit=1e9), tmp_path)
+    assert state.nimg == 16 * 8
+    assert load_snapshot(next(tmp_path.glob("network-snapshot-*"))).kimg == 0.128
+    assert "The time of 1 h is over, at 0.1 of the 0.24 kimg" in log(tmp_path)[-2]
+    train(tiny(hours=1.0, time_limit=1e-9), tmp_path, resume=True)
+    assert saved(tmp_path)["nimg"] == 128, "its time has not come back"
+    assert saved(tmp_path)["seconds"] > state.seconds / 2 > 0
+    train(tiny(), tmp_path, resume=True)
+    for net in ("G", "D", "G_ema"):
+        mine, theirs = saved(tmp_path)[net], saved(straight)[net]
+        assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
 def test_a_finished_run_stays_as_it_is(tiny, tmp_path) -> None:
     cfg = tiny()
     train(cfg, tmp_path)

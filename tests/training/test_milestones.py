@@ -27,6 +27,7 @@ def test_the_clock_knows_the_share_of_the_data(monkeypatch) -> None:
     assert (clock.data_seconds, clock.seconds()) == (1.5, 10.0)
     clock.restart()
     assert (clock.data_seconds, clock.seconds(), clock.saved) == (0.0, 0.0, 100.0)
+    assert (clock.lap(), clock.lap()) == (10.0, 0.0), "all of the time, whatever was restarted"
 
 
 def test_the_state_is_saved_between_snapshots_when_they_are_far_apart(tiny, tmp_path, monkeypatch) -> None:

@@ -67,7 +67,7 @@ def test_a_longer_total_is_kept_beside_what_was_there(tmp_path):
     cfg = preset("faces64", 1)
     write_options(tmp_path, cfg)
     (tmp_path / STATE).touch()
-    store_total(tmp_path, cfg.total_kimg + 5)
+    store_total(tmp_path, replace(cfg, total_kimg=cfg.total_kimg + 5))
     assert read_options(tmp_path) == replace(cfg, total_kimg=cfg.total_kimg + 5)
 
 
