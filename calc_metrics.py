@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from stylegan.view import WHAT
 from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, require_folder
+from torch_utils.plain_json import read_json
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.words import counted
 
@@ -41,7 +41,8 @@ class Request:
     mirror: bool = setting(False, Flag("--mirror", "Compare with the data and their mirror images.", COMPARED))
     features: str = setting("efficientnet-lite0", Flag(
         "--features", "efficientnet-lite0, inception-2015-12-05 (for the published numbers), lpips-vgg16, lpips-alex, "
-        "a TorchScript file, or module:function.", COMPARED, metavar="NAME"))  # fmt: skip
+        "a TorchScript file, or module:function; these two are run, so name only those that you trust.", COMPARED,
+        metavar="NAME"))  # fmt: skip
     weights: str = setting("", Flag(
         "--features-weights", "File of their weights.  [the cache, a package, or a download]", COMPARED,
         metavar="FILE"))  # fmt: skip
@@ -154,7 +155,7 @@ def data_of(run_dir: Path) -> DataConfig:
 
     path = run_dir / "training_options.json"
     try:
-        return from_json(json.loads(path.read_text())).data
+        return from_json(read_json(path)).data
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path} ({error}); give --data") from error
 

@@ -15,6 +15,7 @@ from stylegan.snapshot import Snapshot
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 from torch_utils.settings import from_plain, to_plain
+from torch_utils.words import shortened
 
 Header = TypeVar("Header")
 Content = TypeVar("Content")
@@ -66,7 +67,7 @@ def load_bound(
 ) -> Content:  # fmt: skip
     """Open what `save_bound` wrote: `build` makes the content of tensors and header. Runs no code from the file.
 
-    Raises UserError if it is something else, if `build` raises UserError, KeyError, AttributeError or ValueError, and
+    Raises UserError if it is something else, if `build` raises UserError or what wrong data lead to, and
     unless `force` if it is of another network than `snapshot`, and than that which `snapshot` was tuned from.
     snapshot: None to look at any network's. fits: raises UserError for what no `force` can make fit the network.
     """
@@ -79,8 +80,9 @@ def load_bound(
     try:
         about = {field.name: plain[field.name] for field in fields(header) if field.name in plain}  # type: ignore[arg-type]
         content = build(tensors, from_plain(header, about))
-    except (UserError, KeyError, AttributeError, ValueError) as error:
-        raise UserError(f"the {kind.what} in {path} cannot be read: {error}") from error
+    except (UserError, KeyError, AttributeError, ValueError, TypeError, RuntimeError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"the {kind.what} in {path} cannot be read: {shortened(reason, 200)}") from error
     if snapshot is not None and fits is not None:
         fits(content, snapshot)
     if snapshot is None or force:

@@ -18,6 +18,7 @@ from torch_utils.errors import UserError
 
 FORMAT = "stylegan-latents-1"
 SUFFIX = LATENTS
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 KIND = Kind(FORMAT, SUFFIX, "latents")
 
 
@@ -115,6 +116,11 @@ def _require_fit(path: Path, latents: Latents, snapshot: Snapshot) -> None:
     wanted = list(snapshot.G.latents(some, some_class).shape[1:])
     if list(latents.ws.shape[1:]) != wanted:
         raise UserError(f"{path} has {list(latents.ws.shape[1:])} numbers per picture, this network needs {wanted}")
+    if latents.c is not None and snapshot.config.num_classes and int(latents.c.max()) >= snapshot.config.num_classes:
+        raise UserError(f"{path} has class {int(latents.c.max())}, this network 0 to {snapshot.config.num_classes - 1}")
+    maps = [(1, *size) for size in snapshot.G.synthesis.noise_sizes(snapshot.config.resolution)]
+    if [tuple(m.shape[1:]) for m in latents.noise] != maps[: len(latents.noise)]:
+        raise UserError(f"{path} has noise maps of other sizes than this network's")
     sizes = snapshot.G.synthesis.style_sizes()
     if latents.styles and [s.shape[1] for s in latents.styles] != sizes:
         raise UserError(f"{path} edits styles of {[s.shape[1] for s in latents.styles]} numbers, this network's have "
@@ -130,8 +136,13 @@ def _checked(tensors: dict[str, Tensor], header: _Header) -> Latents:
     flat = all(s.ndim == 2 for s in latents.styles)
     if latents.ws.ndim != 3 or not flat or any(len(t) != len(latents.names) for t in every):
         raise UserError("its parts are of different lengths")
+    floats = [latents.ws, *latents.noise, *latents.styles, *([] if latents.z is None else [latents.z])]
+    if not all(t.dtype in FLOATS for t in floats):
+        raise UserError("its numbers are of a kind that latents have not")
+    if latents.c is not None and (latents.c.dtype != torch.int64 or latents.c.ndim != 1 or bool((latents.c < 0).any())):
+        raise UserError("its classes are no numbers from 0")
     for name in latents.names:  # files are called so, and must stay where they belong
-        if not name.isprintable() or set(name) & set("/\\:") or name.strip(". ") == "":
+        if not name.isprintable() or set(name) & set("/\\:") or not name.strip(". ") or len(name) > 200:
             raise UserError(f"{name!r} is no name for a picture")
     if not all(t.isfinite().all() for t in every if t.is_floating_point()):
         raise UserError("it holds numbers that are not finite")

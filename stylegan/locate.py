@@ -67,7 +67,10 @@ def cache() -> Path:
 
 def _fetched(url: str, device: torch.device | str) -> Snapshot:
     """Open the file behind a web address. What cannot be opened is not kept."""
-    name = PurePosixPath(unquote(urlsplit(url).path)).name or "model"
+    try:
+        name = _file_name(PurePosixPath(unquote(urlsplit(url).path)).name)
+    except ValueError as error:
+        raise UserError(f"{url} is no address: {error}") from error
     # The address is part of the name: many a model is called network-snapshot.
     path = cache() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
     download([url], path)
@@ -76,6 +79,12 @@ def _fetched(url: str, device: torch.device | str) -> Snapshot:
     except UserError as error:
         path.unlink()
         raise UserError(f"{url} gave no model: {error}") from error
+
+
+def _file_name(name: str) -> str:
+    """What a web address calls its file, as a name that stays in its folder on any system."""
+    safe = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[-100:]
+    return safe if safe.strip("._") else "model"
 
 
 def _open(path: Path, device: torch.device | str) -> Snapshot:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from stylegan.buildable import require_buildable
 from stylegan.config import ModelConfig
 from stylegan.networks import build_discriminator, build_generator
 from stylegan.official_settings import discriminator_config, fused, progan_generator_config, stylegan_generator_config
@@ -24,6 +25,7 @@ from stylegan.unpickle import Array, Record, read_pickle
 from torch_utils.errors import UserError
 
 Kind = Literal["generator", "discriminator"]
+MOST_COMPONENTS, LONGEST = 8, 200  # of a published network: there are two; and letters of a name
 
 
 @dataclass(frozen=True)
@@ -138,11 +140,19 @@ def _network(record: Any) -> OfficialNetwork:
     state = _state(record)
     components = state.get("components")
     variables = _variables(state, "")
-    for component in components.values() if isinstance(components, dict) else ():
+    for component in list(components.values())[:MOST_COMPONENTS] if isinstance(components, dict) else ():
         inner = _state(component)
-        variables |= _variables(inner, f"{inner.get('name')}/")
+        variables |= _variables(inner, f"{_text(inner, 'name')}/")
+    if len({id(value) for value in variables.values()}) < len(variables):
+        raise UserError("several of its variables are one and the same; the network is not as published")
     settings = state.get("static_kwargs")
-    return translate(str(state.get("build_func_name")), settings if isinstance(settings, dict) else {}, variables)
+    return translate(_text(state, "build_func_name"), settings if isinstance(settings, dict) else {}, variables)
+
+
+def _text(state: dict[str, Any], name: str) -> str:
+    """A short text; "" for anything else, whose writing out might never end."""
+    value = state.get(name)
+    return value if isinstance(value, str) and len(value) < LONGEST else ""
 
 
 def _state(record: Any) -> dict[str, Any]:
@@ -155,7 +165,7 @@ def _variables(state: dict[str, Any], prefix: str) -> dict[str, np.ndarray]:
     entries, result = state.get("variables"), {}
     for entry in entries if isinstance(entries, list) else ():
         match entry:
-            case (str(name), Array(data=np.ndarray() as value) | (np.generic() as value)):
+            case (str(name), Array(data=np.ndarray() as value) | (np.generic() as value)) if len(name) < LONGEST:
                 result[prefix + name] = np.asarray(value)
             case _:
                 raise UserError("it holds a variable without a name or a value")
@@ -164,6 +174,7 @@ def _variables(state: dict[str, Any], prefix: str) -> dict[str, np.ndarray]:
 
 def _check_shapes(state: State, kind: Kind, cfg: ModelConfig) -> None:
     """Raises UserError unless the state is exactly what a network of this config has."""
+    require_buildable(cfg)
     with torch.device("meta"):  # shapes only, no memory
         module = build_generator(cfg) if kind == "generator" else build_discriminator(cfg)
     expected = module.state_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -83,7 +84,7 @@ def fused(settings: dict[str, Any], default: bool | str) -> Fused:
     """Which resolutions have their scaling inside a convolution: all, none, or ("auto") those from 128 up."""
     choice = settings.get("fused_scale", default)
     if choice not in (True, False, "auto"):
-        raise UserError(f"setting fused_scale is {ascii(choice)[:60]}; it can be True, False or 'auto'")
+        raise UserError(f"setting fused_scale is {_shown(choice)}; it can be True, False or 'auto'")
     return lambda resolution: resolution >= 128 if choice == "auto" else bool(choice)
 
 
@@ -92,14 +93,19 @@ def _setting(settings: dict[str, Any], name: str, default: T, least: int = 0) ->
     value = settings.get(name, default)
     value = value.item() if isinstance(value, np.generic) else value
     if type(value) is not type(default) or (isinstance(value, int) and not least <= value < 1 << 20):
-        raise UserError(f"setting {name} is {ascii(value)[:60]}; the published networks cannot have that")
+        raise UserError(f"setting {name} is {_shown(value)}; the published networks cannot have that")
     return value
 
 
 def _require(settings: dict[str, Any], values: dict[str, bool | float]) -> None:
     for name, value in values.items():
         if settings.get(name, value) != value:
-            raise UserError(f"setting {name} is {ascii(settings[name])[:60]}; only {value} is supported")
+            raise UserError(f"setting {name} is {_shown(settings[name])}; only {value} is supported")
+
+
+def _shown(value: Any) -> str:
+    """A value from the file, however deep or large it is, in a few letters."""
+    return ascii(reprlib.repr(value))[1:-1][:60]
 
 
 def _fmap_base(settings: dict[str, Any]) -> int:
@@ -112,12 +118,12 @@ def _blur(settings: dict[str, Any]) -> tuple[float, ...]:
     if taps is None:
         return ()
     if not isinstance(taps, (list, tuple)) or len(taps) > 64 or not all(isinstance(t, (int, float)) for t in taps):
-        raise UserError(f"setting blur_filter is {ascii(taps)[:60]}; it can be None or some numbers")
+        raise UserError(f"setting blur_filter is {_shown(taps)}; it can be None or some numbers")
     return tuple(taps)
 
 
 def _activation(settings: dict[str, Any], name: str) -> Activation:
     value = _setting(settings, name, "lrelu")
     if value not in ("lrelu", "relu"):
-        raise UserError(f"setting {name} is {ascii(value)[:60]}; it can be 'lrelu' or 'relu'")
+        raise UserError(f"setting {name} is {_shown(value)}; it can be 'lrelu' or 'relu'")
     return cast(Activation, value)

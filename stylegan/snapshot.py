@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from stylegan.buildable import require_affordable, require_buildable
 from stylegan.config import ModelConfig
 from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
@@ -145,11 +146,14 @@ def _header(path: Path, plain: dict[str, Any]) -> _Header:
         if missing:
             raise UserError(f"it lacks {', '.join(missing)}")
         header = from_plain(_Header, plain)
+        require_buildable(header.config)
         if header.resolution not in header.config.resolutions or not 0 <= header.alpha <= 1:
             raise UserError(f"a network of {header.config.resolution} cannot have grown to resolution "
                             f"{header.resolution}, alpha {header.alpha}")  # fmt: skip
     except UserError as error:
         raise UserError(f"the header of {path} cannot be read: {error}") from error
+    if not 0 <= header.kimg < 1e12:
+        raise UserError(f"the header of {path} cannot be read: it has seen no such number of pictures")
     return header
 
 
@@ -157,12 +161,16 @@ def _build(
     builder: Callable[[ModelConfig], Net], config: ModelConfig, tensors: dict[str, Tensor], prefix: str, path: Path
 ) -> Net:
     """A network with the tensors whose names start with `prefix`. Raises UserError if they are not the ones it has."""
-    mine = {name.removeprefix(prefix): value.float() for name, value in tensors.items() if name.startswith(prefix)}
+    mine = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     try:
         with torch.device("meta"):  # no random weights, and no memory if the config does not fit the file
             net = builder(config)
+        require_affordable(net)
+        mine = {name: value.float() for name, value in mine.items()}
         net.load_state_dict(mine, assign=True)
-    except (ArithmeticError, ValueError, RuntimeError) as error:
+    except UserError as error:
+        raise UserError(f"{path} is refused: {error}") from error
+    except (ArithmeticError, ValueError, RuntimeError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()[:200]
         raise UserError(f"the weights in {path} do not fit its config: {reason}") from error
     return net.eval().requires_grad_(False)

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from torch_utils.errors import UserError
+from torch_utils.limits import excess
 
-MAX_BYTES = 4 << 30  # ten times the largest published file
 MAX_STEPS = 2_000_000  # a published file has some ten thousand instructions
+MAX_AXES = 32
 
 
 class _BrokenError(Exception):
@@ -90,8 +91,11 @@ def read_pickle(path: Path) -> Any:
     Raises UserError on a file that is missing, broken, too large, or names anything that a network file does not need.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path} is larger than {MAX_BYTES >> 30} GiB; no published network file is")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no file; check the path")
+        fault = excess(str(path), path.stat().st_size, "pickle_gib")
+        if fault:
+            raise UserError(fault)
         data = path.read_bytes()
     except OSError as err:
         raise UserError(f"cannot read {path}: {err.strerror}; check the path") from err
@@ -107,7 +111,7 @@ def read_pickle(path: Path) -> Any:
 
 def parse_pickle(data: bytes) -> Any:
     """As `read_pickle`, of bytes."""
-    machine = _Machine()
+    machine = _Machine(len(data))
     try:
         for step, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if step >= MAX_STEPS:
@@ -122,10 +126,11 @@ def parse_pickle(data: bytes) -> Any:
 class _Machine:
     """The stack, the marks that divide it, and the memo. A fault in the program raises _BrokenError or LookupError."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.to_encode = size
         self.actions: dict[str, Callable[[], None]] = {
             "DUP": lambda: self.push(self.stack[-1]),
             "MEMOIZE": lambda: self.remember(len(self.memo)),
@@ -138,7 +143,7 @@ class _Machine:
             "SETITEM": lambda: self.update(self.pop_many(2)),
             "SETITEMS": lambda: self.update(self.from_mark()),
             "STACK_GLOBAL": lambda: self.push(_lookup(*self.pop_many(2))),
-            "REDUCE": lambda: self.push(_equivalent(*self.pop_many(2))),
+            "REDUCE": self.reduce,
             "NEWOBJ": lambda: self.push(_equivalent(*self.pop_many(2))),
             "BUILD": self.build,
         }
@@ -191,13 +196,27 @@ class _Machine:
         if not isinstance(self.stack[-1], dict):
             raise _BrokenError("item of something that is no dict")
         keys, values = items[::2], items[1::2]
-        if len(keys) != len(values) or not all(isinstance(key, (str, bytes, int, float)) for key in keys):
+        if len(keys) != len(values) or not all(map(_is_key, keys)):
             raise _BrokenError("not keys and values")
         self.stack[-1].update(zip(keys, values, strict=True))
+
+    def reduce(self) -> None:
+        name, args = self.pop_many(2)
+        if name is _Name.ENCODE and isinstance(args, tuple):
+            self.spend(args)
+        self.push(_equivalent(name, args))
+
+    def spend(self, values: tuple[Any, ...]) -> None:
+        """Text in `values` is about to be copied: all of the file once, but not the same megabyte a million times."""
+        self.to_encode -= sum(len(value) for value in values if isinstance(value, str))
+        if self.to_encode < 0:
+            raise _BrokenError("it copies more than it holds")
 
     def build(self) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
+        if isinstance(state, tuple):
+            self.spend(state)
         if isinstance(target, Record):
             target.state = state
         elif isinstance(target, _DType) and isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|"):
@@ -207,6 +226,11 @@ class _Machine:
             target.data = _array(shape, dtype, raw, "F" if fortran else "C")
         elif not isinstance(target, dict) or state:  # a dict of a class of its own may come with an empty state
             raise _BrokenError("state for something that has none")
+
+
+def _is_key(key: Any) -> bool:
+    """Large integers could be chosen so that all of them collide, and a dict of them takes for ever."""
+    return isinstance(key, (str, bytes, float)) or (isinstance(key, int) and -(1 << 31) <= key < 1 << 31)
 
 
 def _lookup(module: Any, name: Any) -> _Name:
@@ -242,7 +266,11 @@ def _array(shape: Any, dtype: Any, raw: Any, order: Any) -> np.ndarray:
         raw = raw.encode("latin1")
     if not isinstance(dtype, _DType) or not isinstance(raw, bytes):
         raise _BrokenError("not numbers")
-    if not isinstance(shape, tuple) or not all(isinstance(n, int) and 0 <= n < 1 << 31 for n in shape):
+    if (
+        not isinstance(shape, tuple)
+        or len(shape) > MAX_AXES
+        or not all(isinstance(n, int) and 0 <= n < 1 << 31 for n in shape)
+    ):
         raise _BrokenError("not a shape")
     if math.prod(shape) * int(dtype.code[1:]) != len(raw):
         raise _BrokenError("size and shape disagree")

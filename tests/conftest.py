@@ -1,6 +1,7 @@
 """Property tests bear slow machines, and fresh clones, where Hypothesis first makes its tables of letters.
 
-In continuous integration they try the same cases every time; elsewhere they go looking for new ones.
+In continuous integration they try the same cases every time; elsewhere they go looking for new ones, and for long with
+`pytest --hypothesis-profile=long`.
 And the models that the tests of the scripts share.
 """
 
@@ -21,6 +22,7 @@ from stylegan.snapshot import save_snapshot
 settings.register_profile(
     "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
 )
+settings.register_profile("long", settings.get_profile("patient"), max_examples=20_000, derandomize=False)
 settings.load_profile("patient")
 
 TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)

@@ -25,8 +25,8 @@ from stylegan.snapshot import save_snapshot
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = {name: (ROOT / name).read_text() for name in ["README.md", *(f"docs/{page}.md" for page in (
-    "training", "tools", "metrics", "ops", "scaling", "troubleshooting", "glossary", "peers", "papers",
-    "performance-log", "quality-log"))]}  # fmt: skip
+    "training", "faults", "security", "tools", "metrics", "ops", "scaling", "troubleshooting", "glossary", "peers",
+    "papers", "performance-log", "quality-log"))]}  # fmt: skip
 # All that is changed: trainings end early, and take one thread, as two wait for each other where anything else runs;
 # searches are short, and the faces are those of a tiny network.
 SHORTER = ["--kimg", "0.1", "--threads", "1"]

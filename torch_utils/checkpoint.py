@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,11 @@ from torch import Tensor
 
 from torch_utils.durable import put_in_place, sync
 from torch_utils.errors import UserError
+from torch_utils.plain_json import parse_json
+from torch_utils.torch_file import load_torch
+from torch_utils.words import printable, shortened
+
+MAX_HEADER = 16 << 20  # bytes; the names and origins of a million latents would need more
 
 
 def save_state(path: Path, parts: Mapping[str, Any], previous: Path | None = None) -> None:
@@ -53,8 +59,10 @@ def damage(path: Path) -> str:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """What `save_state` wrote, on the CPU."""
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    """What `save_state` wrote, on the CPU. Raises OSError, and pickle.UnpicklingError for anything else."""
+    state: Any = load_torch(path)
+    if not isinstance(state, dict):
+        raise pickle.UnpicklingError("it holds no state")
     return state
 
 
@@ -80,20 +88,30 @@ def load_tensors(path: Path, wanted: str = "") -> tuple[dict[str, Tensor], dict[
         raise UserError(f"there is no file {path}" if not path.is_dir() else f"{path} is a folder, not a file")
     try:
         with path.open("rb") as plain:
-            if plain.read(9)[8:] not in (b"{", b""):  # after 8 bytes of its length comes a header in JSON
-                raise UserError(f"{path} is not a safetensors file" + (f"; give {wanted}" if wanted else ""))
+            _check_header(plain.read(9), path, wanted)
         with safe_open(path, framework="pt") as file:
             header = {key: _plain(value) for key, value in (file.metadata() or {}).items()}
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (not a dict)
-    except (SafetensorError, ValueError) as error:
-        raise UserError(f"{path} is not a whole safetensors file ({error}); copy or download it again") from None
+    except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        reason = printable(shortened((str(error).splitlines() or [""])[0], 200))
+        raise UserError(f"{path} is not a whole safetensors file ({reason}); copy or download it again") from None
+
+
+def _check_header(begin: bytes, path: Path, wanted: str) -> None:
+    """Raises UserError unless the first 9 bytes promise a header in JSON, and not an endless one."""
+    if begin[8:] not in (b"{", b""):
+        raise UserError(f"{path} is not a safetensors file" + (f"; give {wanted}" if wanted else ""))
+    length = int.from_bytes(begin[:8], "little")
+    if length > MAX_HEADER:
+        raise UserError(f"the header of {path} claims {length:,} bytes, and none has more than {MAX_HEADER:,}; copy or "
+                        "download it again")  # fmt: skip
 
 
 def _plain(text: str) -> Any:
     """A JSON value; what other software wrote may be plain text."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_json(text)
+    except ValueError:
         return text
 
 

@@ -12,7 +12,9 @@ from click.core import ParameterSource
 
 from torch_utils.errors import UserError
 from torch_utils.settings import Declared, Flag, declared
+from torch_utils.words import printable, shortened
 
+LONGEST_MESSAGE = 4000  # in characters: what a file says may be quoted in it, and be endless
 _TRUE, _FALSE = {"1", "true", "yes", "on", "y", "t"}, {"0", "false", "no", "off", "n", "f"}
 
 
@@ -96,7 +98,7 @@ def _plain_end() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise _Failure(str(error)) from error
+        raise _Failure(printable(shortened(str(error), LONGEST_MESSAGE))) from error
     except KeyboardInterrupt:
         click.echo("Stopped", err=True)
         raise click.exceptions.Exit(130) from None

@@ -10,15 +10,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urljoin
 
 import requests
 
 from torch_utils.errors import UserError
+from torch_utils.limits import excess
 from torch_utils.progress import Progress
+from torch_utils.words import printable
 
 BLOCK = 1 << 16
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
 LONGEST_PAUSE_S = 8.0
+MAX_REDIRECTS = 8
 
 
 class _Interrupted(Exception):
@@ -139,11 +143,25 @@ class _Mirror:
             if part.tag:
                 headers["If-Range"] = part.tag
         try:
-            return self.session.get(self.url, headers=headers, stream=True, timeout=self.timeout)
+            return self._follow(headers)
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
             raise _Interrupted(_cause(error)) from error
-        except requests.exceptions.RequestException as error:
+        except (requests.exceptions.RequestException, ValueError) as error:  # no address at all
             raise _Refused(_cause(error)) from error
+
+    def _follow(self, headers: dict[str, str]) -> requests.Response:
+        """The answer at the end of a few redirects, none of which may leave https. Raises _Refused."""
+        url = self.url
+        for _ in range(MAX_REDIRECTS):
+            response = self.session.get(url, headers=headers, stream=True, timeout=self.timeout, allow_redirects=False)
+            if not response.is_redirect:
+                return response
+            response.close()
+            there = urljoin(url, response.headers["Location"])
+            if not re.match(r"https?://", there) or (url.startswith("https:") and not there.startswith("https:")):
+                raise _Refused(f"it leads to {there[:80]}, which is not safe")
+            url = there
+        raise _Refused(f"it leads on and on, more than {MAX_REDIRECTS} times")
 
 
 def _persist(mirror: _Mirror, part: _Part, checks: _Checks, patience: tuple[int, float], bar: Progress) -> None:
@@ -181,6 +199,9 @@ def _attempt(mirror: _Mirror, part: _Part, checked: bool, bar: Progress) -> None
             raise _Interrupted("the beginning on disk is not of this file")
         total = _place(response, part, checked)
         missing = 0 if total is None else total - part.size
+        fault = excess("it", total or 0, "download_gib")
+        if fault:
+            raise _Refused(fault)
         if missing > shutil.disk_usage(part.path.parent).free:
             raise UserError(f"no room in {part.path.parent}: {missing / 1e6:.0f} MB more are needed for the download")
         bar.move_to(part.size, total)
@@ -200,7 +221,7 @@ def _place(response: requests.Response, part: _Part, checked: bool) -> int | Non
     if status not in (200, 206):
         raise _Refused(f"HTTP {status}")
     if status == 206:
-        first = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+        first = re.match(r"bytes ([0-9]{1,18})-", response.headers.get("Content-Range", ""))
         if first is None or int(first[1]) != part.size or (part.tag and tag and tag != part.tag):
             part.discard()
             raise _Interrupted("the server went on at another place")
@@ -219,6 +240,9 @@ def _receive(response: requests.Response, part: _Part, bar: Progress) -> None:
         try:
             for block in response.iter_content(BLOCK):
                 file.write(block)
+                fault = excess("it", file.tell(), "download_gib")
+                if fault:
+                    raise _Refused(fault)
                 bar.advance(len(block))
         except requests.exceptions.RequestException as error:
             raise _Interrupted(_cause(error)) from error
@@ -229,12 +253,12 @@ def _receive(response: requests.Response, part: _Part, bar: Progress) -> None:
 
 def _total(response: requests.Response) -> int | None:
     """Length of the whole file, from whichever header tells it."""
-    whole = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
+    whole = re.search(r"/([0-9]{1,18})$", response.headers.get("Content-Range", ""))
     if whole:
         return int(whole[1])
-    length = response.headers.get("Content-Length", "")
+    length = re.fullmatch("[0-9]{1,18}", response.headers.get("Content-Length", ""))
     plain = response.headers.get("Content-Encoding", "identity") == "identity"
-    return int(length) if response.status_code == 200 and plain and length.isdigit() else None
+    return int(length[0]) if response.status_code == 200 and plain and length else None
 
 
 def _tag(response: requests.Response) -> str:
@@ -243,8 +267,8 @@ def _tag(response: requests.Response) -> str:
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
 
 
-def _cause(error: requests.exceptions.RequestException) -> str:
+def _cause(error: Exception) -> str:
     """The innermost reason, without the wrapping of two libraries around it."""
     text = str(error)
     reason = re.search(r"\[Errno -?\d+\] [^'\")]+|timed out|Connection broken", text) or re.match(r".{1,120}", text)
-    return reason[0] if reason else type(error).__name__
+    return printable(reason[0]) if reason else type(error).__name__

@@ -17,7 +17,7 @@ def parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     require_no_gaps(text)
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        match = re.fullmatch(r"\s*(\d{1,20})\s*(?:-\s*(\d{1,20})\s*)?", part)
         if not match:
             raise UserError(f"'{part.strip()}' is not a seed or a range of seeds; write them as in 0-7,12")
         first, last = int(match[1]), int(match[2] or match[1])

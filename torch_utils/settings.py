@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from torch_utils.errors import UserError
+from torch_utils.words import shortened
 
 T = TypeVar("T")
 
@@ -105,7 +107,8 @@ def _read(kind: Any, data: Any, name: str, bound: Mapping[Any, Any]) -> Any:
     elif _fits(origin, arguments, data):
         return data
     expected = " | ".join(map(repr, arguments)) if origin is Literal else getattr(origin, "__name__", str(origin))
-    raise UserError(f"setting '{name}' should be of type {expected}, but is {data!r}; correct it or start a new run")
+    raise UserError(f"setting '{name}' should be of type {expected}, but is {_quoted(data)}; correct it or start "
+                    "a new run")  # fmt: skip
 
 
 def _fits(kind: Any, arguments: tuple[Any, ...], data: Any) -> bool:
@@ -119,15 +122,21 @@ def _fits(kind: Any, arguments: tuple[Any, ...], data: Any) -> bool:
 
 def _read_dataclass(kind: Any, arguments: tuple[Any, ...], data: Any, name: str) -> Any:
     if not isinstance(data, Mapping):
-        raise UserError(f"setting '{name}' should be a group of settings, but is {data!r}")
+        raise UserError(f"setting '{name}' should be a group of settings, but is {_quoted(data)}")
     hints = get_type_hints(kind)
     fields = {f.name for f in dataclasses.fields(kind)}
     prefix = f"{name}." if name else ""
     for key in data:
         if key not in fields:
-            raise UserError(f"unknown setting '{prefix}{key}'; it was written by another version, or is misspelt")
+            unknown = prefix + shortened(str(key), 80)
+            raise UserError(f"unknown setting '{unknown}'; it was written by another version, or is misspelt")
     bound = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=bool(arguments)))
     return kind(**{key: _read(hints[key], item, prefix + key, bound) for key, item in data.items()})
+
+
+def _quoted(data: Any) -> str:
+    """Data from a file, as far as it helps."""
+    return shortened(reprlib.repr(data), 80)
 
 
 def leaves(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:

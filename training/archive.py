@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import reprlib
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,11 +23,16 @@ import numpy as np
 from PIL import Image
 
 from torch_utils.errors import UserError
+from torch_utils.open_image import open_image
+from torch_utils.plain_json import parse_json
+from torch_utils.words import printable
+from torch_utils.zips import ZIP_ERRORS
 from training.archive_files import BROKEN, SUFFIXES, Files, Folder, Zip, is_image
 
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 EMBEDDED = {"mnist": Path(__file__).parent / "data" / "mnist.zip"}
 META = "dataset.json"
+MAX_CLASSES = 1 << 20
 
 
 def conversion(path: Path, resolution: int | str) -> str:
@@ -52,7 +58,7 @@ class Archive:
         self.height, self.width, self.channels = self._decode(0).shape
         self.meta = self._read_meta()
         self.labels = self._match_labels(self.meta.pop("labels", None))
-        self.class_names: list[str] | None = self.meta.get("class_names")
+        self.class_names = self._match_names(self.meta.get("class_names"))
 
     @classmethod
     def open(cls, path: str | Path) -> Archive:
@@ -67,7 +73,7 @@ class Archive:
             raise UserError(f"no archive or folder at {where}: give a path, or one of: {', '.join(EMBEDDED)}")
         try:
             return cls(where, Zip(where))
-        except (zipfile.BadZipFile, OSError) as error:
+        except ZIP_ERRORS as error:
             raise UserError(
                 f"cannot open {where} as a zip ({error}): convert it with {conversion(where, 64)}"
             ) from None
@@ -95,16 +101,19 @@ class Archive:
         image = self._decode(index)
         expected = (self.height, self.width, self.channels)
         if image.shape != expected:
+            cure = conversion(self.path, _power_of_two(min(expected[:2])))
             raise UserError(
-                f"{self.names[index]} in {self.path} has height, width, channels {image.shape}, but the first picture"
-                f" has {expected}: make them equal with {conversion(self.path, _power_of_two(min(expected[:2])))}"
+                f"{printable(self.names[index])} in {self.path} has height, width, channels {image.shape}, but the"
+                f" first picture has {expected}: make them equal with {cure}"
             )
         return image
 
     def _decode(self, index: int) -> np.ndarray:
-        name = self.names[index]
+        name = printable(self.names[index])
         try:
-            image = Image.open(io.BytesIO(self._files.read(name)))
+            image = open_image(self._files.read(self.names[index]))
+            if index and image.size != (self.width, self.height):  # so that it is not decoded first, whatever it is
+                return np.empty((image.height, image.width, CHANNELS.get(image.mode, 0)), np.uint8)
             if image.mode in CHANNELS:
                 return np.array(image).reshape(image.height, image.width, CHANNELS[image.mode])
         except BROKEN as error:
@@ -129,7 +138,7 @@ class Archive:
         if META not in self._files.names:
             return {}
         try:
-            meta = json.loads(self._files.read(META))
+            meta = parse_json(self._files.read(META))
         except BROKEN as error:
             raise UserError(f"cannot read {META} in {self.path} ({error}): repair or delete it") from None
         return meta if isinstance(meta, dict) else {"labels": meta}
@@ -144,14 +153,23 @@ class Archive:
         missing = [name for name in self.names if name not in by_name]
         if missing:
             raise UserError(
-                f"{len(missing)} of {len(self)} pictures in {self.path} have no label, such as {missing[0]}:"
+                f"{len(missing)} of {len(self)} pictures in {self.path} have no label, such as {printable(missing[0])}:"
                 f' label all of them in {META}, or write "labels": null'
             )
         labels = [by_name[name] for name in self.names]
-        wrong = next((i for i in labels if not isinstance(i, int) or i < 0), None)
+        wrong = next((i for i in labels if type(i) is not int or not 0 <= i < MAX_CLASSES), None)
         if wrong is not None:
-            raise UserError(f"label {wrong!r} in {META} of {self.path} is not a class number (0, 1, 2, ...)")
+            raise UserError(
+                f"label {reprlib.repr(wrong)} in {META} of {self.path} is not a class number (0, 1, ... 2^20 - 1)"
+            )
         return np.array(labels, dtype=np.int64)
+
+    def _match_names(self, names: object) -> list[str] | None:
+        if names is None:
+            return None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(names) > MAX_CLASSES:
+            raise UserError(f'"class_names" in {META} of {self.path} must be a list of words')
+        return [printable(name) for name in names]
 
 
 def _power_of_two(size: int) -> int:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import threading
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from PIL import Image
 
+from torch_utils.limits import read_plain
+from torch_utils.zips import ZIP_ERRORS, read_member
+
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".pgm", ".ppm"})
 
 # What Pillow, zipfile and json are known to raise on damaged files.
-BROKEN = (OSError, ValueError, SyntaxError, RuntimeError, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError)
+BROKEN = (*ZIP_ERRORS, SyntaxError, TypeError, LookupError, MemoryError, AssertionError, Image.DecompressionBombError)
 
 
 def is_image(name: str) -> bool:
@@ -45,7 +47,7 @@ class Zip:
 
     def read(self, name: str) -> bytes:
         with self._lock:
-            return self._zip.read(name)
+            return read_member(self._zip, name, "picture_mib" if is_image(name) else "table_mib")
 
     def fingerprints(self) -> list[tuple[str, int, int]]:
         return [(m.filename, m.CRC, m.file_size) for m in self._zip.infolist()]
@@ -56,10 +58,11 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.names = [(Path(root) / f).relative_to(path).as_posix() for root, _, files in os.walk(path) for f in files]
+        found = [Path(root) / name for root, _, files in os.walk(path) for name in files]
+        self.names = [file.relative_to(path).as_posix() for file in found if file.is_file()]  # a pipe has no end
 
     def read(self, name: str) -> bytes:
-        return (self._path / name).read_bytes()
+        return read_plain(self._path / name, "picture_mib" if is_image(name) else "table_mib")
 
     def fingerprints(self) -> list[tuple[str, int, int]]:
         kept = [name for name in self.names if is_image(name) or name.endswith(".json")]

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch_utils.checkpoint import damage
 from torch_utils.durable import put_in_place
 from torch_utils.errors import UserError
+from torch_utils.plain_json import read_json
 from training.config import RunConfig, from_json, to_json
 
 OPTIONS = "training_options.json"
@@ -110,8 +111,8 @@ def read_options(run_dir: Path) -> RunConfig:
 def parse_options(path: Path) -> RunConfig:
     """The configuration in a file. Raises UserError if it cannot be read."""
     try:
-        return from_json(json.loads(path.read_text()))
-    except ValueError as error:  # of json, or of what is no text
+        return from_json(read_json(path))
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it or start a new run") from None
 
 

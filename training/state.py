@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,12 +64,22 @@ class TrainState:
             for name in self._PARTS:
                 getattr(self, name).load_state_dict(saved[name])
             for name in self._PLAIN:
-                setattr(self, name, saved[name])
-        except (OSError, EOFError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+                setattr(self, name, _alike(saved[name], getattr(self, name)))
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, pickle.PickleError) as error:
             raise UserError(
                 f"{path} is damaged, or was written by another version ({type(error).__name__}); restore it, or start "
                 f"a new run with --init-from {path.parent}"
             ) from error
+
+
+def _alike(value: Any, present: Any) -> Any:
+    """The value. Raises ValueError unless it is a number where one is, and a dict by name where one is."""
+    if isinstance(present, dict):
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise ValueError("not a dict")
+    elif type(value) not in {float: (float, int), int: (int,)}[type(present)] or not 0 <= value < math.inf:
+        raise ValueError("not a number")
+    return value
 
 
 def fresh_state(cfg: RunConfig, device: torch.device) -> TrainState:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from stylegan.projection.settings import DELTA
 from torch_utils.checkpoint import load_state, save_state
 from torch_utils.errors import UserError
 from torch_utils.images import enlarge
+from torch_utils.plain_json import read_json
 
 REPORT, STATE = "report.json", "projection-state.pt"
 FILM_PIXELS, FILM_FPS = 256, 20
@@ -47,7 +49,7 @@ class Folder:
     def records(self) -> dict[str, dict[str, Any]]:
         """What report.json says of each photo, by name; none where there is no report, or not one of ours."""
         try:
-            photos = json.loads((self.path / REPORT).read_text("utf-8"))["photos"]
+            photos = read_json(self.path / REPORT)["photos"]
             return {photo["name"]: photo for photo in photos}
         except FileNotFoundError:
             return {}
@@ -70,7 +72,7 @@ class Folder:
             return None
         try:
             found = load_state(path)
-        except (OSError, RuntimeError, ValueError, EOFError) as error:
+        except (OSError, pickle.UnpicklingError) as error:
             raise UserError(f"{path} cannot be read; delete it to begin anew") from error
         return found if found.get("key") == key else None
 

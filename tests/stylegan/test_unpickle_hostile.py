@@ -181,6 +181,24 @@ def test_a_file_of_endless_instructions_is_given_up(monkeypatch: pytest.MonkeyPa
         parse_pickle(b"\x80\x04" + b"N" * 1100 + b".")
 
 
+def test_a_text_copied_a_million_times_is_given_up() -> None:
+    text = b"X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20) + b"q\0"
+    copies = (stack_global("_codecs", "encode") + b"h\0" + short("latin1") + b"\x86R") * 1000
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError):
+            parse_pickle(b"\x80\x04" + text + b"(" + copies + b"t.")
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_keys_that_all_collide_are_given_up() -> None:
+    key = b"\x8a\x09" + ((1 << 61) - 1 << 2).to_bytes(9, "little")
+    with pytest.raises(UserError):
+        parse_pickle(b"\x80\x04}" + key + b"Ns.")
+
+
 def test_a_memo_index_of_four_billion_costs_nothing() -> None:
     assert parse_pickle(b"\x80\x02K\x07r\xff\xff\xff\xffj\xff\xff\xff\xff.") == 7
 

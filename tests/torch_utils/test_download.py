@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 
 from torch_utils.download import download
 from torch_utils.errors import UserError
@@ -42,6 +43,11 @@ class Handler(BaseHTTPRequestHandler):
         word = script.pop(0) if len(script) > 1 else script[0]
         asked = self.headers.get("Range")
         self.server.ranges.append(asked)
+        if word.startswith("to:"):
+            self.send_response(302)
+            self.send_header("Location", word[3:])
+            self.end_headers()
+            return
         if word.isdigit():
             self.send_error(int(word))
             return
@@ -58,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         if resumes:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
         if word != "no-length":
-            self.send_header("Content-Length", str(len(body) - start))
+            self.send_header("Content-Length", "9" * 5000 if word == "absurd" else str(len(body) - start))
         self.send_header("Content-Type", "text/html" if word == "page" else "application/octet-stream")
         self.send_header("ETag", self.server.etag)
         self.end_headers()
@@ -184,6 +190,38 @@ def test_retries_without_progress_are_counted(serve, tmp_path: Path) -> None:
     with pytest.raises(UserError):
         fetch([server], tmp_path / "f")
     assert len(server.ranges) == 4
+
+
+@pytest.mark.parametrize("there", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher:x", "http://[", "/file.bin"])
+def test_a_redirect_that_is_not_safe_or_has_no_end_is_refused(serve, tmp_path: Path, there: str) -> None:
+    with pytest.raises(UserError, match="leads|address|URL|could not") as error:
+        fetch([serve(f"to:{there}")], tmp_path / "f")
+    assert str(error.value).isprintable() and not (tmp_path / "f").exists()
+
+
+def test_a_redirect_is_followed_but_never_out_of_https(serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fetch([serve("to:/elsewhere ok")], tmp_path / "f").read_bytes() == CONTENT
+    calls = []
+
+    def answer(self, url: str, **options: object) -> requests.Response:
+        calls.append((url, options.get("verify", self.verify)))
+        response = requests.Response()
+        response.raw, response._content_consumed = None, True
+        response.status_code, response.headers["Location"] = 302, "http://127.0.0.1:9/x"
+        return response
+
+    monkeypatch.setattr(requests.Session, "get", answer)
+    with pytest.raises(UserError, match="not safe"):
+        download(["https://127.0.0.1/f"], tmp_path / "g", progress=False, backoff=0.001)
+    assert calls == [("https://127.0.0.1/f", True)]
+
+
+def test_more_than_the_limit_is_not_taken(serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch_utils.download.excess", lambda what, size, name: "too much" if size > 300_000 else "")
+    for script in ("ok", "absurd"):
+        with pytest.raises(UserError, match="too much|does not say|could not"):
+            fetch([serve(script)], tmp_path / "f", None)
+    assert not (tmp_path / "f").exists()
 
 
 def test_nobody_listens(tmp_path: Path) -> None:

@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 import re
 import tarfile
-import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from stylegan.unpickle import parse_pickle
 from torch_utils.errors import UserError
+from torch_utils.limits import read_plain
+from torch_utils.words import printable
+from training.archive import MAX_CLASSES
+from training.ingest.packed import TAR_ERRORS, uncompressed
 from training.ingest.source import Source
 
 BATCH = re.compile(r"data_batch_[1-5](\.bin)?")
 META = re.compile(r"batches\.meta(\.txt)?")
 ROW = 1 + 3 * 32 * 32
-# All that an array in a pickle needs. numpy moved its modules in version 2; files of either time are met.
-ALLOWED = {
-    (module, name)
-    for names, modules in {
-        ("_reconstruct",): ("numpy.core.multiarray", "numpy._core.multiarray"),
-        ("ndarray", "dtype"): ("numpy",),
-        ("encode",): ("_codecs",),
-    }.items()
-    for module in modules
-    for name in names
-}
-
-
-class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no CIFAR file needs")
-        return super().find_class(module, name)
+BATCH_BYTES, MOST_FILES = 64 << 20, 20  # twice of what the files of CIFAR-10 have
 
 
 def is_cifar(path: Path) -> bool:
@@ -55,23 +40,23 @@ def open_cifar(path: Path) -> Source:
         labels = [int(label) for batch in batches for label in batch[1]]
         if len(labels) != len(pixels):
             raise ValueError(f"{len(labels)} labels for {len(pixels)} pictures")
-    except (OSError, EOFError, tarfile.TarError, pickle.UnpicklingError, zlib.error, *_MALFORMED) as error:
+    except (*TAR_ERRORS, UserError, AttributeError, MemoryError) as error:
         raise UserError(f"cannot read {path} as CIFAR-10 ({error}): fetch it again") from error
+    if not all(0 <= label < MAX_CLASSES for label in labels):
+        raise UserError(f"cannot read {path} as CIFAR-10 (labels that are no classes): fetch it again")
     names = [f"train/{index:05d}" for index in range(len(pixels))]
     return Source("CIFAR-10", path, names, pixels.__getitem__, labels=labels, class_names=class_names)
 
 
-# What a pickle that is no CIFAR batch, or not a sound one, can lead to.
-_MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError, ImportError, MemoryError)
-
-
 def _folder(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(path.iterdir()) if _wanted(file.name)}
+    return {file.name: read_plain(file, "picture_mib") for file in sorted(path.iterdir()) if _wanted(file.name)}
 
 
 def _archive(path: Path) -> dict[str, bytes]:
-    with tarfile.open(path) as archive:
+    with path.open("rb") as packed, uncompressed(packed) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         wanted = [m for m in archive if m.isreg() and _wanted(PurePosixPath(m.name).name)]
+        if any(m.size > BATCH_BYTES for m in wanted) or len(wanted) > MOST_FILES:
+            raise ValueError("its files are larger than those of CIFAR-10")
         return {PurePosixPath(m.name).name: archive.extractfile(m).read() for m in wanted}  # type: ignore[union-attr]
 
 
@@ -85,7 +70,7 @@ def _batch(name: str, content: bytes) -> tuple[np.ndarray, Any]:
         rows = np.frombuffer(content, np.uint8).reshape(-1, ROW)
         return rows[:, 1:], rows[:, 0]
     batch = _unpickle(content)
-    pixels = np.asarray(batch["data"])
+    pixels = batch["data"].data
     if pixels.dtype != np.uint8 or pixels.ndim != 2:
         raise ValueError(f"{name} holds no pictures")
     return pixels, batch["labels"]
@@ -94,8 +79,11 @@ def _batch(name: str, content: bytes) -> tuple[np.ndarray, Any]:
 def _class_names(name: str, content: bytes) -> tuple[str, ...]:
     if name.endswith(".txt"):
         return tuple(content.decode("ascii").split())
-    return tuple(str(word) for word in _unpickle(content)["label_names"])
+    return tuple(printable(word) for word in _unpickle(content)["label_names"] if isinstance(word, str))
 
 
 def _unpickle(content: bytes) -> Any:
-    return _Reader(io.BytesIO(content), encoding="latin1").load()
+    found = parse_pickle(content)
+    if not isinstance(found, dict):
+        raise ValueError("it holds no dict")
+    return found

@@ -17,7 +17,7 @@ from training.ingest.detect import open_source
 from training.ingest.inspection import inspect
 from training.ingest.labels import Labels, label
 from training.ingest.parallel import ordered_map
-from training.ingest.picture import DECODER_ERRORS, BadPicture, convert_picture
+from training.ingest.picture import DECODER_ERRORS, BadPicture, convert_picture, words
 from training.ingest.plan import Plan, Skip, check_rules, make_plan
 from training.ingest.rules import Rules
 from training.ingest.source import Source
@@ -76,7 +76,7 @@ def write(source: Source, plan: Plan, job: Job, meta: Mapping[str, Any]) -> list
         except BadPicture as reason:
             return Skip(source.title(index), str(reason))
         except DECODER_ERRORS as error:
-            return Skip(source.title(index), f"cannot be converted ({error})")
+            return Skip(source.title(index), f"cannot be converted ({words(error)})")
 
     skipped = []
     encoded = ordered_map(encode, (index for index, _ in plan.keep), job.workers)

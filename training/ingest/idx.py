@@ -9,11 +9,13 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from torch_utils.errors import UserError
+from torch_utils.limits import excess, read_plain
 from training.ingest.source import Source
 
 IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
@@ -47,16 +49,30 @@ def open_idx(path: Path) -> Source:
 def read_idx(path: Path) -> np.ndarray:
     """The uint8 array of an IDX file. Raises UserError if it is not one, or not whole."""
     try:
-        content = path.read_bytes()
+        content = read_plain(path, "memory_gib")
         if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
+            content = _decompressed(content)
         kind, axes = struct.unpack_from(">HBB", content)[1:]
         shape = struct.unpack_from(f">{axes}I", content, 4)
         if kind != 8:
             raise ValueError("its values are not unsigned bytes")
+        if 0 in shape:
+            raise ValueError("it is empty")  # and might claim any number of pictures without pixels
         return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
     except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
         raise UserError(f"cannot read {path} as an IDX file ({error}): fetch it again") from error
+
+
+def _decompressed(content: bytes) -> bytes:
+    """Raises ValueError as soon as it is larger than the limit."""
+    unpacked = bytearray()
+    with gzip.open(BytesIO(content)) as file:
+        while block := file.read(1 << 20):
+            unpacked += block
+            fault = excess("unpacked, it", len(unpacked), "memory_gib")
+            if fault:
+                raise ValueError(fault)
+    return bytes(unpacked)
 
 
 def _labels_beside(path: Path) -> Path | None:

@@ -11,7 +11,7 @@ import numpy as np
 from torch_utils.progress import Progress
 from training.ingest.geometry import Size
 from training.ingest.parallel import ordered_map
-from training.ingest.picture import DECODER_ERRORS, GREY, BadPicture, is_turned, load, open_picture
+from training.ingest.picture import DECODER_ERRORS, GREY, BadPicture, is_turned, load, open_picture, words
 from training.ingest.source import Source
 
 
@@ -48,7 +48,7 @@ def inspect_one(source: Source, index: int) -> Finding:
     try:
         data = source.read(index)
     except DECODER_ERRORS as error:
-        return Finding(index, name, problem=f"cannot be read ({error})")
+        return Finding(index, name, problem=f"cannot be read ({words(error)})")
     content = data.tobytes() if isinstance(data, np.ndarray) else data
     digest = hashlib.blake2b(content, digest_size=16).digest()
     try:

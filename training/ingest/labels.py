@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
-import json
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from torch_utils.errors import UserError
+from torch_utils.limits import read_plain
+from torch_utils.plain_json import parse_json
+from torch_utils.words import printable
+from training.archive import MAX_CLASSES
 from training.ingest.source import Source
 
 
@@ -63,16 +66,19 @@ def from_manifest(source: Source, name: str, content: bytes) -> Labels | None:
     """From a `dataset.json` with {"labels": [[name, class], ...] or null}. Raises UserError if it is anything else."""
     root = name.rpartition("/")[0]
     try:
-        manifest = json.loads(content)
+        manifest = parse_json(content)
         pairs = manifest.get("labels")
         if pairs is None:
             return None
         table = {f"{root}/{file}" if root else file: number for file, number in pairs}
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{name} in {source.path} is damaged ({error}); --labels none does without it") from error
-    if not all(type(number) is int and number >= 0 for number in table.values()):
+    if not all(type(number) is int and 0 <= number < MAX_CLASSES for number in table.values()):
         raise UserError(f"labels in {name} of {source.path} are no class numbers; --labels none does without them")
-    class_names = tuple(map(str, manifest.get("class_names") or ()))
+    names = manifest.get("class_names") or []
+    if not isinstance(names, list) or len(names) > MAX_CLASSES or not all(isinstance(n, str) for n in names):
+        raise UserError(f"class_names in {name} of {source.path} are no list of words; --labels none does without them")
+    class_names = tuple(map(printable, names))
     return Labels([table.get(file) for file in source.names], class_names, name)
 
 
@@ -98,7 +104,7 @@ def from_table(source: Source, path: Path, column: str) -> Labels:
     classes = [number.get(_look_up(values, file)) for file in source.names]
     if all(found is None for found in classes):
         raise UserError(f"{path} names none of the pictures in {source.path}, but such as '{next(iter(values), '')}'")
-    return Labels(classes, tuple(names), f"{path.name}, column {header[place]}")
+    return Labels(classes, tuple(map(printable, names)), f"{path.name}, column {header[place]}")
 
 
 def _look_up(values: Mapping[str, str], name: str) -> str:
@@ -130,7 +136,7 @@ def _table_and_column(source: Source, rule: str) -> tuple[Path, str]:
 def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Headings, and rows whose first cell is a file name."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = read_plain(path, "table_mib").decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the table {path}: {error}") from error
     if len(lines) < 2:
@@ -138,5 +144,10 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     if lines[0].strip().isdigit():  # CelebA: the number of rows, the names of the attributes, then the rows
         return ["file", *lines[1].split()], [line.split() for line in lines[2:] if line.strip()]
     separator = max(",;\t", key=lines[0].count)
-    rows = [row for row in csv.reader(lines, delimiter=separator) if row]
+    try:
+        rows = [row for row in csv.reader(lines, delimiter=separator) if row]
+    except csv.Error as error:
+        raise UserError(f"cannot read the table {path}: {error}") from error
+    if not rows:
+        raise UserError(f"the table {path} is empty")
     return [cell.strip() for cell in rows[0]], rows[1:]

@@ -10,13 +10,18 @@ import tarfile
 import tempfile
 import threading
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO
 
 from torch_utils.errors import UserError
+from torch_utils.limits import excess
+from torch_utils.words import printable
+from torch_utils.zips import ZIP_ERRORS, read_member
 from training.ingest.source import Source, find_manifest, is_picture
 
+KEPT_FREE = 1 << 30  # bytes of the disk that unpacking leaves to others
+# RecursionError, for headers upon headers, is a RuntimeError.
+TAR_ERRORS = (tarfile.TarError, *ZIP_ERRORS, LookupError, TypeError)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
@@ -26,8 +31,8 @@ def open_zip(path: Path) -> Source:
         archive = zipfile.ZipFile(path)
         files = sorted(member.filename for member in archive.infolist() if not member.is_dir())
         manifest = find_manifest(files)
-        content = (manifest, archive.read(manifest)) if manifest else None
-    except (zipfile.BadZipFile, OSError, RuntimeError, zlib.error) as error:
+        content = (manifest, read_member(archive, manifest, "table_mib")) if manifest else None
+    except ZIP_ERRORS as error:
         raise UserError(f"cannot open {path} as a zip file: {error}") from error
     names = [name for name in files if is_picture(name)]
     _require(names, path, len(files))
@@ -35,7 +40,7 @@ def open_zip(path: Path) -> Source:
 
     def read(index: int) -> bytes:
         with lock:  # ZipFile counts its open members without one
-            return archive.read(names[index])
+            return read_member(archive, names[index], "picture_mib")
 
     return Source(
         kind="zip",
@@ -55,16 +60,19 @@ def open_tar(path: Path) -> Source:
     """
     file: IO[bytes] = path.open("rb")
     try:
-        file = _uncompressed(file)
+        file = uncompressed(file)
         with tarfile.open(fileobj=file, mode="r:") as archive:
             members = {m.name: (m.offset_data, m.size) for m in archive if m.isreg() and not m.issparse()}
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except TAR_ERRORS as error:
         file.close()
         raise UserError(f"cannot open {path} as a tar file: {error}") from error
     lock = threading.Lock()
 
     def read(name: str) -> bytes:
         offset, size = members[name]
+        fault = excess("it", size, "picture_mib" if is_picture(name) else "table_mib")
+        if fault:
+            raise OSError(fault)
         with lock:  # one file position for all threads
             file.seek(offset)
             return file.read(size)
@@ -72,18 +80,22 @@ def open_tar(path: Path) -> Source:
     names = sorted(name for name in members if is_picture(name))
     _require(names, path, len(members))
     manifest = find_manifest(list(members))
+    try:
+        content = (manifest, read(manifest)) if manifest else None
+    except OSError as error:
+        raise UserError(f"cannot read {printable(manifest or '')} in {path}: {error}") from error
     return Source(
         kind="tar",
         path=path,
         names=names,
         read=lambda index: read(names[index]),
         close=file.close,
-        manifest=(manifest, read(manifest)) if manifest else None,
+        manifest=content,
         other_files=len(members) - len(names) - bool(manifest),
     )
 
 
-def _uncompressed(file: IO[bytes]) -> IO[bytes]:
+def uncompressed(file: IO[bytes]) -> IO[bytes]:
     """`file` itself, or its content unpacked: a compressed stream cannot be read in any order."""
     magic = file.read(6)
     file.seek(0)
@@ -91,10 +103,22 @@ def _uncompressed(file: IO[bytes]) -> IO[bytes]:
         if magic.startswith(signature):
             unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
             with file, opener(file) as stream:
-                shutil.copyfileobj(stream, unpacked, 1 << 20)
+                while block := stream.read(1 << 20):
+                    unpacked.write(block)
+                    _check_unpacked(unpacked)
             unpacked.seek(0)
             return unpacked
     return file
+
+
+def _check_unpacked(file: IO[bytes]) -> None:
+    """Raises OSError when what is unpacked becomes larger than anything honest, or would fill the disk."""
+    size = file.tell()
+    fault = excess("unpacked, it", size, "unpacked_gib")
+    if fault:
+        raise OSError(fault)
+    if size % (64 << 20) < 1 << 20 and shutil.disk_usage(tempfile.gettempdir()).free < KEPT_FREE:
+        raise OSError(f"unpacked, it fills {tempfile.gettempdir()}; unpack it elsewhere, and give the folder")
 
 
 def _require(names: list[str], path: Path, files: int) -> None:

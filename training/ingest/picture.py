@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import io
+import lzma
 import struct
+import zipfile
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from torch_utils.open_image import open_image
+from torch_utils.words import printable
 from training.ingest.geometry import DoesNotFit, Size, place
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -19,7 +22,8 @@ ORIENTATION = 0x0112
 # What decoders raise when a file is not what it says it is. They are many, written by many hands.
 DECODER_ERRORS = (
     OSError, EOFError, SyntaxError, ValueError, TypeError, IndexError, KeyError, OverflowError, RuntimeError,
-    MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
+    MemoryError, AssertionError, struct.error, zlib.error, lzma.LZMAError, Image.DecompressionBombError,
+    zipfile.BadZipFile,
 )  # fmt: skip
 
 
@@ -42,11 +46,13 @@ class BadPicture(Exception):
 def open_picture(data: bytes | np.ndarray) -> Image.Image:
     """The first frame, not yet decoded. Raises BadPicture."""
     try:
-        image = Image.open(io.BytesIO(data)) if isinstance(data, bytes) else Image.fromarray(data)
+        image = open_image(data) if isinstance(data, bytes) else Image.fromarray(data)
     except UnidentifiedImageError as error:
         raise BadPicture("empty file" if len(data) == 0 else "not a picture") from error
+    except Image.DecompressionBombError as error:
+        raise BadPicture("too many pixels (179 million are the most)") from error
     except DECODER_ERRORS as error:
-        raise BadPicture(f"broken ({_words(error)})") from error
+        raise BadPicture(f"broken ({words(error)})") from error
     if image.mode == "F":
         raise BadPicture("floating-point pixels")
     return image
@@ -58,7 +64,7 @@ def load(image: Image.Image) -> None:
         image.load()
     except DECODER_ERRORS as error:
         cut = "truncated" in str(error) or isinstance(error, EOFError)
-        raise BadPicture("truncated" if cut else f"broken ({_words(error)})") from error
+        raise BadPicture("truncated" if cut else f"broken ({words(error)})") from error
 
 
 def is_turned(image: Image.Image) -> bool:
@@ -114,6 +120,6 @@ def _with_channels(image: Image.Image, target: Target) -> Image.Image:
     return image.convert(MODES[target.channels])
 
 
-def _words(error: BaseException) -> str:
+def words(error: BaseException) -> str:
     text = str(error).strip().splitlines()
-    return text[0][:80] if text else type(error).__name__
+    return printable(text[0][:80]) if text else type(error).__name__

@@ -8,6 +8,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from torch_utils.words import printable
+
 PICTURE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".heic", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".tga", ".tif"}
     | {".tiff", ".webp", ".pbm", ".pgm", ".pnm", ".ppm"}
@@ -33,8 +35,8 @@ class Source:
     other_files: int = 0
 
     def title(self, index: int) -> str:
-        """The name of a picture as it can be printed: file names are bytes, not always text."""
-        return self.names[index].encode("utf-8", "backslashreplace").decode()
+        """The name of a picture as it can be printed: file names are bytes, and may say anything."""
+        return printable(self.names[index].encode("utf-8", "backslashreplace").decode())
 
 
 def is_picture(name: str) -> bool:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from torch_utils.words import printable
 from training.ingest.inspection import Finding, duplicates
 from training.ingest.labels import Labels
 from training.ingest.picture import MODES
@@ -32,7 +33,7 @@ def findings_table(source: Source, findings: Sequence[Finding], labels: Labels |
         ("Duplicates", f"{len(duplicates(findings))} (--duplicates {rules.duplicates})"),
         ("Classes", _classes(findings, labels)),
     ]
-    return "\n".join(f"{name:<12}{text}" for name, text in rows)
+    return "\n".join(f"{name:<12}{printable(text)}" for name, text in rows)
 
 
 def plan_table(plan: Plan, size_limit: int) -> str:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +20,7 @@ from torch import Tensor
 from stylegan.package_weights import Member, Package, Weights, content_of, packaged_weights
 from torch_utils.checkpoint import load_tensors
 from torch_utils.errors import UserError
+from torch_utils.torch_file import read_torch
 
 NAME = "efficientnet-lite0"
 SIDE = 224  # what it was trained at
@@ -167,8 +167,8 @@ def find_weights(given: Path | None = None) -> Weights:
 
 def _from_torch(content: bytes) -> Weights:
     try:
-        state: Any = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, ValueError) as error:
+        state = read_torch(BytesIO(content), len(content))
+    except pickle.UnpicklingError as error:
         raise UserError(f"this is no file of weights for {NAME}; it should be that of {PACKAGE.title}") from error
     return {str(k): v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from stylegan.snapshot import load_snapshot
 from torch_utils.device import pick_device
 from torch_utils.durable import put_in_place
 from torch_utils.errors import UserError
+from torch_utils.plain_json import parse_json
 from training.archive import Archive
 from training.config import RunConfig
 from training.metrics import latent
@@ -123,7 +123,7 @@ def noted(cfg: RunConfig, run_dir: Path, name: str) -> list[dict[str, Any]]:
     found = []
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
-            line = json.loads(text)
+            line = parse_json(text)
         except ValueError:
             continue
         if as_here.items() <= line.items() and all(map(math.isfinite, line["results"].values())):
