@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import resource
 import sys
 
@@ -25,9 +26,12 @@ def pick_device(name: str) -> torch.device:
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Does this device compute bfloat16 in hardware? On a CPU that takes AVX512-BF16 or AMX."""
+    """Does this device compute bfloat16 in hardware? A GPU from Ampere on does, a CPU with AVX512-BF16 or AMX.
+
+    `torch.cuda.is_bf16_supported` says yes to older GPUs as well, which emulate it slowly.
+    """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -46,6 +50,17 @@ def keep_freed_memory() -> None:
     libc.mallopt(mmap_max, 0)
     libc.mallopt(trim_threshold, 2**31 - 1)
     libc.mallopt(top_pad, 64 << 20)
+
+
+def return_freed_memory(device: torch.device) -> None:
+    """Give back to the device, or to the system, what nobody holds, graphs in circles included."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif sys.platform.startswith("linux"):
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)
 
 
 def peak_memory_mb(device: torch.device) -> float:

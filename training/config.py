@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Literal
 
 from stylegan.config import ModelConfig
+from torch_utils.errors import UserError
 from torch_utils.settings import Flag, from_plain, setting, to_plain
 from training.schedule import GrowthSchedule, PerResolution
 
@@ -19,6 +20,17 @@ AUTO = "auto"  # --resume: whichever run it is
 _table = partial(PerResolution.parse, kind=float)
 _whole_table = partial(PerResolution.parse, kind=int)
 _TABLE = "N|RES:N,...,N"
+
+
+def _auto_or_whole(text: str) -> int | None:
+    """ "auto" is None, which leaves it to the machine. Raises UserError for anything else but a whole number."""
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"'{text}' is no whole number; give one, or auto") from None
+
 
 # The flags of settings that are declared elsewhere, where nothing is known of command lines.
 BORROWED_FLAGS: Mapping[str, Flag] = {
@@ -172,8 +184,9 @@ class RunConfig:
                 ESSENTIALS)
     )  # fmt: skip
     batch_gpu: int | None = setting(
-        None, Flag("--batch-gpu", "Most images per GPU at once; a larger batch is worked off in parts.", MACHINE)
-    )
+        None, Flag("--batch-gpu", "Most images per GPU at once; a larger batch is worked off in parts. auto: as many as"
+                   " fit; on a CPU, all.", MACHINE, parse=_auto_or_whole, metavar="N|auto", typed="auto")
+    )  # fmt: skip
     reduce: Literal["fp32", "bf16"] = setting(
         "fp32", Flag("--reduce", "Number format in which gradients travel between GPUs.", MACHINE)
     )

@@ -24,6 +24,7 @@ from training.budget import budget_lines, plan
 from training.choice import choose, description, unplanned
 from training.config import RunConfig
 from training.cost import estimated_speed
+from training.footprint import footprint
 from training.lock import locked, locked_name
 from training.loop import open_data, pick_dtype, train
 from training.metrics.live import require_measurable
@@ -72,7 +73,8 @@ def launch(
     planning = cfg.hours is not None and not resume
     if dry_run and not planning:
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
-        print(describe(cfg, estimated_speed(cfg, pick_dtype(cfg, device), device)))
+        dtype = pick_dtype(cfg, device)
+        print(describe(cfg, estimated_speed(cfg, dtype, device), footprint(cfg, dtype, device)))
         return
     desc = "" if resume else description(cfg, facts)
     if world:
@@ -163,7 +165,9 @@ def _planned(cfg: RunConfig, world: World, began: float, outdir: Path | None, dr
     cfg = plan(cfg, costs, 3600 * (cfg.hours or 0.0) - gone)
     if world.rank == 0:
         speed = partial(costs.images_per_second, cfg)
-        growth = [describe(cfg, speed)] if dry_run else growth_table(cfg, speed)
+        device = pick_device(cfg.device)
+        memory = footprint(cfg, pick_dtype(cfg, device), device)
+        growth = [describe(cfg, speed, memory)] if dry_run else growth_table(cfg, speed, memory)
         print("\n".join([*growth, *budget_lines(cfg, costs)]), flush=True)
     return cfg
 

@@ -32,6 +32,7 @@ from training.milestones import (
     snapshot_due,
     tick,
 )  # fmt: skip
+from training.rehearsal import fit
 from training.report import Report
 from training.rundir import mark_finished
 from training.schedule import Stage
@@ -75,6 +76,7 @@ def train(
             stage = cfg.growth.at(state.nimg)
             if stage.phase != state.phase:
                 begin_phase(state, stage, report)
+            fit(state, stage, cfg, dtype, world, report.say)
             with clock.data():
                 reals = next_reals(data, state.nimg, stage, cfg, device, world)
             outcome = update(state, reals, stage, cfg, labels, dtype, world)

@@ -14,7 +14,7 @@ import torch
 
 from stylegan.snapshot import save_snapshot
 from torch_utils.checkpoint import load_tensors
-from torch_utils.device import peak_memory_mb
+from torch_utils.device import fast_bf16, peak_memory_mb
 from torch_utils.distributed import ALONE, World, alone
 from torch_utils.errors import UserError
 from torch_utils.interrupt import Interrupts
@@ -83,7 +83,8 @@ def begin_run(
     """Say what is about to happen; at the very start also write the reals, the first fakes and the first state."""
     device = next(state.G.parameters()).device
     crew = f"{world.size} processes, " if world.size > 1 else ""
-    how = f"on {device}, {crew}{str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads"
+    slow = " (this GPU has no fast bfloat16)" if device.type == "cuda" and not fast_bf16(device) else ""
+    how = f"on {device}, {crew}{str(dtype).removeprefix('torch.')}{slow}, {torch.get_num_threads()} threads"
     if world.attempt:
         report.say(f"A process was lost: restart {world.attempt}")
     if resume:
@@ -127,7 +128,13 @@ def begin_phase(state: TrainState, stage: Stage, report: Report) -> None:
 
 
 def note(state: TrainState, outcome: Outcome, report: Report) -> None:
-    """Add a step to the tick's sums, or count it among the bad ones and say which layer spoiled it."""
+    """Add a step to the tick's sums, or count it among the bad ones and say which layer spoiled it.
+
+    Said as well: that memory did not suffice, and what has been done about it.
+    """
+    if outcome.fewer:
+        report.say(f"out of memory at {state.nimg / 1000:.2f} kimg: from now on {outcome.fewer} pictures per GPU at "
+                   "once, which changes nothing but rounding")  # fmt: skip
     if outcome.bad:
         state.bad_steps += 1
         state.skipped += 1
@@ -209,7 +216,10 @@ def measure(
     snapshot = snapshot_path(run_dir, state)
 
     def judge() -> None:
-        measure_snapshot(cfg, snapshot, report.say, report.say_once, lambda found: report.points(found, state.nimg))
+        at_once = state.at_once.get(cfg.growth.at(state.nimg).resolution)
+        measure_snapshot(
+            cfg, snapshot, report.say, report.say_once, lambda found: report.points(found, state.nimg), at_once
+        )
         keep_best(cfg, run_dir, report.say)
 
     if cfg.metrics != NO_METRICS and not interrupts.unless_wanted(judge):

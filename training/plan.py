@@ -13,39 +13,44 @@ from torch_utils.settings import leaves
 from training.config import RunConfig
 from training.schedule import Phase
 
-PROCESS_BYTES = 400 << 20  # what Python and PyTorch take before there is a network
-
 ImagesPerSecond = Callable[[int], float]  # resolution -> training speed
+Footprint = Callable[[int], tuple[int, int]]  # resolution -> peak memory of a device in bytes, and pictures at once
 
 
-def describe(cfg: RunConfig, estimate: ImagesPerSecond | None = None) -> str:
-    """The whole plan as text. `estimate` gives the training speed at a resolution, where it is known."""
+def describe(cfg: RunConfig, estimate: ImagesPerSecond | None = None, footprint: Footprint | None = None) -> str:
+    """The whole plan as text. `estimate` gives the training speed at a resolution, `footprint` the memory it takes,
+    where they are known.
+    """
     generator, discriminator = parameter_counts(cfg.model)
-    memory = memory_bytes(cfg) / 2**30
     return "\n".join(
         [
             "Settings",
             *(f"  {name:<26} {_show(value)}" for name, value in leaves(cfg)),
             "",
             "Growth",
-            *growth_table(cfg, estimate),
+            *growth_table(cfg, estimate, footprint),
             "",
             f"Parameters   generator {generator:,}   discriminator {discriminator:,}",
-            f"Memory       about {memory:.1f} GiB per device",
+            *_memory_line(cfg, footprint),
         ]
     )
 
 
-def growth_table(cfg: RunConfig, estimate: ImagesPerSecond | None = None) -> list[str]:
-    """One line per phase: picture size, kimg from and to, batch, learning rate, steps; and time, given `estimate`."""
-    rows: list[tuple[str, ...]] = [("phase", "size", "", "kimg", "batch", "lr", "steps", "time")]
+def growth_table(
+    cfg: RunConfig, estimate: ImagesPerSecond | None = None, footprint: Footprint | None = None
+) -> list[str]:  # fmt: skip
+    """One line per phase: picture size, kimg from and to, batch, learning rate, steps; memory of a device, given
+    `footprint`; and time, given `estimate`.
+    """
+    rows: list[tuple[str, ...]] = [("phase", "size", "", "kimg", "batch", "lr", "steps", "memory", "time")]
     total = 0.0
     for phase in cfg.growth.phases(cfg.total_kimg):
         seconds = 1000 * (phase.end_kimg - phase.start_kimg) / estimate(phase.resolution) if estimate else 0.0
         total += seconds
-        rows.append((*_row(cfg, phase), duration(seconds) if estimate else "-"))
+        memory = _gib(footprint(phase.resolution)[0]) if footprint else "-"
+        rows.append((*_row(cfg, phase), memory, duration(seconds) if estimate else "-"))
     if estimate:
-        rows.append(("", "", "", "", "", "", "all", duration(total)))
+        rows.append(("", "", "", "", "", "", "", "all", duration(total)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
@@ -68,28 +73,16 @@ def parameter_counts(model: ModelConfig) -> tuple[int, int]:
     return generator, discriminator
 
 
-def memory_bytes(cfg: RunConfig) -> int:
-    """A rough estimate of the peak memory of one device.
-
-    The process itself; weights, gradients and two Adam moments of both networks and the averaged generator, in
-    float32; and at the most demanding resolution, for each image, two layers per level of which about eight maps are
-    alive at once (the convolution, its nonlinearity, norm, noise and style, and what the two derivatives save of them).
-    """
-    generator, discriminator = parameter_counts(cfg.model)
-    width = 2 if cfg.precision == "bf16" else 4
-    activations = max(_images_at_once(cfg, r) * _maps(cfg.model, r) for r in cfg.growth.resolutions)
-    return PROCESS_BYTES + 4 * (5 * generator + 4 * discriminator) + 8 * width * activations
+def _memory_line(cfg: RunConfig, footprint: Footprint | None) -> list[str]:
+    """The resolution that takes most memory, and how many pictures at once that is for."""
+    if footprint is None:
+        return []
+    (peak, at_once), resolution = max((footprint(res), res) for res in cfg.growth.resolutions)
+    return [f"Memory       about {_gib(peak)} per device, at {resolution} with {at_once} pictures at once"]
 
 
-def _images_at_once(cfg: RunConfig, resolution: int) -> int:
-    share = cfg.growth.batch.at(resolution) // cfg.gpus
-    return min(share, cfg.batch_gpu or share)
-
-
-def _maps(model: ModelConfig, resolution: int) -> int:
-    """Numbers in one image's feature maps, one map per layer, when trained at `resolution`."""
-    sizes = [(r, model.size(r)) for r in model.resolutions if r <= resolution]
-    return sum(2 * model.nf(r) * height * width for r, (height, width) in sizes)
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
 
 
 def duration(seconds: float) -> str:

@@ -27,6 +27,7 @@ class TrainState:
     nimg: real images shown   phase: of the growth   tick, tick_nimg: the last status line, and when it was
     bad_steps: non-finite steps in a row   skipped: in all   rollbacks: returns to the last good state
     sums: what the next status line will report, by name: (sum, count)   log_bytes: length of each log file
+    at_once: by resolution, the pictures that this process works on at once. Not saved: memories differ
     """
 
     G: Generator
@@ -44,6 +45,7 @@ class TrainState:
     seconds: float = 0.0
     sums: dict[str, list[float]] = field(default_factory=dict)
     log_bytes: dict[str, int] = field(default_factory=dict)
+    at_once: dict[int, int] = field(default_factory=dict)
 
     _PLAIN = ("nimg", "phase", "tick", "tick_nimg", "bad_steps", "skipped", "rollbacks", "seconds", "sums", "log_bytes")
     _PARTS = ("G", "D", "G_ema", "opt_g", "opt_d")

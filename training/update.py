@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 
 from stylegan.generator import Generator
 from torch_utils.adam import Adam
-from torch_utils.distributed import ALONE, World, add_up, add_up_gradients
+from torch_utils.device import return_freed_memory
+from torch_utils.distributed import ALONE, World, add_up, add_up_gradients, highest
 from torch_utils.ema import track
 from training.config import RunConfig
 from training.inputs import Inputs, draw
+from training.portion import fewer, portions, too_large, unless_short
 from training.schedule import Stage
 from training.state import TrainState, lazy_factor
 from training.step import Game, Stats, discriminator_terms, generator_loss, make_fakes
@@ -41,10 +44,14 @@ class Reals:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step reports, and the first thing in it that was not finite, if there was one."""
+    """What a step reports, and the first thing in it that was not finite, if there was one.
+
+    fewer: pictures that are worked on at once from now on, where memory did not suffice for as many as before
+    """
 
     stats: Stats
     bad: str | None
+    fewer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,16 @@ class Half:
     lr: float
 
 
+@dataclass(frozen=True)
+class Descent:
+    """What a half has come to. w_mean: [w_dim], None for ProGAN   bad: as in `Outcome`   at_once: at the end"""
+
+    stats: Stats
+    w_mean: Tensor | None
+    bad: str | None
+    at_once: int
+
+
 def update(
     state: TrainState, reals: Reals, stage: Stage, cfg: RunConfig, labels: np.ndarray | None, dtype: torch.dtype,
     world: World = ALONE,
@@ -68,18 +85,40 @@ def update(
     reals: this process's share of the batch, every `world.size`-th picture of it from its rank on
     labels: classes of the data set, from which the fakes draw theirs.
     """
-    game = Game(cfg.loss, stage, cfg.model.resolution, dtype)
     device = reals.images.device
     positions = range(state.nimg + world.rank, state.nimg + stage.batch, world.size)
     # A rollback must not walk into the same wall again, so it also changes the random numbers.
     salt = f"/{state.rollbacks}" if state.rollbacks else ""
 
-    def inputs(half: str) -> Inputs:
-        drawn = draw(cfg.model, cfg.seed, half + salt, positions, stage.resolution, labels, device)
-        # A relativistic score compares a real and a made picture: of one class, or it is the classes that differ.
-        return replace(drawn, c=reals.c) if cfg.loss.name == "relativistic" else drawn
+    def descend(half: Half, at_once: int) -> Descent:
+        inputs = draw(cfg.model, cfg.seed, half.name.lower() + salt, positions, stage.resolution, labels, device)
+        if cfg.loss.name == "relativistic":
+            # A score compares a real and a made picture: of one class, or it is the classes that differ.
+            inputs = replace(inputs, c=reals.c)
+        found = _descend(half, reals, inputs, cfg, world, at_once)
+        move_w_avg(state.G, found.w_mean)
+        state.at_once[stage.resolution] = found.at_once
+        return found
 
-    penalty = _penalty_weight(state.nimg, stage.batch, cfg.loss.r1_interval)
+    at_once = state.at_once.get(stage.resolution) or portions(len(reals.images), 1, cfg.batch_gpu)[0]
+    d_half, g_half = halves(state, stage, cfg, dtype, _penalty_weight(state.nimg, stage.batch, cfg.loss.r1_interval))
+    state.D.requires_grad_(True)
+    d = descend(d_half, at_once)
+    if d.bad:  # nothing has moved yet, and nothing shall: G would learn from a judge that is out of its mind
+        return Outcome(d.stats, f"D's {d.bad}", d.at_once if d.at_once < at_once else None)
+    track(state.G_ema, state.G, _halflife(cfg, state.nimg), stage.batch)
+    # No gradients for D's weights while G learns: that is a third of the work of this half.
+    state.D.requires_grad_(False)
+    g = descend(g_half, d.at_once)
+    stats = {**d.stats, **g.stats, "norm_d": d.stats["norm"], "norm_g": g.stats["norm"]}
+    return Outcome(stats, f"G's {g.bad}" if g.bad else None, g.at_once if g.at_once < at_once else None)
+
+
+def halves(
+    state: TrainState, stage: Stage, cfg: RunConfig, dtype: torch.dtype, penalty: float
+) -> tuple[Half, Half]:  # fmt: skip
+    """The discriminator's half of a step, and the generator's. penalty: see `discriminator_terms`."""
+    game = Game(cfg.loss, stage, cfg.model.resolution, dtype)
 
     def d_part(real: Reals, fed: Inputs) -> Part:
         with torch.no_grad():
@@ -90,37 +129,50 @@ def update(
         fakes, w = make_fakes(state.G, fed, game)
         return [generator_loss(state.D, fakes, fed, real.images, real.c, game)], w
 
-    state.D.requires_grad_(True)
     d_half = Half("D", state.D, state.opt_d, d_part, stage.lr * lazy_factor(cfg.loss.r1_interval))
-    d_stats, w_mean, d_bad = _descend(d_half, reals, inputs("d"), cfg, world)
-    move_w_avg(state.G, w_mean)
-    if d_bad:  # nothing has moved yet, and nothing shall: G would learn from a judge that is out of its mind
-        return Outcome(d_stats, f"D's {d_bad}")
-    track(state.G_ema, state.G, _halflife(cfg, state.nimg), stage.batch)
-    # No gradients for D's weights while G learns: that is a third of the work of this half.
-    state.D.requires_grad_(False)
-    g_half = Half("G", state.G, state.opt_g, g_part, stage.lr * cfg.optim.g_share)
-    g_stats, w_mean, g_bad = _descend(g_half, reals, inputs("g"), cfg, world)
-    move_w_avg(state.G, w_mean)
-    stats = {**d_stats, **g_stats, "norm_d": d_stats["norm"], "norm_g": g_stats["norm"]}
-    return Outcome(stats, f"G's {g_bad}" if g_bad else None)
+    return d_half, Half("G", state.G, state.opt_g, g_part, stage.lr * cfg.optim.g_share)
 
 
-def _descend(
-    half: Half, reals: Reals, inputs: Inputs, cfg: RunConfig, world: World
-) -> tuple[Stats, Tensor | None, str | None]:
+def _descend(half: Half, reals: Reals, inputs: Inputs, cfg: RunConfig, world: World, at_once: int) -> Descent:
     """Add up the gradients of the parts of a batch and step, unless something is not finite.
 
     The parts are the rounds of this process and of all others; each part is of every so many-th picture of the batch,
     so that the groups of the minibatch deviation are the same however many processes and rounds there are. All
     processes get the same sums to the last bit, find the same culprit, and take the same step.
     The scores and losses are looked at too: an infinite score can have a gradient of zero, so as to look like peace.
-    Returns stats, the mean of w [w_dim] (None for ProGAN), and the culprit.
+    at_once: pictures in a part. Where memory runs out they become fewer, and all rounds are done anew; that is before
+    the processes add up anything together, so that those who are done wait as they would for one that is slow.
     """
+    device, share, group = reals.images.device, len(reals.images), cfg.model.mbstd_group
+    height, width = reals.images.shape[2:]
+    fitting, sums = at_once, None
+    while sums is None:
+        smaller = fewer(fitting, share, group, cfg.batch_gpu)
+        last_word = "" if smaller else too_large((height, width), fitting, group)
+        sums = unless_short(partial(_accumulate, half, reals, inputs, share // fitting, world.size), last_word)
+        if sums is None and smaller:
+            half.optimizer.zero_grad()
+            return_freed_memory(device)
+            fitting = smaller
+    total, w_mean, short = _over_all(world, half.name, *sums, fitting < at_once)
+    add_up_gradients(world, f"gradients of {half.name}", half.optimizer.params, REDUCED[cfg.reduce])
+    grads = [p.grad for p in half.net.parameters() if p.grad is not None]
+    total["norm"] = torch.stack(torch._foreach_norm(grads)).norm()
+    finite = bool(torch.stack([*total.values()]).isfinite().all())
+    if short > 0:
+        fitting = -highest(world, "memory", -fitting)
+    if not finite:
+        return Descent(total, w_mean, _first_bad(half.net, total), fitting)
+    half.optimizer.step(half.lr)
+    return Descent(total, w_mean, None, fitting)
+
+
+def _accumulate(
+    half: Half, reals: Reals, inputs: Inputs, rounds: int, processes: int
+) -> tuple[Stats, Tensor | None]:  # fmt: skip
+    """Leave the gradients of this process in its parameters. Returns its part of the stats and of the mean of w."""
     half.optimizer.zero_grad()
-    share = len(reals.images)
-    rounds = share // min(share, cfg.batch_gpu or share)
-    parts = rounds * world.size
+    parts = rounds * processes
     total: Stats = {}
     w_mean: Tensor | None = None
     for real, fed in zip(reals.split(rounds), inputs.split(rounds), strict=True):
@@ -132,25 +184,20 @@ def _descend(
         if w is not None:
             mean = w.detach().mean(dim=0) / parts
             w_mean = mean if w_mean is None else w_mean + mean
-    total, w_mean = _over_all(world, half.name, total, w_mean)
-    add_up_gradients(world, f"gradients of {half.name}", half.optimizer.params, REDUCED[cfg.reduce])
-    grads = [p.grad for p in half.net.parameters() if p.grad is not None]
-    total["norm"] = torch.stack(torch._foreach_norm(grads)).norm()
-    if not torch.stack([*total.values()]).isfinite().all():
-        return total, w_mean, _first_bad(half.net, total)
-    half.optimizer.step(half.lr)
-    return total, w_mean, None
+    return total, w_mean
 
 
-def _over_all(world: World, half: str, stats: Stats, w_mean: Tensor | None) -> tuple[Stats, Tensor | None]:
-    """The sums of all processes, in one collective."""
+def _over_all(
+    world: World, half: str, stats: Stats, w_mean: Tensor | None, short: bool
+) -> tuple[Stats, Tensor | None, Tensor | int]:  # fmt: skip
+    """The sums of all processes, in one collective; the last is of how many were short of memory."""
     if world.size == 1:
-        return stats, w_mean
+        return stats, w_mean, 0
     scalars = torch.stack([*stats.values()])
-    flat = scalars if w_mean is None else torch.cat([scalars, w_mean])
+    flat = torch.cat([scalars, scalars.new_tensor([float(short)]), *([] if w_mean is None else [w_mean])])
     add_up(world, f"losses of {half}", flat)
     summed = dict(zip(stats, flat[: len(stats)], strict=True))
-    return summed, None if w_mean is None else flat[len(stats) :]
+    return summed, None if w_mean is None else flat[len(stats) + 1 :], flat[len(stats)]
 
 
 def _first_bad(net: nn.Module, stats: Stats) -> str:

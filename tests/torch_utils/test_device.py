@@ -37,6 +37,14 @@ def test_a_gpu_that_is_not_there(monkeypatch):
         pick_device("cuda")
 
 
+@pytest.mark.parametrize("capability, fast", [((7, 0), False), ((7, 5), False), ((8, 0), True), ((12, 0), True)])
+def test_bf16_that_a_gpu_only_emulates_is_not_fast(capability, fast, monkeypatch):
+    """PyTorch says that Volta and Turing support it."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert fast_bf16(torch.device("cuda")) == fast
+
+
 def test_bf16_on_a_cpu_is_a_question_of_its_instructions(monkeypatch):
     for avx, amx in [(False, False), (True, False), (False, True)]:
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda found=avx: found)

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from stylegan.config import ModelConfig
+from stylegan.discriminator import Discriminator
 from torch_utils.settings import replaced
 from training.archive import Archive, ArchiveWriter
 from training.config import DataConfig, LossConfig, RunConfig
@@ -73,3 +76,20 @@ def tiny_run(data: Path, **changes: Any) -> RunConfig:
 def tiny(pictures: Path) -> Callable[..., RunConfig]:
     """tiny(data__cond=True, loss__name="hinge", data=other_archive) -> RunConfig"""
     return lambda data=pictures, **changes: tiny_run(data, **changes)
+
+
+@pytest.fixture
+def memory_for() -> Callable[[Discriminator, int, int], None]:
+    """Gives a discriminator memory for so many pictures of 16x16 at once, and for any number in its first few calls."""
+
+    def limit(D: Discriminator, pictures: int, spared: int = 0) -> None:
+        left = [spared]
+
+        def before(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            left[0] -= 1
+            if len(arguments[0]) > pictures and left[0] < 0:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        D.from_rgb["16"].register_forward_pre_hook(before)
+
+    return limit

@@ -192,6 +192,13 @@ def test_batches_that_pass_can_be_worked_off_in_whole_groups(gpus, group, batch,
     assert batch % gpus == 0 and batch // gpus % part == 0 and part % min(group, part) == 0
 
 
+def test_how_many_at_once_may_be_left_to_the_machine():
+    (flag,) = (found.flag for found in declared(RunConfig, BORROWED_FLAGS) if found.name == "batch_gpu")
+    assert flag.parse is not None and (flag.parse("auto"), flag.parse("8")) == (None, 8)
+    with pytest.raises(UserError, match="or auto"):
+        flag.parse("most")
+
+
 def test_progan_with_classes_and_other_sizes_is_accepted():
     progan = preset("progan1024", 1)
     model = replace(progan.model, resolution=64, num_classes=10, w_dim=522, base=(4, 6), channels=1)

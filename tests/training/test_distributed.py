@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import training.processes
+from stylegan.discriminator import Discriminator
 from torch_utils.distributed import ALONE, World, from_environment, joined
 from torch_utils.settings import replaced
 from training.archive import Archive
@@ -27,7 +30,16 @@ CPU = torch.device("cpu")
 
 # Of 16 pictures in groups of 4; Adam's eps of 1 makes a step proportional to the gradient.
 COMMON = {"growth__batch": PerResolution(16), "model__mbstd_group": 4, "optim__eps": 1.0}
+Prepare = Callable[[TrainState], None]
 SPLITS: list[dict[str, Any]] = [{}, {"loss.name": "relativistic"}, {"batch_gpu": 4}]
+
+
+def limit_memory(D: Discriminator, pictures: int) -> None:
+    def before(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        if len(arguments[0]) > pictures:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    D.from_rgb["16"].register_forward_pre_hook(before)
 
 
 def started(cfg: RunConfig) -> TrainState:
@@ -40,11 +52,12 @@ def started(cfg: RunConfig) -> TrainState:
     return state
 
 
-def steps(cfg: RunConfig, world: World, count: int = 3) -> dict[str, Any]:
-    """Networks and losses after some steps at 16x16."""
+def steps(cfg: RunConfig, world: World, count: int = 3, prepare: Prepare = lambda state: None) -> dict[str, Any]:
+    """Networks and losses after some steps at 16x16, and how many pictures are worked on at once in the end."""
     data = Dataset(Archive.open(cfg.data.path), seed=cfg.seed)
     state = started(cfg)
     state.nimg = 200
+    prepare(state)
     stats = []
     for _ in range(count):
         stage = cfg.growth.at(state.nimg)
@@ -53,7 +66,11 @@ def steps(cfg: RunConfig, world: World, count: int = 3) -> dict[str, Any]:
         assert not outcome.bad
         stats.append({name: float(value) for name, value in outcome.stats.items()})
         state.nimg += stage.batch
-    return {"stats": stats, **{name: getattr(state, name).state_dict() for name in ("G", "D", "G_ema")}}
+    return {
+        "stats": stats,
+        "at_once": state.at_once,
+        **{name: getattr(state, name).state_dict() for name in ("G", "D", "G_ema")},
+    }
 
 
 def split_process(
@@ -63,7 +80,10 @@ def split_process(
     assert world
     torch.set_num_threads(1)
     with joined(world, CPU, 60) as world:
-        torch.save([steps(replaced(cfg, split), world) for split in SPLITS], run_dir / f"{world.rank}.pt")
+        found = [steps(replaced(cfg, split), world) for split in SPLITS]
+        # The second process has no memory for the 8 pictures of its share: it halves them while the first one waits.
+        scarce = steps(cfg, world, prepare=lambda state: limit_memory(state.D, 4) if world.rank else None)
+        torch.save([*found, scarce], run_dir / f"{world.rank}.pt")
     return 0
 
 
@@ -84,7 +104,8 @@ def test_a_batch_is_the_same_batch_in_processes_and_in_rounds(tiny, tmp_path, mo
     monkeypatch.setattr(training.processes, "process", split_process)
     train_in_processes(tiny(**COMMON, gpus=2), tmp_path, False, None)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    for split, ours, theirs in zip(SPLITS, first, second, strict=True):
+    assert first[-1]["at_once"] == second[-1]["at_once"] == {16: 4}, "agreed"
+    for split, ours, theirs in zip([*SPLITS, {}], first, second, strict=True):
         cfg = replaced(tiny(**COMMON), split | {"batch_gpu": None})
         start, whole, rounds = started(cfg), steps(cfg, ALONE), steps(replace(cfg, batch_gpu=8), ALONE)
         assert all(torch.equal(ours[net][k], theirs[net][k]) for net in ("G", "D", "G_ema") for k in ours[net])

@@ -6,7 +6,7 @@ import pytest
 
 from stylegan.networks import build_discriminator, build_generator
 from torch_utils.settings import leaves, replaced
-from training.plan import describe, duration, growth_table, memory_bytes, parameter_counts
+from training.plan import describe, duration, growth_table, parameter_counts
 from training.presets import PRESETS, preset
 from training.schedule import PerResolution
 
@@ -42,10 +42,13 @@ def test_parameters_are_counted_as_they_are(name):
     assert parameter_counts(model) == tuple(sum(p.numel() for p in net.parameters()) for net in networks)
 
 
-def test_memory_falls_with_fewer_images_at_once_and_fewer_bits():
-    cfg = preset("ffhq1024", 8)
-    assert memory_bytes(replace(cfg, batch_gpu=1)) < memory_bytes(cfg) < memory_bytes(replace(cfg, gpus=1))
-    assert memory_bytes(replace(cfg, precision="bf16")) < memory_bytes(cfg)
+def test_memory_has_a_column_and_the_most_of_it_a_line():
+    def footprint(resolution):
+        return resolution << 25, 16 if resolution < 32 else 8
+
+    table = growth_table(DIGITS, footprint=footprint)
+    assert [" GiB" in line for line in table] == [False] + [True] * (len(table) - 1)
+    assert "Memory       about 1.0 GiB per device, at 32 with 8 pictures at once" in describe(DIGITS, None, footprint)
 
 
 @pytest.mark.parametrize("seconds, text", [(0, "0s"), (59.4, "59s"), (192, "3m 12s"), (8100, "2h 15m"), (2e5, "2d 7h")])

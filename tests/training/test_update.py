@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from torch_utils.errors import UserError
 from torch_utils.images import to_float
 from training.archive import Archive
 from training.config import RunConfig
@@ -81,6 +82,42 @@ def test_pictures_that_are_compared_are_of_one_class(loss: str, tiny, monkeypatc
     monkeypatch.setattr("training.update.discriminator_terms", judged)
     after(3, tiny(loss__name=loss, data__cond=True))
     assert compared == [loss == "relativistic"] * 3
+
+
+@pytest.mark.parametrize("loss", ["logistic", "relativistic"])
+@pytest.mark.parametrize("spared", [0, 1])
+def test_a_step_that_ran_out_of_memory_ends_as_if_begun_with_fewer(spared: int, loss: str, memory_for, tiny) -> None:
+    """To the last bit, also where some gradients had been added up before."""
+    common = {"loss__name": loss, "model__mbstd_group": 2, "loss__r2_gamma": PerResolution(1.0)}
+    halved, told = after(2, tiny(**common), lambda state: memory_for(state.D, 5, spared))
+    straight, _ = after(2, tiny(**common, batch_gpu=4))
+    for name in ("G", "D", "G_ema"):
+        assert torch.equal(weights(getattr(halved, name)), weights(getattr(straight, name)))
+    assert torch.equal(halved.G.mapping.w_avg, straight.G.mapping.w_avg)
+    assert [outcome.fewer for outcome in told] == [4, None] and halved.at_once == {16: 4}
+
+
+def test_where_only_the_generator_has_no_memory_the_discriminator_steps_once(memory_for, tiny) -> None:
+    calls_of_d_half = 2
+    halved, (told,) = after(1, tiny(), lambda state: memory_for(state.D, 4, calls_of_d_half))
+    whole, _ = after(1, tiny())
+    assert told.fewer == 4
+    assert torch.equal(weights(halved.D), weights(whole.D))
+    assert {int(entry["step"]) for entry in (*halved.opt_d.state.values(), *halved.opt_g.state.values())} == {1}
+    torch.testing.assert_close(halved.G.mapping.w_avg, whole.G.mapping.w_avg, rtol=1e-4, atol=1e-6)
+
+
+def test_no_memory_for_the_smallest_part_ends_the_run_with_a_word(memory_for, tiny) -> None:
+    with pytest.raises(UserError, match="too small for 4 pictures of 16x16 .*--mbstd-group.*out of memory"):
+        after(1, tiny(), lambda state: memory_for(state.D, 3))
+
+
+def test_other_trouble_is_no_lack_of_memory(tiny) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="multiplied"):
+        after(1, tiny(), lambda state: state.D.head.register_forward_pre_hook(broken) and None)
 
 
 def test_w_avg_moves_a_little_towards_each_mean(tiny) -> None:

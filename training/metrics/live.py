@@ -62,16 +62,18 @@ def names_of(cfg: RunConfig) -> Sequence[str]:
 
 
 def measure_snapshot(
-    cfg: RunConfig, path: Path, say: Say, warn: Say, draw: Callable[[Mapping[str, float]], object]
-) -> None:
+    cfg: RunConfig, path: Path, say: Say, warn: Say, draw: Callable[[Mapping[str, float]], object],
+    at_once: int | None = None,
+) -> None:  # fmt: skip
     """Measure the snapshot at `path` by cfg.metrics, those excepted of which its run already has a line.
 
+    at_once: pictures drawn at once, as many as in training, where more would not fit; the batch if None
     say: takes what is to be read   warn: takes what need not be read twice   draw: takes the numbers, for curves
     A metric that cannot be measured is left out, with a word.
     """
     snapshot = load_snapshot(path, pick_device(cfg.device))
     archive, run_dir = Archive.open(cfg.data.path), path.parent
-    crew = Crew(snapshot.device, cfg.growth.batch.at(snapshot.resolution), quiet=True)
+    crew = Crew(snapshot.device, at_once or cfg.growth.batch.at(snapshot.resolution), quiet=True)
     aids = Aids(validation=Archive.open(cfg.val) if cfg.val else None, sheets=run_dir, say=say)
     context = Context(snapshot, archive, cfg.features, crew=crew, file=str(path), aids=aids)
     network = fingerprint(snapshot)

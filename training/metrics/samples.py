@@ -66,14 +66,19 @@ def noise_of(inputs: Inputs, sampling: Sampling) -> str | list[Tensor]:
 def drawn(snapshot: Snapshot, ws: Tensor, noise: str | Sequence[Tensor], batch: int) -> Tensor:
     """Pictures [N,channels,H,W] in the network's range, where the network is, of ws [N,L,w_dim].
 
-    On a CPU each alone, so that they are the same in any batch; elsewhere at once, as that is many times faster.
+    On a CPU each alone, so that they are the same in any batch; elsewhere `batch` at once, which is many times faster.
     """
     G = snapshot.G
     if snapshot.device.type == "cpu":
         return G.draw(ws, noise, batch)
     with torch.inference_mode():
-        maps = noise if isinstance(noise, str) else [m.to(snapshot.device) for m in noise]
-        return G.synthesis(ws.to(snapshot.device), noise=maps)
+        return torch.cat([_drawn_at_once(snapshot, ws, noise, slice(i, i + batch)) for i in range(0, len(ws), batch)])
+
+
+def _drawn_at_once(snapshot: Snapshot, ws: Tensor, noise: str | Sequence[Tensor], part: slice) -> Tensor:
+    maps = noise if isinstance(noise, str) else [(m if len(m) == 1 else m[part]).to(snapshot.device) for m in noise]
+    pictures: Tensor = snapshot.G.synthesis(ws[part].to(snapshot.device), noise=maps)
+    return pictures
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,118 @@
+"""The heaviest step of a stage, on blank pictures and without consequences: to find out how many fit at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from torch_utils.adam import Adam
+from torch_utils.device import return_freed_memory
+from torch_utils.distributed import World, highest
+from torch_utils.errors import UserError
+from training.config import RunConfig
+from training.inputs import Inputs
+from training.portion import portions, too_large, unless_short
+from training.schedule import Stage
+from training.state import TrainState
+from training.update import Reals, halves
+
+BUCKET_BYTES = 200 << 20  # what adding up gradients over processes takes besides, at most
+
+Fits = Callable[[int], bool]  # so many pictures at once
+
+
+def fit(
+    state: TrainState, stage: Stage, cfg: RunConfig, dtype: torch.dtype, world: World, say: Callable[[str], object],
+    fits: Fits | None = None,
+) -> None:  # fmt: skip
+    """Decide how many pictures are worked on at once at the resolution of `stage`, unless that has been done.
+
+    On a GPU, without --batch-gpu, as many as fit in the process that has the least memory; said once. Elsewhere as many
+    as --batch-gpu allows: a CPU's memory has no end that could be felt before it is too late.
+    fits: tries it, in place of a rehearsal on the GPU. Raises UserError, in all processes, if not even the fewest fit.
+    """
+    if stage.resolution in state.at_once:
+        return
+    device = next(state.G.parameters()).device
+    share, group = stage.batch // world.size, cfg.model.mbstd_group
+    if cfg.batch_gpu or (device.type != "cuda" and fits is None):
+        state.at_once[stage.resolution] = min(share, cfg.batch_gpu or share)
+        return
+    fits = fits or partial(rehearsed, state, stage, cfg, dtype, world.size)
+    sizes = portions(share, group)
+    own = next(filter(fits, sizes), 0)
+    at_once = -highest(world, "memory", -own)
+    if not at_once:
+        raise UserError(too_large(cfg.model.size(stage.resolution), sizes[-1], group))
+    state.at_once[stage.resolution] = at_once
+    rest = "all that fit" if at_once < share else "all"
+    say(f"at {stage.resolution}: {at_once} of {share} pictures per GPU at once, {rest}")
+
+
+def rehearsed(
+    state: TrainState, stage: Stage, cfg: RunConfig, dtype: torch.dtype, processes: int, at_once: int
+) -> bool:  # fmt: skip
+    """Does a step with so many pictures at once fit into the memory of this process? None of it is kept."""
+    device = next(state.G.parameters()).device
+    done = unless_short(partial(rehearse, state, stage, cfg, dtype, processes, at_once))
+    forget_gradients(state)
+    return_freed_memory(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    return done is not None
+
+
+def rehearse(
+    state: TrainState, stage: Stage, cfg: RunConfig, dtype: torch.dtype, processes: int, at_once: int
+) -> bool:  # fmt: skip
+    """Work off `at_once` pictures in each half of a step, with penalties, but let no weight move.
+
+    Beside them is held what a step finds when training is in full swing: Adam's moments, the gradients of the other
+    half, and, where there are several parts, those of the parts before. Returns True. Raises what PyTorch raises when
+    memory runs out.
+    """
+    device, share = next(state.G.parameters()).device, stage.batch // processes
+    reals, inputs = blank(stage, cfg, share, device)
+    rounds = share // at_once
+    both = halves(state, stage, cfg, dtype, penalty=1.0)
+    held = [_beside(half.optimizer, 2) for half in both]
+    if processes > 1:
+        held.append([torch.empty(BUCKET_BYTES, dtype=torch.uint8, device=device)])
+    for half, other in (both, both[::-1]):
+        state.D.requires_grad_(half.net is state.D)
+        forget_gradients(state)
+        gradients = _beside(other.optimizer, 1) + (_beside(half.optimizer, 1) if rounds > 1 else [])
+        terms, _ = half.terms_of(next(reals.split(rounds)), next(inputs.split(rounds)))
+        for loss, _ in terms:
+            loss.backward()
+        del gradients
+    return True
+
+
+def blank(stage: Stage, cfg: RunConfig, count: int, device: torch.device) -> tuple[Reals, Inputs]:
+    """What `count` pictures take in a step, all zeros: no random number is drawn."""
+    model = cfg.model
+    sizes = [model.size(res) for res in model.resolutions if res <= stage.resolution for _ in range(2)]
+    classes = torch.zeros(count, dtype=torch.long, device=device) if cfg.data.cond else None
+    z, z_mix = torch.zeros(2, count, model.z_dim, device=device)
+    inputs = Inputs(
+        z=z, z_mix=z_mix, crossover=torch.zeros(count, dtype=torch.long, device=device), c=classes,
+        noise=[torch.zeros(count, 1, h, w, device=device) for h, w in sizes] if model.noise else [],
+        blend=torch.zeros(count, device=device),
+    )  # fmt: skip
+    return Reals(torch.zeros(count, model.channels, *model.size(stage.resolution), device=device), classes), inputs
+
+
+def forget_gradients(state: TrainState) -> None:
+    """Drop the gradients of both networks, as every half of a step does before it begins."""
+    for optimizer in (state.opt_g, state.opt_d):
+        optimizer.zero_grad()
+
+
+def _beside(optimizer: Adam, times: int) -> list[Tensor]:
+    """Memory for so many numbers per parameter, if Adam has no moments of it yet or only one number is asked for."""
+    return [torch.empty(times * p.numel(), dtype=p.dtype, device=p.device)
+            for p in optimizer.params if times == 1 or p not in optimizer.state]  # fmt: skip
