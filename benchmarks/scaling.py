@@ -29,7 +29,7 @@ from stylegan.config import ModelConfig
 from stylegan.networks import build_discriminator, build_generator
 from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory
-from torch_utils.distributed import CPU, World, highest, joined
+from torch_utils.distributed import CPU, World, add_up_gradients, highest, joined
 from training.config import RunConfig
 from training.presets import preset
 from training.schedule import GrowthSchedule, PerResolution
@@ -72,11 +72,14 @@ MACHINES = (
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(resolution: int, batch: int, steps: int, processes: int, name: str, as_json: bool) -> None:
     """Images per second of 1 and of several processes, and what the gradients of a preset weigh."""
-    speeds = {count: images_per_second(count, resolution, batch, steps) for count in (1, processes)}
+    found = {count: seconds_per_step(count, resolution, batch, steps) for count in (1, processes)}
+    speeds = {count: batch * count / seconds for count, (seconds, _) in found.items()}
+    sums = found[processes][1]
     result = {
         "resolution": resolution, "batch_per_process": batch, "steps": steps,
         "images_per_s": {str(count): round(speed, 2) for count, speed in speeds.items()},
         "gain": round(speeds[processes] / speeds[1], 3),
+        "sums_ms": round(1e3 * sums, 2), "share_of_sums": round(sums / found[processes][0], 4),
         "model": [traffic(preset(name, 8), res) for res in preset(name, 8).growth.resolutions],
     }  # fmt: skip
     if as_json:
@@ -84,7 +87,8 @@ def main(resolution: int, batch: int, steps: int, processes: int, name: str, as_
         return
     for count, speed in speeds.items():
         click.echo(f"{count} process{'es' if count > 1 else '  '} of one thread  {speed:8.2f} images/s")
-    click.echo(f"gain  {result['gain']:.2f}\n")
+    click.echo(f"gain  {result['gain']:.2f}")
+    click.echo(f"sums of gradients  {result['sums_ms']:.1f} ms, {result['share_of_sums']:.1%} of a step\n")
     click.echo("size    MB per step  " + "  ".join(f"{m.name}: ms, step for {HIDDEN_SHARE:.0%}" for m in MACHINES))
     for row in result["model"]:
         times = "  ".join(f"{row[m.name]['ms']:8.2f} {row[m.name]['step_ms']:10.1f}" for m in MACHINES)
@@ -115,8 +119,8 @@ def reached(network: nn.Module, resolution: int) -> int:
     return count
 
 
-def images_per_second(count: int, resolution: int, batch: int, steps: int) -> float:
-    """Of `count` processes of one thread each, together."""
+def seconds_per_step(count: int, resolution: int, batch: int, steps: int) -> tuple[float, float]:
+    """Of `count` processes of one thread each: a whole step, and the sums of its gradients alone."""
     context = multiprocessing.get_context("spawn")
     with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
         free.bind(("localhost", 0))
@@ -131,7 +135,8 @@ def images_per_second(count: int, resolution: int, batch: int, steps: int) -> fl
             process.start()
         for process in crew:
             process.join()
-        return batch * count / float((Path(folder) / "seconds").read_text())
+        step, sums = json.loads((Path(folder) / "seconds").read_text())
+        return step, sums
 
 
 def _work(world: World, port: int, folder: Path, resolution: int, batch: int, steps: int) -> None:
@@ -143,7 +148,8 @@ def _work(world: World, port: int, folder: Path, resolution: int, batch: int, st
     cfg = RunConfig(model=model, growth=growth, gpus=world.size)
     state, stage = fresh_state(cfg, CPU), growth.at(0)
     reals = Reals(torch.randn(batch, model.channels, *model.size(resolution)).clamp(-1, 1), None)
-    times = []
+    times: list[float] = []
+    sums: list[float] = []
     with joined(world, CPU, 600) as world:
         for _ in range(WARM_UP + steps):
             highest(world, "begin of a step", 0)
@@ -152,8 +158,14 @@ def _work(world: World, port: int, folder: Path, resolution: int, batch: int, st
             state.nimg += stage.batch
             highest(world, "end of a step", 0)
             times.append(time.perf_counter() - begin)
+        for _ in range(steps):
+            highest(world, "begin of the sums", 0)
+            begin = time.perf_counter()
+            for net in (state.D, state.G):
+                add_up_gradients(world, "gradients", list(net.parameters()))
+            sums.append(time.perf_counter() - begin)
     if world.rank == 0:
-        (folder / "seconds").write_text(str(statistics.median(times[WARM_UP:])))
+        (folder / "seconds").write_text(json.dumps([statistics.median(times[WARM_UP:]), statistics.median(sums)]))
 
 
 if __name__ == "__main__":

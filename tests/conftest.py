@@ -8,12 +8,14 @@ And the models that the tests of the scripts share.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 
 from stylegan.config import ModelConfig, progan_config
 from stylegan.networks import build_discriminator, build_generator
@@ -46,3 +48,28 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_snapshot(folder / f"{name}.safetensors", G, build_discriminator(cfg), config=cfg, resolution=resolution,
                       alpha=alpha, kimg=5.0, data="pictures")  # fmt: skip
     return folder
+
+
+@pytest.fixture(scope="session")
+def damaged() -> Callable[[st.DataObject, bytes], bytes]:
+    """The content of a file, after some of its bytes became others, went missing or came twice.
+
+    Half of those that are drawn are letters of JSON, so that many a header can still be read and says something else.
+    """
+    letters = st.one_of(st.sampled_from(b'0123456789[]{}",:.-eEntf\\'), st.integers(0, 255))
+
+    def damage(data: st.DataObject, whole: bytes) -> bytes:
+        content = bytearray(whole)
+        for _ in range(data.draw(st.integers(1, 4))):
+            at = data.draw(st.integers(0, len(content) - 1))
+            kind = data.draw(st.sampled_from(["other", "other", "insert", "drop", "cut"]))
+            if kind == "other":
+                content[at] = data.draw(letters)
+            elif kind == "insert":
+                content[at:at] = bytes([data.draw(letters)])
+            elif len(content) > 1:
+                del content[at : at + 1 if kind == "drop" else None]
+                content = content or bytearray(b"0")
+        return bytes(content)
+
+    return damage

@@ -163,7 +163,7 @@ def test_scaling_measures_processes_and_weighs_gradients():
         capture_output=True, text=True, check=True, env=os.environ | {VARIABLE: "ref"},
     )  # fmt: skip
     result = json.loads(done.stdout)
-    assert result["images_per_s"].keys() == {"1", "2"} and result["gain"] > 0
+    assert result["images_per_s"].keys() == {"1", "2"} and result["gain"] > 0 and 0 < result["share_of_sums"] < 1
     sizes = [row["megabytes"] for row in result["model"]]
     assert [row["resolution"] for row in result["model"]] == [8 << k for k in range(8)] and sizes == sorted(sizes)
 

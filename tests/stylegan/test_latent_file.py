@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stylegan.config import ModelConfig, progan_config
 from stylegan.latent_file import SUFFIX, Latents, fingerprint, joined, load_latents, save_latents
@@ -152,3 +154,19 @@ def test_no_file_and_no_safetensors(path):
     path.write_bytes(b"abc")
     with pytest.raises(UserError, match="not a whole"):
         load_latents(path, snapshot())
+
+
+SNAP = snapshot(CONDITIONAL)
+
+
+@given(data=st.data())
+def test_a_damaged_file_is_latents_or_a_user_error(data, damaged, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / f"fuzz{SUFFIX}"
+    save_latents(path, edited(latents(SNAP, 2, noise=True), SNAP), SNAP)
+    path.write_bytes(damaged(data, path.read_bytes()))
+    try:
+        found = load_latents(path, SNAP, force=True)
+    except UserError as error:
+        assert str(error).isprintable()
+    else:
+        assert len(found.names) == len(found) and found.ws.shape[1:] == (SNAP.G.num_ws, 8)

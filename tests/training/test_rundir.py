@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from torch_utils.checkpoint import load_state, save_state
 from torch_utils.errors import UserError
+from training.config import RunConfig
 from training.presets import preset
 from training.rundir import (
     OPTIONS,
@@ -18,6 +21,7 @@ from training.rundir import (
     has_state,
     is_finished,
     mark_finished,
+    parse_options,
     read_options,
     settle_state,
     store_total,
@@ -114,3 +118,14 @@ def test_the_end_belongs_to_a_length(tmp_path):
     assert not is_finished(tmp_path, 1)
     mark_finished(tmp_path, 25000.125)
     assert is_finished(tmp_path, 25000.125) and is_finished(tmp_path, 9) and not is_finished(tmp_path, 25000.126)
+
+
+@given(data=st.data())
+def test_damaged_options_are_settings_or_a_user_error(data, damaged, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / OPTIONS
+    write_options(path.parent, preset("faces64", 1))
+    path.write_bytes(damaged(data, path.read_bytes()))
+    try:
+        assert isinstance(parse_options(path), RunConfig)
+    except UserError as error:
+        assert str(error).isprintable()

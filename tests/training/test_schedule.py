@@ -165,3 +165,13 @@ def test_the_learning_rate_falls_along_half_a_cosine_once_the_final_resolution_s
     rates = [falling.at(3000 + nimg).lr / plain.at(3000 + nimg).lr for nimg in (1000, 2000, 3000, 4000, 90_000)]
     cosines = [0.2 + 0.8 * (1 + c) / 2 for c in (math.sqrt(0.5), 0, -math.sqrt(0.5), -1, -1)]
     assert rates == pytest.approx(cosines)
+
+
+@given(text=st.one_of(st.text(), st.text("0123456789:,.-einfa ")), kind=st.sampled_from([int, float]))
+def test_any_text_is_numbers_by_resolution_or_a_user_error(text: str, kind: type[int] | type[float]) -> None:
+    try:
+        found = PerResolution.parse(text, kind)
+    except UserError as error:
+        assert str(error)
+    else:
+        assert all(type(value) is kind for value in (found.base, *found.table.values()))

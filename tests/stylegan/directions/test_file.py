@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stylegan.config import ModelConfig
 from stylegan.directions.file import Directions, load_directions, save_directions, together
@@ -107,3 +109,19 @@ def test_names_and_files_that_are_none(path):
         save_directions(path.with_name("a.safetensors"), some(), snapshot())
     with pytest.raises(UserError, match="there is no file"):
         load_directions(path, None)
+
+
+SNAP = snapshot()
+
+
+@given(data=st.data())
+def test_a_damaged_file_is_directions_or_a_user_error(data, damaged, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / f"fuzz{DIRECTIONS}"
+    save_directions(path, some(styles=True), SNAP)
+    path.write_bytes(damaged(data, path.read_bytes()))
+    try:
+        found = load_directions(path, SNAP, force=True)
+    except UserError as error:
+        assert str(error).isprintable()
+    else:
+        assert len(found.names) == len(found.vectors) and all(0 <= x < SNAP.G.num_ws for y in found.layers for x in y)
