@@ -22,6 +22,7 @@ $(STAMP): pyproject.toml .ci/make_venv.py
 	@command -v $(PYTHON) >/dev/null || \
 		{ echo "Error: no $(PYTHON) here. On Debian or Ubuntu: sudo apt-get install python3 python3-venv python3-pip"; exit 1; }
 	@$(PYTHON) .ci/make_venv.py $(VENV) "$(TORCH)"
+	@$(PY) -c "from ops.build import available; available('cpu')"
 	@touch $@
 
 demo: venv
