@@ -1,15 +1,36 @@
-"""The model that comes with the engine draws what it says."""
+"""The models that come with the engine draw what they say."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 import stylegan
 from stylegan.directions.search import unsupervised
 from stylegan.directions.settings import Labels, Search
+from stylegan.locate import INCLUDED
 from torch_utils.images import to_uint8
 from training.archive import Archive
+
+
+NAMES = sorted(path.stem for path in INCLUDED.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_has_a_card_a_discriminator_and_pictures_that_differ(name: str) -> None:
+    snap = stylegan.load(name)
+    card = (INCLUDED / f"{name}.md").read_text()
+    assert all(word in card for word in (name, "Data:", "Recipe:", "Limits", "16 bits"))
+    assert snap.D is not None and snap.alpha == 1.0 and snap.resolution == snap.config.resolution
+    classes = None if not snap.config.num_classes else torch.arange(20) % snap.config.num_classes
+    pictures = to_uint8(snap.G.render(range(20), c=classes)).astype(np.float32)
+    assert pictures.std(0).mean() > 20 and len({picture.tobytes() for picture in pictures}) == 20
+
+
+def test_they_are_small() -> None:
+    assert {"digits32", "faces64"} <= set(NAMES)
+    assert sum(path.stat().st_size for path in INCLUDED.iterdir()) < 25e6
 
 
 def test_digits32_draws_the_digits_that_it_is_asked_for():
