@@ -13,7 +13,6 @@ from stylegan.locate import INCLUDED
 from torch_utils.images import to_uint8
 from training.archive import Archive
 
-
 NAMES = sorted(path.stem for path in INCLUDED.glob("*.safetensors"))
 
 
