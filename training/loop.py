@@ -16,10 +16,10 @@ from torch_utils.images import to_float
 from torch_utils.interrupt import Interrupts, deferred_interrupts
 from torch_utils.threads import cpu_threads
 from training.archive import Archive
+from training.clock import Clock
 from training.config import RunConfig
 from training.dataset import Dataset
 from training.milestones import (
-    Clock,
     begin_phase,
     begin_run,
     disk_trouble,

@@ -19,6 +19,7 @@ from torch_utils.distributed import ALONE, World, alone
 from torch_utils.errors import UserError
 from torch_utils.interrupt import Interrupts
 from training.budget import LATE
+from training.clock import Clock
 from training.config import RunConfig
 from training.cost import seconds_left, work
 from training.dataset import Dataset
@@ -33,36 +34,6 @@ from training.transfer import transfer_weights
 from training.update import Outcome
 
 MAX_ROLLBACKS = 3
-
-
-class Clock:
-    """Where the time goes since the last tick, and since the last save; and all of it, whatever it goes into."""
-
-    def __init__(self) -> None:
-        self.saved = self.lapped = time.perf_counter()
-        self.restart()
-
-    def restart(self) -> None:
-        self.data_seconds, self.began = 0.0, time.perf_counter()
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self.began
-
-    def lap(self) -> float:
-        """Seconds since it was last asked, saving and measuring included."""
-        before, self.lapped = self.lapped, time.perf_counter()
-        return self.lapped - before
-
-    def late(self, state: TrainState, cfg: RunConfig) -> bool:
-        """Is the time up that --hours gave the run?"""
-        spent = state.seconds + time.perf_counter() - self.lapped
-        return cfg.time_limit is not None and spent > cfg.time_limit
-
-    @contextmanager
-    def data(self) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self.data_seconds += time.perf_counter() - begin
 
 
 @contextmanager

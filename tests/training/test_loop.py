@@ -91,7 +91,7 @@ def test_a_run_whose_time_is_up_ends_whole_and_can_go_on(tiny, tmp_path, monkeyp
     train(tiny(), straight)
     late = [False] * 16 + [True]
     with monkeypatch.context() as patch:
-        patch.setattr("training.milestones.Clock.late", lambda *_: late.pop(0))
+        patch.setattr("training.clock.Clock.late", lambda *_: late.pop(0))
         state = train(tiny(hours=1.0, time_limit=1e9), tmp_path)
     assert state.nimg == 16 * 8
     assert load_snapshot(next(tmp_path.glob("network-snapshot-*"))).kimg == 0.128

@@ -11,23 +11,8 @@ import stylegan
 from torch_utils.errors import UserError
 from training import milestones
 from training.loop import pick_dtype, train
-from training.milestones import Clock
 from training.report import LOG
 from training.rundir import FINISHED, STATE
-
-
-def test_the_clock_knows_the_share_of_the_data(monkeypatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr("training.milestones.time.perf_counter", lambda: now[0])
-    clock = Clock()
-    for waited, worked in ((1.0, 3.0), (0.5, 5.5)):
-        with clock.data():
-            now[0] += waited
-        now[0] += worked
-    assert (clock.data_seconds, clock.seconds()) == (1.5, 10.0)
-    clock.restart()
-    assert (clock.data_seconds, clock.seconds(), clock.saved) == (0.0, 0.0, 100.0)
-    assert (clock.lap(), clock.lap()) == (10.0, 0.0), "all of the time, whatever was restarted"
 
 
 def test_the_state_is_saved_between_snapshots_when_they_are_far_apart(tiny, tmp_path, monkeypatch) -> None:
