@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from training.config import RunConfig
+from training.cost import TYPICAL, Machine
 from training.state import TrainState
 
 
 class Clock:
-    """Where the time goes since the last tick, and since the last save; and all of it, whatever it goes into."""
+    """Where the time goes since the last tick, and since the last save; and all of it, whatever it goes into.
 
-    def __init__(self) -> None:
+    machine: whose time it is, by which the time that is left is reckoned
+    """
+
+    def __init__(self, machine: Machine = TYPICAL) -> None:
+        self.machine = machine
         self.saved = self.lapped = time.perf_counter()
         self.restart()
 

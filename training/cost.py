@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +13,21 @@ import torch.nn.functional as F
 from stylegan.config import ModelConfig
 from training.config import LossConfig, RunConfig
 
-# Measured on two CPU cores: small operations and Python take about as long as this much arithmetic in every step, and
-# a training step reaches about this share of the rate of a plain convolution.
-STEP_OVERHEAD_GFLOP, REACHED_SHARE = 10.0, 0.55
+# Fitted to training steps on two CPU cores (docs/performance-log.md): every number between two convolutions is moved
+# about so many bytes in each pass, as kernels read, write and rearrange it, and a step costs so much in Python besides.
+BYTES_PER_NUMBER, STEP_OVERHEAD_S = 45, 0.05
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine reaches. gflops: of a convolution, per second   gb: that a copy reads and writes, per second"""
+
+    gflops: float
+    gb: float
+
+
+TYPICAL = Machine(gflops=400, gb=30)
+"""Two CPU cores: good enough to tell how much longer one resolution takes than another."""
 
 
 def forward_gflop(model: ModelConfig, resolution: int) -> float:
@@ -33,36 +46,47 @@ def forward_gflop(model: ModelConfig, resolution: int) -> float:
     return total / 1e9
 
 
-def step_gflop(model: ModelConfig, loss: LossConfig, resolution: int) -> float:
-    """Of one image through a whole training step.
+def passes(loss: LossConfig, resolution: int) -> float:
+    """How often a picture goes through a network in a whole training step.
 
-    In passes through a network: D step: fakes made (1), D on fakes forward (1) and backward (2), D on reals forward
-    and backward (3), its penalty: one gradient and the derivative of that (3). G step: made (1), judged (1), back
-    through D (1) and G (2).
+    D step: fakes made (1), D on fakes forward (1) and backward (2), D on reals forward and backward (3), its penalty:
+    one gradient and the derivative of that (3). G step: made (1), judged (1), back through D (1) and G (2).
     """
     penalties = (loss.r1_gamma.at(resolution) > 0) + (loss.r2_gamma.at(resolution) > 0)
-    lazy = 3 * penalties / loss.r1_interval
-    if loss.name == "wgan-gp":
-        lazy += 6
-    return forward_gflop(model, resolution) * (12 + lazy)
+    return 12 + 3 * penalties / loss.r1_interval + (6 if loss.name == "wgan-gp" else 0)
 
 
-def work(cfg: RunConfig, resolution: int) -> float:
-    """What an image costs at a resolution, in GFLOP: its arithmetic, and its share of what every step costs besides."""
-    return step_gflop(cfg.model, cfg.loss, resolution) + STEP_OVERHEAD_GFLOP / cfg.growth.batch.at(resolution)
+def step_gflop(model: ModelConfig, loss: LossConfig, resolution: int) -> float:
+    """Of one image through the convolutions of a whole training step."""
+    return forward_gflop(model, resolution) * passes(loss, resolution)
 
 
-def seconds_left(cfg: RunConfig, nimg: int, gflops: float) -> tuple[float, float]:
-    """Of this phase, and of the run, at the given speed in units of `work`."""
-    here = cfg.growth.at(nimg).phase
+def step_gb(model: ModelConfig, loss: LossConfig, resolution: int) -> float:
+    """What one image makes a training step read and write besides, at two layers for each resolution."""
+    numbers = sum(2 * height * width * model.nf(res) for res in model.resolutions if res <= resolution
+                  for height, width in [model.size(res)])  # fmt: skip
+    return BYTES_PER_NUMBER * numbers * passes(loss, resolution) / 1e9
+
+
+def seconds_per_image(cfg: RunConfig, resolution: int, machine: Machine) -> float:
+    """Of training: arithmetic, memory, and what every step costs besides."""
+    arithmetic = step_gflop(cfg.model, cfg.loss, resolution) / machine.gflops
+    memory = step_gb(cfg.model, cfg.loss, resolution) / machine.gb
+    return arithmetic + memory + STEP_OVERHEAD_S / cfg.growth.batch.at(resolution)
+
+
+def seconds_left(cfg: RunConfig, nimg: int, measured: float, machine: Machine) -> tuple[float, float]:
+    """Of this phase, and of the run, where an image took `measured` seconds just now."""
+    now = cfg.growth.at(nimg)
+    slower = measured / seconds_per_image(cfg, now.resolution, machine)
     phase = run = 0.0
     for segment in cfg.growth.phases(cfg.total_kimg):
         kimg = segment.end_kimg - max(segment.start_kimg, nimg / 1000)
         if kimg <= 0:
             continue
-        seconds = kimg * 1000 * work(cfg, segment.resolution) / gflops
+        seconds = kimg * 1000 * slower * seconds_per_image(cfg, segment.resolution, machine)
         run += seconds
-        if segment.phase == here:
+        if segment.phase == now.phase:
             phase += seconds
     return phase, run
 
@@ -71,21 +95,40 @@ def conv_gflops(model: ModelConfig, batch: int, dtype: torch.dtype, device: torc
     """The forward rate of a 3x3 convolution from the middle of this network, channels last: what there is to reach."""
     resolution = max(model.resolution // 2, 4)
     channels, (height, width) = model.nf(resolution), model.size(resolution)
-    x = torch.randn(batch, channels, height, width, device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    weight = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
+    g = torch.Generator(device)  # its own: measuring must not change what is drawn afterwards
+    x = torch.randn(batch, channels, height, width, device=device, dtype=dtype, generator=g)
+    x = x.to(memory_format=torch.channels_last)
+    weight = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype, generator=g)
     gflop = 2 * batch * channels**2 * 9 * height * width / 1e9
-    times = []
     with torch.inference_mode():
-        for _ in range(repeats):
-            begin = time.perf_counter()
-            F.conv2d(x, weight, padding=1)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - begin)
-    return gflop / statistics.median(times)
+        return gflop / _seconds(lambda: F.conv2d(x, weight, padding=1), device, repeats)
+
+
+def copied_gb(device: torch.device, repeats: int = 5) -> float:
+    """How much a copy of 16 MB reads and writes per second."""
+    source = torch.zeros(4_000_000, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / 1e9 / _seconds(lambda: target.copy_(source), device, repeats)
+
+
+def measured_machine(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> Machine:
+    """This one, here and now, in a fraction of a second."""
+    return Machine(conv_gflops(cfg.model, 4, dtype, device, repeats=5), copied_gb(device))
 
 
 def estimated_speed(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> Callable[[int], float]:
-    """Images per second at a resolution, guessed from the speed of a convolution here and now."""
-    gflops = REACHED_SHARE * conv_gflops(cfg.model, 4, dtype, device, repeats=5)
-    return lambda resolution: gflops / work(cfg, resolution)
+    """Images per second at a resolution, guessed from the speed of a convolution and of a copy here and now."""
+    machine = measured_machine(cfg, dtype, device)
+    return lambda resolution: 1 / seconds_per_image(cfg, resolution, machine)
+
+
+def _seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Median of some repeats, after one that does not count."""
+    times = []
+    for _ in range(repeats + 1):
+        begin = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[1:])

@@ -18,6 +18,7 @@ from torch_utils.threads import cpu_threads
 from training.archive import Archive
 from training.clock import Clock
 from training.config import RunConfig
+from training.cost import Machine, measured_machine
 from training.dataset import Dataset
 from training.milestones import (
     begin_phase,
@@ -53,7 +54,7 @@ def train(
     SystemExit(143) once a SIGTERM has been obeyed.
     """
     clock = Clock()
-    device, dtype = set_up(cfg, world)
+    device, dtype, clock.machine = set_up(cfg, world)
     data = open_data(cfg, world.rank == 0)
     labels = data.archive.labels if cfg.data.cond else None
     state = fresh_state(cfg, device)
@@ -123,12 +124,13 @@ def wish_of_any(world: World, interrupted: Interrupts, late: bool = False) -> in
     return highest(world, "wish to stop", interrupted.signum or (TIME_IS_UP if late else 0))
 
 
-def set_up(cfg: RunConfig, world: World) -> tuple[torch.device, torch.dtype]:
-    """Where this process computes, and the dtype of its feature maps; takes its share of the CPU threads."""
+def set_up(cfg: RunConfig, world: World) -> tuple[torch.device, torch.dtype, Machine]:
+    """Where this process computes, the dtype of its feature maps, and how fast that is. Takes its share of threads."""
     device = pick_device(cfg.device) if world.size == 1 else world.device
     keep_freed_memory()
     torch.set_num_threads(max(1, cpu_threads(cfg.threads) // world.local_size))
-    return device, pick_dtype(cfg, device)
+    dtype = pick_dtype(cfg, device)
+    return device, dtype, measured_machine(cfg, dtype, device)
 
 
 def open_data(cfg: RunConfig, progress: bool = True) -> Dataset:

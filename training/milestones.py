@@ -21,7 +21,7 @@ from torch_utils.interrupt import Interrupts
 from training.budget import LATE
 from training.clock import Clock
 from training.config import RunConfig
-from training.cost import seconds_left, work
+from training.cost import seconds_left
 from training.dataset import Dataset
 from training.gallery import FIRST, save_fakes, save_growth, save_key, save_reals
 from training.metrics.live import NO_METRICS, keep_best, measure_snapshot, prune
@@ -155,8 +155,7 @@ def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock
     state.tick, state.tick_nimg = state.tick + 1, state.nimg
     state.seconds += clock.lap()
     values = _values(state, cfg, stage, seconds, clock.data_seconds, images)
-    gflops = work(cfg, stage.resolution) * images / seconds
-    report.tick(values, state.nimg, *seconds_left(cfg, state.nimg, gflops))
+    report.tick(values, state.nimg, *seconds_left(cfg, state.nimg, seconds / images, clock.machine))
     alone(world, "tick", partial(_save_tick, state, cfg, run_dir, report, clock))
     clock.restart()
 

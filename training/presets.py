@@ -88,29 +88,30 @@ def _progan(gpus: int) -> RunConfig:
     )
 
 
-# The small presets see a hundredth of the published number of images, so both networks learn three to five times
-# faster, and the mapping network ten times more on top; growth moves on as soon as a resolution looks right
-# (docs/quality-log.md).
+# The small presets see a hundredth of the published number of images, so both networks learn two to five times
+# faster, and the mapping network ten times more on top. That network is two layers deep, and most images go to the low
+# resolutions, which cost little: there it is decided how much faces differ (docs/quality-log.md).
 _DIGITS32 = RunConfig(
     preset="digits32",
     model=ModelConfig(
-        resolution=32, channels=1, num_classes=10, z_dim=128, w_dim=128, mapping_dim=128, mapping_layers=4,
-        mapping_lr_mul=0.1, fmap_base=4096, fmap_max=128,
+        resolution=32, channels=1, num_classes=10, z_dim=128, w_dim=128, mapping_dim=128, mapping_layers=2,
+        mapping_lr_mul=0.1, fmap_base=4096, fmap_max=128, mbstd_group=16,
     ),
     growth=GrowthSchedule(
         initial=8,
         final=32,
-        stable_kimg=PerResolution(8, {8: 4}),
+        stable_kimg=PerResolution(8, {8: 12}),
         fade_kimg=PerResolution(6, {16: 3}),
         batch=PerResolution(16, {4: 32, 8: 32}),
-        lr=PerResolution(0.005),
+        lr=PerResolution(0.005, {32: 0.003}),
+        anneal_kimg=7.0,
     ),
     loss=LossConfig(
         name="relativistic", r1_gamma=PerResolution(0.5, {32: 1.0}), r2_gamma=PerResolution(0.5, {32: 1.0}),
         r1_interval=4,
     ),
     data=DataConfig(cond=True),
-    total_kimg=28,
+    total_kimg=36,
     ema_kimg=2.0,
     ema_ramp=0.05,
     tick_kimg=PerResolution(1),
@@ -119,14 +120,22 @@ _DIGITS32 = RunConfig(
 
 _FACES64 = RunConfig(
     preset="faces64",
-    model=ModelConfig(resolution=64, mapping_lr_mul=0.1, fmap_base=4096, fmap_max=128),
+    model=ModelConfig(
+        resolution=64,
+        mapping_layers=2,
+        mapping_lr_mul=0.1,
+        fmap_base=4096,
+        fmap_max=128,
+        mbstd_group=16,
+    ),
     growth=GrowthSchedule(
         initial=8,
         final=64,
-        stable_kimg=PerResolution(20, {8: 16, 16: 16}),
-        fade_kimg=PerResolution(20, {16: 8, 32: 10}),
+        stable_kimg=PerResolution(50, {4: 16, 8: 100}),
+        fade_kimg=PerResolution(20, {8: 10, 16: 10, 32: 10}),
         batch=PerResolution(16, {4: 32, 8: 32}),
-        lr=PerResolution(0.004),
+        lr=PerResolution(0.004, {32: 0.003, 64: 0.002}),
+        anneal_kimg=110.0,
     ),
     loss=LossConfig(
         name="relativistic",
@@ -135,7 +144,7 @@ _FACES64 = RunConfig(
         r1_interval=8,
     ),
     data=DataConfig(mirror=True),
-    total_kimg=160,
+    total_kimg=350,
     ema_kimg=5.0,
     ema_ramp=0.05,
     tick_kimg=PerResolution(1, {4: 4, 8: 4, 16: 4, 32: 2}),
@@ -144,16 +153,24 @@ _FACES64 = RunConfig(
 _FACES128 = replace(
     _FACES64,
     preset="faces128",
-    model=ModelConfig(resolution=128, mapping_lr_mul=0.1, fmap_base=8192, fmap_max=256),
+    model=ModelConfig(
+        resolution=128,
+        mapping_layers=2,
+        mapping_lr_mul=0.1,
+        fmap_base=8192,
+        fmap_max=256,
+        mbstd_group=16,
+    ),
     growth=replace(
         _FACES64.growth,
         final=128,
-        stable_kimg=PerResolution(60, {8: 16, 16: 20, 32: 40}),
-        fade_kimg=PerResolution(30, {16: 10, 32: 20}),
-        lr=PerResolution(0.003),
+        stable_kimg=PerResolution(60, {4: 16, 8: 100}),
+        fade_kimg=PerResolution(30, {8: 10, 16: 10, 32: 20}),
+        lr=PerResolution(0.003, {64: 0.002, 128: 0.002}),
+        anneal_kimg=200.0,
     ),
     loss=LossConfig(r1_gamma=PerResolution(4.0, {64: 1.0, 128: 0.8}), r1_interval=8),
-    total_kimg=600,
+    total_kimg=650,
     tick_kimg=PerResolution(1, {4: 8, 8: 8, 16: 4, 32: 2}),
 )
 

@@ -88,7 +88,7 @@ def try_out(
 ) -> None:
     """Process 0 writes the `Costs` to `folder`, `launch` being the seconds that this took. Called as `train` is."""
     began = time.perf_counter()
-    device, dtype = set_up(cfg, world)
+    device, dtype, _ = set_up(cfg, world)
     data = open_data(cfg, world.rank == 0)
     state = fresh_state(cfg, device)
     ready = time.perf_counter() - began

@@ -102,7 +102,7 @@ def test_too_little_time_is_refused_with_the_least_that_is_enough() -> None:
 
 def test_phases_that_are_left_out_or_not_reached_stay_so() -> None:
     growth = replace(preset("digits32", 1).growth, fade_kimg=PerResolution(0.0))
-    cfg = replace(preset("digits32", 1), growth=growth, total_kimg=10.0, hours=1.0)
+    cfg = replace(preset("digits32", 1), growth=growth, total_kimg=18.0, hours=1.0)
     planned = plan(cfg, costs_for(cfg, 0.1), 3600)
     assert [(p.kind, p.resolution) for p in phases(planned)] == [("stable", 8), ("stable", 16)]
     assert planned.growth.fade_kimg.values() == [0.0, 0.0, 0.0]

@@ -145,7 +145,7 @@ def bad(flag: str, **changed: object) -> object:
         bad("--resolution", growth__final=32),
         bad("--batch 0", growth__batch=PerResolution(0)),
         bad("--batch 6 ", growth__batch=PerResolution(6), gpus=4),
-        bad("--mbstd-group 4", growth__batch=PerResolution(6)),
+        bad("--mbstd-group 4", growth__batch=PerResolution(6), model__mbstd_group=4),
         bad("--mbstd-group 3", growth__batch=PerResolution(16), batch_gpu=8, model__mbstd_group=3),
         bad("--batch-gpu 5", batch_gpu=5),
         bad("--batch-gpu 0", batch_gpu=0),

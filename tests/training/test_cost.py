@@ -8,7 +8,18 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from stylegan.networks import build_generator
 from training.config import LossConfig
-from training.cost import conv_gflops, estimated_speed, forward_gflop, seconds_left, step_gflop, work
+from training.cost import (
+    TYPICAL,
+    Machine,
+    conv_gflops,
+    copied_gb,
+    estimated_speed,
+    forward_gflop,
+    seconds_left,
+    seconds_per_image,
+    step_gflop,
+)
+from training.presets import preset
 from training.schedule import PerResolution
 
 CPU = torch.device("cpu")
@@ -44,17 +55,27 @@ def test_penalties_cost_three_passes_when_they_come(tiny) -> None:
 
 def test_the_time_left_falls_to_zero_and_is_the_sum_of_its_phases(tiny) -> None:
     cfg = tiny()
-    runs = [seconds_left(cfg, nimg, gflops=1.0) for nimg in range(0, 241, 8)]
+
+    def left(nimg: int, slower: float = 1.0) -> tuple[float, float]:
+        here = seconds_per_image(cfg, cfg.growth.at(nimg).resolution, TYPICAL)
+        return seconds_left(cfg, nimg, slower * here, TYPICAL)
+
+    runs = [left(nimg) for nimg in range(0, 241, 8)]
     assert [run for _, run in runs] == sorted((run for _, run in runs), reverse=True)
     assert runs[-1] == (0.0, 0.0)
     begins = [int(1000 * segment.start_kimg) + 1 for segment in cfg.growth.phases(cfg.total_kimg)]
-    assert sum(seconds_left(cfg, nimg, 1.0)[0] for nimg in begins) == pytest.approx(runs[0][1], rel=0.05)
-    assert seconds_left(cfg, 0, gflops=2.0)[1] == pytest.approx(runs[0][1] / 2)
+    assert sum(left(nimg)[0] for nimg in begins) == pytest.approx(runs[0][1], rel=0.05)
+    assert left(0, slower=2.0)[1] == pytest.approx(2 * runs[0][1])
 
 
 def test_speed_is_guessed_from_the_machine(tiny, monkeypatch) -> None:
-    assert conv_gflops(tiny().model, 2, torch.float32, CPU, repeats=2) > 0
-    monkeypatch.setattr("training.cost.conv_gflops", lambda *a, **k: 100.0)
+    assert conv_gflops(tiny().model, 2, torch.float32, CPU, repeats=2) > 0 and copied_gb(CPU, repeats=2) > 0
+    monkeypatch.setattr("training.cost.measured_machine", lambda *_: TYPICAL)
     speed = estimated_speed(tiny(), torch.float32, CPU)
-    assert speed(4) > speed(16) > 0
-    assert speed(16) * work(tiny(), 16) == pytest.approx(speed(4) * work(tiny(), 4))
+    assert speed(4) > speed(16) > 0 and speed(16) == 1 / seconds_per_image(tiny(), 16, TYPICAL)
+
+
+def test_neither_faster_convolutions_nor_faster_memory_alone_make_a_step_take_no_time() -> None:
+    cfg = preset("faces64", 1)
+    for fast in (Machine(1e9, TYPICAL.gb), Machine(TYPICAL.gflops, 1e9), Machine(1e9, 1e9)):
+        assert 0.05 / 16 <= seconds_per_image(cfg, 64, fast) < seconds_per_image(cfg, 64, TYPICAL)
