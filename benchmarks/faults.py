@@ -7,8 +7,10 @@ import os
 import random
 import shutil
 import signal
+import struct
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,8 +182,12 @@ def state_spoilt(ground: Ground) -> Ended | None:
     path = ground.run_dir / STATE
     if not (ground.run_dir / PREVIOUS).exists():
         return None
+    with zipfile.ZipFile(path) as archive:  # in its largest member; much of a small file is padding, which nobody reads
+        member = max(archive.infolist(), key=lambda info: info.file_size)
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1 << ground.rng.randrange(8)
+    name, extra = struct.unpack_from("<HH", data, member.header_offset + 26)
+    begin = member.header_offset + 30 + name + extra
+    data[ground.rng.randrange(begin, begin + member.file_size)] ^= 1 << ground.rng.randrange(8)
     path.write_bytes(data)
     return then_killed(ground)
 
@@ -196,7 +202,7 @@ def snapshot_cut(ground: Ground) -> Ended | None:
 
 
 def cache_spoilt(ground: Ground) -> Ended | None:
-    """Every picture of the size that is being trained."""
+    """Every picture of every size."""
     for path in ground.cache:
         data = bytearray(path.read_bytes())
         for place in range(0, len(data), 16):
