@@ -111,11 +111,11 @@ def ended(process: Process, out: Path, patience: float = PATIENCE_S) -> Ended:
     return Ended(code, out.read_text(), out.with_name("err").read_text(), time.perf_counter() - begun)
 
 
-def signalled(ground: Ground, signum: int, beginning: bool = False) -> Ended:
-    """A signal at some moment: of the run, or of its beginning, while it loads what it needs."""
+def signalled(ground: Ground, signum: int, beginning: bool = False, least: int = 0) -> Ended:
+    """A signal at some moment: of the run, after `least` ticks, or of its beginning, while it loads what it needs."""
     with training(ground) as (process, out):
         if not beginning:
-            until_begun(process, out, ground.rng.randrange(TICKS))
+            until_begun(process, out, least + ground.rng.randrange(TICKS))
         with contextlib.suppress(TimeoutError):
             process.wait(ground.rng.uniform(0, 10 if beginning else 1))
         if process.poll() is None:
@@ -123,9 +123,9 @@ def signalled(ground: Ground, signum: int, beginning: bool = False) -> Ended:
         return ended(process, out)
 
 
-def then_killed(ground: Ground) -> Ended:
-    """Start it, so that it tells of what has been done to it, let it go on a little, and kill it."""
-    return signalled(ground, signal.SIGKILL)
+def then_killed(ground: Ground, least: int = 0) -> Ended:
+    """Start it, so that it tells of what has been done to it, let it go on for `least` ticks and more, and kill it."""
+    return signalled(ground, signal.SIGKILL, least=least)
 
 
 def kill(ground: Ground) -> Ended:
@@ -208,7 +208,7 @@ def cache_spoilt(ground: Ground) -> Ended | None:
         for place in range(0, len(data), 16):
             data[place] ^= 255
         path.write_bytes(data)
-    return then_killed(ground) if ground.cache else None
+    return then_killed(ground, least=1) if ground.cache else None  # pictures are looked at when they are needed
 
 
 def cache_cut(ground: Ground) -> Ended | None:
