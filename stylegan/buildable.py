@@ -20,7 +20,7 @@ _MOST = {
     "w_dim": 2 * WIDEST, "mapping_layers": MOST_LAYERS, "mapping_dim": WIDEST, "fmap_base": 1 << 30,
     "fmap_max": WIDEST, "mbstd_group": WIDEST, "mbstd_features": WIDEST,
 }  # fmt: skip
-_MAY_BE_ZERO = {"num_classes", "mapping_layers"}
+_MAY_BE_ZERO = {"mbstd_group", "num_classes", "mapping_layers"}
 
 
 def require_buildable(cfg: ModelConfig) -> None:

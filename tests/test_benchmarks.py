@@ -186,7 +186,7 @@ def test_the_soak_test_sees_what_is_told_wrongly_and_what_is_not_the_same():
     assert soak.verdict(fault, soak.Ended(0, "state.pt is no good\n", "ops: reference\n")) == []
     told_wrongly = [
         (0, "", ""),
-        (0, "a is no good\nb is no good\n", ""),
+        (0, "a is no good\na is no good\n", ""),
         (0, "is no good", "odd"),
         (1, "is no good", ""),
     ]

@@ -132,7 +132,8 @@ def test_hours_become_numbers_of_an_ordinary_run(calls, faces, tmp_path, machine
     ((cfg, run_dir, _, _),) = calls
     assert stored_options(run_dir) == cfg and cfg.time_limit is not None
     assert sum(parts(cfg, machine).values()) == pytest.approx(7200, rel=0.01)
-    typed = ["--kimg", cfg.total_kimg, "--lod-kimg", cfg.growth.stable_kimg, "--fade-kimg", cfg.growth.fade_kimg]
+    typed = ["--kimg", cfg.total_kimg, "--lod-kimg", cfg.growth.stable_kimg, "--fade-kimg", cfg.growth.fade_kimg,
+             "--anneal-kimg", cfg.growth.anneal_kimg]  # fmt: skip
     run("--outdir", tmp_path / "runs", "--data", faces, "--cfg", "faces64", *typed)
     assert calls[1][0] == replace(cfg, hours=None, time_limit=None)
 
@@ -186,7 +187,7 @@ def test_resume_refuses_changed_data(calls, stopped, faces):
     (["--data", "FACES", "--cfg", "faces65"], "faces64"),
     (["--data", "FACES", "--cond", 1], "--cond 0"),
     (["--data", "FACES", "--batch", "8:16"], "--batch"),
-    (["--data", "FACES", "--batch", "7"], "--batch 4"),
+    (["--data", "FACES", "--batch", "20"], "--batch 16"),
     (["--data", "FACES", "--gama", "7"], "--gamma"),
     (["--data", "FACES", "--hours", "2", "--kimg", "50"], "--kimg 50"),
     (["--data", "FACES", "--hours", "0"], "--hours 0"),
