@@ -129,6 +129,9 @@ FIGURES = (
     Figure("digits", (
         "python generate.py --network digits32 --seeds 0-59 --class 0-9 --outdir out/digits --grid 20x3",
     ), picture("out/digits/grid.png")),
+    Figure("fashion", (
+        "python generate.py --network fashion32 --seeds 0-59 --class 0-9 --outdir out/fashion --grid 20x3",
+    ), picture("out/fashion/grid.png")),
 )  # fmt: skip
 
 
