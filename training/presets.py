@@ -103,8 +103,7 @@ _DIGITS32 = RunConfig(
         stable_kimg=PerResolution(8, {8: 12}),
         fade_kimg=PerResolution(6, {16: 3}),
         batch=PerResolution(16, {4: 32, 8: 32}),
-        lr=PerResolution(0.005, {32: 0.003}),
-        anneal_kimg=7.0,
+        lr=PerResolution(0.005),
     ),
     loss=LossConfig(
         name="relativistic", r1_gamma=PerResolution(0.5, {32: 1.0}), r2_gamma=PerResolution(0.5, {32: 1.0}),
