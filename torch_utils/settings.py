@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from torch_utils.errors import UserError
-from torch_utils.words import shortened
+from torch_utils.words import printable, shortened
 
 T = TypeVar("T")
 
@@ -128,7 +128,7 @@ def _read_dataclass(kind: Any, arguments: tuple[Any, ...], data: Any, name: str)
     prefix = f"{name}." if name else ""
     for key in data:
         if key not in fields:
-            unknown = prefix + shortened(str(key), 80)
+            unknown = prefix + printable(shortened(str(key), 80))
             raise UserError(f"unknown setting '{unknown}'; it was written by another version, or is misspelt")
     bound = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=bool(arguments)))
     return kind(**{key: _read(hints[key], item, prefix + key, bound) for key, item in data.items()})

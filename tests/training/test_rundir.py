@@ -129,3 +129,10 @@ def test_damaged_options_are_settings_or_a_user_error(data, damaged, tmp_path_fa
         assert isinstance(parse_options(path), RunConfig)
     except UserError as error:
         assert str(error).isprintable()
+
+
+def test_a_name_in_the_options_cannot_drive_the_terminal(tmp_path):
+    (tmp_path / OPTIONS).write_text('{"\\u001b[2J": 1}')
+    with pytest.raises(UserError, match="unknown setting") as error:
+        parse_options(tmp_path / OPTIONS)
+    assert str(error.value).isprintable()
