@@ -152,14 +152,7 @@ _FACES64 = RunConfig(
 _FACES128 = replace(
     _FACES64,
     preset="faces128",
-    model=ModelConfig(
-        resolution=128,
-        mapping_layers=2,
-        mapping_lr_mul=0.1,
-        fmap_base=8192,
-        fmap_max=256,
-        mbstd_group=16,
-    ),
+    model=replace(_FACES64.model, resolution=128, fmap_base=8192, fmap_max=256),
     growth=replace(
         _FACES64.growth,
         final=128,
