@@ -42,8 +42,8 @@ class Generator(nn.Module):
         return broadcast(w, self.num_ws)
 
     def latents(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
-        """z [N,z_dim], classes [N] -> truncated ws [N,num_ws,w_dim]."""
-        return truncate(self.broadcast(self.mapping(z, c)), self.mapping.w_avg, psi, cutoff)
+        """z [N,z_dim], classes [N] -> ws [N,num_ws,w_dim], truncated towards the average of their class."""
+        return truncate(self.broadcast(self.mapping(z, c)), self.mapping.centre(c), psi, cutoff)
 
     def forward(
         self,

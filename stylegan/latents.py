@@ -32,11 +32,14 @@ def broadcast(w: Tensor, num_ws: int) -> Tensor:
 
 
 def truncate(ws: Tensor, w_avg: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
-    """Pull the first `cutoff` layers (all, if None) of ws [N,L,D] towards w_avg [D] (StyleGAN, appendix B)."""
+    """Pull the first `cutoff` layers (all, if None) of ws [N,L,D] towards w_avg [N,D] or [1,D].
+
+    (StyleGAN, appendix B.)
+    """
     if psi == 1:
         return ws
     cutoff = ws.shape[1] if cutoff is None else cutoff
-    return torch.cat([torch.lerp(w_avg, ws[:, :cutoff], psi), ws[:, cutoff:]], dim=1)
+    return torch.cat([torch.lerp(w_avg[:, None], ws[:, :cutoff], psi), ws[:, cutoff:]], dim=1)
 
 
 def mix(ws_a: Tensor, ws_b: Tensor, crossover: int | Tensor) -> Tensor:

@@ -1,6 +1,8 @@
-"""z -> w, and the running average of w."""
+"""z -> w, and the running averages of w."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,8 @@ from torch_utils.errors import UserError
 class MappingNetwork(nn.Module):
     """f: Z -> W (StyleGAN, figure 1b). With 0 layers, w is the normalised z.
 
-    `w_avg` [w_dim] is the centre of truncation. It never moves in `forward`; the training loop moves it.
+    `w_avg` [w_dim] is the centre of truncation; each class has its own, [num_classes,w_dim], as what lies between a
+    three and an eight is neither. It never moves in `forward`; the training loop moves it.
     """
 
     w_avg: Tensor
@@ -33,7 +36,8 @@ class MappingNetwork(nn.Module):
             EqualLinear(a, b, gain=SQRT2, lr_mul=cfg.mapping_lr_mul)
             for a, b in zip(dims[: cfg.mapping_layers], dims[1:], strict=False)
         )
-        self.register_buffer("w_avg", torch.zeros(cfg.w_dim))
+        size = (cfg.num_classes, cfg.w_dim) if cfg.num_classes else (cfg.w_dim,)
+        self.register_buffer("w_avg", torch.zeros(size))
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """z: [N,z_dim]  c: class numbers [N] (int64), or class weights [N,num_classes] for a blend -> w: [N,w_dim].
@@ -48,6 +52,19 @@ class MappingNetwork(nn.Module):
         for layer in self.layers:
             x = bias_act(layer(x), activation=self.cfg.mapping_activation)
         return x
+
+    def centre(self, c: Tensor | None = None) -> Tensor:
+        """The centre of truncation for each of c, which is as in `forward`: [N,w_dim], or [1,w_dim] without classes."""
+        if not self.cfg.num_classes:
+            return self.w_avg[None]
+        return class_weights(c, self.cfg.num_classes) @ self.w_avg
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        # Older snapshots have a single centre for all classes, as published networks do.
+        centre = state_dict.get(prefix + "w_avg")
+        if centre is not None and centre.ndim < self.w_avg.ndim:
+            state_dict[prefix + "w_avg"] = centre.repeat(self.cfg.num_classes, 1)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def class_weights(c: Tensor | None, num_classes: int) -> Tensor:

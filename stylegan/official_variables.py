@@ -45,9 +45,10 @@ class Variables:
 
 
 def mapping_state(source: Variables, cfg: ModelConfig) -> State:
-    """StyleGAN's mapping network and its average w."""
+    """StyleGAN's mapping network and its average w, which is one for all classes."""
     state = {"mapping.w_avg": source.take("dlatent_avg")}
     if cfg.num_classes:
+        state["mapping.w_avg"] = state["mapping.w_avg"].repeat(cfg.num_classes, 1)
         state["mapping.embed"] = source.take("G_mapping/LabelConcat/weight", ndim=2)
     for index in range(cfg.mapping_layers):
         state[f"mapping.layers.{index}.weight"] = source.dense(f"G_mapping/Dense{index}/weight")

@@ -46,6 +46,9 @@ class _NoMapping(MappingNetwork):
     def forward(self, z: Tensor, c: Tensor | None = None) -> NoReturn:
         raise UserError(_NO_W)
 
+    def centre(self, c: Tensor | None = None) -> NoReturn:
+        raise UserError(_NO_W)
+
     def __getattr__(self, name: str) -> Any:
         if name == "w_avg":
             raise UserError(_NO_W)

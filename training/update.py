@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan.generator import Generator
+from stylegan.mapping import class_weights
 from torch_utils.adam import Adam
 from torch_utils.device import return_freed_memory
 from torch_utils.distributed import ALONE, World, add_up, add_up_gradients, highest
@@ -56,21 +57,25 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Half:
-    """One network's half of a step. terms_of: the terms of its loss for a part of the batch, and w [N,w_dim]."""
+    """One network's half of a step. terms_of: the terms of its loss for a part of the batch, and w [N,w_dim].
+
+    classes: how many the networks have, 0 for none
+    """
 
     name: str
     net: nn.Module
     optimizer: Adam
     terms_of: Callable[[Reals, Inputs], Part]
     lr: float
+    classes: int
 
 
 @dataclass(frozen=True)
 class Descent:
-    """What a half has come to. w_mean: [w_dim], None for ProGAN   bad: as in `Outcome`   at_once: at the end"""
+    """What a half has come to. w: as `w_by_class`, None for ProGAN   bad: as in `Outcome`   at_once: at the end"""
 
     stats: Stats
-    w_mean: Tensor | None
+    w: Tensor | None
     bad: str | None
     at_once: int
 
@@ -96,7 +101,7 @@ def update(
             # A score compares a real and a made picture: of one class, or it is the classes that differ.
             inputs = replace(inputs, c=reals.c)
         found = _descend(half, reals, inputs, cfg, world, at_once)
-        move_w_avg(state.G, found.w_mean)
+        move_w_avg(state.G, found.w)
         state.at_once[stage.resolution] = found.at_once
         return found
 
@@ -129,8 +134,10 @@ def halves(
         fakes, w = make_fakes(state.G, fed, game)
         return [generator_loss(state.D, fakes, fed, real.images, real.c, game)], w
 
-    d_half = Half("D", state.D, state.opt_d, d_part, stage.lr * lazy_factor(cfg.loss.r1_interval))
-    return d_half, Half("G", state.G, state.opt_g, g_part, stage.lr * cfg.optim.g_share)
+    d_lr, g_lr = stage.lr * lazy_factor(cfg.loss.r1_interval), stage.lr * cfg.optim.g_share
+    classes = cfg.model.num_classes
+    d_half = Half("D", state.D, state.opt_d, d_part, d_lr, classes)
+    return d_half, Half("G", state.G, state.opt_g, g_part, g_lr, classes)
 
 
 def _descend(half: Half, reals: Reals, inputs: Inputs, cfg: RunConfig, world: World, at_once: int) -> Descent:
@@ -154,7 +161,7 @@ def _descend(half: Half, reals: Reals, inputs: Inputs, cfg: RunConfig, world: Wo
             half.optimizer.zero_grad()
             return_freed_memory(device)
             fitting = smaller
-    total, w_mean, short = _over_all(world, half.name, *sums, fitting < at_once)
+    total, w, short = _over_all(world, half.name, *sums, fitting < at_once)
     add_up_gradients(world, f"gradients of {half.name}", half.optimizer.params, REDUCED[cfg.reduce])
     grads = [p.grad for p in half.net.parameters() if p.grad is not None]
     total["norm"] = torch.stack(torch._foreach_norm(grads)).norm()
@@ -162,19 +169,19 @@ def _descend(half: Half, reals: Reals, inputs: Inputs, cfg: RunConfig, world: Wo
     if short > 0:
         fitting = -highest(world, "memory", -fitting)
     if not finite:
-        return Descent(total, w_mean, _first_bad(half.net, total), fitting)
+        return Descent(total, w, _first_bad(half.net, total), fitting)
     half.optimizer.step(half.lr)
-    return Descent(total, w_mean, None, fitting)
+    return Descent(total, w, None, fitting)
 
 
 def _accumulate(
     half: Half, reals: Reals, inputs: Inputs, rounds: int, processes: int
 ) -> tuple[Stats, Tensor | None]:  # fmt: skip
-    """Leave the gradients of this process in its parameters. Returns its part of the stats and of the mean of w."""
+    """Leave the gradients of this process in its parameters. Returns its part of the stats and `w_by_class`."""
     half.optimizer.zero_grad()
     parts = rounds * processes
     total: Stats = {}
-    w_mean: Tensor | None = None
+    w_sums: Tensor | None = None
     for real, fed in zip(reals.split(rounds), inputs.split(rounds), strict=True):
         terms, w = half.terms_of(real, fed)
         for loss, stats in terms:
@@ -182,22 +189,22 @@ def _accumulate(
             for name, value in stats.items():
                 total[name] = total.get(name, 0) + value / parts
         if w is not None:
-            mean = w.detach().mean(dim=0) / parts
-            w_mean = mean if w_mean is None else w_mean + mean
-    return total, w_mean
+            sums = w_by_class(w.detach(), fed.c, half.classes)
+            w_sums = sums if w_sums is None else w_sums + sums
+    return total, w_sums
 
 
 def _over_all(
-    world: World, half: str, stats: Stats, w_mean: Tensor | None, short: bool
+    world: World, half: str, stats: Stats, w: Tensor | None, short: bool
 ) -> tuple[Stats, Tensor | None, Tensor | int]:  # fmt: skip
     """The sums of all processes, in one collective; the last is of how many were short of memory."""
     if world.size == 1:
-        return stats, w_mean, 0
+        return stats, w, 0
     scalars = torch.stack([*stats.values()])
-    flat = torch.cat([scalars, scalars.new_tensor([float(short)]), *([] if w_mean is None else [w_mean])])
+    flat = torch.cat([scalars, scalars.new_tensor([float(short)]), *([] if w is None else [w.flatten()])])
     add_up(world, f"losses of {half}", flat)
     summed = dict(zip(stats, flat[: len(stats)], strict=True))
-    return summed, None if w_mean is None else flat[len(stats) + 1 :], flat[len(stats)]
+    return summed, None if w is None else flat[len(stats) + 1 :].view_as(w), flat[len(stats)]
 
 
 def _first_bad(net: nn.Module, stats: Stats) -> str:
@@ -208,14 +215,24 @@ def _first_bad(net: nn.Module, stats: Stats) -> str:
     return next(f"mean of '{name}'" for name, value in stats.items() if not value.isfinite())
 
 
-def move_w_avg(G: Generator, mean: Tensor | None) -> None:
-    """Move the running average of w towards `mean` [w_dim], that of a batch. Nothing moves without one.
+def w_by_class(w: Tensor, c: Tensor | None, classes: int) -> Tensor:
+    """w [N,w_dim] added up by class, and how many there were in the last column: [classes,w_dim+1]; one row without."""
+    of_class = w.new_ones(len(w), 1) if c is None or not classes else class_weights(c, classes)
+    return of_class.T @ torch.cat([w, w.new_ones(len(w), 1)], dim=1)
 
-    Where the mean is not finite the average stays: it would never recover.
+
+def move_w_avg(G: Generator, sums: Tensor | None) -> None:
+    """Move the running average of w of each class towards its mean in a batch, from `w_by_class`.
+
+    A class moves the farther the more of the batch it is, so that all of them remember equally many steps. Nothing
+    moves without sums, and where a mean is not finite the average stays: it would never recover.
     """
-    if mean is not None:
-        average = G.mapping.w_avg
-        average.lerp_(torch.where(mean.isfinite(), mean, average), 1 - W_AVG_BETA)
+    if sums is not None:
+        average = G.mapping.w_avg.view(len(sums), -1)
+        counts = sums[:, -1:]
+        mean = sums[:, :-1] / counts
+        share = counts / counts.mean()
+        average.lerp_(torch.where(mean.isfinite(), mean, average), 1 - W_AVG_BETA**share)
 
 
 def _penalty_weight(nimg: int, batch: int, interval: int) -> float:

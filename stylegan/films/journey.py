@@ -79,11 +79,11 @@ def plan(keys: Latents, painter: Painter, course: Course) -> Journey:
     if space == "z":
         segments, ws = _through_z(keys, painter, course)
     else:
-        centre = G.broadcast(G.mapping.w_avg.cpu()[None])[0] if course.path == "circular" else keys.ws[0]
+        centre = G.broadcast(_centres(keys, painter)).mean(dim=0) if course.path == "circular" else keys.ws[0]
         curve = _curve(keys.ws, course, centre, straight)
         segments, ws = curve.segments, curve.at
     if course.psi_sweep is not None:
-        ws = _swept(ws, segments, painter, course)
+        ws = _swept(ws, segments, _fading(_centres(keys, painter), course), painter, course)
     fixed = painter.view.noise_mode == "random"
     maps = [m[:1] for m in keys.noise] if fixed else list(keys.noise)
     fading = [tuple(_fading(part, course) for part in parts) for parts in (maps, keys.styles)]
@@ -121,16 +121,25 @@ def _through_z(keys: Latents, painter: Painter, course: Course) -> tuple[int, Ca
     return curve.segments, ws
 
 
+def _centres(keys: Latents, painter: Painter) -> Tensor:
+    """The average w of each keyframe's class, [N,w_dim] on the CPU; of all classes where a keyframe has none."""
+    mapping, classes = painter.snapshot.G.mapping, painter.snapshot.config.num_classes
+    c = keys.c
+    if c is None and classes:
+        c = torch.full((len(keys), classes), 1 / classes)
+    return mapping.centre(None if c is None else c.to(mapping.w_avg.device)).cpu().expand(len(keys), -1)
+
+
 def _swept(
-    ws: Callable[[Sequence[float]], Tensor], segments: int, painter: Painter, course: Course
+    ws: Callable[[Sequence[float]], Tensor], segments: int, centres: Curve, painter: Painter, course: Course
 ) -> Callable[[Sequence[float]], Tensor]:
     assert course.psi_sweep is not None
-    sweep, centre, cutoff = course.psi_sweep, painter.snapshot.G.mapping.w_avg.cpu(), painter.view.trunc_cutoff
+    sweep, cutoff = course.psi_sweep, painter.view.trunc_cutoff
 
     def truncated(times: Sequence[float]) -> Tensor:
         psis = [psi_at(time, segments, sweep, course.closed) for time in times]
-        rows = zip(ws(times).split(1), psis, strict=True)
-        return torch.cat([truncate(row, centre, psi, cutoff) for row, psi in rows])
+        rows = zip(ws(times).split(1), centres.at(times).split(1), psis, strict=True)
+        return torch.cat([truncate(row, centre, psi, cutoff) for row, centre, psi in rows])
 
     return truncated
 

@@ -86,6 +86,25 @@ def test_truncation_ends_at_the_average_face():
     assert torch.equal(net.render([1], psi=0.7, cutoff=0), net.render([1], psi=1.0))
 
 
+def test_truncation_ends_at_the_average_of_the_class():
+    net = network(replace(TINY, num_classes=3))
+    assert torch.equal(*net.render([1, 2], psi=0.0, c=torch.tensor([2, 2])))
+    averages = net.draw(net.broadcast(net.mapping.w_avg))
+    assert torch.equal(net.render([1, 1, 1], psi=0.0, c=torch.arange(3)), averages)
+    assert not torch.equal(averages[0], averages[1])
+    between = net.mapping.centre(torch.tensor([[0.25, 0, 0.75]]))
+    torch.testing.assert_close(between[0], net.mapping.w_avg[0] * 0.25 + net.mapping.w_avg[2] * 0.75)
+
+
+def test_a_single_average_is_taken_for_that_of_every_class():
+    old = network(replace(TINY, num_classes=3)).state_dict()
+    old["mapping.w_avg"] = torch.arange(float(TINY.w_dim))
+    net = network(replace(TINY, num_classes=3))
+    net.load_state_dict(old)
+    assert torch.equal(net.mapping.w_avg, old["mapping.w_avg"].expand(3, -1))
+    assert old["mapping.w_avg"].ndim == 1, "whose state it is keeps it as it was"
+
+
 @pytest.mark.parametrize("channels, mode", [(1, "L"), (3, "RGB"), (4, "RGBA")])
 def test_generate_gives_pil_pictures(channels, mode):
     net = network(replace(TINY, channels=channels, base=(4, 6)))

@@ -9,7 +9,7 @@ import torch
 from stylegan.latents import broadcast, mix, mix_layers, noise_for_seeds, truncate, z_for_seeds
 
 WS = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0))
-AVERAGE = torch.linspace(-1, 1, 5)
+AVERAGE = torch.linspace(-1, 1, 5)[None]
 
 
 def test_a_seed_is_the_z_that_the_field_gives_it():
@@ -34,9 +34,16 @@ def test_broadcast_repeats():
     assert torch.equal(broadcast(w, 4), torch.stack([w] * 4, dim=1))
 
 
-@pytest.mark.parametrize("psi, expected", [(1, WS), (0, AVERAGE.expand_as(WS)), (0.5, (WS + AVERAGE) / 2)])
+@pytest.mark.parametrize("psi, expected", [(1, WS), (0, AVERAGE[:, None].expand_as(WS)), (0.5, (WS + AVERAGE) / 2)])
 def test_truncation_moves_towards_the_average(psi, expected):
     torch.testing.assert_close(truncate(WS, AVERAGE, psi), expected)
+
+
+def test_each_is_truncated_towards_an_average_of_its_own():
+    averages = torch.stack([AVERAGE[0], AVERAGE[0] + 1, AVERAGE[0] * 2])
+    cut = truncate(WS, averages, 0.3)
+    for i in range(3):
+        assert torch.equal(cut[i : i + 1], truncate(WS[i : i + 1], averages[i : i + 1], 0.3))
 
 
 @pytest.mark.parametrize("cutoff", [0, 2, 6, 9])

@@ -18,7 +18,7 @@ from training.dataset import Dataset
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
 from training.step import discriminator_terms
-from training.update import Outcome, Reals, move_w_avg, update
+from training.update import Outcome, Reals, move_w_avg, update, w_by_class
 
 CPU = torch.device("cpu")
 
@@ -122,18 +122,29 @@ def test_other_trouble_is_no_lack_of_memory(tiny) -> None:
 
 def test_w_avg_moves_a_little_towards_each_mean(tiny) -> None:
     G = fresh_state(tiny(), CPU).G
+    w = torch.cat([torch.zeros(4, 16), torch.full((4, 16), 2.0)])
     for _ in range(3):
-        move_w_avg(G, torch.ones(16))
+        move_w_avg(G, w_by_class(w, None, 0))
     torch.testing.assert_close(G.mapping.w_avg, torch.full((16,), 1 - 0.995**3))
     move_w_avg(G, None)
     torch.testing.assert_close(G.mapping.w_avg, torch.full((16,), 1 - 0.995**3))
 
 
+def test_each_class_has_an_average_of_its_own_that_moves_with_its_share(tiny) -> None:
+    G = fresh_state(tiny(data__cond=True, model__num_classes=3), CPU).G
+    w = torch.tensor([1.0, 3.0, 5.0, 5.0]).repeat_interleave(2)[:, None].expand(-1, 16)
+    c = torch.tensor([0, 0, 0, 0, 2, 2, 2, 2])
+    for _ in range(10):
+        move_w_avg(G, w_by_class(w, c, 3))
+    moved = 1 - 0.995 ** (10 * 3 / 2)  # half of the batch is one and a half times a third
+    torch.testing.assert_close(G.mapping.w_avg, torch.tensor([[2.0], [0.0], [5.0]]).expand(3, 16) * moved)
+
+
 def test_w_avg_does_not_swallow_what_is_not_finite(tiny) -> None:
     G = fresh_state(tiny(), CPU).G
-    mean = torch.ones(16)
-    mean[3], mean[4] = math.inf, math.nan
-    move_w_avg(G, mean)
+    w = torch.ones(2, 16)
+    w[0, 3], w[1, 4] = math.inf, math.nan
+    move_w_avg(G, w_by_class(w, None, 0))
     assert G.mapping.w_avg[3] == G.mapping.w_avg[4] == 0 and G.mapping.w_avg[5] > 0
 
 

@@ -156,7 +156,7 @@ template <class T> void stream(T* p, FloatLanes x) {
 #endif
 
 // In bytes; what a few cores may call their own of the last level. Training is as fast with any other value.
-constexpr int64_t beyond_cache = 16 << 20;
+constexpr int64_t beyond_cache = 32 << 20;
 
 // Where a kernel writes. What is larger than the cache is written past it: its lines need not be read first, and do not
 // drive out what else is there. What is smaller stays in the cache for the next op.

@@ -162,3 +162,13 @@ def test_edits_of_styles_fade_from_keyframe_to_keyframe(painter):
     assert all(torch.equal(found[[0, 2]], own) for found, own in zip(way.styles, styles, strict=True))
     torch.testing.assert_close(way.styles[1][1], styles[1].mean(dim=0))
     assert torch.equal(paint.draw(way)[[0, 2]], paint.draw(keys))
+
+
+@pytest.mark.parametrize("space", ["z", "w"])
+def test_a_sweep_through_classes_truncates_towards_what_lies_between_their_averages(painter, space):
+    paint, course = painter(CONDITIONAL), Course(space=space, psi_sweep=(0, 0), frames=4)
+    free = untruncated(paint, course)
+    journey = plan(gather((5, 5), free, (0, 2), each=True), free, course)
+    averages = paint.snapshot.G.mapping.w_avg
+    ws = journey.at([0, 0.25, 1]).ws[:, 0]
+    torch.testing.assert_close(ws, torch.stack([averages[0], averages[0] * 0.75 + averages[2] * 0.25, averages[2]]))
