@@ -39,7 +39,9 @@ def measure_nearest(context: Context, request: Request) -> Results:
     found = nearest.nearest_training(
         context.snapshot, context.reals.archive, context.network.embed, request.count, NEIGHBOURS, sampling_of(context)
     )
-    if context.aids.sheets is not None:
+    if context.aids.sheets is None:
+        context.aids.say("No sheet of the fakes nearest to training pictures; --outdir writes one")
+    else:
         path = context.aids.sheets / f"{request.title}-{context.snapshot.kimg:06.0f}.png"
         with writing_to(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,12 @@ from training.archive import Archive
 from training.metrics.aids import Aids
 
 
+def test_nearest_without_a_place_for_its_sheet_says_how_to_get_one(context, measured) -> None:
+    said: list[str] = []
+    assert measured("nearest12", replace(context, aids=Aids(say=said.append)))
+    assert len(said) == 1 and "--outdir" in said[0]
+
+
 def test_nearest_leaves_a_sheet(context, tmp_path, measured) -> None:
     said: list[str] = []
     found = measured("nearest12", replace(context, aids=Aids(sheets=tmp_path / "out", say=said.append)))
