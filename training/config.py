@@ -13,6 +13,7 @@ from typing import Any, Literal
 from stylegan.config import ModelConfig
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, from_plain, setting, to_plain
+from training.augment import parse_kinds
 from training.schedule import GrowthSchedule, PerResolution
 
 ESSENTIALS, GROWTH, LEARNING, MACHINE = "Essentials", "Growing", "Loss and learning", "Machine and saving"
@@ -82,6 +83,11 @@ class LossConfig:
         PerResolution(0.0),
         Flag("--r2-gamma", "Strength of the same penalty around made images.", LEARNING, parse=_table, metavar=_TABLE),
     )
+    diffaugment: tuple[str, ...] = setting(
+        (), Flag("--diffaugment", "For few pictures: change what the discriminator sees of them, real and made, so that"
+                 " it does not learn them by heart. color,translation,cutout, some of these, or none.", LEARNING,
+                 parse=parse_kinds, metavar="KINDS", typed="none"),
+    )  # fmt: skip
     wgan_lambda: float = setting(10.0, Flag("--wgan-lambda", "Weight of the gradient penalty (wgan-gp)."))
     wgan_target: float = setting(1.0, Flag("--wgan-target", "Gradient norm that the penalty aims at (wgan-gp)."))
     wgan_drift: float = setting(0.001, Flag("--wgan-drift", "Weight that holds real scores near 0 (wgan-gp)."))

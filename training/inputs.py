@@ -11,12 +11,14 @@ from torch import Tensor
 
 from stylegan.config import ModelConfig
 from torch_utils.rng import generator
+from training.augment import DRAWS
 
 
 @dataclass(frozen=True)
 class Inputs:
     """z, z_mix: [N,z_dim]   crossover: first layer that takes its style from z_mix, [N]   c: classes [N] or None
     noise: a map [N,1,H,W] per layer   blend: uniform weights [N], for the WGAN-GP penalty
+    views: what `augment` makes of each real, and of each fake, [N,2,7], on the CPU; None where it is not asked for
     """
 
     z: Tensor
@@ -25,6 +27,7 @@ class Inputs:
     c: Tensor | None
     noise: list[Tensor]
     blend: Tensor
+    views: Tensor | None = None
 
     def split(self, parts: int) -> Iterator[Inputs]:
         """The same inputs in equal parts, each of every parts-th image.
@@ -35,16 +38,18 @@ class Inputs:
             part = slice(start, None, parts)
             c = None if self.c is None else self.c[part]
             noise = [m[part] for m in self.noise]
-            yield Inputs(self.z[part], self.z_mix[part], self.crossover[part], c, noise, self.blend[part])
+            views = None if self.views is None else self.views[part]
+            yield Inputs(self.z[part], self.z_mix[part], self.crossover[part], c, noise, self.blend[part], views)
 
 
 def draw(
     model: ModelConfig, seed: int, stream: str, positions: range, resolution: int, classes: np.ndarray | None,
-    device: torch.device,
+    device: torch.device, augmented: bool = False,
 ) -> Inputs:  # fmt: skip
     """The inputs of the images at `positions` of `stream`.
 
     classes: the labels of the data set, from which those of the fakes are drawn with their frequencies.
+    augmented: with `views`; all else is the same without.
     """
     levels = [res for res in model.resolutions if res <= resolution]
     sizes = [model.size(res) for res in levels for _ in range(2)] if model.noise else []
@@ -63,9 +68,11 @@ def draw(
     both = torch.from_numpy(np.stack(latents)).to(device)
     flat = torch.from_numpy(np.stack(pixels)).to(device)
     split = zip(flat.split(areas, dim=1) if areas else (), sizes, strict=True)
+    views = [generator(seed, f"{stream}/views", position).random((2, DRAWS)) for position in positions]
     maps = [noise.reshape(len(rows), 1, h, w) for noise, (h, w) in split]
     return Inputs(
         z=both[:, 0], z_mix=both[:, 1], crossover=torch.tensor(crossovers, device=device),
         c=torch.tensor(labels, device=device) if classes is not None else None,
         noise=maps, blend=torch.tensor(blends, dtype=torch.float32, device=device),
+        views=torch.from_numpy(np.stack(views)) if augmented else None,
     )  # fmt: skip

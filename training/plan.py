@@ -96,4 +96,6 @@ def duration(seconds: float) -> str:
 
 
 def _show(value: object) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else "-" if value in (None, "") else str(value)
+    if isinstance(value, tuple) and value:
+        return ("," if isinstance(value[0], str) else "x").join(map(str, value))
+    return "-" if value in (None, "", ()) else str(value)

@@ -12,6 +12,7 @@ from torch_utils.adam import Adam
 from torch_utils.device import return_freed_memory
 from torch_utils.distributed import World, highest
 from torch_utils.errors import UserError
+from training.augment import DRAWS
 from training.config import RunConfig
 from training.inputs import Inputs
 from training.portion import portions, too_large, unless_short
@@ -102,6 +103,7 @@ def blank(stage: Stage, cfg: RunConfig, count: int, device: torch.device) -> tup
         z=z, z_mix=z_mix, crossover=torch.zeros(count, dtype=torch.long, device=device), c=classes,
         noise=[torch.zeros(count, 1, h, w, device=device) for h, w in sizes] if model.noise else [],
         blend=torch.zeros(count, device=device),
+        views=torch.zeros(count, 2, DRAWS, device="cpu") if cfg.loss.diffaugment else None,
     )  # fmt: skip
     return Reals(torch.zeros(count, model.channels, *model.size(stage.resolution), device=device), classes), inputs
 

@@ -12,6 +12,7 @@ from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
 from stylegan.latents import mix
 from training import losses
+from training.augment import augment
 from training.config import LossConfig
 from training.inputs import Inputs
 from training.schedule import Stage
@@ -50,6 +51,14 @@ def make_fakes(G: Generator, inputs: Inputs, game: Game) -> tuple[Tensor, Tensor
     return G.synthesis(ws, stage.resolution, stage.alpha, noise, game.dtype), w
 
 
+def seen(reals: Tensor, fakes: Tensor, inputs: Inputs, game: Game) -> tuple[Tensor, Tensor]:
+    """What the discriminator gets to see of both. R1 and R2 are taken there, too."""
+    kinds = game.loss.diffaugment
+    if inputs.views is None:
+        return reals, fakes
+    return augment(reals, inputs.views[:, 0], kinds), augment(fakes, inputs.views[:, 1], kinds)
+
+
 def discriminator_terms(
     D: Discriminator, reals: Tensor, c: Tensor | None, fakes: Tensor, inputs: Inputs, game: Game, penalty: float
 ) -> Iterator[tuple[Tensor, Stats]]:
@@ -61,6 +70,7 @@ def discriminator_terms(
     penalty: weight of the gradient penalties in this step: 1, or with lazy regularisation 0 and the interval in turn.
     """
     loss, resolution = game.loss, game.stage.resolution
+    reals, fakes = seen(reals, fakes, inputs, game)
 
     def fake_side() -> tuple[Tensor, Tensor, Stats]:
         return _side(D, fakes, inputs.c, game, penalty * loss.r2_gamma.at(resolution), ("fake", "r2"))
@@ -110,6 +120,7 @@ def generator_loss(
     D: Discriminator, fakes: Tensor, inputs: Inputs, reals: Tensor, c: Tensor | None, game: Game
 ) -> tuple[Tensor, Stats]:
     """The mean loss, and what to report. reals: only looked at by the relativistic loss."""
+    reals, fakes = seen(reals, fakes, inputs, game)
     fake, fake_logits = _judge(D, fakes, inputs.c, game)
     if game.loss.name == "logistic":
         total = losses.g_logistic(fake)

@@ -96,7 +96,8 @@ def update(
     salt = f"/{state.rollbacks}" if state.rollbacks else ""
 
     def descend(half: Half, at_once: int) -> Descent:
-        inputs = draw(cfg.model, cfg.seed, half.name.lower() + salt, positions, stage.resolution, labels, device)
+        stream, augmented = half.name.lower() + salt, bool(cfg.loss.diffaugment)
+        inputs = draw(cfg.model, cfg.seed, stream, positions, stage.resolution, labels, device, augmented)
         if cfg.loss.name == "relativistic":
             # A score compares a real and a made picture: of one class, or it is the classes that differ.
             inputs = replace(inputs, c=reals.c)

@@ -70,3 +70,15 @@ def test_a_network_without_noise_or_classes_gets_none() -> None:
     inputs = draw(dataclasses.replace(MODEL, noise=False), 0, "d", range(3), 8, None, CPU)
     assert inputs.noise == [] and inputs.c is None
     assert [len(part.z) for part in inputs.split(3)] == [1, 1, 1]
+
+
+def test_views_are_drawn_beside_all_else() -> None:
+    plain, seen = drawn(range(6)), draw(MODEL, 3, "d", range(6), 16, LABELS, CPU, augmented=True)
+    assert plain.views is None and seen.views is not None and seen.views.shape == (6, 2, 7)
+    for one, other in zip(fields_of(plain), fields_of(seen), strict=True):
+        assert torch.equal(one, other)
+    later = draw(MODEL, 3, "d", range(3, 6), 32, LABELS, CPU, augmented=True).views
+    assert later is not None and torch.equal(later, seen.views[3:])
+    for i, part in enumerate(seen.split(2)):
+        assert part.views is not None and torch.equal(part.views, seen.views[i::2])
+    assert seen.views.min() >= 0 and seen.views.max() < 1 and seen.views.unique().numel() == seen.views.numel()

@@ -19,6 +19,12 @@ def test_every_setting_is_in_the_plan():
     assert all(name in text for name, _ in leaves(DIGITS))
 
 
+def test_settings_are_shown_as_they_are_typed():
+    text = describe(replaced(DIGITS, {"loss.diffaugment": ("color", "cutout")}))
+    assert re.search(r"diffaugment +color,cutout\n", text) and re.search(r"diffaugment +-\n", describe(DIGITS))
+    assert re.search(r"model.base +4x4\n", text)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_be_described(name):
     cfg = preset(name, 8)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from stylegan.config import ModelConfig
 from stylegan.networks import build_discriminator, build_generator
 from training import losses
+from training.augment import KINDS, augment
 from training.config import LossConfig
 from training.inputs import Inputs, draw
 from training.schedule import PerResolution, Stage
@@ -131,3 +132,21 @@ def test_classes_reach_both_halves() -> None:
     g = [generator_loss(D, fakes, fed, reals, c, game)[0] for fed in (inputs, swapped)]
     assert d[0] != d[1] and g[0] != g[1]
     assert not torch.allclose(fakes, make_fakes(G, swapped, game)[0])
+
+
+@pytest.mark.parametrize("name", ALL_LOSSES)
+def test_the_discriminator_sees_augmented_pictures_and_the_generator_learns_through_them(name: str) -> None:
+    G, D, game, _, reals = setting(name, r1_gamma=0.0 if name == "wgan-gp" else 1.0)
+    game = dataclasses.replace(game, loss=dataclasses.replace(game.loss, diffaugment=KINDS))
+    inputs = draw(MODEL, 0, "d", range(4), 8, None, torch.device("cpu"), augmented=True)
+    assert inputs.views is not None
+    fakes = make_fakes(G, inputs, game)[0]
+    views = [augment(pictures, inputs.views[:, i], KINDS) for i, pictures in enumerate((reals, fakes))]
+    assert not torch.allclose(reals, views[0]) and not torch.allclose(fakes, views[1])
+    blind = dataclasses.replace(inputs, views=None)
+    d = discriminator_loss(D, reals, None, fakes, inputs, game, penalty=1.0)[0]
+    torch.testing.assert_close(d, discriminator_loss(D, views[0], None, views[1], blind, game, penalty=1.0)[0])
+    g = generator_loss(D, fakes, inputs, reals, None, game)[0]
+    torch.testing.assert_close(g, generator_loss(D, views[1], blind, views[0], None, game)[0])
+    g.backward()
+    assert G.mapping.layers[0].weight.grad.abs().sum() > 0

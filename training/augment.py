@@ -1,0 +1,76 @@
+"""What the discriminator gets to see of a picture, so that it cannot learn few pictures by heart: DiffAugment.
+
+(S. Zhao, Z. Liu, J. Lin, J.-Y. Zhu, S. Han: Differentiable Augmentation for Data-Efficient GAN Training, NeurIPS 2020.)
+Reals and fakes are changed in the same ways, in both halves of a step; as the generator learns through the change, what
+it makes itself stays as it should be.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torch_utils.errors import UserError
+
+KINDS = ("color", "translation", "cutout")
+DRAWS = 7  # uniform numbers for each picture: three for colour, two each for the others
+SHIFT, HOLE = 1 / 8, 1 / 2  # of a side: the farthest shift, and the side of what is cut out
+
+
+def parse_kinds(text: str) -> tuple[str, ...]:
+    """ "color,cutout" -> ("color", "cutout"), in the order of KINDS; "none" -> (). Raises UserError for others."""
+    if text == "none":
+        return ()
+    found = [part.strip() for part in text.split(",")]
+    for part in found:
+        if part not in KINDS:
+            raise UserError(f"'{part}' is no augmentation; name some of {','.join(KINDS)}, or none")
+    return tuple(kind for kind in KINDS if kind in found)
+
+
+def augment(images: Tensor, draws: Tensor, kinds: tuple[str, ...]) -> Tensor:
+    """images [N,C,H,W] in [-1, 1], each changed as its row of draws [N,7] says. Differentiable.
+
+    draws: uniform in [0, 1), on the CPU, as no GPU shall wait for the shifts
+    """
+    brightness, saturation, contrast, _, _, top, left = draws.float().to(images.device).unbind(dim=1)
+    height, width = images.shape[2:]
+    if "color" in kinds:
+        images = images + _each(brightness - 0.5)
+        images = _away_from(images.mean(dim=1, keepdim=True), images, _each(2 * saturation))
+        images = _away_from(images.mean(dim=(1, 2, 3), keepdim=True), images, _each(contrast + 0.5))
+    if "translation" in kinds:
+        images = _shifted(images, _steps(draws[:, 3], height), _steps(draws[:, 4], width))
+    if "cutout" in kinds:
+        hole = _within(top, height)[:, None, :, None] & _within(left, width)[:, None, None, :]
+        images = images * ~hole
+    return images
+
+
+def _each(values: Tensor) -> Tensor:
+    """[N] for pictures [N,C,H,W]."""
+    return values[:, None, None, None]
+
+
+def _away_from(mean: Tensor, images: Tensor, factor: Tensor) -> Tensor:
+    return mean + (images - mean) * factor
+
+
+def _steps(draws: Tensor, side: int) -> list[int]:
+    """Whole pixels from -SHIFT to SHIFT of a side, each equally likely."""
+    most = int(side * SHIFT + 0.5)
+    return [int(u * (2 * most + 1)) - most for u in draws.tolist()]
+
+
+def _shifted(images: Tensor, down: list[int], right: list[int]) -> Tensor:
+    """Each picture moved by whole pixels; what comes in is grey."""
+    rows = zip(images.split(1), down, right, strict=True)
+    return torch.cat([F.pad(image, (x, -x, y, -y)) for image, y, x in rows])
+
+
+def _within(draws: Tensor, side: int) -> Tensor:
+    """Which of the places along a side lie in the hole, whose middle may be anywhere. [N,side]."""
+    middle = draws[:, None] * side
+    places = torch.arange(side, device=draws.device) + 0.5
+    return (places - middle).abs() < side * HOLE / 2
