@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import re
 import sys
@@ -159,6 +160,8 @@ def _compile(device_type: str, files: list[Path], scratch: Path, log: Path) -> N
         changes["CUDA_HOME"] = str(toolchain.cuda_home())
     common, for_cuda = [f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"], []
     with _environment(changes):
+        # For the CPU it is no news that there is no GPU.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         from torch.utils import cpp_extension  # half a second, and only needed here
 
         if device_type == "cuda":
