@@ -160,9 +160,8 @@ def _compile(device_type: str, files: list[Path], scratch: Path, log: Path) -> N
         changes["CUDA_HOME"] = str(toolchain.cuda_home())
     common, for_cuda = [f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"], []
     with _environment(changes):
-        # For the CPU it is no news that there is no GPU.
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-        from torch.utils import cpp_extension  # half a second, and only needed here
+        with _quiet(device_type == "cpu"):
+            from torch.utils import cpp_extension  # half a second, and only needed here
 
         if device_type == "cuda":
             for_cuda = [*common, *toolchain.cuda_flags(), *toolchain.cuda_arch_flags()]
@@ -186,6 +185,19 @@ def _compile(device_type: str, files: list[Path], scratch: Path, log: Path) -> N
     built.rename(scratch / f"{_name(device_type)}.so")
     (scratch / "lock").unlink(missing_ok=True)  # from 2.14 on PyTorch leaves its own behind
     log.unlink(missing_ok=True)
+
+
+@contextmanager
+def _quiet(quiet: bool) -> Iterator[None]:
+    """A PyTorch made for CUDA warns that there is no GPU, which is no news where kernels for the CPU are compiled."""
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    before = logger.level
+    if quiet:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def complaint(text: str) -> str:

@@ -154,6 +154,13 @@ def _is_value(value: Any) -> bool:
     return type(value).__str__ is not object.__str__
 
 
+def shown(value: object) -> str:
+    """A setting for people to read: 4x4 of numbers, a,b of names, "none" of no names, "-" where there is nothing."""
+    if isinstance(value, tuple):
+        return ("," if isinstance(value[0], str) else "x").join(map(str, value)) if value else "none"
+    return "-" if value in (None, "") else str(value)
+
+
 def differences(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
     """The settings in which two configurations of one type differ: (dotted name, in a, in b)."""
     return [(name, x, y) for (name, x), (_, y) in zip(leaves(a), leaves(b), strict=True) if x != y]

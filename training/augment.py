@@ -7,18 +7,21 @@ it makes itself stays as it should be.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from torch_utils.errors import UserError
 
-KINDS = ("color", "translation", "cutout")
+Kind = Literal["color", "translation", "cutout"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 DRAWS = 7  # uniform numbers for each picture: three for colour, two each for the others
-SHIFT, HOLE = 1 / 8, 1 / 2  # of a side: the farthest shift, and the side of what is cut out
+SHIFT, HOLE = 1 / 8, 1 / 2  # of a side: the farthest shift (at least a pixel), and the side of what is cut out
 
 
-def parse_kinds(text: str) -> tuple[str, ...]:
+def parse_kinds(text: str) -> tuple[Kind, ...]:
     """ "color,cutout" -> ("color", "cutout"), in the order of KINDS; "none" -> (). Raises UserError for others."""
     if text == "none":
         return ()
@@ -29,7 +32,7 @@ def parse_kinds(text: str) -> tuple[str, ...]:
     return tuple(kind for kind in KINDS if kind in found)
 
 
-def augment(images: Tensor, draws: Tensor, kinds: tuple[str, ...]) -> Tensor:
+def augment(images: Tensor, draws: Tensor, kinds: tuple[Kind, ...]) -> Tensor:
     """images [N,C,H,W] in [-1, 1], each changed as its row of draws [N,7] says. Differentiable.
 
     draws: uniform in [0, 1), on the CPU, as no GPU shall wait for the shifts
@@ -37,9 +40,11 @@ def augment(images: Tensor, draws: Tensor, kinds: tuple[str, ...]) -> Tensor:
     brightness, saturation, contrast, _, _, top, left = draws.float().to(images.device).unbind(dim=1)
     height, width = images.shape[2:]
     if "color" in kinds:
-        images = images + _each(brightness - 0.5)
-        images = _away_from(images.mean(dim=1, keepdim=True), images, _each(2 * saturation))
-        images = _away_from(images.mean(dim=(1, 2, 3), keepdim=True), images, _each(contrast + 0.5))
+        color, opacity = images[:, :3], images[:, 3:]
+        color = color + _each(brightness - 0.5)
+        color = _away_from(color.mean(dim=1, keepdim=True), color, _each(2 * saturation))
+        color = _away_from(color.mean(dim=(1, 2, 3), keepdim=True), color, _each(contrast + 0.5))
+        images = torch.cat([color, opacity], dim=1)
     if "translation" in kinds:
         images = _shifted(images, _steps(draws[:, 3], height), _steps(draws[:, 4], width))
     if "cutout" in kinds:

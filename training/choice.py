@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_utils.errors import UserError
-from torch_utils.settings import declared, differences
+from torch_utils.settings import declared, differences, shown
 from training.config import BORROWED_FLAGS, RunConfig
 from training.resolve import FREE_ON_RESUME, DataFacts, resolve
 from training.rundir import OPTIONS, has_state, is_finished, parse_options, plain_name
@@ -87,5 +87,5 @@ def _contradiction(stored: RunConfig, typed: Mapping[str, Any], facts: DataFacts
     for name, ours, theirs in differences(made, stored):
         if name not in elsewhere:
             meant = "" if name in typed else ", which is meant where none is typed,"
-            return f"{flags.get(name, name)} {ours}{meant} contradicts {theirs}"
+            return f"{flags.get(name, name)} {shown(ours)}{meant} contradicts {shown(theirs)}"
     return ""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from stylegan.config import ModelConfig
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, from_plain, setting, to_plain
-from training.augment import parse_kinds
+from training.augment import Kind, parse_kinds
 from training.schedule import GrowthSchedule, PerResolution
 
 ESSENTIALS, GROWTH, LEARNING, MACHINE = "Essentials", "Growing", "Loss and learning", "Machine and saving"
@@ -83,7 +83,7 @@ class LossConfig:
         PerResolution(0.0),
         Flag("--r2-gamma", "Strength of the same penalty around made images.", LEARNING, parse=_table, metavar=_TABLE),
     )
-    diffaugment: tuple[str, ...] = setting(
+    diffaugment: tuple[Kind, ...] = setting(
         (), Flag("--diffaugment", "For few pictures: change what the discriminator sees of them, real and made, so that"
                  " it does not learn them by heart. color,translation,cutout, some of these, or none.", LEARNING,
                  parse=parse_kinds, metavar="KINDS", typed="none"),

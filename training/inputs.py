@@ -68,11 +68,14 @@ def draw(
     both = torch.from_numpy(np.stack(latents)).to(device)
     flat = torch.from_numpy(np.stack(pixels)).to(device)
     split = zip(flat.split(areas, dim=1) if areas else (), sizes, strict=True)
-    views = [generator(seed, f"{stream}/views", position).random((2, DRAWS)) for position in positions]
     maps = [noise.reshape(len(rows), 1, h, w) for noise, (h, w) in split]
     return Inputs(
         z=both[:, 0], z_mix=both[:, 1], crossover=torch.tensor(crossovers, device=device),
         c=torch.tensor(labels, device=device) if classes is not None else None,
         noise=maps, blend=torch.tensor(blends, dtype=torch.float32, device=device),
-        views=torch.from_numpy(np.stack(views)) if augmented else None,
+        views=_views(seed, stream, positions) if augmented else None,
     )  # fmt: skip
+
+
+def _views(seed: int, stream: str, positions: range) -> Tensor:
+    return torch.from_numpy(np.stack([generator(seed, f"{stream}/views", p).random((2, DRAWS)) for p in positions]))

@@ -9,7 +9,7 @@ from torch import nn
 
 from stylegan.config import ModelConfig
 from stylegan.networks import build_discriminator, build_generator
-from torch_utils.settings import leaves
+from torch_utils.settings import leaves, shown
 from training.config import RunConfig
 from training.schedule import Phase
 
@@ -25,7 +25,7 @@ def describe(cfg: RunConfig, estimate: ImagesPerSecond | None = None, footprint:
     return "\n".join(
         [
             "Settings",
-            *(f"  {name:<26} {_show(value)}" for name, value in leaves(cfg)),
+            *(f"  {name:<26} {shown(value)}" for name, value in leaves(cfg)),
             "",
             "Growth",
             *growth_table(cfg, estimate, footprint),
@@ -93,9 +93,3 @@ def duration(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size}{name} {whole % size // part}{smaller}"
     return f"{whole}s"
-
-
-def _show(value: object) -> str:
-    if isinstance(value, tuple) and value:
-        return ("," if isinstance(value[0], str) else "x").join(map(str, value))
-    return "-" if value in (None, "", ()) else str(value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch_utils.errors import UserError
-from torch_utils.settings import declared, leaves, replaced
+from torch_utils.settings import declared, leaves, replaced, shown
 from training.archive import Archive
 from training.base import base_for
 from training.check import check
@@ -148,8 +148,8 @@ def resumed(stored: RunConfig, typed: Mapping[str, Any]) -> RunConfig:
             )
         if name not in FREE_ON_RESUME | {"total_kimg"}:
             raise UserError(
-                f"{flags[name]} {value} contradicts the run, which was started with {values[name]}; leave it out, "
-                "or start a new run with --init-from"
+                f"{flags[name]} {shown(value)} contradicts the run, which was started with {shown(values[name])}; "
+                "leave it out, or start a new run with --init-from"
             )
     if "total_kimg" in typed:
         changed |= {"hours": None, "time_limit": None}

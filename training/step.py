@@ -51,12 +51,11 @@ def make_fakes(G: Generator, inputs: Inputs, game: Game) -> tuple[Tensor, Tensor
     return G.synthesis(ws, stage.resolution, stage.alpha, noise, game.dtype), w
 
 
-def seen(reals: Tensor, fakes: Tensor, inputs: Inputs, game: Game) -> tuple[Tensor, Tensor]:
-    """What the discriminator gets to see of both. R1 and R2 are taken there, too."""
-    kinds = game.loss.diffaugment
+def seen(images: Tensor, inputs: Inputs, side: int, game: Game) -> Tensor:
+    """What the discriminator gets to see of reals (side 0) or fakes (side 1). R1 and R2 are taken there, too."""
     if inputs.views is None:
-        return reals, fakes
-    return augment(reals, inputs.views[:, 0], kinds), augment(fakes, inputs.views[:, 1], kinds)
+        return images
+    return augment(images, inputs.views[:, side], game.loss.diffaugment)
 
 
 def discriminator_terms(
@@ -70,7 +69,7 @@ def discriminator_terms(
     penalty: weight of the gradient penalties in this step: 1, or with lazy regularisation 0 and the interval in turn.
     """
     loss, resolution = game.loss, game.stage.resolution
-    reals, fakes = seen(reals, fakes, inputs, game)
+    reals, fakes = seen(reals, inputs, 0, game), seen(fakes, inputs, 1, game)
 
     def fake_side() -> tuple[Tensor, Tensor, Stats]:
         return _side(D, fakes, inputs.c, game, penalty * loss.r2_gamma.at(resolution), ("fake", "r2"))
@@ -120,13 +119,12 @@ def generator_loss(
     D: Discriminator, fakes: Tensor, inputs: Inputs, reals: Tensor, c: Tensor | None, game: Game
 ) -> tuple[Tensor, Stats]:
     """The mean loss, and what to report. reals: only looked at by the relativistic loss."""
-    reals, fakes = seen(reals, fakes, inputs, game)
-    fake, fake_logits = _judge(D, fakes, inputs.c, game)
+    fake, fake_logits = _judge(D, seen(fakes, inputs, 1, game), inputs.c, game)
     if game.loss.name == "logistic":
         total = losses.g_logistic(fake)
     elif game.loss.name == "relativistic":
         with torch.no_grad():
-            real, _ = _judge(D, reals, c, game)
+            real, _ = _judge(D, seen(reals, inputs, 0, game), c, game)
         total = losses.g_relativistic(real, fake)
     else:
         total = losses.g_wasserstein(fake)

@@ -9,9 +9,9 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from stylegan.generator import Generator
-from stylegan.mapping import class_weights
 from torch_utils.adam import Adam
 from torch_utils.device import return_freed_memory
 from torch_utils.distributed import ALONE, World, add_up, add_up_gradients, highest
@@ -218,21 +218,21 @@ def _first_bad(net: nn.Module, stats: Stats) -> str:
 
 def w_by_class(w: Tensor, c: Tensor | None, classes: int) -> Tensor:
     """w [N,w_dim] added up by class, and how many there were in the last column: [classes,w_dim+1]; one row without."""
-    of_class = w.new_ones(len(w), 1) if c is None or not classes else class_weights(c, classes)
+    of_class = w.new_ones(len(w), 1) if c is None or not classes else one_hot(c, classes).to(w)
     return of_class.T @ torch.cat([w, w.new_ones(len(w), 1)], dim=1)
 
 
 def move_w_avg(G: Generator, sums: Tensor | None) -> None:
     """Move the running average of w of each class towards its mean in a batch, from `w_by_class`.
 
-    A class moves the farther the more of the batch it is, so that all of them remember equally many steps. Nothing
-    moves without sums, and where a mean is not finite the average stays: it would never recover.
+    A class moves the farther the more of the batch it is, so that each remembers equally many of its own pictures.
+    Nothing moves without sums, and where a mean is not finite the average stays: it would never recover.
     """
     if sums is not None:
         average = G.mapping.w_avg.view(len(sums), -1)
         counts = sums[:, -1:]
         mean = sums[:, :-1] / counts
-        share = counts / counts.mean()
+        share = counts / counts.mean().clamp(min=1)  # of more classes than pictures, none must forget all at once
         average.lerp_(torch.where(mean.isfinite(), mean, average), 1 - W_AVG_BETA**share)
 
 

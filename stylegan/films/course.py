@@ -37,7 +37,7 @@ class Course:
         "--space", "z turns (slerp); w is straight, w+ included.  [w; ProGAN: z]", THROUGH))  # fmt: skip
     path: Path = setting("linear", Flag(
         "--path", "From keyframe to keyframe straight, in a smooth curve, or on a circle through 3 of them (through 2: "
-        "round the average face).", THROUGH))  # fmt: skip
+        "round the average face, or the middle of the averages of their classes).", THROUGH))  # fmt: skip
     loop: bool = setting(False, Flag("--loop", "Come back to the first keyframe. A circle always does.", THROUGH))
     frames: int = setting(60, Flag("--frames", "Frames from one keyframe to the next.", THROUGH))
     ease: Ease = setting("none", Flag("--ease", "Slow down at keyframes, less or more.", THROUGH))

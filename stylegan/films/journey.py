@@ -122,7 +122,7 @@ def _through_z(keys: Latents, painter: Painter, course: Course) -> tuple[int, Ca
 
 
 def _centres(keys: Latents, painter: Painter) -> Tensor:
-    """The average w of each keyframe's class, [N,w_dim] on the CPU; of all classes where a keyframe has none."""
+    """The average w of each keyframe's class, [N,w_dim] on the CPU; of all classes where keyframes have none."""
     mapping, classes = painter.snapshot.G.mapping, painter.snapshot.config.num_classes
     c = keys.c
     if c is None and classes:

@@ -67,6 +67,13 @@ def test_each_picture_has_its_own_way_whatever_is_beside_it() -> None:
     assert len({picture.numpy().tobytes() for picture in same}) == 4
 
 
+def test_transparency_has_no_colour() -> None:
+    x, draws = pictures(4), random_draws(4)
+    seen = augment(x, draws, ("color",))
+    assert torch.equal(seen[:, 3], x[:, 3])
+    torch.testing.assert_close(seen[:, :3], augment(x[:, :3], draws, ("color",)))
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_derivatives(channels: int) -> None:
     x = pictures(channels, 8, 8)[:2].double().requires_grad_()

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import training.processes
 from torch_utils.distributed import from_environment
 from torch_utils.errors import UserError
 from train import main
+from training.augment import KINDS
 from training.config import RunConfig
 from training.loop import train
 from training.processes import check_devices, train_in_processes
@@ -130,6 +132,14 @@ def test_a_run_of_two_processes_is_one_run(undisturbed, tiny, tmp_path) -> None:
     ours, alone = ([json.loads(line) for line in (d / STATS).read_text().splitlines()] for d in (undisturbed, tmp_path))
     for a, b in zip(ours, alone, strict=True):
         assert a["Loss/D/loss"] == pytest.approx(b["Loss/D/loss"], rel=0.05)
+
+
+def test_processes_agree_on_the_average_of_each_class(crew, tiny) -> None:
+    cfg = two(tiny, data__cond=True, loss__diffaugment=KINDS, loss__name="relativistic")
+    together, alone = (crew(it) for it in (cfg, replace(cfg, gpus=1)))
+    ours, theirs = (saved(run_dir)["G"]["mapping.w_avg"] for run_dir in (together, alone))
+    assert ours.ndim == 2 and (ours != 0).any(dim=1).all()
+    torch.testing.assert_close(ours, theirs, rtol=0.2, atol=0.02)
 
 
 def test_a_killed_process_costs_nothing(undisturbed, crew, tiny) -> None:

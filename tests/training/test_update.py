@@ -141,6 +141,12 @@ def test_each_class_has_an_average_of_its_own_that_moves_with_its_share(tiny) ->
     torch.testing.assert_close(G.mapping.w_avg, torch.tensor([[2.0], [0.0], [5.0]]).expand(3, 16) * moved)
 
 
+def test_of_many_classes_none_forgets_all_at_once(tiny) -> None:
+    G = fresh_state(tiny(model__num_classes=1000), CPU).G
+    move_w_avg(G, w_by_class(torch.ones(2, 16), torch.tensor([7, 8]), 1000))
+    torch.testing.assert_close(G.mapping.w_avg[[6, 7, 8]], torch.tensor([0, 0.005, 0.005])[:, None].expand(3, 16))
+
+
 def test_w_avg_does_not_swallow_what_is_not_finite(tiny) -> None:
     G = fresh_state(tiny(), CPU).G
     w = torch.ones(2, 16)
