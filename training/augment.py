@@ -7,32 +7,17 @@ it makes itself stays as it should be.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torch_utils.errors import UserError
+from training.config import Augmentation
 
-Kind = Literal["color", "translation", "cutout"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 DRAWS = 7  # uniform numbers for each picture: three for colour, two each for the others
 SHIFT, HOLE = 1 / 8, 1 / 2  # of a side: the farthest shift (at least a pixel), and the side of what is cut out
 
 
-def parse_kinds(text: str) -> tuple[Kind, ...]:
-    """ "color,cutout" -> ("color", "cutout"), in the order of KINDS; "none" -> (). Raises UserError for others."""
-    if text == "none":
-        return ()
-    found = [part.strip() for part in text.split(",")]
-    for part in found:
-        if part not in KINDS:
-            raise UserError(f"'{part}' is no augmentation; name some of {','.join(KINDS)}, or none")
-    return tuple(kind for kind in KINDS if kind in found)
-
-
-def augment(images: Tensor, draws: Tensor, kinds: tuple[Kind, ...]) -> Tensor:
+def augment(images: Tensor, draws: Tensor, kinds: tuple[Augmentation, ...]) -> Tensor:
     """images [N,C,H,W] in [-1, 1], each changed as its row of draws [N,7] says. Differentiable.
 
     draws: uniform in [0, 1), on the CPU, as no GPU shall wait for the shifts

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from stylegan.config import ModelConfig
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, from_plain, setting, to_plain
-from training.augment import Kind, parse_kinds
 from training.schedule import GrowthSchedule, PerResolution
 
 ESSENTIALS, GROWTH, LEARNING, MACHINE = "Essentials", "Growing", "Loss and learning", "Machine and saving"
@@ -31,6 +30,21 @@ def _auto_or_whole(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise UserError(f"'{text}' is no whole number; give one, or auto") from None
+
+
+Augmentation = Literal["color", "translation", "cutout"]
+AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
+
+
+def parse_augmentations(text: str) -> tuple[Augmentation, ...]:
+    """ "color,cutout" -> ("color", "cutout"), in the order of AUGMENTATIONS; "none" -> (). Raises UserError for others."""
+    if text == "none":
+        return ()
+    found = [part.strip() for part in text.split(",")]
+    for part in found:
+        if part not in AUGMENTATIONS:
+            raise UserError(f"'{part}' is no augmentation; name some of {','.join(AUGMENTATIONS)}, or none")
+    return tuple(kind for kind in AUGMENTATIONS if kind in found)
 
 
 # The flags of settings that are declared elsewhere, where nothing is known of command lines.
@@ -83,10 +97,10 @@ class LossConfig:
         PerResolution(0.0),
         Flag("--r2-gamma", "Strength of the same penalty around made images.", LEARNING, parse=_table, metavar=_TABLE),
     )
-    diffaugment: tuple[Kind, ...] = setting(
+    diffaugment: tuple[Augmentation, ...] = setting(
         (), Flag("--diffaugment", "For few pictures: change what the discriminator sees of them, real and made, so that"
                  " it does not learn them by heart. color,translation,cutout, some of these, or none.", LEARNING,
-                 parse=parse_kinds, metavar="KINDS", typed="none"),
+                 parse=parse_augmentations, metavar="KINDS", typed="none"),
     )  # fmt: skip
     wgan_lambda: float = setting(10.0, Flag("--wgan-lambda", "Weight of the gradient penalty (wgan-gp)."))
     wgan_target: float = setting(1.0, Flag("--wgan-target", "Gradient norm that the penalty aims at (wgan-gp)."))

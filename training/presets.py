@@ -125,6 +125,7 @@ _FACES64 = RunConfig(
         mapping_lr_mul=0.1,
         fmap_base=4096,
         fmap_max=128,
+        style_mixing=0.5,
         mbstd_group=16,
     ),
     growth=GrowthSchedule(
@@ -138,13 +139,13 @@ _FACES64 = RunConfig(
     ),
     loss=LossConfig(
         name="relativistic",
-        r1_gamma=PerResolution(1.0, {64: 0.5}),
-        r2_gamma=PerResolution(1.0, {64: 0.5}),
+        r1_gamma=PerResolution(1.0, {64: 0.3}),
+        r2_gamma=PerResolution(1.0, {64: 0.3}),
         r1_interval=8,
     ),
     data=DataConfig(mirror=True),
-    total_kimg=350,
-    ema_kimg=5.0,
+    total_kimg=450,
+    ema_kimg=8.0,
     ema_ramp=0.05,
     tick_kimg=PerResolution(1, {4: 4, 8: 4, 16: 4, 32: 2}),
 )
@@ -161,7 +162,11 @@ _FACES128 = replace(
         lr=PerResolution(0.003, {64: 0.002, 128: 0.002}),
         anneal_kimg=200.0,
     ),
-    loss=LossConfig(r1_gamma=PerResolution(4.0, {64: 1.0, 128: 0.8}), r1_interval=8),
+    loss=replace(
+        _FACES64.loss,
+        r1_gamma=PerResolution(4.0, {64: 1.2, 128: 0.6}),  # the same as there, where a penalty is a quarter as strong
+        r2_gamma=PerResolution(4.0, {64: 1.2, 128: 0.6}),
+    ),
     total_kimg=650,
     tick_kimg=PerResolution(1, {4: 8, 8: 8, 16: 4, 32: 2}),
 )

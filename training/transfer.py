@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import stylegan
 from training.state import TrainState
+
+CENTRE = "mapping.w_avg"
 
 
 def transfer_weights(source: str, state: TrainState) -> str:
@@ -30,6 +32,8 @@ def transfer_weights(source: str, state: TrainState) -> str:
 def _copy(target: nn.Module, origin: nn.Module) -> tuple[int, list[str]]:
     """Copy in place. Returns how many tensors were taken, and a line for each that was not."""
     mine, theirs = target.state_dict(), origin.state_dict()
+    if CENTRE in mine and CENTRE in theirs and mine[CENTRE].shape != theirs[CENTRE].shape:
+        theirs[CENTRE] = _of_all_classes(theirs[CENTRE], mine[CENTRE])
     left = []
     for name, tensor in mine.items():
         if name not in theirs:
@@ -40,3 +44,10 @@ def _copy(target: nn.Module, origin: nn.Module) -> tuple[int, list[str]]:
             tensor.copy_(theirs[name])
     left += [f"{name} (only there)" for name in theirs if name not in mine]
     return len([n for n in mine if n in theirs and theirs[n].shape == mine[n].shape]), left
+
+
+def _of_all_classes(centre: Tensor, like: Tensor) -> Tensor:
+    """Classes that are not the same have the average of all in common; as it is where w is of another length."""
+    if centre.shape[-1] != like.shape[-1]:
+        return centre
+    return centre.view(-1, centre.shape[-1]).mean(dim=0).expand_as(like)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from torch_utils.errors import UserError
-from training.augment import DRAWS, KINDS, augment, parse_kinds
+from training.augment import DRAWS, augment
+from training.config import AUGMENTATIONS, parse_augmentations
 
 MIDDLE = [0.5] * DRAWS
 
@@ -60,10 +61,10 @@ def test_the_hole_is_half_as_wide_and_high_and_may_reach_over_the_edge() -> None
 
 def test_each_picture_has_its_own_way_whatever_is_beside_it() -> None:
     x, draws = pictures(), random_draws(4)
-    whole = augment(x, draws, KINDS)
-    apart = torch.cat([augment(x[i : i + 1], draws[i : i + 1], KINDS) for i in range(4)])
+    whole = augment(x, draws, AUGMENTATIONS)
+    apart = torch.cat([augment(x[i : i + 1], draws[i : i + 1], AUGMENTATIONS) for i in range(4)])
     torch.testing.assert_close(whole, apart)
-    same = augment(x[:1].expand(4, -1, -1, -1), draws, KINDS)
+    same = augment(x[:1].expand(4, -1, -1, -1), draws, AUGMENTATIONS)
     assert len({picture.numpy().tobytes() for picture in same}) == 4
 
 
@@ -78,12 +79,12 @@ def test_transparency_has_no_colour() -> None:
 def test_derivatives(channels: int) -> None:
     x = pictures(channels, 8, 8)[:2].double().requires_grad_()
     draws = random_draws(2)
-    assert torch.autograd.gradcheck(lambda x: augment(x, draws, KINDS), x)
-    assert torch.autograd.gradgradcheck(lambda x: augment(x, draws, KINDS).square(), x)
+    assert torch.autograd.gradcheck(lambda x: augment(x, draws, AUGMENTATIONS), x)
+    assert torch.autograd.gradgradcheck(lambda x: augment(x, draws, AUGMENTATIONS).square(), x)
 
 
 def test_names_are_read_in_any_order_and_wrong_ones_refused() -> None:
-    assert parse_kinds("cutout, color") == ("color", "cutout")
-    assert parse_kinds("none") == ()
+    assert parse_augmentations("cutout, color") == ("color", "cutout")
+    assert parse_augmentations("none") == ()
     with pytest.raises(UserError, match="'colour' .*color,translation,cutout, or none"):
-        parse_kinds("colour")
+        parse_augmentations("colour")

@@ -21,8 +21,7 @@ import training.processes
 from torch_utils.distributed import from_environment
 from torch_utils.errors import UserError
 from train import main
-from training.augment import KINDS
-from training.config import RunConfig
+from training.config import AUGMENTATIONS, RunConfig
 from training.loop import train
 from training.processes import check_devices, train_in_processes
 from training.report import LOG, STATS
@@ -135,7 +134,7 @@ def test_a_run_of_two_processes_is_one_run(undisturbed, tiny, tmp_path) -> None:
 
 
 def test_processes_agree_on_the_average_of_each_class(crew, tiny) -> None:
-    cfg = two(tiny, data__cond=True, loss__diffaugment=KINDS, loss__name="relativistic")
+    cfg = two(tiny, data__cond=True, loss__diffaugment=AUGMENTATIONS, loss__name="relativistic")
     together, alone = (crew(it) for it in (cfg, replace(cfg, gpus=1)))
     ours, theirs = (saved(run_dir)["G"]["mapping.w_avg"] for run_dir in (together, alone))
     assert ours.ndim == 2 and (ours != 0).any(dim=1).all()

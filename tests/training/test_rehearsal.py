@@ -14,8 +14,7 @@ from torch_utils.distributed import ALONE, World
 from torch_utils.errors import UserError
 from torch_utils.images import to_float
 from training.archive import Archive
-from training.augment import KINDS
-from training.config import RunConfig
+from training.config import AUGMENTATIONS, RunConfig
 from training.dataset import Dataset
 from training.rehearsal import fit, rehearsed
 from training.schedule import PerResolution
@@ -52,7 +51,7 @@ def assert_equal(one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize("changes", [{
-    "data__cond": True, "loss__name": "relativistic", "loss__diffaugment": KINDS}, {
+    "data__cond": True, "loss__name": "relativistic", "loss__diffaugment": AUGMENTATIONS}, {
     "loss__name": "wgan-gp", "loss__r1_gamma": PerResolution(0.0)}])  # fmt: skip
 def test_a_rehearsal_changes_no_bit_of_what_follows(changes: dict[str, Any], tiny) -> None:
     cfg = tiny(**changes)

@@ -18,8 +18,7 @@ from click.testing import CliRunner
 
 from torch_utils.checkpoint import load_tensors
 from train import main
-from training.augment import KINDS
-from training.config import RunConfig
+from training.config import AUGMENTATIONS, RunConfig
 from training.lock import locked
 from training.loop import train
 from training.report import LOG, STATS
@@ -132,7 +131,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "loss__r1_interval": 3, "loss__r2_gamma": PerResolution(0.5), "batch_gpu": 4,
         "data__mirror": True, "ema_ramp": 0.05,
     },
-    "augmented": {"loss__diffaugment": KINDS, "loss__name": "relativistic"},
+    "augmented": {"loss__diffaugment": AUGMENTATIONS, "loss__name": "relativistic"},
     "classes in bf16": {"data__cond": True, "precision": "bf16", "model__mbstd_group": 2},
 }  # fmt: skip
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from stylegan.config import ModelConfig
 from stylegan.networks import build_discriminator, build_generator
 from training import losses
-from training.augment import KINDS, augment
-from training.config import LossConfig
+from training.augment import augment
+from training.config import AUGMENTATIONS, LossConfig
 from training.inputs import Inputs, draw
 from training.schedule import PerResolution, Stage
 from training.step import Game, discriminator_terms, generator_loss, make_fakes
@@ -137,11 +137,11 @@ def test_classes_reach_both_halves() -> None:
 @pytest.mark.parametrize("name", ALL_LOSSES)
 def test_the_discriminator_sees_augmented_pictures_and_the_generator_learns_through_them(name: str) -> None:
     G, D, game, _, reals = setting(name, r1_gamma=0.0 if name == "wgan-gp" else 1.0)
-    game = dataclasses.replace(game, loss=dataclasses.replace(game.loss, diffaugment=KINDS))
+    game = dataclasses.replace(game, loss=dataclasses.replace(game.loss, diffaugment=AUGMENTATIONS))
     inputs = draw(MODEL, 0, "d", range(4), 8, None, torch.device("cpu"), augmented=True)
     assert inputs.views is not None
     fakes = make_fakes(G, inputs, game)[0]
-    views = [augment(pictures, inputs.views[:, i], KINDS) for i, pictures in enumerate((reals, fakes))]
+    views = [augment(pictures, inputs.views[:, i], AUGMENTATIONS) for i, pictures in enumerate((reals, fakes))]
     assert not torch.allclose(reals, views[0]) and not torch.allclose(fakes, views[1])
     blind = dataclasses.replace(inputs, views=None)
     d = discriminator_loss(D, reals, None, fakes, inputs, game, penalty=1.0)[0]

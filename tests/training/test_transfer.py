@@ -60,12 +60,16 @@ def test_another_resolution_keeps_what_both_have(tiny, tmp_path, ours: int, thei
 
 def test_another_number_of_classes_keeps_the_rest(tiny, tmp_path) -> None:
     origin = fresh_state(tiny(seed=1, model__num_classes=5), CPU)
+    for net in (origin.G, origin.G_ema):
+        net.mapping.w_avg.copy_(torch.randn(5, 16, generator=torch.Generator().manual_seed(0)))
     target = fresh_state(tiny(data__cond=True), CPU)
     told = transfer_weights(snapshot(origin, tmp_path / "a.safetensors"), target)
     assert "mapping.embed ((5, 16) there, (3, 16) here)" in told
     assert "head.dense1.weight ((5, " in told
     left = set(target.G.state_dict()) - same(target.G, origin.G)
-    assert left == {"mapping.embed"}
+    assert left == {"mapping.embed", "mapping.w_avg"}
+    average = origin.G.mapping.w_avg.mean(dim=0)
+    assert average.any() and torch.equal(target.G.mapping.w_avg, average.expand(3, -1))
 
 
 def test_a_file_without_a_discriminator_says_so(tiny, tmp_path) -> None:

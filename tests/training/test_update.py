@@ -13,8 +13,7 @@ import torch
 from torch_utils.errors import UserError
 from torch_utils.images import to_float
 from training.archive import Archive
-from training.augment import KINDS
-from training.config import RunConfig
+from training.config import AUGMENTATIONS, RunConfig
 from training.dataset import Dataset
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
@@ -57,7 +56,7 @@ def test_a_batch_in_rounds_is_the_batch_at_once(rounds: int, loss: str, tiny) ->
     gamma = PerResolution(0.0 if loss == "wgan-gp" else 1.0)
     common = {
         "loss__name": loss, "loss__r1_gamma": gamma, "model__mbstd_group": 2, "optim__eps": 1.0,
-        "data__cond": loss == "logistic", "loss__diffaugment": KINDS if loss == "relativistic" else (),
+        "data__cond": loss == "logistic", "loss__diffaugment": AUGMENTATIONS if loss == "relativistic" else (),
     }  # fmt: skip
     (once, at_once), (parts, in_parts) = (after(2, tiny(**common, batch_gpu=n)) for n in (None, 8 // rounds))
     fresh = fresh_state(tiny(**common), CPU)
