@@ -37,7 +37,7 @@ AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 
 
 def parse_augmentations(text: str) -> tuple[Augmentation, ...]:
-    """ "color,cutout" -> ("color", "cutout"), in the order of AUGMENTATIONS; "none" -> (). Raises UserError for others."""
+    """ "color,cutout" -> ("color", "cutout"), in a fixed order; "none" -> (). Raises UserError for others."""
     if text == "none":
         return ()
     found = [part.strip() for part in text.split(",")]
