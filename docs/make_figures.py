@@ -122,9 +122,9 @@ FIGURES = (
         "python directions.py find --network faces64 --method labels --labels faces.attributes.safetensors"
         " --dest faces.direction.safetensors",
         "python directions.py apply --network faces64 --directions faces.direction.safetensors --name smile"
-        " --seeds 25,55 --strengths -3:3:7 --captions --outdir out/smile",
+        " --seeds 3,25 --strengths -3:3:7 --captions --outdir out/smile",
         "python directions.py apply --network faces64 --directions faces.direction.safetensors"
-        " --name glasses --seeds 25,55 --strengths -3:3:7 --captions --outdir out/glasses",
+        " --name glasses --seeds 30,37 --strengths -3:3:7 --captions --outdir out/glasses",
     ), below("out/smile/grid.png", "out/glasses/grid.png"), (DATA, TABLE)),
     Figure("digits", (
         "python generate.py --network digits32 --seeds 0-59 --class 0-9 --outdir out/digits --grid 20x3",
