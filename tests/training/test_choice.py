@@ -15,10 +15,11 @@ import train
 from training.budget import Costs
 from training.config import RunConfig
 from training.lock import locked, locked_name
+from training.presets import preset
 from training.rundir import OPTIONS, PREVIOUS, STATE, mark_finished
 
 Call = tuple[RunConfig, Path, bool, str | None]
-NAME = "faces-faces64"
+NAME, GAMMA = "faces-faces64", preset("faces64", 1).loss.r1_gamma
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_a_contradiction_names_both_values(auto, calls):
     auto("--gamma", 7)
     typed, left_out = auto("--gamma", 5), auto()
     assert typed.exit_code == left_out.exit_code == 2 and len(calls) == 1
-    assert "--gamma 5 contradicts 7" in typed.stderr and "--gamma 64:0.5,1, which is meant" in left_out.stderr
+    assert "--gamma 5 contradicts 7" in typed.stderr and f"--gamma {GAMMA}, which is meant" in left_out.stderr
     assert len(typed.stderr.splitlines()) == len(left_out.stderr.splitlines()) == 1
 
 
