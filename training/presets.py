@@ -173,7 +173,7 @@ _FACES128 = replace(
 
 PRESETS: Mapping[str, Preset] = {
     "digits32": Preset("handwritten digits; minutes on a CPU", {1: _DIGITS32}),
-    "faces64": Preset("faces at 64x64; two or three hours on two CPU cores", {1: _FACES64}),
+    "faces64": Preset("faces at 64x64; one to three hours on two CPU cores", {1: _FACES64}),
     "faces128": Preset("faces at 128x128; a night on a CPU, or one small GPU", {1: _FACES128}),
     "ffhq256": Preset("StyleGAN as published, up to 256x256", {n: _ffhq(256, n) for n in _STYLEGAN_BATCH}),
     "ffhq512": Preset("StyleGAN as published, up to 512x512", {n: _ffhq(512, n) for n in _STYLEGAN_BATCH}),
