@@ -54,7 +54,7 @@ def footprint(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> Bytes
 def peak_bytes(state: TrainState, cfg: RunConfig, resolution: int, at_once: int, dtype: torch.dtype) -> int:
     """Of all tensors, in bytes. state: on the meta device"""
     stage = Stage(0, resolution, 0.5 if resolution > cfg.growth.initial else 1.0, cfg.growth.batch.at(resolution), 0.0)
-    networks = (state.G, state.D, state.G_ema)
+    networks = (state.G, state.judges, state.G_ema)
     fixed = sum(t.numel() * t.element_size() for net in networks for t in (*net.parameters(), *net.buffers()))
     with META, LiveBytes() as live:
         rehearse(state, stage, cfg, dtype, cfg.gpus, at_once)

@@ -19,6 +19,7 @@ from torch_utils.distributed import ALONE, World, from_environment, joined, told
 from torch_utils.errors import UserError
 from torch_utils.interrupt import sigterm_ends
 from torch_utils.threads import cpu_threads
+from training.aid import build_aid
 from training.archive import EMBEDDED, Archive
 from training.budget import budget_lines, plan
 from training.choice import choose, description, unplanned
@@ -70,6 +71,8 @@ def launch(
     if init_from:
         stylegan.load(init_from)
     require_measurable(cfg, device)
+    if not dry_run:
+        build_aid(cfg.loss, cfg.model.mbstd_group, torch.device("cpu"))  # fetches what it takes
     planning = cfg.hours is not None and not resume
     if dry_run and not planning:
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them

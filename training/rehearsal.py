@@ -83,7 +83,7 @@ def rehearse(
     if processes > 1:
         held.append([torch.empty(BUCKET_BYTES, dtype=torch.uint8, device=device)])
     for half, other in (both, both[::-1]):
-        state.D.requires_grad_(half.net is state.D)
+        state.judges.requires_grad_(half.name == "D")
         forget_gradients(state)
         gradients = _beside(other.optimizer, 1) + (_beside(half.optimizer, 1) if rounds > 1 else [])
         terms, _ = half.terms_of(next(reals.split(rounds)), next(inputs.split(rounds)))

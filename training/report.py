@@ -21,6 +21,7 @@ STAT_NAMES = {
     "d": "Loss/D/loss", "g": "Loss/G/loss", "real": "Loss/scores/real", "fake": "Loss/scores/fake",
     "sign_real": "Loss/signs/real", "sign_fake": "Loss/signs/fake", "r1": "Loss/r1_penalty", "r2": "Loss/r2_penalty",
     "gp": "Loss/gradient_penalty", "norm_d": "Gradient/D", "norm_g": "Gradient/G",
+    "aid_d": "Loss/aid/D", "aid_g": "Loss/aid/G", "aid_r": "Loss/aid/penalty",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
@@ -17,6 +18,7 @@ from stylegan.networks import build_discriminator, build_generator
 from torch_utils.adam import Adam
 from torch_utils.checkpoint import damage, load_state, save_state
 from torch_utils.errors import UserError
+from training.aid import Aid, build_aid
 from training.config import RunConfig, to_json
 
 
@@ -27,6 +29,7 @@ class TrainState:
     nimg: real images shown   phase: of the growth   tick, tick_nimg: the last status line, and when it was
     bad_steps: non-finite steps in a row   skipped: in all   rollbacks: returns to the last good state
     sums: what the next status line will report, by name: (sum, count)   log_bytes: length of each log file
+    aid: D's companion, if there is one
     at_once: by resolution, the pictures that this process works on at once. Not saved: memories differ
     """
 
@@ -35,6 +38,7 @@ class TrainState:
     G_ema: Generator
     opt_g: Adam
     opt_d: Adam
+    aid: Aid | None = None
     nimg: int = 0
     phase: int = 0
     tick: int = 0
@@ -48,11 +52,21 @@ class TrainState:
     at_once: dict[int, int] = field(default_factory=dict)
 
     _PLAIN = ("nimg", "phase", "tick", "tick_nimg", "bad_steps", "skipped", "rollbacks", "seconds", "sums", "log_bytes")
-    _PARTS = ("G", "D", "G_ema", "opt_g", "opt_d")
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """By name, whatever has a state of its own."""
+        parts = {"G": self.G, "D": self.D, "G_ema": self.G_ema, "opt_g": self.opt_g, "opt_d": self.opt_d}
+        return parts | ({"aid": self.aid} if self.aid else {})
+
+    @property
+    def judges(self) -> nn.Module:
+        """What learns in the discriminator's half of a step, with `opt_d`."""
+        return judges(self.D, self.aid)
 
     def save(self, path: Path, cfg: RunConfig, previous: Path | None = None) -> None:
         """Write everything, whole or not at all. Raises UserError when the disk is full. previous: see `save_state`"""
-        parts: dict[str, Any] = {name: getattr(self, name).state_dict() for name in self._PARTS}
+        parts: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
         plain = {name: getattr(self, name) for name in self._PLAIN}
         save_state(path, parts | plain | {"config": to_json(cfg)}, previous)
 
@@ -63,8 +77,8 @@ class TrainState:
             if trouble:
                 raise ValueError(trouble)
             saved = load_state(path)
-            for name in self._PARTS:
-                getattr(self, name).load_state_dict(saved[name])
+            for name, part in self.parts.items():
+                part.load_state_dict(saved[name])
             for name in self._PLAIN:
                 setattr(self, name, _alike(saved[name], getattr(self, name)))
         except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, pickle.PickleError) as error:
@@ -89,7 +103,12 @@ def fresh_state(cfg: RunConfig, device: torch.device) -> TrainState:
     torch.manual_seed(cfg.seed)
     G, D = build_generator(cfg.model).to(device), build_discriminator(cfg.model).to(device)
     G_ema = copy.deepcopy(G).eval().requires_grad_(False)
-    return TrainState(G, D, G_ema, _adam(G, cfg, 1), _adam(D, cfg, cfg.loss.r1_interval))
+    aid = build_aid(cfg.loss, cfg.model.mbstd_group, device)
+    return TrainState(G, D, G_ema, _adam(G, cfg, 1), _adam(judges(D, aid), cfg, cfg.loss.r1_interval), aid)
+
+
+def judges(D: Discriminator, aid: Aid | None) -> nn.Module:
+    return D if aid is None else nn.ModuleDict({"D": D, "aid": aid})
 
 
 def _adam(net: torch.nn.Module, cfg: RunConfig, interval: int) -> Adam:

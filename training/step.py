@@ -12,6 +12,7 @@ from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
 from stylegan.latents import mix
 from training import losses
+from training.aid import SMALLEST, Aid, aid_d_loss, aid_g_loss
 from training.augment import augment
 from training.config import LossConfig
 from training.inputs import Inputs
@@ -22,12 +23,13 @@ Stats = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Game:
-    """What both halves need: the rules, the stage, the final resolution, and the dtype of the feature maps."""
+    """What both halves need: the rules, the stage, the final resolution, the dtype of the feature maps, and D's aid."""
 
     loss: LossConfig
     stage: Stage
     final: int
     dtype: torch.dtype
+    aid: Aid | None = None
 
     @property
     def gradient_scale(self) -> float:
@@ -77,6 +79,9 @@ def discriminator_terms(
     def real_side() -> tuple[Tensor, Tensor, Stats]:
         return _side(D, reals, c, game, penalty * loss.r1_gamma.at(resolution), ("real", "r1"))
 
+    if aid := _aid_for(reals, game):
+        total, squared = aid_d_loss(aid, reals, fakes, loss.aid_gamma, game.dtype)
+        yield loss.aid_weight * total, {"aid_d": total.detach(), "aid_r": squared.detach()}
     if loss.name == "relativistic":  # the only loss that compares the two
         (fake, on_fake, stats), (real, on_real, more) = fake_side(), real_side()
         yield _term(losses.d_relativistic(real, fake) + on_fake + on_real, stats | more)
@@ -131,7 +136,16 @@ def generator_loss(
     if fake_logits.shape[1]:
         assert inputs.c is not None
         total = total + game.loss.acgan_weight * losses.class_penalty(fake_logits, inputs.c)
-    return total.mean(), {"g": total.detach().mean()}
+    whole, stats = total.mean(), {"g": total.detach().mean()}
+    if aid := _aid_for(fakes, game):
+        of_aid = aid_g_loss(aid, seen(reals, inputs, 0, game), seen(fakes, inputs, 1, game), game.dtype)
+        return whole + game.loss.aid_weight * of_aid, stats | {"aid_g": of_aid.detach()}
+    return whole, stats
+
+
+def _aid_for(images: Tensor, game: Game) -> Aid | None:
+    """The aid, if there is one and it can see pictures of this size."""
+    return game.aid if game.aid and min(images.shape[2:]) >= SMALLEST else None
 
 
 def _real_loss(loss: LossConfig, real: Tensor) -> Tensor:

@@ -108,13 +108,13 @@ def update(
 
     at_once = state.at_once.get(stage.resolution) or portions(len(reals.images), 1, cfg.batch_gpu)[0]
     d_half, g_half = halves(state, stage, cfg, dtype, _penalty_weight(state.nimg, stage.batch, cfg.loss.r1_interval))
-    state.D.requires_grad_(True)
+    state.judges.requires_grad_(True)
     d = descend(d_half, at_once)
     if d.bad:  # nothing has moved yet, and nothing shall: G would learn from a judge that is out of its mind
         return Outcome(d.stats, f"D's {d.bad}", d.at_once if d.at_once < at_once else None)
     track(state.G_ema, state.G, _halflife(cfg, state.nimg), stage.batch)
     # No gradients for D's weights while G learns: that is a third of the work of this half.
-    state.D.requires_grad_(False)
+    state.judges.requires_grad_(False)
     g = descend(g_half, d.at_once)
     stats = {**d.stats, **g.stats, "norm_d": d.stats["norm"], "norm_g": g.stats["norm"]}
     return Outcome(stats, f"G's {g.bad}" if g.bad else None, g.at_once if g.at_once < at_once else None)
@@ -124,7 +124,7 @@ def halves(
     state: TrainState, stage: Stage, cfg: RunConfig, dtype: torch.dtype, penalty: float
 ) -> tuple[Half, Half]:  # fmt: skip
     """The discriminator's half of a step, and the generator's. penalty: see `discriminator_terms`."""
-    game = Game(cfg.loss, stage, cfg.model.resolution, dtype)
+    game = Game(cfg.loss, stage, cfg.model.resolution, dtype, state.aid)
 
     def d_part(real: Reals, fed: Inputs) -> Part:
         with torch.no_grad():
@@ -137,7 +137,7 @@ def halves(
 
     d_lr, g_lr = stage.lr * lazy_factor(cfg.loss.r1_interval), stage.lr * cfg.optim.g_share
     classes = cfg.model.num_classes
-    d_half = Half("D", state.D, state.opt_d, d_part, d_lr, classes)
+    d_half = Half("D", state.judges, state.opt_d, d_part, d_lr, classes)
     return d_half, Half("G", state.G, state.opt_g, g_part, g_lr, classes)
 
 

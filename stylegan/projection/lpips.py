@@ -71,6 +71,13 @@ def embed(net: str, weights: Mapping[str, Tensor], images: Tensor) -> list[Tenso
     and where the shorter side has a whole multiple of 256 pixels, they are reduced to 256 by averaging. Feature maps
     are in the dtype of the convolutions' weights.
     """
+    return [
+        unit(x) * weights[f"lin{tap}"].sqrt()[:, None, None] for tap, x in enumerate(feature_maps(net, weights, images))
+    ]
+
+
+def feature_maps(net: str, weights: Mapping[str, Tensor], images: Tensor) -> list[Tensor]:
+    """What `embed` makes comparable: the feature maps [N,C,h,w] at each tap, in the dtype of the weights."""
     shift, scale = (torch.tensor(v, device=images.device)[:, None, None] for v in (_SHIFT, _SCALE))
     x = (_fitted(_rgb(images)) - shift) / scale
     x = x.to(weights["conv0.weight"].dtype, memory_format=torch.channels_last)
@@ -80,7 +87,7 @@ def embed(net: str, weights: Mapping[str, Tensor], images: Tensor) -> list[Tenso
             x = F.max_pool2d(x, conv.pool, 2)
         x = F.conv2d(x, weights[f"conv{i}.weight"], weights[f"conv{i}.bias"], conv.stride, conv.padding).relu()
         if conv.tap:
-            taps.append(unit(x) * weights[f"lin{len(taps)}"].sqrt()[:, None, None])
+            taps.append(x)
     return taps
 
 

@@ -36,7 +36,7 @@ def step(state: TrainState, cfg: RunConfig) -> None:
 
 
 def everything(state: TrainState) -> dict[str, Any]:
-    return {name: copy.deepcopy(getattr(state, name).state_dict()) for name in state._PARTS}
+    return {name: copy.deepcopy(part.state_dict()) for name, part in state.parts.items()}
 
 
 def assert_equal(one: Any, other: Any) -> None:

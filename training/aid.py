@@ -1,0 +1,113 @@
+"""A second discriminator with a trained eye: small heads on the features of a network that knows photographs.
+
+That network is the VGG16 of LPIPS and stays as it is. The heads learn at three of its depths, where a feature vector
+stands for a quarter, an eighth and a sixteenth of the pixels along each side, to tell real patches from made ones.
+(N. Kumari, R. Zhang, E. Shechtman, J.-Y. Zhu: Ensembling Off-the-shelf Models for GAN Training, CVPR 2022; A. Sauer,
+K. Chitta, J. Mueller, A. Geiger: Projected GANs Converge Faster, NeurIPS 2021.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from stylegan.layers import EqualConv2d, minibatch_stddev
+from stylegan.projection.lpips import NETS, feature_maps, shapes, unit
+from stylegan.projection.lpips_weights import find_weights
+from training import losses
+from training.config import AID_NETS, LossConfig
+
+SMALLEST = 32  # of a picture's sides: below, the network knows nothing of it
+DEPTHS = 3  # the last of its taps: in the first ones it sees no more than a fresh discriminator learns in no time
+WIDTH = 64
+
+
+class AidHead(nn.Module):
+    """Three convolutions. [N,C,h,w] -> scores of patches [N,1,h,w], float32."""
+
+    def __init__(self, channels: int, group: int):
+        super().__init__()
+        self.group = group
+        self.conv0 = EqualConv2d(channels, WIDTH, 1)
+        self.conv1 = EqualConv2d(WIDTH + (group > 1), WIDTH, 3)
+        self.conv2 = EqualConv2d(WIDTH, 1, 1, gain=1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv0(x, "lrelu")
+        if self.group > 1:
+            x = minibatch_stddev(x, self.group)
+        scores: Tensor = self.conv2(self.conv1(x, "lrelu")).float()
+        return scores
+
+
+class Aid(nn.Module):
+    """The heads, of which the deepest compares the pictures of a batch in groups, and the network they look through.
+
+    weights: as `lpips.shapes` has them; they are no part of `state_dict`, and do not learn
+    """
+
+    def __init__(self, net: str, weights: Mapping[str, Tensor], group: int):
+        super().__init__()
+        self.net = net
+        *others, deepest = [conv.outputs for conv in NETS[net] if conv.tap][-DEPTHS:]
+        self.heads = nn.ModuleList([*(AidHead(channels, 1) for channels in others), AidHead(deepest, group)])
+        self._weights = {torch.float32: dict(weights)}
+
+    def features(self, images: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        """images [N,1, 3 or 4,H,W] in [-1, 1] -> for each head [N,C,h,w], feature vectors of unit mean square."""
+        if dtype not in self._weights:
+            self._weights[dtype] = {name: value.to(dtype) for name, value in self._weights[torch.float32].items()}
+        maps = feature_maps(self.net, self._weights[dtype], images)[-DEPTHS:]
+        return [unit(x, x.shape[1] ** 0.5).to(dtype) for x in maps]
+
+    def scores(self, features: list[Tensor]) -> list[Tensor]:
+        """Of patches, for each depth [N,1,h,w]."""
+        return [head(x) for head, x in zip(self.heads, features, strict=True)]
+
+
+def build_aid(loss: LossConfig, group: int, device: torch.device) -> Aid | None:
+    """The aid that `loss` asks for, if any. Raises UserError if the weights of its network cannot be had.
+
+    On the meta device, where nothing has contents, they are not looked for.
+    """
+    if loss.vision_aid == "none":
+        return None
+    net = AID_NETS[loss.vision_aid]
+    if device.type == "meta":
+        weights = {name: torch.empty(shape, device=device) for name, shape in shapes(net).items()}
+    else:
+        weights = {name: value.to(device) for name, value in find_weights(net).items()}
+    return Aid(net, weights, group).to(device)
+
+
+def aid_d_loss(aid: Aid, reals: Tensor, fakes: Tensor, gamma: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What the heads minimise, relativistic, averaged over patches and depths; and its penalty.
+
+    The penalty, which counts gamma / 2 times, is R1 plus R2 at the features: the squared gradient of the scores'
+    sum, per place. reals, fakes: [N,C,H,W]
+    """
+    with torch.no_grad():
+        real_maps, fake_maps = aid.features(reals, dtype), aid.features(fakes, dtype)
+    features = [x.requires_grad_(gamma > 0) for x in (*real_maps, *fake_maps)]
+    reals_at, fakes_at = aid.scores(features[:DEPTHS]), aid.scores(features[DEPTHS:])
+    game = [losses.d_relativistic(real, fake).mean() for real, fake in zip(reals_at, fakes_at, strict=True)]
+    loss = torch.stack(game).mean()
+    if not gamma:
+        return loss, torch.zeros_like(loss)
+    squares = [
+        losses.squared_gradient(scores, x).mean() / scores[0].numel()
+        for scores, x in zip((*reals_at, *fakes_at), features, strict=True)
+    ]
+    penalty = torch.stack(squares).sum() / DEPTHS
+    return loss + gamma / 2 * penalty, penalty
+
+
+def aid_g_loss(aid: Aid, reals: Tensor, fakes: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the generator minimises, averaged over patches and depths."""
+    with torch.no_grad():
+        reals_at = aid.scores(aid.features(reals, dtype))
+    fakes_at = aid.scores(aid.features(fakes, dtype))
+    game = [losses.g_relativistic(real, fake).mean() for real, fake in zip(reals_at, fakes_at, strict=True)]
+    return torch.stack(game).mean()
