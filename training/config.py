@@ -48,6 +48,7 @@ def parse_augmentations(text: str) -> tuple[Augmentation, ...]:
 
 
 AID_NETS = {"vgg16": "lpips-vgg16"}  # --vision-aid -> a net of `lpips.NETS`
+AID_SMALLEST = 32  # of a picture's sides: such a net knows nothing of smaller ones
 
 # The flags of settings that are declared elsewhere, where nothing is known of command lines.
 BORROWED_FLAGS: Mapping[str, Flag] = {

@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 
 from stylegan.config import ModelConfig
-from training.config import LossConfig, RunConfig
+from stylegan.projection.lpips import layer_sizes
+from training.config import AID_NETS, AID_SMALLEST, LossConfig, RunConfig
 
 # Fitted to training steps on two CPU cores (docs/performance-log.md): every number between two convolutions is moved
 # about so many bytes in each pass, as kernels read, write and rearrange it, and a step costs so much in Python besides.
 BYTES_PER_NUMBER, STEP_OVERHEAD_S = 45, 0.05
+AID_BYTES_PER_NUMBER = 20
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,26 @@ def step_gb(model: ModelConfig, loss: LossConfig, resolution: int) -> float:
     return BYTES_PER_NUMBER * numbers * passes(loss, resolution) / 1e9
 
 
+def aid_cost(cfg: RunConfig, resolution: int) -> tuple[float, float]:
+    """Of one image through the eyes of the vision aid in a training step: gflop, and GB that are moved.
+
+    D step: a real and a made picture forward (2). G step: the same (2), and back to the made picture (1).
+    """
+    height, width = cfg.model.size(resolution)
+    if cfg.loss.vision_aid == "none" or min(height, width) < AID_SMALLEST:
+        return 0.0, 0.0
+    gflop = numbers = 0.0
+    for conv, h, w in layer_sizes(AID_NETS[cfg.loss.vision_aid], height, width):
+        gflop += 2 * conv.inputs * conv.outputs * conv.kernel**2 * h * w / 1e9
+        numbers += conv.outputs * h * w
+    return 5 * gflop, 5 * numbers * AID_BYTES_PER_NUMBER / 1e9
+
+
 def seconds_per_image(cfg: RunConfig, resolution: int, machine: Machine) -> float:
     """Of training: arithmetic, memory, and what every step costs besides."""
-    arithmetic = step_gflop(cfg.model, cfg.loss, resolution) / machine.gflops
-    memory = step_gb(cfg.model, cfg.loss, resolution) / machine.gb
+    aid_gflop, aid_gb = aid_cost(cfg, resolution)
+    arithmetic = (step_gflop(cfg.model, cfg.loss, resolution) + aid_gflop) / machine.gflops
+    memory = (step_gb(cfg.model, cfg.loss, resolution) + aid_gb) / machine.gb
     return arithmetic + memory + STEP_OVERHEAD_S / cfg.growth.batch.at(resolution)
 
 

@@ -12,9 +12,9 @@ from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
 from stylegan.latents import mix
 from training import losses
-from training.aid import SMALLEST, Aid, aid_d_loss, aid_g_loss
+from training.aid import Aid, aid_d_loss, aid_g_loss
 from training.augment import augment
-from training.config import LossConfig
+from training.config import AID_SMALLEST, LossConfig
 from training.inputs import Inputs
 from training.schedule import Stage
 
@@ -145,7 +145,7 @@ def generator_loss(
 
 def _aid_for(images: Tensor, game: Game) -> Aid | None:
     """The aid, if there is one and it can see pictures of this size."""
-    return game.aid if game.aid and min(images.shape[2:]) >= SMALLEST else None
+    return game.aid if game.aid and min(images.shape[2:]) >= AID_SMALLEST else None
 
 
 def _real_loss(loss: LossConfig, real: Tensor) -> Tensor:

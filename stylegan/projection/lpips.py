@@ -7,7 +7,7 @@ each depth and summed over depths (equation 1). The weights come from `lpips_wei
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,16 @@ def shapes(net: str) -> dict[str, tuple[int, ...]]:
         }
     taps = (conv for conv in NETS[net] if conv.tap)
     return found | {f"lin{i}": (conv.outputs,) for i, conv in enumerate(taps)}
+
+
+def layer_sizes(net: str, height: int, width: int) -> Iterator[tuple[Conv, int, int]]:
+    """Each convolution, and the size of what it makes of a picture."""
+    h, w = fitted_size(height, width)
+    for conv in NETS[net]:
+        if conv.pool:
+            h, w = ((side - conv.pool) // 2 + 1 for side in (h, w))
+        h, w = ((side + 2 * conv.padding - conv.kernel) // conv.stride + 1 for side in (h, w))
+        yield conv, h, w
 
 
 def embed(net: str, weights: Mapping[str, Tensor], images: Tensor) -> list[Tensor]:
@@ -121,11 +131,22 @@ def _rgb(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images[:, :3]
 
 
-def _fitted(images: Tensor) -> Tensor:
-    shorter = min(images.shape[2:])
+def fitted_size(height: int, width: int) -> tuple[int, int]:
+    """The size at which a picture is looked at; see `embed`."""
+    shorter = min(height, width)
     if shorter < SMALLEST:
         factor = -(-SMALLEST // shorter)
-        return F.interpolate(images, scale_factor=factor, mode="bilinear", align_corners=False)
+        return height * factor, width * factor
     if shorter > LARGEST and shorter % LARGEST == 0:
-        return F.avg_pool2d(images, shorter // LARGEST)
+        return height * LARGEST // shorter, width * LARGEST // shorter
+    return height, width
+
+
+def _fitted(images: Tensor) -> Tensor:
+    height, width = images.shape[2:]
+    size = fitted_size(height, width)
+    if size[0] > height:
+        return F.interpolate(images, scale_factor=size[0] // height, mode="bilinear", align_corners=False)
+    if size[0] < height:
+        return F.avg_pool2d(images, height // size[0])
     return images

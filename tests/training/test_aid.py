@@ -14,9 +14,9 @@ from stylegan.projection import lpips
 from torch_utils.errors import UserError
 from torch_utils.images import to_float
 from training import aid as module
-from training.aid import DEPTHS, SMALLEST, Aid, aid_d_loss, aid_g_loss, build_aid
+from training.aid import DEPTHS, Aid, aid_d_loss, aid_g_loss, build_aid
 from training.archive import Archive
-from training.config import AID_NETS, LossConfig, RunConfig
+from training.config import AID_NETS, AID_SMALLEST, LossConfig, RunConfig
 from training.dataset import Dataset
 from training.inputs import draw
 from training.schedule import PerResolution, Stage
@@ -46,7 +46,7 @@ def aid(weights) -> Aid:
 
 @pytest.fixture
 def at_hand(weights, monkeypatch) -> None:
-    monkeypatch.setattr("training.aid.find_weights", lambda net: weights)
+    monkeypatch.setattr("training.aid.find_weights", lambda net, advice: weights)
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_it_adds_to_both_halves_where_it_can_see(aid, name: str, resolution: int
     def g(game: Game) -> torch.Tensor:
         return generator_loss(D, fakes, inputs, reals, None, game)[0]
 
-    seen = resolution >= SMALLEST
+    seen = resolution >= AID_SMALLEST
     of_d = 0.5 * aid_d_loss(aid, reals, fakes, alone.loss.aid_gamma, FP32)[0] if seen else 0
     of_g = 0.5 * aid_g_loss(aid, reals, fakes, FP32) if seen else 0
     torch.testing.assert_close(d(aided), d(alone) + of_d)
@@ -178,19 +178,19 @@ def test_a_run_goes_on_to_the_last_bit(cfg, tmp_path: Path) -> None:
 
 
 def test_a_run_without_it_has_none(tiny, monkeypatch) -> None:
-    monkeypatch.setattr("training.aid.find_weights", lambda net: pytest.fail("fetched"))
+    monkeypatch.setattr("training.aid.find_weights", lambda net, advice: pytest.fail("fetched"))
     state = fresh_state(tiny(), CPU)
     assert state.aid is None and state.judges is state.D and "aid" not in state.parts
 
 
 def test_to_count_memory_nothing_is_fetched(monkeypatch) -> None:
-    monkeypatch.setattr(module, "find_weights", lambda net: pytest.fail("fetched"))
+    monkeypatch.setattr(module, "find_weights", lambda net, advice: pytest.fail("fetched"))
     found = build_aid(LossConfig(vision_aid="vgg16"), 4, torch.device("meta"))
     assert found is not None and all(p.is_meta for p in found.parameters())
 
 
 def test_a_run_whose_weights_cannot_be_had_leaves_nothing_behind(cfg, tmp_path: Path, monkeypatch) -> None:
-    def nowhere(net: str) -> None:
+    def nowhere(net: str, advice: str) -> None:
         raise UserError("no network here")
 
     from training.launch import launch

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from stylegan.networks import build_generator
-from training.config import LossConfig
+from stylegan.projection import lpips
+from training.config import AID_NETS, AID_SMALLEST, LossConfig
 from training.cost import (
     TYPICAL,
     Machine,
+    aid_cost,
     conv_gflops,
     copied_gb,
     estimated_speed,
@@ -51,6 +55,20 @@ def test_penalties_cost_three_passes_when_they_come(tiny) -> None:
         )
     }  # fmt: skip
     assert passes == pytest.approx({"none": 12, "r1": 15, "lazy": 12.5, "both": 18, "wgan-gp": 18})
+
+
+@pytest.mark.parametrize("resolution", [16, 32, 64])
+def test_the_eyes_of_the_vision_aid_are_counted_where_they_see(resolution: int) -> None:
+    cfg = preset("faces64", 1)
+    cfg = replace(cfg, loss=replace(cfg.loss, vision_aid="vgg16"))
+    net = AID_NETS["vgg16"]
+    weights = {name: torch.empty(shape, device="meta") for name, shape in lpips.shapes(net).items()}
+    with FlopCounterMode(display=False) as counter:
+        lpips.feature_maps(net, weights, torch.empty(1, 3, resolution, resolution, device="meta"))
+    gflop, gb = aid_cost(cfg, resolution)
+    assert gflop == pytest.approx(5 * counter.get_total_flops() / 1e9 if resolution >= AID_SMALLEST else 0)
+    assert (gb > 0) == (gflop > 0)
+    assert aid_cost(preset("digits32", 1), 32) == (0, 0)
 
 
 def test_the_time_left_falls_to_zero_and_is_the_sum_of_its_phases(tiny) -> None:
