@@ -53,18 +53,24 @@ class Aid(nn.Module):
         self.net = net
         *others, deepest = [conv.outputs for conv in NETS[net] if conv.tap][-DEPTHS:]
         self.heads = nn.ModuleList([*(AidHead(channels, 1) for channels in others), AidHead(deepest, group)])
-        self._weights = {torch.float32: dict(weights)}
+        self._weights = {torch.float32: _converted(weights, torch.float32)}
 
     def features(self, images: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """images [N,1, 3 or 4,H,W] in [-1, 1] -> for each head [N,C,h,w], feature vectors of unit mean square."""
         if dtype not in self._weights:
-            self._weights[dtype] = {name: value.to(dtype) for name, value in self._weights[torch.float32].items()}
+            self._weights[dtype] = _converted(self._weights[torch.float32], dtype)
         maps = feature_maps(self.net, self._weights[dtype], images)[-DEPTHS:]
         return [unit(x, x.shape[1] ** 0.5).to(dtype) for x in maps]
 
     def scores(self, features: list[Tensor]) -> list[Tensor]:
         """Of patches, for each depth [N,1,h,w]."""
         return [head(x) for head, x in zip(self.heads, features, strict=True)]
+
+
+def _converted(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """In the dtype and the layout of the feature maps, which saves a twentieth of the time."""
+    last = torch.channels_last
+    return {name: w.to(dtype, memory_format=last) if w.ndim == 4 else w.to(dtype) for name, w in weights.items()}
 
 
 def build_aid(loss: LossConfig, group: int, device: torch.device) -> Aid | None:
