@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -24,8 +25,8 @@ from stylegan.kernels import ops_option, with_kernels
 from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
 from torch_utils.threads import cpu_threads
-from training.config import LossConfig, RunConfig
-from training.cost import conv_gflops, step_gflop
+from training.config import AID_NETS, LossConfig, RunConfig
+from training.cost import aid_cost, conv_gflops, step_gflop
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
 from training.update import Reals, update
@@ -39,11 +40,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 @click.option("--batch", type=int, default=16, help="Images per step.")
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="fp32", help="Of the feature maps.")
 @click.option("--r1-interval", type=int, default=1, help="R1 at every N-th step.")
+@click.option("--vision-aid", type=click.Choice(["none", *AID_NETS]), default="none", help="As in train.py.")
 @click.option("--threads", type=int, default=None, help="CPU threads. Default: one per core.")
 @click.option("--device", default="auto")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
-    resolution: int, batch: int, dtype: str, r1_interval: int, threads: int | None, device: str, as_json: bool
+    resolution: int, batch: int, dtype: str, r1_interval: int, vision_aid: Any, threads: int | None, device: str,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Images per second of a full training iteration, and the share of the machine's convolution rate it reaches.
 
@@ -54,10 +57,11 @@ def main(
     where = with_kernels(pick_device(device))
     model = ModelConfig(resolution=resolution, fmap_base=4096, fmap_max=128)
     growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch))
-    cfg = RunConfig(model=model, growth=growth, loss=LossConfig(r1_interval=r1_interval))
+    cfg = RunConfig(model=model, growth=growth, loss=LossConfig(r1_interval=r1_interval, vision_aid=vision_aid))
     times = iteration_seconds(cfg, STEPS, DTYPES[dtype], where)
     peak = peak_memory_mb(where)
-    speed, gflop = batch / statistics.median(times), step_gflop(model, cfg.loss, resolution)
+    speed = batch / statistics.median(times)
+    gflop = step_gflop(model, cfg.loss, resolution) + aid_cost(cfg, resolution)[0]
     result = {
         "images_per_s": speed,
         "gflop_per_image": gflop,
@@ -68,8 +72,8 @@ def main(
     if as_json:
         click.echo(json.dumps({name: round(value, 3) for name, value in result.items()}))
         return
-    click.echo(f"{resolution}x{resolution}, batch {batch}, {dtype}, R1 every {r1_interval}, {where}, "
-               f"{torch.get_num_threads()} threads, torch {torch.__version__}, freed memory kept")  # fmt: skip
+    click.echo(f"{resolution}x{resolution}, batch {batch}, {dtype}, R1 every {r1_interval}, vision aid: {vision_aid}, "
+               f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, freed memory kept")  # fmt: skip
     spread = f"{batch / max(times):.2f} to {batch / min(times):.2f}"
     click.echo(f"images/s              {speed:8.2f}   (median of {STEPS}; {spread})")
     click.echo(f"GFLOP per image       {gflop:8.2f}")

@@ -53,13 +53,17 @@ class Aid(nn.Module):
         self.net = net
         *others, deepest = [conv.outputs for conv in NETS[net] if conv.tap][-DEPTHS:]
         self.heads = nn.ModuleList([*(AidHead(channels, 1) for channels in others), AidHead(deepest, group)])
-        self._weights = {torch.float32: _converted(weights, torch.float32)}
+        self._eyes = {torch.float32: _converted(weights, torch.float32)}
+
+    def eyes(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The weights of the network in a dtype; made once, as are those in float32."""
+        if dtype not in self._eyes:
+            self._eyes[dtype] = _converted(self._eyes[torch.float32], dtype)
+        return self._eyes[dtype]
 
     def features(self, images: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """images [N,1, 3 or 4,H,W] in [-1, 1] -> for each head [N,C,h,w], feature vectors of unit mean square."""
-        if dtype not in self._weights:
-            self._weights[dtype] = _converted(self._weights[torch.float32], dtype)
-        maps = feature_maps(self.net, self._weights[dtype], images)[-DEPTHS:]
+        maps = feature_maps(self.net, self.eyes(dtype), images)[-DEPTHS:]
         return [unit(x, x.shape[1] ** 0.5).to(dtype) for x in maps]
 
     def scores(self, features: list[Tensor]) -> list[Tensor]:

@@ -55,7 +55,10 @@ def peak_bytes(state: TrainState, cfg: RunConfig, resolution: int, at_once: int,
     """Of all tensors, in bytes. state: on the meta device"""
     stage = Stage(0, resolution, 0.5 if resolution > cfg.growth.initial else 1.0, cfg.growth.batch.at(resolution), 0.0)
     networks = (state.G, state.judges, state.G_ema)
-    fixed = sum(t.numel() * t.element_size() for net in networks for t in (*net.parameters(), *net.buffers()))
+    held = [t for net in networks for t in (*net.parameters(), *net.buffers())]
+    if state.aid:
+        held += [t for kind in {torch.float32, dtype} for t in state.aid.eyes(kind).values()]
+    fixed = sum(t.numel() * t.element_size() for t in held)
     with META, LiveBytes() as live:
         rehearse(state, stage, cfg, dtype, cfg.gpus, at_once)
     forget_gradients(state)

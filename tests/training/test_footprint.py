@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
 
+from stylegan.projection import lpips
 from torch_utils.settings import replaced
-from training.footprint import PROCESS_BYTES, footprint
+from training.config import AID_NETS
+from training.footprint import KEPT, PROCESS_BYTES, footprint
 from training.plan import parameter_counts
 from training.presets import preset
 from training.schedule import PerResolution
@@ -32,3 +35,15 @@ def test_memory_is_that_of_the_networks_and_of_the_pictures_at_once() -> None:
 def test_a_process_of_several_holds_its_share() -> None:
     cfg = replace(preset("faces64", 1), gpus=2)
     assert footprint(cfg, FP32, CPU)(16)[1] == cfg.growth.batch.at(16) // 2
+
+
+def test_the_vision_aid_is_held_besides_in_both_dtypes() -> None:
+    cfg = preset("faces64", 1)
+    aided = replaced(cfg, {"loss.vision_aid": "vgg16"})
+    eyes = sum(math.prod(shape) for shape in lpips.shapes(AID_NETS["vgg16"]).values())
+    for dtype, size in ((FP32, 4), (torch.bfloat16, 6)):
+        (without, _), (with_it, _) = (footprint(c, dtype, CPU)(16) for c in (cfg, aided))
+        least = KEPT["cpu"] * size * eyes
+        assert least < with_it - without < 1.1 * least, "below 32x32 there is nothing for it to do"
+        (without, _), (with_it, _) = (footprint(c, dtype, CPU)(64) for c in (cfg, aided))
+        assert with_it - without > 1.1 * least
