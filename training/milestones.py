@@ -17,7 +17,9 @@ from torch_utils.checkpoint import load_tensors
 from torch_utils.device import fast_bf16, peak_memory_mb
 from torch_utils.distributed import ALONE, World, alone
 from torch_utils.errors import UserError
+from torch_utils.images import to_float
 from torch_utils.interrupt import Interrupts
+from training.aid import LOOKS
 from training.budget import LATE
 from training.clock import Clock
 from training.config import RunConfig
@@ -65,6 +67,10 @@ def begin_run(
     report.say(f"Training in {run_dir}: {len(data)} pictures, {cfg.total_kimg:g} kimg, {how}")
     if init_from:
         report.say(transfer_weights(init_from, state))
+    if state.aid:
+        images, _ = data.batch(0, LOOKS, *cfg.model.size(cfg.growth.final))
+        with torch.no_grad():
+            state.aid.calibrate(to_float(images.to(device)), dtype)
     alone(world, "the first pictures", partial(_save_start, state, cfg, run_dir, report, data))
 
 
