@@ -48,7 +48,7 @@ class AidHead(nn.Module):
 def _eager(conv: EqualConv2d) -> EqualConv2d:
     """Its weights smaller, and counting for more: what Adam moves them by changes more of them."""
     with torch.no_grad():
-        conv.weight /= EAGERNESS
+        conv.weight.div_(EAGERNESS)
     conv.scale *= EAGERNESS
     return conv
 

@@ -18,6 +18,7 @@ from stylegan.networks import build_discriminator, build_generator
 from torch_utils.adam import Adam
 from torch_utils.checkpoint import damage, load_state, save_state
 from torch_utils.errors import UserError
+from torch_utils.rng import generator
 from training.aid import Aid, build_aid
 from training.config import RunConfig, to_json
 
@@ -99,8 +100,12 @@ def _alike(value: Any, present: Any) -> Any:
 
 
 def fresh_state(cfg: RunConfig, device: torch.device) -> TrainState:
-    """New networks, drawn from the run's seed."""
-    torch.manual_seed(cfg.seed)
+    """New networks, drawn from a stream of the run's seed.
+
+    Not from torch's own of that seed: whoever draws z from torch.manual_seed(0) would hand a network of seed 0 the rows
+    of its own first layer, and see pictures that are far off.
+    """
+    torch.manual_seed(int(generator(cfg.seed, "weights", 0).integers(2**63)))
     G, D = build_generator(cfg.model).to(device), build_discriminator(cfg.model).to(device)
     G_ema = copy.deepcopy(G).eval().requires_grad_(False)
     aid = build_aid(cfg.loss, cfg.model.mbstd_group, device)

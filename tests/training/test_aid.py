@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from stylegan.config import ModelConfig
+from stylegan.layers import EqualConv2d
 from stylegan.networks import build_discriminator, build_generator
 from stylegan.projection import lpips
 from torch_utils.errors import UserError
 from torch_utils.images import to_float
 from training import aid as module
-from training.aid import DEPTHS, Aid, aid_d_loss, aid_g_loss, build_aid
+from training.aid import DEPTHS, EAGERNESS, FLOOR, Aid, AidHead, aid_d_loss, aid_g_loss, build_aid
 from training.archive import Archive
 from training.config import AID_NETS, AID_SMALLEST, LossConfig, RunConfig
 from training.dataset import Dataset
@@ -78,7 +79,7 @@ def flat(net: torch.nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("size", "channels"), [(32, 1), (64, 3), (128, 4)])
-def test_it_looks_at_three_depths_with_vectors_of_unit_mean_square(aid, size: int, channels: int) -> None:
+def test_before_it_is_calibrated_vectors_have_unit_mean_square(aid, size: int, channels: int) -> None:
     seen = aid.features(pictures(0, size=size, channels=channels), FP32)
     side = max(size, 64)
     assert [tuple(x.shape[1:]) for x in seen] == [(256, side // 4, side // 4), (512, side // 8, side // 8),
@@ -88,9 +89,37 @@ def test_it_looks_at_three_depths_with_vectors_of_unit_mean_square(aid, size: in
         assert scores.shape == (4, 1, *x.shape[2:]) and scores.dtype == FP32
 
 
-def test_only_the_heads_learn_and_are_saved(aid) -> None:
+def test_calibrated_channels_vary_alike_unless_they_hardly_vary(aid) -> None:
+    reals = pictures(0, count=20)
+    before = aid.features(reals, FP32)
+    aid.calibrate(reals, FP32)
+    for raw, x in zip(before, aid.features(reals, FP32), strict=True):
+        variance = raw.var(dim=(0, 2, 3), unbiased=False)
+        torch.testing.assert_close(x.mean(dim=(0, 2, 3)), torch.zeros_like(variance), atol=1e-4, rtol=0)
+        wanted = variance / (variance + FLOOR * variance.mean())
+        torch.testing.assert_close(x.var(dim=(0, 2, 3), unbiased=False), wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_eager_heads_are_drawn_as_others_and_learn_faster() -> None:
+    torch.manual_seed(0)
+    plain = EqualConv2d(512, 64, 1)
+    torch.manual_seed(0)
+    eager = AidHead(512, 1).conv0
+    x = torch.randn(2, 512, 4, 4)
+    torch.testing.assert_close(eager(x), plain(x))
+    moved = []
+    for conv in (plain, eager):
+        with torch.no_grad():
+            conv.weight += 0.002
+        moved.append(conv(x))
+    base = moved[0] - (plain.scale * 0.002) * x.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(moved[1] - base, EAGERNESS * (moved[0] - base), rtol=1e-3, atol=1e-4)
+
+
+def test_only_the_heads_learn_and_only_they_and_the_calibration_are_saved(aid) -> None:
     assert {name.split(".")[0] for name, _ in aid.named_parameters()} == {"heads"}
-    assert aid.state_dict().keys() == dict(aid.named_parameters()).keys()
+    calibration = {f"{what}{depth}" for what in ("mean", "scale") for depth in range(DEPTHS)}
+    assert aid.state_dict().keys() == dict(aid.named_parameters()).keys() | calibration
     loss, _ = aid_d_loss(aid, pictures(0), pictures(1), 1.0, FP32)
     loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in aid.parameters() if p.ndim > 1)

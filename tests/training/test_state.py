@@ -64,3 +64,15 @@ def test_lazy_penalties_shorten_the_memory_of_adam(tiny) -> None:
     assert state.opt_d.betas[1] ** 5 == pytest.approx(0.99**4)
     assert state.opt_g.betas == (0.0, 0.99)
     assert (lazy_factor(1), lazy_factor(4)) == (1.0, 0.8)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_latents_from_torchs_generator_are_none_of_the_weights(seed: int, tiny) -> None:
+    """As they once were: then w is twice as large as it should be."""
+    state = fresh_state(tiny(seed=seed), CPU)
+    z = torch.randn(64, 16, generator=torch.Generator().manual_seed(seed))
+    other = torch.randn(64, 16, generator=torch.Generator().manual_seed(seed + 100))
+    sizes = [state.G.mapping(latents).norm(dim=1).mean().item() for latents in (z, other)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.2)
+    drawn = torch.cat([p.detach().flatten() for p in state.G.parameters()])
+    assert not torch.isin(torch.round(z.flatten(), decimals=6), torch.round(drawn, decimals=6)).float().mean() > 0.01

@@ -65,7 +65,7 @@ def test_a_batch_in_rounds_is_the_batch_at_once(rounds: int, loss: str, tiny) ->
         moved = (one - start).abs().max()
         assert moved > 0
         # The constant starts as ones: its first layer's norm enlarges what little it has learned, and rounding with it.
-        assert ((one - other).abs() <= 1e-2 * moved + 3e-7 * one.abs()).all()
+        assert ((one - other).abs() <= 3e-2 * moved + 3e-7 * one.abs()).all()
     for stats in ("d", "g", "real", "norm_d", "norm_g"):
         assert at_once[-1].stats[stats].item() == pytest.approx(in_parts[-1].stats[stats].item(), rel=5e-3, abs=1e-5)
     torch.testing.assert_close(once.G.mapping.w_avg, parts.G.mapping.w_avg, rtol=1e-4, atol=1e-6)
