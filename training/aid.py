@@ -8,7 +8,7 @@ K. Chitta, J. Mueller, A. Geiger: Projected GANs Converge Faster, NeurIPS 2021.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ def _eager(conv: EqualConv2d) -> EqualConv2d:
 class Aid(nn.Module):
     """The heads, of which the deepest compares the pictures of a batch in groups, and the network they look through.
 
-    weights: as `lpips.shapes` has them; they are no part of `state_dict`, and do not learn
+    weights: of that network, as `lpips.shapes` has them; they do not learn, and are no part of `state_dict`
     """
 
     def __init__(self, net: str, weights: Mapping[str, Tensor], group: int):
@@ -84,17 +84,25 @@ class Aid(nn.Module):
             for depth, x in enumerate(self._raw(images, dtype))
         ]
 
-    def calibrate(self, reals: Tensor, dtype: torch.dtype) -> None:
-        """See to it that every channel of the features of reals [N,C,H,W] has mean 0 and, unless it hardly varies,
-        variance 1.
+    @torch.no_grad()
+    def calibrate(self, reals: Iterable[Tensor], dtype: torch.dtype) -> None:
+        """See to it that every channel of the features of reals, some [N,C,H,W], has mean 0 and, unless it hardly
+        varies, variance 1.
 
         Most channels of the deepest maps are silent on one kind of photographs; those that made pictures wake up tell
         most of what is wrong with them, and would be lost beside the loud ones.
         """
-        parts = [self._raw(part, dtype) for part in reals.split(16)]
-        for depth, maps in enumerate(zip(*parts, strict=True)):
-            x = torch.cat(maps).double()
-            variance, mean = torch.var_mean(x, dim=(0, 2, 3), unbiased=False)
+        # Places, sums and sums of squares of each depth: large pictures shall not be in memory all at once.
+        sums: list[list[Tensor]] = [[] for _ in range(DEPTHS)]
+        for part in reals:
+            for found, x in zip(sums, self._raw(part, dtype), strict=True):
+                flat = x.transpose(0, 1).flatten(1).double()
+                places = torch.full_like(flat[:, 0], flat.shape[1])
+                found.append(torch.stack([places, flat.sum(1), flat.square().sum(1)]))
+        for depth, found in enumerate(sums):
+            places, total, squares = torch.stack(found).sum(0)
+            mean = total / places
+            variance = squares / places - mean.square()
             self.get_buffer(f"mean{depth}").copy_(mean)
             self.get_buffer(f"scale{depth}").copy_((variance + FLOOR * variance.mean()).rsqrt())
 

@@ -68,9 +68,9 @@ def begin_run(
     if init_from:
         report.say(transfer_weights(init_from, state))
     if state.aid:
-        images, _ = data.batch(0, LOOKS, *cfg.model.size(cfg.growth.final))
-        with torch.no_grad():
-            state.aid.calibrate(to_float(images.to(device)), dtype)
+        size = cfg.model.size(cfg.growth.final)
+        looks = (data.batch(start, 8, *size)[0] for start in range(0, LOOKS, 8))
+        state.aid.calibrate((to_float(images.to(device)) for images in looks), dtype)
     alone(world, "the first pictures", partial(_save_start, state, cfg, run_dir, report, data))
 
 

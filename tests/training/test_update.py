@@ -61,11 +61,14 @@ def test_a_batch_in_rounds_is_the_batch_at_once(rounds: int, loss: str, tiny) ->
     (once, at_once), (parts, in_parts) = (after(2, tiny(**common, batch_gpu=n)) for n in (None, 8 // rounds))
     fresh = fresh_state(tiny(**common), CPU)
     for name in ("G", "D", "G_ema"):
-        one, other, start = (weights(getattr(state, name)) for state in (once, parts, fresh))
+        one, start = (weights(getattr(state, name)) for state in (once, fresh))
         moved = (one - start).abs().max()
         assert moved > 0
-        # The constant starts as ones: its first layer's norm enlarges what little it has learned, and rounding with it.
-        assert ((one - other).abs() <= 3e-2 * moved + 3e-7 * one.abs()).all()
+        for key, ours in getattr(once, name).named_parameters():
+            apart = (ours - getattr(parts, name).get_parameter(key)).abs()
+            # The constant starts as ones: its first layer's norm enlarges what little it has learned, and rounding.
+            share = 3e-2 if key.endswith("const") else 1e-2
+            assert (apart <= share * moved + 3e-7 * ours.abs()).all(), key
     for stats in ("d", "g", "real", "norm_d", "norm_g"):
         assert at_once[-1].stats[stats].item() == pytest.approx(in_parts[-1].stats[stats].item(), rel=5e-3, abs=1e-5)
     torch.testing.assert_close(once.G.mapping.w_avg, parts.G.mapping.w_avg, rtol=1e-4, atol=1e-6)
