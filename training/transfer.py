@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import stylegan
+from stylegan.discriminator import Discriminator
+from stylegan.generator import Generator
 from training.state import TrainState
+from training.widen import statistics, widened, wider
 
 CENTRE = "mapping.w_avg"
 
@@ -14,6 +17,7 @@ CENTRE = "mapping.w_avg"
 def transfer_weights(source: str, state: TrainState) -> str:
     """Copy what fits (same name and shape) from the snapshot `source` into G, D and the average; say what does not.
 
+    Networks with more feature maps than those of `source` compute what they do (see `widen`).
     Raises UserError if `source` cannot be opened.
     """
     snap = stylegan.load(source)
@@ -22,28 +26,45 @@ def transfer_weights(source: str, state: TrainState) -> str:
         if origin is None:
             lines.append(f"  {name}: none in the file, starts fresh")
             continue
-        fitting, left = _copy(target, origin)
-        lines.append(f"  {name}: {fitting} tensors taken" + (f", {len(left)} not: {'; '.join(left)}" if left else ""))
+        fitting, grown, left = _copy(target, origin)
+        lines.append(
+            f"  {name}: {fitting} tensors taken"
+            + (f", {grown} of them widened" if grown else "")
+            + (f", {len(left)} not: {'; '.join(left)}" if left else "")
+        )
     state.G_ema.load_state_dict(state.G.state_dict())
     return "\n".join(lines)
 
 
 @torch.no_grad()
-def _copy(target: nn.Module, origin: nn.Module) -> tuple[int, list[str]]:
-    """Copy in place. Returns how many tensors were taken, and a line for each that was not."""
+def _copy(target: Generator | Discriminator, origin: Generator | Discriminator) -> tuple[int, int, list[str]]:
+    """Copy in place. Returns how many tensors were taken, how many of them widened, and a line for each other one."""
     mine, theirs = target.state_dict(), origin.state_dict()
     if CENTRE in mine and CENTRE in theirs and mine[CENTRE].shape != theirs[CENTRE].shape:
         theirs[CENTRE] = _of_all_classes(theirs[CENTRE], mine[CENTRE])
-    left = []
+    grows = wider(origin.cfg, target.cfg)
+    grown, left = 0, []
     for name, tensor in mine.items():
         if name not in theirs:
             left.append(f"{name} (new)")
-        elif theirs[name].shape != tensor.shape:
-            left.append(f"{name} ({tuple(theirs[name].shape)} there, {tuple(tensor.shape)} here)")
-        else:
+        elif theirs[name].shape == tensor.shape:
             tensor.copy_(theirs[name])
-    left += [f"{name} (only there)" for name in theirs if name not in mine]
-    return len([n for n in mine if n in theirs and theirs[n].shape == mine[n].shape]), left
+        elif grows and _fits_in(name, theirs[name], tensor):
+            tensor.copy_(widened(name, theirs[name], tensor, statistics(target.cfg)))
+            grown += 1
+        else:
+            left.append(f"{name} ({tuple(theirs[name].shape)} there, {tuple(tensor.shape)} here)")
+    taken = len(mine) - len(left)
+    return taken, grown, left + [f"{name} (only there)" for name in theirs if name not in mine]
+
+
+def _fits_in(name: str, narrow: Tensor, wide: Tensor) -> bool:
+    """Do they differ in how many feature maps they are of, and in nothing else?"""
+    return (
+        not name.startswith("mapping.")
+        and narrow.ndim == wide.ndim
+        and all(n <= w for n, w in zip(narrow.shape, wide.shape, strict=True))
+    )
 
 
 def _of_all_classes(centre: Tensor, like: Tensor) -> Tensor:

@@ -72,6 +72,13 @@ def test_another_number_of_classes_keeps_the_rest(tiny, tmp_path) -> None:
     assert average.any() and torch.equal(target.G.mapping.w_avg, average.expand(3, -1))
 
 
+def test_a_number_of_feature_maps_that_is_no_more_everywhere_is_not_taken(tiny, tmp_path) -> None:
+    origin, target = fresh_state(tiny(seed=1), CPU), fresh_state(tiny(model__fmap_base=256, model__fmap_max=8), CPU)
+    told = transfer_weights(snapshot(origin, tmp_path / "a.safetensors"), target)
+    assert "widened" not in told
+    assert "synthesis.blocks.8.0.weight ((16, 16, 3, 3) there, (8, 8, 3, 3) here)" in told
+
+
 def test_a_file_without_a_discriminator_says_so(tiny, tmp_path) -> None:
     origin, target = fresh_state(tiny(seed=1), CPU), fresh_state(tiny(), CPU)
     told = transfer_weights(snapshot(origin, tmp_path / "a.safetensors", with_d=False), target)
