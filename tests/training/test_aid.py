@@ -79,14 +79,25 @@ def flat(net: torch.nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("size", "channels"), [(32, 1), (64, 3), (128, 4)])
-def test_before_it_is_calibrated_vectors_have_unit_mean_square(aid, size: int, channels: int) -> None:
+def test_heads_see_patches_at_three_depths_and_their_averages(aid, size: int, channels: int) -> None:
     seen = aid.features(pictures(0, size=size, channels=channels), FP32)
     side = max(size, 64)
-    assert [tuple(x.shape[1:]) for x in seen] == [(256, side // 4, side // 4), (512, side // 8, side // 8),
-                                                  (512, side // 16, side // 16)]  # fmt: skip
+    assert [tuple(x.shape[1:]) for x in seen] == [
+        (256, side // 4, side // 4), (512, side // 8, side // 8), (512, side // 16, side // 16),
+        (256, 1, 1), (512, 1, 1), (512, 1, 1),
+    ]  # fmt: skip
+    for patches, whole in zip(seen[:DEPTHS], seen[DEPTHS:], strict=True):
+        torch.testing.assert_close(whole, patches.mean(dim=(2, 3), keepdim=True))
     for x, scores in zip(seen, aid.scores(seen), strict=True):
-        torch.testing.assert_close(x.square().mean(dim=1), torch.ones_like(x[:, 0]))
         assert scores.shape == (4, 1, *x.shape[2:]) and scores.dtype == FP32
+
+
+def test_heads_see_how_much_there_is_of_a_thing(aid) -> None:
+    """Half the contrast gives shorter feature vectors, and other scores."""
+    images = pictures(0)
+    full, half = (aid.features(x, FP32) for x in (images, images / 2))
+    for a, b in zip(full, half, strict=True):
+        assert b.norm() < 0.9 * a.norm()
 
 
 def test_calibrated_channels_vary_alike_unless_they_hardly_vary(aid) -> None:
@@ -104,7 +115,7 @@ def test_eager_heads_are_drawn_as_others_and_learn_faster() -> None:
     torch.manual_seed(0)
     plain = EqualConv2d(512, 64, 1)
     torch.manual_seed(0)
-    eager = AidHead(512, 1).conv0
+    eager = AidHead(512, 3, 1).conv0
     x = torch.randn(2, 512, 4, 4)
     torch.testing.assert_close(eager(x), plain(x))
     moved = []
@@ -118,7 +129,7 @@ def test_eager_heads_are_drawn_as_others_and_learn_faster() -> None:
 
 def test_only_the_heads_learn_and_only_they_and_the_calibration_are_saved(aid) -> None:
     assert {name.split(".")[0] for name, _ in aid.named_parameters()} == {"heads"}
-    calibration = {f"{what}{depth}" for what in ("mean", "scale") for depth in range(DEPTHS)}
+    calibration = {f"{what}{view}" for what in ("mean", "scale") for view in range(2 * DEPTHS)}
     assert aid.state_dict().keys() == dict(aid.named_parameters()).keys() | calibration
     loss, _ = aid_d_loss(aid, pictures(0), pictures(1), 1.0, FP32)
     loss.backward()
@@ -139,16 +150,16 @@ def test_the_penalty_is_what_the_scores_change_by(aid) -> None:
             (gradient,) = torch.autograd.grad(head(x).double().sum(), x)
             step = 1e-3 / gradient.norm()
             rise = (head(x + step * gradient).double() - head(x - step * gradient).double()).sum() / (2 * step)
-            total += rise.item() / x.shape[0] / x[0, 0].numel() / DEPTHS
+            total += rise.item() / x.shape[0] / x[0, 0].numel() / len(aid.heads)
             head.float()
     assert penalty.item() == pytest.approx(total, rel=1e-3)
 
 
-def test_the_deepest_head_sees_how_much_a_batch_varies(aid) -> None:
+def test_heads_of_whole_pictures_see_how_much_a_batch_varies(aid) -> None:
     one, other = pictures(0)[:1], pictures(1)[:3]
     alike, mixed = (aid.scores(aid.features(x, FP32)) for x in (one.repeat(4, 1, 1, 1), torch.cat([one, other])))
-    for depth, (a, b) in enumerate(zip(alike, mixed, strict=True)):
-        assert torch.allclose(a[0], b[0], atol=1e-5) == (depth < DEPTHS - 1)
+    for view, (a, b) in enumerate(zip(alike, mixed, strict=True)):
+        assert torch.allclose(a[0], b[0], atol=1e-5) == (view < DEPTHS)
 
 
 def test_the_generator_goes_where_the_heads_say_reals_are(aid) -> None:
