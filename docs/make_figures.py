@@ -104,7 +104,7 @@ FIGURES = (
     ), picture("out/faces/grid.png"), zoom=2),
     Figure("growth", (), film(f"{RUN}/growth.webp"), (RUN,)),  # by train.py, in hours: it is taken as it is
     Figure("mixing", (
-        "python style_mixing.py --network faces64 --rows 85,100,75,30 --cols 55,821,12,7,44,3 --styles middle"
+        "python style_mixing.py --network faces64 --rows 25,43,57,10 --cols 49,5,12,7,53,58 --styles middle"
         " --outdir out/mixed",
     ), picture("out/mixed/grid.png"), zoom=2),
     Figure("interpolation", (

@@ -32,6 +32,11 @@ def transfer_weights(source: str, state: TrainState) -> str:
             + (f", {grown} of them widened" if grown else "")
             + (f", {len(left)} not: {'; '.join(left)}" if left else "")
         )
+        theirs, ours = origin.cfg, target.cfg
+        if left and (theirs.fmap_base, theirs.fmap_max) != (ours.fmap_base, ours.fmap_max):
+            lines.append(
+                f"  ({name} has the feature maps of --fmap-base {theirs.fmap_base} --fmap-max {theirs.fmap_max})"
+            )
     state.G_ema.load_state_dict(state.G.state_dict())
     return "\n".join(lines)
 
