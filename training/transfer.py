@@ -34,9 +34,7 @@ def transfer_weights(source: str, state: TrainState) -> str:
         )
         theirs, ours = origin.cfg, target.cfg
         if left and (theirs.fmap_base, theirs.fmap_max) != (ours.fmap_base, ours.fmap_max):
-            lines.append(
-                f"  ({name} has the feature maps of --fmap-base {theirs.fmap_base} --fmap-max {theirs.fmap_max})"
-            )
+            lines.append(f"  --fmap-base {theirs.fmap_base} --fmap-max {theirs.fmap_max} would fit {name} better")
     state.G_ema.load_state_dict(state.G.state_dict())
     return "\n".join(lines)
 

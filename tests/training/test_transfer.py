@@ -77,7 +77,7 @@ def test_a_number_of_feature_maps_that_is_no_more_everywhere_is_not_taken(tiny, 
     told = transfer_weights(snapshot(origin, tmp_path / "a.safetensors"), target)
     assert "widened" not in told
     assert "synthesis.blocks.8.0.weight ((16, 16, 3, 3) there, (8, 8, 3, 3) here)" in told
-    assert "(D has the feature maps of --fmap-base 128 --fmap-max 16)" in told
+    assert "--fmap-base 128 --fmap-max 16 would fit D better" in told
 
 
 def test_a_file_without_a_discriminator_says_so(tiny, tmp_path) -> None:
