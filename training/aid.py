@@ -38,7 +38,7 @@ class AidHead(nn.Module):
         super().__init__()
         self.group = group
         self.conv0 = _eager(EqualConv2d(channels, WIDTH, 1))
-        self.conv1 = _eager(EqualConv2d(WIDTH * (1 + (group > 1)), WIDTH, kernel))
+        self.conv1 = _eager(EqualConv2d(2 * WIDTH if group > 1 else WIDTH, WIDTH, kernel))
         self.conv2 = _eager(EqualConv2d(WIDTH, 1, 1, gain=1.0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,9 +67,10 @@ class Aid(nn.Module):
         super().__init__()
         self.net = net
         channels = [conv.outputs for conv in NETS[net] if conv.tap][-DEPTHS:]
-        of_patches, of_pictures = ([AidHead(n, *how) for n in channels] for how in ((3, 1), (1, group)))
+        of_patches = [AidHead(n, kernel=3, group=1) for n in channels]
+        of_pictures = [AidHead(n, kernel=1, group=group) for n in channels]
         self.heads = nn.ModuleList([*of_patches, *of_pictures])
-        for view, n in enumerate(channels * 2):
+        for view, n in enumerate([*channels, *channels]):
             self.register_buffer(f"mean{view}", torch.zeros(n))
             self.register_buffer(f"scale{view}", torch.ones(n))
         self._eyes = {torch.float32: _converted(weights, torch.float32)}
@@ -154,7 +155,7 @@ def aid_d_loss(aid: Aid, reals: Tensor, fakes: Tensor, gamma: float, dtype: torc
     with torch.no_grad():
         real_maps, fake_maps = aid.features(reals, dtype), aid.features(fakes, dtype)
     features = [x.requires_grad_(gamma > 0) for x in (*real_maps, *fake_maps)]
-    reals_at, fakes_at = aid.scores(features[: len(real_maps)]), aid.scores(features[len(real_maps) :])
+    reals_at, fakes_at = aid.scores(features[: len(aid.heads)]), aid.scores(features[len(aid.heads) :])
     game = [losses.d_relativistic(real, fake).mean() for real, fake in zip(reals_at, fakes_at, strict=True)]
     loss = torch.stack(game).mean()
     if not gamma:
@@ -163,7 +164,7 @@ def aid_d_loss(aid: Aid, reals: Tensor, fakes: Tensor, gamma: float, dtype: torc
         losses.squared_gradient(scores, x).mean() / scores[0].numel()
         for scores, x in zip((*reals_at, *fakes_at), features, strict=True)
     ]
-    penalty = torch.stack(squares).sum() / len(real_maps)
+    penalty = torch.stack(squares).sum() / len(aid.heads)
     return loss + gamma / 2 * penalty, penalty
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from training.state import TrainState
 from training.widen import statistics, widened, wider
 
 CENTRE = "mapping.w_avg"
+Network = Generator | Discriminator
 
 
 def transfer_weights(source: str, state: TrainState) -> str:
@@ -23,51 +26,45 @@ def transfer_weights(source: str, state: TrainState) -> str:
     snap = stylegan.load(source)
     lines = [f"Weights from {source}:"]
     for name, target, origin in (("G", state.G, snap.G), ("D", state.D, snap.D)):
-        if origin is None:
-            lines.append(f"  {name}: none in the file, starts fresh")
-            continue
-        fitting, grown, left = _copy(target, origin)
-        lines.append(
-            f"  {name}: {fitting} tensors taken"
-            + (f", {grown} of them widened" if grown else "")
-            + (f", {len(left)} not: {'; '.join(left)}" if left else "")
-        )
-        theirs, ours = origin.cfg, target.cfg
-        if left and (theirs.fmap_base, theirs.fmap_max) != (ours.fmap_base, ours.fmap_max):
-            lines.append(f"  --fmap-base {theirs.fmap_base} --fmap-max {theirs.fmap_max} would fit {name} better")
+        lines.append(f"  {name}: {_copy(target, origin) if origin else 'none in the file, starts fresh'}")
     state.G_ema.load_state_dict(state.G.state_dict())
     return "\n".join(lines)
 
 
 @torch.no_grad()
-def _copy(target: Generator | Discriminator, origin: Generator | Discriminator) -> tuple[int, int, list[str]]:
-    """Copy in place. Returns how many tensors were taken, how many of them widened, and a line for each other one."""
+def _copy(target: Network, origin: Network) -> str:
+    """Copy in place. Returns how many tensors were taken, how many of them widened, and which were not."""
     mine, theirs = target.state_dict(), origin.state_dict()
     if CENTRE in mine and CENTRE in theirs and mine[CENTRE].shape != theirs[CENTRE].shape:
         theirs[CENTRE] = _of_all_classes(theirs[CENTRE], mine[CENTRE])
-    grows = wider(origin.cfg, target.cfg)
-    grown, left = 0, []
+    grows, as_narrow = wider(origin.cfg, target.cfg), _with_maps_of(origin, target)
+    grown, left, too_wide = 0, [], False
     for name, tensor in mine.items():
         if name not in theirs:
             left.append(f"{name} (new)")
-        elif theirs[name].shape == tensor.shape:
+            continue
+        if theirs[name].shape == tensor.shape:
             tensor.copy_(theirs[name])
-        elif grows and _fits_in(name, theirs[name], tensor):
+            continue
+        only_maps = theirs[name].shape == as_narrow[name].shape
+        if only_maps and grows:
             tensor.copy_(widened(name, theirs[name], tensor, statistics(target.cfg)))
             grown += 1
         else:
             left.append(f"{name} ({tuple(theirs[name].shape)} there, {tuple(tensor.shape)} here)")
-    taken = len(mine) - len(left)
-    return taken, grown, left + [f"{name} (only there)" for name in theirs if name not in mine]
+            too_wide |= only_maps
+    said = f"{len(mine) - len(left)} tensors taken" + (f", {grown} of them widened" if grown else "")
+    left += [f"{name} (only there)" for name in theirs if name not in mine]
+    said += f", {len(left)} not: {'; '.join(left)}" if left else ""
+    advice = f"\n     (more would fit with --fmap-base {origin.cfg.fmap_base} --fmap-max {origin.cfg.fmap_max})"
+    return said + (advice if too_wide else "")
 
 
-def _fits_in(name: str, narrow: Tensor, wide: Tensor) -> bool:
-    """Do they differ in how many feature maps they are of, and in nothing else?"""
-    return (
-        not name.startswith("mapping.")
-        and narrow.ndim == wide.ndim
-        and all(n <= w for n, w in zip(narrow.shape, wide.shape, strict=True))
-    )
+def _with_maps_of(origin: Network, target: Network) -> dict[str, Tensor]:
+    """The tensors that `target` would have with as many feature maps as `origin`, without contents."""
+    with torch.device("meta"):
+        cfg = replace(target.cfg, fmap_base=origin.cfg.fmap_base, fmap_max=origin.cfg.fmap_max)
+        return type(target)(cfg).state_dict()
 
 
 def _of_all_classes(centre: Tensor, like: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from stylegan.snapshot import save_snapshot
 from torch_utils.errors import UserError
 from training.state import TrainState, fresh_state
-from training.transfer import transfer_weights
+from training.transfer import CENTRE, transfer_weights
 
 CPU = torch.device("cpu")
 
@@ -77,7 +77,34 @@ def test_a_number_of_feature_maps_that_is_no_more_everywhere_is_not_taken(tiny, 
     told = transfer_weights(snapshot(origin, tmp_path / "a.safetensors"), target)
     assert "widened" not in told
     assert "synthesis.blocks.8.0.weight ((16, 16, 3, 3) there, (8, 8, 3, 3) here)" in told
-    assert "--fmap-base 128 --fmap-max 16 would fit D better" in told
+    assert told.count("more would fit with --fmap-base 128 --fmap-max 16") == 2
+
+
+@pytest.mark.parametrize("other", [
+    {"model__base": (4, 6)}, {"model__w_dim": 24}, {"model__channels": 4}, {"data__cond": True},
+    {"model__mbstd_features": 2}, {"model__mapping_dim": 20},
+], ids=str)  # fmt: skip
+def test_a_wider_network_that_differs_otherwise_takes_what_differs_in_its_feature_maps_alone(
+    tiny, tmp_path, other: dict
+) -> None:
+    origin = fresh_state(tiny(seed=1), CPU)
+    target, as_wide = (fresh_state(tiny(model__fmap_max=24, **more), CPU) for more in (other, {}))
+    path = snapshot(origin, tmp_path / "a.safetensors")
+    told, widens = transfer_weights(path, target), transfer_weights(path, as_wide)
+    assert "widened, " in told and "would fit" not in told + widens
+    for net, whole, theirs in ((target.G, as_wide.G, origin.G), (target.D, as_wide.D, origin.D)):
+        mine, shapes = net.state_dict(), whole.state_dict()
+        for name, tensor in theirs.state_dict().items():
+            if mine[name].shape != shapes[name].shape and name != CENTRE:  # of which new classes get the mean
+                assert f"{name} ({tuple(tensor.shape)} there, {tuple(mine[name].shape)} here)" in told
+
+
+def test_new_resolutions_are_no_reason_for_fewer_feature_maps(tiny, tmp_path) -> None:
+    origin = fresh_state(tiny(seed=1, model__resolution=8, growth__final=8), CPU)
+    path = tmp_path / "a.safetensors"
+    save_snapshot(path, origin.G_ema, origin.D, config=origin.G.cfg, resolution=8, alpha=1.0, kimg=1.0, data="x")
+    told = transfer_weights(str(path), fresh_state(tiny(model__fmap_max=24), CPU))
+    assert "widened" in told and "(new)" in told and "would fit" not in told
 
 
 def test_a_file_without_a_discriminator_says_so(tiny, tmp_path) -> None:

@@ -89,5 +89,4 @@ def test_wider_is_more_maps_and_nowhere_fewer() -> None:
     assert not wider(narrow, narrow)
     assert not wider(narrow, replace(narrow, fmap_base=8192, fmap_max=64))
     assert not wider(replace(narrow, pixel_norm=True), replace(narrow, fmap_max=256, pixel_norm=True))
-    assert not wider(narrow, replace(narrow, fmap_max=256, mbstd_features=2))
     assert not wider(replace(narrow, resolution=32), replace(narrow, fmap_base=8192, resolution=32))
