@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import sysconfig
 import tempfile
 import threading
 import traceback
@@ -74,7 +75,7 @@ def train_in_processes(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    multiprocessing.set_forkserver_preload(["training.loop", "torch.utils.tensorboard"])
+    load_beforehand()
     with tempfile.TemporaryDirectory() as folder, _passing_on_signals(Path(folder)) as stopped_by:
         notes = Path(folder)
         alive, _held = multiprocessing.Pipe(duplex=False)  # its end comes when we do
@@ -97,6 +98,18 @@ def train_in_processes(
         _raise_first(notes)
     if code:
         raise SystemExit(code)
+
+
+def load_beforehand() -> None:
+    """Have `START` load what all processes need, from the very folder that this was loaded from.
+
+    It starts with Python's own paths (until 3.12), on which another copy of the project may lie, such as one installed
+    with pip while this is a checkout: the processes would train with that one's code.
+    """
+    home, installed = str(Path(__file__).parent.parent), sysconfig.get_path("purelib")
+    if home != installed:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    multiprocessing.set_forkserver_preload(["training.loop", "torch.utils.tensorboard"])
 
 
 def process(

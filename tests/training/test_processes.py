@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -212,6 +214,28 @@ def test_what_is_not_finite_in_one_is_skipped_by_all(crew, tiny) -> None:
     run_dir = crew(two(tiny), what="infinite", step=29)
     told = [line for line in log(run_dir) if line.startswith("step skipped")]
     assert len(told) == 2 and saved(run_dir)["skipped"] == 2
+
+
+def test_processes_run_the_code_of_the_checkout_they_were_started_from(tmp_path) -> None:
+    """Also where another copy is installed: here, one of a single line, first on Python's own paths."""
+    installed = tmp_path / "installed" / "training"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").touch()
+    (installed / "loop.py").write_text("")
+    checkout = Path(training.processes.__file__).parent.parent
+    (tmp_path / "start.py").write_text(
+        f"import sys; sys.path.insert(0, {str(checkout)!r})\n"
+        "import multiprocessing\n"
+        "from training import processes\n"
+        "def tell() -> None: print(sys.modules['training.loop'].__file__)\n"
+        "if __name__ == '__main__':\n"
+        "    processes.load_beforehand()\n"
+        "    child = multiprocessing.get_context(processes.START).Process(target=tell)\n"
+        "    child.start(); child.join()\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    done = subprocess.run([sys.executable, "start.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stdout.split() == [str(checkout / "training" / "loop.py")], done.stderr
 
 
 def test_as_many_devices_as_processes(tiny, monkeypatch) -> None:
