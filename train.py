@@ -25,7 +25,8 @@ OPTIONS = [
                           help="Short for --precision fp32.")),
     ops_option(MACHINE),
     under(ESSENTIALS, Option(["--init-from"], metavar="SNAPSHOT",
-                             help="Start from the weights of another network, as far as they fit.")),
+                             help="Start from the weights of another network, as far as they fit, with at least "
+                             "as many feature maps.")),
     under(ESSENTIALS, Option(["--resume"], type=Parsed("rundir", lambda text: text if text == AUTO else Path(text)),
                              metavar="RUNDIR|auto",
                              help="Go on with a run that was stopped, exactly where it was saved; alone, or with a "

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import dataset_tool
+import stylegan
 import train
 from training.budget import Costs, parts
 from training.config import RunConfig, from_json
@@ -54,6 +55,16 @@ def test_a_run_gets_a_directory_its_options_and_its_training(calls, faces, tmp_p
     assert run_dir == tmp_path / "runs" / "00000-faces-faces64-try"
     assert (cfg.loss.r1_gamma, cfg.data.path, resume, init_from) == (PerResolution(3.0), str(faces), False, None)
     assert stored_options(run_dir) == cfg
+
+
+def test_a_run_from_another_network_is_at_least_as_wide_unless_it_shall_not_be(calls, faces, tmp_path):
+    fixed = ("--outdir", tmp_path / "runs", "--data", faces, "--cfg", "faces64", "--init-from", "faces64")
+    theirs = stylegan.load("faces64").G.cfg
+    for typed in ((), ("--fmap-base", theirs.fmap_base // 2), ("--fmap-max", theirs.fmap_max * 2)):
+        assert run(*fixed, *typed).exit_code == 0
+    widths = [(call[0].model.fmap_base, call[0].model.fmap_max) for call in calls]
+    base, most = theirs.fmap_base, theirs.fmap_max
+    assert widths == [(base, most), (base // 2, most), (base, most * 2)]
 
 
 def test_a_relative_path_can_be_resumed_from_anywhere(calls, faces, tmp_path, monkeypatch):

@@ -18,6 +18,8 @@ from training.rundir import OPTIONS, has_state, is_finished, parse_options, plai
 ELSEWHERE = FREE_ON_RESUME | {"data.content_hash", "total_kimg"}
 # What --hours plans when a run begins: it stays, however fast the machine is when the command is repeated.
 PLANNED = {"growth.stable_kimg", "growth.fade_kimg", "growth.anneal_kimg", "time_limit"}
+# What --init-from takes from a snapshot, unless it is typed; the snapshot may be gone by now.
+INHERITED = {"model.fmap_base", "model.fmap_max"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,10 @@ def description(cfg: RunConfig, facts: DataFacts) -> str:
     return "-".join(filter(None, [facts.name, cfg.preset, cfg.desc]))
 
 
-def choose(outdir: Path, typed: Mapping[str, Any], facts: DataFacts) -> Choice:
+def choose(outdir: Path, typed: Mapping[str, Any], facts: DataFacts, inherits: bool = False) -> Choice:
     """The newest unfinished run in `outdir` that `typed` would have made, else the newest finished one, else a new one.
 
+    inherits: did it begin with the weights of another?
     A run without a state ended before its first save, and is begun again. Writes nothing. Raises UserError, naming both
     values, if the settings contradict those of the newest unfinished run of that description.
     """
@@ -48,7 +51,7 @@ def choose(outdir: Path, typed: Mapping[str, Any], facts: DataFacts) -> Choice:
     finished = None
     for run_dir in _runs(outdir, plain_name(desc)):
         stored = parse_options(run_dir / OPTIONS)
-        against = _contradiction(stored, typed, facts)
+        against = _contradiction(stored, typed, facts, INHERITED - typed.keys() if inherits else set())
         # Of a run planned by --hours, any end is the end: the clock may come before the last image.
         length = stored.total_kimg if stored.time_limit is None else 0.0
         if is_finished(run_dir, typed.get("total_kimg", length)):
@@ -79,11 +82,14 @@ def _runs(outdir: Path, name: str) -> list[Path]:
     return sorted((path for path in named if (path / OPTIONS).exists()), key=lambda path: -int(path.name.split("-")[0]))
 
 
-def _contradiction(stored: RunConfig, typed: Mapping[str, Any], facts: DataFacts) -> str:
-    """The first setting in which a run is not what `typed` would have made, with both values; "" if there is none."""
+def _contradiction(stored: RunConfig, typed: Mapping[str, Any], facts: DataFacts, free: set[str]) -> str:
+    """The first setting in which a run is not what `typed` would have made, with both values; "" if there is none.
+
+    free: settings that may differ
+    """
     flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, BORROWED_FLAGS)}
     made = resolve({**typed, "gpus": stored.gpus}, facts)  # on which some presets depend, and which may change
-    elsewhere = ELSEWHERE | PLANNED if made.hours is not None else ELSEWHERE
+    elsewhere = ELSEWHERE | free | (PLANNED if made.hours is not None else set())
     for name, ours, theirs in differences(made, stored):
         if name not in elsewhere:
             meant = "" if name in typed else ", which is meant where none is typed,"

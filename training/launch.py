@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-import stylegan
 from stylegan.kernels import with_kernels
 from torch_utils.device import pick_device
 from torch_utils.distributed import ALONE, World, from_environment, joined, told
@@ -41,6 +40,7 @@ from training.rundir import (
     store_total,
     write_options,
 )
+from training.transfer import width_of
 from training.trial import costs_in_group, costs_of
 
 
@@ -65,11 +65,9 @@ def launch(
         run_dir, cfg = resume, _resumed(resume, outdir, init_from, typed)
     else:
         facts = _facts(typed.get("data.path", ""))
-        cfg = _new(typed, facts, quiet=world is not None and world.rank > 0)
+        cfg = _new(typed, facts, quiet=world is not None and world.rank > 0, init_from=init_from)
     # What could fail later is tried before anything is written.
     device = with_kernels(pick_device(cfg.device))
-    if init_from:
-        stylegan.load(init_from)
     require_measurable(cfg, device)
     if not dry_run:
         build_aid(cfg.loss, cfg.model.mbstd_group, torch.device("cpu"))  # fetches what it takes
@@ -116,7 +114,7 @@ def _launch_newest(
     name = plain_name(description(_new(asked, facts, quiet=True), facts))
     outdir = _require_outdir(outdir, written=first and not dry_run)
     with locked_name(outdir, name) if first and not dry_run else nullcontext():
-        choice = choose(outdir, asked, facts)
+        choice = choose(outdir, asked, facts, init_from is not None)
         if first:
             print(choice.said, flush=True)
         if choice.finished:
@@ -182,14 +180,19 @@ def _facts(path: str) -> DataFacts:
     return DataFacts.of(Archive.open(path))
 
 
-def _new(typed: Mapping[str, Any], facts: DataFacts, quiet: bool) -> RunConfig:
-    """The configuration of a new run; unless `quiet`, says which preset it took if none was typed."""
+def _new(typed: Mapping[str, Any], facts: DataFacts, quiet: bool, init_from: str | None = None) -> RunConfig:
+    """The configuration of a new run; unless `quiet`, says what it took where nothing was typed: a preset, a width."""
     path = typed["data.path"]
     if path not in EMBEDDED:  # so that the run can be resumed from another folder
         path = str(Path(path).resolve())
     cfg = resolve({**typed, "data.path": path}, facts)
     if "preset" not in typed and not quiet:
         print(f"No --cfg given: for {facts.width}x{facts.height} pictures, taking {cfg.preset}.")
+    if init_from and (wide := {k: v for k, v in width_of(init_from, cfg.model).items() if k not in typed}):
+        cfg = resolve({**typed, **wide, "data.path": path}, facts)
+        if not quiet:
+            print(f"As many feature maps as {init_from} has: --fmap-base {cfg.model.fmap_base} --fmap-max "
+                  f"{cfg.model.fmap_max}")  # fmt: skip
     return cfg
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import stylegan
+from stylegan.config import ModelConfig
 from stylegan.discriminator import Discriminator
 from stylegan.generator import Generator
 from training.state import TrainState
@@ -29,6 +30,16 @@ def transfer_weights(source: str, state: TrainState) -> str:
         lines.append(f"  {name}: {_copy(target, origin) if origin else 'none in the file, starts fresh'}")
     state.G_ema.load_state_dict(state.G.state_dict())
     return "\n".join(lines)
+
+
+def width_of(source: str, model: ModelConfig) -> dict[str, int]:
+    """The settings of feature maps in which `model` is narrower than the snapshot `source`, by dotted name, as wide.
+
+    Raises UserError if `source` cannot be opened.
+    """
+    theirs = stylegan.load(source).G.cfg
+    wide = {name: getattr(theirs, name) for name in ("fmap_base", "fmap_max")}
+    return {f"model.{name}": value for name, value in wide.items() if value > getattr(model, name)}
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 import train
+from stylegan.networks import build_generator
+from stylegan.snapshot import save_snapshot
 from training.budget import Costs
 from training.config import RunConfig
 from training.lock import locked, locked_name
@@ -101,6 +104,23 @@ def test_a_run_in_a_given_time_keeps_its_plan_and_is_over_when_it_ended(auto, ca
     mark_finished(run_dir, first.total_kimg / 2)
     over = auto("--hours", 2)
     assert over.exit_code == 0 and "is finished already" in over.stdout and len(calls) == 2
+
+
+def test_a_run_as_wide_as_what_it_began_with_is_this_commands_own(auto, calls, tmp_path):
+    """Also when the snapshot it began with is gone; what is typed counts nevertheless."""
+    wide = replace(preset("faces64", 1).model, resolution=8, fmap_base=1 << 14, fmap_max=300)
+    snapshot = tmp_path / "wide.safetensors"
+    save_snapshot(snapshot, build_generator(wide), None, config=wide, resolution=8, alpha=1.0, kimg=1.0, data="x")
+    first = auto("--init-from", snapshot)
+    assert first.exit_code == 0, first.output
+    snapshot.unlink()
+    second = auto("--init-from", snapshot)
+    assert second.exit_code == 0, second.output
+    (began, run_dir, _, _), (_, again, resumed, _) = calls
+    assert (began.model.fmap_base, began.model.fmap_max) == (wide.fmap_base, wide.fmap_max)
+    assert "--fmap-max 300" in first.stdout and (again, resumed) == (run_dir, True)
+    refused = auto("--init-from", snapshot, "--fmap-max", 100)
+    assert refused.exit_code == 2 and "--fmap-max 100 contradicts 300" in refused.stderr
 
 
 def test_a_finished_run_of_other_settings_is_no_obstacle(auto, calls, tmp_path):
