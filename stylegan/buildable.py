@@ -18,8 +18,9 @@ MOST_LAYERS, MOST_TAPS, MOST_CHANNELS, LARGEST_BASE = 64, 64, 64, 1024
 _MOST = {
     "resolution": LARGEST_RESOLUTION, "channels": MOST_CHANNELS, "num_classes": WIDEST, "z_dim": WIDEST,
     "w_dim": 2 * WIDEST, "mapping_layers": MOST_LAYERS, "mapping_dim": WIDEST, "fmap_base": 1 << 30,
-    "fmap_max": WIDEST, "mbstd_group": WIDEST, "mbstd_features": WIDEST,
+    "fmap_max": WIDEST, "d_fmap_max": WIDEST, "mbstd_group": WIDEST, "mbstd_features": WIDEST,
 }  # fmt: skip
+_MAY_BE_NONE = {"d_fmap_max"}
 _MAY_BE_ZERO = {"mbstd_group", "num_classes", "mapping_layers"}
 
 
@@ -27,6 +28,8 @@ def require_buildable(cfg: ModelConfig) -> None:
     """Raises UserError, naming the setting, for numbers that no network has. Without this a config could be a bomb."""
     for name, most in _MOST.items():
         value = getattr(cfg, name)
+        if value is None and name in _MAY_BE_NONE:
+            continue
         least = 0 if name in _MAY_BE_ZERO else 1
         if not least <= value <= most:
             raise UserError(f"setting '{name}' is {_short(value)}; networks have {least} to {most}")

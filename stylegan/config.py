@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch_utils.errors import UserError
@@ -37,6 +37,7 @@ class ModelConfig:
 
     fmap_base: int = 16384
     fmap_max: int = 512
+    d_fmap_max: int | None = None
     activation: Activation = "lrelu"
     blur: tuple[float, ...] = (1, 2, 1)
 
@@ -74,6 +75,12 @@ class ModelConfig:
     def nf(self, resolution: int) -> int:
         """Feature maps at a resolution."""
         return max(1, min(self.fmap_base // resolution, self.fmap_max))
+
+    @property
+    def of_discriminator(self) -> ModelConfig:
+        """The same with the discriminator's feature maps, of which it may have fewer than the generator."""
+        own = self.fmap_max if self.d_fmap_max is None else self.d_fmap_max
+        return replace(self, fmap_max=min(self.fmap_max, own), d_fmap_max=None)
 
     def size(self, resolution: int) -> tuple[int, int]:
         """Height and width in pixels at a nominal resolution."""

@@ -59,7 +59,7 @@ class DiscriminatorHead(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """The mirror image of the generator (ProGAN, table 2, with StyleGAN's blur).
+    """The mirror image of the generator (ProGAN, table 2, with StyleGAN's blur), if need be a narrower one.
 
     A conditional StyleGAN discriminator has one output per class and is asked for the picture's own
     (Mescheder et al. 2018); ProGAN's has one score and the logits of a classifier (AC-GAN).
@@ -67,7 +67,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, cfg: ModelConfig):
         super().__init__()
-        self.cfg = cfg
+        self.cfg = cfg = cfg.of_discriminator
         self.from_rgb = nn.ModuleDict({str(res): EqualConv2d(cfg.channels, cfg.nf(res), 1) for res in cfg.resolutions})
         self.blocks = nn.ModuleDict({str(res): DiscriminatorBlock(cfg, res) for res in cfg.resolutions if res > 4})
         outputs = 1 + cfg.num_classes if cfg.family == "progan" else max(cfg.num_classes, 1)

@@ -18,8 +18,8 @@ MAX_RESOLUTION = 4096
 _POSITIVE = {
     "growth.batch", "growth.lr", "total_kimg", "ema_kimg", "ema_ramp", "tick_kimg", "snap", "snap_minutes", "threads",
     "batch_gpu", "data.subset", "loss.r1_interval", "max_bad_steps", "optim.eps", "optim.g_share", "model.z_dim",
-    "model.w_dim", "model.mapping_dim", "model.fmap_base", "model.fmap_max", "model.mbstd_group", "gpus", "timeout",
-    "keep", "hours",
+    "model.w_dim", "model.mapping_dim", "model.fmap_base", "model.fmap_max", "model.d_fmap_max", "model.mbstd_group",
+    "gpus", "timeout", "keep", "hours",
 }  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def _as_progan(model: ModelConfig) -> ModelConfig:
         model.resolution, model.channels, model.num_classes, model.z_dim,
         fmap_base=model.fmap_base, fmap_max=model.fmap_max, mbstd_group=model.mbstd_group,
     )  # fmt: skip
-    return replace(plain, base=model.base)
+    return replace(plain, base=model.base, d_fmap_max=model.d_fmap_max)
 
 
 def _check_loss(cfg: RunConfig) -> None:

@@ -19,7 +19,7 @@ ELSEWHERE = FREE_ON_RESUME | {"data.content_hash", "total_kimg"}
 # What --hours plans when a run begins: it stays, however fast the machine is when the command is repeated.
 PLANNED = {"growth.stable_kimg", "growth.fade_kimg", "growth.anneal_kimg", "time_limit"}
 # What --init-from takes from a snapshot, unless it is typed; the snapshot may be gone by now.
-INHERITED = {"model.fmap_base", "model.fmap_max"}
+INHERITED = {"model.fmap_base", "model.fmap_max", "model.d_fmap_max"}
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ BORROWED_FLAGS: Mapping[str, Flag] = {
     "model.style_mixing": Flag("--style-mixing-prob", "Share of images made from two styles.", LEARNING),
     "model.fmap_base": Flag("--fmap-base", "Feature maps at resolution R: FMAP_BASE/R, at most FMAP_MAX."),
     "model.fmap_max": Flag("--fmap-max", "Most feature maps at any resolution."),
+    "model.d_fmap_max": Flag("--d-fmap-max", "Most feature maps of the discriminator, if it shall have fewer than the"
+                             " generator."),
     "model.z_dim": Flag("--z-dim", "Length of the random input z."),
     "model.w_dim": Flag("--w-dim", "Length of the style vector w."),
     "model.mapping_layers": Flag("--map-depth", "Layers of the mapping network from z to w."),

@@ -35,8 +35,8 @@ TYPICAL = Machine(gflops=400, gb=30)
 def forward_gflop(model: ModelConfig, resolution: int) -> float:
     """Of one picture through the generator's convolutions up to `resolution`, in the least arithmetic known.
 
-    Upsampling convolutions cost 4 multiplications per output pixel and channel pair, not 9 (`ops.resample`). The
-    discriminator is the mirror image and costs as much.
+    Upsampling convolutions cost 4 multiplications per output pixel and channel pair, not 9 (`ops.resample`). A
+    discriminator, the mirror image, costs as much as the generator with its feature maps.
     """
     total = 0.0
     for res in model.resolutions:
@@ -48,26 +48,33 @@ def forward_gflop(model: ModelConfig, resolution: int) -> float:
     return total / 1e9
 
 
-def passes(loss: LossConfig, resolution: int) -> float:
-    """How often a picture goes through a network in a whole training step.
+def passes(loss: LossConfig, resolution: int) -> tuple[float, float]:
+    """How often a picture goes through the generator, and through the discriminator, in a whole training step.
 
     D step: fakes made (1), D on fakes forward (1) and backward (2), D on reals forward and backward (3), its penalty:
     one gradient and the derivative of that (3). G step: made (1), judged (1), back through D (1) and G (2).
     """
     penalties = (loss.r1_gamma.at(resolution) > 0) + (loss.r2_gamma.at(resolution) > 0)
-    return 12 + 3 * penalties / loss.r1_interval + (6 if loss.name == "wgan-gp" else 0)
+    return 4, 8 + 3 * penalties / loss.r1_interval + (6 if loss.name == "wgan-gp" else 0)
 
 
 def step_gflop(model: ModelConfig, loss: LossConfig, resolution: int) -> float:
     """Of one image through the convolutions of a whole training step."""
-    return forward_gflop(model, resolution) * passes(loss, resolution)
+    through_g, through_d = passes(loss, resolution)
+    return through_g * forward_gflop(model, resolution) + through_d * forward_gflop(model.of_discriminator, resolution)
 
 
 def step_gb(model: ModelConfig, loss: LossConfig, resolution: int) -> float:
     """What one image makes a training step read and write besides, at two layers for each resolution."""
-    numbers = sum(2 * height * width * model.nf(res) for res in model.resolutions if res <= resolution
-                  for height, width in [model.size(res)])  # fmt: skip
-    return BYTES_PER_NUMBER * numbers * passes(loss, resolution) / 1e9
+    through_g, through_d = passes(loss, resolution)
+    numbers = through_g * _numbers(model, resolution) + through_d * _numbers(model.of_discriminator, resolution)
+    return BYTES_PER_NUMBER * numbers / 1e9
+
+
+def _numbers(model: ModelConfig, resolution: int) -> int:
+    """In the feature maps of one picture."""
+    levels = [(model.nf(res), model.size(res)) for res in model.resolutions if res <= resolution]
+    return sum(2 * maps * height * width for maps, (height, width) in levels)
 
 
 def aid_cost(cfg: RunConfig, resolution: int) -> tuple[float, float]:

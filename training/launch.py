@@ -22,7 +22,7 @@ from training.aid import build_aid
 from training.archive import EMBEDDED, Archive
 from training.budget import budget_lines, plan
 from training.choice import choose, description, unplanned
-from training.config import RunConfig
+from training.config import BORROWED_FLAGS, RunConfig
 from training.cost import estimated_speed
 from training.footprint import footprint
 from training.lock import locked, locked_name
@@ -191,8 +191,8 @@ def _new(typed: Mapping[str, Any], facts: DataFacts, quiet: bool, init_from: str
     if init_from and (wide := {k: v for k, v in width_of(init_from, cfg.model).items() if k not in typed}):
         cfg = resolve({**typed, **wide, "data.path": path}, facts)
         if not quiet:
-            print(f"As many feature maps as {init_from} has: --fmap-base {cfg.model.fmap_base} --fmap-max "
-                  f"{cfg.model.fmap_max}")  # fmt: skip
+            flags = " ".join(f"{BORROWED_FLAGS[name].spellings[0]} {value}" for name, value in wide.items())
+            print(f"As many feature maps as {init_from} has: {flags}")
     return cfg
 
 

@@ -35,11 +35,16 @@ def transfer_weights(source: str, state: TrainState) -> str:
 def width_of(source: str, model: ModelConfig) -> dict[str, int]:
     """The settings of feature maps in which `model` is narrower than the snapshot `source`, by dotted name, as wide.
 
+    A discriminator that is narrower there than the generator stays so, unless it would be narrower than `model`'s.
     Raises UserError if `source` cannot be opened.
     """
     theirs = stylegan.load(source).G.cfg
     wide = {name: getattr(theirs, name) for name in ("fmap_base", "fmap_max")}
-    return {f"model.{name}": value for name, value in wide.items() if value > getattr(model, name)}
+    found = {f"model.{name}": value for name, value in wide.items() if value > getattr(model, name)}
+    own = theirs.of_discriminator.fmap_max
+    if own < theirs.fmap_max and own >= model.of_discriminator.fmap_max:
+        found["model.d_fmap_max"] = own
+    return found
 
 
 @torch.no_grad()

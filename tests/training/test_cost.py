@@ -21,6 +21,7 @@ from training.cost import (
     forward_gflop,
     seconds_left,
     seconds_per_image,
+    step_gb,
     step_gflop,
 )
 from training.presets import preset
@@ -55,6 +56,17 @@ def test_penalties_cost_three_passes_when_they_come(tiny) -> None:
         )
     }  # fmt: skip
     assert passes == pytest.approx({"none": 12, "r1": 15, "lazy": 12.5, "both": 18, "wgan-gp": 18})
+
+
+def test_a_narrower_discriminator_costs_what_a_network_so_narrow_does(tiny) -> None:
+    """Of 12 passes without penalties, 4 are the generator's."""
+    loss = LossConfig(r1_gamma=PerResolution(0))
+    wide, narrow = (tiny(model__fmap_base=512, model__fmap_max=most).model for most in (64, 16))
+    mixed = replace(wide, d_fmap_max=16)
+    expected = (4 * step_gflop(wide, loss, 16) + 8 * step_gflop(narrow, loss, 16)) / 12
+    assert step_gflop(mixed, loss, 16) == pytest.approx(expected)
+    gb = [step_gb(model, loss, 16) for model in (wide, narrow, mixed)]
+    assert gb[2] == pytest.approx((4 * gb[0] + 8 * gb[1]) / 12)
 
 
 @pytest.mark.parametrize("resolution", [16, 32, 64])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+import stylegan
 from stylegan.snapshot import save_snapshot
 from torch_utils.errors import UserError
 from training.state import TrainState, fresh_state
-from training.transfer import CENTRE, transfer_weights
+from training.transfer import CENTRE, transfer_weights, width_of
 
 CPU = torch.device("cpu")
 
@@ -97,6 +99,20 @@ def test_a_wider_network_that_differs_otherwise_takes_what_differs_in_its_featur
         for name, tensor in theirs.state_dict().items():
             if mine[name].shape != shapes[name].shape and name != CENTRE:  # of which new classes get the mean
                 assert f"{name} ({tuple(tensor.shape)} there, {tuple(mine[name].shape)} here)" in told
+
+
+def test_a_generator_alone_grows_wider(tiny, tmp_path) -> None:
+    """Its discriminator stays as it is; what begins with such a pair is one, unless it would lose feature maps."""
+    narrow = fresh_state(tiny(seed=1), CPU)
+    mixed = tiny(model__fmap_max=32, model__d_fmap_max=16)
+    wide = fresh_state(mixed, CPU)
+    told = transfer_weights(snapshot(narrow, tmp_path / "narrow.safetensors"), wide)
+    assert "not:" not in told and told.count("widened") == 1
+    assert same(wide.D, narrow.D) == set(narrow.D.state_dict()) and same(wide.G, narrow.G) != set(wide.G.state_dict())
+    path = snapshot(wide, tmp_path / "wide.safetensors")
+    assert stylegan.load(path).D.cfg == mixed.model.of_discriminator
+    assert width_of(path, narrow.G.cfg) == {"model.fmap_max": 32, "model.d_fmap_max": 16}
+    assert width_of(path, replace(narrow.G.cfg, fmap_max=64)) == {}
 
 
 def test_new_resolutions_are_no_reason_for_fewer_feature_maps(tiny, tmp_path) -> None:
