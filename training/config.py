@@ -61,8 +61,8 @@ BORROWED_FLAGS: Mapping[str, Flag] = {
     "growth.fade_kimg": Flag("--fade-kimg", "How long each new resolution takes to fade in.", GROWTH,
                              parse=_table, metavar=_TABLE),
     "growth.lr": Flag("--lr", "Learning rate of both networks.", LEARNING, parse=_table, metavar=_TABLE),
-    "growth.anneal_kimg": Flag("--anneal-kimg", "At the final resolution, how long the learning rate takes to fall to"
-                               " --lr-end of itself; 0: it does not fall.", LEARNING),
+    "growth.anneal_kimg": Flag("--anneal-kimg", "From when the final resolution stands alone, how long the learning"
+                               " rate takes to fall to --lr-end of itself; 0: it does not fall.", LEARNING),
     "growth.lr_end": Flag("--lr-end", "Share of the learning rate that --anneal-kimg leaves.", LEARNING),
     "model.style_mixing": Flag("--style-mixing-prob", "Share of images made from two styles.", LEARNING),
     "model.fmap_base": Flag("--fmap-base", "Feature maps at resolution R: FMAP_BASE/R, at most FMAP_MAX."),
