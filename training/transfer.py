@@ -26,8 +26,9 @@ def transfer_weights(source: str, state: TrainState) -> str:
     """
     snap = stylegan.load(source)
     lines = [f"Weights from {source}:"]
-    for name, target, origin in (("G", state.G, snap.G), ("D", state.D, snap.D)):
-        lines.append(f"  {name}: {_copy(target, origin) if origin else 'none in the file, starts fresh'}")
+    d_flag = "--fmap-max" if state.G.cfg.d_fmap_max is None else "--d-fmap-max"
+    for name, target, origin, flag in (("G", state.G, snap.G, "--fmap-max"), ("D", state.D, snap.D, d_flag)):
+        lines.append(f"  {name}: {_copy(target, origin, flag) if origin else 'none in the file, starts fresh'}")
     state.G_ema.load_state_dict(state.G.state_dict())
     return "\n".join(lines)
 
@@ -48,8 +49,11 @@ def width_of(source: str, model: ModelConfig) -> dict[str, int]:
 
 
 @torch.no_grad()
-def _copy(target: Network, origin: Network) -> str:
-    """Copy in place. Returns how many tensors were taken, how many of them widened, and which were not."""
+def _copy(target: Network, origin: Network, flag: str) -> str:
+    """Copy in place. Returns how many tensors were taken, how many of them widened, and which were not.
+
+    flag: the one that says how many feature maps `target` has at most
+    """
     mine, theirs = target.state_dict(), origin.state_dict()
     if CENTRE in mine and CENTRE in theirs and mine[CENTRE].shape != theirs[CENTRE].shape:
         theirs[CENTRE] = _of_all_classes(theirs[CENTRE], mine[CENTRE])
@@ -72,7 +76,7 @@ def _copy(target: Network, origin: Network) -> str:
     said = f"{len(mine) - len(left)} tensors taken" + (f", {grown} of them widened" if grown else "")
     left += [f"{name} (only there)" for name in theirs if name not in mine]
     said += f", {len(left)} not: {'; '.join(left)}" if left else ""
-    advice = f"\n     (more would fit with --fmap-base {origin.cfg.fmap_base} --fmap-max {origin.cfg.fmap_max})"
+    advice = f"\n     (more would fit with --fmap-base {origin.cfg.fmap_base} {flag} {origin.cfg.fmap_max})"
     return said + (advice if too_wide else "")
 
 

@@ -113,6 +113,8 @@ def test_a_generator_alone_grows_wider(tiny, tmp_path) -> None:
     assert stylegan.load(path).D.cfg == mixed.model.of_discriminator
     assert width_of(path, narrow.G.cfg) == {"model.fmap_max": 32, "model.d_fmap_max": 16}
     assert width_of(path, replace(narrow.G.cfg, fmap_max=64)) == {}
+    told = transfer_weights(path, fresh_state(tiny(model__fmap_max=32, model__d_fmap_max=8), CPU))
+    assert told.count("more would fit with --fmap-base 128 --d-fmap-max 16") == 1 and told.count("would fit") == 1
 
 
 def test_new_resolutions_are_no_reason_for_fewer_feature_maps(tiny, tmp_path) -> None:
