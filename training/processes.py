@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import sysconfig
 import tempfile
 import threading
 import traceback
@@ -35,6 +34,7 @@ from training.rundir import has_state
 
 STOP = "stop"  # a note of the signal that the user has sent, for processes that are started after it
 START = "forkserver"  # forks from a process that has loaded everything, and not touched a GPU
+INSTALLED = {"site-packages", "dist-packages"}  # folders that Python has among its own paths
 SHUTDOWN_S = 60  # for the others to end once one is lost
 
 Work = Callable[[RunConfig, Path, bool, str | None, World], object]  # `train`, or what is called like it
@@ -106,9 +106,9 @@ def load_beforehand() -> None:
     It starts with Python's own paths (until 3.12), on which another copy of the project may lie, such as one installed
     with pip while this is a checkout: the processes would train with that one's code.
     """
-    home, installed = str(Path(__file__).parent.parent), sysconfig.get_path("purelib")
-    if home != installed:
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    home = Path(__file__).parent.parent
+    if home.name not in INSTALLED:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(home), os.environ.get("PYTHONPATH")]))
     multiprocessing.set_forkserver_preload(["training.loop", "torch.utils.tensorboard"])
 
 
