@@ -37,7 +37,7 @@ class ModelConfig:
 
     fmap_base: int = 16384
     fmap_max: int = 512
-    d_fmap_max: int | None = None
+    d_fmap_max: int | None = None  # of the discriminator; None: as many as the generator
     activation: Activation = "lrelu"
     blur: tuple[float, ...] = (1, 2, 1)
 

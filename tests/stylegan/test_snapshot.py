@@ -82,6 +82,8 @@ def header() -> dict[str, object]:
         ({"config": {**TINY.to_json(), "w_dim": 9}}, "fit"),
         ({"config": {**TINY.to_json(), "mapping_layers": 10**9}}, "mapping_layers"),
         ({"config": {**TINY.to_json(), "mapping_layers": -1}}, "mapping_layers"),
+        ({"config": {**TINY.to_json(), "d_fmap_max": 0}}, "d_fmap_max"),
+        ({"config": {**TINY.to_json(), "d_fmap_max": 1 << 40}}, "d_fmap_max"),
         ({"config": {**TINY.to_json(), "resolution": 1 << 4000}}, "4001 bits"),
         ({"config": {**TINY.to_json(), "resolution": 1 << 14, "base": [64, 64]}}, "262144x262144"),
         ({"config": {**TINY.to_json(), "base": [0, 4]}}, "base"),
