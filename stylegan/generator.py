@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ops import build
 from stylegan.baked import baked
 from stylegan.config import ModelConfig, NoiseMode
 from stylegan.latents import broadcast, mix_layers, noise_for_seeds, truncate, z_for_seeds
@@ -205,6 +206,7 @@ def _each_alone(task: Callable[[int], None], count: int, device: torch.device, a
             task(i)
         return
     threads = torch.get_num_threads()
+    build.available(device.type)  # here: it says how many threads there are, and in the pool each is alone
     pool = ThreadPoolExecutor(min(at_once, threads), initializer=torch.set_num_threads, initargs=(1,))
     try:
         list(pool.map(task, range(count)))

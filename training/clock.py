@@ -15,6 +15,7 @@ class Clock:
     """Where the time goes since the last tick, and since the last save; and all of it, whatever it goes into.
 
     machine: whose time it is, by which the time that is left is reckoned
+    images: worked through in that time; not what the run got on by, of which a resumed one did a part before
     """
 
     def __init__(self, machine: Machine = TYPICAL) -> None:
@@ -23,7 +24,7 @@ class Clock:
         self.restart()
 
     def restart(self) -> None:
-        self.data_seconds, self.began = 0.0, time.perf_counter()
+        self.images, self.data_seconds, self.began = 0, 0.0, time.perf_counter()
 
     def seconds(self) -> float:
         return time.perf_counter() - self.began

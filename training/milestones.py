@@ -157,7 +157,7 @@ def roll_back(state: TrainState, run_dir: Path, report: Report, world: World = A
 def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, world: World = ALONE) -> None:
     """Report, draw the fakes, and save when it is time to."""
     seconds, stage = clock.seconds(), cfg.growth.at(state.nimg)
-    images = state.nimg - state.tick_nimg
+    images = max(clock.images, 1)  # a resumed run may have had nothing left to do
     state.tick, state.tick_nimg = state.tick + 1, state.nimg
     state.seconds += clock.lap()
     values = _values(state, cfg, stage, seconds, clock.data_seconds, images)

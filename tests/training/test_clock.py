@@ -13,7 +13,8 @@ def test_the_clock_knows_the_share_of_the_data(monkeypatch) -> None:
         with clock.data():
             now[0] += waited
         now[0] += worked
+    clock.images += 8
     assert (clock.data_seconds, clock.seconds()) == (1.5, 10.0)
     clock.restart()
-    assert (clock.data_seconds, clock.seconds(), clock.saved) == (0.0, 0.0, 100.0)
+    assert (clock.images, clock.data_seconds, clock.seconds(), clock.saved) == (0, 0.0, 0.0, 100.0)
     assert (clock.lap(), clock.lap()) == (10.0, 0.0), "all of the time, whatever was restarted"

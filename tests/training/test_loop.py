@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,18 @@ def test_a_run_whose_time_is_up_ends_whole_and_can_go_on(tiny, tmp_path, monkeyp
     for net in ("G", "D", "G_ema"):
         mine, theirs = saved(tmp_path)[net], saved(straight)[net]
         assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_the_speed_after_a_resume_is_that_of_what_was_done_since(tiny, tmp_path, monkeypatch) -> None:
+    """The tick at 160 images of a run that was stopped at 104: 56 were worked through since."""
+    signals = [0] * 13 + [signal.SIGINT]
+    with monkeypatch.context() as patch:
+        patch.setattr("training.loop.wish_of_any", lambda *_: signals.pop(0))
+        assert train(tiny(), tmp_path).nimg == 104
+    train(tiny(), tmp_path, resume=True)
+    lines = [json.loads(line) for line in (tmp_path / STATS).read_text().splitlines()]
+    done = [line["Timing/img_per_sec"] * line["Timing/sec_per_tick"] for line in lines]
+    assert done == pytest.approx([80, 56, 80])
 
 
 def test_a_finished_run_stays_as_it_is(tiny, tmp_path) -> None:
