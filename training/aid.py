@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylegan.layers import EqualConv2d, minibatch_stddev
@@ -61,11 +62,13 @@ class Aid(nn.Module):
     """The heads, and the network they look through. Those of whole pictures compare those of a batch, in groups.
 
     weights: of that network, as `lpips.shapes` has them; they do not learn, and are no part of `state_dict`
+    zoom: how many times as large as they are it sees pictures: it knows things at the size of its own photographs, on
+    which an eye has 30 pixels and not 8
     """
 
-    def __init__(self, net: str, weights: Mapping[str, Tensor], group: int):
+    def __init__(self, net: str, weights: Mapping[str, Tensor], group: int, zoom: int = 1):
         super().__init__()
-        self.net = net
+        self.net, self.zoom = net, zoom
         channels = [conv.outputs for conv in NETS[net] if conv.tap][-DEPTHS:]
         of_patches = [AidHead(n, kernel=3, group=1) for n in channels]
         of_pictures = [AidHead(n, kernel=1, group=group) for n in channels]
@@ -117,6 +120,8 @@ class Aid(nn.Module):
 
         Not brought to unit length, as LPIPS has them: how long they are says how much there is of a thing.
         """
+        if self.zoom > 1:
+            images = F.interpolate(images, scale_factor=self.zoom, mode="bicubic")
         maps = [x.float() for x in feature_maps(self.net, self.eyes(dtype), images)[-DEPTHS:]]
         return [*maps, *(x.mean(dim=(2, 3), keepdim=True) for x in maps)]
 
@@ -143,7 +148,7 @@ def build_aid(loss: LossConfig, group: int, device: torch.device) -> Aid | None:
         weights = {name: torch.empty(shape, device=device) for name, shape in shapes(net).items()}
     else:
         weights = {name: value.to(device) for name, value in find_weights(net, advice=_ADVICE).items()}
-    return Aid(net, weights, group).to(device)
+    return Aid(net, weights, group, loss.aid_zoom).to(device)
 
 
 def aid_d_loss(aid: Aid, reals: Tensor, fakes: Tensor, gamma: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -99,7 +99,10 @@ def scaled(cfg: RunConfig, factor: float) -> RunConfig:
 
     stable, fade = table("stable", growth.stable_kimg), table("fade", growth.fade_kimg)
     total = round(1000 * sum(lengths.values())) / 1000
-    growth = replace(growth, stable_kimg=stable, fade_kimg=fade, anneal_kimg=factor * growth.anneal_kimg)
+    growth = replace(
+        growth, stable_kimg=stable, fade_kimg=fade,
+        anneal_from=factor * growth.anneal_from, anneal_kimg=factor * growth.anneal_kimg,
+    )  # fmt: skip
     return replace(cfg, growth=growth, total_kimg=total)
 
 

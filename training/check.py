@@ -19,7 +19,7 @@ _POSITIVE = {
     "growth.batch", "growth.lr", "total_kimg", "ema_kimg", "ema_ramp", "tick_kimg", "snap", "snap_minutes", "threads",
     "batch_gpu", "data.subset", "loss.r1_interval", "max_bad_steps", "optim.eps", "optim.g_share", "model.z_dim",
     "model.w_dim", "model.mapping_dim", "model.fmap_base", "model.fmap_max", "model.d_fmap_max", "model.mbstd_group",
-    "gpus", "timeout", "keep", "hours",
+    "gpus", "timeout", "keep", "hours", "loss.aid_zoom",
 }  # fmt: skip
 
 

@@ -11,13 +11,13 @@ from typing import Any
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, differences, shown
 from training.config import BORROWED_FLAGS, RunConfig
-from training.resolve import FREE_ON_RESUME, DataFacts, resolve
+from training.resolve import AHEAD_ON_RESUME, FREE_ON_RESUME, DataFacts, resolve
 from training.rundir import OPTIONS, has_state, is_finished, parse_options, plain_name
 
 # Told apart elsewhere: the data by `same_data`, and the length by `resumed`, as it counts only where it was typed.
 ELSEWHERE = FREE_ON_RESUME | {"data.content_hash", "total_kimg"}
 # What --hours plans when a run begins: it stays, however fast the machine is when the command is repeated.
-PLANNED = {"growth.stable_kimg", "growth.fade_kimg", "growth.anneal_kimg", "time_limit"}
+PLANNED = {"growth.stable_kimg", "growth.fade_kimg", "growth.anneal_from", "growth.anneal_kimg", "time_limit"}
 # What --init-from takes from a snapshot, unless it is typed; the snapshot may be gone by now.
 INHERITED = {"model.fmap_base", "model.fmap_max", "model.d_fmap_max"}
 
@@ -48,10 +48,11 @@ def choose(outdir: Path, typed: Mapping[str, Any], facts: DataFacts, inherits: b
     values, if the settings contradict those of the newest unfinished run of that description.
     """
     desc = description(resolve(typed, facts), facts)
+    free = (AHEAD_ON_RESUME | (INHERITED if inherits else set())) - typed.keys()
     finished = None
     for run_dir in _runs(outdir, plain_name(desc)):
         stored = parse_options(run_dir / OPTIONS)
-        against = _contradiction(stored, typed, facts, INHERITED - typed.keys() if inherits else set())
+        against = _contradiction(stored, typed, facts, free)
         # Of a run planned by --hours, any end is the end: the clock may come before the last image.
         length = stored.total_kimg if stored.time_limit is None else 0.0
         if is_finished(run_dir, typed.get("total_kimg", length)):

@@ -61,8 +61,10 @@ BORROWED_FLAGS: Mapping[str, Flag] = {
     "growth.fade_kimg": Flag("--fade-kimg", "How long each new resolution takes to fade in.", GROWTH,
                              parse=_table, metavar=_TABLE),
     "growth.lr": Flag("--lr", "Learning rate of both networks.", LEARNING, parse=_table, metavar=_TABLE),
-    "growth.anneal_kimg": Flag("--anneal-kimg", "From when the final resolution stands alone, how long the learning"
-                               " rate takes to fall to --lr-end of itself; 0: it does not fall.", LEARNING),
+    "growth.anneal_from": Flag("--anneal-from", "The kimg from which the learning rate falls, but not before the final"
+                               " resolution stands alone.", LEARNING),
+    "growth.anneal_kimg": Flag("--anneal-kimg", "How long the learning rate takes to fall to --lr-end of itself; 0: it"
+                               " does not fall.", LEARNING),
     "growth.lr_end": Flag("--lr-end", "Share of the learning rate that --anneal-kimg leaves.", LEARNING),
     "model.style_mixing": Flag("--style-mixing-prob", "Share of images made from two styles.", LEARNING),
     "model.fmap_base": Flag("--fmap-base", "Feature maps at resolution R: FMAP_BASE/R, at most FMAP_MAX."),
@@ -112,6 +114,9 @@ class LossConfig:
                      " network that knows photographs (fetched once, 64 MB): better faces sooner, for about twice the"
                      " work.", LEARNING),
     )  # fmt: skip
+    aid_zoom: int = setting(
+        1, Flag("--aid-zoom", "How many times as large as they are the vision aid sees pictures.", typed="2")
+    )
     aid_weight: float = setting(1.0, Flag("--aid-weight", "Weight of what the vision aid says."))
     aid_gamma: float = setting(0.05, Flag("--aid-gamma", "Strength of R1 and R2 at the features of the vision aid."))
     wgan_lambda: float = setting(10.0, Flag("--wgan-lambda", "Weight of the gradient penalty (wgan-gp)."))

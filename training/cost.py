@@ -86,7 +86,8 @@ def aid_cost(cfg: RunConfig, resolution: int) -> tuple[float, float]:
     if cfg.loss.vision_aid == "none" or min(height, width) < AID_SMALLEST:
         return 0.0, 0.0
     gflop = numbers = 0.0
-    for conv, h, w in layer_sizes(AID_NETS[cfg.loss.vision_aid], height, width):
+    zoom = cfg.loss.aid_zoom
+    for conv, h, w in layer_sizes(AID_NETS[cfg.loss.vision_aid], zoom * height, zoom * width):
         gflop += 2 * conv.inputs * conv.outputs * conv.kernel**2 * h * w / 1e9
         numbers += conv.outputs * h * w
     return 5 * gflop, 5 * numbers * AID_BYTES_PER_NUMBER / 1e9

@@ -34,10 +34,11 @@ from training.resolve import DataFacts, resolve, resumed, same_data
 from training.rundir import (
     create_run_dir,
     has_state,
+    images_done,
     make_outdir,
     plain_name,
     read_options,
-    store_total,
+    store_end,
     write_options,
 )
 from training.transfer import width_of
@@ -96,7 +97,7 @@ def launch(
             run_dir = _run_dir(outdir, desc, cfg, again)
         held.enter_context(locked(run_dir))
         if resume:
-            store_total(run_dir, cfg)
+            store_end(run_dir, cfg)
         if cfg.gpus > 1:
             train_in_processes(cfg, run_dir, resume is not None, init_from)
         else:
@@ -139,7 +140,7 @@ def _train_as_one_of(
     run_dir = Path(told(world, "the directory of the run", lambda: str(find())))
     with locked(run_dir) if world.rank == 0 else nullcontext():
         if resume and world.rank == 0:
-            store_total(run_dir, cfg)
+            store_end(run_dir, cfg)
         saved = world.attempt > 0 and has_state(run_dir)
         train(cfg, run_dir, resume is not None or saved, init_from, world)
 
@@ -202,7 +203,7 @@ def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: M
         raise UserError(f"--init-from {init_from} is for new runs; leave it out to resume {run_dir}")
     if outdir and outdir.resolve() != run_dir.resolve().parent:
         raise UserError(f"--outdir {outdir} is not where {run_dir} lies; leave it out, a resumed run stays where it is")
-    cfg = resumed(read_options(run_dir), typed)
+    cfg = resumed(read_options(run_dir), typed, partial(images_done, run_dir))
     return same_data(cfg, _facts(cfg.data.path))
 
 

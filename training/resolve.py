@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from training.base import base_for
 from training.check import check
 from training.config import BORROWED_FLAGS, LossConfig, RunConfig
 from training.presets import preset
-from training.schedule import PerResolution
+from training.schedule import GrowthSchedule, PerResolution
 
 # What may differ between a run and its resumption: where and how often, nothing of the mathematics. The data may have
 # moved; that they are the same images is checked by their hash.
@@ -34,6 +35,7 @@ FREE_ON_RESUME = {
     "max_restarts",
     "timeout",
 }
+AHEAD_ON_RESUME = {"growth.anneal_from", "growth.anneal_kimg", "growth.lr_end"}  # until the learning rate falls
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,13 @@ def preset_for(facts: DataFacts) -> str:
     return f"ffhq{min(facts.resolution, 1024)}"
 
 
-def resumed(stored: RunConfig, typed: Mapping[str, Any]) -> RunConfig:
+def resumed(stored: RunConfig, typed: Mapping[str, Any], images_done: Callable[[], int]) -> RunConfig:
     """The stored configuration of a run, with what may change changed as typed; a larger --kimg prolongs it.
 
-    A run that was planned by --hours forgets its time once --kimg says how far to go.
+    A run that was planned by --hours forgets its time once --kimg says how far to go. How its learning rate shall fall
+    can be said until it does.
     Nothing in training depends on the total, so a prolonged run is the one that was meant to be longer from the start.
+    images_done: how far the run has got, asked for only where it matters
     Raises UserError, naming both values, at the first typed setting that contradicts the run.
     """
     if "hours" in typed:
@@ -146,7 +150,7 @@ def resumed(stored: RunConfig, typed: Mapping[str, Any]) -> RunConfig:
                 f"--kimg {value:g} is less than the {values[name]:g} that the run was started with; leave it out, or "
                 "give more to prolong the run"
             )
-        if name not in FREE_ON_RESUME | {"total_kimg"}:
+        if name not in FREE_ON_RESUME | AHEAD_ON_RESUME | {"total_kimg"}:
             raise UserError(
                 f"{flags[name]} {shown(value)} contradicts the run, which was started with {shown(values[name])}; "
                 "leave it out, or start a new run with --init-from"
@@ -155,7 +159,24 @@ def resumed(stored: RunConfig, typed: Mapping[str, Any]) -> RunConfig:
         changed |= {"hours": None, "time_limit": None}
     cfg = replaced(stored, changed)
     check(cfg)
+    if AHEAD_ON_RESUME & changed.keys():
+        name = next(name for name in changed if name in AHEAD_ON_RESUME)
+        _require_ahead(stored.growth, cfg.growth, images_done(), f"{flags[name]} {shown(typed[name])}")
     return cfg
+
+
+def _require_ahead(stored: GrowthSchedule, changed: GrowthSchedule, nimg: int, typed: str) -> None:
+    """Raises UserError unless the learning rate has been the same so far."""
+    if stored.annealed(nimg) < 1:
+        raise UserError(
+            f"{typed} comes too late: the learning rate has been falling since {stored.anneal_start / 1000:g} kimg; "
+            "leave it out, or start a new run with --init-from"
+        )
+    if changed.annealed(nimg) < 1:
+        raise UserError(
+            f"{typed}: the run is at {nimg / 1000:.1f} kimg, and the learning rate would have been falling since "
+            f"{changed.anneal_start / 1000:g}; add --anneal-from {math.ceil(nimg / 100) / 10:g}, or more"
+        )
 
 
 def same_data(stored: RunConfig, facts: DataFacts) -> RunConfig:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from torch_utils.checkpoint import damage
+from torch_utils.checkpoint import damage, load_state
 from torch_utils.durable import put_in_place
 from torch_utils.errors import UserError
 from torch_utils.plain_json import read_json
@@ -85,15 +86,27 @@ def write_options(run_dir: Path, cfg: RunConfig) -> None:
         raise UserError(f"cannot write {run_dir / OPTIONS} ({error.strerror}); make room there") from None
 
 
-def store_total(run_dir: Path, cfg: RunConfig) -> None:
-    """Keep the length of a prolonged run, so that the next --resume knows it. The other options stay as they are.
+def store_end(run_dir: Path, cfg: RunConfig) -> None:
+    """Keep how a resumed run is to end, so that the next --resume knows it: its length, and how its learning rate
+    falls. The other options stay as they are.
 
     Raises UserError as `read_options` and `write_options` do.
     """
     stored = read_options(run_dir)
-    longer = replace(stored, total_kimg=cfg.total_kimg, hours=cfg.hours, time_limit=cfg.time_limit)
-    if longer != stored:
-        write_options(run_dir, longer)
+    changed = replace(
+        stored, total_kimg=cfg.total_kimg, hours=cfg.hours, time_limit=cfg.time_limit, growth=cfg.growth
+    )  # fmt: skip
+    if changed != stored:
+        write_options(run_dir, changed)
+
+
+def images_done(run_dir: Path) -> int:
+    """How far the state has got from which --resume goes on. Raises UserError if it cannot be read."""
+    path = run_dir / (PREVIOUS if damage(run_dir / STATE) else STATE)
+    try:
+        return int(load_state(path)["nimg"])
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, pickle.PickleError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}); restore it, or start a new run") from None
 
 
 def read_options(run_dir: Path) -> RunConfig:

@@ -98,8 +98,9 @@ class GrowthSchedule:
     """When to grow, and the batch and learning rate on the way. The defaults are StyleGAN's for FFHQ on 8 GPUs.
 
     `stable_kimg` is looked up at the resolution that is held, the other tables at the one that is fading in or held.
-    Once the final resolution stands alone, the learning rate falls along half a cosine to the share `lr_end` of itself
-    in `anneal_kimg`, and stays there (R3GAN, Huang et al. 2024); with 0 kimg it stays as it is.
+    Once the final resolution stands alone and `anneal_from` is reached, the learning rate falls along half a cosine to
+    the share `lr_end` of itself in `anneal_kimg`, and stays there (R3GAN, Huang et al. 2024); with 0 kimg it stays as
+    it is.
     """
 
     initial: int = 8
@@ -108,6 +109,7 @@ class GrowthSchedule:
     fade_kimg: PerResolution[float] = PerResolution(600)
     batch: PerResolution[int] = PerResolution(32, {4: 512, 8: 256, 16: 128, 32: 64, 64: 32})
     lr: PerResolution[float] = PerResolution(0.001, {128: 0.0015, 256: 0.002, 512: 0.003, 1024: 0.003})
+    anneal_from: float = 0.0
     anneal_kimg: float = 0.0
     lr_end: float = 0.1
 
@@ -128,11 +130,16 @@ class GrowthSchedule:
 
     def annealed(self, nimg: int) -> float:
         """The share of the learning rate that is left after `nimg` images."""
-        *_, (_, alone) = self._arrivals()
-        if self.anneal_kimg <= 0 or nimg <= alone:
+        if self.anneal_kimg <= 0 or nimg <= self.anneal_start:
             return 1.0
-        progress = min((nimg - alone) / (1000 * self.anneal_kimg), 1.0)
+        progress = min((nimg - self.anneal_start) / (1000 * self.anneal_kimg), 1.0)
         return self.lr_end + (1 - self.lr_end) * (1 + math.cos(math.pi * progress)) / 2
+
+    @property
+    def anneal_start(self) -> float:
+        """The image count from which the learning rate falls, if it does."""
+        *_, (_, alone) = self._arrivals()
+        return max(alone, 1000 * self.anneal_from)
 
     def lod(self, stage: Stage) -> float:
         """The published level of detail at `stage`: 0 at the final resolution, +1 for each halving."""

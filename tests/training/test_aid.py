@@ -92,6 +92,20 @@ def test_heads_see_patches_at_three_depths_and_their_averages(aid, size: int, ch
         assert scores.shape == (4, 1, *x.shape[2:]) and scores.dtype == FP32
 
 
+def test_enlarged_pictures_show_what_is_small(weights, at_hand) -> None:
+    """Twice as many patches along each side, each of half the size; and a gradient that reaches the pictures."""
+    aid = build_aid(LossConfig(vision_aid="vgg16", aid_zoom=2), 4, CPU)
+    assert aid is not None
+    images = pictures(0).requires_grad_()
+    seen = aid.features(images, FP32)
+    large = torch.nn.functional.interpolate(images, size=(128, 128), mode="bicubic")
+    for x, expected in zip(seen, Aid(NET, weights, group=4).features(large, FP32), strict=True):
+        torch.testing.assert_close(x, expected)
+    assert [x.shape[2] for x in seen[:DEPTHS]] == [32, 16, 8]
+    aid_g_loss(aid, pictures(1), images, FP32).backward()
+    assert images.grad is not None and images.grad.abs().sum() > 0
+
+
 def test_heads_see_how_much_there_is_of_a_thing(aid) -> None:
     """Half the contrast gives shorter feature vectors, and other scores."""
     images = pictures(0)

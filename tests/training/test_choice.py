@@ -15,6 +15,7 @@ from PIL import Image
 import train
 from stylegan.networks import build_generator
 from stylegan.snapshot import save_snapshot
+from torch_utils.checkpoint import save_state
 from training.budget import Costs
 from training.config import RunConfig
 from training.lock import locked, locked_name
@@ -121,6 +122,21 @@ def test_a_run_as_wide_as_what_it_began_with_is_this_commands_own(auto, calls, t
     assert "--fmap-max 300" in first.stdout and (again, resumed) == (run_dir, True)
     refused = auto("--init-from", snapshot, "--fmap-max", 100)
     assert refused.exit_code == 2 and "--fmap-max 100 contradicts 300" in refused.stderr
+
+
+def test_an_end_that_was_said_later_stays(auto, calls):
+    """How the learning rate falls: --resume RUNDIR may say it, and repeating the first command is no contradiction."""
+    auto()
+    run_dir = calls[0][1]
+    save_state(run_dir / STATE, {"nimg": 0})
+    later = ["--resume", str(run_dir), "--anneal-from", "500", "--anneal-kimg", "9"]
+    result = CliRunner().invoke(train.main, later)
+    assert result.exit_code == 0, result.output
+    assert auto().exit_code == 0
+    assert calls[2] == (calls[1][0], run_dir, True, None)
+    assert (calls[2][0].growth.anneal_from, calls[2][0].growth.anneal_kimg) == (500, 9)
+    refused = auto("--anneal-kimg", 8)
+    assert refused.exit_code == 2 and "--anneal-kimg 8.0 contradicts 9.0" in refused.stderr
 
 
 def test_a_finished_run_of_other_settings_is_no_obstacle(auto, calls, tmp_path):

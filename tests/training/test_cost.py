@@ -69,14 +69,15 @@ def test_a_narrower_discriminator_costs_what_a_network_so_narrow_does(tiny) -> N
     assert gb[2] == pytest.approx((4 * gb[0] + 8 * gb[1]) / 12)
 
 
+@pytest.mark.parametrize("zoom", [1, 2])
 @pytest.mark.parametrize("resolution", [16, 32, 64])
-def test_the_eyes_of_the_vision_aid_are_counted_where_they_see(resolution: int) -> None:
+def test_the_eyes_of_the_vision_aid_are_counted_where_they_see(resolution: int, zoom: int) -> None:
     cfg = preset("faces64", 1)
-    cfg = replace(cfg, loss=replace(cfg.loss, vision_aid="vgg16"))
+    cfg = replace(cfg, loss=replace(cfg.loss, vision_aid="vgg16", aid_zoom=zoom))
     net = AID_NETS["vgg16"]
     weights = {name: torch.empty(shape, device="meta") for name, shape in lpips.shapes(net).items()}
     with FlopCounterMode(display=False) as counter:
-        lpips.feature_maps(net, weights, torch.empty(1, 3, resolution, resolution, device="meta"))
+        lpips.feature_maps(net, weights, torch.empty(1, 3, zoom * resolution, zoom * resolution, device="meta"))
     gflop, gb = aid_cost(cfg, resolution)
     assert gflop == pytest.approx(5 * counter.get_total_flops() / 1e9 if resolution >= AID_SMALLEST else 0)
     assert (gb > 0) == (gflop > 0)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from torch_utils.errors import UserError
-from torch_utils.settings import leaves
+from torch_utils.settings import leaves, replaced
 from training.check import check
 from training.presets import preset
 from training.resolve import DataFacts, resolve, resumed, same_data
@@ -108,28 +108,32 @@ def test_what_does_not_go_together_is_said(typed, facts, says):
 STORED = resolve({"preset": "faces64", "data.path": "/data/faces.zip"}, FACES)
 
 
+def unasked() -> int:
+    raise AssertionError("what may change at any time does not depend on how far a run has got")
+
+
 def test_a_run_resumes_as_it_is():
-    assert resumed(STORED, {}) == STORED
-    assert resumed(STORED, {"preset": "faces64", "loss.r1_gamma": GAMMA}) == STORED, (
+    assert resumed(STORED, {}, unasked) == STORED
+    assert resumed(STORED, {"preset": "faces64", "loss.r1_gamma": GAMMA}, unasked) == STORED, (
         "repeating a setting is no conflict"
     )
 
 
 @pytest.mark.parametrize("name, value", [("device", "cpu"), ("threads", 3), ("snap", 7), ("data.path", "/moved.zip")])
 def test_where_a_run_goes_on_may_change(name, value):
-    changed: dict[str, Any] = dict(leaves(resumed(STORED, {name: value})))
+    changed: dict[str, Any] = dict(leaves(resumed(STORED, {name: value}, unasked)))
     assert changed == dict(leaves(STORED)) | {name: value}
 
 
 def test_a_run_may_be_prolonged():
-    changed: dict[str, Any] = dict(leaves(resumed(STORED, {"total_kimg": STORED.total_kimg + 1})))
+    changed: dict[str, Any] = dict(leaves(resumed(STORED, {"total_kimg": STORED.total_kimg + 1}, unasked)))
     assert changed == dict(leaves(STORED)) | {"total_kimg": STORED.total_kimg + 1}
 
 
 @pytest.mark.parametrize("name, value, flag", [("total_kimg", float("inf"), "--kimg inf"), ("snap", 0, "--snap 0")])
 def test_what_may_change_must_still_be_possible(name, value, flag):
     with pytest.raises(UserError, match=flag):
-        resumed(STORED, {name: value})
+        resumed(STORED, {name: value}, unasked)
 
 
 @pytest.mark.parametrize("name, value, both", [
@@ -141,8 +145,23 @@ def test_what_may_change_must_still_be_possible(name, value, flag):
 ])  # fmt: skip
 def test_a_contradiction_names_both_values(name, value, both):
     with pytest.raises(UserError) as error:
-        resumed(STORED, {name: value})
+        resumed(STORED, {name: value}, unasked)
     assert all(part in str(error.value) for part in both)
+
+
+def test_how_the_learning_rate_falls_may_change_until_it_does():
+    level = replaced(STORED, {"growth.anneal_kimg": 0.0})
+    alone = round(level.growth.anneal_start)
+    typed = {"growth.anneal_from": alone / 1000 + 7, "growth.anneal_kimg": 3.0, "growth.lr_end": 0.5}
+    for nimg in (0, alone, alone + 7000):
+        changed = resumed(level, typed, lambda nimg=nimg: nimg)
+        assert changed == replaced(level, typed)
+        assert all(changed.growth.at(n) == level.growth.at(n) for n in range(0, nimg + 1, 1000)), "the past stays"
+        assert changed.growth.at(alone + 8500).lr < level.growth.at(alone + 8500).lr
+    with pytest.raises(UserError, match=f"is at {alone / 1000 + 7.1:.1f} kimg.* --anneal-from {alone / 1000 + 7.1:g},"):
+        resumed(level, typed, lambda: alone + 7100)
+    with pytest.raises(UserError, match="--lr-end 0.5 comes too late.* since"):
+        resumed(STORED, {"growth.lr_end": 0.5}, lambda: alone + 1)
 
 
 def test_other_data_are_refused_and_moved_data_are_not():

@@ -19,12 +19,13 @@ from training.rundir import (
     STATE,
     create_run_dir,
     has_state,
+    images_done,
     is_finished,
     mark_finished,
     parse_options,
     read_options,
     settle_state,
-    store_total,
+    store_end,
     write_options,
 )
 
@@ -71,8 +72,20 @@ def test_a_longer_total_is_kept_beside_what_was_there(tmp_path):
     cfg = preset("faces64", 1)
     write_options(tmp_path, cfg)
     (tmp_path / STATE).touch()
-    store_total(tmp_path, replace(cfg, total_kimg=cfg.total_kimg + 5))
-    assert read_options(tmp_path) == replace(cfg, total_kimg=cfg.total_kimg + 5)
+    longer = replace(cfg, total_kimg=cfg.total_kimg + 5, growth=replace(cfg.growth, anneal_from=cfg.total_kimg))
+    store_end(tmp_path, replace(longer, seed=cfg.seed + 1))
+    assert read_options(tmp_path) == longer
+
+
+def test_how_far_a_run_has_got_is_read_from_the_state_it_goes_on_from(tmp_path):
+    for name, nimg in ((PREVIOUS, 80), (STATE, 96)):
+        save_state(tmp_path / name, {"nimg": nimg})
+    assert images_done(tmp_path) == 96
+    (tmp_path / STATE).write_bytes(b"torn")
+    assert images_done(tmp_path) == 80
+    (tmp_path / PREVIOUS).unlink()
+    with pytest.raises(UserError, match="damaged"):
+        images_done(tmp_path)
 
 
 def test_what_cannot_be_resumed_is_said(tmp_path):

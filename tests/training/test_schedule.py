@@ -165,6 +165,10 @@ def test_the_learning_rate_falls_along_half_a_cosine_once_the_final_resolution_s
     rates = [falling.at(3000 + nimg).lr / plain.at(3000 + nimg).lr for nimg in (1000, 2000, 3000, 4000, 90_000)]
     cosines = [0.2 + 0.8 * (1 + c) / 2 for c in (math.sqrt(0.5), 0, -math.sqrt(0.5), -1, -1)]
     assert rates == pytest.approx(cosines)
+    later, sooner = replace(falling, anneal_from=3.5), replace(falling, anneal_from=1.0)
+    for nimg in range(0, 9001, 100):
+        assert sooner.at(nimg) == falling.at(nimg), "not before it stands alone"
+        assert later.annealed(nimg) == falling.annealed(nimg - 500)
 
 
 @given(text=st.one_of(st.text(), st.text("0123456789:,.-einfa ")), kind=st.sampled_from([int, float]))
