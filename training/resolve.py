@@ -128,11 +128,11 @@ def preset_for(facts: DataFacts) -> str:
 
 
 def resumed(stored: RunConfig, typed: Mapping[str, Any], images_done: Callable[[], int]) -> RunConfig:
-    """The stored configuration of a run, with what may change changed as typed; a larger --kimg prolongs it.
+    """The stored configuration of a run, with what may change changed as typed; --kimg prolongs or shortens it.
 
     A run that was planned by --hours forgets its time once --kimg says how far to go. How its learning rate shall fall
     can be said until it does.
-    Nothing in training depends on the total, so a prolonged run is the one that was meant to be longer from the start.
+    Nothing in training depends on the total, so such a run is the one that was meant to be as long from the start.
     images_done: how far the run has got, asked for only where it matters
     Raises UserError, naming both values, at the first typed setting that contradicts the run.
     """
@@ -145,9 +145,9 @@ def resumed(stored: RunConfig, typed: Mapping[str, Any], images_done: Callable[[
     flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, BORROWED_FLAGS)}
     changed = {name: value for name, value in typed.items() if value != values[name]}
     for name, value in changed.items():
-        if name == "total_kimg" and value < values[name]:
+        if name == "total_kimg" and value < values[name] and 1000 * value < (nimg := images_done()):
             raise UserError(
-                f"--kimg {value:g} is less than the {values[name]:g} that the run was started with; leave it out, or "
+                f"--kimg {value:g} is over: the run is at {nimg / 1000:.1f} of {values[name]:g} kimg; leave it out, or "
                 "give more to prolong the run"
             )
         if name not in FREE_ON_RESUME | AHEAD_ON_RESUME | {"total_kimg"}:

@@ -140,13 +140,18 @@ def test_what_may_change_must_still_be_possible(name, value, flag):
     ("loss.r1_gamma", PerResolution(5.0), ["--gamma", "5", str(GAMMA)]),
     ("preset", "digits32", ["--cfg", "digits32", "faces64"]),
     ("growth.batch", PerResolution(4), ["--batch", "4", str(STORED.growth.batch)]),
-    ("total_kimg", 9.0, ["--kimg 9 ", f"{STORED.total_kimg:g}", "more"]),
     ("seed", 1, ["--seed", "1", "0"]),
 ])  # fmt: skip
 def test_a_contradiction_names_both_values(name, value, both):
     with pytest.raises(UserError) as error:
         resumed(STORED, {name: value}, unasked)
     assert all(part in str(error.value) for part in both)
+
+
+def test_a_run_may_be_shortened_to_where_it_is():
+    assert resumed(STORED, {"total_kimg": 9.0}, lambda: 9000) == replace(STORED, total_kimg=9.0)
+    with pytest.raises(UserError, match=f"--kimg 9 is over: the run is at 9.1 of {STORED.total_kimg:g} kimg.* more"):
+        resumed(STORED, {"total_kimg": 9.0}, lambda: 9100)
 
 
 def test_how_the_learning_rate_falls_may_change_until_it_does():
