@@ -29,9 +29,9 @@ OPTIONS = [
                              "as many feature maps.")),
     under(ESSENTIALS, Option(["--resume"], type=Parsed("rundir", lambda text: text if text == AUTO else Path(text)),
                              metavar="RUNDIR|auto",
-                             help="Go on with a run that was stopped, exactly where it was saved; alone, or with a "
-                             "new --kimg to prolong or shorten it. auto: with the newest in --outdir that the same command "
-                             "began and that is unfinished; there may be none, then a new one starts.")),
+                             help="Go on with a run that was stopped, exactly where it was saved; alone, or with "
+                             "another --kimg to prolong or shorten it. auto: with the newest in --outdir that the same "
+                             "command began and that is unfinished; there may be none, then a new one starts.")),
     under(ESSENTIALS, Option(["-n", "--dry-run"], is_flag=True, help="Print the plan and stop.")),
 ]  # fmt: skip
 

@@ -142,6 +142,7 @@ _FACES64 = RunConfig(
         r1_gamma=PerResolution(1.0, {64: 0.3}),
         r2_gamma=PerResolution(1.0, {64: 0.3}),
         r1_interval=8,
+        aid_zoom=2,
     ),
     data=DataConfig(mirror=True),
     total_kimg=450,
@@ -166,6 +167,7 @@ _FACES128 = replace(
         _FACES64.loss,
         r1_gamma=PerResolution(4.0, {64: 1.2, 128: 0.6}),  # the same as there, where a penalty is a quarter as strong
         r2_gamma=PerResolution(4.0, {64: 1.2, 128: 0.6}),
+        aid_zoom=1,
     ),
     total_kimg=650,
     tick_kimg=PerResolution(1, {4: 8, 8: 8, 16: 4, 32: 2}),
