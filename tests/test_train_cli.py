@@ -13,6 +13,7 @@ from PIL import Image
 import dataset_tool
 import stylegan
 import train
+from torch_utils.checkpoint import save_state
 from training.budget import Costs, parts
 from training.config import RunConfig, from_json
 from training.presets import preset
@@ -91,7 +92,7 @@ def stopped(calls, faces, tmp_path) -> Path:
     """The directory of a run that was stopped."""
     run("--outdir", tmp_path / "runs", "--data", faces, "--cfg", "faces64")
     run_dir = calls.pop()[1]
-    (run_dir / STATE).touch()
+    save_state(run_dir / STATE, {"nimg": 9100})
     return run_dir
 
 
@@ -170,7 +171,8 @@ def test_moved_data_are_found_when_named(calls, stopped, faces):
     "extra, says",
     [
         (["--gamma", 7], ["--gamma 7", str(FACES64.loss.r1_gamma)]),
-        (["--kimg", 9], ["--kimg 9 ", f"{FACES64.total_kimg:g}"]),
+        (["--kimg", 9], ["--kimg 9 ", f"9.1 of {FACES64.total_kimg:g}"]),
+        (["--anneal-from", 9, "--anneal-kimg", 3, "--init-res", 64], ["--init-res 64 "]),
         (["--hours", 2], ["--hours 2", "--kimg"]),
         (["--kimg", FACES64.total_kimg + 1, "--gamma", 7], ["--gamma 7", str(FACES64.loss.r1_gamma)]),
         (["--fp32", 1], ["fp32", "auto"]),

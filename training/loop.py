@@ -81,8 +81,7 @@ def train(
             with clock.data():
                 reals = next_reals(data, state.nimg, stage, cfg, device, world)
             outcome = update(state, reals, stage, cfg, labels, dtype, world)
-            state.nimg += stage.batch
-            clock.images += stage.batch
+            state.nimg, clock.images = state.nimg + stage.batch, clock.images + stage.batch
             note(state, outcome, report)
             if state.bad_steps >= cfg.max_bad_steps:
                 roll_back(state, run_dir, report, world)
