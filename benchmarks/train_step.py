@@ -42,12 +42,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 @click.option("--r1-interval", type=int, default=1, help="R1 at every N-th step.")
 @click.option("--vision-aid", type=click.Choice(["none", *AID_NETS]), default="none", help="As in train.py.")
 @click.option("--aid-zoom", type=int, default=1, help="As in train.py.")
+@click.option("--share-fakes", is_flag=True, help="As in train.py.")
 @click.option("--threads", type=int, default=None, help="CPU threads. Default: one per core.")
 @click.option("--device", default="auto")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
-    resolution: int, batch: int, dtype: str, r1_interval: int, vision_aid: Any, aid_zoom: int, threads: int | None,
-    device: str, as_json: bool,
+    resolution: int, batch: int, dtype: str, r1_interval: int, vision_aid: Any, aid_zoom: int, share_fakes: bool,
+    threads: int | None, device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Images per second of a full training iteration, and the share of the machine's convolution rate it reaches.
 
@@ -58,7 +59,7 @@ def main(
     where = with_kernels(pick_device(device))
     model = ModelConfig(resolution=resolution, fmap_base=4096, fmap_max=128)
     growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch))
-    loss = LossConfig(r1_interval=r1_interval, vision_aid=vision_aid, aid_zoom=aid_zoom)
+    loss = LossConfig(r1_interval=r1_interval, vision_aid=vision_aid, aid_zoom=aid_zoom, share_fakes=share_fakes)
     cfg = RunConfig(model=model, growth=growth, loss=loss)
     times = iteration_seconds(cfg, STEPS, DTYPES[dtype], where)
     peak = peak_memory_mb(where)

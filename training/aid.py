@@ -151,15 +151,13 @@ def build_aid(loss: LossConfig, group: int, device: torch.device) -> Aid | None:
     return Aid(net, weights, group, loss.aid_zoom).to(device)
 
 
-def aid_d_loss(aid: Aid, reals: Tensor, fakes: Tensor, gamma: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def aid_d_loss(aid: Aid, reals: list[Tensor], fakes: list[Tensor], gamma: float) -> tuple[Tensor, Tensor]:
     """What the heads minimise, relativistic, averaged over patches and heads; and its penalty.
 
     The penalty, which counts gamma / 2 times, is R1 plus R2 at the features: the squared gradient of the scores'
-    sum, per place. reals, fakes: [N,C,H,W]
+    sum, per place. reals, fakes: their `features`
     """
-    with torch.no_grad():
-        real_maps, fake_maps = aid.features(reals, dtype), aid.features(fakes, dtype)
-    features = [x.requires_grad_(gamma > 0) for x in (*real_maps, *fake_maps)]
+    features = [x.detach().requires_grad_(gamma > 0) for x in (*reals, *fakes)]
     reals_at, fakes_at = aid.scores(features[: len(aid.heads)]), aid.scores(features[len(aid.heads) :])
     game = [losses.d_relativistic(real, fake).mean() for real, fake in zip(reals_at, fakes_at, strict=True)]
     loss = torch.stack(game).mean()
@@ -173,10 +171,10 @@ def aid_d_loss(aid: Aid, reals: Tensor, fakes: Tensor, gamma: float, dtype: torc
     return loss + gamma / 2 * penalty, penalty
 
 
-def aid_g_loss(aid: Aid, reals: Tensor, fakes: Tensor, dtype: torch.dtype) -> Tensor:
-    """What the generator minimises, averaged over patches and heads."""
+def aid_g_loss(aid: Aid, reals: list[Tensor], fakes: list[Tensor]) -> Tensor:
+    """What the generator minimises, averaged over patches and heads. reals, fakes: their `features`"""
     with torch.no_grad():
-        reals_at = aid.scores(aid.features(reals, dtype))
-    fakes_at = aid.scores(aid.features(fakes, dtype))
+        reals_at = aid.scores(reals)
+    fakes_at = aid.scores(fakes)
     game = [losses.g_relativistic(real, fake).mean() for real, fake in zip(reals_at, fakes_at, strict=True)]
     return torch.stack(game).mean()

@@ -114,6 +114,10 @@ class LossConfig:
                      " network that knows photographs (fetched once, 64 MB): better faces sooner, for about twice the"
                      " work.", LEARNING),
     )  # fmt: skip
+    share_fakes: bool = setting(
+        False, Flag("--share-fakes", "Both networks learn from the same fakes in each step, made and looked at once:"
+                    " faster, most of all with --vision-aid, but it takes more memory.", LEARNING),
+    )  # fmt: skip
     aid_zoom: int = setting(
         1, Flag("--aid-zoom", "How many times as large as they are the vision aid sees pictures.", typed="2")
     )

@@ -52,10 +52,11 @@ def passes(loss: LossConfig, resolution: int) -> tuple[float, float]:
     """How often a picture goes through the generator, and through the discriminator, in a whole training step.
 
     D step: fakes made (1), D on fakes forward (1) and backward (2), D on reals forward and backward (3), its penalty:
-    one gradient and the derivative of that (3). G step: made (1), judged (1), back through D (1) and G (2).
+    one gradient and the derivative of that (3). G step: made (1) unless both share the fakes, judged (1), back through
+    D (1) and G (2).
     """
     penalties = (loss.r1_gamma.at(resolution) > 0) + (loss.r2_gamma.at(resolution) > 0)
-    return 4, 8 + 3 * penalties / loss.r1_interval + (6 if loss.name == "wgan-gp" else 0)
+    return 3 if loss.share_fakes else 4, 8 + 3 * penalties / loss.r1_interval + (6 if loss.name == "wgan-gp" else 0)
 
 
 def step_gflop(model: ModelConfig, loss: LossConfig, resolution: int) -> float:
@@ -80,7 +81,8 @@ def _numbers(model: ModelConfig, resolution: int) -> int:
 def aid_cost(cfg: RunConfig, resolution: int) -> tuple[float, float]:
     """Of one image through the eyes of the vision aid in a training step: gflop, and GB that are moved.
 
-    D step: a real and a made picture forward (2). G step: the same (2), and back to the made picture (1).
+    D step: a real and a made picture forward (2). G step: the same (2) unless both share the fakes, and back to the
+    made picture (1).
     """
     height, width = cfg.model.size(resolution)
     if cfg.loss.vision_aid == "none" or min(height, width) < AID_SMALLEST:
@@ -90,7 +92,8 @@ def aid_cost(cfg: RunConfig, resolution: int) -> tuple[float, float]:
     for conv, h, w in layer_sizes(AID_NETS[cfg.loss.vision_aid], zoom * height, zoom * width):
         gflop += 2 * conv.inputs * conv.outputs * conv.kernel**2 * h * w / 1e9
         numbers += conv.outputs * h * w
-    return 5 * gflop, 5 * numbers * AID_BYTES_PER_NUMBER / 1e9
+    times = 3 if cfg.loss.share_fakes else 5
+    return times * gflop, times * numbers * AID_BYTES_PER_NUMBER / 1e9
 
 
 def seconds_per_image(cfg: RunConfig, resolution: int, machine: Machine) -> float:

@@ -78,7 +78,7 @@ def rehearse(
     device, share = next(state.G.parameters()).device, stage.batch // processes
     reals, inputs = blank(stage, cfg, share, device)
     rounds = share // at_once
-    both = halves(state, stage, cfg, dtype, penalty=1.0)
+    both = halves(state, stage, cfg, dtype, penalty=1.0, share=share)
     held = [_beside(half.optimizer, 2) for half in both]
     if processes > 1:
         held.append([torch.empty(BUCKET_BYTES, dtype=torch.uint8, device=device)])

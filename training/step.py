@@ -53,25 +53,40 @@ def make_fakes(G: Generator, inputs: Inputs, game: Game) -> tuple[Tensor, Tensor
     return G.synthesis(ws, stage.resolution, stage.alpha, noise, game.dtype), w
 
 
-def seen(images: Tensor, inputs: Inputs, side: int, game: Game) -> Tensor:
-    """What the discriminator gets to see of reals (side 0) or fakes (side 1). R1 and R2 are taken there, too."""
-    if inputs.views is None:
-        return images
-    return augment(images, inputs.views[:, side], game.loss.diffaugment)
+@dataclass(frozen=True)
+class Sight:
+    """What the discriminator gets to see of reals and fakes, [N,C,H,W] each; R1 and R2 are taken there, too.
+
+    real_maps, fake_maps: what the eyes of its aid make of it (`Aid.features`), nothing without one
+    """
+
+    reals: Tensor
+    fakes: Tensor
+    real_maps: list[Tensor]
+    fake_maps: list[Tensor]
+
+
+def look(reals: Tensor, fakes: Tensor, inputs: Inputs, game: Game) -> Sight:
+    """At reals and fakes [N,C,H,W], through the augmentation, if there is one."""
+    if inputs.views is not None:
+        kinds = game.loss.diffaugment
+        reals, fakes = augment(reals, inputs.views[:, 0], kinds), augment(fakes, inputs.views[:, 1], kinds)
+    if aid := _aid_for(reals, game):
+        return Sight(reals, fakes, aid.features(reals, game.dtype), aid.features(fakes, game.dtype))
+    return Sight(reals, fakes, [], [])
 
 
 def discriminator_terms(
-    D: Discriminator, reals: Tensor, c: Tensor | None, fakes: Tensor, inputs: Inputs, game: Game, penalty: float
+    D: Discriminator, sight: Sight, c: Tensor | None, inputs: Inputs, game: Game, penalty: float
 ) -> Iterator[tuple[Tensor, Stats]]:
     """The mean loss in terms that add up to it, each with its part of what to report, which adds up as well.
 
     A term is computed when it is asked for: back-propagated one after the other, only one graph is in memory at a time.
 
-    reals, fakes: [N,C,H,W]  c: classes of the reals [N]
+    c: classes of the reals [N]
     penalty: weight of the gradient penalties in this step: 1, or with lazy regularisation 0 and the interval in turn.
     """
-    loss, resolution = game.loss, game.stage.resolution
-    reals, fakes = seen(reals, inputs, 0, game), seen(fakes, inputs, 1, game)
+    loss, resolution, reals, fakes = game.loss, game.stage.resolution, sight.reals, sight.fakes
 
     def fake_side() -> tuple[Tensor, Tensor, Stats]:
         return _side(D, fakes, inputs.c, game, penalty * loss.r2_gamma.at(resolution), ("fake", "r2"))
@@ -80,7 +95,7 @@ def discriminator_terms(
         return _side(D, reals, c, game, penalty * loss.r1_gamma.at(resolution), ("real", "r1"))
 
     if aid := _aid_for(reals, game):
-        total, squared = aid_d_loss(aid, reals, fakes, loss.aid_gamma, game.dtype)
+        total, squared = aid_d_loss(aid, sight.real_maps, sight.fake_maps, loss.aid_gamma)
         yield loss.aid_weight * total, {"aid_d": total.detach(), "aid_r": squared.detach()}
     if loss.name == "relativistic":  # the only loss that compares the two
         (fake, on_fake, stats), (real, on_real, more) = fake_side(), real_side()
@@ -121,15 +136,15 @@ def _term(total: Tensor, stats: Stats) -> tuple[Tensor, Stats]:
 
 
 def generator_loss(
-    D: Discriminator, fakes: Tensor, inputs: Inputs, reals: Tensor, c: Tensor | None, game: Game
-) -> tuple[Tensor, Stats]:
-    """The mean loss, and what to report. reals: only looked at by the relativistic loss."""
-    fake, fake_logits = _judge(D, seen(fakes, inputs, 1, game), inputs.c, game)
+    D: Discriminator, sight: Sight, c: Tensor | None, inputs: Inputs, game: Game
+) -> tuple[Tensor, Stats]:  # fmt: skip
+    """The mean loss, and what to report. c: classes of the reals [N], which only a relativistic loss looks at."""
+    fake, fake_logits = _judge(D, sight.fakes, inputs.c, game)
     if game.loss.name == "logistic":
         total = losses.g_logistic(fake)
     elif game.loss.name == "relativistic":
         with torch.no_grad():
-            real, _ = _judge(D, seen(reals, inputs, 0, game), c, game)
+            real, _ = _judge(D, sight.reals, c, game)
         total = losses.g_relativistic(real, fake)
     else:
         total = losses.g_wasserstein(fake)
@@ -137,8 +152,8 @@ def generator_loss(
         assert inputs.c is not None
         total = total + game.loss.acgan_weight * losses.class_penalty(fake_logits, inputs.c)
     whole, stats = total.mean(), {"g": total.detach().mean()}
-    if aid := _aid_for(fakes, game):
-        of_aid = aid_g_loss(aid, seen(reals, inputs, 0, game), seen(fakes, inputs, 1, game), game.dtype)
+    if aid := _aid_for(sight.fakes, game):
+        of_aid = aid_g_loss(aid, sight.real_maps, sight.fake_maps)
         return whole + game.loss.aid_weight * of_aid, stats | {"aid_g": of_aid.detach()}
     return whole, stats
 

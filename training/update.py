@@ -21,7 +21,7 @@ from training.inputs import Inputs, draw
 from training.portion import fewer, portions, too_large, unless_short
 from training.schedule import Stage
 from training.state import TrainState, lazy_factor
-from training.step import Game, Stats, discriminator_terms, generator_loss, make_fakes
+from training.step import Game, Sight, Stats, discriminator_terms, generator_loss, look, make_fakes
 
 W_AVG_BETA = 0.995
 REDUCED = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -96,8 +96,8 @@ def update(
     salt = f"/{state.rollbacks}" if state.rollbacks else ""
 
     def descend(half: Half, at_once: int) -> Descent:
-        stream, augmented = half.name.lower() + salt, bool(cfg.loss.diffaugment)
-        inputs = draw(cfg.model, cfg.seed, stream, positions, stage.resolution, labels, device, augmented)
+        stream, augmented = "g" if cfg.loss.share_fakes else half.name.lower(), bool(cfg.loss.diffaugment)
+        inputs = draw(cfg.model, cfg.seed, stream + salt, positions, stage.resolution, labels, device, augmented)
         if cfg.loss.name == "relativistic":
             # A score compares a real and a made picture: of one class, or it is the classes that differ.
             inputs = replace(inputs, c=reals.c)
@@ -107,7 +107,8 @@ def update(
         return found
 
     at_once = state.at_once.get(stage.resolution) or portions(len(reals.images), 1, cfg.batch_gpu)[0]
-    d_half, g_half = halves(state, stage, cfg, dtype, _penalty_weight(state.nimg, stage.batch, cfg.loss.r1_interval))
+    penalty = _penalty_weight(state.nimg, stage.batch, cfg.loss.r1_interval)
+    d_half, g_half = halves(state, stage, cfg, dtype, penalty, len(reals.images))
     state.judges.requires_grad_(True)
     d = descend(d_half, at_once)
     if d.bad:  # nothing has moved yet, and nothing shall: G would learn from a judge that is out of its mind
@@ -121,19 +122,34 @@ def update(
 
 
 def halves(
-    state: TrainState, stage: Stage, cfg: RunConfig, dtype: torch.dtype, penalty: float
+    state: TrainState, stage: Stage, cfg: RunConfig, dtype: torch.dtype, penalty: float, share: int
 ) -> tuple[Half, Half]:  # fmt: skip
-    """The discriminator's half of a step, and the generator's. penalty: see `discriminator_terms`."""
+    """The discriminator's half of a step, and the generator's.
+
+    Where they share the fakes, these are kept from the one to the other with all that leads back to G, if they are the
+    whole share of this process; those of parts are made anew, which takes no more memory than one part does.
+    penalty: see `discriminator_terms`   share: pictures of the batch that are this process's
+    """
     game = Game(cfg.loss, stage, cfg.model.resolution, dtype, state.aid)
+    kept: list[Sight] = []
+
+    def sight_of(real: Reals, fed: Inputs) -> tuple[Sight, Tensor | None]:
+        fakes, w = make_fakes(state.G, fed, game)
+        return look(real.images, fakes, fed, game), w
 
     def d_part(real: Reals, fed: Inputs) -> Part:
-        with torch.no_grad():
-            fakes, w = make_fakes(state.G, fed, game)
-        return discriminator_terms(state.D, real.images, real.c, fakes, fed, game, penalty), w
+        kept.clear()  # of a try for which memory did not suffice
+        keep = cfg.loss.share_fakes and len(real.images) == share
+        with torch.set_grad_enabled(keep):
+            sight, w = sight_of(real, fed)
+        if keep:
+            kept.append(sight)
+        return discriminator_terms(state.D, sight, real.c, fed, game, penalty), w
 
     def g_part(real: Reals, fed: Inputs) -> Part:
-        fakes, w = make_fakes(state.G, fed, game)
-        return [generator_loss(state.D, fakes, fed, real.images, real.c, game)], w
+        sight, w = (kept.pop(), None) if kept else sight_of(real, fed)
+        w = None if cfg.loss.share_fakes else w  # it has been counted
+        return [generator_loss(state.D, sight, real.c, fed, game)], w
 
     d_lr, g_lr = stage.lr * lazy_factor(cfg.loss.r1_interval), stage.lr * cfg.optim.g_share
     classes = cfg.model.num_classes

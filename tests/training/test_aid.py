@@ -22,7 +22,7 @@ from training.dataset import Dataset
 from training.inputs import draw
 from training.schedule import PerResolution, Stage
 from training.state import TrainState, fresh_state
-from training.step import Game, discriminator_terms, generator_loss, make_fakes
+from training.step import Game, discriminator_terms, generator_loss, look, make_fakes
 from training.update import Reals, update
 
 CPU, FP32 = torch.device("cpu"), torch.float32
@@ -102,7 +102,7 @@ def test_enlarged_pictures_show_what_is_small(weights, at_hand) -> None:
     for x, expected in zip(seen, Aid(NET, weights, group=4).features(large, FP32), strict=True):
         torch.testing.assert_close(x, expected)
     assert [x.shape[2] for x in seen[:DEPTHS]] == [32, 16, 8]
-    aid_g_loss(aid, pictures(1), images, FP32).backward()
+    aid_g_loss(aid, aid.features(pictures(1), FP32), seen).backward()
     assert images.grad is not None and images.grad.abs().sum() > 0
 
 
@@ -145,7 +145,7 @@ def test_only_the_heads_learn_and_only_they_and_the_calibration_are_saved(aid) -
     assert {name.split(".")[0] for name, _ in aid.named_parameters()} == {"heads"}
     calibration = {f"{what}{view}" for what in ("mean", "scale") for view in range(2 * DEPTHS)}
     assert aid.state_dict().keys() == dict(aid.named_parameters()).keys() | calibration
-    loss, _ = aid_d_loss(aid, pictures(0), pictures(1), 1.0, FP32)
+    loss, _ = aid_d_loss(aid, *(aid.features(pictures(seed), FP32) for seed in (0, 1)), 1.0)
     loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in aid.parameters() if p.ndim > 1)
 
@@ -153,7 +153,8 @@ def test_only_the_heads_learn_and_only_they_and_the_calibration_are_saved(aid) -
 def test_the_penalty_is_what_the_scores_change_by(aid) -> None:
     """By finite differences along the gradient, in one head, per place; and it counts gamma / 2 times."""
     reals, fakes = pictures(0), pictures(1)
-    (plain, none), (whole, penalty) = (aid_d_loss(aid, reals, fakes, gamma, FP32) for gamma in (0.0, 3.0))
+    maps = [aid.features(images, FP32) for images in (reals, fakes)]
+    (plain, none), (whole, penalty) = (aid_d_loss(aid, *maps, gamma) for gamma in (0.0, 3.0))
     torch.testing.assert_close(whole, plain + 1.5 * penalty)
     assert none == 0
     total = 0.0
@@ -178,11 +179,12 @@ def test_heads_of_whole_pictures_see_how_much_a_batch_varies(aid) -> None:
 
 def test_the_generator_goes_where_the_heads_say_reals_are(aid) -> None:
     reals, fakes = pictures(0), pictures(1).requires_grad_()
-    before = aid_g_loss(aid, reals, fakes, FP32)
+    real_maps = aid.features(reals, FP32)
+    before = aid_g_loss(aid, real_maps, aid.features(fakes, FP32))
     before.backward()
     assert fakes.grad is not None
     step = 1e-3 * before.detach() / fakes.grad.square().sum()
-    after = aid_g_loss(aid, reals, (fakes - step * fakes.grad).detach(), FP32)
+    after = aid_g_loss(aid, real_maps, aid.features((fakes - step * fakes.grad).detach(), FP32))
     assert (before - after).item() == pytest.approx(1e-3 * before.item(), rel=0.1)
     assert reals.grad is None
 
@@ -199,20 +201,24 @@ def test_it_adds_to_both_halves_where_it_can_see(aid, name: str, resolution: int
     fakes, reals = make_fakes(G, inputs, alone)[0].detach(), pictures(0, size=resolution)
 
     def d(game: Game) -> torch.Tensor:
-        return torch.stack([term for term, _ in discriminator_terms(D, reals, None, fakes, inputs, game, 1.0)]).sum()
+        sight = look(reals, fakes, inputs, game)
+        return torch.stack([term for term, _ in discriminator_terms(D, sight, None, inputs, game, 1.0)]).sum()
 
     def g(game: Game) -> torch.Tensor:
-        return generator_loss(D, fakes, inputs, reals, None, game)[0]
+        return generator_loss(D, look(reals, fakes, inputs, game), None, inputs, game)[0]
 
     seen = resolution >= AID_SMALLEST
-    of_d = 0.5 * aid_d_loss(aid, reals, fakes, alone.loss.aid_gamma, FP32)[0] if seen else 0
-    of_g = 0.5 * aid_g_loss(aid, reals, fakes, FP32) if seen else 0
+    maps = [aid.features(images, FP32) for images in (reals, fakes)]
+    of_d = 0.5 * aid_d_loss(aid, *maps, alone.loss.aid_gamma)[0] if seen else 0
+    of_g = 0.5 * aid_g_loss(aid, *maps) if seen else 0
     torch.testing.assert_close(d(aided), d(alone) + of_d)
     torch.testing.assert_close(g(aided), g(alone) + of_g)
 
 
-def test_a_batch_in_parts_is_the_batch_at_once(cfg) -> None:
-    cfg = replace(cfg, optim=replace(cfg.optim, eps=1.0))  # which makes a step proportional to the gradient
+@pytest.mark.parametrize("share_fakes", [False, True])
+def test_a_batch_in_parts_is_the_batch_at_once(share_fakes: bool, cfg) -> None:
+    # An eps of 1 makes a step proportional to the gradient.
+    cfg = replace(cfg, optim=replace(cfg.optim, eps=1.0), loss=replace(cfg.loss, share_fakes=share_fakes))
     once, parts = steps(cfg, 2), steps(replace(cfg, batch_gpu=2), 2)
     fresh = fresh_state(cfg, CPU)
     for name in ("G", "D", "aid"):

@@ -21,7 +21,7 @@ from training import losses
 from training.config import LossConfig
 from training.inputs import Inputs
 from training.schedule import PerResolution, Stage
-from training.step import Game, discriminator_terms, generator_loss
+from training.step import Game, discriminator_terms, generator_loss, look
 
 DATA = Path(__file__).parents[1] / "data"
 LODS = ("lod0", "lod0.6")
@@ -154,9 +154,8 @@ def test_penalties_are_the_published_sample_by_sample(lod: str) -> None:
 def test_a_discriminator_learns_what_the_published_one_does(lod: str, function: str) -> None:
     table = Table("stylegan", lod)
     game = table.game(PENALISED[function])
-    loss = sum(
-        loss for loss, _ in discriminator_terms(table.D, table.reals, None, table.fakes(), table.inputs, game, 1.0)
-    )
+    sight = look(table.reals, table.fakes(), table.inputs, game)
+    loss = sum(loss for loss, _ in discriminator_terms(table.D, sight, None, table.inputs, game, 1.0))
     torch.testing.assert_close(loss, table.value(function).mean(), rtol=VALUE_TOLERANCE, atol=VALUE_TOLERANCE)
     loss.backward()
     check_gradients(table.D, table.prefix, function)
@@ -165,7 +164,9 @@ def test_a_discriminator_learns_what_the_published_one_does(lod: str, function: 
 @pytest.mark.parametrize("lod", LODS)
 def test_a_generator_learns_what_the_published_one_does(lod: str) -> None:
     table, function = Table("stylegan", lod), "G_logistic_nonsaturating"
-    loss, _ = generator_loss(table.D, table.fakes(), table.inputs, table.reals, None, table.game(R1))
+    game = table.game(R1)
+    sight = look(table.reals, table.fakes(), table.inputs, game)
+    loss, _ = generator_loss(table.D, sight, None, table.inputs, game)
     torch.testing.assert_close(loss, table.value(function).mean(), rtol=VALUE_TOLERANCE, atol=VALUE_TOLERANCE)
     loss.backward()
     check_gradients(table.G, table.prefix, function)
@@ -175,8 +176,9 @@ def test_a_generator_learns_what_the_published_one_does(lod: str) -> None:
 def test_progan_plays_the_published_game(lod: str) -> None:
     table = Table("progan", lod)
     game = table.game(WGAN_GP)
-    d = sum(loss for loss, _ in discriminator_terms(table.D, table.reals, None, table.fakes(), table.inputs, game, 1.0))
-    g, _ = generator_loss(table.D, table.fakes(), table.inputs, table.reals, None, game)
+    sight = look(table.reals, table.fakes(), table.inputs, game)
+    d = sum(loss for loss, _ in discriminator_terms(table.D, sight, None, table.inputs, game, 1.0))
+    g, _ = generator_loss(table.D, sight, None, table.inputs, game)
     for ours, name in ((d, "D_wgangp_acgan"), (g, "G_wgan_acgan")):
         torch.testing.assert_close(ours, table.value(name).mean(), rtol=VALUE_TOLERANCE, atol=VALUE_TOLERANCE)
 

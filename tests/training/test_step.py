@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from training.augment import augment
 from training.config import AUGMENTATIONS, LossConfig
 from training.inputs import Inputs, draw
 from training.schedule import PerResolution, Stage
-from training.step import Game, discriminator_terms, generator_loss, make_fakes
+from training.step import Game, discriminator_terms, generator_loss, look, make_fakes
 
 MODEL = ModelConfig(resolution=32, z_dim=8, w_dim=8, mapping_dim=8, mapping_layers=2, fmap_base=128, fmap_max=8)
 ALL_LOSSES = ("logistic", "relativistic", "hinge", "wgan-gp")
@@ -35,9 +34,10 @@ def setting(name: str = "logistic", resolution: int = 8, alpha: float = 0.3, r1_
     return G, D, game, inputs, torch.randn(4, 3, resolution, resolution)
 
 
-def discriminator_loss(*arguments: Any, **named: Any):
+def discriminator_loss(D, reals, c, fakes, inputs, game, penalty: float):
     """All terms at once: (loss, stats)."""
-    terms, stats = zip(*discriminator_terms(*arguments, **named), strict=True)
+    sight = look(reals, fakes, inputs, game)
+    terms, stats = zip(*discriminator_terms(D, sight, c, inputs, game, penalty), strict=True)
     return sum(terms), {name: sum(part[name] for part in stats if name in part) for part in stats for name in part}
 
 
@@ -64,7 +64,7 @@ def test_each_half_teaches_its_own_network(name: str) -> None:
     assert D.head.conv.weight.grad.abs().sum() > 0
     D.zero_grad()
     D.requires_grad_(False)
-    loss, _ = generator_loss(D, fakes, inputs, reals, None, game)
+    loss, _ = generator_loss(D, look(reals, fakes, inputs, game), None, inputs, game)
     loss.backward()
     assert all(p.grad is None for p in D.parameters())
     assert G.mapping.layers[0].weight.grad.abs().sum() > 0
@@ -129,7 +129,7 @@ def test_classes_reach_both_halves() -> None:
     reals, fakes = torch.randn(4, 3, 8, 8), make_fakes(G, inputs, game)[0].detach()
     swapped = dataclasses.replace(inputs, c=(inputs.c + 1) % 3)
     d = [discriminator_loss(D, reals, c_, fakes, inputs, game, 1.0)[0] for c_ in (c, (c + 1) % 3)]
-    g = [generator_loss(D, fakes, fed, reals, c, game)[0] for fed in (inputs, swapped)]
+    g = [generator_loss(D, look(reals, fakes, fed, game), c, fed, game)[0] for fed in (inputs, swapped)]
     assert d[0] != d[1] and g[0] != g[1]
     assert not torch.allclose(fakes, make_fakes(G, swapped, game)[0])
 
@@ -146,7 +146,7 @@ def test_the_discriminator_sees_augmented_pictures_and_the_generator_learns_thro
     blind = dataclasses.replace(inputs, views=None)
     d = discriminator_loss(D, reals, None, fakes, inputs, game, penalty=1.0)[0]
     torch.testing.assert_close(d, discriminator_loss(D, views[0], None, views[1], blind, game, penalty=1.0)[0])
-    g = generator_loss(D, fakes, inputs, reals, None, game)[0]
-    torch.testing.assert_close(g, generator_loss(D, views[1], blind, views[0], None, game)[0])
+    g = generator_loss(D, look(reals, fakes, inputs, game), None, inputs, game)[0]
+    torch.testing.assert_close(g, generator_loss(D, look(views[0], views[1], blind, game), None, blind, game)[0])
     g.backward()
     assert G.mapping.layers[0].weight.grad.abs().sum() > 0

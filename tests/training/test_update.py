@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from training.config import AUGMENTATIONS, RunConfig
 from training.dataset import Dataset
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
-from training.step import discriminator_terms
+from training.step import discriminator_terms, look, make_fakes
 from training.update import Outcome, Reals, move_w_avg, update, w_by_class
 
 CPU = torch.device("cpu")
@@ -78,20 +79,57 @@ def test_a_batch_in_rounds_is_the_batch_at_once(rounds: int, loss: str, tiny) ->
 def test_pictures_that_are_compared_are_of_one_class(loss: str, tiny, monkeypatch) -> None:
     compared: list[bool] = []
 
-    def judged(D, reals, c, fakes, inputs, game, penalty):
+    def judged(D, sight, c, inputs, game, penalty):
         compared.append(torch.equal(c, inputs.c))
-        return discriminator_terms(D, reals, c, fakes, inputs, game, penalty)
+        return discriminator_terms(D, sight, c, inputs, game, penalty)
 
     monkeypatch.setattr("training.update.discriminator_terms", judged)
     after(3, tiny(loss__name=loss, data__cond=True))
     assert compared == [loss == "relativistic"] * 3
 
 
-@pytest.mark.parametrize("loss", ["logistic", "relativistic"])
+@pytest.mark.parametrize("share_fakes", [False, True])
+@pytest.mark.parametrize("loss", ["logistic", "relativistic", "wgan-gp"])
+def test_fakes_are_made_for_each_network_or_once_for_both(loss: str, share_fakes: bool, tiny, monkeypatch) -> None:
+    """Shared, both see the same, G learns what it would from fakes made anew, and w is counted once."""
+    gamma = PerResolution(0.0 if loss == "wgan-gp" else 1.0)
+    cfg = tiny(loss__name=loss, loss__r1_gamma=gamma, loss__share_fakes=share_fakes, loss__diffaugment=AUGMENTATIONS)
+    made, seen = [], []
+
+    def counted(G, inputs, game):
+        made.append(torch.is_grad_enabled())
+        return make_fakes(G, inputs, game)
+
+    def looked(reals, fakes, inputs, game):
+        seen.append(fakes.detach().clone())
+        return look(reals, fakes, inputs, game)
+
+    monkeypatch.setattr("training.update.make_fakes", counted)
+    monkeypatch.setattr("training.update.look", looked)
+    once, (outcome,) = after(1, cfg)
+    assert made == ([True] if share_fakes else [False, True])
+    fresh = fresh_state(cfg, CPU)
+    assert not torch.equal(weights(once.G), weights(fresh.G)) and not torch.equal(weights(once.D), weights(fresh.D))
+    parts, (in_parts,) = after(1, replace(cfg, batch_gpu=4))
+    assert made[-4:] == [False, False, True, True]
+    assert torch.equal(seen[-4], seen[-2]) == torch.equal(seen[-3], seen[-1]) == share_fakes
+    for name in ("d", "g", "norm_g"):
+        torch.testing.assert_close(outcome.stats[name], in_parts.stats[name], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(once.G.mapping.w_avg, parts.G.mapping.w_avg)
+
+
+@pytest.mark.parametrize(
+    ("loss", "share_fakes"), [("logistic", False), ("relativistic", False), ("relativistic", True)]
+)
 @pytest.mark.parametrize("spared", [0, 1])
-def test_a_step_that_ran_out_of_memory_ends_as_if_begun_with_fewer(spared: int, loss: str, memory_for, tiny) -> None:
+def test_a_step_that_ran_out_of_memory_ends_as_if_begun_with_fewer(
+    spared: int, loss: str, share_fakes: bool, memory_for, tiny
+) -> None:  # fmt: skip
     """To the last bit, also where some gradients had been added up before."""
-    common = {"loss__name": loss, "model__mbstd_group": 2, "loss__r2_gamma": PerResolution(1.0)}
+    common = {
+        "loss__name": loss, "loss__share_fakes": share_fakes, "model__mbstd_group": 2,
+        "loss__r2_gamma": PerResolution(1.0),
+    }  # fmt: skip
     halved, told = after(2, tiny(**common), lambda state: memory_for(state.D, 5, spared))
     straight, _ = after(2, tiny(**common, batch_gpu=4))
     for name in ("G", "D", "G_ema"):
