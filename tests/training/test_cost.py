@@ -69,11 +69,19 @@ def test_a_narrower_discriminator_costs_what_a_network_so_narrow_does(tiny) -> N
     assert gb[2] == pytest.approx((4 * gb[0] + 8 * gb[1]) / 12)
 
 
+def test_shared_fakes_are_made_once(tiny) -> None:
+    """Of 12 passes without penalties, one is spared."""
+    loss = LossConfig(r1_gamma=PerResolution(0))
+    shared = replace(loss, share_fakes=True)
+    assert step_gflop(tiny().model, shared, 16) == pytest.approx(11 / 12 * step_gflop(tiny().model, loss, 16))
+    assert step_gb(tiny().model, shared, 16) == pytest.approx(11 / 12 * step_gb(tiny().model, loss, 16))
+
+
 @pytest.mark.parametrize("zoom", [1, 2])
 @pytest.mark.parametrize("resolution", [16, 32, 64])
 def test_the_eyes_of_the_vision_aid_are_counted_where_they_see(resolution: int, zoom: int) -> None:
     cfg = preset("faces64", 1)
-    cfg = replace(cfg, loss=replace(cfg.loss, vision_aid="vgg16", aid_zoom=zoom))
+    cfg = replace(cfg, loss=replace(cfg.loss, vision_aid="vgg16", aid_zoom=zoom, share_fakes=False))
     net = AID_NETS["vgg16"]
     weights = {name: torch.empty(shape, device="meta") for name, shape in lpips.shapes(net).items()}
     with FlopCounterMode(display=False) as counter:
@@ -81,6 +89,8 @@ def test_the_eyes_of_the_vision_aid_are_counted_where_they_see(resolution: int, 
     gflop, gb = aid_cost(cfg, resolution)
     assert gflop == pytest.approx(5 * counter.get_total_flops() / 1e9 if resolution >= AID_SMALLEST else 0)
     assert (gb > 0) == (gflop > 0)
+    shared = aid_cost(replace(cfg, loss=replace(cfg.loss, share_fakes=True)), resolution)
+    assert shared == pytest.approx((3 / 5 * gflop, 3 / 5 * gb))
     assert aid_cost(preset("digits32", 1), 32) == (0, 0)
 
 
