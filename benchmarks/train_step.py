@@ -12,8 +12,8 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
@@ -25,7 +25,7 @@ from stylegan.kernels import ops_option, with_kernels
 from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
 from torch_utils.threads import cpu_threads
-from training.config import AID_NETS, LossConfig, RunConfig
+from training.config import LossConfig, RunConfig
 from training.cost import aid_cost, conv_gflops, step_gflop
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
@@ -40,15 +40,16 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 @click.option("--batch", type=int, default=16, help="Images per step.")
 @click.option("--dtype", type=click.Choice(list(DTYPES)), default="fp32", help="Of the feature maps.")
 @click.option("--r1-interval", type=int, default=1, help="R1 at every N-th step.")
-@click.option("--vision-aid", type=click.Choice(["none", *AID_NETS]), default="none", help="As in train.py.")
-@click.option("--aid-zoom", type=int, default=1, help="As in train.py.")
+@click.option(
+    "--aid-zoom", type=int, default=0, help="With the vision aid, pictures enlarged so many times; 0: without."
+)
 @click.option("--share-fakes", is_flag=True, help="As in train.py.")
 @click.option("--threads", type=int, default=None, help="CPU threads. Default: one per core.")
 @click.option("--device", default="auto")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
-    resolution: int, batch: int, dtype: str, r1_interval: int, vision_aid: Any, aid_zoom: int, share_fakes: bool,
-    threads: int | None, device: str, as_json: bool,
+    resolution: int, batch: int, dtype: str, r1_interval: int, aid_zoom: int, share_fakes: bool, threads: int | None,
+    device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Images per second of a full training iteration, and the share of the machine's convolution rate it reaches.
 
@@ -59,7 +60,9 @@ def main(
     where = with_kernels(pick_device(device))
     model = ModelConfig(resolution=resolution, fmap_base=4096, fmap_max=128)
     growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch))
-    loss = LossConfig(r1_interval=r1_interval, vision_aid=vision_aid, aid_zoom=aid_zoom, share_fakes=share_fakes)
+    loss = LossConfig(r1_interval=r1_interval, share_fakes=share_fakes)
+    if aid_zoom:
+        loss = replace(loss, vision_aid="vgg16", aid_zoom=aid_zoom)
     cfg = RunConfig(model=model, growth=growth, loss=loss)
     times = iteration_seconds(cfg, STEPS, DTYPES[dtype], where)
     peak = peak_memory_mb(where)
@@ -75,8 +78,8 @@ def main(
     if as_json:
         click.echo(json.dumps({name: round(value, 3) for name, value in result.items()}))
         return
-    click.echo(f"{resolution}x{resolution}, batch {batch}, {dtype}, R1 every {r1_interval}, vision aid: {vision_aid}, "
-               f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, freed memory kept")  # fmt: skip
+    click.echo(f"{resolution}x{resolution}, batch {batch}, {dtype}, R1 every {r1_interval}, aid zoom {aid_zoom}, "
+               f"shared fakes: {share_fakes}, {where}, {torch.get_num_threads()} threads, torch {torch.__version__}, freed memory kept")  # fmt: skip
     spread = f"{batch / max(times):.2f} to {batch / min(times):.2f}"
     click.echo(f"images/s              {speed:8.2f}   (median of {STEPS}; {spread})")
     click.echo(f"GFLOP per image       {gflop:8.2f}")
