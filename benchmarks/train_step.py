@@ -79,7 +79,8 @@ def main(
         click.echo(json.dumps({name: round(value, 3) for name, value in result.items()}))
         return
     click.echo(f"{resolution}x{resolution}, batch {batch}, {dtype}, R1 every {r1_interval}, aid zoom {aid_zoom}, "
-               f"shared fakes: {share_fakes}, {where}, {torch.get_num_threads()} threads, torch {torch.__version__}, freed memory kept")  # fmt: skip
+               f"fakes {'shared' if share_fakes else 'not shared'}, {where}, {torch.get_num_threads()} threads, "
+               f"torch {torch.__version__}, freed memory kept")  # fmt: skip
     spread = f"{batch / max(times):.2f} to {batch / min(times):.2f}"
     click.echo(f"images/s              {speed:8.2f}   (median of {STEPS}; {spread})")
     click.echo(f"GFLOP per image       {gflop:8.2f}")
