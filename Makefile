@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml .ci/make_venv.py
 	@touch $@
 
 demo: venv
-	@echo "Two models come with the engine. What they draw:"
+	@echo "Three models come with the engine. What two of them draw:"
 	$(PY) generate.py --network faces64 --seeds 0-31 --outdir out/faces --grid 8x4
 	$(PY) generate.py --network digits32 --seeds 0-39 --class 0-9 --outdir out/digits --grid 10x4
 	$(PY) style_mixing.py --network faces64 --rows 0-3 --cols 4-9 --styles middle --outdir out/mixed
