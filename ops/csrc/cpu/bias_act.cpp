@@ -41,29 +41,34 @@ template <class A> std::vector<A> padded_copy(const std::optional<Tensor>& bias,
   return copy;
 }
 
-template <class A> Lanes<A> load_or_zero(const std::vector<A>& values, int64_t at) {
-  return values.empty() ? Lanes<A>{} : load(&values[at]);
-}
+// What is added to the channels of a vector: up to two values for each, [C] or null for none.
+template <class A> struct Biases {
+  const A *first, *second = nullptr;
+  struct Lane {
+    Lanes<A> first, second;
+  };
+  Lane of_one(int64_t c) const { return {first ? splat(first[c]) : Lanes<A>{}, second ? splat(second[c]) : Lanes<A>{}}; }
+  Lane from(int64_t c) const { return {first ? load(first + c) : Lanes<A>{}, second ? load(second + c) : Lanes<A>{}}; }
+};
 
-// Calls f(offset, count, channel, broadcast) for every vector of up to `width` elements, in parallel, and adds what it
-// returns to sums[C] (if Sums), in an order that does not depend on the number of threads. The elements belong to
-// channels `channel`, `channel` + 1, ... or, if broadcast, all to `channel`.
-template <class A, bool Sums, class F> void each_vector(const Layout& l, A* sums, F f) {
+// Calls f(offset, count, biases) for every vector of up to `width` elements, in parallel, and adds what it returns to
+// sums[C] (if Sums), in an order that does not depend on the number of threads. f should hold what it needs by value.
+template <class A, bool Sums, class F> void each_vector(const Layout& l, Biases<A> biases, A* sums, F f) {
   constexpr int64_t w = width<A>;
   const bool rows = l.inner == 1;
-  const int64_t row = rows ? l.channels : l.inner, count = l.outer * (rows ? 1 : l.channels);
+  const int64_t row = rows ? l.channels : l.inner, count = l.outer * (rows ? 1 : l.channels), channels = l.channels;
   const int64_t rows_per_part = std::max<int64_t>(1, chunk / std::max<int64_t>(row, 1));
-  const int64_t parts = (count + rows_per_part - 1) / rows_per_part, stride = padded(l.channels);
+  const int64_t parts = (count + rows_per_part - 1) / rows_per_part, stride = padded(channels);
   std::vector<A> partial(Sums ? (rows ? parts * stride : count) : 0, A(0));
-  in_parallel(parts, 1, [&](int64_t first, int64_t last) {
+  in_parallel(parts, 1, [=, partial = partial.data()](int64_t first, int64_t last) {
     for (int64_t part = first; part < last; ++part)
       for (int64_t r = part * rows_per_part; r < std::min(count, (part + 1) * rows_per_part); ++r) {
         const int64_t begin = r * row;
         if (rows) {
           auto at = [&](int64_t c, int n) __attribute__((always_inline)) {
-            const Lanes<A> y = f(begin + c, n, c, false);
+            const Lanes<A> y = f(begin + c, n, biases.from(c));
             if constexpr (Sums) {
-              A* sum = &partial[part * stride + c];
+              A* sum = partial + part * stride + c;
               store(sum, load(sum, n) + y, n);
             }
           };
@@ -71,15 +76,15 @@ template <class A, bool Sums, class F> void each_vector(const Layout& l, A* sums
           for (; c + w <= row; c += w) at(c, int(w));
           if (c < row) at(c, int(row - c));
         } else {
-          const int64_t c = r % l.channels;
+          const auto bias = biases.of_one(r % channels);
           Lanes<A> sum{};
           int64_t i = 0;
           for (; i + w <= row; i += w) {
-            const Lanes<A> y = f(begin + i, int(w), c, true);
+            const Lanes<A> y = f(begin + i, int(w), bias);
             if constexpr (Sums) sum += y;
           }
           Lanes<A> rest{};
-          if (i < row) rest = f(begin + i, int(row - i), c, true);
+          if (i < row) rest = f(begin + i, int(row - i), bias);
           if constexpr (Sums) {
             for (int k = 0; k < row - i; ++k) sum[k] += rest[k];
             partial[r] = sum_lanes<A>(sum);
@@ -88,10 +93,10 @@ template <class A, bool Sums, class F> void each_vector(const Layout& l, A* sums
       }
   });
   if (!Sums) return;
-  std::fill_n(sums, l.channels, A(0));
-  const int64_t step = rows ? stride : l.channels;
+  std::fill_n(sums, channels, A(0));
+  const int64_t step = rows ? stride : channels;
   for (int64_t p = 0; p < (rows ? parts : l.outer); ++p)
-    for (int64_t c = 0; c < l.channels; ++c) sums[c] += partial[p * step + c];
+    for (int64_t c = 0; c < channels; ++c) sums[c] += partial[p * step + c];
 }
 
 // Without channels to tell apart, memory is one row after another of any length.
@@ -134,18 +139,21 @@ template <class T, class F> void with_activation(Act act, F&& f) {
   f(Chosen{});
 }
 
-struct Params {
-  int64_t act;
-  double slope, gain, clamp;
+template <class A> struct Params {
+  Act act;
+  A slope, gain, clamp;
+  bool clamped;
+  Params(int64_t act, double slope, double gain, double clamp)
+      : act(Act(act)), slope(A(slope)), gain(A(gain)), clamp(A(clamp)), clamped(clamp >= 0) {}
 };
 
 // Zero where the result was clamped. seen is the result of a piecewise linear activation, else the input with bias.
-template <class F, class A> Lanes<A> mask_clamped(F f, Lanes<A> value, Lanes<A> seen, const Params& p) {
-  if (p.clamp < 0) return value;
-  const A top = A(p.clamp);
-  if (piecewise_linear(Act(p.act))) return seen >= top || seen <= -top ? Lanes<A>{} : value;
-  const Lanes<A> y = f.template value<A>(Act(p.act), seen, A(p.slope)) * A(p.gain);
-  return y > top || y < -top ? Lanes<A>{} : value;
+template <class F, class A>
+STYLEGAN_INLINE Lanes<A> mask_clamped(F f, Lanes<A> value, Lanes<A> seen, const Params<A>& p) {
+  if (!p.clamped) return value;
+  if (piecewise_linear(p.act)) return seen >= p.clamp || seen <= -p.clamp ? Lanes<A>{} : value;
+  const Lanes<A> y = f.template value<A>(p.act, seen, p.slope) * p.gain;
+  return y > p.clamp || y < -p.clamp ? Lanes<A>{} : value;
 }
 
 Tensor bias_act(Tensor x, std::optional<Tensor> bias, int64_t dim, int64_t act, double slope, double gain, double clamp) {
@@ -156,15 +164,14 @@ Tensor bias_act(Tensor x, std::optional<Tensor> bias, int64_t dim, int64_t act, 
   with_type(x.scalar_type(), [&](auto t) {
     using T = decltype(t);
     using A = accumulate_t<T>;
-    const std::vector<A> b = padded_copy<A>(bias, l.channels);
+    const std::vector<A> padded_bias = padded_copy<A>(bias, l.channels);
     const T* in = data<T>(x);
     const Result<T> out(data_out<T>(y), y.numel());
-    with_activation<T>(Act(act), [&](auto f) {
-      each_vector<A, false>(l, nullptr, [&](int64_t at, int n, int64_t c, bool broadcast) __attribute__((always_inline)) {
-        Lanes<A> u = load(in + at, n);
-        if (!b.empty()) u += broadcast ? splat(b[c]) : load(&b[c]);
-        u = f.template value<A>(Act(act), u, A(slope)) * A(gain);
-        if (clamp >= 0) u = u > A(clamp) ? splat(A(clamp)) : u < A(-clamp) ? splat(A(-clamp)) : u;
+    const Params<A> p(act, slope, gain, clamp);
+    with_activation<T>(p.act, [&](auto f) {
+      each_vector<A, false>(l, {padded_bias.data()}, nullptr, [=](int64_t at, int n, auto bias) __attribute__((always_inline)) {
+        Lanes<A> u = f.template value<A>(p.act, load(in + at, n) + bias.first, p.slope) * p.gain;
+        if (p.clamped) u = u > p.clamp ? splat(p.clamp) : u < -p.clamp ? splat(-p.clamp) : u;
         out.put(at, u, n);
         return u;
       });
@@ -183,26 +190,26 @@ std::tuple<Tensor, Tensor> bias_act_grad(Tensor dy, std::optional<Tensor> db, Te
   Tensor total = torch::stable::new_empty(dy, {sums, 1}, compute_type(dy));
   Layout l = layout_of(seen, dim);
   if (!bias && !db && !reduce) l = flat(l);
-  const Params p{act, slope, gain, clamp};
   with_type(dy.scalar_type(), [&](auto t) {
     using T = decltype(t);
     using A = accumulate_t<T>;
-    const std::vector<A> b = padded_copy<A>(bias, l.channels), d = padded_copy<A>(db, l.channels);
+    const std::vector<A> padded_bias = padded_copy<A>(bias, l.channels), padded_db = padded_copy<A>(db, l.channels);
+    const Biases<A> biases{padded_bias.data(), padded_db.data()};
     const T *in = data<T>(dy), *sign = data<T>(seen);
     const Result<T> out(data_out<T>(dx), dx.numel());
-    with_activation<T>(Act(act), [&](auto f) {
-      auto at_vector = [&](int64_t at, int n, int64_t c, bool broadcast) __attribute__((always_inline)) {
-        Lanes<A> g = load(in + at, n), u = load(sign + at, n);
-        if (!d.empty()) g += broadcast ? splat(d[c]) : load(&d[c]);
-        if (!b.empty()) u += broadcast ? splat(b[c]) : load(&b[c]);
+    const Params<A> p(act, slope, gain, clamp);
+    with_activation<T>(p.act, [&](auto f) {
+      auto at_vector = [=](int64_t at, int n, auto bias) __attribute__((always_inline)) {
+        Lanes<A> g = load(in + at, n) + bias.second;
+        const Lanes<A> u = load(sign + at, n) + bias.first;
         // The sign of a piecewise linear result is that of the input, unless the gain turns it over.
-        const Lanes<A> at_u = piecewise_linear(Act(act)) && gain < 0 ? -u : u;
-        g = mask_clamped<decltype(f), A>(f, g * A(gain) * f.template slope<A>(Act(act), at_u, A(slope)), u, p);
+        const Lanes<A> at_u = piecewise_linear(p.act) && p.gain < 0 ? -u : u;
+        g = mask_clamped<decltype(f), A>(f, g * p.gain * f.template slope<A>(p.act, at_u, p.slope), u, p);
         out.put(at, g, n);
         return g;
       };
-      if (reduce) each_vector<A, true>(l, data_out<A>(total), at_vector);
-      else each_vector<A, false>(l, nullptr, at_vector);
+      if (reduce) each_vector<A, true>(l, biases, data_out<A>(total), at_vector);
+      else each_vector<A, false>(l, biases, nullptr, at_vector);
     });
   });
   return {dx, total};
@@ -216,19 +223,18 @@ Tensor bias_act_grad2(Tensor dy, std::optional<Tensor> db, Tensor ddx, Tensor x,
   Tensor out = torch::stable::empty_like(x);
   Layout l = layout_of(x, dim);
   if (!bias && !db) l = flat(l);
-  const Params p{act, slope, gain, clamp};
   with_type(x.scalar_type(), [&](auto t) {
     using T = decltype(t);
     using A = accumulate_t<T>;
-    const std::vector<A> b = padded_copy<A>(bias, l.channels), d = padded_copy<A>(db, l.channels);
+    const std::vector<A> padded_bias = padded_copy<A>(bias, l.channels), padded_db = padded_copy<A>(db, l.channels);
+    const Biases<A> biases{padded_bias.data(), padded_db.data()};
     const T *in = data<T>(x), *g1 = data<T>(dy), *g2 = data<T>(ddx);
     const Result<T> to(data_out<T>(out), out.numel());
-    each_vector<A, false>(l, nullptr, [&](int64_t at, int n, int64_t c, bool broadcast) __attribute__((always_inline)) {
-      Lanes<A> g = load(g1 + at, n), u = load(in + at, n);
-      if (!d.empty()) g += broadcast ? splat(d[c]) : load(&d[c]);
-      if (!b.empty()) u += broadcast ? splat(b[c]) : load(&b[c]);
-      Lanes<A> curved = g * load(g2 + at, n) * A(gain);
-      curved = piecewise_linear(Act(act)) ? Lanes<A>{} : curved * Chosen::curvature<A>(Act(act), u, A(slope));
+    const Params<A> p(act, slope, gain, clamp);
+    each_vector<A, false>(l, biases, nullptr, [=](int64_t at, int n, auto bias) __attribute__((always_inline)) {
+      const Lanes<A> g = load(g1 + at, n) + bias.second, u = load(in + at, n) + bias.first;
+      Lanes<A> curved = g * load(g2 + at, n) * p.gain;
+      curved = piecewise_linear(p.act) ? Lanes<A>{} : curved * Chosen::curvature<A>(p.act, u, p.slope);
       curved = mask_clamped<Chosen, A>(Chosen{}, curved, u, p);
       to.put(at, curved, n);
       return curved;

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 #if defined(__AVX512F__) || defined(__F16C__)
 #include <immintrin.h>
 #endif
@@ -57,10 +58,17 @@ STYLEGAN_EACH_LANE(tanh)
 
 template <class A> inline Lanes<A> splat(A value) { return Lanes<A>{} + value; }
 
-template <class A> inline A sum_lanes(Lanes<A> x) {
-  for (int half = width<A> / 2; half; half /= 2)
-    for (int i = 0; i < half; ++i) x[i] += x[i + half];
-  return x[0];
+// Lanes S, S + 1, ... of a and then b.
+template <int S, class V> inline V slide(V a, V b) {
+  return [&]<int... I>(std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(a, b, (S + I)...);
+  }(std::make_integer_sequence<int, sizeof(V) / sizeof(a[0])>{});
+}
+
+// The second half is added to the first, and so on.
+template <class A, int half = width<A> / 2> inline A sum_lanes(Lanes<A> x) {
+  if constexpr (half == 0) return x[0];
+  else return sum_lanes<A, half / 2>(x + slide<half>(x, x));
 }
 
 inline FloatLanes load(const float* p) { FloatLanes x; std::memcpy(&x, p, sizeof x); return x; }
@@ -177,10 +185,12 @@ template <class T> class Result {
   bool past_cache;
 };
 
-// Calls f(begin, end) for parts of [0, n), in parallel.
-template <class F> void in_parallel(int64_t n, int64_t grain, F f) {
-  torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
-    f(begin, end);
+// Calls f(begin, end) for parts of [0, n), in parallel. Each thread has its own copy of f: what f holds by value may then
+// stay in registers, as no store to memory can change it.
+template <class F> void in_parallel(int64_t n, int64_t grain, const F& f) {
+  torch::stable::parallel_for(0, n, grain, [&f](int64_t begin, int64_t end) {
+    F mine = f;
+    mine(begin, end);
 #ifdef __AVX512F__
     _mm_sfence();  // what was written past the cache is there for other threads
 #endif

@@ -78,7 +78,8 @@ template <class T, bool last, int K> struct Tile {
   }
 
   // f(k, element, lanes, noise) for each vector of the pixels [begin, end).
-  template <class F> void each(int64_t begin, int64_t end, const A* noise, F f) const {
+  template <class F>
+  __attribute__((always_inline)) void each(int64_t begin, int64_t end, const A* noise, F f) const {
     constexpr std::integral_constant<int, w> whole;
     auto noise_at = [&](int64_t i) __attribute__((always_inline)) { return noise ? load(noise + i) : Lanes<A>{}; };
     int64_t i = begin;
@@ -114,11 +115,11 @@ template <bool last, class A> Lanes<A> counted(Lanes<A> x, int count) {
 }
 
 // Calls sum(tile, chunk), then finish(tile), then write(tile, chunk) for all, in parallel over tiles where there are
-// enough of them, else over chunks.
+// enough of them, else over chunks. The three are copied, as in_parallel says.
 template <class S, class F, class W>
 void two_passes(int64_t tiles, int64_t chunks, bool sums, S sum, F finish, W write) {
   if (tiles >= torch::stable::get_num_threads() || chunks == 1) {
-    in_parallel(tiles, 1, [&](int64_t first, int64_t end) {
+    in_parallel(tiles, 1, [=](int64_t first, int64_t end) {
       for (int64_t t = first; t < end; ++t) {
         for (int64_t k = 0; sums && k < chunks; ++k) sum(t, k);
         finish(t);
@@ -128,7 +129,7 @@ void two_passes(int64_t tiles, int64_t chunks, bool sums, S sum, F finish, W wri
     return;
   }
   auto over_all = [&](auto pass) {
-    in_parallel(tiles * chunks, 1, [&](int64_t first, int64_t end) {
+    in_parallel(tiles * chunks, 1, [=](int64_t first, int64_t end) {
       for (int64_t i = first; i < end; ++i) pass(i / chunks, i % chunks);
     });
   };
@@ -147,8 +148,10 @@ template <class T, bool last, int K> struct Epilogue {
   int64_t tiles_per_sample = last ? (shape.c + K * w - 1) / (K * w) : shape.c;
   int64_t tiles = shape.n * tiles_per_sample;
   int64_t chunks = (shape.pixels + chunk_pixels<last> - 1) / chunk_pixels<last>;
-  // Two sums per sample, chunk and channel.
-  std::vector<A> first = std::vector<A>(shape.n * chunks * shape.c), second = first;
+
+  // Two sums per sample, chunk and channel; `places` of each.
+  int64_t places = shape.n * chunks * shape.c;
+  A *first = nullptr, *second = nullptr;
 
   Piece tile(int64_t t) const {
     const int64_t n = t / tiles_per_sample, c = t % tiles_per_sample * (last ? K * w : 1);
@@ -156,11 +159,11 @@ template <class T, bool last, int K> struct Epilogue {
     return {n, c, offset, last ? int(std::min<int64_t>(K * w, shape.c - c)) : 1, shape};
   }
   const A* noise(const Piece& p) const { return set.noise ? set.noise + p.n * set.noise_stride : nullptr; }
-  A* part(std::vector<A>& sums, const Piece& p, int64_t chunk) { return &sums[(p.n * chunks + chunk) * shape.c]; }
+  A* part(A* sums, const Piece& p, int64_t chunk) const { return sums + (p.n * chunks + chunk) * shape.c; }
   static int64_t begin(int64_t chunk) { return chunk * chunk_pixels<last>; }
   int64_t end(int64_t chunk) const { return std::min(shape.pixels, (chunk + 1) * chunk_pixels<last>); }
 
-  double total(std::vector<A>& sums, const Piece& p, int64_t c) {
+  double total(A* sums, const Piece& p, int64_t c) const {
     double sum = 0;
     for (int64_t k = 0; k < chunks; ++k) sum += part(sums, p, k)[c];
     return sum;
@@ -183,10 +186,12 @@ template <class T, bool last, int K> struct Epilogue {
     return gain;
   }
 
-  void forward(const T* x, const Result<T>& y, A* mean, A* rstd, A eps) {
+  void forward(const T* x, Result<T> y, A* mean, A* rstd, A eps) {
+    std::vector<A> sums(2 * places);
+    first = sums.data(), second = first + places;
     two_passes(
         tiles, chunks, set.norm,
-        [&](int64_t t, int64_t chunk) {
+        [=, *this](int64_t t, int64_t chunk) {
           // Sums of differences from the mean of the first pixels: the variance keeps its digits however large the
           // mean is.
           const Piece p = tile(t);
@@ -207,7 +212,7 @@ template <class T, bool last, int K> struct Epilogue {
           p.put(p.together(s1), part(first, p, chunk));
           p.put(p.together(s2), part(second, p, chunk));
         },
-        [&](int64_t t) {
+        [=, *this](int64_t t) {
           const Piece p = tile(t);
           for (int64_t c = p.c; c < p.c + p.count; ++c) {
             A &m = mean[p.n * shape.c + c], &r = rstd[p.n * shape.c + c];
@@ -220,7 +225,7 @@ template <class T, bool last, int K> struct Epilogue {
             }
           }
         },
-        [&](int64_t t, int64_t chunk) {
+        [=, *this](int64_t t, int64_t chunk) {
           const Piece p = tile(t);
           const Input u = input(p);
           const auto centre = p.spread(mean + p.n * shape.c), scale = gain(p, rstd);
@@ -233,12 +238,14 @@ template <class T, bool last, int K> struct Epilogue {
   }
 
   // d_bias, d_strength: [C]  d_style: [N,2C] or null.
-  void backward(const T* dy, const T* x, const A* mean, const A* rstd, const Result<T>& dx, A* d_bias, A* d_strength,
+  void backward(const T* dy, const T* x, const A* mean, const A* rstd, Result<T> dx, A* d_bias, A* d_strength,
                 A* d_style) {
-    std::vector<A> bias_sums(first.size()), strength_sums(first.size());
+    std::vector<A> sums(4 * places);
+    first = sums.data(), second = first + places;
+    A *bias_sums = second + places, *strength_sums = bias_sums + places;
     two_passes(
         tiles, chunks, set.norm || d_style,
-        [&](int64_t t, int64_t chunk) {
+        [=, *this](int64_t t, int64_t chunk) {
           const Piece p = tile(t);
           const Input u = input(p);
           const auto centre = p.spread(mean + p.n * shape.c);
@@ -251,7 +258,7 @@ template <class T, bool last, int K> struct Epilogue {
           p.put(p.together(s1), part(first, p, chunk));
           p.put(p.together(s2), part(second, p, chunk));
         },
-        [&](int64_t t) {
+        [=, *this](int64_t t) {
           // From here on the sums of chunk 0 are the whole ones: of dy, and of dy times the normalised input.
           const Piece p = tile(t);
           for (int64_t c = p.c; c < p.c + p.count; ++c) {
@@ -264,7 +271,7 @@ template <class T, bool last, int K> struct Epilogue {
             part(second, p, 0)[c] = set.norm ? s2 / shape.pixels * rstd[p.n * shape.c + c] : 0;
           }
         },
-        [&](int64_t t, int64_t chunk) {
+        [=, *this](int64_t t, int64_t chunk) {
           const Piece p = tile(t);
           const Input input_of = input(p);
           const auto centre = p.spread(mean + p.n * shape.c), scale = gain(p, rstd);

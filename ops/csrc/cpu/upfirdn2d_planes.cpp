@@ -10,10 +10,6 @@ namespace {
 
 constexpr int w = width<float>;
 
-// Lanes S, S + 1, ... of a and then b.
-template <int S, int... I> FloatLanes slide(FloatLanes a, FloatLanes b, std::integer_sequence<int, I...>) {
-  return __builtin_shufflevector(a, b, (S + I)...);
-}
 // Every other lane of a and then b, from S on.
 template <int S, int... I> FloatLanes every_other(FloatLanes a, FloatLanes b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, (S + 2 * I)...);
@@ -28,8 +24,8 @@ constexpr std::make_integer_sequence<int, w> all{};
 struct Around {
   FloatLanes before{}, here{}, after{};
   template <int D> FloatLanes at() const {
-    if constexpr (D < 0) return slide<D + w>(before, here, all);
-    else if constexpr (D > 0) return slide<D>(here, after, all);
+    if constexpr (D < 0) return slide<D + w>(before, here);
+    else if constexpr (D > 0) return slide<D>(here, after);
     else return here;
   }
 };
