@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ops.autograd import differentiable
 from ops.derive import derive
 from ops.dispatch import compute_dtype, dense_like, library, use_kernel
 
@@ -208,6 +209,6 @@ def _to_bias(g: Tensor, dim: int) -> Tensor:
 torch.library.register_fake("stylegan::bias_act", _fake, lib=library)
 torch.library.register_fake("stylegan::bias_act_grad", _fake_grad, lib=library)
 torch.library.register_fake("stylegan::bias_act_grad2", _fake_grad2, lib=library)
-torch.library.register_autograd("stylegan::bias_act", _backward, setup_context=_setup, lib=library)
-torch.library.register_autograd("stylegan::bias_act_grad", _backward_grad, setup_context=_setup_grad, lib=library)
-torch.library.register_autograd("stylegan::bias_act_grad2", _backward_grad2, setup_context=_setup_grad2, lib=library)
+differentiable("bias_act", _setup, _backward)
+differentiable("bias_act_grad", _setup_grad, _backward_grad)
+differentiable("bias_act_grad2", _setup_grad2, _backward_grad2)

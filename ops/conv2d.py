@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ops.autograd import differentiable
 from ops.dispatch import library
 
 
@@ -109,5 +110,5 @@ def _backward_dw(ctx: Any, ddw: Tensor) -> tuple[Tensor | None, ...]:
 
 torch.library.register_fake("stylegan::conv2d", _conv2d, lib=library)
 torch.library.register_fake("stylegan::conv2d_dw", _conv2d_dw, lib=library)
-torch.library.register_autograd("stylegan::conv2d", _backward, setup_context=_setup, lib=library)
-torch.library.register_autograd("stylegan::conv2d_dw", _backward_dw, setup_context=_setup_dw, lib=library)
+differentiable("conv2d", _setup, _backward)
+differentiable("conv2d_dw", _setup_dw, _backward_dw)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ops.autograd import differentiable
 from ops.bias_act import bias_act_ref
 from ops.derive import derive
 from ops.dispatch import compute_dtype, dense_like, library, use_kernel
@@ -183,5 +184,5 @@ def style_epilogue_grad_ref(
 
 torch.library.register_fake("stylegan::style_epilogue", _fake, lib=library)
 torch.library.register_fake("stylegan::style_epilogue_grad", _fake_grad, lib=library)
-torch.library.register_autograd("stylegan::style_epilogue", _backward, setup_context=_setup, lib=library)
-torch.library.register_autograd("stylegan::style_epilogue_grad", _backward_grad, setup_context=_setup_grad, lib=library)
+differentiable("style_epilogue", _setup, _backward)
+differentiable("style_epilogue_grad", _setup_grad, _backward_grad)

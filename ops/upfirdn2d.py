@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ops.autograd import differentiable
 from ops.dispatch import compute_dtype, library, use_kernel
 
 Factor = int | Sequence[int]
@@ -171,4 +172,4 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 
 
 torch.library.register_fake("stylegan::upfirdn2d", _fake, lib=library)
-torch.library.register_autograd("stylegan::upfirdn2d", _backward, setup_context=_setup, lib=library)
+differentiable("upfirdn2d", _setup, _backward)
