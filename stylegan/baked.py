@@ -22,14 +22,14 @@ def baked(network: Network, dtype: torch.dtype = torch.float32) -> Network:
 
     (A discriminator's scores, which come out of sums in another order, are the same but for their rounding.)
 
-    Scaled weights, merged kernels and their conversion to `dtype` are kept, in the order in which convolutions read
-    them. The copy shares all else with `network` and does not follow when that learns.
+    Scaled weights, merged kernels and their conversion to `dtype` are kept. The copy shares all else with `network` and
+    does not follow when that learns.
     """
     shared = {id(t): t for t in (*network.parameters(), *network.buffers())}
     copied = copy.deepcopy(network, shared)
     for layer in copied.modules():
         if isinstance(layer, EqualLinear):
-            setattr(layer, "effective", _always(layer.effective()))  # noqa: B010
+            setattr(layer, "effective", _always(tuple(t.clone() for t in layer.effective())))  # noqa: B010
         elif isinstance(layer, EqualConv2d | DiscriminatorBlock) or (
             isinstance(layer, StyleLayer) and layer.kind != "const"
         ):
@@ -38,6 +38,4 @@ def baked(network: Network, dtype: torch.dtype = torch.float32) -> Network:
 
 
 def _always(kept: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
-    # Merged kernels are views, which a convolution would copy at each call; channels last spares it all reordering.
-    ordered = tuple(t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for t in kept)
-    return lambda dtype=None: ordered
+    return lambda dtype=None: kept

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ops.bias_act import bias_act
 from ops.resample import blur, conv2d_downsample, downsample_box, downsampling_kernel
 from stylegan.config import ModelConfig
-from stylegan.layers import EqualConv2d, EqualLinear, minibatch_stddev
+from stylegan.layers import EqualConv2d, EqualLinear, for_convolutions, minibatch_stddev
 from stylegan.mapping import class_weights
 
 
@@ -33,7 +33,7 @@ class DiscriminatorBlock(nn.Module):
 
     def effective(self, dtype: torch.dtype) -> tuple[Tensor]:
         """The second convolution's weight as it counts, merged with the averaging."""
-        return (downsampling_kernel(self.conv1.weight, self.conv1.scale).to(dtype),)
+        return (for_convolutions(downsampling_kernel(self.conv1.weight, self.conv1.scale), dtype),)
 
 
 class DiscriminatorHead(nn.Module):

@@ -13,7 +13,7 @@ from ops.conv2d import conv2d
 from ops.resample import blur, upsample_conv2d, upsample_nearest, upsampling_kernel
 from ops.style_epilogue import style_epilogue
 from stylegan.config import ModelConfig
-from stylegan.layers import SQRT2, EqualConv2d, EqualLinear, pixel_norm
+from stylegan.layers import SQRT2, EqualConv2d, EqualLinear, for_convolutions, pixel_norm
 from torch_utils.errors import UserError
 
 Noise = str | Sequence[Tensor]
@@ -83,8 +83,10 @@ class StyleLayer(nn.Module):
     def effective(self, dtype: torch.dtype) -> tuple[Tensor]:
         """The weight as it counts, in the form that the layer's operation takes."""
         if self.kind == "up":
-            return (upsampling_kernel(self.weight, self.scale).to(dtype),)
-        return ((self.weight * self.scale).to(torch.float32 if self.kind == "dense" else dtype),)
+            return (for_convolutions(upsampling_kernel(self.weight, self.scale), dtype),)
+        if self.kind == "dense":
+            return (self.weight * self.scale,)
+        return (for_convolutions(self.weight * self.scale, dtype),)
 
 
 class SynthesisNetwork(nn.Module):

@@ -14,7 +14,8 @@ from torch_utils.errors import UserError
 
 def style_weights(G: Generator, layers: Sequence[int]) -> Tensor:
     """The matrix A [sum of 2C,w_dim] that makes w the styles of `layers`, float64 on the CPU."""
-    return torch.cat([G.synthesis.style_layer(layer).style.effective()[0].detach().double().cpu() for layer in layers])
+    dense = [G.synthesis.style_layer(layer).style for layer in layers]
+    return torch.cat([(layer.weight * layer.scale).detach().double().cpu() for layer in dense])
 
 
 def sefa(A: Tensor, count: int) -> tuple[Tensor, Tensor]:
