@@ -45,7 +45,7 @@ def main(
     where = with_kernels(pick_device(device))
     cfg = ModelConfig(resolution=resolution)
     begin = time.perf_counter()
-    G = baked(build_generator(cfg).to(where), DTYPES[dtype])
+    G = baked(build_generator(cfg).to(where), DTYPES[dtype], batch)
     z = torch.randn(batch, cfg.z_dim, device=where)
     times: list[float] = []
     with torch.inference_mode():

@@ -19,16 +19,27 @@ from torch import Tensor
 
 from ops.autograd import differentiable
 from ops.dispatch import library
+from ops.packed import convolve_packed
 
 
 def conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
-    """F.conv2d. x: [N,I,H,W]  weight: [O,I,k,k] -> [N,O,H',W'], with H' = (H + 2 padding - k) // stride + 1."""
+    """F.conv2d. x: [N,I,H,W]  weight: [O,I,k,k] -> [N,O,H',W'], with H' = (H + 2 padding - k) // stride + 1.
+
+    weight: or what `packed` made of it.
+    """
+    if weight.is_mkldnn:
+        return convolve_packed(x, weight, stride, padding, False)
     y: Tensor = torch.ops.stylegan.conv2d(x, weight, stride, padding, False, [0, 0])
     return y
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
-    """F.conv_transpose2d. x: [N,I,H,W]  weight: [I,O,k,k] -> [N,O,H',W'], with H' = (H - 1) stride - 2 padding + k."""
+    """F.conv_transpose2d. x: [N,I,H,W]  weight: [I,O,k,k] -> [N,O,H',W'], with H' = (H - 1) stride - 2 padding + k.
+
+    weight: or what `packed` made of it.
+    """
+    if weight.is_mkldnn:
+        return convolve_packed(x, weight, stride, padding, True)
     y: Tensor = torch.ops.stylegan.conv2d(x, weight, stride, padding, True, [0, 0])
     return y
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ops.conv2d import conv2d, conv_transpose2d
+from ops.packed import packed
 from ops.upfirdn2d import Factor, filter_size, parse_factor, parse_padding, upfirdn2d
 
 
@@ -60,9 +61,14 @@ def downsampling_kernel(weight: Tensor, gain: float = 1.0) -> Tensor:
 def upsample_conv2d(x: Tensor, kernel: Tensor) -> Tensor:
     """conv2d(upsample_nearest(x), weight), padded to keep the size. x: [N,I,H,W] -> [N,O,2H,2W].
 
-    kernel: `upsampling_kernel(weight)`, in x's dtype.
+    kernel: `upsampling_kernel(weight)`, in x's dtype, or what `packed_for_upsampling` made of it.
     """
     return conv_transpose2d(x, kernel, stride=2, padding=1)
+
+
+def packed_for_upsampling(kernel: Tensor, batch: int, size: tuple[int, int]) -> Tensor:
+    """A kernel as `upsample_conv2d` reads it for x [batch,I,*size], without derivatives; see ops/packed.py."""
+    return packed(kernel, batch, size, stride=2, padding=1, transposed=True)
 
 
 def conv2d_downsample(x: Tensor, kernel: Tensor) -> Tensor:

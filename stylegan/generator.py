@@ -98,7 +98,7 @@ class Generator(nn.Module):
         device = next(self.parameters()).device
         resolution = self.synthesis.grown[0]
         pictures = torch.empty(len(ws), self.cfg.channels, *self.cfg.size(resolution))
-        synthesis = baked(self.synthesis)
+        synthesis = baked(self.synthesis, batch=1)
 
         def draw_one(i: int) -> None:
             with torch.inference_mode():

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ops.conv2d import conv2d
-from ops.resample import blur, upsample_conv2d, upsample_nearest, upsampling_kernel
+from ops.packed import packed
+from ops.resample import blur, packed_for_upsampling, upsample_conv2d, upsample_nearest, upsampling_kernel
 from ops.style_epilogue import style_epilogue
 from stylegan.config import ModelConfig
 from stylegan.layers import SQRT2, EqualConv2d, EqualLinear, for_convolutions, pixel_norm
@@ -87,6 +88,15 @@ class StyleLayer(nn.Module):
         if self.kind == "dense":
             return (self.weight * self.scale,)
         return (for_convolutions(self.weight * self.scale, dtype),)
+
+    def packed(self, dtype: torch.dtype, batch: int) -> tuple[Tensor]:
+        """The same in the order in which a convolution of so many pictures reads it; it has no derivative."""
+        (weight,) = self.effective(dtype)
+        if self.kind == "dense":
+            return (weight,)
+        if self.kind == "up":
+            return (packed_for_upsampling(weight, batch, (self.size[0] // 2, self.size[1] // 2)),)
+        return (packed(weight, batch, self.size, padding=1),)
 
 
 class SynthesisNetwork(nn.Module):

@@ -36,17 +36,17 @@ struct Shape {
   int64_t n, c, pixels;
 };
 
-// Something of each channel of a tile: V vectors that hold neighbouring channels, or one that holds the same channel.
-template <class A, int V> struct PerChannel {
-  Lanes<A> at[V];
-  const Lanes<A>& operator[](int k) const { return at[V == 1 ? 0 : k]; }
+// Something of each channel of a tile: K vectors that hold neighbouring channels, or one that holds the same channel.
+template <class A, int K> struct PerChannel {
+  Lanes<A> at[K];
+  const Lanes<A>& operator[](int k) const { return at[k]; }
 };
 
-// A tile of K vectors a time: in channels_last they hold neighbouring channels of a pixel, else neighbouring pixels of a
-// channel.
-template <class T, bool last, int K> struct Tile {
+// A tile, K x P vectors a time. In channels_last: K vectors with neighbouring channels of each of P pixels. Else K is 1:
+// P vectors with neighbouring pixels of a channel.
+template <class T, bool last, int K, int P> struct Tile {
   using A = accumulate_t<T>;
-  using Spread = PerChannel<A, last ? K : 1>;
+  using Spread = PerChannel<A, K>;
   static constexpr int w = width<A>;
   int64_t n, c, offset;  // sample, first channel, first element
   int count;             // channels in all
@@ -54,22 +54,23 @@ template <class T, bool last, int K> struct Tile {
 
   Spread spread(const A* values, A otherwise = 0) const {
     Spread s;
-    for (int k = 0; k < (last ? K : 1); ++k) {
+    for (int k = 0; k < K; ++k) {
       if (!values || count <= k * w * last) s.at[k] = splat(otherwise);
       else if (last) s.at[k] = load(values + c + k * w, std::min(w, count - k * w));
       else s.at[k] = splat(values[c]);
     }
     return s;
   }
-  // What K vectors have summed up, for each channel, and where the channels of all tiles have their place.
+  // What K x P vectors have summed up, for each channel, and where the channels of all tiles have their place.
   Spread together(const Lanes<A>* sums) const {
     Spread s;
-    if (last) std::copy_n(sums, K, s.at);
-    else s.at[0] = splat(sum_lanes<A>(std::accumulate(sums + 1, sums + K, sums[0])));
+    std::copy_n(sums, K, s.at);
+    for (int i = K; i < K * P; ++i) s.at[i % K] += sums[i];
+    if (!last) s.at[0] = splat(sum_lanes<A>(s.at[0]));
     return s;
   }
   void put(const Spread& s, A* out) const {
-    for (int k = 0; k < (last ? K : 1) && k * w < count; ++k) store(out + c + k * w, s.at[k], std::min(w, count - k * w));
+    for (int k = 0; k < K && k * w < count; ++k) store(out + c + k * w, s.at[k], std::min(w, count - k * w));
   }
 
   // While a feature map is written, the next one comes into the cache, so that reading and writing overlap.
@@ -77,30 +78,32 @@ template <class T, bool last, int K> struct Tile {
     if (!last) __builtin_prefetch(at + shape.pixels);
   }
 
-  // f(k, element, lanes, noise) for each vector of the pixels [begin, end).
+  // f(k, i, element, lanes, noise) for each vector of the pixels [begin, end): the k-th of the channels, the i-th of the
+  // K x P.
   template <class F>
   __attribute__((always_inline)) void each(int64_t begin, int64_t end, const A* noise, F f) const {
     constexpr std::integral_constant<int, w> whole;
-    auto noise_at = [&](int64_t i) __attribute__((always_inline)) { return noise ? load(noise + i) : Lanes<A>{}; };
-    int64_t i = begin;
+    int64_t at = begin;
     if constexpr (last) {
-      for (; i < end; ++i) {
-        const Lanes<A> z = noise ? splat(noise[i]) : Lanes<A>{};
-        const int64_t e = offset + i * shape.c;
-        if (count == K * w) {
+      auto pixel = [&](int p, auto lanes) __attribute__((always_inline)) {
+        const Lanes<A> z = noise ? splat(noise[at + p]) : Lanes<A>{};
 #pragma GCC unroll 4
-          for (int k = 0; k < K; ++k) f(k, e + k * w, whole, z);
-        } else {
-          for (int k = 0; k * w < count; ++k) f(k, e + k * w, std::min(w, count - k * w), z);
-        }
-      }
+        for (int k = 0; k < K && (P * K == 1 || k * w < count); ++k)
+          f(k, p * K + k, offset + (at + p) * shape.c + k * w, lanes(k), z);
+      };
+      if (count == K * w)
+        for (; at + P <= end; at += P)
+#pragma GCC unroll 4
+          for (int p = 0; p < P; ++p) pixel(p, [&](int) { return whole; });
+      for (; at < end; ++at) pixel(0, [&](int k) { return std::min(w, count - k * w); });
     } else {
-      for (; i + K * w <= end; i += K * w) {
+      auto noise_at = [&](int64_t i) __attribute__((always_inline)) { return noise ? load(noise + i) : Lanes<A>{}; };
+      for (; at + P * w <= end; at += P * w) {
 #pragma GCC unroll 4
-        for (int k = 0; k < K; ++k) f(k, offset + i + k * w, whole, noise_at(i + k * w));
+        for (int p = 0; p < P; ++p) f(0, p, offset + at + p * w, whole, noise_at(at + p * w));
       }
-      for (; i + w <= end; i += w) f(0, offset + i, whole, noise_at(i));
-      if (i < end) f(0, offset + i, int(end - i), noise ? load(noise + i, int(end - i)) : Lanes<A>{});
+      for (; at + w <= end; at += w) f(0, 0, offset + at, whole, noise_at(at));
+      if (at < end) f(0, 0, offset + at, int(end - at), noise ? load(noise + at, int(end - at)) : Lanes<A>{});
     }
   }
 };
@@ -138,9 +141,9 @@ void two_passes(int64_t tiles, int64_t chunks, bool sums, S sum, F finish, W wri
   over_all(write);
 }
 
-template <class T, bool last, int K> struct Epilogue {
+template <class T, bool last, int K, int P> struct Epilogue {
   using A = accumulate_t<T>;
-  using Piece = Tile<T, last, K>;
+  using Piece = Tile<T, last, K, P>;
   static constexpr int w = width<A>;
 
   Shape shape;
@@ -182,7 +185,7 @@ template <class T, bool last, int K> struct Epilogue {
   typename Piece::Spread gain(const Piece& p, const A* rstd) const {
     auto gain = p.spread(set.style ? set.style + p.n * 2 * shape.c : nullptr);
     const auto over = p.spread(rstd + p.n * shape.c);
-    for (int k = 0; k < (last ? K : 1); ++k) gain.at[k] = (gain.at[k] + 1) * over.at[k];
+    for (int k = 0; k < K; ++k) gain.at[k] = (gain.at[k] + 1) * over.at[k];
     return gain;
   }
 
@@ -197,17 +200,17 @@ template <class T, bool last, int K> struct Epilogue {
           const Piece p = tile(t);
           const Input u = input(p);
           const int64_t some = std::min<int64_t>(shape.pixels, w);
-          Lanes<A> s1[K] = {}, s2[K] = {};
-          p.each(0, some, noise(p), [&](int k, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
-            s1[k] += counted<last, A>(activate(u(k, load(x + e, n), z)), n) / A(some);
+          Lanes<A> s1[K * P] = {}, s2[K * P] = {};
+          p.each(0, some, noise(p), [&](int k, int i, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
+            s1[i] += counted<last, A>(activate(u(k, load(x + e, n), z)), n) / A(some);
           });
           const auto origin = p.together(s1);
           if (chunk == 0) p.put(origin, mean + p.n * shape.c);
-          std::fill_n(s1, K, Lanes<A>{});
-          p.each(begin(chunk), end(chunk), noise(p), [&](int k, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
+          std::fill_n(s1, K * P, Lanes<A>{});
+          p.each(begin(chunk), end(chunk), noise(p), [&](int k, int i, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
             const Lanes<A> d = counted<last, A>(activate(u(k, load(x + e, n), z)) - origin[k], n);
-            s1[k] += d;
-            s2[k] += d * d;
+            s1[i] += d;
+            s2[i] += d * d;
           });
           p.put(p.together(s1), part(first, p, chunk));
           p.put(p.together(s2), part(second, p, chunk));
@@ -230,7 +233,7 @@ template <class T, bool last, int K> struct Epilogue {
           const Input u = input(p);
           const auto centre = p.spread(mean + p.n * shape.c), scale = gain(p, rstd);
           const auto shift = p.spread(set.style ? set.style + (p.n * 2 + 1) * shape.c : nullptr);
-          p.each(begin(chunk), end(chunk), noise(p), [&](int k, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
+          p.each(begin(chunk), end(chunk), noise(p), [&](int k, int i, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
             p.fetch_next(x + e);
             y.put(e, (activate(u(k, load(x + e, n), z)) - centre[k]) * scale[k] + shift[k], n);
           });
@@ -249,11 +252,11 @@ template <class T, bool last, int K> struct Epilogue {
           const Piece p = tile(t);
           const Input u = input(p);
           const auto centre = p.spread(mean + p.n * shape.c);
-          Lanes<A> s1[K] = {}, s2[K] = {};
-          p.each(begin(chunk), end(chunk), noise(p), [&](int k, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
+          Lanes<A> s1[K * P] = {}, s2[K * P] = {};
+          p.each(begin(chunk), end(chunk), noise(p), [&](int k, int i, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
             const Lanes<A> g = load(dy + e, n);
-            s1[k] += g;
-            s2[k] += g * (activate(u(k, load(x + e, n), z)) - centre[k]);
+            s1[i] += g;
+            s2[i] += g * (activate(u(k, load(x + e, n), z)) - centre[k]);
           });
           p.put(p.together(s1), part(first, p, chunk));
           p.put(p.together(s2), part(second, p, chunk));
@@ -276,8 +279,8 @@ template <class T, bool last, int K> struct Epilogue {
           const Input input_of = input(p);
           const auto centre = p.spread(mean + p.n * shape.c), scale = gain(p, rstd);
           const auto m1 = p.spread(part(first, p, 0)), m2 = p.spread(part(second, p, 0));
-          Lanes<A> sb[K] = {}, ss[K] = {};
-          p.each(begin(chunk), end(chunk), noise(p), [&](int k, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
+          Lanes<A> sb[K * P] = {}, ss[K * P] = {};
+          p.each(begin(chunk), end(chunk), noise(p), [&](int k, int i, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
             p.fetch_next(x + e);
             p.fetch_next(dy + e);
             const Lanes<A> u = input_of(k, load(x + e, n), z);
@@ -285,8 +288,8 @@ template <class T, bool last, int K> struct Epilogue {
             g = u > 0 ? g : g * set.slope;
             dx.put(e, g, n);
             g = counted<last, A>(g, n);
-            sb[k] += g;
-            ss[k] += g * z;
+            sb[i] += g;
+            ss[i] += g * z;
           });
           p.put(p.together(sb), part(bias_sums, p, chunk));
           p.put(p.together(ss), part(strength_sums, p, chunk));
@@ -311,13 +314,14 @@ void with_epilogue(const Tensor& x, Maybe bias, Maybe noise, Maybe strength, May
     const bool noisy = noise && strength;
     const Settings<A> set{data<A>(bias), noisy ? data<A>(strength) : nullptr, data<A>(style),
                           noisy ? data<A>(noise) : nullptr, noise_stride, A(slope), norm};
-    if (x.is_contiguous()) return f(t, Epilogue<T, false, 4>{shape, set});
+    if (x.is_contiguous()) return f(t, Epilogue<T, false, 1, 4>{shape, set});
     // Few channels: their sums stay in registers. Many: whole pixels, as jumps from one to the next defeat prefetching.
     if constexpr (trained_in<T>) {
-      if (shape.c > 8 * width<A>) return f(t, Epilogue<T, true, 32>{shape, set});
-      if (shape.c <= 2 * width<A>) return f(t, Epilogue<T, true, 1>{shape, set});
+      if (shape.c > 8 * width<A>) return f(t, Epilogue<T, true, 32, 1>{shape, set});
+      if (shape.c <= width<A>) return f(t, Epilogue<T, true, 1, 4>{shape, set});
+      if (shape.c <= 2 * width<A>) return f(t, Epilogue<T, true, 2, 2>{shape, set});
     }
-    f(t, Epilogue<T, true, 4>{shape, set});
+    f(t, Epilogue<T, true, 4, 1>{shape, set});
   });
 }
 
