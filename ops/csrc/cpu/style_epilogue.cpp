@@ -85,17 +85,16 @@ template <class T, bool last, int K, int P> struct Tile {
     constexpr std::integral_constant<int, w> whole;
     int64_t at = begin;
     if constexpr (last) {
-      auto pixel = [&](int p, auto lanes) __attribute__((always_inline)) {
+      auto pixel = [&](int p, int vectors, auto lanes) __attribute__((always_inline)) {
         const Lanes<A> z = noise ? splat(noise[at + p]) : Lanes<A>{};
 #pragma GCC unroll 4
-        for (int k = 0; k < K && (P * K == 1 || k * w < count); ++k)
-          f(k, p * K + k, offset + (at + p) * shape.c + k * w, lanes(k), z);
+        for (int k = 0; k < vectors; ++k) f(k, p * K + k, offset + (at + p) * shape.c + k * w, lanes(k), z);
       };
       if (count == K * w)
         for (; at + P <= end; at += P)
 #pragma GCC unroll 4
-          for (int p = 0; p < P; ++p) pixel(p, [&](int) { return whole; });
-      for (; at < end; ++at) pixel(0, [&](int k) { return std::min(w, count - k * w); });
+          for (int p = 0; p < P; ++p) pixel(p, K, [&](int) { return whole; });
+      for (; at < end; ++at) pixel(0, (count + w - 1) / w, [&](int k) { return std::min(w, count - k * w); });
     } else {
       auto noise_at = [&](int64_t i) __attribute__((always_inline)) { return noise ? load(noise + i) : Lanes<A>{}; };
       for (; at + P * w <= end; at += P * w) {
