@@ -1,7 +1,7 @@
-"""Derivatives of the ops, as `torch.library.register_autograd` registers them, at half of its cost for each call.
+"""Derivatives of the ops, as `torch.library.register_autograd` registers them, at less cost for each call.
 
-A training step calls six hundred ops and derivatives of ops, with the second processor core waiting. PyTorch's own
-wrapper reads the op's schema at each of them, which takes longer than small feature maps do.
+A training step calls more than three hundred ops and derivatives of ops, and other processor cores wait meanwhile.
+PyTorch's own wrapper reads the op's schema for each that has a derivative, which takes longer than a small feature map.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def minibatch_stddev(x: Tensor, group: int = 4, features: int = 1, eps: float = 
     group = next(size for size in range(min(group, n), 0, -1) if n % size == 0)
     y = x.float().reshape(group, n // group, features, c // features, h, w)
     y = y - y.mean(dim=0)
-    y = (y.square().mean(dim=0) + eps).sqrt()  # torch.var takes fifty times as long along this dimension
+    y = (y.square().mean(dim=0) + eps).sqrt()  # torch.var takes thirty times as long along this dimension
     y = y.mean(dim=(2, 3, 4), keepdim=True).squeeze(2)
     y = y.to(x.dtype).repeat(group, 1, h, w)
     return torch.cat([x, y], dim=1)

@@ -27,7 +27,7 @@ inline bool is_channels_last(const Tensor& x) {
   return true;
 }
 
-// x itself where it is contiguous or channels_last, else a contiguous copy. ops/layout.py has the same rule.
+// x itself where it is contiguous or channels_last, else a contiguous copy. ops/dispatch.py has the same rule.
 inline Tensor dense(const Tensor& x) { return x.is_contiguous() || is_channels_last(x) ? x : torch::stable::contiguous(x); }
 
 // `x` in the layout of `like`, copied only if it differs. Both have the same sizes, and `like` is dense.
