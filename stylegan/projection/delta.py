@@ -77,7 +77,7 @@ def _require_fit(path: Path, delta: Delta, snapshot: Snapshot) -> None:
     weights = snapshot.G.state_dict()
     for name, change in delta.changes.items():
         if name not in weights or weights[name].shape != change.shape:
-            raise UserError(f"{path} does not fit this network: {name} has other numbers")
+            raise UserError(f"{path} does not fit this network: {name!r} has other numbers")
 
 
 def apply_delta(snapshot: Snapshot, path: Path, force: bool = False) -> Snapshot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,14 @@ from torch_utils.errors import UserError
 
 TINY = ModelConfig(resolution=8, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 SNAP = Snapshot(build_generator(TINY).eval().requires_grad_(False), None, TINY, 8, 1.0, 1.0, "faces")
+
+
+def test_a_name_in_a_damaged_file_cannot_speak_to_the_terminal(tmp_path):
+    path = tmp_path / f"escape{DELTA}"
+    save_delta(path, Delta({"\x1b[2Jmapping": torch.ones(8)}, ("photo eva.jpg",)), SNAP)
+    with pytest.raises(UserError, match="does not fit this network") as caught:
+        load_delta(path, SNAP, force=True)
+    assert str(caught.value).isprintable()
 
 
 @given(data=st.data())
