@@ -91,7 +91,8 @@ def load_tensors(path: Path, wanted: str = "") -> tuple[dict[str, Tensor], dict[
             _check_header(plain.read(9), path, wanted)
         with safe_open(path, framework="pt") as file:
             header = {key: _plain(value) for key, value in (file.metadata() or {}).items()}
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (not a dict)
+            # clone: what comes from the file lies in it, at any address, and products of matrices round by the address.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, header  # noqa: SIM118 (not a dict)
     except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         reason = printable(shortened((str(error).splitlines() or [""])[0], 200))
         raise UserError(f"{path} is not a whole safetensors file ({reason}); copy or download it again") from None

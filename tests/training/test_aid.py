@@ -74,6 +74,16 @@ def steps(cfg: RunConfig, count: int, state: TrainState | None = None) -> TrainS
     return state
 
 
+def with_uneven_constant(cfg: RunConfig) -> TrainState:
+    """A fresh state, but the constant, which starts as ones, has a deviation: where there is none, the first layer's
+    norm enlarges rounding ten thousand times, which differs from processor to processor.
+    """
+    state = fresh_state(cfg, CPU)
+    constant = state.G.get_parameter("synthesis.blocks.4.0.const")
+    constant.data += torch.randn(constant.shape, generator=torch.Generator().manual_seed(0))
+    return state
+
+
 def flat(net: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in net.parameters()])
 
@@ -219,16 +229,16 @@ def test_it_adds_to_both_halves_where_it_can_see(aid, name: str, resolution: int
 def test_a_batch_in_parts_is_the_batch_at_once(share_fakes: bool, cfg) -> None:
     # An eps of 1 makes a step proportional to the gradient.
     cfg = replace(cfg, optim=replace(cfg.optim, eps=1.0), loss=replace(cfg.loss, share_fakes=share_fakes))
-    once, parts = steps(cfg, 2), steps(replace(cfg, batch_gpu=2), 2)
-    fresh = fresh_state(cfg, CPU)
+    once, parts, fresh = (with_uneven_constant(cfg) for _ in range(3))
+    steps(cfg, 2, once)
+    steps(replace(cfg, batch_gpu=2), 2, parts)
     for name in ("G", "D", "aid"):
         one, start = (flat(getattr(state, name)) for state in (once, fresh))
         moved = (one - start).abs().max()
         assert moved > 0
         for key, ours in getattr(once, name).named_parameters():
             apart = (ours - getattr(parts, name).get_parameter(key)).abs().max()
-            # The constant starts as ones: its first layer's norm enlarges what little it has learned, and rounding.
-            assert apart <= (0.05 if key.endswith("const") else 1e-2) * moved, key
+            assert apart <= 1e-2 * moved, key
 
 
 def test_a_run_goes_on_to_the_last_bit(cfg, tmp_path: Path) -> None:
