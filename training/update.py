@@ -188,6 +188,7 @@ def _descend(half: Half, reals: Reals, inputs: Inputs, cfg: RunConfig, world: Wo
     if not finite:
         return Descent(total, w, _first_bad(half.net, total), fitting)
     half.optimizer.step(half.lr)
+    half.optimizer.zero_grad()  # their memory is for the other half
     return Descent(total, w, None, fitting)
 
 

@@ -18,6 +18,7 @@ from torch_utils.settings import replaced
 from training.archive import Archive, ArchiveWriter
 from training.config import DataConfig, LossConfig, RunConfig
 from training.schedule import GrowthSchedule, PerResolution
+from training.state import TrainState
 
 Pictures = Callable[..., Path]
 
@@ -42,6 +43,19 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def new_pictures(tmp_path: Path) -> Pictures:
     """Makes another archive: new_pictures(size=(16, 24), channels=1, count=40)."""
     return partial(make_pictures, tmp_path / "pictures.zip")
+
+
+@pytest.fixture
+def uneven() -> Callable[[TrainState], None]:
+    """Gives the constant of G, which starts as ones, a deviation: where there is none, the norm of the first layer
+    enlarges rounding ten thousand times, and that differs from processor to processor.
+    """
+
+    def roughen(state: TrainState) -> None:
+        constant = state.G.get_parameter("synthesis.blocks.4.0.const")
+        constant.data += torch.randn(constant.shape, generator=torch.Generator().manual_seed(0))
+
+    return roughen
 
 
 def tiny_run(data: Path, **changes: Any) -> RunConfig:

@@ -74,16 +74,6 @@ def steps(cfg: RunConfig, count: int, state: TrainState | None = None) -> TrainS
     return state
 
 
-def with_uneven_constant(cfg: RunConfig) -> TrainState:
-    """A fresh state, but the constant, which starts as ones, has a deviation: where there is none, the first layer's
-    norm enlarges rounding ten thousand times, which differs from processor to processor.
-    """
-    state = fresh_state(cfg, CPU)
-    constant = state.G.get_parameter("synthesis.blocks.4.0.const")
-    constant.data += torch.randn(constant.shape, generator=torch.Generator().manual_seed(0))
-    return state
-
-
 def flat(net: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in net.parameters()])
 
@@ -226,10 +216,12 @@ def test_it_adds_to_both_halves_where_it_can_see(aid, name: str, resolution: int
 
 
 @pytest.mark.parametrize("share_fakes", [False, True])
-def test_a_batch_in_parts_is_the_batch_at_once(share_fakes: bool, cfg) -> None:
+def test_a_batch_in_parts_is_the_batch_at_once(share_fakes: bool, cfg, uneven) -> None:
     # An eps of 1 makes a step proportional to the gradient.
     cfg = replace(cfg, optim=replace(cfg.optim, eps=1.0), loss=replace(cfg.loss, share_fakes=share_fakes))
-    once, parts, fresh = (with_uneven_constant(cfg) for _ in range(3))
+    once, parts, fresh = (fresh_state(cfg, CPU) for _ in range(3))
+    for state in (once, parts, fresh):
+        uneven(state)
     steps(cfg, 2, once)
     steps(replace(cfg, batch_gpu=2), 2, parts)
     for name in ("G", "D", "aid"):

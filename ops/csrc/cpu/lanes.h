@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <type_traits>
 #include <utility>
@@ -57,6 +58,16 @@ STYLEGAN_EACH_LANE(tanh)
 #undef STYLEGAN_EACH_LANE
 
 template <class A> inline Lanes<A> splat(A value) { return Lanes<A>{} + value; }
+
+// One instruction; b where one of them is not a number.
+inline FloatLanes larger(FloatLanes a, FloatLanes b) {
+#ifdef __AVX512F__
+  return reinterpret_cast<FloatLanes>(_mm512_max_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#else
+  return a > b ? a : b;
+#endif
+}
+inline DoubleLanes larger(DoubleLanes a, DoubleLanes b) { return a > b ? a : b; }
 
 // Lanes S, S + 1, ... of a and then b.
 template <int S, class V> inline V slide(V a, V b) {
@@ -163,15 +174,28 @@ template <class T> void stream(T* p, FloatLanes x) {
 }
 #endif
 
-// In bytes; what a few cores may call their own of the last level. Training is as fast with any other value.
-constexpr int64_t beyond_cache = 32 << 20;
+// Of the last level, in bytes; 0 where the system does not say. sysconf is wrong about some AMD processors.
+inline int64_t cache_size() {
+  long long kib = 0;
+  if (std::FILE* file = std::fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r")) {
+    if (std::fscanf(file, "%lldK", &kib) != 1) kib = 0;
+    std::fclose(file);
+  }
+  return int64_t(kib) << 10;
+}
+
+// A result of so many bytes and what it is made from would leave little else in the cache.
+inline int64_t beyond_cache() {
+  static const int64_t size = cache_size(), least = 8 << 20, most = 32 << 20;
+  return size ? std::clamp(size / 4, least, most) : most;
+}
 
 // Where a kernel writes. What is larger than the cache is written past it: its lines need not be read first, and do not
 // drive out what else is there. What is smaller stays in the cache for the next op.
 template <class T> class Result {
  public:
   using A = accumulate_t<T>;
-  Result(T* p, int64_t count) : p(p), past_cache(count * int64_t(sizeof(T)) >= beyond_cache) {}
+  Result(T* p, int64_t count) : p(p), past_cache(count * int64_t(sizeof(T)) >= beyond_cache()) {}
   void put(int64_t at, Lanes<A> x, int count) const {
 #ifdef __AVX512F__
     constexpr uintptr_t line = width<A> * sizeof(T);

@@ -170,14 +170,15 @@ template <class T, bool last, int K, int P> struct Epilogue {
     return sum;
   }
 
-  Lanes<A> activate(Lanes<A> u) const { return u > 0 ? u : u * set.slope; }
-
-  // What comes before the activation.
-  struct Input {
+  // What the norm gets to see: the input, and its activation. Held by value, as in_parallel says.
+  struct Layer {
     typename Piece::Spread bias, strength;
-    Lanes<A> operator()(int k, Lanes<A> x, Lanes<A> noise) const { return x + noise * strength[k] + bias[k]; }
+    Lanes<A> slope;
+    Lanes<A> input(int k, Lanes<A> x, Lanes<A> noise) const { return x + noise * strength[k] + bias[k]; }
+    Lanes<A> activate(Lanes<A> u) const { return larger(u * slope, u); }  // a slope is 1 at the most
+    Lanes<A> operator()(int k, Lanes<A> x, Lanes<A> noise) const { return activate(input(k, x, noise)); }
   };
-  Input input(const Piece& p) const { return {p.spread(set.bias), p.spread(set.strength)}; }
+  Layer layer(const Piece& p) const { return {p.spread(set.bias), p.spread(set.strength), splat(set.slope)}; }
 
   // (1 + scale) / deviation.
   typename Piece::Spread gain(const Piece& p, const A* rstd) const {
@@ -196,17 +197,17 @@ template <class T, bool last, int K, int P> struct Epilogue {
           // Sums of differences from the mean of the first pixels: the variance keeps its digits however large the
           // mean is.
           const Piece p = tile(t);
-          const Input u = input(p);
+          const Layer a = layer(p);
           const int64_t some = std::min<int64_t>(shape.pixels, w);
           Lanes<A> s1[K * P] = {}, s2[K * P] = {};
           p.each(0, some, noise(p), [&](int k, int i, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
-            s1[i] += counted<last, A>(activate(u(k, load(x + e, n), z)), n) / A(some);
+            s1[i] += counted<last, A>(a(k, load(x + e, n), z), n) / A(some);
           });
           const auto origin = p.together(s1);
           if (chunk == 0) p.put(origin, mean + p.n * shape.c);
           std::fill_n(s1, K * P, Lanes<A>{});
           p.each(begin(chunk), end(chunk), noise(p), [&](int k, int i, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
-            const Lanes<A> d = counted<last, A>(activate(u(k, load(x + e, n), z)) - origin[k], n);
+            const Lanes<A> d = counted<last, A>(a(k, load(x + e, n), z) - origin[k], n);
             s1[i] += d;
             s2[i] += d * d;
           });
@@ -228,12 +229,13 @@ template <class T, bool last, int K, int P> struct Epilogue {
         },
         [=, *this](int64_t t, int64_t chunk) {
           const Piece p = tile(t);
-          const Input u = input(p);
+          const Layer a = layer(p);
+          const Result<T> out = y;
           const auto centre = p.spread(mean + p.n * shape.c), scale = gain(p, rstd);
           const auto shift = p.spread(set.style ? set.style + (p.n * 2 + 1) * shape.c : nullptr);
           p.each(begin(chunk), end(chunk), noise(p), [&](int k, int i, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
             p.fetch_next(x + e);
-            y.put(e, (activate(u(k, load(x + e, n), z)) - centre[k]) * scale[k] + shift[k], n);
+            out.put(e, (a(k, load(x + e, n), z) - centre[k]) * scale[k] + shift[k], n);
           });
         });
   }
@@ -248,13 +250,13 @@ template <class T, bool last, int K, int P> struct Epilogue {
         tiles, chunks, set.norm || d_style,
         [=, *this](int64_t t, int64_t chunk) {
           const Piece p = tile(t);
-          const Input u = input(p);
+          const Layer a = layer(p);
           const auto centre = p.spread(mean + p.n * shape.c);
           Lanes<A> s1[K * P] = {}, s2[K * P] = {};
           p.each(begin(chunk), end(chunk), noise(p), [&](int k, int i, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
             const Lanes<A> g = load(dy + e, n);
             s1[i] += g;
-            s2[i] += g * (activate(u(k, load(x + e, n), z)) - centre[k]);
+            s2[i] += g * (a(k, load(x + e, n), z) - centre[k]);
           });
           p.put(p.together(s1), part(first, p, chunk));
           p.put(p.together(s2), part(second, p, chunk));
@@ -274,17 +276,18 @@ template <class T, bool last, int K, int P> struct Epilogue {
         },
         [=, *this](int64_t t, int64_t chunk) {
           const Piece p = tile(t);
-          const Input input_of = input(p);
+          const Layer a = layer(p);
+          const Result<T> out = dx;
           const auto centre = p.spread(mean + p.n * shape.c), scale = gain(p, rstd);
           const auto m1 = p.spread(part(first, p, 0)), m2 = p.spread(part(second, p, 0));
           Lanes<A> sb[K * P] = {}, ss[K * P] = {};
           p.each(begin(chunk), end(chunk), noise(p), [&](int k, int i, int64_t e, int n, Lanes<A> z) __attribute__((always_inline)) {
             p.fetch_next(x + e);
             p.fetch_next(dy + e);
-            const Lanes<A> u = input_of(k, load(x + e, n), z);
-            Lanes<A> g = (load(dy + e, n) - m1[k] - (activate(u) - centre[k]) * m2[k]) * scale[k];
-            g = u > 0 ? g : g * set.slope;
-            dx.put(e, g, n);
+            const Lanes<A> u = a.input(k, load(x + e, n), z);
+            Lanes<A> g = (load(dy + e, n) - m1[k] - (a.activate(u) - centre[k]) * m2[k]) * scale[k];
+            g = u > 0 ? g : g * a.slope;
+            out.put(e, g, n);
             g = counted<last, A>(g, n);
             sb[i] += g;
             ss[i] += g * z;
