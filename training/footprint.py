@@ -10,7 +10,7 @@ import torch
 from torch_utils.live_bytes import LiveBytes
 from training.config import RunConfig
 from training.portion import portions
-from training.rehearsal import forget_gradients, rehearse
+from training.rehearsal import rehearse
 from training.schedule import Stage
 from training.state import TrainState, fresh_state
 
@@ -61,5 +61,4 @@ def peak_bytes(state: TrainState, cfg: RunConfig, resolution: int, at_once: int,
     fixed = sum(t.numel() * t.element_size() for t in held)
     with META, LiveBytes() as live:
         rehearse(state, stage, cfg, dtype, cfg.gpus, at_once)
-    forget_gradients(state)
     return fixed + live.peak

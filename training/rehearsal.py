@@ -59,7 +59,8 @@ def rehearsed(
     """Does a step with so many pictures at once fit into the memory of this process? None of it is kept."""
     device = next(state.G.parameters()).device
     done = unless_short(partial(rehearse, state, stage, cfg, dtype, processes, at_once))
-    forget_gradients(state)
+    for optimizer in (state.opt_g, state.opt_d):
+        optimizer.zero_grad()  # of a rehearsal that was cut short
     return_freed_memory(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -71,9 +72,8 @@ def rehearse(
 ) -> bool:  # fmt: skip
     """Work off `at_once` pictures in each half of a step, with penalties, but let no weight move.
 
-    Beside them is held what a step finds when training is in full swing: Adam's moments, the gradients of the other
-    half, and, where there are several parts, those of the parts before. Returns True. Raises what PyTorch raises when
-    memory runs out.
+    Beside them is held what a step finds when training is in full swing: Adam's moments, and, where there are several
+    parts, the gradients of the parts before. Returns True. Raises what PyTorch raises when memory runs out.
     """
     device, share = next(state.G.parameters()).device, stage.batch // processes
     reals, inputs = blank(stage, cfg, share, device)
@@ -82,13 +82,13 @@ def rehearse(
     held = [_beside(half.optimizer, 2) for half in both]
     if processes > 1:
         held.append([torch.empty(BUCKET_BYTES, dtype=torch.uint8, device=device)])
-    for half, other in (both, both[::-1]):
+    for half in both:
         state.judges.requires_grad_(half.name == "D")
-        forget_gradients(state)
-        gradients = _beside(other.optimizer, 1) + (_beside(half.optimizer, 1) if rounds > 1 else [])
+        gradients = _beside(half.optimizer, 1) if rounds > 1 else []
         terms, _ = half.terms_of(next(reals.split(rounds)), next(inputs.split(rounds)))
         for loss, _ in terms:
             loss.backward()
+        half.optimizer.zero_grad()
         del gradients
     return True
 
@@ -106,12 +106,6 @@ def blank(stage: Stage, cfg: RunConfig, count: int, device: torch.device) -> tup
         views=torch.zeros(count, 2, DRAWS, device="cpu") if cfg.loss.diffaugment else None,
     )  # fmt: skip
     return Reals(torch.zeros(count, model.channels, *model.size(stage.resolution), device=device), classes), inputs
-
-
-def forget_gradients(state: TrainState) -> None:
-    """Drop the gradients of both networks, as every half of a step does before it begins."""
-    for optimizer in (state.opt_g, state.opt_d):
-        optimizer.zero_grad()
 
 
 def _beside(optimizer: Adam, times: int) -> list[Tensor]:

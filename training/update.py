@@ -185,18 +185,17 @@ def _descend(half: Half, reals: Reals, inputs: Inputs, cfg: RunConfig, world: Wo
     finite = bool(torch.stack([*total.values()]).isfinite().all())
     if short > 0:
         fitting = -highest(world, "memory", -fitting)
-    if not finite:
-        return Descent(total, w, _first_bad(half.net, total), fitting)
-    half.optimizer.step(half.lr)
-    half.optimizer.zero_grad()  # their memory is for the other half
-    return Descent(total, w, None, fitting)
+    bad = None if finite else _first_bad(half.net, total)
+    if finite:
+        half.optimizer.step(half.lr)
+    half.optimizer.zero_grad()  # the other half needs the memory
+    return Descent(total, w, bad, fitting)
 
 
 def _accumulate(
     half: Half, reals: Reals, inputs: Inputs, rounds: int, processes: int
 ) -> tuple[Stats, Tensor | None]:  # fmt: skip
-    """Leave the gradients of this process in its parameters. Returns its part of the stats and `w_by_class`."""
-    half.optimizer.zero_grad()
+    """Add the gradients of this process to its parameters'. Returns its part of the stats and `w_by_class`."""
     parts = rounds * processes
     total: Stats = {}
     w_sums: Tensor | None = None
