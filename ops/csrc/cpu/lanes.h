@@ -124,20 +124,6 @@ inline void store(fp16* p, FloatLanes x) {
 #endif
 }
 
-// The first `count` lanes only; the others load as 0.
-template <class T> inline Lanes<accumulate_t<T>> load(const T* p, int count) {
-  if (count >= width<accumulate_t<T>>) return load(p);
-  T whole[width<accumulate_t<T>>] = {};
-  std::memcpy(static_cast<void*>(whole), p, count * sizeof(T));
-  return load(whole);
-}
-template <class T> inline void store(T* p, Lanes<accumulate_t<T>> x, int count) {
-  if (count >= width<accumulate_t<T>>) return store(p, x);
-  T whole[width<accumulate_t<T>>];
-  store(whole, x);
-  std::memcpy(static_cast<void*>(p), whole, count * sizeof(T));
-}
-
 // The lanes of a float vector at element i of a row that lie within it: from `begin` on, before `end`.
 struct Inside {
   int begin, end;
@@ -161,6 +147,29 @@ template <class T> inline FloatLanes load(const T* p, Inside inside) {
   for (int i = inside.begin; i < inside.end; ++i) some[i] = p[i];
   return load(some);
 #endif
+}
+
+// The first `count` lanes only; the others load as 0.
+template <class T> inline Lanes<accumulate_t<T>> load(const T* p, int count) {
+  if (count >= width<accumulate_t<T>>) return load(p);
+  if constexpr (trained_in<T>) return load(p, Inside(0, count));
+  T whole[width<accumulate_t<T>>] = {};
+  std::memcpy(static_cast<void*>(whole), p, count * sizeof(T));
+  return load(whole);
+}
+template <class T> inline void store(T* p, Lanes<accumulate_t<T>> x, int count) {
+  if (count >= width<accumulate_t<T>>) return store(p, x);
+  alignas(32) T whole[width<accumulate_t<T>>];
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+  const uint32_t mask = Inside(0, count).mask();
+  if constexpr (std::is_same_v<T, float>) return _mm512_mask_storeu_ps(p, mask, reinterpret_cast<__m512>(x));
+  store(whole, x);
+  if constexpr (std::is_same_v<T, bf16>)
+    return _mm256_mask_storeu_epi16(p, mask, _mm256_load_si256(reinterpret_cast<const __m256i*>(whole)));
+#else
+  store(whole, x);
+#endif
+  std::memcpy(static_cast<void*>(p), whole, count * sizeof(T));
 }
 
 #ifdef __AVX512F__
