@@ -119,7 +119,10 @@ def _meet(world: World) -> Any:
         store = dist.TCPStore(  # type: ignore[attr-defined]
             host, port, None, world.rank == 0 and not held, limit, wait_for_workers=False
         )
-        silent = _roll_call(replace(world, store=store), "here", world.timeout_s)
+        given_up = f"given up/{world.attempt}"
+        silent = _roll_call(replace(world, store=store), "here", world.timeout_s, given_up)
+        if silent:
+            store.set(given_up, "")
     except RuntimeError as error:
         raise LostRank(f"nobody answers at {host}:{port} ({_first_line(error)}); is process 0 running?") from error
     if silent:
@@ -240,13 +243,17 @@ def _answered(world: World, name: str) -> Iterator[None]:
         raise LostRank(f"{what}; see to it, then go on with --resume") from error
 
 
-def _roll_call(world: World, list_name: str, seconds: float) -> list[int]:
-    """Sign the list, and return those who have not signed it after `seconds`."""
+def _roll_call(world: World, list_name: str, seconds: float, given_up: str = "") -> list[int]:
+    """Sign the list, and return those who have not signed it after `seconds`.
+
+    given_up: what another leaves in the store when it waits no longer; whoever came later has to go by it, as process 0
+    takes the store away.
+    """
     world.store.set(_answer(world, list_name, world.rank), "here")
     deadline = time.monotonic() + seconds
     while True:
         silent = [rank for rank in range(world.size) if not world.store.check([_answer(world, list_name, rank)])]
-        if not silent or time.monotonic() > deadline:
+        if not silent or time.monotonic() > deadline or (given_up and world.store.check([given_up])):
             return silent
         time.sleep(0.02)
 
