@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.process import Process, start
-from training.archive import EMBEDDED, Archive, ArchiveWriter
-from training.rundir import PREVIOUS, STATE
+from training.data.archive import EMBEDDED, Archive, ArchiveWriter
+from training.runs.run_dir import PREVIOUS, STATE
 
 PICTURES = 400
 PATIENCE_S = 300  # for a process that should end by itself

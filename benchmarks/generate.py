@@ -16,14 +16,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stylegan.baked import baked
-from stylegan.config import ModelConfig
-from stylegan.kernels import ops_option, with_kernels
-from stylegan.networks import build_generator
+from stylegan.cli.options import ops_option, with_kernels
+from stylegan.networks.base import ModelConfig
+from stylegan.networks.inference import baked
+from stylegan.networks.registry import build_generator
 from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
 from torch_utils.threads import cpu_threads
-from training.cost import forward_gflop
+from training.runs.plan import forward_gflop
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -21,10 +21,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # in front: this file is named as the package
 
-from ops.catalogue import CASES, Case
-from ops.measure import DTYPES, LAYOUTS, features, interleaved, least_bytes, passes, size
-from stylegan.kernels import ops_option, with_kernels
-from torch_utils.allocator import replacement
+from ops.selftest import CASES, DTYPES, LAYOUTS, Case, features, interleaved, least_bytes, passes, size
+from stylegan.cli.options import ops_option, with_kernels
+from stylegan.diagnosis import replacement
 from torch_utils.cli import Command, Parsed
 from torch_utils.device import keep_freed_memory, pick_device
 from torch_utils.errors import UserError

@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PRELOADED = ["training.launch", "torch.utils.tensorboard", "training.metrics.evaluate"]
+PRELOADED = ["training.runs.launch", "torch.utils.tensorboard", "training.metrics.evaluate"]
 
 
 class Process:
@@ -69,7 +69,7 @@ def _limit_files(limit: int) -> None:
 
 
 def _train(command: list[str], out: Path, err: Path, limit: int) -> None:
-    from train import main
+    from stylegan.cli.train import main
 
     for path, number in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)

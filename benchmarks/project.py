@@ -16,14 +16,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stylegan.config import ModelConfig
-from stylegan.kernels import ops_option, with_kernels
-from stylegan.locate import open_model
-from stylegan.networks import build_discriminator, build_generator
+from stylegan.checkpoints.locate import open_model
+from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.cli.options import ops_option, with_kernels
+from stylegan.networks.base import ModelConfig
+from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.projection.distance import Distance, pick_distance
 from stylegan.projection.projector import project
 from stylegan.projection.settings import DISTANCES, ProjectionSettings
-from stylegan.snapshot import Snapshot
 from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory, pick_device
 from torch_utils.threads import cpu_threads

@@ -25,8 +25,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stylegan.config import ModelConfig
-from stylegan.networks import build_discriminator, build_generator
+from stylegan.networks.base import ModelConfig
+from stylegan.networks.registry import build_discriminator, build_generator
 from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory
 from torch_utils.distributed import CPU, World, add_up_gradients, highest, joined

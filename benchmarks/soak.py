@@ -44,8 +44,8 @@ from benchmarks.faults import (
 )
 from torch_utils.cli import Command
 from torch_utils.errors import UserError
-from training.report import STATS
-from training.rundir import FINISHED, PREVIOUS, STATE
+from training.runs.report import STATS
+from training.runs.run_dir import FINISHED, PREVIOUS, STATE
 
 TINY = (
     "--cfg digits32 --resolution 16 --fmap-base 64 --fmap-max 8 --z-dim 16 --w-dim 16 --map-dim 16 --batch 4 "

@@ -21,8 +21,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ops.mode import VARIABLE
-from stylegan.config import ModelConfig
+from ops import VARIABLE
+from stylegan.networks.base import ModelConfig
 from torch_utils.cli import Command
 from torch_utils.traffic import Count, Traffic, added
 from training.config import LossConfig, RunConfig

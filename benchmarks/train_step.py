@@ -2,8 +2,8 @@
 
     python benchmarks/train_step.py --resolution 64 --batch 16 --dtype bf16 --json
 
-The arithmetic counted is the least that is known to do (`training.cost`), so the rate can be compared with that of the
-plain convolutions measured in the same run.
+The arithmetic counted is the least that is known to do (`training.runs.plan`), so the rate can be compared with that of
+the plain convolutions measured in the same run.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stylegan.config import ModelConfig
-from stylegan.kernels import ops_option, with_kernels
+from stylegan.cli.options import ops_option, with_kernels
+from stylegan.networks.base import ModelConfig
 from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
 from torch_utils.threads import cpu_threads
 from training.config import LossConfig, RunConfig
-from training.cost import aid_cost, conv_gflops, step_gflop
+from training.runs.plan import aid_cost, conv_gflops, step_gflop
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
 from training.update import Reals, update

@@ -20,9 +20,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from torch_utils.captions import captioned
 from torch_utils.cli import Command
 from torch_utils.errors import UserError
+from torch_utils.images import captioned
 from torch_utils.output import require_folder
 
 ROOT = Path(__file__).resolve().parents[1]

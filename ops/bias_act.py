@@ -21,9 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.autograd import differentiable
-from ops.derive import derive
-from ops.dispatch import compute_dtype, dense_like, library, use_kernel
+from ops.autograd import compute_dtype, dense_like, derive, differentiable, library, use_kernel
 
 # In the order of `Act` in csrc/activation.h. The second argument is the slope of lrelu.
 ACTIVATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {

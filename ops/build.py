@@ -26,9 +26,7 @@ from pathlib import Path
 
 import torch
 
-from ops import cache, toolchain
-from ops.errors import BuildError
-from ops.mode import mode
+from ops import BuildError, cache, mode, toolchain
 
 CSRC = Path(__file__).parent / "csrc"
 # The oldest torch whose stable ABI the kernels use; a library built so is good for every later one.

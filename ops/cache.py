@@ -22,7 +22,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ops.errors import BuildError
+from ops import BuildError
 
 SCRATCH = ".building-"
 PATIENCE = 10.0  # seconds between two lines that say what is being waited for

@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.conv2d import conv2d, conv_transpose2d
-from ops.packed import packed
+from ops.conv2d import conv2d, conv_transpose2d, packed
 from ops.upfirdn2d import Factor, filter_size, parse_factor, parse_padding, upfirdn2d
 
 

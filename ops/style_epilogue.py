@@ -15,10 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops.autograd import differentiable
+from ops.autograd import compute_dtype, dense_like, derive, differentiable, library, use_kernel
 from ops.bias_act import bias_act_ref
-from ops.derive import derive
-from ops.dispatch import compute_dtype, dense_like, library, use_kernel
 
 SLOPES = {"linear": 1.0, "relu": 0.0, "lrelu": 0.2}
 EPS = 1e-8

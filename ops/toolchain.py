@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ops.errors import BuildError
+from ops import BuildError
 
 
 def compiler() -> str:

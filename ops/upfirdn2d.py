@@ -1,23 +1,46 @@
-"""Pad, upsample, filter, downsample: the one operation that all resampling of feature maps and pictures is made of.
-
-    u = x with up - 1 zeros after each sample, padded (or cropped) at the four edges
-    y[o] = gain * sum_j taps[j] * u[o * down + j]          along both axes
-
-Its derivative is the same operation with up and down swapped, the filter turned over and the padding that fits, so the
-set is closed. The filter is a constant: no derivative with respect to it exists.
-"""
+"""Designing low-pass filters for `upfirdn2d`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import scipy.signal
+import scipy.special
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.autograd import differentiable
-from ops.dispatch import compute_dtype, library, use_kernel
+from ops.autograd import compute_dtype, differentiable, library, use_kernel
+
+
+def design_lowpass_filter(numtaps: int, cutoff: float, width: float, fs: float, radial: bool = False) -> Tensor | None:
+    """A windowed low-pass filter (StyleGAN3, appendix C.1): [numtaps], separable, or radial: [numtaps,numtaps].
+
+    cutoff, width (of the transition band) and fs (sampling rate) are in the same unit. The Kaiser window is as wide as
+    the transition band asks for. One tap filters nothing: None.
+    """
+    if numtaps < 1:
+        raise ValueError(f"numtaps must be 1 or more, not {numtaps}")
+    if numtaps == 1:
+        return None
+    if not radial:
+        taps = scipy.signal.firwin(numtaps=numtaps, cutoff=cutoff, width=width, fs=fs)
+        return torch.as_tensor(taps, dtype=torch.float32)
+    position = (np.arange(numtaps) - (numtaps - 1) / 2) / fs
+    radius = np.hypot(*np.meshgrid(position, position))
+    # The Fourier transform of a disc of radius cutoff, up to scale: J1(z) / z, which is 1/2 in the middle.
+    z = 2 * np.pi * cutoff * radius
+    disc = np.where(z == 0, 0.5, scipy.special.j1(z) / np.where(z == 0, 1, z))
+    beta = scipy.signal.kaiser_beta(scipy.signal.kaiser_atten(numtaps, width / (fs / 2)))
+    window = np.kaiser(numtaps, beta)
+    taps = disc * np.outer(window, window)
+    return torch.as_tensor(taps / taps.sum(), dtype=torch.float32)
+
+
+# Pad, upsample, filter, downsample: the one operation that all resampling of feature maps and pictures is made of
+
 
 Factor = int | Sequence[int]
 # Up to so many taps, one pass over memory with all their products costs less than two passes.

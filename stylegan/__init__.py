@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from stylegan.snapshot import Snapshot
+    from stylegan.checkpoints.snapshot import Snapshot
 
 __all__ = ["load"]
 
@@ -27,6 +27,6 @@ def load(where: str | Path, device: torch.device | str = "cpu") -> Snapshot:
     Raises UserError if there is no such model, or if it is not whole.
     """
     # Here and not above: torch takes seconds to load, and whoever wants only a config should not wait for it.
-    from stylegan.locate import open_model
+    from stylegan.checkpoints.locate import open_model
 
     return open_model(where, device)

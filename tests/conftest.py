@@ -17,9 +17,9 @@ import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from stylegan.config import ModelConfig, progan_config
-from stylegan.networks import build_discriminator, build_generator
-from stylegan.snapshot import save_snapshot
+from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.networks.base import ModelConfig, progan_config
+from stylegan.networks.registry import build_discriminator, build_generator
 
 settings.register_profile(
     "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 
-from ops.mode import VARIABLE
+from ops import VARIABLE
 from ops.style_epilogue import style_epilogue
-from stylegan.config import ModelConfig
-from stylegan.networks import build_discriminator, build_generator
+from stylegan.networks.base import ModelConfig
+from stylegan.networks.registry import build_discriminator, build_generator
 from torch_utils.traffic import Traffic, added
 
 ROOT = Path(__file__).parents[1]

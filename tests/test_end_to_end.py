@@ -14,10 +14,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-import dataset_tool
-import generate
 import stylegan
-import train
+from stylegan.cli import data as dataset_tool
+from stylegan.cli import generate, train
 
 ROOT = Path(__file__).parents[1]
 TINY = (

@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from ops.cache import folders
-from stylegan.config import ModelConfig
-from stylegan.networks import build_discriminator, build_generator
-from stylegan.snapshot import save_snapshot
+from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.networks.base import ModelConfig
+from stylegan.networks.registry import build_discriminator, build_generator
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -1,7 +1,4 @@
-"""Adam around PyTorch's own fused step.
-
-Not `torch.optim.Adam`: that class imports PyTorch's compiler at its first use, which takes 72 MB and a second or two.
-"""
+"""The averaged copy of a network."""
 
 from __future__ import annotations
 
@@ -11,6 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
+
+
+@torch.no_grad()
+def track(average: nn.Module, model: nn.Module, halflife_kimg: float, batch: int) -> None:
+    """Move the averaged weights towards the model's; half of the past is forgotten per half-life. Buffers are copied.
+
+    batch: images shown since the last call. A half-life of 0 copies the weights.
+    """
+    keep = 0.5 ** (batch / (halflife_kimg * 1000)) if halflife_kimg > 0 else 0.0
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
+    for mine, theirs in zip(average.buffers(), model.buffers(), strict=True):
+        mine.copy_(theirs)
+
+
+# Adam around PyTorch's own fused step
 
 
 class Adam:

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from torch_utils.errors import UserError
 from torch_utils.settings import Declared, Flag, declared
-from torch_utils.words import printable, shortened
+from torch_utils.text import printable, shortened
 
 LONGEST_MESSAGE = 4000  # in characters: what a file says may be quoted in it, and be endless
 _TRUE, _FALSE = {"1", "true", "yes", "on", "y", "t"}, {"0", "false", "no", "off", "n", "f"}

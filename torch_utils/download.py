@@ -15,9 +15,9 @@ from urllib.parse import urljoin
 import requests
 
 from torch_utils.errors import UserError
-from torch_utils.limits import excess
 from torch_utils.progress import Progress
-from torch_utils.words import printable
+from torch_utils.text import printable
+from torch_utils.untrusted import excess
 
 BLOCK = 1 << 16
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})

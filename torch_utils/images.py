@@ -1,18 +1,41 @@
-"""Pictures: float in [-1, 1] and NCHW inside, uint8 and HWC outside. Converted here and nowhere else."""
+"""Pictures from elsewhere, opened by the decoders that pictures need, and by no others."""
 
 from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from torch_utils.errors import UserError
+
+# Pillow goes by content, not by name, and knows more than pictures: EPS, for one, it hands to a Ghostscript program.
+FORMATS = (
+    "PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", "TGA", "JPEG2000", "AVIF", "HEIF",
+)  # fmt: skip
+# Above 89 million pixels Pillow warns, above 179 million it refuses. The second suffices: cameras make the first.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def open_image(source: Path | bytes) -> Image.Image:
+    """The first frame, not yet decoded; `load` does that. Raises what Pillow does, and OSError for what is no file."""
+    if isinstance(source, Path) and source.exists() and not source.is_file():
+        raise OSError("it is no file")
+    Image.init()
+    known = [name for name in FORMATS if name in Image.OPEN]
+    return Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=known)
+
+
+# Pictures: float in [-1, 1] and NCHW inside, uint8 and HWC outside. Converted here and nowhere else
+
 
 PictureFormat = Literal["png", "jpg", "webp", "npy"]
 
@@ -66,3 +89,44 @@ def grid(pixels: np.ndarray | Sequence[np.ndarray], columns: int | None = None, 
 def enlarge(pixels: np.ndarray, factor: int) -> np.ndarray:
     """Repeat each pixel factor x factor times. [N,H,W,C] -> [N,factor*H,factor*W,C]."""
     return pixels.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+# A table of pictures with words at the left of its rows and above its columns
+
+
+SMALLEST = 96  # pictures are enlarged to this width or so, as words need room
+TEXT, PAPER = 0, 255
+
+
+def captioned(pixels: Sequence[np.ndarray], rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+    """Pictures uint8 [H,W,C], row by row, one for each pair -> one picture [H',W',3 or 4], black words on white.
+
+    Small pictures are enlarged by a whole factor. Words too long for their column are cut.
+    """
+    cells = np.asarray(pixels)
+    factor = max(1, math.ceil(SMALLEST / cells.shape[2]))
+    cells = enlarge(cells, factor)
+    if cells.shape[3] == 1:
+        cells = cells.repeat(3, axis=3)
+    _, height, width, channels = cells.shape
+    font = ImageFont.load_default(size=max(11, width // 10))
+    left = math.ceil(max((font.getlength(row) for row in rows), default=0)) + 12
+    top = math.ceil(font.getbbox("Ag")[3]) + 8
+    paper = np.full((top + height * len(rows), left + width * len(columns), channels), PAPER, np.uint8)
+    paper[top:, left:] = grid(cells, len(columns), len(rows))
+    image = Image.fromarray(paper)
+    draw = ImageDraw.Draw(image)
+    ink = (TEXT,) * 3 + (255,) * (channels - 3)
+    for number, row in enumerate(rows):
+        draw.text((6, top + number * height + height // 2), row, ink, font, anchor="lm")
+    for number, column in enumerate(columns):
+        draw.text((left + number * width + width // 2, top // 2), _cut(column, font, width), ink, font, anchor="mm")
+    return np.asarray(image)
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."

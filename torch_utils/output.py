@@ -18,7 +18,7 @@ from typing import Literal
 
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, setting
-from torch_utils.words import counted
+from torch_utils.text import counted
 
 FILES = "Files"
 ZIP, GRID = "images.zip", "grid.png"

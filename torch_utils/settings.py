@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from torch_utils.errors import UserError
-from torch_utils.words import printable, shortened
+from torch_utils.text import printable, shortened
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
-from stylegan.config import ModelConfig
+from stylegan.networks.base import ModelConfig
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, from_plain, setting, to_plain
 from training.schedule import GrowthSchedule, PerResolution

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan.config import ModelConfig
-from torch_utils.rng import generator
+from stylegan.networks.base import ModelConfig
+from stylegan.networks.sampling import generator
 from training.augment import DRAWS
 
 

@@ -9,18 +9,16 @@ from pathlib import Path
 
 import torch
 
-from stylegan.discriminator import fade
+from stylegan.networks.stylegan1 import fade
 from torch_utils.device import fast_bf16, keep_freed_memory, pick_device
 from torch_utils.distributed import ALONE, World, alone, highest
 from torch_utils.images import to_float
 from torch_utils.interrupt import Interrupts, deferred_interrupts
 from torch_utils.threads import cpu_threads
-from training.archive import Archive
-from training.clock import Clock
 from training.config import RunConfig
-from training.cost import Machine, measured_machine
-from training.dataset import Dataset
-from training.milestones import (
+from training.data.archive import Archive
+from training.data.dataset import Dataset
+from training.runs.checkpointing import (  # fmt: skip
     begin_phase,
     begin_run,
     disk_trouble,
@@ -32,10 +30,11 @@ from training.milestones import (
     save,
     snapshot_due,
     tick,
-)  # fmt: skip
-from training.rehearsal import fit
-from training.report import Report
-from training.rundir import mark_finished
+)
+from training.runs.memory import fit
+from training.runs.plan import Machine, measured_machine
+from training.runs.report import Clock, Report
+from training.runs.run_dir import mark_finished
 from training.schedule import Stage
 from training.state import TrainState, fresh_state
 from training.update import Reals, update

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from stylegan.config import ModelConfig, progan_config
+from stylegan.networks.base import ModelConfig, progan_config
 from torch_utils.errors import UserError
 from torch_utils.settings import differences
 from training.config import DataConfig, LossConfig, RunConfig

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from stylegan.discriminator import Discriminator
-from stylegan.generator import Generator
-from stylegan.networks import build_discriminator, build_generator
+from stylegan.networks.generator import Generator
+from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.sampling import generator
+from stylegan.networks.stylegan1 import Discriminator
 from torch_utils.adam import Adam
 from torch_utils.checkpoint import damage, load_state, save_state
 from torch_utils.errors import UserError
-from torch_utils.rng import generator
-from training.aid import Aid, build_aid
 from training.config import RunConfig, to_json
+from training.vision_aid import Aid, build_aid
 
 
 @dataclass

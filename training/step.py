@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stylegan.discriminator import Discriminator
-from stylegan.generator import Generator
-from stylegan.latents import mix
+from stylegan.networks.generator import Generator
+from stylegan.networks.sampling import mix
+from stylegan.networks.stylegan1 import Discriminator
 from training import losses
-from training.aid import Aid, aid_d_loss, aid_g_loss
 from training.augment import augment
 from training.config import AID_SMALLEST, LossConfig
 from training.inputs import Inputs
 from training.schedule import Stage
+from training.vision_aid import Aid, aid_d_loss, aid_g_loss
 
 Stats = dict[str, Tensor]
 

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from stylegan.generator import Generator
-from torch_utils.adam import Adam
+from stylegan.networks.generator import Generator
+from torch_utils.adam import Adam, track
 from torch_utils.device import return_freed_memory
 from torch_utils.distributed import ALONE, World, add_up, add_up_gradients, highest
-from torch_utils.ema import track
 from training.config import RunConfig
 from training.inputs import Inputs, draw
-from training.portion import fewer, portions, too_large, unless_short
+from training.micro_batches import fewer, portions, too_large, unless_short
 from training.schedule import Stage
 from training.state import TrainState, lazy_factor
 from training.step import Game, Sight, Stats, discriminator_terms, generator_loss, look, make_fakes

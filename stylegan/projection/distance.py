@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylegan.baked import baked
-from stylegan.projection import lpips
-from stylegan.projection.lpips_weights import find_weights
+from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.features import lpips
+from stylegan.features.lpips import find_weights
+from stylegan.networks.inference import baked
 from stylegan.projection.settings import DISTANCES
-from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 
 Against = Callable[[Tensor], Tensor]

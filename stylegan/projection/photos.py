@@ -13,11 +13,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from stylegan.snapshot import Snapshot
-from stylegan.start import is_photograph
+from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.latents.start import is_photograph
 from torch_utils.errors import UserError
-from torch_utils.images import to_float
-from torch_utils.open_image import open_image
+from torch_utils.images import open_image, to_float
 
 Align = Callable[[Image.Image], tuple[Image.Image, str]]
 """An RGB picture -> the face in it, and what was done, in words. Raises UserError where there is none."""

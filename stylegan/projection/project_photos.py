@@ -11,20 +11,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stylegan.classes import classes_for_seeds
-from stylegan.latent_file import Latents, joined
-from stylegan.latents import z_for_seeds
-from stylegan.painter import Painter
-from stylegan.points import Project
+from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.latents.latents import Latents, joined
+from stylegan.latents.render import Painter
+from stylegan.latents.sources import Project, classes_for_seeds
+from stylegan.latents.start import Point, is_photograph
+from stylegan.networks.sampling import z_for_seeds
 from stylegan.projection.distance import AnyDistance, pick_distance
 from stylegan.projection.photos import Align, Photo, as_targets, read_photos
 from stylegan.projection.projector import project
 from stylegan.projection.settings import Moment, ProjectionSettings, Watch
-from stylegan.snapshot import Snapshot
-from stylegan.start import Point, is_photograph
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
-from torch_utils.words import counted
+from torch_utils.text import counted
 
 
 def project_photos(

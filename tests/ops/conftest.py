@@ -21,7 +21,7 @@ from torch import Tensor
 
 import ops.upfirdn2d
 from ops import build, toolchain
-from ops.dispatch import compute_dtype
+from ops.autograd import compute_dtype
 
 SOURCE = '#include "answer.h"\nextern "C" __attribute__((visibility("default"))) int answer() { return ANSWER; }\n'
 DATA = Path(__file__).parents[1] / "data" / "ops"

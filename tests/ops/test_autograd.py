@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ops.autograd import differentiable
-from ops.dispatch import library
+from ops.autograd import differentiable, library
 
 
 def _setup(ctx, inputs, output):

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ops import build, cache, dispatch, toolchain
-from ops.errors import BuildError
-from ops.mode import mode
+from ops import BuildError, build, cache, mode, toolchain
+from ops import autograd as dispatch
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("stand_in")

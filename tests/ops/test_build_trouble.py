@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch.utils import cpp_extension
 
-from ops import build, cache, toolchain
-from ops.errors import BuildError
+from ops import BuildError, build, cache, toolchain
 
 pytestmark = pytest.mark.usefixtures("stand_in")
 

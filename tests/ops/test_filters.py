@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ops.filters import design_lowpass_filter
+from ops.upfirdn2d import design_lowpass_filter
 
 
 def test_the_published_filters(published):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ops.catalogue import CASES
+from ops.selftest import CASES
 
 MEMORY = 16 << 20  # bytes; from here on
 

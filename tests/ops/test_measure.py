@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ops.catalogue import CASES, Case
-from ops.measure import DTYPES, LAYOUTS, features, interleaved, least_bytes, passes
-from ops.selftest import failures
+from ops.selftest import CASES, DTYPES, LAYOUTS, Case, failures, features, interleaved, least_bytes, passes
 
 CPU = torch.device("cpu")
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

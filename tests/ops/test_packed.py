@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ops.conv2d import conv2d, conv_transpose2d
-from ops.packed import packed
+from ops.conv2d import conv2d, conv_transpose2d, packed
 from ops.resample import packed_for_upsampling, upsample_conv2d, upsampling_kernel
 
 

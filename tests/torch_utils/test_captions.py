@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from torch_utils.captions import captioned
-from torch_utils.images import enlarge
+from torch_utils.images import captioned, enlarge
 
 
 def pictures(size: int, channels: int = 3, count: int = 6) -> list[np.ndarray]:

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from torch_utils.cli import Bool, Command, Group, Option, Parsed, settings_options, under
 from torch_utils.errors import UserError
-from torch_utils.ranges import parse_seeds
 from torch_utils.settings import Flag, setting
+from torch_utils.text import parse_seeds
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from torch_utils.ema import track
+from torch_utils.adam import track
 
 
 def pair() -> tuple[nn.BatchNorm1d, nn.BatchNorm1d]:

@@ -19,11 +19,8 @@ from hypothesis import strategies as st
 
 from torch_utils.checkpoint import load_state, load_tensors, save_state
 from torch_utils.errors import UserError
-from torch_utils.limits import excess, limits
-from torch_utils.plain_json import parse_json
-from torch_utils.ranges import parse_seeds
-from torch_utils.words import printable
-from torch_utils.zips import ZIP_ERRORS, read_member
+from torch_utils.text import parse_seeds, printable
+from torch_utils.untrusted import ZIP_ERRORS, excess, limits, parse_json, read_member
 
 ROOT = Path(__file__).parents[2]
 

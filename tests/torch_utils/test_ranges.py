@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_utils.errors import UserError
-from torch_utils.ranges import parse_classes, parse_seeds, require_each_once
+from torch_utils.text import parse_classes, parse_seeds, require_each_once
 
 ranges = st.tuples(st.integers(0, 10**6), st.integers(0, 20)).map(lambda p: (p[0], p[0] + p[1]))
 

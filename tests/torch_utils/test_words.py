@@ -1,6 +1,6 @@
 """Numbers in sentences."""
 
-from torch_utils.words import counted
+from torch_utils.text import counted
 
 
 def test_one_of_a_kind_and_several():

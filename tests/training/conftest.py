@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stylegan.config import ModelConfig
-from stylegan.discriminator import Discriminator
+from stylegan.networks.base import ModelConfig
+from stylegan.networks.stylegan1 import Discriminator
 from torch_utils.settings import replaced
-from training.archive import Archive, ArchiveWriter
 from training.config import DataConfig, LossConfig, RunConfig
+from training.data.archive import Archive, ArchiveWriter
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import TrainState
 

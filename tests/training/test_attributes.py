@@ -9,13 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.directions.attribute_table import Table
+from stylegan.editing.attribute_table import Table
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
-from training.archive import Archive, ArchiveWriter
-from training.attributes import judged, learn, loss_of, matched, size_of, standardised
-from training.classifier import SUFFIX, Scope, load_judge, save_judge
-from training.lesson import Lesson
+from training.attributes import (
+    SUFFIX,
+    Lesson,
+    Scope,
+    judged,
+    learn,
+    load_judge,
+    loss_of,
+    matched,
+    save_judge,
+    size_of,
+    standardised,
+)
+from training.data.archive import Archive, ArchiveWriter
 
 SCOPE = Scope(("bright", "tilt"), (False, True), (0.0, 10.0), (1.0, 5.0), 1, (16, 16), "blotches")
 LESSON = Lesson(held_out=60, epochs=8, batch=16, lr=0.01, resolution=16)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan.config import ModelConfig
+from stylegan.networks.base import ModelConfig
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, differences, leaves, replaced
-from training.check import check
 from training.config import BORROWED_FLAGS, RunConfig, from_json, to_json
 from training.presets import PRESETS, preset
+from training.runs.check import check
 from training.schedule import PerResolution
 
 FACES = preset("faces64", 1)

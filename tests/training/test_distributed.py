@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import training.processes
-from stylegan.discriminator import Discriminator
+import training.runs.processes
+from stylegan.networks.stylegan1 import Discriminator
 from torch_utils.distributed import ALONE, World, from_environment, joined
 from torch_utils.settings import replaced
-from training.archive import Archive
 from training.config import RunConfig
-from training.dataset import Dataset
+from training.data.archive import Archive
+from training.data.dataset import Dataset
 from training.loop import next_reals
-from training.processes import train_in_processes
+from training.runs.processes import train_in_processes
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
 from training.update import update
@@ -101,7 +101,7 @@ def assert_same_way(one: dict[str, Any], other: dict[str, Any], start: TrainStat
 
 def test_a_batch_is_the_same_batch_in_processes_and_in_rounds(tiny, tmp_path, monkeypatch) -> None:
     """16 at once, 8 in each of two processes (also in rounds of 4), and two rounds of 8 in one."""
-    monkeypatch.setattr(training.processes, "process", split_process)
+    monkeypatch.setattr(training.runs.processes, "process", split_process)
     train_in_processes(tiny(**COMMON, gpus=2), tmp_path, False, None)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert first[-1]["at_once"] == second[-1]["at_once"] == {16: 4}, "agreed"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.config import ModelConfig
+from stylegan.networks.base import ModelConfig
 from training.inputs import Inputs, draw
 
 CPU = torch.device("cpu")

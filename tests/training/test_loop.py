@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from stylegan.snapshot import load_snapshot
+from stylegan.checkpoints.snapshot import load_snapshot
 from torch_utils.errors import UserError
 from training import losses
 from training.loop import train
-from training.milestones import MAX_ROLLBACKS
-from training.report import LOG, STATS
-from training.rundir import STATE
+from training.runs.checkpointing import MAX_ROLLBACKS
+from training.runs.report import LOG, STATS
+from training.runs.run_dir import STATE
 from training.schedule import PerResolution
 
 
@@ -92,7 +92,7 @@ def test_a_run_whose_time_is_up_ends_whole_and_can_go_on(tiny, tmp_path, monkeyp
     train(tiny(), straight)
     late = [False] * 16 + [True]
     with monkeypatch.context() as patch:
-        patch.setattr("training.clock.Clock.late", lambda *_: late.pop(0))
+        patch.setattr("training.runs.report.Clock.late", lambda *_: late.pop(0))
         state = train(tiny(hours=1.0, time_limit=1e9), tmp_path)
     assert state.nimg == 16 * 8
     assert load_snapshot(next(tmp_path.glob("network-snapshot-*"))).kimg == 0.128

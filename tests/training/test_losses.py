@@ -14,9 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.networks import build_discriminator, build_generator
-from stylegan.official import OfficialFile, growth, read_official
-from stylegan.official_variables import Variables, discriminator_state, mapping_state, synthesis_state
+from stylegan.checkpoints.tensorflow import (
+    OfficialFile,
+    Variables,
+    discriminator_state,
+    growth,
+    mapping_state,
+    read_official,
+    synthesis_state,
+)
+from stylegan.networks.registry import build_discriminator, build_generator
 from training import losses
 from training.config import LossConfig
 from training.inputs import Inputs

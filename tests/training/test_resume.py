@@ -16,13 +16,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from stylegan.cli.train import main
 from torch_utils.checkpoint import load_tensors
-from train import main
 from training.config import AUGMENTATIONS, RunConfig
-from training.lock import locked
 from training.loop import train
-from training.report import LOG, STATS
-from training.rundir import OPTIONS, STATE, write_options
+from training.runs.report import LOG, STATS
+from training.runs.run_dir import OPTIONS, STATE, locked, write_options
 from training.schedule import PerResolution
 
 PRELOADED = ["training.loop", "torch._dynamo", "torch.utils.tensorboard"]  # seconds each, but only once
@@ -30,10 +29,10 @@ PRELOADED = ["training.loop", "torch._dynamo", "torch.utils.tensorboard"]  # sec
 # What is about to happen, for the how-manieth time in the process, when it is killed.
 IN_A_FADE = ("training.loop.update", 9)
 FILE_WRITTEN_NOT_YET_IN_PLACE = ("torch_utils.checkpoint._move", 4)
-PICTURES_DRAWN_NOTHING_SAVED = ("training.milestones.save_snapshot", 2)
+PICTURES_DRAWN_NOTHING_SAVED = ("training.runs.checkpointing.save_snapshot", 2)
 NETWORK_SAVED_STATE_NOT = ("training.state.save_state", 1)
 OLD_STATE_MOVED_NEW_ONE_NOT = ("torch_utils.checkpoint._move", 2)
-STATE_SAVED_FILM_NOT = ("training.milestones.save_growth", 1)
+STATE_SAVED_FILM_NOT = ("training.runs.checkpointing.save_growth", 1)
 MOMENTS = (IN_A_FADE, FILE_WRITTEN_NOT_YET_IN_PLACE, PICTURES_DRAWN_NOTHING_SAVED, NETWORK_SAVED_STATE_NOT,
            OLD_STATE_MOVED_NEW_ONE_NOT, STATE_SAVED_FILM_NOT)  # fmt: skip
 

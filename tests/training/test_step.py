@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stylegan.config import ModelConfig
-from stylegan.networks import build_discriminator, build_generator
+from stylegan.networks.base import ModelConfig
+from stylegan.networks.registry import build_discriminator, build_generator
 from training import losses
 from training.augment import augment
 from training.config import AUGMENTATIONS, LossConfig

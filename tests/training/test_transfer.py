@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import stylegan
-from stylegan.snapshot import save_snapshot
+from stylegan.checkpoints.snapshot import save_snapshot
 from torch_utils.errors import UserError
 from training.state import TrainState, fresh_state
 from training.transfer import CENTRE, transfer_weights, width_of

@@ -13,9 +13,9 @@ import torch
 
 from torch_utils.errors import UserError
 from torch_utils.images import to_float
-from training.archive import Archive
 from training.config import AUGMENTATIONS, RunConfig
-from training.dataset import Dataset
+from training.data.archive import Archive
+from training.data.dataset import Dataset
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
 from training.step import discriminator_terms, make_fakes

@@ -7,11 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stylegan.config import ModelConfig
-from stylegan.snapshot import save_snapshot
+from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.networks.base import ModelConfig
 from training.state import TrainState, fresh_state
-from training.transfer import transfer_weights
-from training.widen import wider
+from training.transfer import transfer_weights, wider
 
 CPU = torch.device("cpu")
 

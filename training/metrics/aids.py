@@ -9,14 +9,12 @@ from pathlib import Path
 
 import torch
 
-from stylegan.directions.attribute_table import read_csv
-from stylegan.directions.attributes import Attribute
-from stylegan.locate import cache
+from stylegan.checkpoints.locate import cache
+from stylegan.editing.attribute_table import read_csv
+from stylegan.editing.attributes import Attribute
 from torch_utils.errors import UserError
-from training.archive import Archive
-from training.attributes import learn
-from training.classifier import Judge, load_judge, save_judge
-from training.lesson import SUFFIX, Lesson
+from training.attributes import SUFFIX, Judge, Lesson, learn, load_judge, save_judge
+from training.data.archive import Archive
 
 
 def _silent(text: str) -> None:

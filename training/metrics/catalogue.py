@@ -9,7 +9,8 @@ from functools import partial
 
 from stylegan.projection.settings import DISTANCES
 from torch_utils.errors import UserError
-from training.metrics import health, latent, quality
+from training.metrics import health, latent
+from training.metrics import quality_terms as quality
 from training.metrics.context import Context
 from training.metrics.features import DEFAULT, NAMES, short_name
 from training.metrics.path_length import PUBLISHED

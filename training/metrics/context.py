@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from stylegan.snapshot import Snapshot
+from stylegan.checkpoints.snapshot import Snapshot
 from torch_utils.errors import UserError
-from training.archive import Archive
+from training.data.archive import Archive
 from training.metrics.aids import Aids
 from training.metrics.describe import Question, What, answerer
 from training.metrics.feature_store import Features

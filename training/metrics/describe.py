@@ -9,7 +9,8 @@ from typing import Literal
 import torch
 
 from torch_utils.errors import UserError
-from training.metrics import ms_ssim, swd
+from training.metrics import image_stats as ms_ssim
+from training.metrics import image_stats as swd
 from training.metrics.feature_store import Describe, Store
 from training.metrics.features import DEFAULT, FeatureNetwork, pick_features
 from training.metrics.pictures import Pictures

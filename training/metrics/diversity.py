@@ -14,13 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.projection.distance import Distance
-from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
-from training.archive import Archive
-from training.metrics.reals import chosen, classes_of, in_proportion, pages, real_pictures
-from training.metrics.samples import AS_PUBLISHED, Sampling, fakes_at
+from training.data.archive import Archive
+from training.metrics.images import (
+    AS_PUBLISHED,
+    Sampling,
+    chosen,
+    classes_of,
+    fakes_at,
+    in_proportion,
+    pages,
+    real_pictures,
+)
 
 BLOCK = 16
 ALARM = 0.6  # of the diversity of real pictures. A good network has 0.9; K pictures and no others would have 1 - 1 / K

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from stylegan.bound_file import fingerprint
-from stylegan.projection.lpips import NETS
+from stylegan.checkpoints.bound import fingerprint
+from stylegan.features.lpips import NETS
 from torch_utils.download import digest_of
 from torch_utils.errors import UserError
 from training.metrics.catalogue import FEATURES, Kind, parse
 from training.metrics.context import Context
 from training.metrics.features import pick_features
-from training.metrics.quality import measure_swd
+from training.metrics.quality_terms import measure_swd
 from training.metrics.request import Request
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan.locate import cache
+from stylegan.checkpoints.locate import cache
 from torch_utils.errors import UserError
 from torch_utils.writing import write_whole
 from training.metrics.pictures import Pictures

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegan.projection import lpips, lpips_weights
+from stylegan.features import efficientnet as effnet
+from stylegan.features import inception, lpips
+from stylegan.features import lpips as lpips_weights
 from torch_utils.download import digest_of
 from torch_utils.errors import UserError
 from torch_utils.images import to_float
-from training.metrics import effnet, inception
 
 Embedding = Callable[[Tensor], Tensor]
 """Pictures, uint8 [N,C,H,W] on any device, C being 1, 3 or 4 -> float32 [N,dims]. Each row is of its picture alone."""

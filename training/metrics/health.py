@@ -7,10 +7,11 @@ import numpy as np
 from stylegan.projection.distance import PIXELS
 from torch_utils.images import encode
 from torch_utils.writing import write_whole, writing_to
-from training.metrics import diversity, nearest, overfitting
+from training.metrics import diversity, overfitting
+from training.metrics import memorisation as nearest
 from training.metrics.context import Context
 from training.metrics.latent import Results, distance_of, sampling_of
-from training.metrics.nearest_sheet import sheet
+from training.metrics.memorisation import sheet
 from training.metrics.request import Request
 
 NEIGHBOURS = 5

@@ -6,17 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan.directions.file import load_directions
+from stylegan.editing.directions import load_directions
 from stylegan.projection.distance import Distance, pick_distance
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
-from training.classifier import Judge
-from training.metrics import dci as factors
-from training.metrics import path_length, purity, separability
+from training.attributes import Judge
+from training.metrics import latent_structure as factors
+from training.metrics import latent_structure as purity
+from training.metrics import path_length, separability
 from training.metrics.aids import judge_of
 from training.metrics.context import Context
+from training.metrics.images import AT_ONCE, Sampling, fakes_at
 from training.metrics.request import Request
-from training.metrics.samples import AT_ONCE, Sampling, fakes_at
 
 Results = dict[str, float]
 

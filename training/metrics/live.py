@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from stylegan.bound_file import fingerprint
-from stylegan.locate import snapshots
-from stylegan.snapshot import load_snapshot
+from stylegan.checkpoints.bound import fingerprint
+from stylegan.checkpoints.locate import snapshots
+from stylegan.checkpoints.snapshot import load_snapshot
 from torch_utils.device import pick_device
-from torch_utils.durable import put_in_place
 from torch_utils.errors import UserError
-from torch_utils.plain_json import parse_json
-from training.archive import Archive
+from torch_utils.files import put_in_place
+from torch_utils.untrusted import parse_json
 from training.config import RunConfig
+from training.data.archive import Archive
 from training.metrics import latent
 from training.metrics.aids import Aids
 from training.metrics.catalogue import parse, parse_names

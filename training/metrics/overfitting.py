@@ -12,14 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan.baked import baked
-from stylegan.discriminator import Discriminator
-from stylegan.snapshot import Snapshot
+from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.networks.inference import baked
+from stylegan.networks.stylegan1 import Discriminator
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
-from training.archive import Archive
-from training.metrics.reals import chosen, classes_of, in_proportion, pages, real_pictures
-from training.metrics.samples import AS_PUBLISHED, Sampling, fakes_at
+from training.data.archive import Archive
+from training.metrics.images import (
+    AS_PUBLISHED,
+    Sampling,
+    chosen,
+    classes_of,
+    fakes_at,
+    in_proportion,
+    pages,
+    real_pictures,
+)
 
 GROUPS = 8  # of minibatch statistics in a batch
 

@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.projection.distance import AnyDistance
-from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.inputs import Inputs
-from training.metrics.samples import AS_PUBLISHED, Sampling, drawn, inputs_at, noise_of
+from training.metrics.images import AS_PUBLISHED, Sampling, drawn, inputs_at, noise_of
 
 Space = Literal["z", "w"]
 Part = Literal["full", "end"]

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan.bound_file import fingerprint
-from stylegan.snapshot import Snapshot
+from stylegan.checkpoints.bound import fingerprint
+from stylegan.checkpoints.snapshot import Snapshot
 from torch_utils.errors import UserError
 from torch_utils.images import to_uint8
-from training.archive import Archive
-from training.checked import CheckedPages
+from training.data.archive import Archive
+from training.data.packed import CheckedPages
 from training.inputs import draw
-from training.metrics.reals import shuffled
+from training.metrics.images import shuffled
 
 STREAM = "metrics"
 

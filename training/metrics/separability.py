@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from stylegan.directions.boundaries import require_sklearn
-from stylegan.snapshot import Snapshot
+from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.editing.boundaries import require_sklearn
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
-from training.classifier import Judge
-from training.metrics.samples import AS_PUBLISHED, AT_ONCE, Sampling, fakes_at
+from training.attributes import Judge
+from training.metrics.images import AS_PUBLISHED, AT_ONCE, Sampling, fakes_at
 
 FOLDS, PENALTIES = 3, (1.0, 0.1, 0.01, 0.001)  # scikit-learn's C
 LEAST = 0.02  # of the samples kept with either answer; of fewer any machine is right

@@ -9,7 +9,7 @@ import torch
 from torch import multiprocessing
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from stylegan.snapshot import Snapshot
+from stylegan.checkpoints.snapshot import Snapshot
 from torch_utils.device import keep_freed_memory
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress

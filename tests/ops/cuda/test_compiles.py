@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch.utils.cpp_extension import COMMON_NVCC_FLAGS
 
-from ops import build, toolchain
-from ops.errors import BuildError
+from ops import BuildError, build, toolchain
 
 SOURCES = sorted((build.CSRC / "cuda").glob("*.cu"))
 OTHERS = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_100", "sm_120"]

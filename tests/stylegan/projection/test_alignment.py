@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylegan.projection.alignment import Face, crop_of, cut_out, face_of, is_aligned
-from stylegan.projection.landmarks import DEBIAN, aligned, face_finder
+from stylegan.projection.alignment import DEBIAN, Face, aligned, crop_of, cut_out, face_finder, face_of, is_aligned
 from torch_utils.errors import UserError
 
 SIDE = 128

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan.config import ModelConfig
-from stylegan.networks import build_generator
-from stylegan.projection.delta import Delta, load_delta, save_delta, with_delta
+from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.networks.base import ModelConfig
+from stylegan.networks.registry import build_generator
+from stylegan.projection.pivotal_tuning import Delta, load_delta, save_delta, with_delta
 from stylegan.projection.settings import DELTA
-from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 
 TINY = ModelConfig(resolution=8, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stylegan.config import ModelConfig
-from stylegan.networks import build_discriminator, build_generator
+from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.networks.base import ModelConfig
+from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.projection.distance import PIXELS, Distance, against, pick_distance, pixel_pyramid
-from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 
 TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)

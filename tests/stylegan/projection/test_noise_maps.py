@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stylegan.projection.noise_maps import autocorrelation, normalize
+from stylegan.projection.projector import autocorrelation, normalize
 
 SIZES = [(4, 4), (16, 16), (10, 20)]
 

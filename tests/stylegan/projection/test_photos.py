@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from stylegan.config import ModelConfig
-from stylegan.networks import build_generator
+from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.networks.base import ModelConfig
+from stylegan.networks.registry import build_generator
 from stylegan.projection.photos import as_targets, fitted, photos_in, read_photo, read_photos
-from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 
 

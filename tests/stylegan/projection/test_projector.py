@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from stylegan.config import ModelConfig, progan_config
-from stylegan.latent_file import Latents
-from stylegan.networks import build_discriminator, build_generator
+from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.latents.latents import Latents
+from stylegan.networks.base import ModelConfig, progan_config
+from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.projection import projector
 from stylegan.projection.distance import PIXELS, pick_distance
 from stylegan.projection.projector import centre_of_w, project
 from stylegan.projection.settings import Moment, ProjectionSettings
-from stylegan.snapshot import Snapshot
 from torch_utils.errors import UserError
 
 TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)

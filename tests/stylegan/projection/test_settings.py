@@ -41,6 +41,6 @@ def test_impossible_numbers(wrong, message):
 
 
 def test_the_names_of_distances_are_those_that_can_be_picked():
-    from stylegan.projection import lpips
+    from stylegan.features import lpips
 
     assert set(lpips.NETS) < set(DISTANCES)

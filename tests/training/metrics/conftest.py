@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylegan.config import ModelConfig
-from stylegan.networks import build_discriminator, build_generator
-from stylegan.snapshot import Snapshot
-from training.archive import Archive, ArchiveWriter
+from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.networks.base import ModelConfig
+from stylegan.networks.registry import build_discriminator, build_generator
+from training.data.archive import Archive, ArchiveWriter
 from training.metrics.context import Context
 from training.metrics.evaluate import evaluate
 from training.metrics.workers import Crew

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from torch_utils.errors import UserError
-from training.metrics import health, latent, quality
+from training.metrics import health, latent
+from training.metrics import quality_terms as quality
 from training.metrics.catalogue import KINDS, parse, parse_names
 from training.metrics.request import Request
 

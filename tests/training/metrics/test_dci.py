@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from torch_utils.errors import UserError
-from training.metrics.dci import completeness, dci, disentanglement
+from training.metrics.latent_structure import completeness, dci, disentanglement
 
 
 def uniform(count: int = 400, factors: int = 3) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stylegan.projection.distance import PIXELS, pick_distance
 from torch_utils.errors import UserError
-from training.archive import Archive
+from training.data.archive import Archive
 from training.metrics.diversity import Diversity, Spread, diversity, spread
 
 IMAGES = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from stylegan.features import inception
 from torch_utils.errors import UserError
-from training.archive import Archive
-from training.metrics import inception
+from training.data.archive import Archive
 from training.metrics.aids import Aids
 from training.metrics.catalogue import parse
 from training.metrics.context import Context

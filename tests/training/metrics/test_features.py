@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stylegan.package_weights import cached
-from stylegan.projection import lpips
+from stylegan.features import inception, lpips
+from stylegan.features.weights import cached
 from torch_utils.checkpoint import save_tensors
 from torch_utils.errors import UserError
-from training.metrics import inception
 from training.metrics.features import pick_features
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")

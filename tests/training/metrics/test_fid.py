@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from torch_utils.errors import UserError
-from training.metrics.fid import Moments, frechet_distance, moments, require_enough
+from training.metrics.quality import Moments, frechet_distance, moments, require_enough
 
 
 @pytest.mark.parametrize("case", ["fid", "fid_d4", "fid_diag", "fid_rankdef8"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from training.archive import Archive
+from training.data.archive import Archive
 from training.metrics.aids import Aids
 
 

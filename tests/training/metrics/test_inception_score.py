@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from torch_utils.errors import UserError
-from training.metrics.inception_score import inception_score
+from training.metrics.quality import inception_score
 
 
 def test_the_published_numbers(published):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torch_utils.errors import UserError
-from training.metrics.kid import kid, mmd2
+from training.metrics.quality import kid, mmd2
 
 
 def test_the_published_numbers(published):

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from stylegan.directions.file import Directions, save_directions
+from stylegan.editing.directions import Directions, save_directions
 from torch_utils.errors import UserError
-from training.archive import Archive
-from training.classifier import load_judge
+from training.attributes import load_judge
+from training.data.archive import Archive
 from training.metrics.aids import Aids, judge_of
 from training.metrics.context import Context
 from training.metrics.evaluate import evaluate

@@ -14,16 +14,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-import calc_metrics
-from stylegan.bound_file import fingerprint
-from stylegan.snapshot import load_snapshot
+from stylegan.checkpoints.bound import fingerprint
+from stylegan.checkpoints.snapshot import load_snapshot
+from stylegan.cli import metrics as calc_metrics
 from torch_utils.errors import UserError
-from training.check import check
 from training.config import RunConfig
 from training.loop import train
 from training.metrics import live
-from training.report import LOG
-from training.rundir import STATE
+from training.runs.check import check
+from training.runs.report import LOG
+from training.runs.run_dir import STATE
 
 METRICS, FEATURES = "swd20,kid30_full", "own_features:corners"
 KID = "kid30_full-own_features-corners"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.metrics import manifold
-from training.metrics.manifold import agreement
+from training.metrics import quality as manifold
+from training.metrics.quality import agreement
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])

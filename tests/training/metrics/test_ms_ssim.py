@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from torch_utils.errors import UserError
-from training.metrics.ms_ssim import mean_and_error, ms_ssim, pair_similarity
+from training.metrics.image_stats import mean_and_error, ms_ssim, pair_similarity
 
 
 def noisy(picture: torch.Tensor, strength: float) -> torch.Tensor:

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from torch_utils.errors import UserError
-from training.archive import Archive
-from training.metrics import nearest as nearest_file
-from training.metrics.nearest import Neighbours, Stretch, features_of, nearest, nearest_training
-from training.metrics.nearest_sheet import sheet
+from training.data.archive import Archive
+from training.metrics import memorisation as nearest_file
+from training.metrics.memorisation import Neighbours, Stretch, features_of, nearest, nearest_training, sheet
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)

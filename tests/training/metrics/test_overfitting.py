@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from torch_utils.errors import UserError
-from training.archive import Archive
+from training.data.archive import Archive
 from training.metrics.overfitting import Overfitting, judged, overfitting
 
 TRAIN, FAKE, VALIDATION = np.array([3.0, 1.0, 2.0, -2.0]), np.array([-3.0, -1.0]), np.array([0.0, -1.0, 1.0])

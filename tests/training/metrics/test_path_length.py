@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylegan.config import ModelConfig, progan_config
+from stylegan.networks.base import ModelConfig, progan_config
 from stylegan.projection.distance import PIXELS, pick_distance
 from torch_utils.errors import UserError
+from training.metrics.images import Sampling, inputs_at
 from training.metrics.path_length import Paths, lerp, path_length, paths_of, seen, slerp, trimmed
-from training.metrics.samples import Sampling, inputs_at
 
 DATA = np.load(Path(__file__).parents[2] / "data" / "latent_metrics.npz")
 DIM = 6

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.networks import build_generator
+from stylegan.networks.registry import build_generator
 from torch_utils.errors import UserError
-from training.archive import Archive, ArchiveWriter
+from training.data.archive import Archive, ArchiveWriter
 from training.metrics.pictures import Fakes, reals_for
 
 

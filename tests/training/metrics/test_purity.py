@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from stylegan.directions.file import Directions
+from stylegan.editing.directions import Directions
 from torch_utils.errors import UserError
-from training.classifier import Judge, Scope
-from training.metrics.purity import Purity, in_lines, purity, summarised
-from training.metrics.samples import Sampling
+from training.attributes import Judge, Scope
+from training.metrics.images import Sampling
+from training.metrics.latent_structure import Purity, in_lines, purity, summarised
 
 NAMES = ("red", "green", "blue")
 

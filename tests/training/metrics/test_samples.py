@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.config import progan_config
+from stylegan.networks.base import progan_config
 from torch_utils.errors import UserError
-from training.archive import Archive
-from training.metrics.reals import chosen, classes_of, in_proportion, pages, real_pictures
-from training.metrics.samples import Sampling, fakes_at, inputs_at, noise_of
+from training.data.archive import Archive
+from training.metrics.images import (
+    Sampling,
+    chosen,
+    classes_of,
+    fakes_at,
+    in_proportion,
+    inputs_at,
+    noise_of,
+    pages,
+    real_pictures,
+)
 
 
 def test_a_picture_is_the_same_whatever_stands_beside_it(tiny_network):
@@ -54,8 +63,8 @@ def test_classes_are_drawn_as_often_as_the_data_has_them(tiny_network, pictures)
 
 
 def test_progan_is_drawn_too():
-    from stylegan.networks import build_generator
-    from stylegan.snapshot import Snapshot
+    from stylegan.checkpoints.snapshot import Snapshot
+    from stylegan.networks.registry import build_generator
 
     cfg = progan_config(16, z_dim=8, fmap_max=16)
     snapshot = Snapshot(build_generator(cfg).eval().requires_grad_(False), None, cfg, 16, 1.0, 1.0, "x")

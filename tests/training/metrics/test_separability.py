@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from stylegan.config import progan_config
+from stylegan.networks.base import progan_config
 from torch_utils.errors import UserError
-from training.classifier import Judge, Scope
+from training.attributes import Judge, Scope
 from training.metrics.separability import (
     answers,
     conditional_entropy,

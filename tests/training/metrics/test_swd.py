@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from torch_utils.errors import UserError
-from training.metrics import swd
-from training.metrics.swd import laplacian_pyramid, levels, patch_dims, patches, sliced_wasserstein
+from training.metrics import image_stats as swd
+from training.metrics.image_stats import laplacian_pyramid, levels, patch_dims, patches, sliced_wasserstein
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from torch_utils.errors import UserError
-from training.archive import Archive, ArchiveWriter
+from training.data.archive import Archive, ArchiveWriter
 from training.metrics.context import Context
 from training.metrics.describe import Question, answerer
 from training.metrics.feature_store import folder

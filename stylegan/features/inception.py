@@ -1,0 +1,91 @@
+"""The Inception network of 2015-12-05, in which FID is defined (Heusel et al. 2017). Its weights are not on PyPI.
+
+The TorchScript of the published repositories is used as they do: pictures go in as bytes and are resized inside. The
+weights of pytorch-fid and torch-fidelity, which are the same, need torch-fidelity's network.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stylegan.features.weights import features_folder
+from torch_utils.download import digest_of, download
+from torch_utils.errors import UserError
+
+NAME = "inception-2015-12-05"
+DIMS = 2048
+FILE = f"{NAME}.pt"
+URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{FILE}"
+SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+STATE_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"  # of the weights alone
+
+
+def find_file(given: Path | None = None) -> tuple[Path, str]:
+    """The TorchScript, or the file of weights, and its sha256: as given, or of the cache, or downloaded (96 MB).
+
+    Raises UserError with how to get it where it is not to be had, and for any other file.
+    """
+    path = given or features_folder() / FILE
+    if given is None and not path.is_file():
+        try:
+            download([URL], path, sha256=SHA256)
+        except UserError as error:
+            raise UserError(
+                f"{NAME}, in which alone FID is measured, is not here: {error}; fetch {URL} elsewhere and put it "
+                f"at {path}, or give it with --features {NAME} --features-weights FILE"
+            ) from error
+    try:
+        found = digest_of(path, "sha256")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    if found not in (SHA256, STATE_SHA256):
+        raise UserError(
+            f"{path} is not {NAME} (its sha256 begins with {found[:12]}, not {SHA256[:12]} or {STATE_SHA256[:12]}); "
+            f"get {URL}, or use your own network with --features {path}"
+        )
+    return path, found
+
+
+def load(path: Path, sha256: str, device: torch.device) -> Any:
+    """The network: `features` and `probabilities` take it. Raises UserError where torch-fidelity would be needed."""
+    if sha256 == SHA256:
+        return torch.jit.load(path, map_location=device).eval()
+    if importlib.util.find_spec("torch_fidelity") is None or importlib.util.find_spec("torchvision") is None:
+        raise UserError(
+            f"{path} holds weights without a network: pip install torch-fidelity, with the torchvision that fits your "
+            f"PyTorch, or get {URL} instead"
+        )
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    names = ["2048", "logits_unbiased"]
+    net = FeatureExtractorInceptionV3(NAME, names, feature_extractor_weights_path=str(path))
+    return net.to(device).eval()
+
+
+def features(net: Any, pictures: Tensor) -> Tensor:
+    """uint8 [N,3,H,W] -> float32 [N,2048]."""
+    if isinstance(net, torch.jit.ScriptModule):
+        return net(pictures, return_features=True).float()
+    found: Tensor = net(pictures)[0]
+    return found.float()
+
+
+def probabilities(net: Any, pictures: Tensor) -> Tensor:
+    """uint8 [N,3,H,W] -> float32 [N,1008], without the last layer's bias, as the published score has it."""
+    if isinstance(net, torch.jit.ScriptModule):
+        return net(pictures, no_output_bias=True).float()
+    logits: Tensor = net(pictures)[1]
+    return logits.float().softmax(dim=1)
+
+
+def bound(device: torch.device, given: Path | None = None) -> tuple[str, Any, Any]:
+    """Its sha256, `features` and `probabilities`, ready to be called with pictures. Raises UserError as above."""
+    path, sha256 = find_file(given)
+    net = load(path, sha256, device)
+    return sha256, partial(features, net), partial(probabilities, net)

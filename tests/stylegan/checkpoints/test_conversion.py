@@ -1,0 +1,53 @@
+"""Models written anew draw what they drew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from stylegan.checkpoints.conversion import convert
+from stylegan.checkpoints.snapshot import load_snapshot
+from stylegan.checkpoints.tensorflow import load_official
+from torch_utils.errors import UserError
+
+DATA = Path(__file__).parents[2] / "data"
+STYLEGAN, PROGAN = DATA / "stylegan_r32.pkl", DATA / "progan_r32.pkl"
+
+
+@pytest.mark.parametrize("path", [STYLEGAN, PROGAN])
+@pytest.mark.parametrize("with_d", [False, True])
+def test_a_converted_file_draws_the_same_picture(path: Path, with_d: bool, tmp_path: Path) -> None:
+    dest = tmp_path / "converted.safetensors"
+    picture = convert(path, dest, with_d).picture
+    again, original = load_snapshot(dest), load_official(path, with_d)
+    assert torch.equal(again.G.render([0], psi=1.0), picture)
+    assert torch.equal(original.G.render([0], psi=1.0), picture)
+    assert (again.config, again.resolution, again.alpha) == (original.config, original.resolution, original.alpha)
+    assert (again.D is not None) == with_d
+    if again.D is not None and original.D is not None:
+        assert torch.equal(again.D(picture), original.D(picture))
+
+
+@pytest.mark.parametrize("dest", ["network.pkl", "missing/network.safetensors"])
+def test_a_destination_that_cannot_be_is_refused(dest: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--dest"):
+        convert(PROGAN, tmp_path / dest)
+    assert not list(tmp_path.iterdir())
+
+
+def test_half_the_size_is_hardly_another_picture(tmp_path: Path) -> None:
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    convert(STYLEGAN, whole, with_d=True)
+    made = convert(whole, half, with_d=True, half=True)
+    assert half.stat().st_size < 0.55 * whole.stat().st_size
+    assert 0 < made.difference < 0.02
+    assert made.copy.D is not None and made.copy.config == load_snapshot(whole).config
+    assert torch.equal(convert(half, whole).picture, made.picture)  # reading gives 32-bit weights, which lose nothing
+
+
+def test_a_discriminator_that_is_not_there(tmp_path: Path) -> None:
+    convert(STYLEGAN, tmp_path / "alone.safetensors")
+    with pytest.raises(UserError, match="--with-d"):
+        convert(tmp_path / "alone.safetensors", tmp_path / "both.safetensors", with_d=True)

@@ -1,0 +1,170 @@
+"""A snapshot file gives back what was put in, and anything else is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from stylegan.checkpoints.snapshot import FORMAT, load_snapshot, save_snapshot
+from stylegan.networks.base import ModelConfig, progan_config
+from stylegan.networks.registry import build_discriminator, build_generator
+from torch_utils.checkpoint import save_tensors
+from torch_utils.errors import UserError
+
+TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+
+
+def save(path: Path, cfg: ModelConfig = TINY, with_d: bool = False, resolution: int = 8, alpha: float = 0.4) -> Path:
+    torch.manual_seed(0)
+    G, D = build_generator(cfg), build_discriminator(cfg) if with_d else None
+    save_snapshot(path, G, D, config=cfg, resolution=resolution, alpha=alpha, kimg=12.5, data="faces")
+    return path
+
+
+@pytest.mark.parametrize(
+    "cfg", [TINY, replace(TINY, base=(4, 6), channels=1, num_classes=3), progan_config(16, z_dim=8, fmap_max=16)]
+)
+@pytest.mark.parametrize("with_d", [False, True])
+def test_what_was_saved_comes_back(cfg, with_d, tmp_path):
+    path = save(tmp_path / "x.safetensors", cfg, with_d)
+    torch.manual_seed(0)
+    G, D = build_generator(cfg), build_discriminator(cfg) if with_d else None
+    random_before = torch.get_rng_state()
+    snap = load_snapshot(path)
+    assert torch.equal(torch.get_rng_state(), random_before)
+    assert (snap.config, snap.resolution, snap.alpha, snap.kimg, snap.data) == (cfg, 8, 0.4, 12.5, "faces")
+    assert snap.G.synthesis.grown == (8, 0.4)
+    assert not snap.G.training
+    assert (snap.D is not None) == with_d
+    for mine, theirs in [(snap.G, G), *([(snap.D, D)] if with_d else [])]:
+        assert not any(p.requires_grad for p in mine.parameters())
+        assert mine.state_dict().keys() == theirs.state_dict().keys()
+        assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in mine.state_dict().items())
+
+
+def test_it_draws_the_same_pictures(tmp_path):
+    snap = load_snapshot(save(tmp_path / "x.safetensors"))
+    torch.manual_seed(0)
+    original = build_generator(TINY)
+    original.synthesis.grown = (8, 0.4)
+    assert torch.equal(snap.G.render([3]), original.render([3]))
+
+
+def test_half_precision_files_are_read_as_float32(tmp_path):
+    G = build_generator(TINY)
+    tensors = {f"G.{name}": value.half() for name, value in G.state_dict().items()}
+    save_tensors(tmp_path / "x.safetensors", tensors, header())
+    assert {value.dtype for value in load_snapshot(tmp_path / "x.safetensors").G.state_dict().values()} == {
+        torch.float32
+    }
+
+
+def header() -> dict[str, object]:
+    return {"format": FORMAT, "config": TINY.to_json(), "resolution": 16, "alpha": 1.0, "kimg": 1, "data": "x"}
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"format": None}, "not a snapshot"),
+        ({"format": "stylegan-snapshot-999"}, "not a snapshot"),
+        ({"config": {**TINY.to_json(), "colour": 1}}, "colour"),
+        ({"config": {**TINY.to_json(), "z_dim": "many"}}, "z_dim"),
+        ({"config": {**TINY.to_json(), "resolution": 17}}, "17"),
+        ({"config": {**TINY.to_json(), "z_dim": -3}}, "z_dim"),
+        ({"config": {**TINY.to_json(), "w_dim": 0}}, "w_dim"),
+        ({"config": {**TINY.to_json(), "fmap_max": 1 << 40, "fmap_base": 1 << 44}}, "fmap_base"),
+        ({"config": {**TINY.to_json(), "w_dim": 9}}, "fit"),
+        ({"config": {**TINY.to_json(), "mapping_layers": 10**9}}, "mapping_layers"),
+        ({"config": {**TINY.to_json(), "mapping_layers": -1}}, "mapping_layers"),
+        ({"config": {**TINY.to_json(), "d_fmap_max": 0}}, "d_fmap_max"),
+        ({"config": {**TINY.to_json(), "d_fmap_max": 1 << 40}}, "d_fmap_max"),
+        ({"config": {**TINY.to_json(), "resolution": 1 << 4000}}, "4001 bits"),
+        ({"config": {**TINY.to_json(), "resolution": 1 << 14, "base": [64, 64]}}, "262144x262144"),
+        ({"config": {**TINY.to_json(), "base": [0, 4]}}, "base"),
+        ({"config": {**TINY.to_json(), "num_classes": 10**12}}, "num_classes"),
+        ({"config": {**TINY.to_json(), "z_dim": 1 << 20, "mapping_dim": 1 << 20}}, "million weights"),
+        ({"config": {**TINY.to_json(), "blur": [0.0, 0.0]}}, "blur"),
+        ({"config": {**TINY.to_json(), "blur": [1.0] * 10000}}, "blur"),
+        ({"config": {**TINY.to_json(), "mapping_lr_mul": float("nan")}}, "mapping_lr_mul"),
+        ({"config": {**TINY.to_json(), "z_dim": "x" * 10**6}}, "z_dim"),
+        ({"config": {**TINY.to_json(), "y" * 10**6: 1}}, "yyy"),
+        ({"kimg": float("inf")}, "number of pictures"),
+        ({"config": [1, 2]}, "config"),
+        ({"resolution": "8"}, "resolution"),
+        ({"resolution": 32}, "grown"),
+        ({"alpha": 1.5}, "grown"),
+        ({"alpha": float("nan")}, "grown"),
+        ({"kimg": None}, "kimg"),
+        ({"data": 3}, "data"),
+    ],
+)
+def test_malformed_headers_are_one_line(change, says, tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, {f"G.{k}": v for k, v in build_generator(TINY).state_dict().items()}, header() | change)
+    with pytest.raises(UserError, match=says) as caught:
+        load_snapshot(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("key", sorted(header()))
+def test_missing_keys_are_named(key, tmp_path):
+    path, rest = tmp_path / "x.safetensors", {k: v for k, v in header().items() if k != key}
+    save_tensors(path, {"G.x": torch.zeros(1)}, rest)
+    with pytest.raises(UserError, match="not a snapshot" if key == "format" else key):
+        load_snapshot(path)
+
+
+@pytest.mark.parametrize("change", ["drop", "add", "shape"])
+def test_weights_that_do_not_fit(change, tmp_path):
+    tensors = {f"G.{name}": value for name, value in build_generator(TINY).state_dict().items()}
+    if change == "add":
+        tensors["G.extra"] = torch.zeros(1)
+    elif change == "drop":
+        del tensors["G.mapping.w_avg"]
+    else:
+        tensors["G.mapping.w_avg"] = torch.zeros(3)
+    save_tensors(tmp_path / "x.safetensors", tensors, header())
+    with pytest.raises(UserError, match="do not fit its config"):
+        load_snapshot(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0", b"<!DOCTYPE html><html>", b"\n <html>", b"PK\3\4 a zip, as a training state is", b"\xff" * 64,
+     struct.pack("<Q", 1 << 62) + b"{}", struct.pack("<Q", 4) + b"oops"],
+)  # fmt: skip
+def test_files_that_are_something_else(content, tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="web page" if b"html" in content else "x.safetensors"):
+        load_snapshot(path)
+
+
+@pytest.mark.parametrize("keep", [4, 100, 0.5, -1])
+def test_files_that_were_cut_short(keep, tmp_path):
+    path = save(tmp_path / "x.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * keep) if isinstance(keep, float) else keep])
+    with pytest.raises(UserError, match="not a whole"):
+        load_snapshot(path)
+
+
+def test_there_is_no_such_file(tmp_path):
+    with pytest.raises(UserError, match="cannot read"):
+        load_snapshot(tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="cannot read"):
+        load_snapshot(tmp_path)
+
+
+def test_the_header_can_be_read_without_this_project(tmp_path):
+    content = save(tmp_path / "x.safetensors").read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+    assert json.loads(metadata["config"])["resolution"] == 16

@@ -1,0 +1,177 @@
+"""The command that makes films."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image, ImageSequence
+
+from stylegan.cli import film as interpolate
+from stylegan.cli import generate
+from stylegan.projection import project_photos
+
+
+@pytest.fixture
+def run(models, tmp_path):
+    def run(name: str, *options: object, out: str = "film") -> Result:
+        words = ["--network", models / f"{name}.safetensors", "--out", tmp_path / out, "--device", "cpu", *options]
+        return CliRunner().invoke(interpolate.main, [str(word) for word in words])
+
+    return run
+
+
+@pytest.fixture
+def picture(models, tmp_path):
+    def picture(name: str, *options: object) -> np.ndarray:
+        words = [
+            "--network",
+            models / f"{name}.safetensors",
+            "--outdir",
+            tmp_path / "still",
+            "--device",
+            "cpu",
+            *options,
+        ]
+        assert CliRunner().invoke(generate.main, [str(word) for word in words]).exit_code == 0
+        (path,) = (tmp_path / "still").iterdir()
+        found = pixels(path)
+        path.unlink()
+        return found
+
+    return picture
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def film(folder: Path) -> list[np.ndarray]:
+    return [pixels(path) for path in sorted(folder.iterdir())]
+
+
+@pytest.mark.parametrize("course", ["", "--space z", "--path cubic", "--loop --path cubic --space z --ease sine",
+                                    "--path circular"])  # fmt: skip
+def test_the_frame_of_a_keyframe_is_the_picture_of_its_seed(run, picture, tmp_path, course):
+    result = run("faces", "--seeds", "3-4,9", "--frames", 3, "--batch", 4, *course.split())
+    assert result.exit_code == 0, result.output
+    frames = film(tmp_path / "film")
+    closed = "loop" in course or "circular" in course
+    assert len(frames) == (9 if closed else 7) and f"{len(frames)} frames" in result.stdout
+    for number, seed in ((0, 3), (3, 4), (6, 9)):
+        np.testing.assert_array_equal(frames[number], picture("faces", "--seeds", seed))
+
+
+def test_frames_do_not_depend_on_the_batch(run, tmp_path):
+    for batch in (1, 5):
+        run("faces", "--seeds", "3-4", "--frames", 6, "--batch", batch, "--even-speed", out=f"{batch}")
+    assert all((a == b).all() for a, b in zip(film(tmp_path / "1"), film(tmp_path / "5"), strict=True))
+
+
+def test_a_grid_shows_films_side_by_side(run, tmp_path):
+    assert run("faces", "--seeds", "0-5", "--frames", 2, "--grid", "3x1", "--batch", 2).exit_code == 0
+    run("faces", "--seeds", "2-3", "--frames", 2, out="one")
+    for whole, one in zip(film(tmp_path / "film"), film(tmp_path / "one"), strict=True):
+        assert whole.shape == (16, 48, 3)
+        np.testing.assert_array_equal(whole[:, 16:32], one)
+
+
+def test_a_sweep_of_truncation(run, picture, tmp_path):
+    assert run("faces", "--seeds", 5, "--frames", 4, "--psi-sweep", "0:1").exit_code == 0
+    frames = film(tmp_path / "film")
+    for number, psi in ((0, 0), (2, 0.5), (4, 1)):
+        np.testing.assert_array_equal(frames[number], picture("faces", "--seeds", 5, "--trunc", psi))
+    assert run("faces", "--seeds", 5, "--frames", 4, "--psi-sweep", "0:1", "--loop", out="back").exit_code == 0
+    assert all((a == b).all() for a, b in zip(film(tmp_path / "back"), [*frames[::2], frames[2]], strict=True))
+
+
+def test_classes(run, picture, tmp_path):
+    assert run("digits", "--seeds", "1,1,2", "--class", "3,8,0", "--space", "z", "--frames", 2).exit_code == 0
+    frames = film(tmp_path / "film")
+    for number, seed, digit in ((0, 1, 3), (2, 1, 8), (4, 2, 0)):
+        np.testing.assert_array_equal(frames[number], picture("digits", "--seeds", seed, "--class", digit))
+
+
+@pytest.mark.parametrize(("name", "kind"), [("faces", "gif"), ("digits", "webp"), ("icons", "apng")])
+def test_films(run, tmp_path, name, kind):
+    words = ["--class", 0] * (name == "digits")
+    assert run(name, "--seeds", "0-2", "--frames", 4, *words, out=f"a.{kind}").exit_code == 0
+    with Image.open(tmp_path / f"a.{kind}") as image:
+        assert len(list(ImageSequence.Iterator(image))) == 9 and image.size == (
+            (24, 16) if name == "icons" else (16, 16)
+        )
+
+
+def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
+    result = run("faces", "--seeds", "0-7", "--grid", "2x2", "--loop", "--frames", 30, "--fps", 20, "-n", out="a.gif")
+    for part in ("240 of 16x16", "60 frames, 3.0 s", "a.gif"):
+        assert part in result.stdout, result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_photographs_are_keyframes_and_what_they_cannot_be_is_said_before_any_projection(run, tmp_path, monkeypatch):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed, name in enumerate(("eva", "tom")):
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)).save(
+            photos / f"{name}.png"
+        )
+    seeds = f"{photos / 'eva.png'},4,{photos / 'tom.png'}"
+    planned = run("faces", "--seeds", seeds, "--num-steps", 3, "--frames", 1, "-n").stdout
+    assert "eva.png, tom.png: each projected into W in 3 steps, distance discriminator" in planned
+    result = run("faces", "--seeds", seeds, "--num-steps", 3, "--frames", 1)
+    assert result.exit_code == 0 and "Projecting 2 photos: 3/3 step" in result.stderr, result.output
+    assert len(film(tmp_path / "film")) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(project_photos, "project", None)  # would fail
+        for options, says in ((["--grid", "2x1"], "3 keyframes cannot be dealt out to 2 films"),
+                              (["--frames", 0], "--frames 0"), (["--num-steps", 1], "--num-steps 1 is too few"),
+                              (["--seeds", f"1,{photos / 'eva.png'},x.latent.safetensors"], "no file x.latent"),
+                              (["--space", "z"], "z")):  # fmt: skip
+            refused = run("faces", "--seeds", seeds, *options, out="other")
+            assert refused.exit_code == 2 and says in refused.stderr.splitlines()[-1], refused.output
+        own = run("faces", "--seeds", seeds, out="photos/eva.png")
+        assert own.exit_code == 2 and "is what the results are made from" in own.stderr
+
+
+def test_a_film_that_is_replaced_is_said(run):
+    first, again = (run("faces", "--seeds", "0-1", "--frames", 1, out="a.gif").stdout for _ in range(2))
+    assert "2 frames" in first and "replaces" not in first and "a.gif; replaces 1 older file" in again
+
+
+def test_defaults_are_shown_as_they_are_typed():
+    shown = " ".join(CliRunner().invoke(interpolate.main, ["--help"]).stdout.split())
+    assert "[default: 1x1]" in shown and "1, 1" not in shown
+
+
+@pytest.mark.parametrize(("name", "options", "says"), [
+    ("faces", "", "--seeds is missing"),
+    ("faces", "--seeds 0", "two keyframes"),
+    ("faces", "--seeds 0-3 --path circular", "2 or 3"),
+    ("faces", "--seeds 0,1,0 --path circular", "on one line"),
+    ("faces", "--seeds 0-4 --grid 2x2", "multiple of 4"),
+    ("faces", "--seeds 0-4 --grid auto", "COLUMNSxROWS"),
+    ("faces", "--seeds 0-1 --frames 0", "--frames 0"),
+    ("faces", "--seeds 0-1 --fps 0", "0 frames a second"),
+    ("faces", "--seeds 0-1 --psi-sweep 1", "FROM:TO"),
+    ("faces", "--seeds 0-1 --psi-sweep 0:1 --trunc 0.5", "leave out --trunc"),
+    ("faces", "--seeds 0-1 --class 1", "unconditional"), ("faces", "--seeds 0,,1", "'0,,1' lacks something at a comma"),
+    ("missing", "--seeds 0-1 --frames 0", "--frames 0"),
+    ("digits", "--seeds 0-1", "10 classes; choose"),
+    ("digits", "--seeds 0-2 --class 0,1", "2 classes for 3 seeds"),
+    ("progan", "--seeds 0-1 --space w", "ProGAN has no w"),
+    ("faces", "--seeds 0-1 --batch 0", "--batch 0"),
+    ("missing", "--seeds 0-1", "missing.safetensors"),
+])  # fmt: skip
+def test_mistakes_are_one_line_and_nothing_is_written(run, tmp_path, name, options, says):
+    result = run(name, *options.split())
+    assert result.exit_code == 2 and says in result.stderr.splitlines()[-1], result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_kinds_of_file_are_refused(run):
+    result = run("faces", "--seeds", "0-1", out="a.avi")
+    assert result.exit_code == 2 and ".mp4, .gif" in result.stderr

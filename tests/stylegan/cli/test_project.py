@@ -1,0 +1,230 @@
+"""The command that finds latents of pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from stylegan.checkpoints.snapshot import load_snapshot
+from stylegan.cli import generate, project
+from stylegan.latents.latents import load_latents
+from stylegan.projection import job as project_folder
+
+FAST = ("--num-steps", 6, "--plus-steps", 4, "--pti-steps", 3, "--w-samples", 50)
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed, (name, size) in enumerate({"eva.png": (16, 16), "tom.jpg": (40, 32), "ida.png": (16, 16)}.items()):
+        pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    return folder
+
+
+@pytest.fixture
+def run(models, tmp_path):
+    def run(name: str, target: Path, *options: object, outdir: str = "out") -> Result:
+        words = ["--network", models / f"{name}.safetensors", "--target", target, "--outdir", tmp_path / outdir,
+                 "--device", "cpu", *FAST, *options]  # fmt: skip
+        return CliRunner().invoke(project.main, [str(word) for word in words])
+
+    return run
+
+
+def report(folder: Path) -> dict[str, dict[str, Any]]:
+    return {photo["name"]: photo for photo in json.loads((folder / "report.json").read_text())["photos"]}
+
+
+def test_a_folder_of_photos(run, photos, models, tmp_path):
+    (photos / "broken.png").write_bytes(b"no picture")
+    result = run("faces", photos, "--space", "w+", "--pti", "--report", "pixels", "--save-video", "webp", "--batch", 2)
+    assert result.exit_code == 0, result.output
+    out, snap = tmp_path / "out", load_snapshot(models / "faces.safetensors")
+    assert "tom.jpg: 40x32 cut to 32x32 resized to 16x16" in result.output and "broken.png: no picture" in result.output
+    for name, found in report(out).items():
+        latents = load_latents(out / f"{name}.latent.safetensors", snap)
+        assert latents.names == (name,) and latents.plus and len(latents.noise) == 6
+        assert Image.open(out / f"{name}.png").size == (48, 16) and Image.open(out / f"{name}.webp").n_frames >= 10
+        assert set(found["found"]) == {"discriminator", "pixels", "mse"} and found["steps"] == 10
+        assert found["pti"]["steps"] == 3 and found["pti"]["found"]["mse"] != found["found"]["mse"]
+    assert set(report(out)) == {"eva", "ida", "tom"} and not (out / "projection-state.pt").exists()
+    assert "mean of all" in result.output and "3 pictures projected" in result.output
+
+
+def test_generate_shows_what_was_found_and_tuned(run, photos, models, tmp_path):
+    assert run("faces", photos / "eva.png", "--pti").exit_code == 0
+    out = tmp_path / "out"
+    words = ["--network", models / "faces.safetensors", "--delta", out / "eva.delta.safetensors", "--device", "cpu",
+             "--seeds", out / "eva.latent.safetensors", "--outdir", tmp_path / "again"]  # fmt: skip
+    assert CliRunner().invoke(generate.main, list(map(str, words))).exit_code == 0
+    shown, found = np.asarray(Image.open(tmp_path / "again/eva.png")), np.asarray(Image.open(out / "eva.png"))
+    assert np.array_equal(shown, found[:, 16:32])
+    assert np.array_equal(found[:, :16], np.asarray(Image.open(photos / "eva.png")))
+
+
+def test_the_same_command_leaves_alone_what_is_done(run, photos, tmp_path):
+    first = run("faces", photos)
+    files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    again = run("faces", photos)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == files
+    assert again.output.splitlines()[-1] == first.output.splitlines()[-1]
+    changed = run("faces", photos, "--seed", 1, "--lr", 0.2)
+    assert "eva, ida, tom: projected anew, as --seed was 0, is 1, --lr was 0.1, is 0.2\n" in changed.output
+    assert (tmp_path / "out/eva.latent.safetensors").stat().st_mtime_ns != files["eva.latent.safetensors"]
+
+
+def test_why_something_is_made_anew_is_said(run, photos, tmp_path):
+    out = tmp_path / "out"
+    assert "anew" not in run("faces", photos, "--pti", "--batch", 2).output
+    assert "anew" not in run("faces", photos, "--pti").output
+    assert (
+        "eva, ida, tom: tuned anew, as --pti-steps was 3, is 2\n"
+        in run("faces", photos, "--pti", "--pti-steps", 2).output
+    )
+    (out / "tom.latent.safetensors").unlink()
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(photos / "eva.png")
+    said = run("faces", photos).output
+    assert "eva: projected anew, as another picture\n" in said
+    assert "tom: projected anew, as tom.latent.safetensors is missing\n" in said and "ida:" not in said
+    assert [p.name for p in out.glob("*.delta.safetensors")] == [
+        "ida.delta.safetensors"
+    ]  # the others were of old pivots
+    assert "ida, tom: projected anew, as eva" not in said
+    film = run("faces", photos / "ida.png", "--save-video", "webp").output
+    assert "ida: projected anew, as ida.webp is missing" in film
+
+
+def test_a_report_of_more_needs_no_search(run, photos, tmp_path):
+    assert run("faces", photos, "--pti").exit_code == 0
+    files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.safetensors")}
+    before = report(tmp_path / "out")
+    result = run("faces", photos, "--pti", "--report", "pixels")
+    assert result.exit_code == 0 and "pixels found" in result.output and "pixels tuned" in result.output
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.safetensors")} == files
+    for name, found in report(tmp_path / "out").items():
+        for part in ("mean", "found"):
+            assert found[part]["pixels"] > 0 and found[part]["mse"] == before[name][part]["mse"]
+        assert found["pti"]["found"]["mse"] == before[name]["pti"]["found"]["mse"]
+
+
+@pytest.mark.parametrize(("stop", "said", "left"), [
+    (0, "0 of 3 photos projected, nothing else is saved", False),
+    (3, "0 of 3 photos projected, and the search under way", True),
+    (8, "1 of 3 photos projected, and the search under way", True),
+])  # fmt: skip
+def test_ctrl_c_says_what_is_saved_and_leaves_no_empty_folder(stop, said, left, run, photos, tmp_path, monkeypatch):
+    steps: list[int] = []
+
+    def interrupted(bar: Any, moment: Any) -> None:
+        steps.append(moment.step)
+        if len(steps) == stop:
+            os.kill(os.getpid(), signal.SIGINT)  # as the terminal does: the step ends, and the search is saved
+
+    monkeypatch.setattr(project_folder, "show", interrupted)
+    if stop == 0:
+        monkeypatch.setattr(project_folder, "project", Mock(side_effect=KeyboardInterrupt))
+    result = run("faces", photos, "--batch", 1)
+    assert result.exit_code == 130 and said in result.output and "the same command" in result.output
+    assert len(steps) == stop and (tmp_path / "out").exists() == left
+    monkeypatch.undo()
+    if left:
+        assert run("faces", photos, "--batch", 1).exit_code == 0 and not (tmp_path / "out/projection-state.pt").exists()
+
+
+@pytest.mark.parametrize("stop", [3, 8])
+def test_a_search_that_was_stopped_goes_on_to_the_same_end(stop, run, photos, models, tmp_path, monkeypatch):
+    options = ("--space", "w+", "--batch", 3, "--save-video", "webp")
+    assert run("faces", photos, *options, outdir="whole").exit_code == 0
+    monkeypatch.setattr(project_folder, "SAVE_EVERY_S", -1.0)
+    seen: list[int] = []
+
+    def interrupted(bar: Any, moment: Any) -> None:
+        seen.append(moment.step)
+        if len(seen) == stop:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(project_folder, "show", interrupted)
+    result = run("faces", photos, *options)
+    assert result.exit_code == 130 and (tmp_path / "out/projection-state.pt").exists()
+    assert run("faces", photos, *options).exit_code == 0
+    assert len(seen) == 11  # each step once, but for the one that was interrupted
+    for name in ("eva.png", "tom.png", "ida.webp"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    snap = load_snapshot(models / "faces.safetensors")
+    found, wanted = (load_latents(tmp_path / folder / "tom.latent.safetensors", snap) for folder in ("out", "whole"))
+    assert torch.equal(found.ws, wanted.ws) and all(map(torch.equal, found.noise, wanted.noise))
+
+
+def test_batches_do_not_change_the_latents(run, photos, models, tmp_path):
+    snap = load_snapshot(models / "faces.safetensors")
+    for batch in (1, 3):
+        words = ["--batch", batch, "--dtype", "float32"]  # bfloat16 rounds more
+        assert run("faces", photos, *words, outdir=f"by{batch}").exit_code == 0
+    a, b = (load_latents(tmp_path / f"by{batch}/tom.latent.safetensors", snap) for batch in (1, 3))
+    torch.testing.assert_close(a.ws, b.ws, rtol=1e-2, atol=2e-3)
+
+
+def test_grey_networks_with_classes(run, photos, models, tmp_path):
+    result = run("digits", photos, "--class", "3,7")
+    assert result.exit_code == 0 and "eva.png: colour made grey" in result.output
+    found = load_latents(tmp_path / "out/ida.latent.safetensors", load_snapshot(models / "digits.safetensors"))
+    assert found.c is not None and found.c.tolist() == [7]
+    assert "10 classes; choose with --class" in run("digits", photos).output
+
+
+def test_a_dry_run_writes_nothing(run, photos, tmp_path):
+    result = run("faces", photos, "--pti", "-n")
+    assert result.exit_code == 0 and not (tmp_path / "out").exists()
+    assert "3 of 16x16: eva, ida, tom" in result.output and "6 steps in W, 3 of pivotal tuning" in result.output
+
+
+@pytest.mark.parametrize(("name", "target", "options", "message"), [
+    ("faces", "absent.png", (), "there is no file or folder"), ("faces", "empty", (), "there is no picture in"),
+    ("faces", "text.png", (), "text.png: no picture"), ("progan", "photos", (), "ProGAN has no w"),
+    ("faces", "photos", ("--batch", 0), "--batch 0"), ("faces", "photos", ("--num-steps", 1), "--num-steps 1"),
+    ("faces", "photos", ("--outdir", "/dev/null"), "/dev/null is a file"),
+    ("faces", "photos", ("--face", 2), "are for --align"), ("faces", "photos", ("--distance", "l1"), "'l1' is not one"),
+    ("faces", "photos", ("--report", "l1"), "there is no distance 'l1'"),
+    ("faces", "photos", ("--distance-weights", "a.pth"), "discriminator needs none"),
+    ("faces", "photos", ("--distance", "lpips-alex", "--distance-weights", "absent.pth"), "cannot read absent.pth"),
+    ("faces", "photos", ("--align", "1", "--landmarks", "absent.dat"), "there is no such file"),
+    ("faces", "photos", ("--class", "0"), "unconditional"),
+])  # fmt: skip
+def test_what_cannot_be_done_is_one_line(name, target, options, message, run, photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("words")
+    result = run(name, tmp_path / target, *options)
+    assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_options():
+    result = CliRunner().invoke(project.main, ["--network", "a"])
+    assert result.exit_code == 2 and "--target is missing" in result.output
+
+
+def test_a_report_of_something_else_is_not_overwritten(run, photos, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/report.json").write_text("[]")
+    result = run("faces", photos)
+    assert result.exit_code == 2 and "is not a report of this tool" in result.output
+
+
+@pytest.mark.parametrize("what", ["", "eva.png"])
+def test_the_pictures_themselves_are_safe(what, run, photos):
+    before = {path: path.read_bytes() for path in photos.iterdir()}
+    result = run("faces", photos / what, "--outdir", photos)
+    assert result.exit_code == 2 and "is where the pictures are" in result.output
+    assert {path: path.read_bytes() for path in photos.iterdir()} == before

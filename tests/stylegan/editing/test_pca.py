@@ -1,0 +1,80 @@
+"""Principal components of w and of activations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stylegan.editing import pca_sefa as pca
+from stylegan.networks.base import ModelConfig
+from stylegan.networks.registry import build_generator
+from torch_utils.errors import UserError
+
+TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+
+
+def samples(count: int = 400) -> Tensor:
+    torch.manual_seed(0)
+    return torch.randn(count, 8) @ torch.randn(8, 8) + 1000  # far from 0, where sums of squares would cancel
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 400])
+def test_the_streamed_covariance_is_numpys(batch):
+    x = samples()
+    mean, cov, count = pca.covariance(x.split(batch))
+    assert count == 400
+    np.testing.assert_allclose(mean, x.double().mean(dim=0), rtol=1e-12)
+    np.testing.assert_allclose(cov, np.cov(x.double().numpy(), rowvar=False), rtol=1e-9, atol=1e-9)
+
+
+def test_components_are_those_of_numpys_svd():
+    x = samples()
+    vectors, variances = pca.components(pca.covariance(x.split(33))[1], 5)
+    centred = (x - x.double().mean(dim=0)).double().numpy()
+    _, sizes, expected = np.linalg.svd(centred, full_matrices=False)
+    np.testing.assert_allclose(variances, sizes[:5] ** 2 / 399, rtol=1e-8)
+    np.testing.assert_allclose(np.abs((vectors.numpy() * expected[:5]).sum(axis=1)), 1, atol=1e-8)
+    np.testing.assert_allclose(vectors @ vectors.T, np.eye(5), atol=1e-10)
+
+
+def test_activations_are_those_of_the_layer():
+    torch.manual_seed(0)
+    G = build_generator(TINY).eval().requires_grad_(False)
+    w = torch.randn(6, 8)
+    found = list(pca.activations(G, w.split(4), 3))
+    assert torch.equal(torch.cat([part for part, _ in found]), w)
+    features = torch.cat([feature for _, feature in found])
+    x, cfg = None, G.cfg
+    for row in range(4):
+        x = G.synthesis.style_layer(row)(x, w, G.synthesis.style_layer(row).noise, torch.float32)
+    assert x is not None and features.shape == (6, cfg.nf(8) * 64)
+    torch.testing.assert_close(features, x.flatten(1), rtol=1e-4, atol=1e-4)
+    assert len(G.synthesis.style_layer(3)._forward_hooks) == 0
+
+
+def test_directions_of_linear_activations_are_the_inverse_map():
+    """If activations are w times an orthogonal matrix, the regression gives back the components of w themselves."""
+    x = samples(2000) - 1000
+    turn, _ = torch.linalg.qr(torch.randn(8, 8))
+    found, shares = pca.from_activations([(part, part @ turn) for part in x.split(100)], 3)
+    expected, variances = pca.components(pca.covariance([x])[1], 3)
+    cosines = torch.nn.functional.cosine_similarity(found, expected)
+    assert (cosines.abs() > 0.999).all()
+    torch.testing.assert_close(pca.from_activations([(x, x @ turn)], 3), (found, shares))
+    whole = pca.covariance([x])[1].trace()
+    torch.testing.assert_close(shares, (variances / whole).float(), rtol=1e-3, atol=0)
+
+
+def test_too_much_and_too_little(monkeypatch):
+    x = samples(10)
+    with pytest.raises(UserError, match="no 10 components"):
+        pca.from_activations([(x, x)], 10)
+    with pytest.raises(UserError, match="8 principal components, not 9"):
+        pca.components(torch.eye(8), 9)
+    with pytest.raises(UserError, match="cannot vary"):
+        pca.covariance([x[:1]])
+    monkeypatch.setattr(pca, "MAX_BYTES", 100)
+    with pytest.raises(UserError, match="fewer --samples"):
+        pca.from_activations([(x, x)], 2)

@@ -1,0 +1,144 @@
+"""Tuning makes the pivot right, the file holds exactly what was measured, and it fits one network only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from stylegan.checkpoints.bound import fingerprint
+from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.latents.latents import SUFFIX, Latents, load_latents, save_latents
+from stylegan.networks.base import ModelConfig
+from stylegan.networks.registry import build_generator
+from stylegan.projection import pivotal_tuning as pivot
+from stylegan.projection.distance import PIXELS
+from stylegan.projection.pivotal_tuning import apply_delta, delta_between, load_delta, save_delta, tune, with_delta
+from stylegan.projection.projector import centre_of_w
+from stylegan.projection.settings import ProjectionSettings, TuningSettings
+from torch_utils.checkpoint import load_tensors, save_tensors
+from torch_utils.errors import UserError
+
+TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+FAST = TuningSettings(steps=40, lr=3e-3, maps="float32")
+
+
+def snapshot(cfg: ModelConfig = TINY, seed: int = 0) -> Snapshot:
+    torch.manual_seed(seed)
+    G = build_generator(cfg).eval().requires_grad_(False)
+    return Snapshot(G=G, D=None, config=cfg, resolution=16, alpha=1.0, kimg=1.0, data="faces")
+
+
+def pivots(snap: Snapshot, count: int = 1) -> Latents:
+    torch.manual_seed(1)
+    names = tuple(f"photo{i}" for i in range(count))
+    noise = tuple(torch.randn(count, 1, h, w) for h, w in snap.G.synthesis.noise_sizes(16))
+    return Latents(snap.G.latents(torch.randn(count, 8)), names, names, noise=noise)
+
+
+def targets(count: int = 1) -> torch.Tensor:
+    return torch.nn.functional.interpolate(torch.rand(count, 3, 4, 4), (16, 16), mode="bilinear") * 2 - 1
+
+
+def weights(snap: Snapshot) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in snap.G.state_dict().items()}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_pivots_become_the_pictures_and_the_network_stays_as_it_was(count):
+    snap, wanted = snapshot(), targets(count)
+    points, before = pivots(snap, count), weights(snap)
+    tuned, delta, report = tune(snap, points, wanted, FAST, PIXELS)
+    start = PIXELS(snap.G.draw(points.ws, points.noise), wanted)
+    assert (report.distance < 0.5 * start).all() and delta.origins == points.origins
+    torch.testing.assert_close(PIXELS(tuned.G.draw(points.ws, points.noise), wanted), report.distance)
+    assert all(torch.equal(value, before[name]) for name, value in snap.G.state_dict().items())
+    assert not any(p.requires_grad for p in tuned.G.parameters())
+    assert all(name.startswith("synthesis.") and not name.endswith(".noise") for name in delta.changes)
+
+
+def test_locality_leaves_what_lies_around_as_it_was():
+    snap, wanted = snapshot(), targets()
+    start = PIXELS(snap.G.draw(pivots(snap).ws, pivots(snap).noise), wanted)
+    moved = []
+    for locality in (0.0, 1.0):
+        settings = replace(FAST, locality=locality, reach=0.5)
+        tuned, _, report = tune(snap, pivots(snap), wanted, settings, PIXELS)
+        assert (report.distance < 0.5 * start).all()
+        unseen = torch.cat([pivot.around(snap, pivots(snap).ws, None, settings)(1000 + i) for i in range(8)])
+        moved.append(float(PIXELS(tuned.G.draw(unseen), snap.G.draw(unseen)).mean()))
+    assert moved[1] < 0.8 * moved[0]
+
+
+def test_points_around_a_pivot_lie_as_far_from_it_as_was_asked_for():
+    snap = snapshot(replace(TINY, num_classes=2))
+    ws = torch.randn(3, snap.G.num_ws, 8)
+    c = torch.tensor([0, 1, 0])
+    near = pivot.around(snap, ws, c, replace(FAST, reach=0.7))
+    spread = centre_of_w(snap.G, 3, c, ProjectionSettings(w_samples=1000))[1]
+    torch.testing.assert_close((near(0) - ws).norm(dim=2, keepdim=True), 0.7 * spread.expand(-1, snap.G.num_ws, 1))
+    assert torch.equal(near(0), near(0)) and not torch.equal(near(0), near(1))
+
+
+def test_in_bfloat16_it_comes_as_near():
+    snap, wanted = snapshot(), targets()
+    fine, rough = (
+        float(tune(snap, pivots(snap), wanted, replace(FAST, maps=maps), PIXELS)[2].distance)
+        for maps in ("float32", "bfloat16")
+    )
+    assert fine != rough and rough < 1.3 * fine
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_the_file_gives_exactly_the_network_that_was_measured(dtype, tmp_path: Path):
+    snap = snapshot()
+    tuned, delta, _ = tune(snap, pivots(snap), targets(), replace(FAST, steps=3, dtype=dtype), PIXELS)
+    assert {change.dtype for change in delta.changes.values()} == {getattr(torch, dtype)}
+    path = tmp_path / "a.delta.safetensors"
+    save_delta(path, delta, snap)
+    found = apply_delta(snap, path)
+    assert fingerprint(found) == fingerprint(tuned) != fingerprint(snap)
+    assert load_delta(path, snap).origins == ("photo0",)
+
+
+def test_nothing_changed_is_nothing_kept():
+    snap = snapshot()
+    assert not delta_between(snap.G, snap.G, torch.float16).changes
+    assert fingerprint(with_delta(snap, delta_between(snap.G, snap.G, torch.float32))) == fingerprint(snap)
+
+
+def test_latents_of_the_network_are_taken_by_what_was_tuned_from_it(tmp_path: Path):
+    snap = snapshot()
+    tuned, _, _ = tune(snap, pivots(snap), targets(), replace(FAST, steps=2), PIXELS)
+    save_latents(tmp_path / f"a{SUFFIX}", pivots(snap), snap)
+    assert torch.equal(load_latents(tmp_path / f"a{SUFFIX}", tuned).ws, pivots(snap).ws)
+    with pytest.raises(UserError, match="belongs to another network"):
+        load_latents(tmp_path / f"a{SUFFIX}", snapshot(seed=1))
+
+
+def test_files_that_do_not_fit(tmp_path: Path):
+    snap = snapshot()
+    _, delta, _ = tune(snap, pivots(snap), targets(), replace(FAST, steps=2), PIXELS)
+    path = tmp_path / "a.delta.safetensors"
+    save_delta(path, delta, snap)
+    with pytest.raises(UserError, match="belongs to another network.*--force") as caught:
+        load_delta(path, snapshot(seed=1))
+    assert fingerprint(snap) in str(caught.value) and fingerprint(snapshot(seed=1)) in str(caught.value)
+    assert load_delta(path, snapshot(seed=1), force=True).changes
+    with pytest.raises(UserError, match="does not fit this network"):
+        load_delta(path, snapshot(replace(TINY, fmap_max=8)), force=True)
+    with pytest.raises(UserError, match="must end in"):
+        save_delta(tmp_path / "a.safetensors", delta, snap)
+    with pytest.raises(UserError, match="there is no file"):
+        load_delta(tmp_path / "absent.delta.safetensors", snap)
+    save_tensors(path, load_tensors(path)[0], {"format": "else"})
+    with pytest.raises(UserError, match="holds no tuned weights"):
+        load_delta(path, snap)
+
+
+def test_pictures_that_do_not_fit():
+    snap = snapshot()
+    with pytest.raises(UserError, match="1 pivots for 2 pictures"):
+        tune(snap, pivots(snap), targets(2), FAST, PIXELS)

@@ -1,0 +1,198 @@
+"""From a folder to an archive, and every way in which that is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from torch_utils.errors import UserError
+from training.data.archive import Archive
+from training.data.importers.convert import Job, run
+from training.data.importers.geometry import Size
+from training.data.importers.rules import Rules
+
+SMALL = Rules(resolution=Size(8, 8))
+
+
+def convert(source: Path, rules: Rules = SMALL, /, **job: object) -> tuple[Path, dict[str, str]]:
+    """The archive, and {name: reason} of what was left out."""
+    dest = source.parent / "out.zip"
+    settings = Job(source, dest, overwrite=True, progress=False)
+    skipped = run(replace(settings, **job), rules, say=lambda text: None)  # type: ignore[arg-type]
+    return dest, {skip.name: skip.reason for skip in skipped}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Twelve pictures in two folders, of which ten are sound."""
+    random = np.random.RandomState(0)
+    for index in range(10):
+        folder = tmp_path / "photos" / ("cat", "dog")[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.randint(0, 256, (12 + index, 16, 3), np.uint8)).save(folder / f"{index}.png")
+    (folder / "text.jpg").write_text("words")
+    (folder / "cut.png").write_bytes((folder / "9.png").read_bytes()[:200])
+    return tmp_path / "photos"
+
+
+def test_an_archive_comes_out_with_labels_and_a_list_of_skips(photos: Path) -> None:
+    dest, skipped = convert(photos)
+    archive = Archive.open(dest)
+    assert (len(archive), archive.height, archive.width, archive.channels) == (10, 8, 8, 3)
+    assert archive.labels is not None and archive.labels.tolist() == [0] * 5 + [1] * 5
+    assert archive.class_names == ["cat", "dog"]
+    assert skipped == {"dog/cut.png": "truncated", "dog/text.jpg": "not a picture"}
+
+
+def test_the_number_of_workers_does_not_change_a_byte(photos: Path) -> None:
+    contents = {convert(photos, workers=workers)[0].read_bytes() for workers in (1, 2, 7)}
+    assert len(contents) == 1
+
+
+def test_an_archive_converts_to_itself(photos: Path) -> None:
+    first = convert(photos)[0].rename(photos.parent / "first.zip")
+    second, skipped = convert(first, Rules())
+    one, two = Archive.open(first), Archive.open(second)
+    assert skipped == {} and (one.labels == two.labels).all() and one.class_names == two.class_names
+    assert all((one.read(index) == two.read(index)).all() for index in range(10))
+
+
+def test_dataset_json_is_as_other_tools_read_it(photos: Path) -> None:
+    with zipfile.ZipFile(convert(photos)[0]) as archive:
+        labels = json.loads(archive.read("dataset.json"))["labels"]
+        assert labels[0] == ["00000/img00000000.png", 0] and len(labels) == 10
+        assert {name for name, _ in labels} | {"dataset.json"} == set(archive.namelist())
+        assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_STORED}
+
+
+def test_small_ones_are_skipped_or_enlarged(photos: Path) -> None:
+    rules = Rules(resolution=Size(16, 16))
+    _, skipped = convert(photos, rules)
+    assert sum("smaller" in reason for reason in skipped.values()) == 4
+    _, skipped = convert(photos, replace(rules, upscale=True))
+    assert len(skipped) == 2
+
+
+def test_duplicates_are_kept_or_skipped(photos: Path) -> None:
+    (photos / "dog" / "again.png").write_bytes((photos / "dog" / "9.png").read_bytes())
+    assert len(Archive.open(convert(photos)[0])) == 11
+    _, skipped = convert(photos, replace(SMALL, duplicates="skip"))
+    assert skipped["dog/again.png"].startswith("the same as") or skipped["dog/9.png"].startswith("the same as")
+
+
+def test_max_images_labels_and_skip_list(photos: Path) -> None:
+    table = photos.parent / "t.csv"
+    table.write_text("file,kind\n0.png,x\n2.png,y\n")
+    dest, skipped = convert(
+        photos, replace(SMALL, max_images=3, labels=str(table)), skip_list=photos.parent / "skips.txt"
+    )
+    assert len(Archive.open(dest)) == 2
+    assert skipped == {"cat/4.png": "no class in t.csv, column kind"}
+    assert (photos.parent / "skips.txt").read_text() == "cat/4.png\tno class in t.csv, column kind\n"
+
+
+@pytest.mark.parametrize(
+    ("grey", "transparent", "alpha", "channels"),
+    [
+        (True, False, "white", 1),
+        (False, False, "keep", 3),
+        (False, True, "keep", 4),
+        (False, True, "white", 3),
+        (True, False, "keep", 1),
+    ],
+)
+def test_auto_chooses_the_channels(tmp_path: Path, grey: bool, transparent: bool, alpha: str, channels: int) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.new("L", (8, 8)).save(source / "a.png")
+    Image.new("L" if grey else "RGBA" if transparent else "RGB", (8, 8)).save(source / "b.png")
+    assert Archive.open(convert(source, Rules(alpha=alpha))[0]).channels == channels  # type: ignore[arg-type]
+
+
+def test_a_dry_run_writes_nothing(photos: Path) -> None:
+    dest, skipped = convert(photos, dry_run=True)
+    assert not dest.exists() and len(skipped) == 2
+    assert sorted(path.name for path in photos.parent.iterdir()) == ["photos"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "job", "message"),
+    [
+        (Rules(), {}, "sizes: choose one, such as --resolution 16"),
+        (Rules(resolution=Size(100, 100)), {}, "--resolution 96"),
+        (Rules(resolution=Size(64, 64)), {}, "none of the 12 pictures"),
+        (Rules(resolution=Size(8, 8), crop="none"), {}, "--crop none"),
+        (Rules(resolution=Size(8, 8), channels="4"), {}, "--alpha keep"),
+        (Rules(resolution=Size(8, 8), channels="1", alpha="keep"), {}, "--channels 1"),
+        (replace(SMALL, max_images=0), {}, "--max-images"),
+        (replace(SMALL, labels="no.csv"), {}, "no such file"),
+        (SMALL, {"dest": Path("out.tar")}, "must end in .zip"),
+        (SMALL, {"source": Path("nowhere")}, "no such file"),
+        (SMALL, {"skip_list": Path("/nowhere/x.txt")}, "--skip-list"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(
+    photos: Path, rules: Rules, job: dict[str, Path], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        convert(photos, rules, **job)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in photos.parent.iterdir()] == ["photos"]
+
+
+def test_an_archive_is_not_replaced_unasked(photos: Path) -> None:
+    dest, _ = convert(photos)
+    before = dest.read_bytes()
+    with pytest.raises(UserError, match="--overwrite"):
+        convert(photos, overwrite=False)
+    with pytest.raises(UserError, match="same file"):
+        convert(dest, Rules())
+    assert dest.read_bytes() == before
+
+
+def test_places_that_cannot_be_written(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos.parent / "file").write_text("")
+    (photos.parent / "folder.zip").mkdir()
+    with pytest.raises(UserError, match="cannot write into"):
+        convert(photos, dest=photos.parent / "file" / "out.zip")
+    with pytest.raises(UserError, match="is a folder"):
+        convert(photos, dest=photos.parent / "folder.zip")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match="cannot write into"):
+        convert(photos)
+
+
+def test_no_room_on_the_disk(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(UserError, match="MB free"):
+        convert(photos)
+    assert [path.name for path in photos.parent.iterdir()] == ["photos"]
+
+
+def test_a_disk_that_fills_up_leaves_nothing(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.data.archive.ArchiveWriter.add_png", full)
+    with pytest.raises(UserError, match="No space left"):
+        convert(photos, workers=3)
+    assert [path.name for path in photos.parent.iterdir()] == ["photos"]
+
+
+def test_a_file_name_that_is_not_text(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    try:
+        (folder / os.fsdecode(b"\xff.png")).write_bytes(b"no picture")
+    except OSError:
+        pytest.skip("this file system wants text")
+    _, skipped = convert(folder)
+    assert list(skipped) == ["\\udcff.png"]

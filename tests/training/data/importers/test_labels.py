@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from torch_utils.errors import UserError
+from training.data.importers.labels import label
+from training.data.importers.source import Source
+
+
+def source(*names: str, manifest: object = None, labels: list[int] | None = None) -> Source:
+    found = None if manifest is None else ("dataset.json", json.dumps(manifest).encode())
+    return Source("folder", Path("/nowhere"), names, lambda i: b"", labels=labels, manifest=found)
+
+
+def classes(source: Source, rule: str) -> list[int | None] | None:
+    labels = label(source, rule)
+    return None if labels is None else list(labels.classes)
+
+
+@pytest.mark.parametrize("rule", ["auto", "folders"])
+def test_sub_folders_are_classes_in_alphabetical_order(rule: str) -> None:
+    labels = label(source("in/dog/1.png", "in/cat/2.png", "in/dog/puppy/3.png"), rule)
+    assert labels is not None
+    assert list(labels.classes) == [1, 0, 1] and labels.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("1.png", "2.png"), ("a/1.png", "a/2.png"), ("a/1.png", "b/2.png", "3.png"), ("00000/1.png", "01000/2.png")],
+)
+def test_auto_sees_no_classes_where_folders_are_none(names: tuple[str, ...]) -> None:
+    assert classes(source(*names), "auto") is None
+
+
+def test_folders_asked_for() -> None:
+    assert classes(source("a/1.png", "b/2.png", "3.png"), "folders") == [0, 1, None]
+    with pytest.raises(UserError, match="sub-folders"):
+        label(source("a/1.png", "a/2.png"), "folders")
+
+
+def test_the_source_comes_before_its_folders_and_none_before_all() -> None:
+    known = source("a/1.png", "b/2.png", labels=[7, 3])
+    assert classes(known, "auto") == [7, 3]
+    assert classes(known, "none") is None
+
+
+def test_dataset_json() -> None:
+    pairs = [["a/1.png", 5], ["b/2.png", 0]]
+    assert classes(source("a/1.png", "b/2.png", "b/3.png", manifest={"labels": pairs}), "auto") == [5, 0, None]
+    assert classes(source("a/1.png", "b/2.png", manifest={"labels": None}), "auto") is None
+    nested = Source(
+        "zip", Path("/x"), ["in/a.png"], lambda i: b"", manifest=("in/dataset.json", b'{"labels": [["a.png", 2]]}')
+    )
+    assert classes(nested, "auto") == [2]
+
+
+@pytest.mark.parametrize("manifest", [[], {"labels": 3}, {"labels": [["a.png"]]}, {"labels": [["a.png", [0.1]]]}])
+def test_damaged_dataset_json_is_one_line(manifest: object) -> None:
+    with pytest.raises(UserError, match="--labels none"):
+        label(source("a.png", manifest=manifest), "auto")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_finds_pictures_by_any_of_their_names(tmp_path: Path, separator: str) -> None:
+    table = tmp_path / "t.csv"
+    rows = [("file", "sex", "age"), ("x/1.png", "m", "10"), ("2.png", "f", "9"), ("3", "m", ""), ("other", "q", "1")]
+    table.write_text("\ufeff" + "\n".join(separator.join(row) for row in rows), "utf-8")
+    pictures = source("x/1.png", "y/2.png", "3.png", "4.png")
+    assert classes(pictures, str(table)) == [1, 0, 1, None]
+    assert classes(pictures, f"{table}:age") == [2, 1, None, None]  # 1, 9, 10: by value, not by alphabet
+
+
+def test_a_table_without_headings(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("1.png,b\n2.png,a\n")
+    assert classes(source("1.png", "2.png"), str(tmp_path / "t.csv")) == [1, 0]
+
+
+def test_celeba_attributes(tmp_path: Path) -> None:
+    (tmp_path / "list_attr_celeba.txt").write_text("2\nBald Smiling\n1.jpg -1  1\n2.jpg -1 -1\n")
+    faces = Source("folder", tmp_path / "img_align_celeba", ["1.jpg", "2.jpg"], lambda i: b"")
+    labels = label(faces, "list_attr_celeba.txt:Smiling")
+    assert labels is not None and list(labels.classes) == [1, 0] and labels.class_names == ("-1", "1")
+
+
+@pytest.mark.parametrize(
+    ("content", "column", "message"),
+    [
+        ("file,age\n1.png,0.5\n", "", "measurements"),
+        ("file,age\n1.png,3\n", ":sex", "no column 'sex'"),
+        ("file\n1.png\n", "", "single column"),
+        ("", "", "empty"),
+        ("file,age\n9.png,3\n", "", "names none of the pictures"),
+    ],
+)
+def test_unusable_tables_are_one_line(tmp_path: Path, content: str, column: str, message: str) -> None:
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        label(source("1.png"), f"{tmp_path / 't.csv'}{column}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_table() -> None:
+    with pytest.raises(UserError, match="no such file"):
+        label(source("1.png"), "nowhere.csv:x")

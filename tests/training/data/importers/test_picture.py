@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from training.data.importers.geometry import Size
+from training.data.importers.picture import BadPicture, Target, convert_picture
+
+GREY, RGB, RGBA = (Target(Size(8, 8), channels, alpha=a) for channels, a in ((1, "white"), (3, "white"), (4, "keep")))
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def red(mode: str = "RGB") -> Image.Image:
+    return Image.new("RGB", (16, 16), (255, 0, 0)).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("RGB", "PNG"),
+        ("RGB", "BMP"),
+        ("CMYK", "JPEG"),
+        ("P", "GIF"),
+        ("RGBA", "WEBP"),
+        ("CMYK", "TIFF"),
+        ("LAB", "TIFF"),
+    ],
+)
+def test_red_stays_red_in_every_mode(mode: str, kind: str) -> None:
+    image = red() if mode == "LAB" else red(mode)
+    pixels = convert_picture(encode(image, kind), RGB)
+    assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels, np.full((8, 8, 3), (255, 0, 0)), atol=4)
+
+
+@pytest.mark.parametrize("alpha", ["white", "drop", "keep"])
+@pytest.mark.parametrize("mode", ["RGBA", "P", "LA"])
+def test_transparency_follows_the_rule(mode: str, alpha: str) -> None:
+    image = Image.new("RGBA", (16, 16), (40, 40, 40, 0))
+    image = image.quantize(4) if mode == "P" else image.convert(mode)
+    pixels = convert_picture(encode(image), Target(Size(8, 8), 4 if alpha == "keep" else 3, alpha=alpha))
+    if alpha == "white":
+        assert (pixels == 255).all()
+    elif alpha == "keep":
+        assert pixels.shape[2] == 4 and (pixels[..., 3] == 0).all()
+    elif mode != "P":  # a quantiser need not keep the colour of what cannot be seen
+        assert (pixels == 40).all()
+
+
+def test_no_colour_leaks_out_of_the_transparent_part() -> None:
+    image = Image.new("RGBA", (16, 16), (255, 0, 0, 255))
+    image.paste((0, 255, 0, 0), (0, 0, 7, 16))
+    pixels = convert_picture(encode(image), RGBA)
+    assert (pixels[..., 1][pixels[..., 3] > 0] <= 2).all()
+
+
+def test_opaque_pictures_get_an_opaque_fourth_channel() -> None:
+    assert (convert_picture(encode(red()), RGBA)[..., 3] == 255).all()
+
+
+def test_transparent_grey_by_a_key_colour() -> None:
+    assert (convert_picture(encode(Image.new("L", (8, 8), 7), transparency=7), GREY) == 255).all()
+
+
+def test_sixteen_bits_keep_their_upper_eight() -> None:
+    ramp = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    for kind in ("PNG", "TIFF", "PPM"):
+        np.testing.assert_array_equal(convert_picture(encode(Image.fromarray(ramp), kind), GREY)[..., 0], ramp >> 8)
+
+
+def test_black_and_white() -> None:
+    bits = np.indices((8, 8)).sum(0) % 2 == 0
+    np.testing.assert_array_equal(convert_picture(encode(Image.fromarray(bits)), GREY)[..., 0], bits * 255)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_the_picture_upright(orientation: int) -> None:
+    upright = Image.fromarray(np.random.RandomState(0).randint(0, 256, (8, 8, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright if orientation == 1 else upright.transpose(_as_the_sensor_saw_it(orientation))
+    np.testing.assert_array_equal(convert_picture(encode(stored, exif=exif), RGB), np.asarray(upright))
+
+
+def _as_the_sensor_saw_it(orientation: int) -> Image.Transpose:
+    """The inverse of what the EXIF standard says to do for display."""
+    t = Image.Transpose
+    inverses = [
+        t.FLIP_LEFT_RIGHT,
+        t.ROTATE_180,
+        t.FLIP_TOP_BOTTOM,
+        t.TRANSPOSE,
+        t.ROTATE_90,
+        t.TRANSVERSE,
+        t.ROTATE_270,
+    ]
+    return inverses[orientation - 2]
+
+
+def test_an_animation_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("green", "blue", "white")]
+    data = encode(red().resize((8, 8)), "GIF", save_all=True, append_images=frames)
+    assert (convert_picture(data, RGB)[..., 0] == 255).all() and (convert_picture(data, RGB)[..., 1] == 0).all()
+
+
+def test_the_centre_is_kept_and_the_rest_cut() -> None:
+    wide = np.zeros((8, 24, 3), np.uint8)
+    wide[:, 8:16] = 200
+    assert (convert_picture(encode(Image.fromarray(wide)), RGB) == 200).all()
+
+
+def test_fit_shows_the_whole_on_black_or_on_nothing() -> None:
+    picture = encode(Image.new("RGB", (16, 8), "white"))
+    pixels = convert_picture(picture, Target(Size(8, 8), 3, crop="fit"))
+    assert (pixels[2:6] == 255).all() and (pixels[:2] == 0).all() and (pixels[6:] == 0).all()
+    assert (convert_picture(picture, Target(Size(8, 8), 4, crop="fit", alpha="keep"))[:2] == 0).all()
+
+
+def test_the_box_filter_averages() -> None:
+    pixels = np.random.RandomState(0).randint(0, 256, (16, 16), np.uint8)
+    small = convert_picture(encode(Image.fromarray(pixels)), Target(Size(8, 8), 1, resize_filter="box"))
+    np.testing.assert_allclose(small[..., 0], pixels.reshape(8, 2, 8, 2).mean((1, 3)), atol=1)
+
+
+def test_the_right_size_passes_unchanged() -> None:
+    pixels = np.random.RandomState(0).randint(0, 256, (8, 8, 3), np.uint8)
+    np.testing.assert_array_equal(convert_picture(pixels, RGB), pixels)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"just some words", "not a picture"),
+        (encode(red())[:45], "truncated|broken"),
+        (
+            encode(Image.fromarray(np.random.RandomState(0).randint(0, 256, (99, 99, 3), np.uint8)), "JPEG")[:900],
+            "truncated",
+        ),
+        (encode(Image.fromarray(np.ones((9, 9), np.float32)), "TIFF"), "floating"),
+        (encode(Image.fromarray(np.full((9, 9), -5, np.int32)), "TIFF"), "32-bit"),
+        (encode(Image.new("L", (7, 99))), "smaller"),
+    ],
+)
+def test_reasons_are_plain(data: bytes, reason: str) -> None:
+    with pytest.raises(BadPicture, match=reason):
+        convert_picture(data, RGB)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_damage_is_a_reason_and_never_a_crash(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"]))
+    whole = bytearray(encode(red(), kind))
+    for _ in range(data.draw(st.integers(1, 8))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        pixels = convert_picture(bytes(whole[: data.draw(st.integers(0, len(whole)))]), RGB)
+    except BadPicture as reason:
+        assert str(reason)
+    else:
+        assert pixels.shape == (8, 8, 3)

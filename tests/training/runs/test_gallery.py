@@ -1,0 +1,84 @@
+"""Pictures of a run: every cell can be made again, and the film shows the whole run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from torch_utils.images import to_uint8
+from training.data.archive import Archive
+from training.data.dataset import Dataset
+from training.runs.report import FIRST, MAX_FRAMES, save_fakes, save_growth, save_key, save_reals, seeds_and_classes
+from training.state import fresh_state
+
+CPU = torch.device("cpu")
+
+
+def cells(path: Path, columns: int, size: tuple[int, int]) -> np.ndarray:
+    """The pictures of a grid file, [N,H,W,...]."""
+    picture = np.array(Image.open(path))
+    rows = picture.shape[0] // size[0]
+    grid = picture.reshape(rows, size[0], columns, size[1], *picture.shape[2:])
+    return grid.swapaxes(1, 2).reshape(-1, *size, *picture.shape[2:])
+
+
+@pytest.mark.parametrize("cond", [False, True])
+@pytest.mark.parametrize("resolution, alpha", [(4, 1.0), (8, 0.4), (16, 1.0)])
+def test_every_cell_is_the_picture_of_its_seed(tiny, tmp_path, cond: bool, resolution: int, alpha: float) -> None:
+    cfg = tiny(data__cond=cond)
+    G = fresh_state(cfg, CPU).G_ema
+    save_fakes(tmp_path / "fakes.png", G, resolution, alpha)
+    save_key(tmp_path / "fakes.json", cfg.model)
+    key = json.loads((tmp_path / "fakes.json").read_text())
+    found = cells(tmp_path / "fakes.png", key["columns"], (16, 16))
+    assert len(found) == len(key["seeds"])
+    for cell in (0, 5, len(found) - 1):
+        c = torch.tensor([key["classes"][cell]]) if cond else None
+        alone = to_uint8(G.render([key["seeds"][cell]], psi=key["trunc"], c=c))[0]
+        factor = 16 // resolution
+        assert np.abs(found[cell][::factor, ::factor].astype(int) - alone).max() <= 1
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("classes, columns", [(0, 8), (1, 8), (3, 3), (10, 10), (100, 16)])
+def test_classes_have_a_column_each(tiny, classes: int, columns: int) -> None:
+    seeds, found, c = seeds_and_classes(tiny(model__num_classes=classes).model)
+    assert found == columns and len(seeds) % columns == 0
+    if classes > 1:
+        assert c.reshape(-1, columns).eq(torch.arange(columns)).all()
+    elif classes:
+        assert c.max() < classes
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_reals_are_pictures_of_the_data(new_pictures, tiny, tmp_path, channels: int) -> None:
+    archive = Archive.open(new_pictures(size=(16, 24), channels=channels))
+    cfg = tiny(archive.path)
+    save_reals(tmp_path / "reals.png", Dataset(archive), cfg.model)
+    known = {archive.read(i).tobytes() for i in range(len(archive))}
+    found = cells(tmp_path / "reals.png", 8, (16, 24))
+    assert len({cell.tobytes() for cell in found}) == len(archive)
+    assert {cell.tobytes() for cell in found} == known
+
+
+def test_the_film_goes_from_the_first_picture_to_the_last(tmp_path) -> None:
+    count = 2 * MAX_FRAMES
+    for number in range(count + 1):
+        name = FIRST if number == count else f"fakes{number:06d}.png"
+        grey = 255 if number == count else number * 200 // count
+        Image.new("L", (8, 8), grey).save(tmp_path / name)
+    save_growth(tmp_path)
+    film = Image.open(tmp_path / "growth.webp")
+    assert 10 < film.n_frames <= MAX_FRAMES  # WebP joins frames that look the same
+    greys = []
+    for frame in range(film.n_frames):
+        film.seek(frame)
+        greys.append(np.array(film.convert("L"), int).mean())
+    assert abs(greys[0] - 255) < 8 and abs(greys[-1] - 200) < 8
+    assert np.all(np.diff(greys[1:]) > -6)
+    assert not list(tmp_path.glob(".*"))

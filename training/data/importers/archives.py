@@ -1,0 +1,125 @@
+"""Pictures in a zip or a tar file."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import shutil
+import tarfile
+import tempfile
+import threading
+import zipfile
+from pathlib import Path
+from typing import IO
+
+from torch_utils.errors import UserError
+from torch_utils.text import printable
+from torch_utils.untrusted import ZIP_ERRORS, excess, read_member
+from training.data.importers.source import Source, find_manifest, is_picture
+
+KEPT_FREE = 1 << 30  # bytes of the disk that unpacking leaves to others
+# RecursionError, for headers upon headers, is a RuntimeError.
+TAR_ERRORS = (tarfile.TarError, *ZIP_ERRORS, LookupError, TypeError)
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+
+def open_zip(path: Path) -> Source:
+    """The pictures of a zip file, sorted by name. Raises UserError if it is damaged or has none."""
+    try:
+        archive = zipfile.ZipFile(path)
+        files = sorted(member.filename for member in archive.infolist() if not member.is_dir())
+        manifest = find_manifest(files)
+        content = (manifest, read_member(archive, manifest, "table_mib")) if manifest else None
+    except ZIP_ERRORS as error:
+        raise UserError(f"cannot open {path} as a zip file: {error}") from error
+    names = [name for name in files if is_picture(name)]
+    _require(names, path, len(files))
+    lock = threading.Lock()
+
+    def read(index: int) -> bytes:
+        with lock:  # ZipFile counts its open members without one
+            return read_member(archive, names[index], "picture_mib")
+
+    return Source(
+        kind="zip",
+        path=path,
+        names=names,
+        read=read,
+        close=archive.close,
+        manifest=content,
+        other_files=len(files) - len(names) - bool(manifest),
+    )
+
+
+def open_tar(path: Path) -> Source:
+    """The pictures of a tar file, sorted by name; a compressed one is unpacked once into a nameless temporary file.
+
+    Raises UserError if it is damaged or has none.
+    """
+    file: IO[bytes] = path.open("rb")
+    try:
+        file = uncompressed(file)
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            members = {m.name: (m.offset_data, m.size) for m in archive if m.isreg() and not m.issparse()}
+    except TAR_ERRORS as error:
+        file.close()
+        raise UserError(f"cannot open {path} as a tar file: {error}") from error
+    lock = threading.Lock()
+
+    def read(name: str) -> bytes:
+        offset, size = members[name]
+        fault = excess("it", size, "picture_mib" if is_picture(name) else "table_mib")
+        if fault:
+            raise OSError(fault)
+        with lock:  # one file position for all threads
+            file.seek(offset)
+            return file.read(size)
+
+    names = sorted(name for name in members if is_picture(name))
+    _require(names, path, len(members))
+    manifest = find_manifest(list(members))
+    try:
+        content = (manifest, read(manifest)) if manifest else None
+    except OSError as error:
+        raise UserError(f"cannot read {printable(manifest or '')} in {path}: {error}") from error
+    return Source(
+        kind="tar",
+        path=path,
+        names=names,
+        read=lambda index: read(names[index]),
+        close=file.close,
+        manifest=content,
+        other_files=len(members) - len(names) - bool(manifest),
+    )
+
+
+def uncompressed(file: IO[bytes]) -> IO[bytes]:
+    """`file` itself, or its content unpacked: a compressed stream cannot be read in any order."""
+    magic = file.read(6)
+    file.seek(0)
+    for signature, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open)):
+        if magic.startswith(signature):
+            unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
+            with file, opener(file) as stream:
+                while block := stream.read(1 << 20):
+                    unpacked.write(block)
+                    _check_unpacked(unpacked)
+            unpacked.seek(0)
+            return unpacked
+    return file
+
+
+def _check_unpacked(file: IO[bytes]) -> None:
+    """Raises OSError when what is unpacked becomes larger than anything honest, or would fill the disk."""
+    size = file.tell()
+    fault = excess("unpacked, it", size, "unpacked_gib")
+    if fault:
+        raise OSError(fault)
+    if size % (64 << 20) < 1 << 20 and shutil.disk_usage(tempfile.gettempdir()).free < KEPT_FREE:
+        raise OSError(f"unpacked, it fills {tempfile.gettempdir()}; unpack it elsewhere, and give the folder")
+
+
+def _require(names: list[str], path: Path, files: int) -> None:
+    if not names:
+        raise UserError(f"no pictures in {path} ({files} other files): check --source")

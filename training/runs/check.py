@@ -1,0 +1,137 @@
+"""Every rule that ties settings together, each failing with one line: the flag, its value, the cure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from stylegan.networks.base import (ModelConfig, progan_config)
+from torch_utils.errors import UserError
+from torch_utils.settings import declared, leaves
+from training.config import BORROWED_FLAGS, RunConfig
+from training.metrics.live import check_metrics
+from training.schedule import PerResolution
+
+MAX_RESOLUTION = 4096
+
+# Numbers that may not be zero; all the others only not negative.
+_POSITIVE = {
+    "growth.batch", "growth.lr", "total_kimg", "ema_kimg", "ema_ramp", "tick_kimg", "snap", "snap_minutes", "threads",
+    "batch_gpu", "data.subset", "loss.r1_interval", "max_bad_steps", "optim.eps", "optim.g_share", "model.z_dim",
+    "model.w_dim", "model.mapping_dim", "model.fmap_base", "model.fmap_max", "model.d_fmap_max", "model.mbstd_group",
+    "gpus", "timeout", "keep", "hours", "loss.aid_zoom",
+}  # fmt: skip
+
+
+def check(cfg: RunConfig) -> None:
+    """Raises UserError at the first setting that cannot be, or does not go with another."""
+    _check_numbers(cfg)
+    _check_growth(cfg)
+    _check_batches(cfg)
+    _check_model(cfg)
+    _check_loss(cfg)
+    check_metrics(cfg)
+
+
+def _check_numbers(cfg: RunConfig) -> None:
+    values = dict(leaves(cfg))
+    for found in declared(RunConfig, BORROWED_FLAGS):
+        value = values[found.name]
+        positive = found.name in _POSITIVE
+        for number in value.values() if isinstance(value, PerResolution) else [value]:
+            if not isinstance(number, (int, float)):
+                continue
+            if not math.isfinite(number) or number < 0 or (positive and number == 0):
+                wanted = "more than 0" if positive else "0 or more"
+                raise UserError(f"{found.flag.spellings[0]} {value} cannot be: give a number, {wanted}")
+    for name, flag in (("optim.beta1", "--beta1"), ("optim.beta2", "--beta2")):
+        if values[name] >= 1:
+            raise UserError(f"{flag} {values[name]} never forgets; give a number from 0 up to, but not, 1")
+    if cfg.model.style_mixing > 1:
+        raise UserError(f"--style-mixing-prob {cfg.model.style_mixing} is not a probability; give 0 to 1")
+    if cfg.seed >= 2**64:
+        raise UserError(f"--seed {cfg.seed} is too large; seeds end at {2**64 - 1}")
+
+
+def _check_growth(cfg: RunConfig) -> None:
+    growth, final = cfg.growth, cfg.model.resolution
+    for flag, value in (("--init-res", growth.initial), ("--resolution", final)):
+        if value < 4 or value > MAX_RESOLUTION or value & (value - 1):
+            raise UserError(f"{flag} {value} is not 4 times a power of two; use 4, 8, 16, ... {MAX_RESOLUTION}")
+    if growth.initial > final:
+        raise UserError(f"--init-res {growth.initial} is above --resolution {final}; start at {final} or below")
+    if growth.final != final:
+        raise UserError(f"growth would end at {growth.final} but the networks at {final}; set both with --resolution")
+    if not 0 < growth.lr_end <= 1:
+        raise UserError(f"--lr-end {growth.lr_end} is not a share of the learning rate; give more than 0 and at most 1")
+    tables = (("--batch", growth.batch), ("--lr", growth.lr), ("--lod-kimg", growth.stable_kimg),
+              ("--fade-kimg", growth.fade_kimg), ("--tick", cfg.tick_kimg))  # fmt: skip
+    for flag, table in tables:
+        for resolution in table.table:
+            if resolution < 4 or resolution & (resolution - 1):
+                raise UserError(f"{flag} {table} names {resolution}, which is no resolution; use 4, 8, 16, ...")
+
+
+def _check_batches(cfg: RunConfig) -> None:
+    group = cfg.model.mbstd_group
+    for resolution in cfg.growth.resolutions:
+        batch = cfg.growth.batch.at(resolution)
+        if batch % cfg.gpus:
+            near = max(batch - batch % cfg.gpus, cfg.gpus)
+            raise UserError(f"--batch {batch} (at {resolution}) is not divisible by --gpus {cfg.gpus}; try {near}")
+        share = batch // cfg.gpus
+        part = min(share, cfg.batch_gpu or share)
+        if share % part:
+            raise UserError(
+                f"--batch-gpu {part} does not divide the {share} images per GPU (at {resolution}); "
+                f"try {_divisor(share, part)}"
+            )
+        if part > group and part % group:
+            raise UserError(
+                f"{part} images at once (at {resolution}) are not divisible by --mbstd-group {group}; "
+                f"use --batch {max(part // group, 1) * group * cfg.gpus} or --mbstd-group {_divisor(part, group)}"
+            )
+
+
+def _divisor(number: int, limit: int) -> int:
+    """The largest divisor of `number` up to `limit`."""
+    return next(d for d in range(limit, 0, -1) if number % d == 0)
+
+
+def _check_model(cfg: RunConfig) -> None:
+    model = cfg.model
+    if model.channels not in (1, 3, 4):
+        raise UserError(f"pictures of {model.channels} channels cannot be; make them grey, RGB or RGBA (1, 3 or 4)")
+    if min(model.base) < 1:
+        raise UserError(f"a base of {model.base[0]}x{model.base[1]} pixels cannot be; both must be 1 or more")
+    if cfg.data.cond and not model.num_classes:
+        unlabelled = cfg.data.path or "the data set"
+        raise UserError(f"--cond 1 needs labels, {unlabelled} has none; add them with dataset_tool.py or use --cond 0")
+    if model.num_classes and not cfg.data.cond:
+        raise UserError(f"--cond 0 does not go with a network for {model.num_classes} classes; use --cond 1")
+    width = model.z_dim * (2 if model.num_classes else 1)
+    if model.family == "stylegan" and not model.mapping_layers and model.w_dim != width:
+        raise UserError(f"--map-depth 0 makes z the style, so --w-dim {model.w_dim} must be {width}")
+    if model.family == "progan" and model != _as_progan(model):
+        raise UserError(
+            "ProGAN has no styles, mapping or noise; leave out --styles, --style-mixing-prob, --map-depth, --map-dim, "
+            "--const-input, --noise, --pixel-norm, --instance-norm and --w-dim, or take another --cfg"
+        )
+
+
+def _as_progan(model: ModelConfig) -> ModelConfig:
+    """ProGAN's switches with the dimensions of `model`."""
+    plain = progan_config(
+        model.resolution, model.channels, model.num_classes, model.z_dim,
+        fmap_base=model.fmap_base, fmap_max=model.fmap_max, mbstd_group=model.mbstd_group,
+    )  # fmt: skip
+    return replace(plain, base=model.base, d_fmap_max=model.d_fmap_max)
+
+
+def _check_loss(cfg: RunConfig) -> None:
+    loss = cfg.loss
+    for flag, gamma in (("--gamma", loss.r1_gamma), ("--r2-gamma", loss.r2_gamma)):
+        if loss.name == "wgan-gp" and any(gamma.values()):
+            raise UserError(f"{flag} {gamma} does not go with --loss wgan-gp, which has its own penalty; use {flag} 0")
+    if loss.name == "wgan-gp" and loss.r1_interval != 1:
+        raise UserError(f"--r1-interval {loss.r1_interval} does not go with --loss wgan-gp; use --r1-interval 1")

@@ -1,0 +1,280 @@
+"""What happens besides steps: the start and the end of a run, phases, ticks, saving, and recovering."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stylegan.checkpoints.snapshot import save_snapshot
+from torch_utils.checkpoint import load_tensors
+from torch_utils.device import fast_bf16, peak_memory_mb
+from torch_utils.distributed import ALONE, World, alone
+from torch_utils.errors import UserError
+from torch_utils.images import to_float
+from torch_utils.interrupt import Interrupts
+from training.vision_aid import LOOKS
+from training.runs.hours import LATE
+from training.runs.report import Clock
+from training.config import RunConfig
+from training.runs.plan import seconds_left
+from training.data.dataset import Dataset
+from training.runs.report import (FIRST, save_fakes, save_growth, save_key, save_reals)
+from training.metrics.live import NO_METRICS, keep_best, measure_snapshot, prune
+from training.runs.plan import duration
+from training.runs.report import (STAT_NAMES, Report)
+from training.runs.run_dir import (PREVIOUS, STATE, settle_state)
+from training.schedule import Stage
+from training.state import TrainState
+from training.transfer import transfer_weights
+from training.update import Outcome
+
+MAX_ROLLBACKS = 3
+
+
+@contextmanager
+def disk_trouble(run_dir: Path) -> Iterator[None]:
+    """Turns a failure to write a picture or a line, on a full disk for one, into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {run_dir} ({error.strerror or error}); when that is cured, train.py --resume {run_dir}"
+        ) from error
+
+
+def begin_run(
+    state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, data: Dataset, dtype: torch.dtype,
+    resume: bool, init_from: str | None, world: World = ALONE,
+) -> None:  # fmt: skip
+    """Say what is about to happen; at the very start also write the reals, the first fakes and the first state."""
+    device = next(state.G.parameters()).device
+    crew = f"{world.size} processes, " if world.size > 1 else ""
+    slow = " (this GPU has no fast bfloat16)" if device.type == "cuda" and not fast_bf16(device) else ""
+    how = f"on {device}, {crew}{str(dtype).removeprefix('torch.')}{slow}, {torch.get_num_threads()} threads"
+    if world.attempt:
+        report.say(f"A process was lost: restart {world.attempt}")
+    if resume:
+        alone(world, "tidying up", partial(_tidy_up, state, cfg, run_dir, report))
+        report.say(f"Going on with {run_dir} at {state.nimg / 1000:.1f} of {cfg.total_kimg:g} kimg, {how}")
+        return
+    report.say(f"Training in {run_dir}: {len(data)} pictures, {cfg.total_kimg:g} kimg, {how}")
+    if init_from:
+        report.say(transfer_weights(init_from, state))
+    if state.aid:
+        size = cfg.model.size(cfg.growth.final)
+        looks = (data.batch(start, 8, *size)[0] for start in range(0, LOOKS, 8))
+        state.aid.calibrate((to_float(images.to(device)) for images in looks), dtype)
+    alone(world, "the first pictures", partial(_save_start, state, cfg, run_dir, report, data))
+
+
+def _tidy_up(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
+    """Remove what a killed process has left, and write the state's own snapshot anew if that is not whole."""
+    for scratch in run_dir.glob(".*.tmp"):
+        scratch.unlink()
+    path, due = snapshot_path(run_dir, state), state.tick_nimg == state.nimg and snapshot_due(state, cfg)
+    if path.exists() or due:
+        try:
+            load_tensors(path)
+        except UserError:
+            save_networks(path, state, cfg, cfg.growth.at(state.nimg))
+            report.say(f"{path.name} was missing or damaged: written anew")
+
+
+def _save_start(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, data: Dataset) -> None:
+    save_reals(run_dir / "reals.png", data, cfg.model)
+    save_fakes(run_dir / FIRST, state.G_ema, cfg.growth.initial, 1.0)
+    save_key(run_dir / "fakes.json", cfg.model)
+    state.log_bytes = report.lengths()
+    state.save(run_dir / STATE, cfg)
+
+
+def begin_phase(state: TrainState, stage: Stage, report: Report) -> None:
+    """Forget Adam's moments, at both ends of a fade: they describe a network of another depth (the published habit)."""
+    state.opt_g.forget()
+    state.opt_d.forget()
+    state.phase = stage.phase
+    what = f"fading in {stage.resolution}" if stage.phase % 2 else f"at {stage.resolution}"
+    report.say(f"phase {stage.phase} at {state.nimg / 1000:.1f} kimg: {what}, batch {stage.batch}, lr {stage.lr:g}")
+
+
+def note(state: TrainState, outcome: Outcome, report: Report) -> None:
+    """Add a step to the tick's sums, or count it among the bad ones and say which layer spoiled it.
+
+    Said as well: that memory did not suffice, and what has been done about it.
+    """
+    if outcome.fewer:
+        report.say(f"out of memory at {state.nimg / 1000:.2f} kimg: from now on {outcome.fewer} pictures per GPU at "
+                   "once, which changes nothing but rounding")  # fmt: skip
+    if outcome.bad:
+        state.bad_steps += 1
+        state.skipped += 1
+        what = "step" if outcome.bad.startswith("D's") else "the generator's half of the step"
+        report.say(f"{what} skipped at {state.nimg / 1000:.2f} kimg: {outcome.bad} is not finite "
+                   f"({state.bad_steps} in a row, {state.skipped} in all)")  # fmt: skip
+        return
+    state.bad_steps = 0
+    for name, value in outcome.stats.items():
+        if name in STAT_NAMES:
+            entry = state.sums.setdefault(name, [0.0, 0])
+            entry[0] += float(value)
+            entry[1] += 1
+
+
+def restore_newest(state: TrainState, run_dir: Path, world: World = ALONE) -> str:
+    """Become the newest state that is whole. Returns what to say of one that is not; process 0 sees to that.
+
+    Raises UserError if none is whole.
+    """
+    said: list[str] = []
+    alone(world, "finding the state", lambda: said.append(settle_state(run_dir)))
+    state.restore(run_dir / STATE)
+    return "".join(said)
+
+
+def roll_back(state: TrainState, run_dir: Path, report: Report, world: World = ALONE) -> None:
+    """Return to the last saved state, with other random numbers. Raises UserError when that has not helped before."""
+    bad, rollbacks, skipped, seconds = state.bad_steps, state.rollbacks + 1, state.skipped, state.seconds
+    if rollbacks > MAX_ROLLBACKS:
+        raise UserError(
+            f"the run diverged {rollbacks} times; the last good state is in {run_dir}. Start anew with a lower --lr, "
+            "a higher --gamma or --fp32 1"
+        )
+    damaged = restore_newest(state, run_dir, world)
+    if damaged:
+        report.say(damaged)
+    state.rollbacks, state.skipped, state.bad_steps, state.seconds = rollbacks, skipped, 0, seconds
+    report.say(f"{bad} bad steps in a row: back to the last good state, at {state.nimg / 1000:.1f} kimg, "
+               f"with other random numbers (time {rollbacks} of {MAX_ROLLBACKS})")  # fmt: skip
+
+
+def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, world: World = ALONE) -> None:
+    """Report, draw the fakes, and save when it is time to."""
+    seconds, stage = clock.seconds(), cfg.growth.at(state.nimg)
+    images = max(clock.images, 1)  # a resumed run may have had nothing left to do
+    state.tick, state.tick_nimg = state.tick + 1, state.nimg
+    state.seconds += clock.lap()
+    values = _values(state, cfg, stage, seconds, clock.data_seconds, images)
+    report.tick(values, state.nimg, *seconds_left(cfg, state.nimg, seconds / images, clock.machine))
+    alone(world, "tick", partial(_save_tick, state, cfg, run_dir, report, clock))
+    clock.restart()
+
+
+def _save_tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock) -> None:
+    stage = cfg.growth.at(state.nimg)
+    save_fakes(_named(run_dir, "fakes", state, ".png"), state.G_ema, stage.resolution, stage.alpha)
+    if snapshot_due(state, cfg):
+        save(state, cfg, run_dir, report)
+        clock.saved = time.perf_counter()
+    elif time.perf_counter() - clock.saved > cfg.snap_minutes * 60:
+        _save_state(state, cfg, run_dir, report)
+        clock.saved = time.perf_counter()
+
+
+def snapshot_due(state: TrainState, cfg: RunConfig) -> bool:
+    """At a tick: is it one with a snapshot?"""
+    return state.tick > 0 and state.tick % cfg.snap == 0
+
+
+def measure(
+    state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, interrupts: Interrupts
+) -> None:
+    """Judge the snapshot that was saved last, keep the best, and delete those that --keep does not keep.
+
+    All is saved by then, so that a wish to stop need not wait.
+    """
+    snapshot = snapshot_path(run_dir, state)
+
+    def judge() -> None:
+        at_once = state.at_once.get(cfg.growth.at(state.nimg).resolution)
+        measure_snapshot(
+            cfg, snapshot, report.say, report.say_once, lambda found: report.points(found, state.nimg), at_once
+        )
+        keep_best(cfg, run_dir, report.say)
+
+    if cfg.metrics != NO_METRICS and not interrupts.unless_wanted(judge):
+        report.say(f"{snapshot.name} has not been measured to the end; calc_metrics.py does it, and so does --resume")
+    prune(cfg, run_dir)
+    clock.restart()
+
+
+def save(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, film: bool = True) -> None:
+    """A snapshot for the tools, the state for a resume, and the film so far, which may take seconds."""
+    save_networks(snapshot_path(run_dir, state), state, cfg, cfg.growth.at(state.nimg))
+    _save_state(state, cfg, run_dir, report)
+    if film:
+        save_growth(run_dir)
+
+
+def save_networks(path: Path, state: TrainState, cfg: RunConfig, stage: Stage) -> None:
+    """A snapshot."""
+    save_snapshot(
+        path, state.G_ema, state.D if cfg.snap_d else None, config=cfg.model,
+        resolution=stage.resolution, alpha=stage.alpha, kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
+    )  # fmt: skip
+
+
+def end_run(
+    state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, world: World = ALONE
+) -> None:
+    """Every run ends with a snapshot and its pictures."""
+    if state.nimg > state.tick_nimg:
+        tick(state, cfg, run_dir, report, clock, world)
+    state.seconds += clock.lap()
+    alone(world, "the last save", partial(save, state, cfg, run_dir, report))
+    if cfg.time_limit is not None:
+        _say_how_timely(state, cfg, run_dir, report)
+    report.say(f"Done: {state.nimg / 1000:.1f} kimg. Pictures, growth.webp and the network are in {run_dir}")
+
+
+def _say_how_timely(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
+    """Of a run planned by --hours: did it end before its plan, or was the plan too short?"""
+    assert cfg.time_limit is not None
+    if state.nimg < cfg.total_kimg * 1000:
+        report.say(
+            f"The time of {cfg.hours:g} h is over, at {state.nimg / 1000:.1f} of the {cfg.total_kimg:g} kimg planned: "
+            f"training was slower than measured. To go on: train.py --resume {run_dir} --kimg {cfg.total_kimg:g}"
+        )
+    elif state.seconds < 0.91 * cfg.time_limit:  # the limit is 1.04 times the plan
+        report.say(
+            f"Training was faster than measured, by {duration(cfg.time_limit / LATE - state.seconds)} of the "
+            f"{cfg.hours:g} h. More can be had: train.py --resume {run_dir} --kimg N"
+        )
+
+
+def _save_state(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
+    state.log_bytes = report.lengths()
+    state.save(run_dir / STATE, cfg, previous=run_dir / PREVIOUS)
+
+
+def snapshot_path(run_dir: Path, state: TrainState) -> Path:
+    return _named(run_dir, "network-snapshot-", state, ".safetensors")
+
+
+def _named(run_dir: Path, prefix: str, state: TrainState, suffix: str) -> Path:
+    """The field's names, in whole kimg: of several files within one kimg the last stays (a snapshot knows its own)."""
+    return run_dir / f"{prefix}{state.nimg // 1000:06d}{suffix}"
+
+
+def _values(
+    state: TrainState, cfg: RunConfig, stage: Stage, seconds: float, data_seconds: float, images: int
+) -> dict[str, Any]:
+    """The tick's line in stats.jsonl; empties the sums."""
+    means = {STAT_NAMES[name]: total / count for name, (total, count) in sorted(state.sums.items()) if count}
+    state.sums = {}
+    device = next(state.G.parameters()).device
+    return {
+        "Progress/tick": state.tick, "Progress/kimg": state.nimg / 1000, "Progress/resolution": stage.resolution,
+        "Progress/alpha": stage.alpha, "Progress/lod": cfg.growth.lod(stage), "Progress/batch": stage.batch,
+        "Progress/lr": stage.lr, "Progress/skipped_steps": state.skipped,
+        **{name: value for name, value in means.items() if math.isfinite(value)},
+        "Timing/total_sec": state.seconds, "Timing/sec_per_tick": seconds,
+        "Timing/sec_per_kimg": seconds / images * 1000, "Timing/img_per_sec": images / seconds,
+        "Timing/data_percent": 100 * data_seconds / seconds, "Resources/peak_mem_mb": peak_memory_mb(device),
+    }  # fmt: skip

@@ -1,0 +1,216 @@
+"""From what was typed to a run: settle the configuration, try what could fail, make the directory, train."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stylegan.cli.options import with_kernels
+from torch_utils.device import pick_device
+from torch_utils.distributed import ALONE, World, from_environment, joined, told
+from torch_utils.errors import UserError
+from torch_utils.interrupt import sigterm_ends
+from torch_utils.threads import cpu_threads
+from training.vision_aid import build_aid
+from training.data.archive import (EMBEDDED, Archive)
+from training.runs.hours import (budget_lines, plan)
+from training.runs.resume import (choose, description, unplanned)
+from training.config import BORROWED_FLAGS, RunConfig
+from training.runs.plan import estimated_speed
+from training.runs.memory import footprint
+from training.runs.run_dir import (locked, locked_name)
+from training.loop import open_data, pick_dtype, train
+from training.metrics.live import require_measurable
+from training.runs.plan import (describe, growth_table)
+from training.runs.processes import (check_devices, device_of, train_in_processes)
+from training.runs.resume import (DataFacts, resolve, resumed, same_data)
+from training.runs.run_dir import (create_run_dir, has_state, images_done, make_outdir, plain_name, read_options, store_end, write_options)
+from training.transfer import width_of
+from training.runs.speed_probe import (costs_in_group, costs_of)
+
+
+def launch(
+    typed: Mapping[str, Any], outdir: Path | None, resume: Path | str | None, init_from: str | None, dry_run: bool,
+    began: float, again: Path | None = None,
+) -> None:  # fmt: skip
+    """Train a new run in `outdir`, or go on with the one in `resume`; or only print the plan.
+
+    typed: settings by dotted name   resume: a directory, or "auto": see `choose`
+    init_from: a snapshot to take fitting weights from   again: a directory to begin a new run in, in place of its own
+    began: time.perf_counter() when the user began to wait, from which --hours count
+    Raises UserError for whatever the user can put right, if it can be known before, then before anything is written.
+    """
+    if isinstance(resume, str):
+        _launch_newest(typed, outdir, init_from, dry_run, began)
+        return
+    world = from_environment(os.environ)
+    if world:
+        typed = _joining(typed, world)
+    if resume:
+        run_dir, cfg = resume, _resumed(resume, outdir, init_from, typed)
+    else:
+        facts = _facts(typed.get("data.path", ""))
+        cfg = _new(typed, facts, quiet=world is not None and world.rank > 0, init_from=init_from)
+    # What could fail later is tried before anything is written.
+    device = with_kernels(pick_device(cfg.device))
+    require_measurable(cfg, device)
+    if not dry_run:
+        build_aid(cfg.loss, cfg.model.mbstd_group, torch.device("cpu"))  # fetches what it takes
+    planning = cfg.hours is not None and not resume
+    if dry_run and not planning:
+        torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
+        dtype = pick_dtype(cfg, device)
+        print(describe(cfg, estimated_speed(cfg, dtype, device), footprint(cfg, dtype, device)))
+        return
+    desc = "" if resume else description(cfg, facts)
+    if world:
+        with joined(world, device_of(cfg, world), cfg.timeout) as world:
+            _agree(world, resume)
+            if planning:
+                cfg = _planned(cfg, world, began, outdir, dry_run)
+            if not dry_run:
+                _train_as_one_of(world, cfg, lambda: resume or _run_dir(outdir, desc, cfg, again), resume, init_from)
+        return
+    check_devices(cfg)
+    with sigterm_ends(), ExitStack() as held:
+        if planning:
+            cfg = _planned(cfg, ALONE, began, outdir, dry_run)
+        if dry_run:
+            return
+        if not resume:
+            run_dir = _run_dir(outdir, desc, cfg, again)
+        held.enter_context(locked(run_dir))
+        if resume:
+            store_end(run_dir, cfg)
+        if cfg.gpus > 1:
+            train_in_processes(cfg, run_dir, resume is not None, init_from)
+        else:
+            train(cfg, run_dir, resume=resume is not None, init_from=init_from)
+
+
+def _launch_newest(
+    typed: Mapping[str, Any], outdir: Path | None, init_from: str | None, dry_run: bool, began: float
+) -> None:
+    """--resume auto. In a group each process chooses by itself, before any of them writes: all see the same files."""
+    world = from_environment(os.environ)
+    first = world is None or world.rank == 0
+    facts = _facts(typed.get("data.path", ""))
+    asked = _joining(typed, world) if world else typed
+    name = plain_name(description(_new(asked, facts, quiet=True), facts))
+    outdir = _require_outdir(outdir, written=first and not dry_run)
+    with locked_name(outdir, name) if first and not dry_run else nullcontext():
+        choice = choose(outdir, asked, facts, init_from is not None)
+        if first:
+            print(choice.said, flush=True)
+        if choice.finished:
+            return
+        if choice.saved:
+            launch(unplanned(typed), outdir, choice.run_dir, None, dry_run, began)
+        else:
+            launch(typed, outdir, None, init_from, dry_run, began, again=choice.run_dir)
+
+
+def _joining(typed: Mapping[str, Any], world: World) -> Mapping[str, Any]:
+    """What was typed, with the number of processes that another launcher has started."""
+    if typed.get("gpus", world.size) != world.size:
+        raise UserError(f"--gpus {typed['gpus']}, but {world.size} processes were started; leave --gpus out")
+    return {**typed, "gpus": world.size}
+
+
+def _train_as_one_of(
+    world: World, cfg: RunConfig, find: Callable[[], Path], resume: Path | None, init_from: str | None
+) -> None:
+    """Train as one of a group that torchrun or srun has started. find: the run's directory, asked of one only."""
+    run_dir = Path(told(world, "the directory of the run", lambda: str(find())))
+    with locked(run_dir) if world.rank == 0 else nullcontext():
+        if resume and world.rank == 0:
+            store_end(run_dir, cfg)
+        saved = world.attempt > 0 and has_state(run_dir)
+        train(cfg, run_dir, resume is not None or saved, init_from, world)
+
+
+def _agree(world: World, resume: Path | None) -> None:
+    """Raises UserError unless all processes go on with the same run, or all with a new one."""
+    mine = str(resume or "a new run")
+    first = told(world, f"the choice of a run, attempt {world.attempt}", lambda: mine)
+    if first != mine:
+        raise UserError(f"process {world.rank} sees {mine} and process 0 {first}; use an --outdir that all share")
+
+
+def _planned(cfg: RunConfig, world: World, began: float, outdir: Path | None, dry_run: bool) -> RunConfig:
+    """`cfg` with the growth for which its hours leave time, measured here and now; the plan is printed."""
+    if not dry_run:
+        _require_outdir(outdir)
+    if world.rank == 0:
+        print("Measuring how fast this machine trains", flush=True)
+    open_data(cfg, world.rank == 0)  # packed once, which is no part of a run
+    if world.size > 1:
+        costs, gone = costs_in_group(cfg, world, began)
+    else:
+        costs, gone = costs_of(cfg), time.perf_counter() - began
+    cfg = plan(cfg, costs, 3600 * (cfg.hours or 0.0) - gone)
+    if world.rank == 0:
+        speed = partial(costs.images_per_second, cfg)
+        device = pick_device(cfg.device)
+        memory = footprint(cfg, pick_dtype(cfg, device), device)
+        growth = [describe(cfg, speed, memory)] if dry_run else growth_table(cfg, speed, memory)
+        print("\n".join([*growth, *budget_lines(cfg, costs)]), flush=True)
+    return cfg
+
+
+def _facts(path: str) -> DataFacts:
+    """What the data are. Raises UserError if there are none."""
+    if not path:
+        raise UserError("which pictures? give --data, as in --data mnist or --data faces.zip")
+    return DataFacts.of(Archive.open(path))
+
+
+def _new(typed: Mapping[str, Any], facts: DataFacts, quiet: bool, init_from: str | None = None) -> RunConfig:
+    """The configuration of a new run; unless `quiet`, says what it took where nothing was typed: a preset, a width."""
+    path = typed["data.path"]
+    if path not in EMBEDDED:  # so that the run can be resumed from another folder
+        path = str(Path(path).resolve())
+    cfg = resolve({**typed, "data.path": path}, facts)
+    if "preset" not in typed and not quiet:
+        print(f"No --cfg given: for {facts.width}x{facts.height} pictures, taking {cfg.preset}.")
+    if init_from and (wide := {k: v for k, v in width_of(init_from, cfg.model).items() if k not in typed}):
+        cfg = resolve({**typed, **wide, "data.path": path}, facts)
+        if not quiet:
+            flags = " ".join(f"{BORROWED_FLAGS[name].spellings[0]} {value}" for name, value in wide.items())
+            print(f"As many feature maps as {init_from} has: {flags}")
+    return cfg
+
+
+def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: Mapping[str, Any]) -> RunConfig:
+    """The configuration of the run in `run_dir`. Raises UserError for anything typed that contradicts it."""
+    if init_from:
+        raise UserError(f"--init-from {init_from} is for new runs; leave it out to resume {run_dir}")
+    if outdir and outdir.resolve() != run_dir.resolve().parent:
+        raise UserError(f"--outdir {outdir} is not where {run_dir} lies; leave it out, a resumed run stays where it is")
+    cfg = resumed(read_options(run_dir), typed, partial(images_done, run_dir))
+    return same_data(cfg, _facts(cfg.data.path))
+
+
+def _run_dir(outdir: Path | None, desc: str, cfg: RunConfig, again: Path | None) -> Path:
+    """A new run directory, or `again`, with the configuration in it. Before that, every picture has been read."""
+    outdir = _require_outdir(outdir)
+    open_data(cfg)
+    run_dir = again or create_run_dir(outdir, desc)
+    write_options(run_dir, cfg)
+    return run_dir
+
+
+def _require_outdir(outdir: Path | None, written: bool = True) -> Path:
+    """Raises UserError if it was not given, or is to be written to and cannot be."""
+    if not outdir:
+        raise UserError("where to? give --outdir, as in --outdir runs")
+    if written:
+        make_outdir(outdir)
+    return outdir

@@ -1,0 +1,216 @@
+"""How much memory a program would hold at its peak, without holding any."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from collections.abc import Callable
+from functools import partial
+from torch_utils.adam import Adam
+from torch_utils.device import return_freed_memory
+from torch_utils.distributed import World, highest
+from torch_utils.errors import UserError
+from training.augment import DRAWS
+from training.config import RunConfig
+from training.inputs import Inputs
+from training.micro_batches import (portions, too_large, unless_short)
+from training.schedule import Stage
+from training.state import TrainState
+from training.update import Reals, halves
+from functools import cache
+from training.micro_batches import portions
+from training.state import TrainState, fresh_state
+
+
+_local_scalar = torch.ops.aten._local_scalar_dense.default
+
+
+class LiveBytes(TorchDispatchMode):
+    """While it is active, the memory behind tensors that are made is counted as long as somebody holds it.
+
+    For programs on meta tensors, whose memory is none. What a program asks of a number in a tensor is answered with 0.
+    now: bytes held   peak: the most there were
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._held: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:  # fmt: skip
+        if func is _local_scalar and args[0].is_meta:
+            return 0
+        result = func(*args, **(kwargs or {}))
+        for made in tree_leaves(result):
+            if isinstance(made, Tensor):
+                self._count(made)
+        self.peak = max(self.peak, self.now)
+        return result
+
+    def _count(self, made: Tensor) -> None:
+        storage = made.untyped_storage()
+        key = storage._cdata
+        if key not in self._held:  # views share what they are of
+            self._held[key] = storage.nbytes()
+            self.now += self._held[key]
+            weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self.now -= self._held.pop(key)
+
+
+# The heaviest step of a stage, on blank pictures and without consequences: to find out how many fit at once
+
+
+BUCKET_BYTES = 200 << 20  # what adding up gradients over processes takes besides, at most
+
+Fits = Callable[[int], bool]  # so many pictures at once
+
+
+def fit(
+    state: TrainState, stage: Stage, cfg: RunConfig, dtype: torch.dtype, world: World, say: Callable[[str], object],
+    fits: Fits | None = None,
+) -> None:  # fmt: skip
+    """Decide how many pictures are worked on at once at the resolution of `stage`, unless that has been done.
+
+    On a GPU, without --batch-gpu, as many as fit in the process that has the least memory; said once. Elsewhere as many
+    as --batch-gpu allows: a CPU's memory has no end that could be felt before it is too late.
+    fits: tries it, in place of a rehearsal on the GPU. Raises UserError, in all processes, if not even the fewest fit.
+    """
+    if stage.resolution in state.at_once:
+        return
+    device = next(state.G.parameters()).device
+    share, group = stage.batch // world.size, cfg.model.mbstd_group
+    if cfg.batch_gpu or (device.type != "cuda" and fits is None):
+        state.at_once[stage.resolution] = min(share, cfg.batch_gpu or share)
+        return
+    fits = fits or partial(rehearsed, state, stage, cfg, dtype, world.size)
+    sizes = portions(share, group)
+    own = next(filter(fits, sizes), 0)
+    at_once = -highest(world, "memory", -own)
+    if not at_once:
+        raise UserError(too_large(cfg.model.size(stage.resolution), sizes[-1], group))
+    state.at_once[stage.resolution] = at_once
+    rest = "all that fit" if at_once < share else "all"
+    say(f"at {stage.resolution}: {at_once} of {share} pictures per GPU at once, {rest}")
+
+
+def rehearsed(
+    state: TrainState, stage: Stage, cfg: RunConfig, dtype: torch.dtype, processes: int, at_once: int
+) -> bool:  # fmt: skip
+    """Does a step with so many pictures at once fit into the memory of this process? None of it is kept."""
+    device = next(state.G.parameters()).device
+    done = unless_short(partial(rehearse, state, stage, cfg, dtype, processes, at_once))
+    for optimizer in (state.opt_g, state.opt_d):
+        optimizer.zero_grad()  # of a rehearsal that was cut short
+    return_freed_memory(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    return done is not None
+
+
+def rehearse(
+    state: TrainState, stage: Stage, cfg: RunConfig, dtype: torch.dtype, processes: int, at_once: int
+) -> bool:  # fmt: skip
+    """Work off `at_once` pictures in each half of a step, with penalties, but let no weight move.
+
+    Beside them is held what a step finds when training is in full swing: Adam's moments, and, where there are several
+    parts, the gradients of the parts before. Returns True. Raises what PyTorch raises when memory runs out.
+    """
+    device, share = next(state.G.parameters()).device, stage.batch // processes
+    reals, inputs = blank(stage, cfg, share, device)
+    rounds = share // at_once
+    both = halves(state, stage, cfg, dtype, penalty=1.0, share=share)
+    held = [_beside(half.optimizer, 2) for half in both]
+    if processes > 1:
+        held.append([torch.empty(BUCKET_BYTES, dtype=torch.uint8, device=device)])
+    for half in both:
+        state.judges.requires_grad_(half.name == "D")
+        gradients = _beside(half.optimizer, 1) if rounds > 1 else []
+        terms, _ = half.terms_of(next(reals.split(rounds)), next(inputs.split(rounds)))
+        for loss, _ in terms:
+            loss.backward()
+        half.optimizer.zero_grad()
+        del gradients
+    return True
+
+
+def blank(stage: Stage, cfg: RunConfig, count: int, device: torch.device) -> tuple[Reals, Inputs]:
+    """What `count` pictures take in a step, all zeros: no random number is drawn."""
+    model = cfg.model
+    sizes = [model.size(res) for res in model.resolutions if res <= stage.resolution for _ in range(2)]
+    classes = torch.zeros(count, dtype=torch.long, device=device) if cfg.data.cond else None
+    z, z_mix = torch.zeros(2, count, model.z_dim, device=device)
+    inputs = Inputs(
+        z=z, z_mix=z_mix, crossover=torch.zeros(count, dtype=torch.long, device=device), c=classes,
+        noise=[torch.zeros(count, 1, h, w, device=device) for h, w in sizes] if model.noise else [],
+        blend=torch.zeros(count, device=device),
+        views=torch.zeros(count, 2, DRAWS, device="cpu") if cfg.loss.diffaugment else None,
+    )  # fmt: skip
+    return Reals(torch.zeros(count, model.channels, *model.size(stage.resolution), device=device), classes), inputs
+
+
+def _beside(optimizer: Adam, times: int) -> list[Tensor]:
+    """Memory for so many numbers per parameter, if Adam has no moments of it yet or only one number is asked for."""
+    return [torch.empty(times * p.numel(), dtype=p.dtype, device=p.device)
+            for p in optimizer.params if times == 1 or p not in optimizer.state]  # fmt: skip
+
+
+# How much memory a run takes at each resolution, found by going through a step on tensors without contents
+
+
+META = torch.device("meta")
+
+# Measured on a CPU (docs/performance-log.md): a process holds this much before there is a network, and of what tensors
+# hold so many times as much, as freed memory is kept in pieces. A GPU's allocator counts tensors alone.
+PROCESS_BYTES = {"cpu": 250 << 20, "cuda": 0}
+KEPT = {"cpu": 1.4, "cuda": 1.0}
+
+BytesAndAtOnce = Callable[[int], tuple[int, int]]  # resolution -> peak memory of a device, and pictures at once
+
+
+def footprint(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> BytesAndAtOnce:
+    """Peak memory at a resolution, and how many pictures are worked on at once.
+
+    The most that tensors hold at any moment of the heaviest step: weights, gradients, moments, the average, and what
+    the graphs of two derivatives keep. On a GPU, without --batch-gpu, of as many pictures at once as fit in it.
+    """
+    with META:
+        state = fresh_state(cfg, META)
+    kind = device.type if device.type in KEPT else "cuda"
+    room = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+    @cache
+    def at(resolution: int) -> tuple[int, int]:
+        share = cfg.growth.batch.at(resolution) // cfg.gpus
+        sizes = portions(share, cfg.model.mbstd_group, cfg.batch_gpu)
+        if cfg.batch_gpu or room is None:
+            sizes = sizes[:1]
+        for size in sizes:
+            held = peak_bytes(state, cfg, resolution, size, dtype)
+            peak = PROCESS_BYTES[kind] + round(KEPT[kind] * held)
+            if room is None or peak <= room:
+                break
+        return peak, size
+
+    return at
+
+
+def peak_bytes(state: TrainState, cfg: RunConfig, resolution: int, at_once: int, dtype: torch.dtype) -> int:
+    """Of all tensors, in bytes. state: on the meta device"""
+    stage = Stage(0, resolution, 0.5 if resolution > cfg.growth.initial else 1.0, cfg.growth.batch.at(resolution), 0.0)
+    networks = (state.G, state.judges, state.G_ema)
+    held = [t for net in networks for t in (*net.parameters(), *net.buffers())]
+    if state.aid:
+        held += [t for kind in {torch.float32, dtype} for t in state.aid.eyes(kind).values()]
+    fixed = sum(t.numel() * t.element_size() for t in held)
+    with META, LiveBytes() as live:
+        rehearse(state, stage, cfg, dtype, cfg.gpus, at_once)
+    return fixed + live.peak

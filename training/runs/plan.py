@@ -1,0 +1,252 @@
+"""How much arithmetic a training step takes, and so how long the rest of a run will."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+import torch
+import torch.nn.functional as F
+from stylegan.networks.base import ModelConfig
+from stylegan.features.lpips import layer_sizes
+from training.config import AID_NETS, AID_SMALLEST, LossConfig, RunConfig
+from torch import nn
+from stylegan.networks.registry import (build_discriminator, build_generator)
+from torch_utils.settings import leaves, shown
+from training.config import RunConfig
+from training.schedule import Phase
+
+
+# Fitted to training steps on two CPU cores (docs/performance-log.md): every number between two convolutions is moved
+# about so many bytes in each pass, as kernels read, write and rearrange it, and a step costs so much in Python besides.
+BYTES_PER_NUMBER, STEP_OVERHEAD_S = 45, 0.05
+AID_BYTES_PER_NUMBER = 20
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine reaches. gflops: of a convolution, per second   gb: that a copy reads and writes, per second"""
+
+    gflops: float
+    gb: float
+
+
+TYPICAL = Machine(gflops=400, gb=30)
+"""Two CPU cores: good enough to tell how much longer one resolution takes than another."""
+
+
+def forward_gflop(model: ModelConfig, resolution: int) -> float:
+    """Of one picture through the generator's convolutions up to `resolution`, in the least arithmetic known.
+
+    Upsampling convolutions cost 4 multiplications per output pixel and channel pair, not 9 (`ops.resample`). A
+    discriminator, the mirror image, costs as much as the generator with its feature maps.
+    """
+    total = 0.0
+    for res in model.resolutions:
+        if res > resolution:
+            break
+        height, width = model.size(res)
+        taps = 9 * model.nf(res) + (4 * model.nf(res // 2) if res > 4 else 0)
+        total += 2 * height * width * model.nf(res) * taps
+    return total / 1e9
+
+
+def passes(loss: LossConfig, resolution: int) -> tuple[float, float]:
+    """How often a picture goes through the generator, and through the discriminator, in a whole training step.
+
+    D step: fakes made (1), D on fakes forward (1) and backward (2), D on reals forward and backward (3), its penalty:
+    one gradient and the derivative of that (3). G step: made (1) unless both share the fakes, judged (1), back through
+    D (1) and G (2).
+    """
+    penalties = (loss.r1_gamma.at(resolution) > 0) + (loss.r2_gamma.at(resolution) > 0)
+    return 3 if loss.share_fakes else 4, 8 + 3 * penalties / loss.r1_interval + (6 if loss.name == "wgan-gp" else 0)
+
+
+def step_gflop(model: ModelConfig, loss: LossConfig, resolution: int) -> float:
+    """Of one image through the convolutions of a whole training step."""
+    through_g, through_d = passes(loss, resolution)
+    return through_g * forward_gflop(model, resolution) + through_d * forward_gflop(model.of_discriminator, resolution)
+
+
+def step_gb(model: ModelConfig, loss: LossConfig, resolution: int) -> float:
+    """What one image makes a training step read and write besides, at two layers for each resolution."""
+    through_g, through_d = passes(loss, resolution)
+    numbers = through_g * _numbers(model, resolution) + through_d * _numbers(model.of_discriminator, resolution)
+    return BYTES_PER_NUMBER * numbers / 1e9
+
+
+def _numbers(model: ModelConfig, resolution: int) -> int:
+    """In the feature maps of one picture."""
+    levels = [(model.nf(res), model.size(res)) for res in model.resolutions if res <= resolution]
+    return sum(2 * maps * height * width for maps, (height, width) in levels)
+
+
+def aid_cost(cfg: RunConfig, resolution: int) -> tuple[float, float]:
+    """Of one image through the eyes of the vision aid in a training step: gflop, and GB that are moved.
+
+    D step: a real and a made picture forward (2). G step: the same (2) unless both share the fakes, and back to the
+    made picture (1).
+    """
+    height, width = cfg.model.size(resolution)
+    if cfg.loss.vision_aid == "none" or min(height, width) < AID_SMALLEST:
+        return 0.0, 0.0
+    gflop = numbers = 0.0
+    zoom = cfg.loss.aid_zoom
+    for conv, h, w in layer_sizes(AID_NETS[cfg.loss.vision_aid], zoom * height, zoom * width):
+        gflop += 2 * conv.inputs * conv.outputs * conv.kernel**2 * h * w / 1e9
+        numbers += conv.outputs * h * w
+    times = 3 if cfg.loss.share_fakes else 5
+    return times * gflop, times * numbers * AID_BYTES_PER_NUMBER / 1e9
+
+
+def seconds_per_image(cfg: RunConfig, resolution: int, machine: Machine) -> float:
+    """Of training: arithmetic, memory, and what every step costs besides."""
+    aid_gflop, aid_gb = aid_cost(cfg, resolution)
+    arithmetic = (step_gflop(cfg.model, cfg.loss, resolution) + aid_gflop) / machine.gflops
+    memory = (step_gb(cfg.model, cfg.loss, resolution) + aid_gb) / machine.gb
+    return arithmetic + memory + STEP_OVERHEAD_S / cfg.growth.batch.at(resolution)
+
+
+def seconds_left(cfg: RunConfig, nimg: int, measured: float, machine: Machine) -> tuple[float, float]:
+    """Of this phase, and of the run, where an image took `measured` seconds just now."""
+    now = cfg.growth.at(nimg)
+    slower = measured / seconds_per_image(cfg, now.resolution, machine)
+    phase = run = 0.0
+    for segment in cfg.growth.phases(cfg.total_kimg):
+        kimg = segment.end_kimg - max(segment.start_kimg, nimg / 1000)
+        if kimg <= 0:
+            continue
+        seconds = kimg * 1000 * slower * seconds_per_image(cfg, segment.resolution, machine)
+        run += seconds
+        if segment.phase == now.phase:
+            phase += seconds
+    return phase, run
+
+
+def conv_gflops(model: ModelConfig, batch: int, dtype: torch.dtype, device: torch.device, repeats: int = 30) -> float:
+    """The forward rate of a 3x3 convolution from the middle of this network, channels last: what there is to reach."""
+    resolution = max(model.resolution // 2, 4)
+    channels, (height, width) = model.nf(resolution), model.size(resolution)
+    g = torch.Generator(device)  # its own: measuring must not change what is drawn afterwards
+    x = torch.randn(batch, channels, height, width, device=device, dtype=dtype, generator=g)
+    x = x.to(memory_format=torch.channels_last)
+    weight = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype, generator=g)
+    gflop = 2 * batch * channels**2 * 9 * height * width / 1e9
+    with torch.inference_mode():
+        return gflop / _seconds(lambda: F.conv2d(x, weight, padding=1), device, repeats)
+
+
+def copied_gb(device: torch.device, repeats: int = 5) -> float:
+    """How much a copy of 16 MB reads and writes per second."""
+    source = torch.zeros(4_000_000, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / 1e9 / _seconds(lambda: target.copy_(source), device, repeats)
+
+
+def measured_machine(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> Machine:
+    """This one, here and now, in a fraction of a second."""
+    return Machine(conv_gflops(cfg.model, 4, dtype, device, repeats=5), copied_gb(device))
+
+
+def estimated_speed(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> Callable[[int], float]:
+    """Images per second at a resolution, guessed from the speed of a convolution and of a copy here and now."""
+    machine = measured_machine(cfg, dtype, device)
+    return lambda resolution: 1 / seconds_per_image(cfg, resolution, machine)
+
+
+def _seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Median of some repeats, after one that does not count."""
+    times = []
+    for _ in range(repeats + 1):
+        begin = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[1:])
+
+
+# What a run will do, in words: its settings, the growth table, parameters, memory. Printed by --dry-run
+
+
+ImagesPerSecond = Callable[[int], float]  # resolution -> training speed
+Footprint = Callable[[int], tuple[int, int]]  # resolution -> peak memory of a device in bytes, and pictures at once
+
+
+def describe(cfg: RunConfig, estimate: ImagesPerSecond | None = None, footprint: Footprint | None = None) -> str:
+    """The whole plan as text. `estimate` gives the training speed at a resolution, `footprint` the memory it takes,
+    where they are known.
+    """
+    generator, discriminator = parameter_counts(cfg.model)
+    return "\n".join(
+        [
+            "Settings",
+            *(f"  {name:<26} {shown(value)}" for name, value in leaves(cfg)),
+            "",
+            "Growth",
+            *growth_table(cfg, estimate, footprint),
+            "",
+            f"Parameters   generator {generator:,}   discriminator {discriminator:,}",
+            *_memory_line(cfg, footprint),
+        ]
+    )
+
+
+def growth_table(
+    cfg: RunConfig, estimate: ImagesPerSecond | None = None, footprint: Footprint | None = None
+) -> list[str]:  # fmt: skip
+    """One line per phase: picture size, kimg from and to, batch, learning rate, steps; memory of a device, given
+    `footprint`; and time, given `estimate`.
+    """
+    rows: list[tuple[str, ...]] = [("phase", "size", "", "kimg", "batch", "lr", "steps", "memory", "time")]
+    total = 0.0
+    for phase in cfg.growth.phases(cfg.total_kimg):
+        seconds = 1000 * (phase.end_kimg - phase.start_kimg) / estimate(phase.resolution) if estimate else 0.0
+        total += seconds
+        memory = _gib(footprint(phase.resolution)[0]) if footprint else "-"
+        rows.append((*_row(cfg, phase), memory, duration(seconds) if estimate else "-"))
+    if estimate:
+        rows.append(("", "", "", "", "", "", "", "all", duration(total)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _row(cfg: RunConfig, phase: Phase) -> tuple[str, ...]:
+    height, width = cfg.model.size(phase.resolution)
+    batch, lr = cfg.growth.batch.at(phase.resolution), cfg.growth.lr.at(phase.resolution)
+    last = lr * cfg.growth.annealed(round(1000 * phase.end_kimg))
+    rates = f"{lr:g}" if last == lr else f"{lr:g} - {last:.2g}"
+    steps = round(1000 * (phase.end_kimg - phase.start_kimg) / batch)
+    kimg = f"{phase.start_kimg:g} - {phase.end_kimg:g}"
+    return str(phase.phase), f"{width}x{height}", phase.kind, kimg, str(batch), rates, f"{steps:,}"
+
+
+def parameter_counts(model: ModelConfig) -> tuple[int, int]:
+    """Trainable parameters of generator and discriminator, counted without making them."""
+    with torch.device("meta"):
+        networks: tuple[nn.Module, nn.Module] = build_generator(model), build_discriminator(model)
+    generator, discriminator = (sum(p.numel() for p in network.parameters()) for network in networks)
+    return generator, discriminator
+
+
+def _memory_line(cfg: RunConfig, footprint: Footprint | None) -> list[str]:
+    """The resolution that takes most memory, and how many pictures at once that is for."""
+    if footprint is None:
+        return []
+    (peak, at_once), resolution = max((footprint(res), res) for res in cfg.growth.resolutions)
+    return [f"Memory       about {_gib(peak)} per device, at {resolution} with {at_once} pictures at once"]
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+def duration(seconds: float) -> str:
+    """45 -> "45s", 192 -> "3m 12s", 8100 -> "2h 15m", 200000 -> "2d 7h"."""
+    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+    whole = round(seconds)
+    for (name, size), (smaller, part) in zip(units, units[1:], strict=False):
+        if whole >= size:
+            return f"{whole // size}{name} {whole % size // part}{smaller}"
+    return f"{whole}s"

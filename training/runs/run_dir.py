@@ -1,0 +1,219 @@
+"""One process at a time in the directory of a run: two would overwrite each other's state and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from filelock import FileLock, Timeout
+from torch_utils.errors import UserError
+import json
+import pickle
+import re
+import tempfile
+from dataclasses import replace
+from torch_utils.checkpoint import (damage, load_state)
+from torch_utils.files import put_in_place
+from torch_utils.untrusted import read_json
+from training.config import RunConfig, from_json, to_json
+
+
+# Stays in the directory, and means nothing by being there: to remove it would let a third process lock a new file of
+# that name while a second one waits on the old.
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Holds the operating system's lock on `run_dir`, which ends with the process, however that ends.
+
+    Raises UserError at once if another process holds it, or if `run_dir` cannot be written to.
+    """
+    with _held(
+        run_dir / LOCK,
+        f"{run_dir} is in use by another training; let it end or stop it (Ctrl-C saves), then --resume {run_dir}",
+    ):
+        yield
+
+
+@contextmanager
+def locked_name(outdir: Path, name: str) -> Iterator[None]:
+    """The same for all runs in `outdir` of that name, so that of two with --resume auto only one chooses."""
+    with _held(
+        outdir / f".{name}{LOCK}",
+        f"another training with --resume auto has {name} in {outdir}; let it end or stop it (Ctrl-C saves), or tell "
+        "this one apart by --desc",
+    ):
+        yield
+
+
+@contextmanager
+def _held(path: Path, taken: str) -> Iterator[None]:
+    """taken: what to say if another process holds it"""
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(taken) from None
+    except OSError as error:
+        raise UserError(f"cannot write to {path.parent} ({error.strerror or error}); make it writable") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# The directory of a run: its number, and the configuration stored in it
+
+
+OPTIONS = "training_options.json"
+STATE = "training-state.pt"
+PREVIOUS = "training-state.previous.pt"  # the one before, for when the newest turns out to be damaged
+FINISHED = ".finished"  # how many kimg there were when the run had nothing left to do
+
+
+def make_outdir(outdir: Path) -> None:
+    """Raises UserError if nothing can be written there."""
+    try:
+        outdir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=outdir).close()
+    except OSError as error:
+        raise _unwritable(outdir, error) from None
+
+
+def create_run_dir(outdir: Path, desc: str) -> Path:
+    """Make and return `outdir/NNNNN-desc` with the next free number.
+
+    Two runs that start at the same moment get two numbers: a number belongs to whoever makes the bare directory
+    `NNNNN`, which is then renamed. Raises UserError if nothing can be written there.
+    """
+    safe = plain_name(desc)
+    make_outdir(outdir)
+    try:
+        number = 1 + max(_taken(outdir), default=-1)
+        while not _claim(outdir, number):
+            number += 1
+        run_dir = outdir / f"{number:05d}-{safe}"
+        (outdir / f"{number:05d}").rename(run_dir)
+    except OSError as error:
+        raise _unwritable(outdir, error) from None
+    return run_dir
+
+
+def plain_name(desc: str) -> str:
+    """A description as a part of a file's name."""
+    return re.sub(r"[^\w.+-]+", "-", desc).strip("-")
+
+
+def _unwritable(outdir: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write to --outdir {outdir} ({error.strerror}); choose a folder of your own")
+
+
+def _taken(outdir: Path) -> list[int]:
+    return [int(match[0]) for entry in outdir.iterdir() if (match := re.match(r"\d{5,}(?=-|$)", entry.name))]
+
+
+def _claim(outdir: Path, number: int) -> bool:
+    """Take `number`, unless another run has it."""
+    bare = outdir / f"{number:05d}"
+    try:
+        bare.mkdir()
+    except FileExistsError:
+        return False
+    # Another run may have claimed and renamed between our look at the folder and our claim.
+    if _taken(outdir).count(number) > 1:
+        bare.rmdir()
+        return False
+    return True
+
+
+def write_options(run_dir: Path, cfg: RunConfig) -> None:
+    """Store the configuration, whole or not at all."""
+    scratch = run_dir / f"{OPTIONS}.tmp"
+    try:
+        scratch.write_text(json.dumps(to_json(cfg), indent=2) + "\n")
+        put_in_place(scratch, run_dir / OPTIONS)
+    except OSError as error:
+        raise UserError(f"cannot write {run_dir / OPTIONS} ({error.strerror}); make room there") from None
+
+
+def store_end(run_dir: Path, cfg: RunConfig) -> None:
+    """Keep how a resumed run is to end, so that the next --resume knows it: its length, and how its learning rate
+    falls. The other options stay as they are.
+
+    Raises UserError as `read_options` and `write_options` do.
+    """
+    stored = read_options(run_dir)
+    changed = replace(
+        stored, total_kimg=cfg.total_kimg, hours=cfg.hours, time_limit=cfg.time_limit, growth=cfg.growth
+    )  # fmt: skip
+    if changed != stored:
+        write_options(run_dir, changed)
+
+
+def images_done(run_dir: Path) -> int:
+    """How far the state has got from which --resume goes on. Raises UserError if it cannot be read."""
+    path = run_dir / (PREVIOUS if damage(run_dir / STATE) else STATE)
+    try:
+        return int(load_state(path)["nimg"])
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, pickle.PickleError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}); restore it, or start a new run") from None
+
+
+def read_options(run_dir: Path) -> RunConfig:
+    """The configuration of a run. Raises UserError if `run_dir` is not a run that can be resumed."""
+    path = run_dir / OPTIONS
+    if not run_dir.is_dir():
+        raise UserError(f"--resume {run_dir}: there is no such folder; give that of a run, such as runs/00000-...")
+    if not path.exists():
+        raise UserError(f"--resume {run_dir}: no {OPTIONS} in it, so it is not a run; give the folder of one")
+    if not has_state(run_dir):
+        raise UserError(f"--resume {run_dir}: no {STATE} in it, the run ended before its first save; start it again")
+    return parse_options(path)
+
+
+def parse_options(path: Path) -> RunConfig:
+    """The configuration in a file. Raises UserError if it cannot be read."""
+    try:
+        return from_json(read_json(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); restore it or start a new run") from None
+
+
+def has_state(run_dir: Path) -> bool:
+    """Is there something to go on from?"""
+    return (run_dir / STATE).exists() or (run_dir / PREVIOUS).exists()
+
+
+def settle_state(run_dir: Path) -> str:
+    """Make sure that `STATE` is whole: if it is not, let the one before take its place. Returns what to say of that.
+
+    Raises UserError if neither is whole; then nothing is changed.
+    """
+    newest, previous = run_dir / STATE, run_dir / PREVIOUS
+    trouble = damage(newest)
+    if not trouble:
+        return ""
+    other = damage(previous)
+    if other:
+        raise UserError(
+            f"no state of {run_dir} is whole: {newest.name} ({trouble}), {previous.name} ({other}); restore one, or "
+            f"start a new run with --init-from {run_dir}"
+        )
+    put_in_place(previous, newest)
+    return f"{newest.name} is no good ({trouble}): going on from the state that was saved before it"
+
+
+def mark_finished(run_dir: Path, kimg: float) -> None:
+    """Note that nothing is left to do after `kimg`."""
+    scratch = run_dir / f"{FINISHED}.tmp"
+    scratch.write_text(f"{kimg!r}\n")
+    put_in_place(scratch, run_dir / FINISHED)
+
+
+def is_finished(run_dir: Path, kimg: float) -> bool:
+    """Has the run gone to the end of `kimg`, with all that belongs to its end?"""
+    try:
+        return float((run_dir / FINISHED).read_text()) >= kimg
+    except (FileNotFoundError, ValueError):
+        return False
