@@ -122,12 +122,10 @@ def test_every_file_that_the_pages_name_is_there() -> None:
 
 
 def test_every_file_on_the_map_of_the_readme_is_there() -> None:
-    """The map lists folders at the margin and their contents below them, both to the left of what is said of them."""
-    lines = re.findall(r"^## How it is laid out\n\n```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[
-        0
-    ].splitlines()
+    """The map lists folders at the margin and their contents below them, both to the left of their descriptions."""
+    (tree,) = re.findall(r"^## How it is laid out\n\n```text\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     folder, named = "", []
-    for line in lines:
+    for line in tree.splitlines():
         names = [name for name in line[:26].split() if name.endswith(("/", ".py"))]
         if not line.startswith(" "):
             folder = names[0] if len(names) == 1 else ""
