@@ -26,7 +26,7 @@ NOT_YET = (
 ALLOWED = ("pictures.latent.safetensors", "picture_mib")
 """Names of files and settings that users have: they stay."""
 SOURCES = {".py", ".cpp", ".h", ".cu", ".cuh", ".ipynb"}
-FOLDERS = ("stylegan", "training", "torch_utils", "ops", "benchmarks", "notebooks", "docs")
+FOLDERS = ("stylegan", "training", "torch_utils", "ops", "benchmarks", "notebooks", "docs", ".ci")
 
 
 @dataclass(frozen=True)
