@@ -16,7 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stylegan.checkpoints.locate import open_model
+from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.cli.options import ops_option, with_kernels
 from stylegan.networks.base import ModelConfig
@@ -50,7 +50,7 @@ def main(
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(threads))
     where = with_kernels(pick_device(device))
-    snapshot = open_model(network, where) if network else untrained(resolution, where)
+    snapshot = open_snapshot(network, where) if network else untrained(resolution, where)
     settings = ProjectionSettings(num_steps=measured or steps, dtype=dtype)  # type: ignore[arg-type]
     chosen, factor = pick_distance(distance, snapshot), steps / settings.num_steps
     seconds, distances = zip(*(timed(snapshot, chosen, settings, n) for n in (1, batch)), strict=True)

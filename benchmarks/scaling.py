@@ -25,6 +25,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from training.update import Reals, update
+
 from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_discriminator, build_generator
 from torch_utils.cli import Command
@@ -34,7 +36,6 @@ from training.config import RunConfig
 from training.presets import preset
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
-from training.update import Reals, update
 
 WARM_UP = 2
 HIDDEN_SHARE = 0.05  # of a step that may go into waiting

@@ -20,6 +20,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from training.update import Reals, update
+
 from stylegan.cli.options import ops_option, with_kernels
 from stylegan.networks.base import ModelConfig
 from torch_utils.cli import Command
@@ -29,7 +31,6 @@ from training.config import LossConfig, RunConfig
 from training.runs.plan import aid_cost, conv_gflops, step_gflop
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
-from training.update import Reals, update
 
 STEPS = 12
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

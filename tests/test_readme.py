@@ -28,12 +28,6 @@ FIRST = ["README.md", "docs/training.md", "docs/security.md", "docs/tools.md", "
 """Their commands run in this order, then those of the other pages in the order of their names."""
 PAGES = {name: (ROOT / name).read_text() for name in dict.fromkeys(
     [*FIRST, *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))])}  # fmt: skip
-MOVING = (
-    "stylegan/cli/", "stylegan/model.py", "stylegan/networks/", "stylegan/checkpoints/", "stylegan/latents/",
-    "stylegan/features/", "stylegan/editing/", "stylegan/projection/pivotal_tuning.py", "training/data/",
-    "training/runs/", "training/vision_aid.py", "torch_utils/files.py",
-)  # fmt: skip
-"""Prefixes of files that the pages name before the code has been moved to these places. Empty this afterwards."""
 # The only changes: training runs end early and use one thread, because two threads wait for each other on a busy
 # machine; searches are short; and the faces are those of a tiny network.
 SHORTER = ["--kimg", "0.1", "--threads", "1"]
@@ -118,7 +112,7 @@ def test_every_file_that_the_pages_name_is_there() -> None:
     pattern = re.compile(r"`((?:stylegan|training|torch_utils|ops|benchmarks|docs|tests)/[\w./-]+)`")
     named = {name for text in PAGES.values() for name in pattern.findall(text)}
     missing = [name for name in sorted(named) if not (ROOT / name).exists()]
-    assert named and [name for name in missing if not name.startswith(MOVING)] == []
+    assert named and [name for name in missing] == []
 
 
 def test_every_file_on_the_map_of_the_readme_is_there() -> None:
@@ -133,7 +127,7 @@ def test_every_file_on_the_map_of_the_readme_is_there() -> None:
         else:
             named += [folder + name for name in names]
     missing = [name for name in named if not (ROOT / name).exists()]
-    assert len(named) > 20 and [name for name in missing if not name.startswith(MOVING)] == []
+    assert len(named) > 20 and [name for name in missing] == []
 
 
 def anchors(text: str) -> set[str]:

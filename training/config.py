@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from stylegan.networks.base import ModelConfig
+from stylegan.networks.config import NetworkConfig
 from torch_utils.errors import UserError
-from torch_utils.settings import Flag, from_plain, setting, to_plain
+from torch_utils.settings import Flag, setting
 from training.schedule import GrowthSchedule, PerResolution
 
 ESSENTIALS, GROWTH, LEARNING, MACHINE = "Essentials", "Growing", "Loss and learning", "Machine and saving"
@@ -50,8 +50,9 @@ def parse_augmentations(text: str) -> tuple[Augmentation, ...]:
 AID_NETS = {"vgg16": "lpips-vgg16"}  # --vision-aid -> a net of `lpips.NETS`
 AID_SMALLEST = 32  # of a picture's sides: such a net knows nothing of smaller ones
 
-# The flags of settings that are declared elsewhere, where nothing is known of command lines.
-BORROWED_FLAGS: Mapping[str, Flag] = {
+# The flags of settings that are declared elsewhere, where nothing is known of command lines. Those with a kind belong to
+# some families of networks only, see their configs.
+FLAGS: Mapping[str, Flag] = {
     "growth.batch": Flag("--batch", "Images per step over all GPUs, one number or one per resolution.",
                          ESSENTIALS, parse=_whole_table, metavar=_TABLE),
     "model.resolution": Flag("--resolution", "Grow up to this resolution; larger data are reduced to it.", GROWTH),
@@ -66,21 +67,21 @@ BORROWED_FLAGS: Mapping[str, Flag] = {
     "growth.anneal_kimg": Flag("--anneal-kimg", "How long the learning rate takes to fall to --lr-end of itself; 0: it"
                                " does not fall.", LEARNING),
     "growth.lr_end": Flag("--lr-end", "Share of the learning rate that --anneal-kimg leaves.", LEARNING),
-    "model.style_mixing": Flag("--style-mixing-prob", "Share of images made from two styles.", LEARNING),
-    "model.fmap_base": Flag("--fmap-base", "Feature maps at resolution R: FMAP_BASE/R, at most FMAP_MAX."),
-    "model.fmap_max": Flag("--fmap-max", "Most feature maps at any resolution."),
+    "model.style_mixing": Flag("--style-mixing-prob", "Share of images made from two styles.", LEARNING, kind=float),
+    "model.fmap_base": Flag("--fmap-base", "Feature maps at resolution R: FMAP_BASE/R, at most FMAP_MAX.", kind=int),
+    "model.fmap_max": Flag("--fmap-max", "Most feature maps at any resolution.", kind=int),
     "model.d_fmap_max": Flag("--d-fmap-max", "Most feature maps of the discriminator, if it shall have fewer than the"
-                             " generator."),
+                             " generator.", kind=int),
     "model.z_dim": Flag("--z-dim", "Length of the random input z."),
-    "model.w_dim": Flag("--w-dim", "Length of the style vector w."),
-    "model.mapping_layers": Flag("--map-depth", "Layers of the mapping network from z to w."),
-    "model.mapping_dim": Flag("--map-dim", "Width of the mapping network."),
-    "model.styles": Flag("--styles", "Feed the picture through styles; off: a traditional generator."),
-    "model.const_input": Flag("--const-input", "Start from a learned constant; off: from w."),
-    "model.noise": Flag("--noise", "Add noise to every layer."),
-    "model.pixel_norm": Flag("--pixel-norm", "Normalise every pixel's features."),
-    "model.instance_norm": Flag("--instance-norm", "Normalise every feature map."),
-    "model.mbstd_group": Flag("--mbstd-group", "Images that the minibatch deviation compares with each other."),
+    "model.w_dim": Flag("--w-dim", "Length of the style vector w.", kind=int),
+    "model.mapping_layers": Flag("--map-depth", "Layers of the mapping network from z to w.", kind=int),
+    "model.mapping_dim": Flag("--map-dim", "Width of the mapping network.", kind=int),
+    "model.styles": Flag("--styles", "Feed the picture through styles; off: a traditional generator.", kind=bool),
+    "model.const_input": Flag("--const-input", "Start from a learned constant; off: from w.", kind=bool),
+    "model.noise": Flag("--noise", "Add noise to every layer.", kind=bool),
+    "model.pixel_norm": Flag("--pixel-norm", "Normalise every pixel's features.", kind=bool),
+    "model.instance_norm": Flag("--instance-norm", "Normalise every feature map.", kind=bool),
+    "model.mbstd_group": Flag("--mbstd-group", "Images that the minibatch deviation compares with each other.", kind=int),
 }  # fmt: skip
 
 
@@ -174,7 +175,7 @@ class RunConfig:
     time_limit: float | None = None  # seconds of training after which a run planned by --hours ends, done or not
     seed: int = setting(0, Flag("--seed", "Random seed: the same seed gives the same run.", ESSENTIALS))
 
-    model: ModelConfig = ModelConfig()
+    model: NetworkConfig = NetworkConfig()
     growth: GrowthSchedule = GrowthSchedule()
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
@@ -242,13 +243,3 @@ class RunConfig:
         20, Flag("--max-bad-steps", "Steps in a row with infinite gradients before going back to the last good state.")
     )
     desc: str = setting("", Flag("--desc", "Text to add to the name of the run directory.", MACHINE))
-
-
-def to_json(cfg: RunConfig) -> dict[str, Any]:
-    """The configuration as plain data for training_options.json."""
-    return to_plain(cfg)
-
-
-def from_json(data: Mapping[str, Any]) -> RunConfig:
-    """The inverse of `to_json`. Raises UserError for a setting this version does not know, or of the wrong type."""
-    return from_plain(RunConfig, data)

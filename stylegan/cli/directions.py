@@ -82,7 +82,7 @@ def find(typed: dict[str, Any]) -> None:
         known = searches.labelled(labels, painter, teller, request.batch)
         found = searches.from_labels(search, known, painter, click.echo)
     else:
-        found = searches.unsupervised(search, painter.snapshot, painter.snapshot.G.synthesis.grown[0])
+        found = searches.unsupervised(search, painter.snapshot, painter.renderer.stage.resolution)
         click.echo("\n".join(words.listed(found)[1:]))
     written(dest, found, painter)
 

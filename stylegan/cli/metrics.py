@@ -17,7 +17,6 @@ from torch_utils.errors import UserError
 from torch_utils.output import FILES, require_folder
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted
-from torch_utils.untrusted import read_json
 
 if TYPE_CHECKING:
     from training.config import DataConfig
@@ -151,13 +150,9 @@ def run_of(network: str) -> Path | None:
 
 def data_of(run_dir: Path) -> DataConfig:
     """What a run trains on. Raises UserError if that cannot be told."""
-    from training.config import from_json
+    from training.runs.run_dir import OPTIONS, parse_options
 
-    path = run_dir / "training_options.json"
-    try:
-        return from_json(read_json(path)).data
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}); give --data") from error
+    return parse_options(run_dir / OPTIONS).data
 
 
 def opened(request: Request, run_dir: Path | None) -> Context:
@@ -204,7 +199,7 @@ def in_words(request: Request, context: Context, names: Sequence[str], outdir: P
 
     asked = [(name, parse(name, request.features)) for name in names]
     fakes = [f"{name} ({counted(fakes_of(*found, context), 'fake')})" for name, found in asked]
-    height, width = context.snapshot.config.size(context.snapshot.G.synthesis.grown[0])
+    height, width = context.snapshot.config.size(context.snapshot.stage.resolution)
     mirrored = ", also mirrored" if context.mirror else ""
     return "\n".join([
         f"Network:    {context.file}: {context.snapshot.kimg:g} kimg of {context.snapshot.data}, {width}x{height}",

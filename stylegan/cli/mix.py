@@ -75,7 +75,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     from stylegan.projection import project_photos
 
     painter = painters.open_painter(request.view, request.force)
-    config, resolution = painter.snapshot.config, painter.snapshot.G.synthesis.grown[0]
+    config, resolution = painter.snapshot.config, painter.renderer.stage.resolution
     layers = layers_of(request.styles, config, resolution)
     if request.cells and request.format == "jpg" and config.channels == 4:
         raise UserError("--format jpg holds no alpha channel, and this network makes one; use png or webp")

@@ -95,17 +95,17 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     from stylegan.latents import render as painters
     from stylegan.latents.sources import classes_for_seeds
     from stylegan.latents.view import View
+    from stylegan.networks.base import require_w
     from stylegan.projection.distance import pick_distance
     from stylegan.projection.job import Folder, Job, run, table
     from stylegan.projection.photos import photos_in
-    from stylegan.projection.project_photos import require_w
 
     paths = photos_in(Path(request.target))
     require_apart(paths, Path(request.outdir))
     snapshot = painters.open_painter(
         View(network=request.model.network, device=request.model.device, trunc=1.0)
     ).snapshot
-    require_w(snapshot)
+    require_w(snapshot.G)
     photos = read(request, paths, snapshot)
     c = classes_for_seeds(request.classes, range(len(photos)), snapshot.config.num_classes)
     weights = [Path(path) for path in request.weights]
@@ -178,13 +178,13 @@ def aligner(request: Request, snapshot: Snapshot) -> Align | None:
     from stylegan.projection.alignment import aligned, face_finder
 
     find = face_finder(Path(request.landmarks) if request.landmarks else None)
-    side = max(snapshot.config.size(snapshot.G.synthesis.grown[0]))
+    side = max(snapshot.config.size(snapshot.stage.resolution))
     return lambda image: aligned(image, find, side, request.face)
 
 
 def in_words(request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance: str) -> str:
     """The plan of --dry-run."""
-    height, width = snapshot.config.size(snapshot.G.synthesis.grown[0])
+    height, width = snapshot.config.size(snapshot.stage.resolution)
     search = f"{request.search.num_steps} steps in W"
     if request.search.space == "w+":
         search += f", {request.search.plus_steps} in W+"

@@ -19,6 +19,7 @@ from torch import Tensor
 from stylegan.editing.film_options import Course, Ease, check_course
 from stylegan.latents.latents import Latents
 from stylegan.latents.render import Painter
+from stylegan.networks.base import require_w
 from stylegan.networks.mapping import class_weights
 from stylegan.networks.sampling import truncate
 from torch_utils.errors import UserError
@@ -240,8 +241,7 @@ def untruncated(painter: Painter, course: Course) -> Painter:
         return painter
     if painter.view.trunc is not None:
         raise UserError("--psi-sweep sets the truncation of each frame; leave out --trunc")
-    if painter.snapshot.config.family == "progan":
-        raise UserError("--psi-sweep: ProGAN has no w to truncate")
+    require_w(painter.snapshot.G, "leave out --psi-sweep")
     return replace(painter, psi=1.0)
 
 
@@ -265,10 +265,9 @@ def plan(keys: Latents, painter: Painter, course: Course) -> Journey:
     Raises UserError where there is no way, as for latents without z in the space z.
     """
     G = painter.snapshot.G
-    progan = painter.snapshot.config.family == "progan"
-    space = course.space or ("z" if progan else "w")
-    if space == "w" and progan:
-        raise UserError("ProGAN has no w: it draws from z directly; use --space z")
+    space = course.space or ("w" if G.has_w else "z")
+    if space == "w":
+        require_w(G, "use --space z")
     if space == "z":
         segments, ws = _through_z(keys, painter, course)
     else:
@@ -301,15 +300,17 @@ def _through_z(keys: Latents, painter: Painter, course: Course) -> tuple[int, Ca
     """Interpolates z, and the weights of classes, and maps each frame anew."""
     if keys.z is None:
         raise UserError("some keyframes have no z, as those of photographs and mixed pictures; use --space w")
-    G, config, cutoff = painter.snapshot.G, painter.snapshot.config, painter.view.trunc_cutoff
-    if not torch.allclose(G.map(keys.z, painter.psi, cutoff, keys.c), keys.ws, rtol=1e-3, atol=1e-4):
+    renderer, config = painter.renderer, painter.snapshot.config
+    psi, cutoff = painter.psi, painter.view.trunc_cutoff
+    if not torch.allclose(renderer.map(keys.z, keys.c, psi=psi, cutoff=cutoff), keys.ws, rtol=1e-3, atol=1e-4):
         raise UserError(f"some keyframes are not what their z becomes at truncation {painter.psi:g}; use --space w, or "
                         "--trunc as it was when they were saved")  # fmt: skip
     curve = _curve(keys.z, course, torch.zeros_like(keys.z[0]), turning)
     classes = None if keys.c is None else _fading(class_weights(keys.c, config.num_classes), course)
 
     def ws(times: Sequence[float]) -> Tensor:
-        return G.map(curve.at(times), painter.psi, cutoff, None if classes is None else classes.at(times))
+        c = None if classes is None else classes.at(times)
+        return renderer.map(curve.at(times), c, psi=psi, cutoff=cutoff)
 
     return curve.segments, ws
 

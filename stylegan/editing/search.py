@@ -106,8 +106,8 @@ def unsupervised(search: Search, snapshot: Snapshot, resolution: int) -> Directi
     """By pca, activations or sefa. Raises UserError for what the network has not, such as w or so many layers."""
     G, config = snapshot.G, snapshot.config
     layers = layers_of(search.layers or tuple(range(config.num_ws)), config)
-    if search.count > config.w_dim:
-        raise UserError(f"--count {search.count}: w has {config.w_dim} dimensions, and no more directions")
+    if search.count > config.ws_dim:
+        raise UserError(f"--count {search.count}: w has {config.ws_dim} dimensions, and no more directions")
     batches = sampled(snapshot, range(search.labels.samples or SAMPLES[search.method]), search.labels.classes)
     if search.method == "activations":
         layer = layers_of((search.layer,), config, resolution)[0]
@@ -230,7 +230,7 @@ def by_gradient(
     kinds = classes_of(seeds, labels.classes, painter.snapshot.config.num_classes)
     with Progress("Looking at pictures", len(seeds)) as bar:
         found = steering(
-            G, (part.ws for part in in_batches(seeds, painter, kinds, batch)), styles,
+            G, painter.renderer.stage, (part.ws for part in in_batches(seeds, painter, kinds, batch)), styles,
             lambda pictures: teller.scores(pictures)[:, place], count, bar.advance,
         )  # fmt: skip
     return as_found(found, painter, f"style channels that steer {teller.names[place]}")
@@ -239,19 +239,19 @@ def by_gradient(
 def require_channels(painter: Painter, count: int) -> None:
     """Raises UserError for more channels than there are, before any is looked at."""
     layers_of((0,), painter.snapshot.config)
-    every = sum(painter.snapshot.G.synthesis.style_sizes()[: drawn_layers(painter)])
+    every = sum(painter.snapshot.config.style_dims(painter.renderer.stage.resolution))
     if count > every:
         raise UserError(f"there are {every} channels, not {count}; use a smaller --count")
 
 
 def drawn_layers(painter: Painter) -> int:
     """How many layers have a part in the pictures."""
-    return 2 * (1 + painter.snapshot.config.resolutions.index(painter.snapshot.G.synthesis.grown[0]))
+    return len(painter.snapshot.config.layers_at(painter.renderer.stage.resolution))
 
 
 def as_found(found: Sequence[Channel], painter: Painter, method: str) -> tuple[Directions, list[float]]:
     G, config = painter.snapshot.G, painter.snapshot.config
-    directions = as_directions(found, G.synthesis.style_sizes(), config.w_dim, method)
+    directions = as_directions(found, G.config.style_dims(), config.ws_dim, method)
     return directions, [channel.effect for channel in found]
 
 

@@ -77,7 +77,7 @@ def opened_for(request: Walking) -> tuple[Painter, Directions, Layers]:
     painter = open_painter(request.view, force)
     found = load_directions(Path(walk.directions), painter.snapshot, force)
     config = painter.snapshot.config
-    layers = layers_of(walk.layers, config, painter.snapshot.G.synthesis.grown[0]) if walk.layers else None
+    layers = layers_of(walk.layers, config, painter.renderer.stage.resolution) if walk.layers else None
     return painter, found, layers
 
 

@@ -138,10 +138,9 @@ def in_batches(
 
 def of_seeds(seeds: Sequence[int], painter: Painter, classes: Sequence[int] = ()) -> Latents:
     """Seeds mapped, and truncated as the view says. classes: one for each, where the network has some."""
-    G = painter.snapshot.G
     z, c = z_for_seeds(seeds, painter.snapshot.config.z_dim), torch.tensor(classes) if classes else None
     latents = Latents(
-        ws=G.map(z, painter.psi, painter.view.trunc_cutoff, c),
+        ws=painter.renderer.map(z, c, psi=painter.psi, cutoff=painter.view.trunc_cutoff),
         names=tuple(f"seed{seed:04d}" for seed in seeds), origins=tuple(f"seed {seed}" for seed in seeds),
         z=z, c=c, psi=painter.psi,
     )  # fmt: skip
@@ -172,13 +171,13 @@ def _with_random_noise(latents: Latents, seeds: Sequence[int], painter: Painter)
     """With the maps of --noise-mode random, if that is asked for: those of the seed, or of the place in a file."""
     if painter.view.noise_mode != "random":
         return latents
-    return replace(latents, noise=tuple(painter.snapshot.G.noise_of(seeds)))
+    return replace(latents, noise=tuple(painter.renderer.noise_of(seeds)))
 
 
 def together(parts: Sequence[Latents], painter: Painter) -> Latents:
     """All in one. If some bring noise maps, the others get the network's own, with which they would be drawn anyway."""
     layers = max((len(part.noise) for part in parts), default=0)
-    own = painter.snapshot.G.synthesis.own_noise()[:layers]
+    own = painter.snapshot.G.own_noise()[:layers]
     return joined([
         part if part.noise or not layers
         else replace(part, noise=tuple(maps.cpu().expand(len(part), -1, -1, -1) for maps in own))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from stylegan.networks.base import ModelConfig
+from stylegan.networks.config import NetworkConfig, require_styles
 from torch_utils.errors import UserError
 
 # The resolutions whose styles the paper mixes together (StyleGAN, figure 3).
@@ -30,31 +30,30 @@ def parse_styles(text: str) -> Styles:
     return tuple(styles)
 
 
-def layers_of(styles: str | Sequence[int | str], config: ModelConfig, resolution: int | None = None) -> list[int]:
-    """The rows of ws that are meant by `styles`, in order, each once, for pictures of `resolution` (else the largest).
+def layers_of(styles: str | Sequence[int | str], config: NetworkConfig, resolution: int | None = None) -> list[int]:
+    """The rows of ws that are meant by `styles`, in order, each once, for images of `resolution` (else the largest).
 
-    Raises UserError for layers that the network has not at that resolution, and for a network without styles.
+    Raises UserError for layers that the network does not have at that resolution, and for a network without styles.
     """
-    if not config.styles:
-        what = "ProGAN" if config.family == "progan" else "this network"
-        raise UserError(f"{what} has no styles: a single latent feeds its first layer; use a StyleGAN network for this")
+    require_styles(config)
     resolution = resolution or config.resolution
-    used = [r for r in config.resolutions if r <= resolution]
-    layers: set[int] = set()
+    used = config.layers_at(resolution)
+    last = max(layer.row for layer in used)
+    rows: set[int] = set()
     for style in parse_styles(styles) if isinstance(styles, str) else styles:
         if isinstance(style, int):
-            layers.add(style)
+            rows.add(style)
             continue
         smallest, largest = PARTS[style]
-        found = {2 * i + half for i, r in enumerate(used) if smallest <= r <= largest for half in (0, 1)}
+        found = {layer.row for layer in used if smallest <= layer.resolution <= largest}
         if not found:
             raise UserError(f"there are no {style} styles at {resolution}x{resolution}: they begin at "
-                            f"{smallest}x{smallest}; use layers from 0 to {2 * len(used) - 1}")  # fmt: skip
-        layers |= found
-    if layers and not (min(layers) >= 0 and max(layers) < 2 * len(used)):
-        raise UserError(f"there is no layer {max(layers)}: this network has {2 * len(used)} layers at "
-                        f"{resolution}x{resolution}, 0 to {2 * len(used) - 1}")  # fmt: skip
-    return sorted(layers)
+                            f"{smallest}x{smallest}; use layers from 0 to {last}")  # fmt: skip
+        rows |= found
+    if rows and not (min(rows) >= 0 and max(rows) <= last):
+        raise UserError(f"there is no layer {max(rows)}: this network has {last + 1} layers at "
+                        f"{resolution}x{resolution}, 0 to {last}")  # fmt: skip
+    return sorted(rows)
 
 
 def layers_in_words(layers: Sequence[int]) -> str:

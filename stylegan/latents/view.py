@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stylegan.networks.base import NoiseMode
+from stylegan.networks.config import NoiseMode
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, setting
 

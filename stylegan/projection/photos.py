@@ -81,7 +81,7 @@ def as_targets(photos: Sequence[Photo]) -> Tensor:
 
 def read_photo(path: Path, snapshot: Snapshot, align: Align | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
     """uint8 [H,W,C] of the size that the network draws, and what was done to the photograph. Raises UserError."""
-    height, width = snapshot.config.size(snapshot.G.synthesis.grown[0])
+    height, width = snapshot.config.size(snapshot.stage.resolution)
     image = _opened(path)
     notes: list[str] = []
     if align is not None:

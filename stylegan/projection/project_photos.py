@@ -16,6 +16,7 @@ from stylegan.latents.latents import Latents, joined
 from stylegan.latents.render import Painter
 from stylegan.latents.sources import Project, classes_for_seeds
 from stylegan.latents.start import Point, is_photograph
+from stylegan.networks.base import require_w
 from stylegan.networks.sampling import z_for_seeds
 from stylegan.projection.distance import AnyDistance, pick_distance
 from stylegan.projection.photos import Align, Photo, as_targets, read_photos
@@ -88,9 +89,9 @@ def standing_in(paths: Sequence[Path], painter: Painter, c: Sequence[int]) -> La
 
     Raises UserError for those that cannot be projected.
     """
-    require_w(painter.snapshot)
+    require_w(painter.snapshot.G)
     photos, config = _readable(painter.snapshot, paths), painter.snapshot.config
-    ws = painter.snapshot.G.broadcast(z_for_seeds(range(len(paths)), config.w_dim))
+    ws = painter.snapshot.G.broadcast(z_for_seeds(range(len(paths)), config.ws_dim))
     names = tuple(photo.name for photo in photos)
     return Latents(ws, names, names, c=torch.tensor(c) if c else None)
 
@@ -103,12 +104,6 @@ def in_words(points: Sequence[Point], painter: Painter, num_steps: int) -> list[
     some = ", ".join(photos[:8]) + (", ..." if len(photos) > 8 else "")
     return [f"Photos:     {some}: each projected into W in {num_steps} steps, distance "
             f"{pick_distance('', painter.snapshot).name}"]  # fmt: skip
-
-
-def require_w(snapshot: Snapshot) -> None:
-    """Raises UserError for a network without w."""
-    if snapshot.config.family == "progan":
-        raise UserError("ProGAN has no w to project into; use a StyleGAN network for this")
 
 
 def total_steps(settings: ProjectionSettings) -> int:

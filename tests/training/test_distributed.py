@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from training.update import update
 
 import training.runs.processes
 from stylegan.networks.stylegan1 import Discriminator
@@ -24,7 +25,6 @@ from training.loop import next_reals
 from training.runs.processes import train_in_processes
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
-from training.update import update
 
 CPU = torch.device("cpu")
 

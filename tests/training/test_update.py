@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from training.update import Outcome, Reals, move_w_avg, update, w_by_class
 
 from torch_utils.errors import UserError
 from torch_utils.images import to_float
@@ -19,7 +20,6 @@ from training.data.dataset import Dataset
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
 from training.step import discriminator_terms, make_fakes
-from training.update import Outcome, Reals, move_w_avg, update, w_by_class
 
 CPU = torch.device("cpu")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from training.update import Reals, update
 
 from stylegan.features import lpips
 from stylegan.networks.base import ModelConfig
@@ -22,7 +23,6 @@ from training.inputs import draw
 from training.schedule import PerResolution, Stage
 from training.state import TrainState, fresh_state
 from training.step import Game, discriminator_terms, generator_loss, look, make_fakes
-from training.update import Reals, update
 from training.vision_aid import DEPTHS, EAGERNESS, FLOOR, Aid, AidHead, aid_d_loss, aid_g_loss, build_aid
 
 CPU, FP32 = torch.device("cpu"), torch.float32

@@ -15,7 +15,10 @@ from dataclasses import replace
 from torch_utils.checkpoint import (damage, load_state)
 from torch_utils.files import put_in_place
 from torch_utils.untrusted import read_json
-from training.config import RunConfig, from_json, to_json
+from stylegan.networks.config import NetworkConfig
+from stylegan.networks.registry import config_from_json
+from torch_utils.settings import from_plain, to_plain
+from training.config import RunConfig
 
 
 # Stays in the directory, and means nothing by being there: to remove it would let a third process lock a new file of
@@ -131,7 +134,7 @@ def write_options(run_dir: Path, cfg: RunConfig) -> None:
     """Store the configuration, whole or not at all."""
     scratch = run_dir / f"{OPTIONS}.tmp"
     try:
-        scratch.write_text(json.dumps(to_json(cfg), indent=2) + "\n")
+        scratch.write_text(json.dumps(to_plain(cfg), indent=2) + "\n")
         put_in_place(scratch, run_dir / OPTIONS)
     except OSError as error:
         raise UserError(f"cannot write {run_dir / OPTIONS} ({error.strerror}); make room there") from None
@@ -175,7 +178,7 @@ def read_options(run_dir: Path) -> RunConfig:
 def parse_options(path: Path) -> RunConfig:
     """The configuration in a file. Raises UserError if it cannot be read."""
     try:
-        return from_json(read_json(path))
+        return from_plain(RunConfig, read_json(path), readers={NetworkConfig: config_from_json})
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it or start a new run") from None
 

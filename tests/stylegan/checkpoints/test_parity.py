@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from stylegan.networks.generator import Generator
 
 from stylegan.checkpoints.tensorflow import OfficialNetwork, growth, read_official, translate
-from stylegan.networks.generator import Generator
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.sampling import mix
 from stylegan.networks.stylegan1 import Discriminator

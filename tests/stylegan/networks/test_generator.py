@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from stylegan.networks.generator import Generator
 
 from stylegan.networks.base import ModelConfig, progan_config
-from stylegan.networks.generator import Generator
 from stylegan.networks.registry import build_generator
 from stylegan.networks.sampling import z_for_seeds
 from torch_utils.errors import UserError
