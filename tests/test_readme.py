@@ -75,7 +75,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(home: Path, code: str, standard_input: str = "") -> None:
     kept = {"STYLEGAN_CACHE": str(home / "cache"), "STYLEGAN_OPS_CACHE": str(folders()[0])}  # nothing compiled twice
-    environment = os.environ | kept | {"HOME": str(home), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | kept | {"HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], cwd=home, env=environment, input=standard_input,
                           capture_output=True, text=True, timeout=1200)  # fmt: skip
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
