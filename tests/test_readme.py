@@ -31,6 +31,7 @@ PAGES = {name: (ROOT / name).read_text() for name in ["README.md", *(f"docs/{pag
 # searches are short, and the faces are those of a tiny network.
 SHORTER = ["--kimg", "0.1", "--threads", "1"]
 FEWER_STEPS = ["--num-steps", "2", "--plus-steps", "2", "--w-samples", "10", "--pti-steps", "2"]
+FEWER_SAMPLES = ["--samples", "1000"]
 TINY = "tiny.safetensors"
 # Runs each command in the same process, as starting Python and PyTorch anew takes longer than most of them.
 DRIVER = """
@@ -87,6 +88,7 @@ def changed(command: list[str], home: Path) -> list[str]:
         words[words.index("--network") + 1] = TINY
     training = words[0] == "train.py" and "--outdir" in words
     fewer = SHORTER if training else FEWER_STEPS if words[0] == "project.py" else []
+    fewer = FEWER_SAMPLES if words[:2] == ["directions.py", "find"] else fewer
     return [str(ROOT / words[0]), *words[1:], *fewer]
 
 
