@@ -32,6 +32,7 @@ PAGES = {name: (ROOT / name).read_text() for name in dict.fromkeys(
 # machine; searches are short; and the faces are those of a tiny network.
 SHORTER = ["--kimg", "0.1", "--threads", "1"]
 FEWER_STEPS = ["--num-steps", "2", "--plus-steps", "2", "--w-samples", "10", "--pti-steps", "2"]
+FEWER_SAMPLES = ["--samples", "1000"]
 TINY = "tiny.safetensors"
 # Runs each command in the same process, because starting Python and PyTorch again takes longer than most of them.
 DRIVER = """
@@ -75,7 +76,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(home: Path, code: str, standard_input: str = "") -> None:
-    kept = {"STYLEGAN_CACHE": str(home / "cache"), "STYLEGAN_OPS_CACHE": str(folders()[0])}  # compile nothing twice
+    kept = {"STYLEGAN_CACHE": str(home / "cache"), "STYLEGAN_OPS_CACHE": str(folders()[0])}  # nothing compiled twice
     environment = os.environ | kept | {"HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], cwd=home, env=environment, input=standard_input,
                           capture_output=True, text=True, timeout=1200)  # fmt: skip
@@ -88,6 +89,7 @@ def changed(command: list[str], home: Path) -> list[str]:
         words[words.index("--network") + 1] = TINY
     training = words[0] == "train.py" and "--outdir" in words
     fewer = SHORTER if training else FEWER_STEPS if words[0] == "project.py" else []
+    fewer = FEWER_SAMPLES if words[:2] == ["directions.py", "find"] else fewer
     return [str(ROOT / words[0]), *words[1:], *fewer]
 
 

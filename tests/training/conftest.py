@@ -17,6 +17,7 @@ from stylegan.networks.stylegan1 import Discriminator
 from torch_utils.settings import replaced
 from training.config import DataConfig, LossConfig, RunConfig
 from training.data.archive import Archive, ArchiveWriter
+from training.loop import train
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import TrainState
 
@@ -90,6 +91,14 @@ def tiny_run(data: Path, **changes: Any) -> RunConfig:
 def tiny(pictures: Path) -> Callable[..., RunConfig]:
     """tiny(data__cond=True, loss__name="hinge", data=other_archive) -> RunConfig"""
     return lambda data=pictures, **changes: tiny_run(data, **changes)
+
+
+@pytest.fixture(scope="session")
+def straight(tiny: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run of `tiny()` from its start to its end without a stop. To read only."""
+    run_dir = tmp_path_factory.mktemp("straight")
+    train(tiny(), run_dir)
+    return run_dir
 
 
 @pytest.fixture
