@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from stylegan.checkpoints.snapshot import save_snapshot
-from stylegan.networks.base import ModelConfig, progan_config
+from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.threads import usable_cores
 
 MOST_WORKERS = 8  # each of them loads PyTorch
@@ -30,11 +31,11 @@ settings.register_profile(
 settings.register_profile("long", settings.get_profile("patient"), max_examples=20_000, derandomize=False)
 settings.load_profile("patient")
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 CONFIGS = {
     "faces": TINY, "others": TINY, "half": TINY,
     "digits": replace(TINY, channels=1, num_classes=10), "icons": replace(TINY, channels=4, base=(4, 6)),
-    "small": replace(TINY, resolution=8), "progan": progan_config(16, z_dim=8, fmap_max=16),
+    "small": replace(TINY, resolution=8), "progan": ProGANConfig(resolution=16, z_dim=8, fmap_max=16),
 }  # fmt: skip
 
 

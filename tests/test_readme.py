@@ -19,8 +19,8 @@ from PIL import Image
 
 from ops.cache import folders
 from stylegan.checkpoints.snapshot import save_snapshot
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -68,7 +68,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         noise = np.random.default_rng(seed).integers(0, 256, (80, 96, 3), dtype=np.uint8)
         Image.fromarray(noise).save(photos / f"{seed}.jpg")
     shutil.copy(photos / "0.jpg", home / "eva.jpg")
-    tiny = ModelConfig(resolution=16, z_dim=16, w_dim=16, mapping_layers=2, mapping_dim=16, fmap_base=64, fmap_max=16)
+    tiny = StyleGAN1Config(
+        resolution=16, z_dim=16, w_dim=16, mapping_layers=2, mapping_dim=16, fmap_base=64, fmap_max=16
+    )
     save_snapshot(home / TINY, build_generator(tiny), build_discriminator(tiny), config=tiny, resolution=16, alpha=1.0,
                   kimg=5.0, data="photos")  # fmt: skip
     shutil.copy(ROOT / "tests/data/stylegan_r32.pkl", home / "karras2019stylegan-ffhq-1024x1024.pkl")

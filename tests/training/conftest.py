@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stylegan.networks.base import ModelConfig
-from stylegan.networks.stylegan1 import Discriminator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.settings import replaced
 from training.config import DataConfig, LossConfig, RunConfig
 from training.data.archive import Archive, ArchiveWriter
@@ -66,7 +65,7 @@ def tiny_run(data: Path, **changes: Any) -> RunConfig:
     cfg = RunConfig(
         data=DataConfig(path=str(data), content_hash=archive.content_hash),
         total_kimg=0.24,
-        model=ModelConfig(
+        model=StyleGAN1Config(
             resolution=16, base=base, channels=archive.channels, z_dim=16, w_dim=16, mapping_dim=16, mapping_layers=2,
             fmap_base=128, fmap_max=16,
         ),

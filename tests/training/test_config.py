@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan.networks.base import ModelConfig
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, differences, leaves, replaced
 from training.config import FLAGS, RunConfig, from_json, to_json
@@ -203,4 +203,4 @@ def test_progan_with_classes_and_other_sizes_is_accepted():
     progan = preset("progan1024", 1)
     model = replace(progan.model, resolution=64, num_classes=10, w_dim=522, base=(4, 6), channels=1)
     check(replaced(progan, {"model": model, "growth.final": 64, "data.cond": True}))
-    assert model != ModelConfig()
+    assert model != StyleGAN1Config()

@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from training.update import update
 
 import training.runs.processes
-from stylegan.networks.stylegan1 import Discriminator
 from torch_utils.distributed import ALONE, World, from_environment, joined
 from torch_utils.settings import replaced
 from training.config import RunConfig
@@ -25,6 +23,7 @@ from training.loop import next_reals
 from training.runs.processes import train_in_processes
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
+from training.step import update
 
 CPU = torch.device("cpu")
 
@@ -68,7 +67,7 @@ def steps(cfg: RunConfig, world: World, count: int = 3, prepare: Prepare = lambd
         state.nimg += stage.batch
     return {
         "stats": stats,
-        "at_once": state.at_once,
+        "at_once": state.micro_batch,
         **{name: getattr(state, name).state_dict() for name in ("G", "D", "G_ema")},
     }
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from stylegan.networks.generator import Generator
 
 import stylegan
 from stylegan.cli import generate
+from stylegan.networks.base import Generator
 from stylegan.projection.pivotal_tuning import Delta, save_delta
 from torch_utils.images import grid
 

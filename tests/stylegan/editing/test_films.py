@@ -14,18 +14,19 @@ from stylegan.editing.films import picture_distance, plan, samples_of, times_of,
 from stylegan.latents.render import Painter, open_painter
 from stylegan.latents.sources import gather
 from stylegan.latents.view import View
-from stylegan.networks.base import ModelConfig, progan_config
+from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
 from stylegan.networks.sampling import mix_layers
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 CONDITIONAL = replace(TINY, num_classes=3, channels=1)
 
 
 @pytest.fixture
 def painter(tmp_path: Path):
-    def make(cfg: ModelConfig = TINY, **view: object) -> Painter:
+    def make(cfg: StyleGAN1Config = TINY, **view: object) -> Painter:
         torch.manual_seed(0)
         G = build_generator(cfg)
         for name, value in G.state_dict().items():
@@ -76,7 +77,7 @@ def test_a_blend_of_classes_gives_the_mapping_their_weights(painter):
 
 
 def test_progan_goes_through_z(painter):
-    paint = painter(progan_config(16, z_dim=8, fmap_max=16))
+    paint = painter(ProGANConfig(resolution=16, z_dim=8, fmap_max=16))
     journey = plan(gather((3, 4), paint), paint, Course())
     assert torch.equal(paint.draw(journey.at([0, 1])), paint.paint([3, 4]))
     with pytest.raises(UserError, match="--space z"):

@@ -12,12 +12,12 @@ from stylegan.editing.walk import along, drawn, film, there_and_back
 from stylegan.latents.render import Painter
 from stylegan.latents.sources import of_seeds
 from stylegan.latents.view import View
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.images import to_uint8
 from torch_utils.progress import Progress
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 
 
 @pytest.fixture(scope="module")

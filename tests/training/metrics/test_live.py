@@ -14,7 +14,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from stylegan.checkpoints.bound import fingerprint
 from stylegan.checkpoints.snapshot import load_snapshot
 from stylegan.cli import metrics as calc_metrics
 from torch_utils.errors import UserError
