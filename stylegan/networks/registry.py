@@ -10,7 +10,9 @@ from stylegan.networks.base import Discriminator, Family, Generator
 from stylegan.networks.config import NetworkConfig
 from torch_utils.errors import UserError
 
-FAMILIES: Mapping[str, Family[Any]] = {family.name: family for family in (stylegan1.FAMILY, progan.FAMILY, dcgan.FAMILY)}
+FAMILIES: Mapping[str, Family[Any]] = {
+    family.name: family for family in (stylegan1.FAMILY, progan.FAMILY, dcgan.FAMILY)
+}
 
 
 def family_of(name: str) -> Family[Any]:
