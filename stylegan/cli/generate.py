@@ -88,8 +88,8 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
 def check(request: Request) -> None:
     """Raises UserError for what no network could serve."""
     start, output = request.start, request.output
-    require("--network runs/00000-faces --seeds 0-35 --outdir out", network=request.rendering.network, seeds=start.seeds,
-            outdir=output.outdir)  # fmt: skip
+    require("--network runs/00000-faces --seeds 0-35 --outdir out", network=request.rendering.network,
+            seeds=start.seeds, outdir=output.outdir)  # fmt: skip
     require_each_once([point for point in start.seeds if isinstance(point, int)])
     require_batch(request.batch)
     check_steps(start.num_steps)

@@ -25,7 +25,7 @@ OPTIONS = [
                           help="Short for --precision fp32.")),
     ops_option(MACHINE),
     under(ESSENTIALS, Option(["--init-from"], metavar="SNAPSHOT",
-                             help="SourceOptions from the weights of another network, as far as they fit, with at least "
+                             help="Start from the weights of another network, as far as they fit, with at least "
                              "as many feature maps.")),
     under(ESSENTIALS, Option(["--resume"], type=Parsed("rundir", lambda text: text if text == AUTO else Path(text)),
                              metavar="RUNDIR|auto",

@@ -23,7 +23,8 @@ from torch_utils.errors import UserError
 class View:
     """A network, evaluated at the stage of its snapshot, and how latents become images.
 
-    psi, cutoff: truncation of seeds, see `sampling.truncate`   noise_mode: the network's own, drawn from the seed, or none
+    psi, cutoff: truncation of seeds, see `sampling.truncate`
+    noise_mode: the network's own, drawn from the seed, or none
     """
 
     snapshot: Snapshot
