@@ -1,8 +1,8 @@
-"""How training grows with the number of processes: measured here, on CPU cores, and computed for GPUs elsewhere.
+"""How the speed of training grows with the number of processes: measured on CPU cores, and computed for GPUs.
 
     python benchmarks/scaling.py --resolution 64 --batch 8 --json
 
-Every process has the same batch and one thread. What is computed is explained in docs/scaling.md.
+Every process has the same batch and one thread. docs/scaling.md explains the computation.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from training.state import fresh_state
 from training.step import Reals, update
 
 WARM_UP = 2
-HIDDEN_SHARE = 0.05  # of a step that may go into waiting
+HIDDEN_SHARE = 0.05  # share of a step that may be spent on waiting
 
 
 @dataclass(frozen=True)
 class Machines:
-    """`nodes` of `gpus` each. Bytes per second that one GPU gets through within a node, and one node to the next."""
+    """`nodes` with `gpus` each. within, between: bytes per second of a GPU inside a node, and of a node to the next."""
 
     name: str
     nodes: int
@@ -51,7 +51,7 @@ class Machines:
     between: float = 0.0
 
     def seconds(self, size: float) -> float:
-        """Of an all-reduce of `size` bytes: a ring sends 2 (n - 1) / n of them; first within nodes, then between."""
+        """Time of an all-reduce of `size` bytes. A ring sends 2 (n - 1) / n of them, within nodes and then between."""
         inside = 2 * (self.gpus - 1) / self.gpus * size / self.within
         outside = 2 * (self.nodes - 1) / self.nodes * size / self.between if self.nodes > 1 else 0.0
         return inside + outside
@@ -64,14 +64,14 @@ MACHINES = (
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
-@click.option("--resolution", type=int, default=64, help="Of the pictures in the measurement.")
+@click.option("--resolution", type=int, default=64, help="Resolution of the images in the measurement.")
 @click.option("--batch", type=int, default=8, help="Images per step and process.")
 @click.option("--steps", type=int, default=10, help="Steps to take the median of.")
 @click.option("--processes", type=int, default=2, help="Compare one process with this many.")
 @click.option("--cfg", "name", default="ffhq1024", help="Preset whose all-reduces are computed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(resolution: int, batch: int, steps: int, processes: int, name: str, as_json: bool) -> None:
-    """Images per second of 1 and of several processes, and what the gradients of a preset weigh."""
+    """Measure images per second of one and of several processes, and compute the gradients' size for a preset."""
     found = {count: seconds_per_step(count, resolution, batch, steps) for count in (1, processes)}
     speeds = {count: batch * count / seconds for count, (seconds, _) in found.items()}
     sums = found[processes][1]
@@ -96,8 +96,8 @@ def main(resolution: int, batch: int, steps: int, processes: int, name: str, as_
 
 
 def traffic(cfg: RunConfig, resolution: int) -> dict[str, Any]:
-    """Of a step at `resolution`: MB of gradients of both networks in float32, and for each kind of machines how long
-    they take, and how long a step must take for that to be `HIDDEN_SHARE` of it. In milliseconds.
+    """The gradients of a step at `resolution`: MB of both networks in float32, and for each kind of machines the
+    milliseconds of their all-reduce, and of a step in which this is a share of `HIDDEN_SHARE`.
     """
     with torch.device("meta"):
         networks: list[nn.Module] = [build_generator(cfg.model), build_discriminator(cfg.model)]
@@ -110,7 +110,7 @@ def traffic(cfg: RunConfig, resolution: int) -> dict[str, Any]:
 
 
 def reached(network: nn.Module, resolution: int) -> int:
-    """Numbers in the parameters that have a gradient while `resolution` stands alone."""
+    """How many numbers the parameters have that get a gradient at `resolution`, without fade-in."""
     count = 0
     for name, p in network.named_parameters():
         kind, _, rest = name.removeprefix("synthesis.").partition(".")
@@ -120,20 +120,20 @@ def reached(network: nn.Module, resolution: int) -> int:
 
 
 def seconds_per_step(count: int, resolution: int, batch: int, steps: int) -> tuple[float, float]:
-    """Of `count` processes of one thread each: a whole step, and the sums of its gradients alone."""
+    """Seconds of a whole step of `count` processes with one thread each, and of the all-reduces of its gradients."""
     context = multiprocessing.get_context("spawn")
     with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
         free.close()
-        crew = [
+        processes = [
             context.Process(target=_work, args=(World(rank, count, rank, count), port, Path(folder), resolution, batch,
                                                 steps))
             for rank in range(count)
         ]  # fmt: skip
-        for process in crew:
+        for process in processes:
             process.start()
-        for process in crew:
+        for process in processes:
             process.join()
         step, sums = json.loads((Path(folder) / "seconds").read_text())
         return step, sums
