@@ -13,16 +13,16 @@ from pathlib import Path
 from stylegan.latents.view import WHAT
 from stylegan.projection.settings import ProjectionSettings, check_settings
 from torch_utils.errors import UserError
+from torch_utils.image_names import has_image_suffix
 from torch_utils.settings import Flag, setting
 from torch_utils.text import parse_classes, parse_seeds, require_no_gaps
 
 LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
-PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 Point = int | Path
 
 
 def is_photograph(path: Path) -> bool:
-    return path.name.lower().endswith(PHOTOGRAPHS)
+    return has_image_suffix(path.name)
 
 
 def parse_points(text: str) -> tuple[Point, ...]:
@@ -33,7 +33,7 @@ def parse_points(text: str) -> tuple[Point, ...]:
     points: list[Point] = []
     require_no_gaps(text)
     for part in (part.strip() for part in text.split(",")):
-        if part.lower().endswith((LATENTS, *PHOTOGRAPHS)):
+        if part.lower().endswith(LATENTS) or has_image_suffix(part):
             points.append(Path(part).expanduser())
         elif re.search(r"[./\\]", part) and not re.fullmatch(r"[\d.-]*", part):
             raise UserError(f"'{part}' is neither a latent file (*{LATENTS}) nor a photograph (*.png, *.jpg, *.webp)")

@@ -313,11 +313,3 @@ class Discriminator(nn.Module):
             images.to(dtype, memory_format=torch.channels_last), self.cfg.activation
         )
         return x
-
-
-def fade(images: Tensor, alpha: float) -> Tensor:
-    """Real pictures at a fade: blended with themselves at half the resolution, as the generator's are. [N,C,H,W]."""
-    if alpha >= 1:
-        return images
-    half = F.interpolate(downsample_box(images), scale_factor=2, mode="nearest")
-    return torch.lerp(half, images, alpha)

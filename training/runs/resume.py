@@ -9,7 +9,7 @@ from typing import Any
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, leaves, replaced, shown
 from training.data.archive import Archive
-from training.data.dataset import base_for
+from training.data.sizes import base_for
 from training.runs.check import check
 from training.config import BORROWED_FLAGS, LossConfig, RunConfig
 from training.presets import preset
