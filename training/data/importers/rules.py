@@ -82,7 +82,7 @@ def check_rules(rules: Rules) -> None:
         raise UserError(f"--channels 4 stores transparency, but --alpha {rules.alpha} removes it: add --alpha keep")
     if rules.alpha == "keep" and rules.channels in ("1", "3"):
         raise UserError(
-            f"--alpha keep needs four channels, but --channels is {rules.channels}: leave out one of the two"
+            f"--alpha keep needs four channels, and --channels {rules.channels} has fewer: leave out one of the two"
         )
     if rules.max_images is not None and rules.max_images < 1:
         raise UserError(f"--max-images must be at least 1, got {rules.max_images}")
