@@ -33,8 +33,8 @@ def test_every_epoch_shows_every_image_once(length, seed, epoch):
 @given(lengths, seeds, st.lists(st.integers(0, 10**12), max_size=40))
 def test_the_stream_is_a_function_of_the_position(length, seed, positions):
     together = indices_at(np.array(positions, dtype=np.int64), length, seed)
-    alone = [indices_at(np.array([position]), length, seed).item() for position in positions]
-    assert together.tolist() == alone
+    single = [indices_at(np.array([position]), length, seed).item() for position in positions]
+    assert together.tolist() == single
 
 
 def test_epochs_and_seeds_differ_in_order():

@@ -205,7 +205,7 @@ def test_what_another_process_has_rebuilt_is_only_opened_again(tmp_path, monkeyp
     right = np.array(packed(archive, 8, 8))
     spoil(packed(archive, 8, 8), 0)
     rebuilt(archive, (8, 8))
-    monkeypatch.setattr(module, "rebuilt", lambda *_: pytest.fail("it was whole"))
+    monkeypatch.setattr(module, "rebuilt", lambda *_: pytest.fail("it was intact"))
     assert np.array_equal(pages.read(np.array([0])), right[:1]) and capsys.readouterr().out == ""
 
 

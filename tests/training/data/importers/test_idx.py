@@ -25,7 +25,7 @@ def test_idx_is_padded_and_finds_its_labels(tmp_path: Path, packed: bool, from_f
     wrap, suffix = (gzip.compress, ".gz") if packed else (bytes, "")
     images = tmp_path / f"train-images-idx3-ubyte{suffix}"
     images.write_bytes(wrap(idx(digits)))
-    (tmp_path / f"t10k-images-idx3-ubyte{suffix}").write_bytes(b"not asked for")
+    (tmp_path / f"t10k-images-idx3-ubyte{suffix}").write_bytes(b"not used")
     (tmp_path / f"train-labels-idx1-ubyte{suffix}").write_bytes(wrap(idx(np.arange(5, dtype=np.uint8))))
     source = open_source(tmp_path if from_folder else images)
     assert source.labels == [0, 1, 2, 3, 4]
