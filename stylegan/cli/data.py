@@ -17,7 +17,7 @@ from torch_utils.cli import Group, Option, settings_options, under
 from torch_utils.settings import replaced
 from torch_utils.threads import cpu_threads
 from training.data.importers.catalogue import CATALOGUE, fetch
-from training.data.importers.rules import PICTURES, Rules
+from training.data.importers.rules import IMAGES, Rules
 
 
 class ConvertByDefault(Group):
@@ -59,7 +59,7 @@ def main() -> None:
     params=[
         *(under(FILES, option) for option in (SOURCE, DEST, SKIP_LIST)),
         *settings_options(Rules),
-        under(PICTURES, UPSCALE),
+        under(IMAGES, UPSCALE),
     ]
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Look and report, write nothing.")

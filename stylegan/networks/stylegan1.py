@@ -29,7 +29,7 @@ from ops.resample import (
     upsampling_kernel,
 )
 from ops.style_epilogue import style_epilogue
-from stylegan.networks.base import Discriminator, Family, Generator, Noise, Synthesis
+from stylegan.networks.base import Discriminator, Generator, Noise, Synthesis
 from stylegan.networks.config import WIDEST, Cost, LayerInfo, NetworkConfig, Stage, require_styles
 from stylegan.networks.layers import (
     SQRT2,
@@ -494,14 +494,6 @@ def widened(name: str, narrow: Tensor, fresh: Tensor, config: NetworkConfig) -> 
         old[:, old.shape[1] - narrow.shape[1] + maps :] = narrow[:, maps:]
         old *= (old[0].numel() / narrow[0].numel()) ** 0.5
     return wide
-
-
-def fade(images: Tensor, alpha: float) -> Tensor:
-    """Real pictures at a fade: blended with themselves at half the resolution, as the generator's are. [N,C,H,W]."""
-    if alpha >= 1:
-        return images
-    half = F.interpolate(downsample_box(images), scale_factor=2, mode="nearest")
-    return torch.lerp(half, images, alpha)
 
 
 FAMILY = Family("stylegan", StyleGAN1Config, StyleGAN1Generator, StyleGAN1Discriminator, widened)

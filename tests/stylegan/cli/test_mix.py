@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from stylegan.latents.view import View
 
 from stylegan.cli import generate
 from stylegan.cli import mix as style_mixing
 from stylegan.latents import sources as points
 from stylegan.latents.render import open_painter
-from stylegan.latents.view import View
 from stylegan.projection import project_photos
 
 
@@ -156,7 +156,7 @@ def test_what_cannot_be_is_said_before_any_photograph_is_projected(run, eva, tmp
     (tmp_path / "photos/broken.png").write_bytes(b"no picture")
     for name, words, says in (
         ("faces", ["--cols", "no.latent.safetensors"], "there is no file no.latent.safetensors"),
-        ("faces", ["--cols", tmp_path / "photos/broken.png"], "broken.png: no picture"),
+        ("faces", ["--cols", tmp_path / "photos/broken.png"], "broken.png: not an image"),
         ("digits", ["--cols", 2, "--row-class", 3], "10 classes; choose with --col-class"),
         ("digits", ["--cols", 2], "10 classes; choose with --class"),
         ("faces", ["--cols", 2, "--num-steps", 0], "--num-steps 0"),
