@@ -21,8 +21,7 @@ from stylegan.networks.base import ModelConfig
 from stylegan.networks.inference import baked
 from stylegan.networks.registry import build_generator
 from torch_utils.cli import Command
-from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
-from torch_utils.threads import cpu_threads
+from torch_utils.device import cpu_threads, keep_freed_memory, peak_memory_mb, pick_device
 from training.runs.plan import forward_gflop
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -25,8 +25,7 @@ from stylegan.projection.distance import Distance, pick_distance
 from stylegan.projection.projector import project
 from stylegan.projection.settings import DISTANCES, ProjectionSettings
 from torch_utils.cli import Command
-from torch_utils.device import keep_freed_memory, pick_device
-from torch_utils.threads import cpu_threads
+from torch_utils.device import cpu_threads, keep_freed_memory, pick_device
 
 
 @click.command(cls=Command, params=[ops_option()], context_settings={"show_default": True})

@@ -23,8 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from stylegan.cli.options import ops_option, with_kernels
 from stylegan.networks.base import ModelConfig
 from torch_utils.cli import Command
-from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
-from torch_utils.threads import cpu_threads
+from torch_utils.device import cpu_threads, keep_freed_memory, peak_memory_mb, pick_device
 from training.config import LossConfig, RunConfig
 from training.runs.plan import aid_cost, conv_gflops, step_gflop
 from training.schedule import GrowthSchedule, PerResolution

@@ -18,9 +18,8 @@ import torch
 
 from ops import VARIABLE, BuildError, build, cache, mode, toolchain
 from ops.selftest import CASES, TIMED_SHAPE, milliseconds, mistakes
-from stylegan.checkpoints import locate
-from torch_utils.device import keep_freed_memory, pick_device
-from torch_utils.threads import cpu_threads, usable_cores
+from torch_utils.device import cpu_threads, keep_freed_memory, pick_device, usable_cores
+from torch_utils.files import cache_folder
 
 MIB = 64
 _CODE = f"""
@@ -212,7 +211,7 @@ def examine(device: str, fix: bool = False) -> Report:
 
 def environment() -> list[Finding]:
     """What has nothing to do with the ops."""
-    folders = dict.fromkeys([*cache.folders(), locate.cache()])
+    folders = dict.fromkeys([*cache.folders(), cache_folder("models")])
     checks = (python, pytorch, gpu, threads, memory)
     return [*(check() for check in checks), *disk(folders)]
 

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from torch_utils.errors import UserError
-from torch_utils.files import put_in_place, sync
+from torch_utils.files import atomic_write, sync
 from torch_utils.text import printable, shortened
 from torch_utils.untrusted import ZIP_ERRORS, parse_json
 
@@ -103,7 +103,7 @@ def save_state(path: Path, parts: Mapping[str, Any], previous: Path | None = Non
     previous: a name for what is at `path` by then, once the new file has been read back and found whole
     """
     require_space(path.parent, _bytes(parts))
-    with _writing(path) as scratch:
+    with _written(path) as scratch:
         with scratch.open("wb") as file:
             torch.save(dict(parts), file)
         if previous:
@@ -114,7 +114,6 @@ def save_state(path: Path, parts: Mapping[str, Any], previous: Path | None = Non
                                 "the disk")  # fmt: skip
             if path.exists():
                 os.replace(path, previous)
-        _move(scratch, path)
 
 
 def damage(path: Path) -> str:
@@ -140,14 +139,13 @@ def load_state(path: Path) -> dict[str, Any]:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """A safetensors file, JSON values in its header, whole or not at all. Raises UserError when the disk is full."""
     require_space(path.parent, _bytes(tensors))
-    with _writing(path) as scratch:
+    with _written(path) as scratch:
         # clone: safetensors refuses tensors that share memory or are not contiguous.
         plain = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
         scratch.touch()
         mode = scratch.stat().st_mode  # safetensors makes files that only their owner may read
         save_file(plain, scratch, metadata={key: json.dumps(value) for key, value in header.items()})
         scratch.chmod(mode)
-        _move(scratch, path)
 
 
 def load_tensors(path: Path, wanted: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -198,11 +196,11 @@ def require_space(folder: Path, needed: int) -> None:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    """A file to write to, that is not left behind. Raises UserError where writing it fails, on a full disk for one."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _written(path: Path) -> Iterator[Path]:
+    """As `atomic_write`, but raises UserError if the disk fails, for example because it is full."""
     try:
-        yield scratch
+        with atomic_write(path) as scratch:
+            yield scratch
     except (OSError, RuntimeError, SafetensorError) as error:
         why = _disk_trouble(error)
         if not why:
@@ -210,8 +208,6 @@ def _writing(path: Path) -> Iterator[Path]:
         raise UserError(
             f"cannot write {path} ({why}); make room there, nothing that was saved before is lost"
         ) from error
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _disk_trouble(error: BaseException | None) -> str:
@@ -223,10 +219,6 @@ def _disk_trouble(error: BaseException | None) -> str:
             return str(error).rpartition("I/O error: ")[2]
         error = error.__context__
     return ""
-
-
-def _move(scratch: Path, path: Path) -> None:
-    put_in_place(scratch, path)
 
 
 def _bytes(value: Any) -> int:

@@ -15,6 +15,7 @@ from urllib.parse import urljoin
 import requests
 
 from torch_utils.errors import UserError
+from torch_utils.files import put_in_place
 from torch_utils.progress import Progress
 from torch_utils.text import printable
 from torch_utils.untrusted import excess
@@ -88,7 +89,7 @@ class _Part:
         self._tag_path.unlink(missing_ok=True)
 
     def finish(self, dest: Path) -> None:
-        os.replace(self.path, dest)
+        put_in_place(self.path, dest)
         self._tag_path.unlink(missing_ok=True)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from importlib.util import find_spec
@@ -13,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from torch_utils.errors import UserError
+from torch_utils.files import atomic_write
 from torch_utils.images import encode, to_pil
-from torch_utils.writing import writing_to
+from torch_utils.output import writing_to
 
 Frames = Iterable[np.ndarray]
 GIF_FPS = 50  # its clock counts hundredths of a second, and players slow down films of less than two
@@ -50,14 +49,8 @@ def write_film(path: Path, frames: Frames, fps: float) -> None:
     """
     with writing_to(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with atomic_write(path) as scratch:
             _WRITERS[path.suffix.lower()](scratch, frames, fps)
-            scratch.replace(path)
-        finally:
-            if scratch.is_dir():
-                shutil.rmtree(scratch)
-            scratch.unlink(missing_ok=True)
 
 
 def _write_folder(scratch: Path, frames: Frames, fps: float) -> None:

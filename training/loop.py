@@ -10,11 +10,10 @@ from pathlib import Path
 import torch
 
 from stylegan.networks.stylegan1 import fade
-from torch_utils.device import fast_bf16, keep_freed_memory, pick_device
+from torch_utils.device import cpu_threads, fast_bf16, keep_freed_memory, pick_device
 from torch_utils.distributed import ALONE, World, alone, highest
 from torch_utils.images import to_float
 from torch_utils.interrupt import Interrupts, deferred_interrupts
-from torch_utils.threads import cpu_threads
 from training.config import RunConfig
 from training.data.archive import Archive
 from training.data.dataset import Dataset

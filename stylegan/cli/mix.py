@@ -15,7 +15,8 @@ from stylegan.latents.styles import Styles, layers_in_words, layers_of, parse_st
 from stylegan.latents.view import WHAT, View
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, GRID, replaces, require_folder
+from torch_utils.files import write_atomically
+from torch_utils.output import FILES, GRID, destination, replaces, require_folder, writing_to
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted, parse_classes
 
@@ -140,7 +141,6 @@ def write_matrix(request: Request, painter: Painter, rows: Latents, cols: Latent
     from stylegan.latents.mixing import mixed, pairs_of
     from torch_utils.images import encode, grid, to_uint8
     from torch_utils.progress import Progress
-    from torch_utils.writing import destination, write_whole, writing_to
 
     folder, pairs = Path(request.outdir), pairs_of(rows, cols)
     with (
@@ -159,7 +159,7 @@ def write_matrix(request: Request, painter: Painter, rows: Latents, cols: Latent
                     add(f"{name}.{request.format}", encode(picture, request.format))
             cells.extend(pixels)
             bar.advance(len(pixels))
-        write_whole(folder / GRID, encode(grid(list(in_matrix(left, top, cells)), len(cols) + 1), "png"))
+        write_atomically(folder / GRID, encode(grid(list(in_matrix(left, top, cells)), len(cols) + 1), "png"))
         if request.save_latents:
             save_latents(folder / SAVED, mixed(rows, cols, layers, pairs), painter.snapshot)
 

@@ -17,12 +17,12 @@ from stylegan.latents.render import Painter, in_words, open_painter
 from stylegan.latents.sources import Project, distinct, gather
 from stylegan.latents.styles import layers_of
 from stylegan.projection import project_photos
+from torch_utils.files import write_atomically
 from torch_utils.images import captioned, encode, grid, to_uint8
-from torch_utils.output import GRID, replaces
+from torch_utils.output import GRID, destination, replaces, writing_to
 from torch_utils.progress import Progress
 from torch_utils.text import counted
 from torch_utils.video import write_film
-from torch_utils.writing import destination, write_whole, writing_to
 
 
 def along(
@@ -118,7 +118,7 @@ def write_applied(request: Apply, painter: Painter, latents: Latents, direction:
     with writing_to(folder), destination(folder) as add, Progress("Drawing", count) as bar:
         pixels = drawn(ways, painter, request.batch, bar)
         table = laid_out(pixels, latents.names, strengths, request.captions)
-        write_whole(folder / GRID, encode(table, "png"))
+        write_atomically(folder / GRID, encode(table, "png"))
         if request.cells:
             for name, picture in zip(ways.names, pixels, strict=True):
                 add(f"{name}.png", encode(picture, "png"))

@@ -13,7 +13,6 @@ import os
 import shutil
 import tempfile
 import time
-import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from torch_utils.device import cpu_threads
 from torch_utils.errors import UserError
-from torch_utils.files import put_in_place
-from torch_utils.threads import cpu_threads
+from torch_utils.files import CACHE_VARIABLE, atomic_write, cache_folder
 from training.data.archive import Archive, conversion
 
 Size = tuple[int, int]  # height, width
@@ -42,9 +41,9 @@ def packed(archive: Archive, height: int, width: int, progress: bool = True) -> 
 def pack_pyramid(archive: Archive, sizes: Iterable[Size], progress: bool = True) -> dict[Size, np.memmap]:
     """All pictures at each of `sizes`, built where missing; each picture is decoded once for all of them.
 
-    The cache is `$STYLEGAN_CACHE` if that is set, else `<archive>.cache/` beside the archive, else (if that cannot be
-    written) `~/.cache/stylegan/data/`. Runs that build it at the same time do not disturb each other. A progress bar
-    is shown on terminals only.
+    The cache is `$STYLEGAN_CACHE/data` if that variable is set, else `<archive>.cache/` beside the archive, else (if
+    that cannot be written) `cache_folder("data")`. Runs that build it at the same time do not disturb each other. A
+    progress bar is shown on terminals only.
 
     Raises UserError if a size is not the archive's divided by a power of two, or the disk is too full.
     """
@@ -107,11 +106,11 @@ def _check_size(archive: Archive, size: Size) -> None:
 
 def _cache_folder(archive: Archive, sizes: Sequence[Size]) -> Path:
     """The first place that holds all of `sizes` already, else the first that can be written."""
-    chosen = os.environ.get("STYLEGAN_CACHE")
+    chosen = os.environ.get(CACHE_VARIABLE)
     beside = archive.path.with_name(archive.path.name + ".cache")
-    home = Path(os.path.expanduser("~"), ".cache", "stylegan", "data")
-    candidates = [Path(chosen)] if chosen else [beside, home]
-    for folder in candidates:
+    candidates = [cache_folder("data")] if chosen else [beside, cache_folder("data")]
+    former = [Path(chosen)] if chosen else []  # where earlier versions put the files
+    for folder in [*candidates, *former]:
         if all(_is_whole(archive, size, folder) for size in sizes):
             return folder
     for folder in candidates:
@@ -166,31 +165,23 @@ def _remove_stale(archive: Archive, folder: Path) -> None:
 
 
 def _build(archive: Archive, sizes: Sequence[Size], folder: Path, progress: bool) -> None:
-    """Writes scratch files, then renames: of two runs at once the last one wins, with the same bytes.
-
-    Scratch names are random, as process numbers may repeat among machines that share a disk.
-    """
+    """Write all files at once; of two runs that do it at the same time the last one wins, with the same bytes."""
     targets = [_file(archive, size, folder) for size in sizes]
-    scratch = [target.with_name(f"{target.stem}.{uuid.uuid4().hex}.tmp") for target in targets]
     sums: list[list[int]] = [[] for _ in sizes]
     try:
         with contextlib.ExitStack() as stack:
+            scratch = [stack.enter_context(atomic_write(target)) for target in targets]
             files = [stack.enter_context(path.open("wb")) for path in scratch]
             for level, pictures in _reduced(archive, sizes, progress):
                 files[level].write(pictures)
                 sums[level].append(zlib.crc32(pictures))
             for file, found in zip(files, sums, strict=True):
                 file.write(np.array(found, "<u4").tobytes())
-        for path, target in zip(scratch, targets, strict=True):
-            put_in_place(path, target)
     except OSError as error:
         raise UserError(
             f"cannot write to {folder} ({error.strerror or error}): make room, or set STYLEGAN_CACHE to a folder on "
             "another disk"
         ) from error
-    finally:
-        for path in scratch:
-            path.unlink(missing_ok=True)
 
 
 def _reduced(archive: Archive, sizes: Sequence[Size], progress: bool) -> Iterator[tuple[int, bytes]]:

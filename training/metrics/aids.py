@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from stylegan.checkpoints.locate import cache
 from stylegan.editing.attribute_table import read_csv
 from stylegan.editing.attributes import Attribute
 from torch_utils.errors import UserError
+from torch_utils.files import cache_folder
 from training.attributes import SUFFIX, Judge, Lesson, learn, load_judge, save_judge
 from training.data.archive import Archive
 
@@ -60,7 +60,7 @@ def _taught(path: Path, attributes: Sequence[Attribute], data: Archive, device: 
     lesson = Lesson(data=str(data.path), table=str(path), attributes=attributes, held_out=min(500, len(data) // 8))
     table = read_csv(path, lesson.key, attributes)
     asked = f"{data.content_hash} {path.read_text()} {[str(a) for a in attributes]} {lesson.held_out} {device.type}"
-    kept = cache().parent / "classifiers" / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}{SUFFIX}"
+    kept = cache_folder("classifiers") / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}{SUFFIX}"
     if kept.is_file():
         return load_judge(kept)
     judge = learn(data, table, lesson, device)

@@ -76,7 +76,7 @@ def begin_run(
 
 def _tidy_up(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
     """Remove what a killed process has left, and write the state's own snapshot anew if that is not whole."""
-    for scratch in run_dir.glob(".*.tmp"):
+    for scratch in run_dir.glob("*.tmp"):  # those of `atomic_write`, and training_options.json.tmp of earlier versions
         scratch.unlink()
     path, due = snapshot_path(run_dir, state), state.tick_nimg == state.nimg and snapshot_due(state, cfg)
     if path.exists() or due:

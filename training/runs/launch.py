@@ -17,7 +17,7 @@ from torch_utils.device import pick_device
 from torch_utils.distributed import ALONE, World, from_environment, joined, told
 from torch_utils.errors import UserError
 from torch_utils.interrupt import sigterm_ends
-from torch_utils.threads import cpu_threads
+from torch_utils.device import cpu_threads
 from training.vision_aid import build_aid
 from training.data.archive import (EMBEDDED, Archive)
 from training.runs.hours import (budget_lines, plan)

@@ -28,6 +28,7 @@ import torch
 from torch_utils.device import pick_device
 from torch_utils.distributed import LostRank, World, from_environment, joined
 from torch_utils.errors import UserError
+from torch_utils.files import write_atomically
 from training.config import RunConfig
 from training.loop import train
 from training.runs.run_dir import has_state
@@ -172,9 +173,8 @@ def _write_note(
     if kind is None or issubclass(kind, LostRank) or not issubclass(kind, Exception):
         return
     text = str(error) if issubclass(kind, UserError) else "".join(traceback.format_exception(kind, error, tb))
-    scratch = notes / f".{rank}.tmp"
-    scratch.write_text(json.dumps({"rank": rank, "mistake": issubclass(kind, UserError), "text": text}))
-    scratch.rename(notes / f"error-{rank}.json")
+    note = {"rank": rank, "mistake": issubclass(kind, UserError), "text": text}
+    write_atomically(notes / f"error-{rank}.json", json.dumps(note).encode())
 
 
 def _noted(notes: Path) -> bool:
