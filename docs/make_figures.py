@@ -1,4 +1,4 @@
-"""Remakes the pictures of the README with the commands that it prints beside them.
+"""Remakes the images of the README with the commands that it shows next to them.
 
 python docs/make_figures.py --network faces64 --data faces.zip --table faces.csv --photo eva.jpg \\
   --run runs/00000-faces-faces64
@@ -28,35 +28,39 @@ from torch_utils.output import require_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORK, DATA, TABLE, PHOTO, RUN = "faces64", "faces.zip", "faces.csv", "eva.jpg", "runs/00000-faces-faces64"
-"""What the README calls that which is given to this script."""
+"""The names that the README uses for what this script is given."""
 MAX_BYTES = 3_000_000
 QUALITY, FRAME_MS, LAST_FRAME_MS, MAX_FRAMES = 82, 150, 3000, 48
 
-Pictures = list[Image.Image]
+Images = list[Image.Image]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One file of docs/figures. commands: as the README prints them, run in the work folder   draw: takes that folder,
-    and makes one picture, or the frames of a film, of what is there afterwards   needs: of what is given
-    zoom: how many times larger it is shown
+    """One file of docs/figures.
+
+    commands: as the README shows them, run in the work folder
+    draw: makes one image, or the frames of a film, from the work folder after the commands have run
+    needs: which of the given files it cannot be made without
+    zoom: factor by which the image is enlarged
     """
 
     name: str
     commands: tuple[str, ...]
-    draw: Callable[[Path], Pictures]
+    draw: Callable[[Path], Images]
     needs: tuple[str, ...] = ()
     zoom: int = 1
 
 
-def picture(file: str) -> Callable[[Path], Pictures]:
+def single(file: str) -> Callable[[Path], Images]:
+    """Returns a function that opens an image of the work folder."""
     return lambda work: [Image.open(work / file)]
 
 
-def film(file: str) -> Callable[[Path], Pictures]:
-    """Its frames; of many, some, evenly spaced, the last one always."""
+def film(file: str) -> Callable[[Path], Images]:
+    """Returns a function that reads up to MAX_FRAMES evenly spaced frames of a film, including the last one."""
 
-    def frames(work: Path) -> Pictures:
+    def frames(work: Path) -> Images:
         with Image.open(work / file) as source:
             count: int = getattr(source, "n_frames", 1)
             chosen = np.unique(np.linspace(0, count - 1, MAX_FRAMES).astype(int))
@@ -70,10 +74,10 @@ def _frame(source: Image.Image, number: int) -> Image.Image:
     return source.convert("RGB")
 
 
-def below(*files: str) -> Callable[[Path], Pictures]:
-    """Pictures one below the other."""
+def below(*files: str) -> Callable[[Path], Images]:
+    """Returns a function that puts images of the work folder one below the other."""
 
-    def stacked(work: Path) -> Pictures:
+    def stacked(work: Path) -> Images:
         parts = [Image.open(work / file).convert("RGB") for file in files]
         paper = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
         top = 0
@@ -85,8 +89,8 @@ def below(*files: str) -> Callable[[Path], Pictures]:
     return stacked
 
 
-def projections(work: Path) -> Pictures:
-    """The photograph and what each way found for it, with words above."""
+def projections(work: Path) -> Images:
+    """Returns the photograph and its projections in one image, with captions."""
     target, in_w, _ = thirds(work / "out/w/eva.png")
     _, tuned, _ = thirds(work / "out/pti/eva.png")
     in_plus = next((work / "out/plus").glob("*.png"))
@@ -95,19 +99,19 @@ def projections(work: Path) -> Pictures:
 
 
 def thirds(file: Path) -> list[np.ndarray]:
-    """Target, what was found and their difference, which `project.py` draws side by side."""
+    """Splits an image of `project.py` into target, result and difference."""
     return np.split(np.asarray(Image.open(file).convert("RGB")), 3, axis=1)
 
 
 FIGURES = (
     Figure("faces", (
         "python generate.py --network faces64 --seeds 0-31 --outdir out/faces --grid 8x4",
-    ), picture("out/faces/grid.png"), zoom=2),
-    Figure("growth", (), film(f"{RUN}/growth.webp"), (RUN,)),  # by train.py, in hours: it is taken as it is
+    ), single("out/faces/grid.png"), zoom=2),
+    Figure("growth", (), film(f"{RUN}/growth.webp"), (RUN,)),  # made by train.py, which takes hours: used as it is
     Figure("mixing", (
         "python style_mixing.py --network faces64 --rows 25,43,57,10 --cols 49,5,12,7,53,58 --styles middle"
         " --outdir out/mixed",
-    ), picture("out/mixed/grid.png"), zoom=2),
+    ), single("out/mixed/grid.png"), zoom=2),
     Figure("interpolation", (
         "python interpolate.py --network faces64 --seeds 0-17 --grid 6x1 --path cubic --loop --frames 16"
         " --out out/walk.webp",
@@ -129,30 +133,30 @@ FIGURES = (
     ), below("out/smile/grid.png", "out/glasses/grid.png"), (DATA, TABLE)),
     Figure("digits", (
         "python generate.py --network digits32 --seeds 0-59 --class 0-9 --outdir out/digits --grid 20x3",
-    ), picture("out/digits/grid.png")),
+    ), single("out/digits/grid.png")),
     Figure("fashion", (
         "python generate.py --network fashion32 --seeds 0-59 --class 0-9 --outdir out/fashion --grid 20x3",
-    ), picture("out/fashion/grid.png")),
+    ), single("out/fashion/grid.png")),
 )  # fmt: skip
 
 
 @click.command(cls=Command, context_settings={"show_default": True, "max_content_width": 110})
-@click.option("--network", default=NETWORK, help="Of faces: a snapshot, the folder of a run, or a name.")
-@click.option("--data", type=click.Path(path_type=Path), help="Its pictures, as dataset_tool.py packs them.")
-@click.option("--table", type=click.Path(path_type=Path), help="CSV of what they show: file, smile, glasses.")
+@click.option("--network", default=NETWORK, help="Network of faces: a snapshot, a run directory, or a name.")
+@click.option("--data", type=click.Path(path_type=Path), help="Its training images, as packed by dataset_tool.py.")
+@click.option("--table", type=click.Path(path_type=Path), help="CSV that describes them: file, smile, glasses.")
 @click.option("--photo", type=click.Path(path_type=Path), help="A photograph to project.")
 @click.option("--run", type=click.Path(path_type=Path), help="The run whose growth is shown.")
-@click.option("--outdir", type=click.Path(path_type=Path), default=Path("docs/figures"), help="Where to put them.")
+@click.option("--outdir", type=click.Path(path_type=Path), default=Path("docs/figures"), help="Folder for the images.")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("out/figures"), help="Where the commands run.")
-@click.option("--only", help="Names of figures, as in faces,mixing.  [all]", show_default=False)
+@click.option("--only", help="Names of figures, such as faces,mixing.  [all]", show_default=False)
 def main(
     network: str, data: Path | None, table: Path | None, photo: Path | None, run: Path | None, outdir: Path,
     work: Path, only: str | None,
 ) -> None:  # fmt: skip
-    """Remake the pictures of the README. One for which something is not given is left as it is.
+    """Remake the images of the README. An image stays as it is if something that it needs is not given.
 
-    On one CPU core that takes a quarter of an hour, most of it for learning what a smile is; from the second time on,
-    some minutes.
+    On one CPU core this takes a quarter of an hour, most of it for training the classifier of smiles; from the second
+    time on, some minutes.
     """
     given = {DATA: data, TABLE: table, PHOTO: photo, RUN: run}
     figures = chosen(only)
@@ -167,12 +171,12 @@ def main(
     for figure in figures:
         missing = [name for name in figure.needs if not given[name]]
         if missing:
-            click.echo(f"{figure.name}: left as it is, for want of {' and '.join(missing)}")
+            click.echo(f"{figure.name}: left as it is, because it needs {' and '.join(missing)}")
             continue
         for command in figure.commands:
             click.echo(f"$ {command}")
             if learned(command, work):
-                click.echo("done before, with the same data")
+                click.echo("skipped: done before, with the same data")
                 continue
             perform(command, model)
         path = outdir / f"{figure.name}.webp"
@@ -182,40 +186,45 @@ def main(
 
 
 def chosen(only: str | None) -> Sequence[Figure]:
-    """Raises UserError for a name that is none."""
+    """Returns the figures that --only names. Raises UserError for an unknown name."""
     known = {figure.name: figure for figure in FIGURES}
     names = [name.strip() for name in only.split(",")] if only else list(known)
     for name in names:
         if name not in known:
-            raise UserError(f"there is no figure {name!r}; choose from {', '.join(known)}")
+            raise UserError(f"Unknown figure {name!r} in --only: choose from {', '.join(known)}")
     return [known[name] for name in names]
 
 
 def put(link: Path, where: Path | None) -> None:
-    """Let the commands find what is given under the name that the README uses. Raises UserError if it is not there."""
+    """Link a given file to the name that the README uses for it. Raises UserError if the file does not exist."""
     if where is None:
         return
     if not where.exists():
-        raise UserError(f"there is no file or folder {where}")
+        raise UserError(f"{where} does not exist")
     link.parent.mkdir(parents=True, exist_ok=True)
     if link.is_symlink():
         link.unlink()
     if link.exists():
-        raise UserError(f"{link} is in the way; delete it, or name another folder with --work")
+        raise UserError(f"{link} already exists: delete it, or choose another folder with --work")
     link.symlink_to(where.resolve())
 
 
 def learned(command: str, work: Path) -> bool:
-    """Learning takes longest and does not look at the network: what it made is taken again, unless data are newer."""
+    """Says whether a command trains a classifier that exists already and is newer than its data.
+
+    Training it takes longest and does not depend on the network.
+    """
     words = shlex.split(command)
     if words[1:3] != ["directions.py", "learn"]:
         return False
-    made = work / words[words.index("--dest") + 1]
-    return made.exists() and made.stat().st_mtime > max((work / name).stat().st_mtime for name in (DATA, TABLE))
+    classifier = work / words[words.index("--dest") + 1]
+    return classifier.exists() and classifier.stat().st_mtime > max(
+        (work / name).stat().st_mtime for name in (DATA, TABLE)
+    )
 
 
 def perform(command: str, model: str) -> None:
-    """Run a command of the README in this process, which spares the start of another. Ends with it if it fails."""
+    """Run a command of the README in this process, which saves starting another one. Exits if the command fails."""
     words = shlex.split(command)[1:]
     for place, word in enumerate(words[:-1]):
         if word == "--network" and words[place + 1] == NETWORK:
@@ -232,8 +241,8 @@ def enlarged(image: Image.Image, zoom: int) -> Image.Image:
     return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.LANCZOS) if zoom > 1 else image
 
 
-def write(path: Path, frames: Pictures) -> None:
-    """A small WebP file: a picture, or a film that plays for ever and rests on its last frame."""
+def write(path: Path, frames: Images) -> None:
+    """Write a small WebP file: an image, or a film that loops. The film of growth pauses on its last frame."""
     with atomic_write(path) as scratch:
         if len(frames) == 1:
             frames[0].save(scratch, "WEBP", quality=QUALITY, method=6)
@@ -244,11 +253,13 @@ def write(path: Path, frames: Pictures) -> None:
 
 
 def require_small(outdir: Path) -> None:
-    """Raises UserError if the pictures are too large for a repository."""
+    """Raises UserError if the images are too large for a repository."""
     total = sum(file.stat().st_size for file in outdir.glob("*.webp"))
     click.echo(f"together: {total / 1000:.0f} kB")
     if total > MAX_BYTES:
-        raise UserError(f"the pictures take {total / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:g}; show less in one")
+        raise UserError(
+            f"The images take {total / 1e6:.1f} MB, but at most {MAX_BYTES / 1e6:g} MB are allowed: show less in one"
+        )
 
 
 if __name__ == "__main__":
