@@ -14,7 +14,7 @@ from torch.nn.functional import one_hot
 from stylegan.networks.generator import Generator
 from torch_utils.adam import Adam, track
 from torch_utils.device import return_freed_memory
-from torch_utils.distributed import ALONE, World, add_up, add_up_gradients, highest
+from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_gradients, all_reduce_max, all_reduce_sum
 from training.config import RunConfig
 from training.inputs import Inputs, draw
 from training.micro_batches import fewer, portions, too_large, unless_short
@@ -81,16 +81,16 @@ class Descent:
 
 def update(
     state: TrainState, reals: Reals, stage: Stage, cfg: RunConfig, labels: np.ndarray | None, dtype: torch.dtype,
-    world: World = ALONE,
+    dist: DistContext = SINGLE_PROCESS,
 ) -> Outcome:  # fmt: skip
     """Train on one batch. A half whose numbers are not all finite leaves its network as it was.
 
     The order is the published one: D, then the average (of G before this step), then G. `state.nimg` is not advanced.
-    reals: this process's share of the batch, every `world.size`-th picture of it from its rank on
+    reals: this process's share of the batch, every `dist.world_size`-th picture of it from its rank on
     labels: classes of the data set, from which the fakes draw theirs.
     """
     device = reals.images.device
-    positions = range(state.nimg + world.rank, state.nimg + stage.batch, world.size)
+    positions = range(state.nimg + dist.rank, state.nimg + stage.batch, dist.world_size)
     # A rollback must not walk into the same wall again, so it also changes the random numbers.
     salt = f"/{state.rollbacks}" if state.rollbacks else ""
 
@@ -100,7 +100,7 @@ def update(
         if cfg.loss.name == "relativistic":
             # A score compares a real and a made picture: of one class, or it is the classes that differ.
             inputs = replace(inputs, c=reals.c)
-        found = _descend(half, reals, inputs, cfg, world, at_once)
+        found = _descend(half, reals, inputs, cfg, dist, at_once)
         move_w_avg(state.G, found.w)
         state.at_once[stage.resolution] = found.at_once
         return found
@@ -156,7 +156,7 @@ def halves(
     return d_half, Half("G", state.G, state.opt_g, g_part, g_lr, classes)
 
 
-def _descend(half: Half, reals: Reals, inputs: Inputs, cfg: RunConfig, world: World, at_once: int) -> Descent:
+def _descend(half: Half, reals: Reals, inputs: Inputs, cfg: RunConfig, dist: DistContext, at_once: int) -> Descent:
     """Add up the gradients of the parts of a batch and step, unless something is not finite.
 
     The parts are the rounds of this process and of all others; each part is of every so many-th picture of the batch,
@@ -172,18 +172,18 @@ def _descend(half: Half, reals: Reals, inputs: Inputs, cfg: RunConfig, world: Wo
     while sums is None:
         smaller = fewer(fitting, share, group, cfg.batch_gpu)
         last_word = "" if smaller else too_large((height, width), fitting, group)
-        sums = unless_short(partial(_accumulate, half, reals, inputs, share // fitting, world.size), last_word)
+        sums = unless_short(partial(_accumulate, half, reals, inputs, share // fitting, dist.world_size), last_word)
         if sums is None and smaller:
             half.optimizer.zero_grad()
             return_freed_memory(device)
             fitting = smaller
-    total, w, short = _over_all(world, half.name, *sums, fitting < at_once)
-    add_up_gradients(world, f"gradients of {half.name}", half.optimizer.params, REDUCED[cfg.reduce])
+    total, w, short = _over_all(dist, half.name, *sums, fitting < at_once)
+    all_reduce_gradients(dist, f"gradients of {half.name}", half.optimizer.params, REDUCED[cfg.reduce])
     grads = [p.grad for p in half.net.parameters() if p.grad is not None]
     total["norm"] = torch.stack(torch._foreach_norm(grads)).norm()
     finite = bool(torch.stack([*total.values()]).isfinite().all())
     if short > 0:
-        fitting = -highest(world, "memory", -fitting)
+        fitting = -all_reduce_max(dist, "memory", -fitting)
     bad = None if finite else _first_bad(half.net, total)
     if finite:
         half.optimizer.step(half.lr)
@@ -211,14 +211,14 @@ def _accumulate(
 
 
 def _over_all(
-    world: World, half: str, stats: Stats, w: Tensor | None, short: bool
+    dist: DistContext, half: str, stats: Stats, w: Tensor | None, short: bool
 ) -> tuple[Stats, Tensor | None, Tensor | int]:  # fmt: skip
     """The sums of all processes, in one collective; the last is of how many were short of memory."""
-    if world.size == 1:
+    if dist.world_size == 1:
         return stats, w, 0
     scalars = torch.stack([*stats.values()])
     flat = torch.cat([scalars, scalars.new_tensor([float(short)]), *([] if w is None else [w.flatten()])])
-    add_up(world, f"losses of {half}", flat)
+    all_reduce_sum(dist, f"losses of {half}", flat)
     summed = dict(zip(stats, flat[: len(stats)], strict=True))
     return summed, None if w is None else flat[len(stats) + 1 :].view_as(w), flat[len(stats)]
 
