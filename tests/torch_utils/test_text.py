@@ -51,7 +51,7 @@ def test_a_seed_that_comes_twice_is_named(seeds):
     try:
         require_each_once(seeds)
     except UserError as error:
-        assert any(f"seed {seed} is named {seeds.count(seed)} times" in str(error) for seed in twice)
+        assert any(f"seed {seed} occurs {seeds.count(seed)} times" in str(error) for seed in twice)
         return
     assert not twice
 

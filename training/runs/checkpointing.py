@@ -198,7 +198,7 @@ def measure(
         )
         keep_best(cfg, run_dir, report.say)
 
-    if cfg.metrics != NO_METRICS and not interrupts.unless_wanted(judge):
+    if cfg.metrics != NO_METRICS and not interrupts.unless_requested(judge):
         report.say(f"{snapshot.name} has not been measured to the end; calc_metrics.py does it, and so does --resume")
     prune(cfg, run_dir)
     clock.restart()
