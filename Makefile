@@ -49,4 +49,4 @@ bench: venv
 	$(PY) benchmarks/ops.py --seconds 0.5 --shape 16x64x64x64
 
 cuda-check: venv
-	$(PY) -m pytest tests/ops/cuda/test_compiles.py -m "" -s -q
+	$(PY) -m pytest tests/ops/cuda/test_compiles.py -m "" -n 0 -s -q

@@ -17,9 +17,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stylegan.cli.options import ops_option, with_kernels
-from stylegan.networks.base import ModelConfig
-from stylegan.networks.inference import baked
+from stylegan.networks.inference import folded
 from stylegan.networks.registry import build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
 from torch_utils.device import cpu_threads, keep_freed_memory, peak_memory_mb, pick_device
 from training.runs.plan import forward_gflop
@@ -42,9 +42,9 @@ def main(
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(threads))
     where = with_kernels(pick_device(device))
-    cfg = ModelConfig(resolution=resolution)
+    cfg = StyleGAN1Config(resolution=resolution)
     begin = time.perf_counter()
-    G = baked(build_generator(cfg).to(where), DTYPES[dtype], batch)
+    G = folded(build_generator(cfg).to(where), DTYPES[dtype], batch)
     z = torch.randn(batch, cfg.z_dim, device=where)
     times: list[float] = []
     with torch.inference_mode():

@@ -16,11 +16,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stylegan.checkpoints.locate import open_model
+from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.cli.options import ops_option, with_kernels
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.distance import Distance, pick_distance
 from stylegan.projection.projector import project
 from stylegan.projection.settings import DISTANCES, ProjectionSettings
@@ -49,7 +49,7 @@ def main(
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(threads))
     where = with_kernels(pick_device(device))
-    snapshot = open_model(network, where) if network else untrained(resolution, where)
+    snapshot = open_snapshot(network, where) if network else untrained(resolution, where)
     settings = ProjectionSettings(num_steps=measured or steps, dtype=dtype)  # type: ignore[arg-type]
     chosen, factor = pick_distance(distance, snapshot), steps / settings.num_steps
     seconds, distances = zip(*(timed(snapshot, chosen, settings, n) for n in (1, batch)), strict=True)
@@ -67,7 +67,7 @@ def main(
 def untrained(resolution: int, device: torch.device) -> Snapshot:
     """A network whose pictures differ, and have noise."""
     torch.manual_seed(0)
-    cfg = ModelConfig(resolution=resolution, fmap_base=4096, fmap_max=128)
+    cfg = StyleGAN1Config(resolution=resolution, fmap_base=4096, fmap_max=128)
     G, D = build_generator(cfg).to(device), build_discriminator(cfg).to(device)
     for network in (G, D):
         network.eval().requires_grad_(False)

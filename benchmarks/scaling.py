@@ -25,8 +25,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory
 from torch_utils.distributed import CPU, DistContext, all_reduce_gradients, all_reduce_max, process_group
@@ -34,7 +34,7 @@ from training.config import RunConfig
 from training.presets import preset
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
-from training.update import Reals, update
+from training.step import Reals, update
 
 WARM_UP = 2
 HIDDEN_SHARE = 0.05  # of a step that may go into waiting
@@ -143,7 +143,7 @@ def _work(dist: DistContext, port: int, folder: Path, resolution: int, batch: in
     os.environ.update({"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"})
     keep_freed_memory()
     torch.set_num_threads(1)
-    model = ModelConfig(resolution=resolution, fmap_base=4096, fmap_max=128)
+    model = StyleGAN1Config(resolution=resolution, fmap_base=4096, fmap_max=128)
     growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch * dist.world_size))
     cfg = RunConfig(model=model, growth=growth, gpus=dist.world_size)
     state, stage = fresh_state(cfg, CPU), growth.at(0)

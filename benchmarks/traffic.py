@@ -28,12 +28,12 @@ from torch.utils._pytree import tree_leaves
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops import VARIABLE
-from stylegan.networks.base import ModelConfig
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
 from training.config import LossConfig, RunConfig
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
-from training.update import Reals, update
+from training.step import Reals, update
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TIERS = {"plain": "ref", "fused": "auto"}  # what STYLEGAN_OPS is for each
@@ -58,7 +58,7 @@ def main(
     """Count what one training iteration launches and moves, fused and not."""
     counts = {}
     for resolution in resolutions:
-        model = ModelConfig(resolution=resolution, fmap_base=fmap_base)
+        model = StyleGAN1Config(resolution=resolution, fmap_base=fmap_base)
         growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch))
         cfg = RunConfig(model=model, growth=growth, loss=LossConfig(r1_interval=r1_interval))
         counts[resolution] = {tier: counted(cfg, DTYPES[dtype], mode) for tier, mode in TIERS.items()}

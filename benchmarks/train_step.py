@@ -21,14 +21,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stylegan.cli.options import ops_option, with_kernels
-from stylegan.networks.base import ModelConfig
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
 from torch_utils.device import cpu_threads, keep_freed_memory, peak_memory_mb, pick_device
 from training.config import LossConfig, RunConfig
 from training.runs.plan import aid_cost, conv_gflops, step_gflop
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
-from training.update import Reals, update
+from training.step import Reals, update
 
 STEPS = 12
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -57,7 +57,7 @@ def main(
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(threads))
     where = with_kernels(pick_device(device))
-    model = ModelConfig(resolution=resolution, fmap_base=4096, fmap_max=128)
+    model = StyleGAN1Config(resolution=resolution, fmap_base=4096, fmap_max=128)
     growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch))
     loss = LossConfig(r1_interval=r1_interval, share_fakes=share_fakes)
     if aid_zoom:

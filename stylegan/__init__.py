@@ -1,32 +1,31 @@
-"""StyleGAN and ProGAN: what the networks are, what latents mean, how a trained model opens.
+"""StyleGAN and its relatives: train them, explore them, and edit with them.
 
-G = stylegan.load("network-snapshot-025000.safetensors")
-G.generate([0, 1, 2])[0].save("face.png")
+    model = stylegan.load("network-snapshot-025000.safetensors")
+    model.generate([0, 1, 2])[0].save("face.png")
+
+PyTorch, which takes seconds to load, is loaded when one of these names is first used.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import torch
+    from stylegan.editing.directions import Directions as Directions
+    from stylegan.latents.latents import Latents as Latents
+    from stylegan.model import Model as Model
+    from stylegan.model import load as load
 
-    from stylegan.checkpoints.snapshot import Snapshot
+_HOMES = {
+    "load": "stylegan.model", "Model": "stylegan.model", "Latents": "stylegan.latents.latents",
+    "Directions": "stylegan.editing.directions",
+}  # fmt: skip
 
-__all__ = ["load"]
+__all__ = ["Directions", "Latents", "Model", "load"]
 
 
-def load(where: str | Path, device: torch.device | str = "cpu") -> Snapshot:
-    """Open a trained model. Runs no code from its file.
-
-    where: a snapshot (.safetensors) or a published network (.pkl), the folder of a run (its newest snapshot), the
-    http(s) address of either kind of file (fetched once, into the cache), or the name of a model that is included or
-    in the cache, which is $STYLEGAN_CACHE/models or ~/.cache/stylegan/models.
-
-    Raises UserError if there is no such model, or if it is not whole.
-    """
-    # Here and not above: torch takes seconds to load, and whoever wants only a config should not wait for it.
-    from stylegan.checkpoints.locate import open_model
-
-    return open_model(where, device)
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stylegan' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -18,8 +18,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from stylegan.checkpoints.snapshot import save_snapshot
-from stylegan.networks.base import ModelConfig, progan_config
+from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
+from torch_utils.device import usable_cores
+
+MOST_WORKERS = 8  # each of them loads PyTorch
 
 settings.register_profile(
     "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=bool(os.environ.get("CI"))
@@ -27,12 +31,24 @@ settings.register_profile(
 settings.register_profile("long", settings.get_profile("patient"), max_examples=20_000, derandomize=False)
 settings.load_profile("patient")
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 CONFIGS = {
     "faces": TINY, "others": TINY, "half": TINY,
     "digits": replace(TINY, channels=1, num_classes=10), "icons": replace(TINY, channels=4, base=(4, 6)),
-    "small": replace(TINY, resolution=8), "progan": progan_config(16, z_dim=8, fmap_max=16),
+    "small": replace(TINY, resolution=8), "progan": ProGANConfig(resolution=16, z_dim=8, fmap_max=16),
 }  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker, and the processes that its tests start, one thread, where a test does not ask otherwise."""
+    if config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one worker for each usable core."""
+    return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS", min(usable_cores(), MOST_WORKERS)))
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ from click.testing import CliRunner
 from benchmarks.traffic import Traffic, added
 from ops import VARIABLE
 from ops.style_epilogue import style_epilogue
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 
 ROOT = Path(__file__).parents[1]
 META = torch.device("meta")
@@ -170,7 +170,7 @@ def test_scaling_measures_processes_and_weighs_gradients():
 
 @pytest.mark.parametrize("resolution", [4, 8, 16])
 def test_scaling_counts_what_has_gradients(resolution: int):
-    model = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+    model = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
     G, D = build_generator(model), build_discriminator(model)
     images = G.synthesis(G.broadcast(G.mapping(torch.randn(2, 8))), resolution, 1.0, "none")
     D(images).sum().backward()

@@ -24,6 +24,9 @@ class Flag:
     parse: reads the typed text if the type of the setting is not enough
     alone: value of the flag if none follows it; None if one must follow
     typed: the default as a user would type it, if that differs from its Python form
+    kind: type of a setting that only some configurations have
+    positive: forbids 0, which numbers may be otherwise
+    resume: whether the setting may change when a run is resumed: never, always ("free"), or while it lies ahead
     """
 
     spelling: str
@@ -34,6 +37,9 @@ class Flag:
     metavar: str | None = None
     alone: str | None = None
     typed: str = ""
+    kind: Any = None
+    positive: bool = False
+    resume: Literal["fixed", "free", "ahead"] = "fixed"
 
     @property
     def spellings(self) -> list[str]:
@@ -58,16 +64,22 @@ class Declared:
 def declared(config: type, borrowed: Mapping[str, Flag], prefix: str = "") -> Iterator[Declared]:
     """Yield every setting with a flag in the dataclass `config` and those nested in it, in order of declaration.
 
-    borrowed: flags, by dotted name, for settings that declare none
+    borrowed: flags, by dotted name, for settings that declare none; those with a `kind` of their own come last,
+    whether `config` has such a setting or not
     """
+    yield from _declared(config, borrowed, prefix)
+    yield from (Declared(name, flag, flag.kind, None) for name, flag in borrowed.items() if flag.kind is not None)
+
+
+def _declared(config: type, borrowed: Mapping[str, Flag], prefix: str) -> Iterator[Declared]:
     hints = get_type_hints(config)
     for f in dataclasses.fields(config):
         name = prefix + f.name
         flag = f.metadata.get("flag", borrowed.get(name))
-        if flag:
+        if flag and flag.kind is None:
             yield Declared(name, flag, hints[f.name], f.default)
         elif dataclasses.is_dataclass(hints[f.name]):
-            yield from declared(hints[f.name], borrowed, f"{name}.")
+            yield from _declared(hints[f.name], borrowed, f"{name}.")
 
 
 def to_plain(value: Any) -> Any:
@@ -81,30 +93,36 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def from_plain(kind: type[T], data: Any, name: str = "") -> T:
+Readers = Mapping[type, Callable[[Any], Any]]
+"""Functions that read settings whose type the data name themselves, such as the config of a family of networks."""
+
+
+def from_plain(kind: type[T], data: Any, name: str = "", readers: Readers | None = None) -> T:
     """Read the dataclass `kind` from data of `to_plain`. Missing keys get their defaults.
 
     Raises UserError, with the dotted name of the setting below `name`, for an unknown key or a value of another type.
     """
-    return _read(kind, data, name, {})
+    return _read(kind, data, name, {}, readers or {})
 
 
-def _read(kind: Any, data: Any, name: str, bound: Mapping[Any, Any]) -> Any:
+def _read(kind: Any, data: Any, name: str, bound: Mapping[Any, Any], readers: Readers) -> Any:
     """Read `data` as a value of type `kind`. bound: values of the type variables of the enclosing class."""
     kind = bound.get(kind, kind) if isinstance(kind, TypeVar) else kind
     origin, arguments = get_origin(kind) or kind, get_args(kind)
+    if origin in readers:
+        return readers[origin](data)
     if dataclasses.is_dataclass(origin):
-        return _read_dataclass(origin, arguments, data, name)
+        return _read_dataclass(origin, arguments, data, name, readers)
     if origin in (Union, types.UnionType):
         if data is None and type(None) in arguments:
             return None
-        return _read(next(a for a in arguments if a is not type(None)), data, name, bound)
+        return _read(next(a for a in arguments if a is not type(None)), data, name, bound, readers)
     if origin is tuple and isinstance(data, (list, tuple)):
         kinds = [arguments[0]] * len(data) if arguments[-1] is Ellipsis else arguments
         if len(kinds) == len(data):
-            return tuple(_read(k, item, name, bound) for k, item in zip(kinds, data, strict=True))
+            return tuple(_read(k, item, name, bound, readers) for k, item in zip(kinds, data, strict=True))
     elif origin in (dict, Mapping) and isinstance(data, Mapping):
-        return {arguments[0](k): _read(arguments[1], item, f"{name}.{k}", bound) for k, item in data.items()}
+        return {arguments[0](k): _read(arguments[1], item, f"{name}.{k}", bound, readers) for k, item in data.items()}
     elif _fits(origin, arguments, data):
         return data
     expected = " | ".join(map(repr, arguments)) if origin is Literal else getattr(origin, "__name__", str(origin))
@@ -120,7 +138,7 @@ def _fits(kind: Any, arguments: tuple[Any, ...], data: Any) -> bool:
     return type(data) is kind
 
 
-def _read_dataclass(kind: Any, arguments: tuple[Any, ...], data: Any, name: str) -> Any:
+def _read_dataclass(kind: Any, arguments: tuple[Any, ...], data: Any, name: str, readers: Readers) -> Any:
     if not isinstance(data, Mapping):
         raise UserError(f"setting '{name}' must be a group of settings, got {_quoted(data)}")
     hints = get_type_hints(kind)
@@ -131,7 +149,7 @@ def _read_dataclass(kind: Any, arguments: tuple[Any, ...], data: Any, name: str)
             unknown = prefix + printable(shortened(str(key), 80))
             raise UserError(f"unknown setting '{unknown}'; it is misspelt, or another version wrote it")
     bound = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=bool(arguments)))
-    return kind(**{key: _read(hints[key], item, prefix + key, bound) for key, item in data.items()})
+    return kind(**{key: _read(hints[key], item, prefix + key, bound, readers) for key, item in data.items()})
 
 
 def _quoted(data: Any) -> str:
@@ -162,8 +180,10 @@ def shown(value: object) -> str:
 
 
 def differences(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
-    """Returns (dotted name, value in a, value in b) of each setting in which two configurations differ."""
-    return [(name, x, y) for (name, x), (_, y) in zip(leaves(a), leaves(b), strict=True) if x != y]
+    """Returns (dotted name, value in a, value in b) of each setting that differs; None for one that is missing."""
+    ours, theirs = dict(leaves(a)), dict(leaves(b))
+    names = dict.fromkeys([*ours, *theirs])
+    return [(name, ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)]
 
 
 def replaced(config: T, changes: Mapping[str, Any]) -> T:

@@ -1,4 +1,4 @@
-"""What the generator is fed in training: every number drawn from the run's seed and the image's position."""
+"""What a training step is fed with: real images, and for the generator numbers drawn from seed and position alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan.networks.base import ModelConfig
+from stylegan.networks.config import NetworkConfig
 from stylegan.networks.sampling import generator
 from training.augment import DRAWS
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Real images [N,C,H,W] in [-1, 1], already faded, and their classes [N] or None."""
+
+    images: Tensor
+    c: Tensor | None
+
+    def split(self, parts: int) -> Iterator[Batch]:
+        """In equal parts, each of every parts-th image: `Inputs.split` says why."""
+        for start in range(parts):
+            part = slice(start, None, parts)
+            yield Batch(self.images[part], None if self.c is None else self.c[part])
 
 
 @dataclass(frozen=True)
@@ -43,7 +57,7 @@ class Inputs:
 
 
 def draw(
-    model: ModelConfig, seed: int, stream: str, positions: range, resolution: int, classes: np.ndarray | None,
+    model: NetworkConfig, seed: int, stream: str, positions: range, resolution: int, classes: np.ndarray | None,
     device: torch.device, augmented: bool = False,
 ) -> Inputs:  # fmt: skip
     """The inputs of the images at `positions` of `stream`.
@@ -51,17 +65,16 @@ def draw(
     classes: the labels of the data set, from which those of the fakes are drawn with their frequencies.
     augmented: with `views`; all else is the same without.
     """
-    levels = [res for res in model.resolutions if res <= resolution]
-    sizes = [model.size(res) for res in levels for _ in range(2)] if model.noise else []
+    sizes = model.noise_shapes(resolution)
     areas = [h * w for h, w in sizes]
-    num_ws = 2 * len(levels)
+    num_layers = sum(layer.kind == "conv" for layer in model.layers_at(resolution))
     rows = []
     for position in positions:
         rng = generator(seed, stream, position)
         # In this order, and the growing noise last, so that z does not depend on the resolution.
         z = rng.standard_normal((2, model.z_dim), np.float32)
-        mixed = rng.random() < model.style_mixing
-        crossover = int(rng.integers(1, num_ws)) if mixed else num_ws
+        mixed = rng.random() < model.mixing_probability
+        crossover = int(rng.integers(1, num_layers)) if mixed else num_layers
         c = int(classes[rng.integers(len(classes))]) if classes is not None else -1
         rows.append((z, crossover, c, rng.random(), rng.standard_normal(sum(areas), np.float32)))
     latents, crossovers, labels, blends, pixels = zip(*rows, strict=True)

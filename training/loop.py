@@ -17,6 +17,7 @@ from torch_utils.interrupt import Interrupts, deferred_interrupts
 from training.config import RunConfig
 from training.data.archive import Archive
 from training.data.dataset import Dataset
+from training.inputs import Batch
 from training.runs.checkpointing import (  # fmt: skip
     begin_phase,
     begin_run,
@@ -34,9 +35,9 @@ from training.runs.memory import fit
 from training.runs.plan import Machine, measured_machine
 from training.runs.report import Clock, Report
 from training.runs.run_dir import mark_finished
-from training.schedule import Stage
+from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
-from training.update import Reals, update
+from training.step import train_step
 
 TIME_IS_UP = 1  # less than the number of any signal that is obeyed
 
@@ -82,7 +83,7 @@ def train(
             fit(state, stage, cfg, dtype, dist, report.say)
             with clock.data():
                 reals = next_reals(data, state.nimg, stage, cfg, device, dist)
-            outcome = update(state, reals, stage, cfg, labels, dtype, dist)
+            outcome = train_step(state, reals, stage, cfg, labels, dtype, dist)
             state.nimg, clock.images = state.nimg + stage.batch, clock.images + stage.batch
             note(state, outcome, report)
             if state.bad_steps >= cfg.max_bad_steps:
@@ -143,8 +144,13 @@ def open_data(cfg: RunConfig, progress: bool = True) -> Dataset:
 
 
 def next_reals(
-    data: Dataset, nimg: int, stage: Stage, cfg: RunConfig, device: torch.device, dist: DistContext = SINGLE_PROCESS
-) -> Reals:
+    data: Dataset,
+    nimg: int,
+    stage: TrainingStage,
+    cfg: RunConfig,
+    device: torch.device,
+    dist: DistContext = SINGLE_PROCESS,
+) -> Batch:
     """This process's share of the real pictures after `nimg` images, at the size and the fade of the stage.
 
     Of the batch, every `dist.world_size`-th picture: `Inputs.split` says why.
@@ -152,7 +158,7 @@ def next_reals(
     size = cfg.model.size(stage.resolution)
     images, c = data.batch(nimg + dist.rank, stage.batch // dist.world_size, *size, step=dist.world_size)
     c = c.to(device) if c is not None and cfg.data.cond else None
-    return Reals(fade(to_float(images.to(device)), stage.alpha), c)
+    return Batch(fade(to_float(images.to(device)), stage.alpha), c)
 
 
 def pick_dtype(cfg: RunConfig, device: torch.device) -> torch.dtype:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -56,6 +59,20 @@ def d_relativistic(real: Tensor, fake: Tensor) -> Tensor:
 
 def g_relativistic(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(real - fake)
+
+
+Loss = Callable[[Tensor], Tensor]
+
+
+def by_name(name: str, drift: float = 0.001) -> tuple[Loss, Loss, Loss]:
+    """The discriminator's loss of real scores and of generated ones, and the generator's, of "logistic", "hinge" or
+    "wgan-gp" (drift: see `d_wasserstein_real`). A relativistic loss compares the two kinds of scores in pairs instead.
+    """
+    if name == "logistic":
+        return d_logistic_real, d_logistic_fake, g_logistic
+    if name == "hinge":
+        return d_hinge_real, d_hinge_fake, g_wasserstein
+    return partial(d_wasserstein_real, drift=drift), d_wasserstein_fake, g_wasserstein
 
 
 def squared_gradient(scores: Tensor, images: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Generic, TypeVar
 
+from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 
 Number = TypeVar("Number", int, float)
@@ -68,16 +69,15 @@ def _plain(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What holds at one moment of a run.
+class TrainingStage(Stage):
+    """What holds at one moment of a run, besides resolution and alpha.
 
     `phase` numbers the segments: 0 the first resolution, 1 the fade to the next, 2 that one alone, and so on.
-    `alpha` in (0, 1] is the share of the newest block; `batch` is over all GPUs.
+    `batch` is over all GPUs.
     """
 
+    _: KW_ONLY
     phase: int
-    resolution: int
-    alpha: float
     batch: int
     lr: float
 
@@ -118,7 +118,7 @@ class GrowthSchedule:
         """Every resolution that is trained, smallest first."""
         return [self.initial << k for k in range(int(math.log2(self.final // self.initial)) + 1)]
 
-    def at(self, nimg: int) -> Stage:
+    def at(self, nimg: int) -> TrainingStage:
         """What holds after `nimg` images."""
         resolution, phase, alpha = self.initial, 0, 1.0
         for index, (begin, start) in enumerate(self._arrivals()):
@@ -126,7 +126,8 @@ class GrowthSchedule:
                 resolution, phase, alpha = self.initial << index, 2 * index, 1.0
             elif nimg > begin:
                 resolution, phase, alpha = self.initial << index, 2 * index - 1, (nimg - begin) / (start - begin)
-        return Stage(phase, resolution, alpha, self.batch.at(resolution), self.lr.at(resolution) * self.annealed(nimg))
+        lr = self.lr.at(resolution) * self.annealed(nimg)
+        return TrainingStage(resolution, alpha, phase=phase, batch=self.batch.at(resolution), lr=lr)
 
     def annealed(self, nimg: int) -> float:
         """The share of the learning rate that is left after `nimg` images."""

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from stylegan.networks.generator import Generator
+from stylegan.networks.base import Discriminator, Generator
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.sampling import generator
-from stylegan.networks.stylegan1 import Discriminator
 from torch_utils.adam import Adam
 from torch_utils.checkpoint import damage, load_state, save_state
 from torch_utils.errors import UserError
-from training.config import RunConfig, to_json
-from training.vision_aid import Aid, build_aid
+from torch_utils.settings import to_plain
+from training.config import RunConfig
+from training.vision_aid import VisionAid, build_vision_aid
 
 
 @dataclass
@@ -30,8 +30,8 @@ class TrainState:
     nimg: real images shown   phase: of the growth   tick, tick_nimg: the last status line, and when it was
     bad_steps: non-finite steps in a row   skipped: in all   rollbacks: returns to the last good state
     sums: what the next status line will report, by name: (sum, count)   log_bytes: length of each log file
-    aid: D's companion, if there is one
-    at_once: by resolution, the pictures that this process works on at once. Not saved: memories differ
+    vision_aid: a second discriminator, if there is one
+    micro_batch: by resolution, how many images this process works on at once. Not saved: memories differ
     """
 
     G: Generator
@@ -39,7 +39,7 @@ class TrainState:
     G_ema: Generator
     opt_g: Adam
     opt_d: Adam
-    aid: Aid | None = None
+    vision_aid: VisionAid | None = None
     nimg: int = 0
     phase: int = 0
     tick: int = 0
@@ -50,7 +50,7 @@ class TrainState:
     seconds: float = 0.0
     sums: dict[str, list[float]] = field(default_factory=dict)
     log_bytes: dict[str, int] = field(default_factory=dict)
-    at_once: dict[int, int] = field(default_factory=dict)
+    micro_batch: dict[int, int] = field(default_factory=dict)
 
     _PLAIN = ("nimg", "phase", "tick", "tick_nimg", "bad_steps", "skipped", "rollbacks", "seconds", "sums", "log_bytes")
 
@@ -58,18 +58,18 @@ class TrainState:
     def parts(self) -> dict[str, Any]:
         """By name, whatever has a state of its own."""
         parts = {"G": self.G, "D": self.D, "G_ema": self.G_ema, "opt_g": self.opt_g, "opt_d": self.opt_d}
-        return parts | ({"aid": self.aid} if self.aid else {})
+        return parts | ({"aid": self.vision_aid} if self.vision_aid else {})
 
     @property
-    def judges(self) -> nn.Module:
-        """What learns in the discriminator's half of a step, with `opt_d`."""
-        return judges(self.D, self.aid)
+    def discriminators(self) -> nn.Module:
+        """What learns in the discriminator's phase of a step, with `opt_d`."""
+        return _together(self.D, self.vision_aid)
 
     def save(self, path: Path, cfg: RunConfig, previous: Path | None = None) -> None:
         """Write everything, whole or not at all. Raises UserError when the disk is full. previous: see `save_state`"""
         parts: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
         plain = {name: getattr(self, name) for name in self._PLAIN}
-        save_state(path, parts | plain | {"config": to_json(cfg)}, previous)
+        save_state(path, parts | plain | {"config": to_plain(cfg)}, previous)
 
     def restore(self, path: Path) -> None:
         """Become what was saved. Raises UserError if the file is damaged."""
@@ -108,11 +108,11 @@ def fresh_state(cfg: RunConfig, device: torch.device) -> TrainState:
     torch.manual_seed(int(generator(cfg.seed, "weights", 0).integers(2**63)))
     G, D = build_generator(cfg.model).to(device), build_discriminator(cfg.model).to(device)
     G_ema = copy.deepcopy(G).eval().requires_grad_(False)
-    aid = build_aid(cfg.loss, cfg.model.mbstd_group, device)
-    return TrainState(G, D, G_ema, _adam(G, cfg, 1), _adam(judges(D, aid), cfg, cfg.loss.r1_interval), aid)
+    aid = build_vision_aid(cfg.loss, cfg.model.minibatch_group, device)
+    return TrainState(G, D, G_ema, _adam(G, cfg, 1), _adam(_together(D, aid), cfg, cfg.loss.r1_interval), aid)
 
 
-def judges(D: Discriminator, aid: Aid | None) -> nn.Module:
+def _together(D: Discriminator, aid: VisionAid | None) -> nn.Module:
     return D if aid is None else nn.ModuleDict({"D": D, "aid": aid})
 
 

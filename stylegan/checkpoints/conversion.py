@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stylegan.checkpoints.locate import open_model
+from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot, load_snapshot, save_snapshot
 from torch_utils.errors import UserError
 
@@ -36,7 +36,7 @@ def convert(source: str | Path, dest: Path, with_d: bool = False, half: bool = F
     """
     if dest.suffix != ".safetensors" or not dest.parent.is_dir():
         raise UserError(f"cannot write {dest}; --dest is a file ending in .safetensors, in a folder that exists")
-    original = open_model(source)
+    original = open_snapshot(source)
     if with_d and original.D is None:
         raise UserError(f"{source} has no discriminator; leave out --with-d")
     save_snapshot(
@@ -44,8 +44,7 @@ def convert(source: str | Path, dest: Path, with_d: bool = False, half: bool = F
         original.G,
         original.D if with_d else None,
         config=original.config,
-        resolution=original.resolution,
-        alpha=original.alpha,
+        stage=original.stage,
         kimg=original.kimg,
         data=original.data,
         half=half,
@@ -63,4 +62,4 @@ def convert(source: str | Path, dest: Path, with_d: bool = False, half: bool = F
 def _picture(snapshot: Snapshot) -> Tensor:
     """Of seed 0 and the first class, [1,channels,H,W]."""
     c = torch.zeros(1, dtype=torch.int64) if snapshot.config.num_classes else None
-    return snapshot.G.render([0], psi=1.0, c=c)
+    return snapshot.renderer.render([0], c, psi=1.0)

@@ -18,7 +18,7 @@ from torch_utils.files import cache_folder
 INCLUDED = Path(__file__).parents[1] / "pretrained"
 
 
-def open_model(where: str | Path, device: torch.device | str = "cpu") -> Snapshot:
+def open_snapshot(where: str | Path, device: torch.device | str = "cpu") -> Snapshot:
     """See `stylegan.load`."""
     if re.match(r"https?://", str(where)):
         return _fetched(str(where), device)

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from stylegan.networks.base import ModelConfig
-from stylegan.networks.generator import Generator
+from stylegan.networks.base import Discriminator, Generator
+from stylegan.networks.config import NetworkConfig, Stage
+from stylegan.networks.inference import Renderer
 from stylegan.networks.limits import require_affordable, require_buildable
-from stylegan.networks.progan import ProGANGenerator
-from stylegan.networks.registry import build_discriminator, build_generator
-from stylegan.networks.stylegan1 import Discriminator
+from stylegan.networks.registry import build_discriminator, build_generator, config_from_json
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 from torch_utils.settings import from_plain
-
-if TYPE_CHECKING:
-    from stylegan.latents.latents import Latents
 
 FORMAT = "stylegan-snapshot-1"
 
@@ -31,18 +29,17 @@ Net = TypeVar("Net", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What tools need of a trained model.
+    """What tools need of a trained network.
 
     G: the averaged generator   D: the discriminator, if it was stored   config: of both
-    resolution, alpha: how far it has grown   kimg: thousands of real images it was trained on   data: their name
+    stage: how far it has grown   kimg: thousands of real images it was trained on   data: their name
     tuned_from: the fingerprint of the network that pivotal tuning began with, whose latents this one takes (not saved)
     """
 
-    G: Generator | ProGANGenerator
+    G: Generator
     D: Discriminator | None
-    config: ModelConfig
-    resolution: int
-    alpha: float
+    config: NetworkConfig
+    stage: Stage
     kimg: float
     data: str
     tuned_from: str = ""
@@ -50,44 +47,31 @@ class Snapshot:
     @property
     def device(self) -> torch.device:
         """Where the generator is."""
-        return next(self.G.parameters()).device
+        return self.G.device
 
-    @property
-    def generate(self) -> Callable[..., list[Image.Image]]:
-        """`Generator.generate` of its generator: a snapshot is all that one needs to explore. So the next two."""
-        return self.G.generate
+    @cached_property
+    def fingerprint(self) -> str:
+        """What distinguishes this generator from any other, see `fingerprint`."""
+        return fingerprint(self.config, self.G.state_dict())
 
-    @property
-    def mix(self) -> Callable[..., Tensor]:
-        """`Generator.mix` of its generator."""
-        return self.G.mix
+    @cached_property
+    def renderer(self) -> Renderer:
+        """The generator with weights prepared for generating images, at its own stage."""
+        return Renderer.of(self.G, self.stage)
 
-    @property
-    def move(self) -> Callable[..., Tensor | Latents]:
-        """`Generator.move` of its generator."""
-        return self.G.move
 
-    def project(
-        self, photos: str | Path | Sequence[str | Path], space: Literal["w", "w+"] = "w", num_steps: int = 500,
-        distance: str = "", c: int | Sequence[int] = (), seed: int = 0,
-    ) -> Latents:  # fmt: skip
-        """The latents of photographs, noise maps included: `self.G.draw(found.ws, found.noise)` shows them.
-
-        For settings beyond these, for pictures that are tensors, and for pivotal tuning see `project_photos.py`,
-        `projector.py` and `pivot.py`. Raises UserError as `project_photos.project_photos` does.
-        """
-        # Here and not above: projection takes latents, and those a snapshot.
-        from stylegan.projection.project_photos import project_photos
-        from stylegan.projection.settings import ProjectionSettings
-
-        settings = ProjectionSettings(space=space, num_steps=num_steps, plus_steps=num_steps, seed=seed)
-        paths = [photos] if isinstance(photos, (str, Path)) else photos
-        return project_photos(self, paths, settings, distance, [c] if isinstance(c, int) else c)
+def fingerprint(config: NetworkConfig, weights: Mapping[str, Tensor]) -> str:
+    """A hash of a generator's config and weights, 16 hexadecimal digits."""
+    found = hashlib.sha256(json.dumps(config.to_json(), sort_keys=True).encode())
+    for name, value in sorted(weights.items()):
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def save_snapshot(
     path: Path, G: nn.Module, D: nn.Module | None = None, *,
-    config: ModelConfig, resolution: int, alpha: float, kimg: float, data: str, half: bool = False,
+    config: NetworkConfig, stage: Stage, kimg: float, data: str, half: bool = False,
 ) -> None:  # fmt: skip
     """Write a snapshot, whole or not at all. Raises UserError when the disk is full.
 
@@ -98,7 +82,8 @@ def save_snapshot(
         tensors |= {f"D.{name}": value for name, value in D.state_dict().items()}
     if half:
         tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
-    header = {"format": FORMAT, "config": config.to_json(), "resolution": resolution, "alpha": alpha, "kimg": kimg,
+    header = {"format": FORMAT, "config": config.to_json(), "resolution": stage.resolution, "alpha": stage.alpha,
+              "kimg": kimg,
               "data": data}  # fmt: skip
     save_tensors(path, tensors, header)
 
@@ -115,13 +100,12 @@ def load_snapshot(path: Path, device: torch.device | str = "cpu") -> Snapshot:
     header = _header(path, plain)
     config = header.config
     G = _build(build_generator, config, tensors, "G.", path)
-    G.synthesis.grown = (header.resolution, header.alpha)
     D = None
     if any(name.startswith("D.") for name in tensors):
         D = _build(build_discriminator, config, tensors, "D.", path)
     return Snapshot(
         G=G.to(device), D=D if D is None else D.to(device),
-        config=config, resolution=header.resolution, alpha=header.alpha, kimg=header.kimg, data=header.data,
+        config=config, stage=Stage(header.resolution, header.alpha), kimg=header.kimg, data=header.data,
     )  # fmt: skip
 
 
@@ -130,7 +114,7 @@ class _Header:
     """What a snapshot file holds beside the tensors."""
 
     format: str
-    config: ModelConfig
+    config: NetworkConfig
     resolution: int
     alpha: float
     kimg: float
@@ -145,7 +129,7 @@ def _header(path: Path, plain: dict[str, Any]) -> _Header:
     try:
         if missing:
             raise UserError(f"it lacks {', '.join(missing)}")
-        header = from_plain(_Header, plain)
+        header = from_plain(_Header, plain, readers={NetworkConfig: config_from_json})
         require_buildable(header.config)
         if header.resolution not in header.config.resolutions or not 0 <= header.alpha <= 1:
             raise UserError(f"a network of {header.config.resolution} cannot have grown to resolution "
@@ -158,7 +142,7 @@ def _header(path: Path, plain: dict[str, Any]) -> _Header:
 
 
 def _build(
-    builder: Callable[[ModelConfig], Net], config: ModelConfig, tensors: dict[str, Tensor], prefix: str, path: Path
+    builder: Callable[[NetworkConfig], Net], config: NetworkConfig, tensors: dict[str, Tensor], prefix: str, path: Path
 ) -> Net:
     """A network with the tensors whose names start with `prefix`. Raises UserError if they are not the ones it has."""
     mine = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

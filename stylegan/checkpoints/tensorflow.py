@@ -16,14 +16,33 @@ from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.checkpoints.unpickle import Array, Record, read_pickle
-from stylegan.networks.base import Activation, ModelConfig, progan_config
+from stylegan.networks.config import Stage
 from stylegan.networks.limits import require_buildable
+from stylegan.networks.mapping import Activation
+from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 
 State = dict[str, Tensor]
 Fused = Callable[[int], bool]
 """Whether the published network scales inside the convolution that goes to, or comes from, this resolution."""
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How the two published code bases name and store what ours has once.
+
+    prefix: of the synthesis network's variables   one_name: convolutions that change the resolution have one name,
+    fused or not   transposed: axes of the kernels of fused upsampling convolutions
+    """
+
+    prefix: str
+    one_name: bool
+    transposed: str
+
+
+STYLEGAN, PROGAN = Naming("G_synthesis/", True, "hwio"), Naming("", False, "hwoi")
 
 
 class Variables:
@@ -54,7 +73,7 @@ class Variables:
             raise UserError(f"variable {min(self.unused)} is unknown; the network is not as published")
 
 
-def mapping_state(source: Variables, cfg: ModelConfig) -> State:
+def mapping_state(source: Variables, cfg: StyleGAN1Config) -> State:
     """StyleGAN's mapping network and its average w, which is one for all classes."""
     state = {"mapping.w_avg": source.take("dlatent_avg")}
     if cfg.num_classes:
@@ -66,15 +85,15 @@ def mapping_state(source: Variables, cfg: ModelConfig) -> State:
     return state
 
 
-def synthesis_state(source: Variables, cfg: ModelConfig, fused: Fused) -> State:
+def synthesis_state(source: Variables, cfg: StyleGAN1Config, fused: Fused, naming: Naming) -> State:
     """The synthesis network of StyleGAN, or the generator of ProGAN, which is the same with less."""
-    prefix = "G_synthesis/" if cfg.family == "stylegan" else ""
+    prefix = naming.prefix
     state: State = {}
     for index, res in enumerate(cfg.resolutions):
         for half in range(2):
-            name = f"{prefix}{res}x{res}/{_layer_name(cfg, res, half, fused)}"
+            name = f"{prefix}{res}x{res}/{_layer_name(cfg, res, half, fused(res) or naming.one_name)}"
             ours = f"synthesis.blocks.{res}.{half}."
-            state |= {ours + key: value for key, value in _layer(source, cfg, name, fused(res)).items()}
+            state |= {ours + key: value for key, value in _layer(source, cfg, name, fused(res), naming).items()}
             if cfg.noise:
                 state[ours + "noise"] = source.take(f"{prefix}noise{2 * index + half}", ndim=4)
         state |= _conv(
@@ -83,13 +102,13 @@ def synthesis_state(source: Variables, cfg: ModelConfig, fused: Fused) -> State:
     return state
 
 
-def discriminator_state(source: Variables, cfg: ModelConfig, fused: Fused) -> State:
+def discriminator_state(source: Variables, cfg: StyleGAN1Config, fused: Fused, naming: Naming) -> State:
     """The discriminator of either family. Its fused convolutions equal the plain ones, so nothing is flipped."""
     state: State = {}
     for res in cfg.resolutions:
         state |= _conv(source, f"from_rgb.{res}", f"FromRGB_lod{cfg.resolution.bit_length() - res.bit_length()}")
         if res > 4:
-            second = "Conv1_down" if cfg.family == "stylegan" or fused(res) else "Conv1"
+            second = "Conv1_down" if naming.one_name or fused(res) else "Conv1"
             state |= _conv(source, f"blocks.{res}.conv0", f"{res}x{res}/Conv0")
             state |= _conv(source, f"blocks.{res}.conv1", f"{res}x{res}/{second}")
     state |= _conv(source, "head.conv", "4x4/Conv")
@@ -99,15 +118,14 @@ def discriminator_state(source: Variables, cfg: ModelConfig, fused: Fused) -> St
     return state
 
 
-def _layer_name(cfg: ModelConfig, resolution: int, half: int, fused: Fused) -> str:
+def _layer_name(cfg: StyleGAN1Config, resolution: int, half: int, scales: bool) -> str:
     if resolution == 4:
         first = "Const" if cfg.const_input else "Dense"
         return (first, "Conv")[half]
-    first = "Conv0_up" if cfg.family == "stylegan" or fused(resolution) else "Conv0"
-    return (first, "Conv1")[half]
+    return ("Conv0_up" if scales else "Conv0", "Conv1")[half]
 
 
-def _layer(source: Variables, cfg: ModelConfig, name: str, fused: bool) -> State:
+def _layer(source: Variables, cfg: StyleGAN1Config, name: str, fused: bool, naming: Naming) -> State:
     """One style layer: its weight, bias, noise strength and style."""
     state = {"bias": source.take(f"{name}/bias")}
     if name.endswith("Const"):
@@ -116,8 +134,7 @@ def _layer(source: Variables, cfg: ModelConfig, name: str, fused: bool) -> State
         state["weight"] = source.dense(f"{name}/weight")
     elif name.endswith("Conv0_up") and fused:
         # A transposed convolution: it applies the kernel the other way round from ours; ProGAN stores it transposed.
-        axes = "hwoi" if cfg.family == "progan" else "hwio"
-        state["weight"] = source.conv(f"{name}/weight", axes).flip(2, 3)
+        state["weight"] = source.conv(f"{name}/weight", naming.transposed).flip(2, 3)
     else:
         state["weight"] = source.conv(f"{name}/weight")
     if cfg.noise:
@@ -132,16 +149,16 @@ def _conv(source: Variables, ours: str, name: str) -> State:
     return {f"{ours}.weight": source.conv(f"{name}/weight"), f"{ours}.bias": source.take(f"{name}/bias")}
 
 
-# Arguments of the published network functions as a ModelConfig, with the published default where one is absent
+# Arguments of the published network functions as a StyleGAN1Config, with the published default where one is absent
 
 
 T = TypeVar("T")
 
 
-def stylegan_generator_config(settings: dict[str, Any]) -> ModelConfig:
+def stylegan_generator_config(settings: dict[str, Any]) -> StyleGAN1Config:
     """Of `G_style`. Raises UserError for what ours cannot be."""
     _require(settings, {"use_wscale": True, "fmap_decay": 1.0})
-    return ModelConfig(
+    return StyleGAN1Config(
         resolution=_setting(settings, "resolution", 1024),
         channels=_setting(settings, "num_channels", 3, least=1),
         num_classes=_setting(settings, "label_size", 0),
@@ -164,33 +181,30 @@ def stylegan_generator_config(settings: dict[str, Any]) -> ModelConfig:
     )
 
 
-def progan_generator_config(settings: dict[str, Any]) -> ModelConfig:
+def progan_generator_config(settings: dict[str, Any]) -> StyleGAN1Config:
     """Of `G_paper`. Raises UserError for what ours cannot be."""
     _require(settings, {"use_wscale": True, "fmap_decay": 1.0, "pixelnorm_epsilon": 1e-8})
     fmap_max = _setting(settings, "fmap_max", 512, least=1)
     widest = min(_setting(settings, "fmap_base", 8192, least=1), fmap_max)
-    cfg = progan_config(
+    return ProGANConfig(
         resolution=_setting(settings, "resolution", 32),
         channels=_setting(settings, "num_channels", 1, least=1),
         num_classes=_setting(settings, "label_size", 0),
         z_dim=widest if settings.get("latent_size") is None else _setting(settings, "latent_size", widest, least=1),
         fmap_base=_fmap_base(settings),
         fmap_max=fmap_max,
-    )
-    return replace(
-        cfg,
         normalize_z=_setting(settings, "normalize_latents", True),
         pixel_norm=_setting(settings, "use_pixelnorm", True),
         activation="lrelu" if _setting(settings, "use_leakyrelu", True) else "relu",
     )
 
 
-def discriminator_config(function: str, settings: dict[str, Any]) -> ModelConfig:
+def discriminator_config(function: str, settings: dict[str, Any]) -> StyleGAN1Config:
     """Of `D_basic` (StyleGAN) or `D_paper` (ProGAN): a config whose generator half means nothing."""
     _require(settings, {"use_wscale": True, "fmap_decay": 1.0})
     basic = function == "D_basic"
-    return ModelConfig(
-        family="stylegan" if basic else "progan",
+    build = StyleGAN1Config if basic else ProGANConfig
+    return build(
         resolution=_setting(settings, "resolution", 32),
         channels=_setting(settings, "num_channels", 1, least=1),
         num_classes=_setting(settings, "label_size", 0),
@@ -261,13 +275,12 @@ MOST_COMPONENTS, LONGEST = 8, 200  # of a published network: there are two; and 
 
 @dataclass(frozen=True)
 class OfficialNetwork:
-    """One network of a file. `state` fits a network built from `config`; it has grown to (resolution, alpha)."""
+    """One network of a file. `state` fits a network built from `config`; it has grown to `stage`."""
 
     kind: Kind
-    config: ModelConfig
+    config: StyleGAN1Config
     state: State
-    resolution: int
-    alpha: float
+    stage: Stage
 
 
 @dataclass(frozen=True)
@@ -279,7 +292,7 @@ class OfficialFile:
     G_ema: OfficialNetwork
 
     @property
-    def config(self) -> ModelConfig:
+    def config(self) -> StyleGAN1Config:
         """One config for all three. Raises UserError where generator and discriminator were built differently."""
         ours, other = self.G_ema.config, self.D.config
         shared = ("family", "resolution", "channels", "num_classes", "fmap_base", "fmap_max", "activation", "blur")
@@ -316,7 +329,6 @@ def load_official(path: Path | str, with_d: bool = False) -> Snapshot:
     config = file.config if with_d else file.G_ema.config
     G, D = build_generator(config), build_discriminator(config) if with_d else None
     G.load_state_dict(file.G_ema.state)
-    G.synthesis.grown = (file.G_ema.resolution, file.G_ema.alpha)
     if D is not None:
         D.load_state_dict(file.D.state)
         D.eval().requires_grad_(False)
@@ -325,8 +337,7 @@ def load_official(path: Path | str, with_d: bool = False) -> Snapshot:
         G=G.eval().requires_grad_(False),
         D=D,
         config=config,
-        resolution=file.G_ema.resolution,
-        alpha=file.G_ema.alpha,
+        stage=file.G_ema.stage,
         kimg=float(kimg[1]) if kimg else 0.0,
         data=path.stem,
     )
@@ -341,29 +352,30 @@ def translate(function: str, settings: dict[str, Any], variables: dict[str, np.n
     kind: Kind = "generator"
     if function == "G_style":
         cfg = stylegan_generator_config(settings)
-        state = mapping_state(source, cfg) | synthesis_state(source, cfg, fused(settings, "auto"))
+        state = mapping_state(source, cfg) | synthesis_state(source, cfg, fused(settings, "auto"), STYLEGAN)
         source.take("G_synthesis/lod", ndim=0)  # follows the one outside
     elif function == "G_paper":
         cfg = progan_generator_config(settings)
-        state = synthesis_state(source, cfg, fused(settings, True))
+        state = synthesis_state(source, cfg, fused(settings, True), PROGAN)
     elif function in ("D_basic", "D_paper"):
         kind = "discriminator"
         cfg = discriminator_config(function, settings)
-        state = discriminator_state(source, cfg, fused(settings, "auto" if function == "D_basic" else True))
+        default, naming = ("auto", STYLEGAN) if function == "D_basic" else (True, PROGAN)
+        state = discriminator_state(source, cfg, fused(settings, default), naming)
     else:
         raise UserError(f"it has a network {ascii(function)[:60]}; only those of StyleGAN and ProGAN can be read")
-    resolution, alpha = growth(cfg.resolution, source.take("lod", ndim=0).item())
+    stage = growth(cfg.resolution, source.take("lod", ndim=0).item())
     source.expect_all_taken()
     _check_shapes(state, kind, cfg)
-    return OfficialNetwork(kind, cfg, state, resolution, alpha)
+    return OfficialNetwork(kind, cfg, state, stage)
 
 
-def growth(full: int, lod: float) -> tuple[int, float]:
-    """Resolution and alpha of a published level of detail: 0 is `full`, 2 is full/4, and 1.7 is on the way from there
+def growth(full: int, lod: float) -> Stage:
+    """The stage of a published level of detail: 0 is `full`, 2 is full/4, and 1.7 is on the way from there
     to full/2, faded in by 0.3. Raises UserError if there is no such level."""
     if not 0 <= lod <= math.log2(full // 4):
         raise UserError(f"level of detail {lod} does not exist at resolution {full}")
-    return full >> math.floor(lod), 1.0 - (lod - math.floor(lod))
+    return Stage(full >> math.floor(lod), 1.0 - (lod - math.floor(lod)))
 
 
 def _network(record: Any) -> OfficialNetwork:
@@ -403,7 +415,7 @@ def _variables(state: dict[str, Any], prefix: str) -> dict[str, np.ndarray]:
     return result
 
 
-def _check_shapes(state: State, kind: Kind, cfg: ModelConfig) -> None:
+def _check_shapes(state: State, kind: Kind, cfg: StyleGAN1Config) -> None:
     """Raises UserError unless the state is exactly what a network of this config has."""
     require_buildable(cfg)
     with torch.device("meta"):  # shapes only, no memory

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from stylegan.cli.options import ops_option, with_kernels
+from stylegan.cli.options import ops_option
 from torch_utils.cli import Command
 
 
@@ -33,10 +33,13 @@ def main(source: str, dest: Path, with_d: bool, half: bool) -> None:
     import torch
 
     from stylegan.checkpoints.conversion import convert
+    from stylegan.networks.inference import with_kernels
 
     with_kernels(torch.device("cpu"))
     made = convert(source, dest, with_d, half)
-    click.echo(f"{dest}: {made.copy.config.family}, grown to {made.copy.resolution} of {made.copy.config.resolution}.")
+    click.echo(
+        f"{dest}: {made.copy.config.family}, grown to {made.copy.stage.resolution} of {made.copy.config.resolution}."
+    )
     rounding = f"; 16 bits change it by {made.difference:.4f}, of 2 from black to white" if half else ""
     mean, spread = made.picture.mean(), made.picture.std()
     click.echo(f"Read back and checked: seed 0 has a mean of {mean:.3f} and a spread of {spread:.3f}{rounding}.")

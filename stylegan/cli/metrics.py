@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan.cli.options import ops_option
-from stylegan.editing.attributes import Attribute, parse_attributes
-from stylegan.latents.view import WHAT
+from stylegan.cli.options import WHAT, ops_option
+from stylegan.editing.settings import Attribute, parse_attributes
 from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, require_folder
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted
-from torch_utils.untrusted import read_json
 
 if TYPE_CHECKING:
     from training.config import DataConfig
@@ -151,26 +149,21 @@ def run_of(network: str) -> Path | None:
 
 def data_of(run_dir: Path) -> DataConfig:
     """What a run trains on. Raises UserError if that cannot be told."""
-    from training.config import from_json
+    from training.runs.run_dir import OPTIONS, parse_options
 
-    path = run_dir / "training_options.json"
-    try:
-        return from_json(read_json(path)).data
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}); give --data") from error
+    return parse_options(run_dir / OPTIONS).data
 
 
 def opened(request: Request, run_dir: Path | None) -> Context:
     """The network and its data, in agreement. Raises UserError where they are not, or are not there."""
     from stylegan.checkpoints.locate import locate
-    from stylegan.latents.render import open_painter
-    from stylegan.latents.view import View
+    from stylegan.latents.render import View, open_for_tools
     from training.data.archive import Archive
     from training.metrics.aids import Aids
     from training.metrics.context import Context
     from training.metrics.workers import Crew
 
-    painter = open_painter(View(network=request.network, device=request.device, trunc=request.trunc))
+    view = View.of(open_for_tools(request.network, request.device), psi=request.trunc)
     trained = data_of(run_dir) if run_dir and not request.data else None
     where = request.data or (trained.path if trained else "")
     archive = Archive.open(where) if where else None
@@ -182,10 +175,10 @@ def opened(request: Request, run_dir: Path | None) -> Context:
         sheets=Path(request.outdir) if request.outdir else run_dir, crop=request.crop, say=click.echo,
     )  # fmt: skip
     return Context(
-        snapshot=painter.snapshot, data=archive, features=request.features,
+        snapshot=view.snapshot, data=archive, features=request.features,
         weights=Path(request.weights) if request.weights else None,
-        seed=request.seed, psi=painter.psi, mirror=request.mirror,
-        crew=Crew(painter.snapshot.device, request.batch, request.gpus), aids=aids,
+        seed=request.seed, psi=view.psi, mirror=request.mirror,
+        crew=Crew(view.snapshot.device, request.batch, request.gpus), aids=aids,
         file=request.network if request.network.startswith("http") else str(locate(request.network)),
     )  # fmt: skip
 
@@ -204,7 +197,7 @@ def in_words(request: Request, context: Context, names: Sequence[str], outdir: P
 
     asked = [(name, parse(name, request.features)) for name in names]
     fakes = [f"{name} ({counted(fakes_of(*found, context), 'fake')})" for name, found in asked]
-    height, width = context.snapshot.config.size(context.snapshot.G.synthesis.grown[0])
+    height, width = context.snapshot.config.size(context.snapshot.stage.resolution)
     mirrored = ", also mirrored" if context.mirror else ""
     return "\n".join([
         f"Network:    {context.file}: {context.snapshot.kimg:g} kimg of {context.snapshot.data}, {width}x{height}",

@@ -11,7 +11,7 @@ import click
 from stylegan.cli.options import ops_option
 from torch_utils.cli import Bool, Command, Option, Parsed, settings_options, under
 from torch_utils.errors import UserError
-from training.config import AUTO, BORROWED_FLAGS, ESSENTIALS, MACHINE, RunConfig
+from training.config import AUTO, ESSENTIALS, FLAGS, MACHINE, RunConfig
 from training.presets import PRESETS, varying
 
 EPILOG = "\b\nPresets for --cfg:\n" + "\n".join(f"  {name:<13} {entry.about}" for name, entry in PRESETS.items())
@@ -20,7 +20,7 @@ EPILOG = "\b\nPresets for --cfg:\n" + "\n".join(f"  {name:<13} {entry.about}" fo
 OPTIONS = [
     under(ESSENTIALS, Option(["--outdir"], type=click.Path(path_type=Path, file_okay=False),
                              help="Where to make the directory of the run, 00000-DATA-CFG.")),
-    *settings_options(RunConfig, BORROWED_FLAGS, varying()),
+    *settings_options(RunConfig, FLAGS, varying()),
     under(MACHINE, Option(["--fp32"], type=Bool, is_flag=False, flag_value=True,
                           help="Short for --precision fp32.")),
     ops_option(MACHINE),

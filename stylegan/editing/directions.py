@@ -14,8 +14,8 @@ from torch import Tensor
 from stylegan.checkpoints.bound import Kind, in_turn, load_bound, numbered, save_bound
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import Latents
+from stylegan.latents.notation import DIRECTIONS
 from stylegan.latents.sources import classes_for_seeds
-from stylegan.latents.start import DIRECTIONS
 from stylegan.networks.sampling import move, z_for_seeds
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
@@ -105,14 +105,16 @@ def load_directions(path: Path, snapshot: Snapshot | None, force: bool = False) 
 
 
 def _require_fit(path: Path, found: Directions, snapshot: Snapshot) -> None:
-    G, config = snapshot.G, snapshot.config
-    if found.vectors.shape[1] not in (1, G.num_ws) or found.vectors.shape[2] != config.w_dim:
+    config = snapshot.config
+    if found.vectors.shape[1] not in (1, config.num_ws) or found.vectors.shape[2] != config.ws_dim:
         raise UserError(f"{path} has directions of {list(found.vectors.shape[1:])} numbers, this network's w is "
-                        f"{[1, config.w_dim]} or {[G.num_ws, config.w_dim]}")  # fmt: skip
+                        f"{[1, config.ws_dim]} or {[config.num_ws, config.ws_dim]}")  # fmt: skip
     beyond = max((layer for layers in found.layers for layer in layers), default=0)
-    if beyond >= G.num_ws:
-        raise UserError(f"{path} moves layer {beyond}: this network has {G.num_ws} layers, 0 to {G.num_ws - 1}")
-    if found.styles and [s.shape[1] for s in found.styles] != G.synthesis.style_sizes():
+    if beyond >= config.num_ws:
+        raise UserError(
+            f"{path} moves layer {beyond}: this network has {config.num_ws} layers, 0 to {config.num_ws - 1}"
+        )
+    if found.styles and [s.shape[1] for s in found.styles] != config.style_dims():
         raise UserError(f"{path} edits styles of other sizes than this network's")
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stylegan.editing.directions import upright
-from stylegan.networks.generator import Generator
+from stylegan.networks.base import Generator
 from torch_utils.errors import UserError
 from torch_utils.text import counted
 
@@ -51,25 +51,10 @@ def components(cov: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def activations(G: Generator, batches: Iterable[Tensor], layer: int) -> Iterator[tuple[Tensor, Tensor]]:
     """(w [n,D], what style layer `layer` makes of them [n,C*H*W]) of w [n,D] at a time, both on the CPU."""
     device = next(G.parameters()).device
-    resolution = G.cfg.resolutions[layer // 2]
     for w in batches:
-        caught: list[Tensor] = []
-        with torch.inference_mode(), _caught(G.synthesis.style_layer(layer), caught):
-            G.synthesis(G.broadcast(w.to(device)), resolution, 1.0)
-        yield w, caught[0].flatten(1).cpu()
-
-
-class _caught:
-    """While it lasts, what a module returns is kept in a list."""
-
-    def __init__(self, module: nn.Module, kept: list[Tensor]):
-        self.module, self.kept = module, kept
-
-    def __enter__(self) -> None:
-        self.handle = self.module.register_forward_hook(lambda module, given, result: self.kept.append(result))
-
-    def __exit__(self, *error: object) -> None:
-        self.handle.remove()
+        with torch.inference_mode():
+            features = G.activations(G.broadcast(w.to(device)), layer)
+        yield w, features.flatten(1).cpu()
 
 
 def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -109,8 +94,8 @@ def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: i
 
 def style_weights(G: Generator, layers: Sequence[int]) -> Tensor:
     """The matrix A [sum of 2C,w_dim] that makes w the styles of `layers`, float64 on the CPU."""
-    dense = [G.synthesis.style_layer(layer).style for layer in layers]
-    return torch.cat([(layer.weight * layer.scale).detach().double().cpu() for layer in dense])
+    chosen = G.config.layers_of_rows(layers)
+    return torch.cat([G.style_weight(layer).detach().double().cpu() for layer in chosen])
 
 
 def sefa(A: Tensor, count: int) -> tuple[Tensor, Tensor]:

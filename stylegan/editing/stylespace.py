@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from stylegan.editing.directions import Directions
-from stylegan.networks.generator import Generator
+from stylegan.networks.base import Generator
+from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 
 
@@ -39,7 +40,7 @@ class Channel:
 def styles_of(G: Generator, batches: Iterable[Tensor]) -> list[Tensor]:
     """The styles [N,2C] of each layer of w [n,w_dim] at a time, on the CPU."""
     device = next(G.parameters()).device
-    parts = [[s.cpu() for s in G.synthesis.styles(G.broadcast(w.to(device)))] for w in batches]
+    parts = [[s.cpu() for s in G.styles(G.broadcast(w.to(device)))] for w in batches]
     return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
 
@@ -59,8 +60,8 @@ def responding(styles: Sequence[Tensor], yes: np.ndarray, no: np.ndarray, count:
 
 
 def steering(
-    G: Generator, batches: Iterable[Tensor], styles: Sequence[Tensor], score: Callable[[Tensor], Tensor], count: int,
-    advance: Callable[[int], object],
+    G: Generator, stage: Stage, batches: Iterable[Tensor], styles: Sequence[Tensor],
+    score: Callable[[Tensor], Tensor], count: int, advance: Callable[[int], object],
 ) -> list[Channel]:  # fmt: skip
     """The `count` channels that change a score of the pictures most: its mean derivative by each channel, times the
     channel's standard deviation, so that the effect is that of a usual change.
@@ -71,10 +72,10 @@ def steering(
     Raises UserError for more channels than there are.
     """
     device, total = next(G.parameters()).device, 0
-    sums = [torch.zeros(size, dtype=torch.float64) for size in G.synthesis.style_sizes()][: len(styles)]
+    sums = [torch.zeros(size, dtype=torch.float64) for size in G.config.style_dims()][: len(styles)]
     for ws in batches:
-        edits = [torch.zeros(len(ws), size, device=device, requires_grad=True) for size in G.synthesis.style_sizes()]
-        pictures = G.synthesis(ws.to(device), edits=edits)
+        edits = [torch.zeros(len(ws), size, device=device, requires_grad=True) for size in G.config.style_dims()]
+        pictures = G.synthesis(ws.to(device), stage, edits=edits)
         slopes = torch.autograd.grad(score(pictures.cpu().clamp(-1, 1)).sum(), edits[: len(styles)])
         for own, slope in zip(sums, slopes, strict=True):
             own += slope.double().sum(dim=0).cpu()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stylegan.checkpoints.bound import Kind, in_turn, load_bound, numbered, save_bound
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.start import LATENTS
+from stylegan.latents.notation import LATENTS
 from torch_utils.errors import UserError
 
 FORMAT = "stylegan-latents-1"
@@ -110,17 +110,15 @@ def load_latents(path: Path, snapshot: Snapshot, force: bool = False) -> Latents
 
 
 def _require_fit(path: Path, latents: Latents, snapshot: Snapshot) -> None:
-    some = torch.zeros(1, snapshot.config.z_dim, device=snapshot.device)
-    some_class = torch.zeros(1, dtype=torch.int64, device=snapshot.device) if snapshot.config.num_classes else None
-    wanted = list(snapshot.G.latents(some, some_class).shape[1:])
+    wanted = [snapshot.config.num_ws, snapshot.config.ws_dim]
     if list(latents.ws.shape[1:]) != wanted:
         raise UserError(f"{path} has {list(latents.ws.shape[1:])} numbers per picture, this network needs {wanted}")
     if latents.c is not None and snapshot.config.num_classes and int(latents.c.max()) >= snapshot.config.num_classes:
         raise UserError(f"{path} has class {int(latents.c.max())}, this network 0 to {snapshot.config.num_classes - 1}")
-    maps = [(1, *size) for size in snapshot.G.synthesis.noise_sizes(snapshot.config.resolution)]
+    maps = [(1, *size) for size in snapshot.config.noise_shapes(snapshot.config.resolution)]
     if [tuple(m.shape[1:]) for m in latents.noise] != maps[: len(latents.noise)]:
         raise UserError(f"{path} has noise maps of other sizes than this network's")
-    sizes = snapshot.G.synthesis.style_sizes()
+    sizes = snapshot.config.style_dims()
     if latents.styles and [s.shape[1] for s in latents.styles] != sizes:
         raise UserError(f"{path} edits styles of {[s.shape[1] for s in latents.styles]} numbers, this network's have "
                         f"{sizes}")  # fmt: skip

@@ -1,137 +1,185 @@
-"""What a network is: one frozen record from which generator and discriminator are built."""
+"""What every family's generator and discriminator can do, whatever they are made of.
+
+Growth is an argument: `stage` says at which resolution a network is evaluated, and with which weight of its newest
+block. A network keeps no state besides its weights.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Generic
 
+import torch
+from torch import Tensor, nn
+
+from stylegan.networks.config import Config, NetworkConfig, Stage, require_styles
+from stylegan.networks.mapping import MappingNetwork, class_weights
+from stylegan.networks.sampling import broadcast, truncate
 from torch_utils.errors import UserError
-from torch_utils.settings import from_plain, to_plain
 
-Activation = Literal["lrelu", "relu"]
-NoiseMode = Literal["const", "random", "none"]  # the network's own, drawn from the seed, or none
+Noise = str | Sequence[Tensor]
+""""const", "random", "none", or a map [1 or N,1,H,W] for each layer with noise."""
+
+
+class Synthesis(nn.Module):
+    """ws -> images. The part of a generator that projection and editing work on."""
+
+    def forward(
+        self,
+        ws: Tensor,
+        stage: Stage | None = None,
+        noise: Noise = "const",
+        dtype: torch.dtype = torch.float32,
+        edits: Sequence[Tensor] = (),
+    ) -> Tensor:
+        """ws: [N,num_ws,ws_dim] -> images [N,channels,H,W], float32, about [-1, 1].
+
+        stage: where to stop, and the weight of the newest block; None for the full size.
+        noise: see `Noise`; "random" draws from torch's global generator.
+        dtype: of the feature maps; weights, statistics, styles and images stay float32.
+        edits: what is added to each layer's style, [1 or N,style_dim] (StyleSpace, Wu et al. 2021); empty for nothing.
+        """
+        raise NotImplementedError
+
+
+class Generator(nn.Module):
+    """z -> ws -> images. A family sets `config` and `synthesis`, and `mapping` where there is a w."""
+
+    config: NetworkConfig
+    mapping: MappingNetwork
+    synthesis: Synthesis
+    has_w: ClassVar[bool] = True
+
+    def latents(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
+        """z [N,z_dim], classes [N] -> ws [N,num_ws,ws_dim], truncated towards the average of their class."""
+        return truncate(self.broadcast(self.mapping(z, c)), self.mapping.centre(c), psi, cutoff)
+
+    def forward(
+        self,
+        z: Tensor,
+        c: Tensor | None = None,
+        *,
+        psi: float = 1.0,
+        cutoff: int | None = None,
+        stage: Stage | None = None,
+        noise: Noise = "const",
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """z [N,z_dim] -> images [N,channels,H,W]; the rest as in `latents` and `Synthesis.forward`."""
+        images: Tensor = self.synthesis(self.latents(z, c, psi, cutoff), stage, noise, dtype)
+        return images
+
+    def broadcast(self, w: Tensor) -> Tensor:
+        """w [N,ws_dim] -> ws [N,num_ws,ws_dim]."""
+        return broadcast(w, self.config.num_ws)
+
+    def own_noise(self) -> list[Tensor]:
+        """The network's own noise map [1,1,H,W] of each layer that has one."""
+        return []
+
+    def styles(self, ws: Tensor) -> list[Tensor]:
+        """ws [N,num_ws,w_dim] -> the style of each layer [N,style_dim], a point of StyleSpace (Wu et al. 2021).
+
+        Raises UserError for a network without styles.
+        """
+        require_styles(self.config)
+        raise NotImplementedError
+
+    def style_weight(self, layer: int) -> Tensor:
+        """The matrix [style_dim,w_dim] that makes w the style of a layer. Raises UserError without styles."""
+        require_styles(self.config)
+        raise NotImplementedError
+
+    def activations(self, ws: Tensor, layer: int) -> Tensor:
+        """What a layer makes of ws [N,num_ws,ws_dim]: [N,C,H,W]. Raises UserError without styles."""
+        require_styles(self.config)
+        raise NotImplementedError
+
+    @property
+    def default_psi(self) -> float:
+        """Truncation where none is asked for: without a w there is nothing to truncate."""
+        return 0.7 if self.has_w else 1.0
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+class GeneratorWithoutW(Generator):
+    """A generator whose synthesis network is fed with z itself, and with the class beside it."""
+
+    has_w = False
+
+    @property
+    def mapping(self) -> MappingNetwork:  # type: ignore[override]
+        raise UserError(_no_w(self.config))
+
+    def latents(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
+        """z [N,z_dim], classes [N] -> what the first layer sees, [N,1,z_dim+num_classes]: z and the one-hot class.
+
+        Raises UserError unless psi is 1, and when a conditional network gets no class.
+        """
+        if psi != 1:
+            raise UserError(_no_w(self.config, "leave out --trunc (psi)"))
+        x = z.float()
+        if self.config.num_classes:
+            x = torch.cat([x, class_weights(c, self.config.num_classes)], dim=1)
+        return self.broadcast(self.prepared(x))
+
+    def prepared(self, x: Tensor) -> Tensor:
+        """What the first layer sees of z and the one-hot class, [N,ws_dim]."""
+        return x
+
+
+def require_w(G: Generator, cure: str = "use a StyleGAN network for this") -> None:
+    """Raises UserError for a generator without a w."""
+    if not G.has_w:
+        raise UserError(_no_w(G.config, cure))
+
+
+def _no_w(config: NetworkConfig, cure: str = "use a StyleGAN network for this") -> str:
+    return f"{config.TITLE} has no w, because it generates images from z directly; {cure}"
+
+
+class Discriminator(nn.Module):
+    """Images -> scores. The resolution is read off the images."""
+
+    config: NetworkConfig
+
+    def forward(
+        self, images: Tensor, c: Tensor | None = None, stage: Stage | None = None, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """images: [N,channels,H,W] in [-1, 1]  c: class numbers [N] -> scores [N], float32.
+
+        stage: gives alpha, the weight of the newest block; None for 1. dtype: of the feature maps.
+        """
+        return self.outputs(images, c, stage, dtype)[0]
+
+    def outputs(
+        self, images: Tensor, c: Tensor | None = None, stage: Stage | None = None, dtype: torch.dtype = torch.float32
+    ) -> tuple[Tensor, Tensor]:
+        """Scores [N] as `forward` gives them, and class logits [N,num_classes]: [N,0] but for a classifier (AC-GAN)."""
+        raise NotImplementedError
+
+    def features(
+        self, images: Tensor, stage: Stage | None = None, dtype: torch.dtype = torch.float32
+    ) -> Iterator[Tensor]:
+        """The feature maps from the first layer on, one after another: [N,C,H,W] down to the base. See `forward`."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """A network family and its dimensions. The defaults are StyleGAN's for 1024x1024 (Karras et al. 2019, table 5).
+class Family(Generic[Config]):
+    """A kind of network. Its file in this folder defines it, and `registry.py` lists it.
 
-    `resolution` counts doublings, as the field does: 4 * 2^k. A network of nominal resolution R makes pictures of
-    (base_h * R/4, base_w * R/4) pixels, so the usual base of 4x4 gives RxR and a base of 4x6 at R = 128 gives 128x192.
+    generator, discriminator: build one with fresh weights from a config of the family
+    widened: (name, weights of a narrower network, fresh weights, config) -> weights that compute what the narrower
+    network did; None where that is not possible
     """
 
-    family: Literal["stylegan", "progan"] = "stylegan"
-    resolution: int = 1024
-    base: tuple[int, int] = (4, 4)
-    channels: int = 3
-    num_classes: int = 0
-
-    z_dim: int = 512
-    w_dim: int = 512
-    mapping_layers: int = 8
-    mapping_dim: int = 512
-    mapping_lr_mul: float = 0.01
-    mapping_activation: Activation = "lrelu"
-    normalize_z: bool = True
-
-    fmap_base: int = 16384
-    fmap_max: int = 512
-    d_fmap_max: int | None = None  # of the discriminator; None: as many as the generator
-    activation: Activation = "lrelu"
-    blur: tuple[float, ...] = (1, 2, 1)
-
-    # Ablations of the paper (table 1): the traditional generator is styles, const_input and noise off.
-    styles: bool = True
-    const_input: bool = True
-    noise: bool = True
-    pixel_norm: bool = False
-    instance_norm: bool = True
-    style_mixing: float = 0.9
-
-    mbstd_group: int = 4
-    mbstd_features: int = 1
-
-    def __post_init__(self) -> None:
-        steps = self.resolution // 4
-        if self.resolution < 4 or self.resolution != 4 * steps or steps & (steps - 1):
-            raise UserError(f"resolution {self.resolution} is not 4 times a power of two; use 4, 8, 16, ... 1024")
-
-    @property
-    def resolutions(self) -> tuple[int, ...]:
-        """4, 8, ... resolution."""
-        return tuple(4 << k for k in range((self.resolution // 4).bit_length()))
-
-    @property
-    def num_layers(self) -> int:
-        """Style layers in all: two per resolution."""
-        return 2 * len(self.resolutions)
-
-    @property
-    def num_ws(self) -> int:
-        """Rows of ws: one w per style layer, or a single one where styles are off."""
-        return self.num_layers if self.styles else 1
-
-    def nf(self, resolution: int) -> int:
-        """Feature maps at a resolution."""
-        return max(1, min(self.fmap_base // resolution, self.fmap_max))
-
-    @property
-    def of_discriminator(self) -> ModelConfig:
-        """The same with the discriminator's feature maps, of which it may have fewer than the generator."""
-        own = self.fmap_max if self.d_fmap_max is None else self.d_fmap_max
-        return replace(self, fmap_max=min(self.fmap_max, own), d_fmap_max=None)
-
-    def size(self, resolution: int) -> tuple[int, int]:
-        """Height and width in pixels at a nominal resolution."""
-        return self.base[0] * resolution // 4, self.base[1] * resolution // 4
-
-    def nominal(self, height: int) -> int:
-        """The nominal resolution of pictures of this height. Raises UserError if no resolution has it."""
-        for resolution in self.resolutions:
-            if self.size(resolution)[0] == height:
-                return resolution
-        sizes = ", ".join(str(self.size(r)[0]) for r in self.resolutions)
-        raise UserError(f"no level of this network is {height} pixels high; it has {sizes}")
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, as it stands in the header of a snapshot."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> ModelConfig:
-        """The inverse of to_json. Raises UserError on a field this version does not know, or of the wrong type."""
-        return from_plain(ModelConfig, data)
-
-
-def progan_config(
-    resolution: int = 1024,
-    channels: int = 3,
-    num_classes: int = 0,
-    z_dim: int = 512,
-    *,
-    fmap_base: int = 16384,
-    fmap_max: int = 512,
-    mbstd_group: int = 4,
-) -> ModelConfig:
-    """The paper's networks (table 2), as switches of the common config. The defaults are those for CelebA-HQ."""
-    return ModelConfig(
-        family="progan",
-        resolution=resolution,
-        channels=channels,
-        num_classes=num_classes,
-        z_dim=z_dim,
-        w_dim=z_dim + num_classes,
-        mapping_layers=0,
-        fmap_base=fmap_base,
-        fmap_max=fmap_max,
-        blur=(),
-        styles=False,
-        const_input=False,
-        noise=False,
-        pixel_norm=True,
-        instance_norm=False,
-        style_mixing=0.0,
-        mbstd_group=mbstd_group,
-    )
+    name: str
+    config: type[Config]
+    generator: Callable[[Config], Generator]
+    discriminator: Callable[[Config], Discriminator]
+    widened: Callable[[str, Tensor, Tensor, NetworkConfig], Tensor] | None = None

@@ -1,44 +1,141 @@
-"""A network that only computes: all that its layers derive from their weights is derived once."""
+"""Generating images: weights prepared once, and every image the same to the last bit in any batch."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from stylegan.networks.layers import EqualConv2d, EqualLinear
-from stylegan.networks.stylegan1 import DiscriminatorBlock, StyleLayer
+from ops import BuildError, build, mode
+from stylegan.networks.base import Generator, Noise, Synthesis
+from stylegan.networks.config import NoiseMode, Stage
+from stylegan.networks.layers import Foldable
+from stylegan.networks.sampling import noise_for_seeds, z_for_seeds
+from torch_utils.device import single_thread_workers
+from torch_utils.errors import UserError
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 @torch.no_grad()
-def baked(network: Network, dtype: torch.dtype = torch.float32, batch: int | None = None) -> Network:
+def folded(network: Network, dtype: torch.dtype = torch.float32, batch: int | None = None) -> Network:
     """The same function, to the last bit, for feature maps of `dtype`, faster where the batch is small.
 
     (A discriminator's scores, which come out of sums in another order, are the same but for their rounding.)
 
-    Scaled weights, merged kernels and their conversion to `dtype` are kept. The copy shares all else with `network` and
-    does not follow when that learns.
+    Scaled weights, merged kernels and their conversion to `dtype` are kept, by each layer that has a method `fold`. The
+    copy shares all else with `network` and does not follow when that learns.
 
-    batch: how many pictures a generator is to draw at once. Then weights are kept in the order in which a CPU's
-    convolutions read them; there are no derivatives, and rounding may differ. None: any number, derivatives as ever.
+    batch: how many images a generator is to draw at once. Then weights are kept in the order in which a CPU's
+    convolutions read them; there are no derivatives, and rounding may differ. None: any number, with derivatives.
     """
     shared = {id(t): t for t in (*network.parameters(), *network.buffers())}
     copied = copy.deepcopy(network, shared)
     for layer in copied.modules():
-        if isinstance(layer, EqualLinear):
-            setattr(layer, "effective", _always(tuple(t.clone() for t in layer.effective())))  # noqa: B010
-        elif isinstance(layer, StyleLayer) and layer.kind != "const":
-            kept = layer.effective(dtype) if batch is None else layer.packed(dtype, batch)
-            setattr(layer, "effective", _always(kept))  # noqa: B010
-        elif isinstance(layer, EqualConv2d | DiscriminatorBlock):
-            setattr(layer, "effective", _always(layer.effective(dtype)))  # noqa: B010
+        if isinstance(layer, Foldable):
+            layer.fold(dtype, batch)
     return copied
 
 
-def _always(kept: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
-    return lambda dtype=None: kept
+@dataclass(frozen=True)
+class Renderer:
+    """A generator as it is shown: at a stage, with folded weights. It does not follow when the generator learns.
+
+    An image is the same to the last bit whatever the batch and the number of threads: sums are added up in another
+    order in batches of another size, and on more threads, so each image is computed by itself, and on a CPU by a single
+    thread.
+    """
+
+    G: Generator
+    stage: Stage
+    synthesis: Synthesis
+
+    @staticmethod
+    def of(G: Generator, stage: Stage) -> Renderer:
+        return Renderer(G, stage, folded(G.synthesis, batch=1))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        return self.G.config.size(self.stage.resolution)
+
+    def map(self, z: Tensor, c: Tensor | None = None, *, psi: float | None = None, cutoff: int | None = None) -> Tensor:
+        """z [N,z_dim] -> ws [N,num_ws,ws_dim] on the CPU, ready for `draw`.
+
+        c: classes [N], or weights of classes [N,num_classes]. psi: `Generator.default_psi` if None.
+        Raises UserError for classes that the network does not have, and for none where it has some.
+        """
+        G = self.G
+        if c is not None and not G.config.num_classes:
+            raise UserError("this network is unconditional: it has no classes to choose from")
+        chosen_psi = G.default_psi if psi is None else psi
+        ws = torch.empty(len(z), G.config.num_ws, G.config.ws_dim)
+
+        def map_one(i: int) -> None:
+            with torch.inference_mode():
+                classes = None if c is None else c[i : i + 1].to(G.device)
+                (ws[i],) = G.latents(z[i : i + 1].clone().to(G.device), classes, chosen_psi, cutoff)
+
+        _one_by_one(map_one, len(z), G.device)
+        return ws
+
+    def draw(self, ws: Tensor, noise: Noise = "const", batch: int = 8, edits: Sequence[Tensor] = ()) -> Tensor:
+        """An image for each of ws [N,num_ws,ws_dim]: [N,channels,H,W] on the CPU.
+
+        noise: as in `Synthesis.forward`; maps are [N,1,H,W], one image's in each row, or [1,1,H,W] for all.
+        edits: what is added to each layer's style, [N,style_dim] or [1,style_dim] for all; see there.
+        batch: how many to work on side by side.
+        """
+        device = self.G.device
+        images = torch.empty(len(ws), self.G.config.channels, *self.size)
+
+        def draw_one(i: int) -> None:
+            with torch.inference_mode():
+                # A copy, as the kernels may add up in another order where memory begins elsewhere.
+                own = noise if isinstance(noise, str) else [_row(maps, i).to(device) for maps in noise]
+                added = [_row(styles, i).to(device) for styles in edits]
+                (images[i],) = self.synthesis(ws[i : i + 1].clone().to(device), self.stage, own, edits=added)
+
+        _one_by_one(draw_one, len(ws), device, batch)
+        return images
+
+    def noise_of(self, seeds: Sequence[int]) -> list[Tensor]:
+        """A noise map [N,1,H,W] for each layer with noise, each row drawn from its seed."""
+        return noise_for_seeds(seeds, self.G.config.noise_shapes(self.stage.resolution))
+
+    def render(
+        self, seeds: Sequence[int], c: Tensor | None = None, *, psi: float | None = None, cutoff: int | None = None,
+        noise: NoiseMode = "const", batch: int = 8,
+    ) -> Tensor:  # fmt: skip
+        """An image per seed: `map`, then `draw`. "random" noise is drawn from the seed as well."""
+        ws = self.map(z_for_seeds(seeds, self.G.config.z_dim), c, psi=psi, cutoff=cutoff)
+        return self.draw(ws, self.noise_of(seeds) if noise == "random" else noise, batch)
+
+
+def _row(maps: Tensor, i: int) -> Tensor:
+    return maps if len(maps) == 1 else maps[i : i + 1].clone()
+
+
+def _one_by_one(task: Callable[[int], None], count: int, device: torch.device, side_by_side: int = 1) -> None:
+    """task(0) ... task(count - 1): on a CPU each by one thread, some side by side if torch may use so many threads."""
+    if device.type != "cpu":
+        for i in range(count):
+            task(i)
+        return
+    build.available(device.type)  # here: it says how many threads there are, and in the pool each task has only one
+    with single_thread_workers(min(side_by_side, torch.get_num_threads())) as run:
+        list(run(task, range(count)))
+
+
+def with_kernels(device: torch.device) -> torch.device:
+    """The same device; with `--ops strict`, its kernels have been built. Raises UserError if they cannot be."""
+    try:
+        if mode() == "strict":
+            build.available(device.type)
+    except BuildError as error:
+        raise UserError(f"--ops strict: {error}; or do without, with --ops auto") from error
+    return device

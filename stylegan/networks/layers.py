@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +42,18 @@ def for_convolutions(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight.to(dtype, memory_format=torch.channels_last)
 
 
+@runtime_checkable
+class Foldable(Protocol):
+    """A layer that derives something from its weights, and can keep what it has derived. See `inference.py`."""
+
+    def fold(self, dtype: torch.dtype, batch: int | None) -> None: ...
+
+
+def always(kept: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
+    """In place of a method `effective`: what it returned once. See `inference.py`."""
+    return lambda dtype=None: kept
+
+
 class EqualLinear(nn.Module):
     """A dense layer with equalised learning rate: unit-variance weights, scaled by gain / sqrt(fan_in) when used.
 
@@ -56,6 +70,10 @@ class EqualLinear(nn.Module):
     def effective(self) -> tuple[Tensor, Tensor]:
         """Weight [out,in] but for its scale, and bias [out] as it counts."""
         return self.weight, self.bias * self.lr_mul
+
+    def fold(self, dtype: torch.dtype, batch: int | None) -> None:
+        """Keep what is derived from the weights."""
+        setattr(self, "effective", always(tuple(t.clone() for t in self.effective())))  # noqa: B010
 
     def forward(self, x: Tensor) -> Tensor:
         # Rows are scaled and not the weight, which is much larger, as is its gradient.
@@ -77,6 +95,10 @@ class EqualConv2d(nn.Module):
     def effective(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Weight [O,I,k,k] and bias [O] as they count."""
         return for_convolutions(self.weight * self.scale, dtype), self.bias.to(dtype)
+
+    def fold(self, dtype: torch.dtype, batch: int | None) -> None:
+        """Keep what is derived from the weights."""
+        setattr(self, "effective", always(self.effective(dtype)))  # noqa: B010
 
     def forward(self, x: Tensor, activation: str = "linear") -> Tensor:
         weight, bias = self.effective(x.dtype)

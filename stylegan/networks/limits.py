@@ -3,48 +3,43 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 
 from torch import nn
 
-from stylegan.networks.base import ModelConfig
+from stylegan.networks.config import NetworkConfig
 from torch_utils.errors import UserError
 from torch_utils.untrusted import excess
 
-WIDEST = 1 << 20  # of any dimension
-MOST_PIXELS = 1 << 28  # of a picture, 16384x16384
-LARGEST_RESOLUTION = 1 << 14
-MOST_LAYERS, MOST_TAPS, MOST_CHANNELS, LARGEST_BASE = 64, 64, 64, 1024
-
-_MOST = {
-    "resolution": LARGEST_RESOLUTION, "channels": MOST_CHANNELS, "num_classes": WIDEST, "z_dim": WIDEST,
-    "w_dim": 2 * WIDEST, "mapping_layers": MOST_LAYERS, "mapping_dim": WIDEST, "fmap_base": 1 << 30,
-    "fmap_max": WIDEST, "d_fmap_max": WIDEST, "mbstd_group": WIDEST, "mbstd_features": WIDEST,
-}  # fmt: skip
-_MAY_BE_NONE = {"d_fmap_max"}
-_MAY_BE_ZERO = {"mbstd_group", "num_classes", "mapping_layers"}
+MOST_PIXELS = 1 << 28  # of an image, 16384x16384
+MOST_TAPS, LARGEST_BASE = 64, 1024
 
 
-def require_buildable(cfg: ModelConfig) -> None:
+def require_buildable(config: NetworkConfig) -> None:
     """Raises UserError, naming the setting, for numbers that no network has. Without this a config could be a bomb."""
-    for name, most in _MOST.items():
-        value = getattr(cfg, name)
-        if value is None and name in _MAY_BE_NONE:
-            continue
-        least = 0 if name in _MAY_BE_ZERO else 1
-        if not least <= value <= most:
+    for name, (least, most) in config.LIMITS.items():
+        value = getattr(config, name)
+        if value is not None and not least <= value <= most:
             raise UserError(f"setting '{name}' is {_short(value)}; networks have {least} to {most}")
-    if not all(1 <= side <= LARGEST_BASE for side in cfg.base):
+    if not all(1 <= side <= LARGEST_BASE for side in config.base):
         raise UserError(
-            f"a base of {' by '.join(map(_short, cfg.base))} pixels cannot be; sides have 1 to {LARGEST_BASE}"
+            f"a base of {' by '.join(map(_short, config.base))} pixels cannot be; sides have 1 to {LARGEST_BASE}"
         )
-    height, width = cfg.size(cfg.resolution)
+    height, width = config.size(config.resolution)
     if height * width > MOST_PIXELS:
-        raise UserError(f"pictures of {width}x{height} are too large; networks make up to {MOST_PIXELS:,} pixels")
-    taps = cfg.blur
+        raise UserError(f"images of {width}x{height} are too large; networks generate up to {MOST_PIXELS:,} pixels")
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name != "base" and isinstance(value, tuple):
+            _require_taps(field.name, value)
+
+
+def _require_taps(name: str, taps: tuple[float, ...]) -> None:
+    """A filter: some finite numbers that do not add up to 0, or none at all."""
     if len(taps) > MOST_TAPS or not all(abs(tap) < math.inf for tap in taps) or (taps and not sum(taps)):
-        raise UserError(f"a blur of {len(taps)} taps is none; it has up to {MOST_TAPS} numbers, and not a sum of 0")
-    if not 0 < cfg.mapping_lr_mul < math.inf or not 0 <= cfg.style_mixing <= 1:
-        raise UserError("setting 'mapping_lr_mul' or 'style_mixing' is out of range")
+        raise UserError(
+            f"setting '{name}' has {len(taps)} numbers; up to {MOST_TAPS} are possible, with a sum that is not 0"
+        )
 
 
 def require_affordable(net: nn.Module) -> None:

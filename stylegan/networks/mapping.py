@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ops.bias_act import bias_act
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.layers import SQRT2, EqualLinear, pixel_norm
 from torch_utils.errors import UserError
+
+Activation = Literal["lrelu", "relu"]
 
 
 class MappingNetwork(nn.Module):
@@ -22,22 +23,23 @@ class MappingNetwork(nn.Module):
 
     w_avg: Tensor
 
-    def __init__(self, cfg: ModelConfig):
+    def __init__(
+        self, z_dim: int, w_dim: int, num_classes: int, *, layers: int, width: int, lr_mul: float,
+        activation: Activation, normalize_z: bool,
+    ):  # fmt: skip
         super().__init__()
-        self.cfg = cfg
-        width = cfg.z_dim
-        if cfg.num_classes:
-            self.embed = nn.Parameter(torch.randn(cfg.num_classes, cfg.z_dim))
-            width += cfg.z_dim
-        dims = [width] + [cfg.mapping_dim] * (cfg.mapping_layers - 1) + [cfg.w_dim]
-        if not cfg.mapping_layers and width != cfg.w_dim:
-            raise UserError(f"without mapping layers w is z itself, so w_dim must be {width}, not {cfg.w_dim}")
+        self.num_classes, self.activation, self.normalize_z = num_classes, activation, normalize_z
+        inputs = z_dim
+        if num_classes:
+            self.embed = nn.Parameter(torch.randn(num_classes, z_dim))
+            inputs += z_dim
+        dims = [inputs] + [width] * (layers - 1) + [w_dim]
+        if not layers and inputs != w_dim:
+            raise UserError(f"without mapping layers w is z itself, so w_dim must be {inputs}, not {w_dim}")
         self.layers = nn.ModuleList(
-            EqualLinear(a, b, gain=SQRT2, lr_mul=cfg.mapping_lr_mul)
-            for a, b in zip(dims[: cfg.mapping_layers], dims[1:], strict=False)
+            EqualLinear(a, b, gain=SQRT2, lr_mul=lr_mul) for a, b in zip(dims[:layers], dims[1:], strict=False)
         )
-        size = (cfg.num_classes, cfg.w_dim) if cfg.num_classes else (cfg.w_dim,)
-        self.register_buffer("w_avg", torch.zeros(size))
+        self.register_buffer("w_avg", torch.zeros((num_classes, w_dim) if num_classes else (w_dim,)))
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """z: [N,z_dim]  c: class numbers [N] (int64), or class weights [N,num_classes] for a blend -> w: [N,w_dim].
@@ -45,25 +47,25 @@ class MappingNetwork(nn.Module):
         Raises UserError when a conditional network gets no class.
         """
         x = z.float()
-        if self.cfg.num_classes:
-            x = torch.cat([x, class_weights(c, self.cfg.num_classes) @ self.embed], dim=1)
-        if self.cfg.normalize_z:
+        if self.num_classes:
+            x = torch.cat([x, class_weights(c, self.num_classes) @ self.embed], dim=1)
+        if self.normalize_z:
             x = pixel_norm(x)
         for layer in self.layers:
-            x = bias_act(layer(x), activation=self.cfg.mapping_activation)
+            x = bias_act(layer(x), activation=self.activation)
         return x
 
     def centre(self, c: Tensor | None = None) -> Tensor:
         """The centre of truncation for each of c, which is as in `forward`: [N,w_dim], or [1,w_dim] without classes."""
-        if not self.cfg.num_classes:
+        if not self.num_classes:
             return self.w_avg[None]
-        return class_weights(c, self.cfg.num_classes) @ self.w_avg
+        return class_weights(c, self.num_classes) @ self.w_avg
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         # Older snapshots have a single centre for all classes, as published networks do.
         centre = state_dict.get(prefix + "w_avg")
         if centre is not None and centre.ndim < self.w_avg.ndim:
-            state_dict[prefix + "w_avg"] = centre.repeat(self.cfg.num_classes, 1)
+            state_dict[prefix + "w_avg"] = centre.repeat(self.num_classes, 1)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 

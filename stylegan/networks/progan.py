@@ -1,58 +1,78 @@
-"""ProGAN (Karras et al. 2018), the second family: StyleGAN's synthesis network without styles, fed with z itself."""
+"""ProGAN (Karras, Aila, Laine, Lehtinen 2018): StyleGAN's synthesis network without styles, fed with z itself."""
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from stylegan.networks.base import ModelConfig
-from stylegan.networks.generator import Generator
+from stylegan.networks.base import Family, GeneratorWithoutW
 from stylegan.networks.layers import pixel_norm
-from stylegan.networks.mapping import MappingNetwork, class_weights
-from stylegan.networks.stylegan1 import SynthesisNetwork
+from stylegan.networks.stylegan1 import StyleGAN1Config, StyleGAN1Discriminator, SynthesisNetwork, widened
 from torch_utils.errors import UserError
 
-
-class ProGANGenerator(Generator):
-    """Used like StyleGAN's generator, but for what needs a w: truncation and `mapping` raise UserError."""
-
-    def __init__(self, cfg: ModelConfig):
-        nn.Module.__init__(self)
-        self.cfg = cfg
-        self.mapping = _NoMapping()
-        self.synthesis = SynthesisNetwork(cfg)
-
-    def latents(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
-        """z [N,z_dim], classes [N] -> what the first layer sees, [N,1,z_dim+num_classes]: z and the one-hot class.
-
-        Raises UserError unless psi is 1, and when a conditional network gets no class.
-        """
-        if psi != 1:
-            raise UserError("ProGAN has no w to truncate; use --trunc 1 (psi=1)")
-        x = z.float()
-        if self.cfg.num_classes:
-            x = torch.cat([x, class_weights(c, self.cfg.num_classes)], dim=1)
-        return self.broadcast(pixel_norm(x) if self.cfg.normalize_z else x)
+# What makes a StyleGAN a ProGAN: settings that a network of this family cannot have otherwise.
+FIXED: Mapping[str, Any] = {
+    "mapping_layers": 0, "mapping_dim": 512, "mapping_lr_mul": 0.01, "mapping_activation": "lrelu", "blur": (),
+    "styles": False, "const_input": False, "noise": False, "instance_norm": False, "style_mixing": 0.0,
+}  # fmt: skip
 
 
-class _NoMapping(MappingNetwork):
-    """Stands where the mapping network would be, without weights, and says so to whoever asks for w."""
+@dataclass(frozen=True)
+class ProGANConfig(StyleGAN1Config):
+    """The defaults are the paper's for CelebA-HQ (table 2)."""
 
-    def __init__(self) -> None:
-        nn.Module.__init__(self)
+    family: str = "progan"
+    w_dim: int = 0  # follows from z_dim and num_classes
+    mapping_layers: int = 0
+    blur: tuple[float, ...] = ()
+    styles: bool = False
+    const_input: bool = False
+    noise: bool = False
+    pixel_norm: bool = True
+    instance_norm: bool = False
+    style_mixing: float = 0.0
 
-    def forward(self, z: Tensor, c: Tensor | None = None) -> NoReturn:
-        raise UserError(_NO_W)
+    TITLE: ClassVar[str] = "ProGAN"
 
-    def centre(self, c: Tensor | None = None) -> NoReturn:
-        raise UserError(_NO_W)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "w_dim", self.z_dim + self.num_classes)
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "w_avg":
-            raise UserError(_NO_W)
-        return super().__getattr__(name)
+    def check(self) -> None:
+        changed = [f.name for f in fields(self) if f.name in FIXED and getattr(self, f.name) != FIXED[f.name]]
+        if changed or not self.pixel_norm:
+            raise UserError(
+                "ProGAN has no styles, mapping or noise; leave out --styles, --style-mixing-prob, --map-depth, "
+                "--map-dim, --const-input, --noise, --pixel-norm, --instance-norm and --w-dim, or take another --cfg"
+            )
 
 
-_NO_W = "ProGAN has no w: it draws from z directly; use a StyleGAN network for this"
+class ProGANGenerator(GeneratorWithoutW):
+    """z, at unit length, and the one-hot class go into the first layer, which is a dense one."""
+
+    config: ProGANConfig
+
+    def __init__(self, config: ProGANConfig):
+        super().__init__()
+        self.config = config
+        self.synthesis = SynthesisNetwork(config)
+
+    def prepared(self, x: Tensor) -> Tensor:
+        return pixel_norm(x) if self.config.normalize_z else x
+
+
+class ProGANDiscriminator(StyleGAN1Discriminator):
+    """One score, and the logits of a classifier (AC-GAN)."""
+
+    @property
+    def num_outputs(self) -> int:
+        return 1 + self.config.num_classes
+
+    def chosen(self, outputs: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+        return outputs[:, 0], outputs[:, 1:]
+
+
+FAMILY = Family("progan", ProGANConfig, ProGANGenerator, ProGANDiscriminator, widened)

@@ -1,18 +1,45 @@
-"""The seam between network families: a config becomes a generator or a discriminator."""
+"""All families of networks. To add one, write its file and list it here."""
 
 from __future__ import annotations
 
-from stylegan.networks.base import ModelConfig
-from stylegan.networks.generator import Generator
-from stylegan.networks.progan import ProGANGenerator
-from stylegan.networks.stylegan1 import Discriminator
+from collections.abc import Mapping
+from typing import Any
+
+from stylegan.networks import dcgan, progan, stylegan1
+from stylegan.networks.base import Discriminator, Family, Generator
+from stylegan.networks.config import NetworkConfig
+from torch_utils.errors import UserError
+
+FAMILIES: Mapping[str, Family[Any]] = {
+    family.name: family for family in (stylegan1.FAMILY, progan.FAMILY, dcgan.FAMILY)
+}
 
 
-def build_generator(cfg: ModelConfig) -> Generator | ProGANGenerator:
-    """The generator of cfg.family, with fresh weights."""
-    return ProGANGenerator(cfg) if cfg.family == "progan" else Generator(cfg)
+def family_of(name: str) -> Family[Any]:
+    """Raises UserError for a family that there is not."""
+    if name not in FAMILIES:
+        raise UserError(f"unknown network family {name[:40]!r}; this version has {', '.join(FAMILIES)}")
+    return FAMILIES[name]
 
 
-def build_discriminator(cfg: ModelConfig) -> Discriminator:
-    """The discriminator of cfg.family, with fresh weights."""
-    return Discriminator(cfg)
+def config_from_json(data: Any) -> NetworkConfig:
+    """A config of the family that the data name. Raises UserError for unknown names and wrong types."""
+    if not isinstance(data, Mapping):
+        raise UserError("the settings of a network must be a group of settings")
+    name = data.get("family", stylegan1.FAMILY.name)
+    if not isinstance(name, str):
+        raise UserError("setting 'family' must be the name of a network family")
+    config: NetworkConfig = family_of(name).config.from_json(data)
+    return config
+
+
+def build_generator(config: NetworkConfig) -> Generator:
+    """The generator of the config's family, with fresh weights."""
+    G: Generator = family_of(config.family).generator(config)
+    return G
+
+
+def build_discriminator(config: NetworkConfig) -> Discriminator:
+    """The discriminator of the config's family, with fresh weights."""
+    D: Discriminator = family_of(config.family).discriminator(config)
+    return D

@@ -1,10 +1,16 @@
-"""ws -> picture: blocks of two style layers per resolution, which grow."""
+"""StyleGAN (Karras, Laine, Aila 2019): config, generator and discriminator. It grows by doublings, block by block.
+
+The generator maps z to w, and w to the styles (scales and shifts) of two layers per resolution (figure 1b). The
+discriminator is the mirror image, as in ProGAN (Karras et al. 2018, table 2) with StyleGAN's blur.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,13 +29,146 @@ from ops.resample import (
     upsampling_kernel,
 )
 from ops.style_epilogue import style_epilogue
-from stylegan.networks.base import ModelConfig
-from stylegan.networks.layers import SQRT2, EqualConv2d, EqualLinear, for_convolutions, minibatch_stddev, pixel_norm
-from stylegan.networks.mapping import class_weights
+from stylegan.networks.base import Discriminator, Family, Generator, Noise, Synthesis
+from stylegan.networks.config import WIDEST, Cost, LayerInfo, NetworkConfig, Stage, require_styles
+from stylegan.networks.layers import (
+    SQRT2,
+    EqualConv2d,
+    EqualLinear,
+    always,
+    for_convolutions,
+    minibatch_stddev,
+    pixel_norm,
+)
+from stylegan.networks.mapping import Activation, MappingNetwork, class_weights
 from torch_utils.errors import UserError
 
-Noise = str | Sequence[Tensor]
-""""const", "random", "none", or a map [1 or N,1,H,W] for each layer."""
+SG1 = TypeVar("SG1", bound="StyleGAN1Config")
+
+
+@dataclass(frozen=True)
+class StyleGAN1Config(NetworkConfig):
+    """The defaults are the paper's for 1024x1024 (table 5)."""
+
+    family: str = "stylegan"
+
+    w_dim: int = 512
+    mapping_layers: int = 8
+    mapping_dim: int = 512
+    mapping_lr_mul: float = 0.01
+    mapping_activation: Activation = "lrelu"
+    normalize_z: bool = True
+
+    fmap_base: int = 16384
+    fmap_max: int = 512
+    d_fmap_max: int | None = None  # of the discriminator; None: as many as the generator
+    activation: Activation = "lrelu"
+    blur: tuple[float, ...] = (1, 2, 1)
+
+    # Ablations of the paper (table 1): the traditional generator is styles, const_input and noise off.
+    styles: bool = True
+    const_input: bool = True
+    noise: bool = True
+    pixel_norm: bool = False
+    instance_norm: bool = True
+    style_mixing: float = 0.9
+
+    mbstd_group: int = 4
+    mbstd_features: int = 1
+
+    TITLE: ClassVar[str] = "StyleGAN"
+    LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **NetworkConfig.LIMITS,
+        "w_dim": (1, 2 * WIDEST), "mapping_layers": (0, 64), "mapping_dim": (1, WIDEST), "fmap_base": (1, 1 << 30),
+        "fmap_max": (1, WIDEST), "d_fmap_max": (1, WIDEST), "mbstd_group": (0, WIDEST), "mbstd_features": (1, WIDEST),
+        "mapping_lr_mul": (1e-9, 1e9), "style_mixing": (0, 1),
+    }  # fmt: skip
+
+    @property
+    def layers(self) -> tuple[LayerInfo, ...]:
+        """Two per resolution, each fed by a row of its own, or all by one row where styles are off."""
+        return tuple(
+            LayerInfo(
+                row=2 * index + half if self.styles else 0,
+                resolution=res,
+                style_dim=2 * self.nf(res) if self.styles else 0,
+                noise_shape=self.size(res) if self.noise else None,
+            )
+            for index, res in enumerate(self.resolutions)
+            for half in (0, 1)
+        )
+
+    @property
+    def ws_dim(self) -> int:
+        return self.w_dim
+
+    @property
+    def mixing_probability(self) -> float:
+        return self.style_mixing
+
+    @property
+    def minibatch_group(self) -> int:
+        return self.mbstd_group
+
+    def nf(self, resolution: int) -> int:
+        """Feature maps at a resolution."""
+        return max(1, min(self.fmap_base // resolution, self.fmap_max))
+
+    def generator_cost(self, resolution: int) -> Cost:
+        """In the least arithmetic known: convolutions that upsample cost 4 multiplications per output pixel and pair of
+        channels, not 9 (`ops.resample`)."""
+        gflop, activations = 0.0, 0
+        for res in self.resolutions:
+            if res <= resolution:
+                height, width = self.size(res)
+                taps = 9 * self.nf(res) + (4 * self.nf(res // 2) if res > 4 else 0)
+                gflop += 2 * height * width * self.nf(res) * taps / 1e9
+                activations += 2 * self.nf(res) * height * width
+        return Cost(gflop, activations)
+
+    def discriminator_cost(self, resolution: int) -> Cost:
+        """The mirror image costs as much as a generator with its feature maps."""
+        return self.of_discriminator.generator_cost(resolution)
+
+    @property
+    def of_discriminator(self: SG1) -> SG1:
+        """The same with the discriminator's feature maps, of which it may have fewer than the generator."""
+        own = self.fmap_max if self.d_fmap_max is None else self.d_fmap_max
+        return replace(self, fmap_max=min(self.fmap_max, own), d_fmap_max=None)
+
+    def check(self) -> None:
+        width = self.z_dim * (2 if self.num_classes else 1)
+        if not self.mapping_layers and self.w_dim != width:
+            raise UserError(f"--map-depth 0 makes z the style, so --w-dim {self.w_dim} must be {width}")
+        if self.style_mixing > 1:
+            raise UserError(f"--style-mixing-prob {self.style_mixing} is not a probability; give 0 to 1")
+
+    def wider_than(self, other: NetworkConfig) -> bool:
+        """Never with pixel norm, in which every feature map depends on all others."""
+        if not isinstance(other, StyleGAN1Config):
+            return False
+        shared = [2, *(res for res in other.resolutions if res in self.resolutions)]  # 2: the dense layers of D
+        pairs = [(other.nf(res), self.nf(res)) for res in shared]
+        return all(n <= w for n, w in pairs) and any(n < w for n, w in pairs) and not self.pixel_norm
+
+    def widths_of(self, other: NetworkConfig) -> dict[str, int]:
+        if not isinstance(other, StyleGAN1Config):
+            return {}
+        return {"fmap_base": other.fmap_base, "fmap_max": other.fmap_max}
+
+    @property
+    def own_widths(self) -> dict[str, str]:
+        return {} if self.d_fmap_max is None else {"fmap_max": "d_fmap_max"}
+
+    def width_of(self, other: NetworkConfig) -> dict[str, int]:
+        """A discriminator that is narrower there than the generator stays so, unless it would be narrower than here."""
+        if not isinstance(other, StyleGAN1Config):
+            return {}
+        found = {name: value for name, value in self.widths_of(other).items() if value > getattr(self, name)}
+        own = other.of_discriminator.fmap_max
+        if own < other.fmap_max and own >= self.of_discriminator.fmap_max:
+            found["d_fmap_max"] = own
+        return found
 
 
 class StyleLayer(nn.Module):
@@ -40,9 +179,9 @@ class StyleLayer(nn.Module):
 
     noise: Tensor
 
-    def __init__(self, cfg: ModelConfig, kind: str, in_channels: int, out_channels: int, size: tuple[int, int]):
+    def __init__(self, config: StyleGAN1Config, kind: str, in_channels: int, out_channels: int, size: tuple[int, int]):
         super().__init__()
-        self.cfg, self.kind, self.size = cfg, kind, size
+        self.config, self.kind, self.size = config, kind, size
         height, width = size
         if kind == "const":
             self.const = nn.Parameter(torch.ones(1, out_channels, height, width))
@@ -54,11 +193,11 @@ class StyleLayer(nn.Module):
             self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
             self.scale = SQRT2 / math.sqrt(in_channels * 9)
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        if cfg.noise:
+        if config.noise:
             self.noise_strength = nn.Parameter(torch.zeros(out_channels))
             self.register_buffer("noise", torch.randn(1, 1, height, width))
-        if cfg.styles:
-            self.style = EqualLinear(cfg.w_dim, 2 * out_channels, gain=1.0)
+        if config.styles:
+            self.style = EqualLinear(config.w_dim, 2 * out_channels, gain=1.0)
 
     def forward(
         self, x: Tensor | None, w: Tensor, noise: Tensor | None, dtype: torch.dtype, edit: Tensor | None = None
@@ -67,18 +206,20 @@ class StyleLayer(nn.Module):
 
         -> [N,O,H,W] in `dtype`.
         """
-        cfg = self.cfg
+        config = self.config
         x = self._convolve(x, w, dtype)
-        style = self.style(w) if cfg.styles else None
+        style = self.style(w) if config.styles else None
         if edit is not None and style is not None:
             style = style + edit
         strength = self.noise_strength if noise is not None else None
-        if not cfg.pixel_norm:
-            return style_epilogue(x, self.bias, noise, strength, style, cfg.activation, cfg.instance_norm).to(dtype)
+        if not config.pixel_norm:
+            return style_epilogue(x, self.bias, noise, strength, style, config.activation, config.instance_norm).to(
+                dtype
+            )
         # Pixel norm comes between activation and instance norm; an ablation, so not worth a fused op.
-        x = style_epilogue(x, self.bias, noise, strength, None, cfg.activation, instance_norm=False)
+        x = style_epilogue(x, self.bias, noise, strength, None, config.activation, instance_norm=False)
         no_bias = torch.zeros_like(self.bias)
-        return style_epilogue(pixel_norm(x), no_bias, None, None, style, "linear", cfg.instance_norm).to(dtype)
+        return style_epilogue(pixel_norm(x), no_bias, None, None, style, "linear", config.instance_norm).to(dtype)
 
     def _convolve(self, x: Tensor | None, w: Tensor, dtype: torch.dtype) -> Tensor:
         if self.kind == "const":
@@ -89,7 +230,7 @@ class StyleLayer(nn.Module):
             return F.linear(w, weight).unflatten(1, (-1, *self.size)).to(dtype, memory_format=torch.channels_last)
         assert x is not None
         if self.kind == "up":
-            return blur(upsample_conv2d(x, weight), self.cfg.blur)
+            return blur(upsample_conv2d(x, weight), self.config.blur)
         return conv2d(x, weight, padding=1)
 
     def effective(self, dtype: torch.dtype) -> tuple[Tensor]:
@@ -100,8 +241,14 @@ class StyleLayer(nn.Module):
             return (self.weight * self.scale,)
         return (for_convolutions(self.weight * self.scale, dtype),)
 
+    def fold(self, dtype: torch.dtype, batch: int | None) -> None:
+        """Keep what is derived from the weight; packed, if the batch is known."""
+        if self.kind != "const":
+            kept = self.effective(dtype) if batch is None else self.packed(dtype, batch)
+            setattr(self, "effective", always(kept))  # noqa: B010
+
     def packed(self, dtype: torch.dtype, batch: int) -> tuple[Tensor]:
-        """The same in the order in which a convolution of so many pictures reads it; it has no derivative."""
+        """The weight in the order in which a convolution of so many images reads it; it has no derivative."""
         (weight,) = self.effective(dtype)
         if self.kind == "dense":
             return (weight,)
@@ -110,84 +257,43 @@ class StyleLayer(nn.Module):
         return (packed(weight, batch, self.size, padding=1),)
 
 
-class SynthesisNetwork(nn.Module):
-    """g: (ws, noise) -> picture (StyleGAN, figure 1b). All blocks exist from the start.
+class SynthesisNetwork(Synthesis):
+    """g: (ws, noise) -> images (StyleGAN, figure 1b). All blocks exist from the start."""
 
-    `grown` is how far the network has been trained: (resolution, alpha). It is what `forward` draws when it is not
-    told otherwise, so that half-grown networks show pictures and not their untrained blocks.
-    """
-
-    def __init__(self, cfg: ModelConfig):
+    def __init__(self, config: StyleGAN1Config):
         super().__init__()
-        self.cfg = cfg
-        self.grown: tuple[int, float] = (cfg.resolution, 1.0)
-        self.blocks = nn.ModuleDict({str(res): _block(cfg, res) for res in cfg.resolutions})
+        self.config = config
+        self.blocks = nn.ModuleDict({str(res): _block(config, res) for res in config.resolutions})
         self.to_rgb = nn.ModuleDict(
-            {str(res): EqualConv2d(cfg.nf(res), cfg.channels, 1, gain=1.0) for res in cfg.resolutions}
+            {str(res): EqualConv2d(config.nf(res), config.channels, 1, gain=1.0) for res in config.resolutions}
         )
 
-    def noise_sizes(self, resolution: int) -> list[tuple[int, int]]:
-        """Height and width of the noise map of each layer, up to a resolution."""
-        if not self.cfg.noise:
-            return []
-        return [self.cfg.size(res) for res in self.cfg.resolutions if res <= resolution for _ in range(2)]
-
-    def style_sizes(self) -> list[int]:
-        """How many numbers the style of each layer has: a scale and a shift per feature map."""
-        return [2 * self.cfg.nf(res) for res in self.cfg.resolutions for _ in range(2)] if self.cfg.styles else []
-
-    def styles(self, ws: Tensor) -> list[Tensor]:
-        """ws: [N,num_ws,w_dim] -> the style of each layer, [N,2C]: scales (around 0), then shifts.
-
-        A point of StyleSpace (Wu et al. 2021). Raises UserError for a network without styles.
-        """
-        if not self.cfg.styles:
-            raise UserError("this network has no styles; use a StyleGAN network for this")
-        return [self.style_layer(row).style(ws[:, row]) for row in range(self.cfg.num_layers)]
-
-    def style_layer(self, row: int) -> StyleLayer:
-        """The layer that row `row` of ws feeds."""
-        return self._layers(self.cfg.resolutions[row // 2])[row % 2]
-
-    def own_noise(self) -> list[Tensor]:
-        """The network's own noise map [1,1,H,W] of each layer."""
-        return [layer.noise for res in self.cfg.resolutions for layer in self._layers(res)] if self.cfg.noise else []
+    def style_layers(self) -> list[StyleLayer]:
+        """In the order of `config.layers`."""
+        return [layer for res in self.config.resolutions for layer in self._block(res)]
 
     def forward(
         self,
         ws: Tensor,
-        resolution: int | None = None,
-        alpha: float | None = None,
+        stage: Stage | None = None,
         noise: Noise = "const",
         dtype: torch.dtype = torch.float32,
         edits: Sequence[Tensor] = (),
     ) -> Tensor:
-        """ws: [N,num_ws,w_dim] -> pictures [N,channels,H,W], float32, about [-1, 1].
-
-        resolution: where to stop; by default as far as the network has grown.
-        alpha: weight of the newest block against the one before, 0 to 1 (ProGAN, figure 2).
-        noise: see `Noise`; "random" draws from torch's global generator.
-        dtype: of the feature maps; weights, statistics, styles and pictures stay float32.
-        edits: what is added to each layer's style, [1 or N,2C]: to its scales, then to its shifts (StyleSpace, Wu et
-        al. 2021); empty for nothing.
-        """
-        if resolution is None:
-            resolution, alpha = self.grown[0], self.grown[1] if alpha is None else alpha
-        alpha = 1.0 if alpha is None else alpha
+        """See `Synthesis.forward`. edits: to the scales of a layer [1 or N,C], then to its shifts."""
+        stage = stage or self.config.full
         x: Tensor | None = None
         image: Tensor | None = None
-        maps = self._noise_maps(noise, resolution, ws)
-        for index, res in enumerate(r for r in self.cfg.resolutions if r <= resolution):
-            for half, layer in enumerate(self._layers(res)):
-                row = 2 * index + half
-                x = layer(x, ws[:, row if self.cfg.styles else 0], maps[row], dtype, edits[row] if edits else None)
-            if res == resolution // 2 and alpha < 1:
-                image = self._rgb(res, x)
-        assert x is not None
-        newest = self._rgb(resolution, x)
-        return newest if image is None else torch.lerp(upsample_nearest(image), newest, alpha)
+        layers = self.config.layers_at(stage.resolution)
+        maps = self._noise_maps(noise, stage.resolution, ws)
+        for index, (about, layer) in enumerate(zip(layers, self.style_layers(), strict=False)):
+            x = layer(x, ws[:, about.row], maps[index], dtype, edits[index] if edits else None)
+            if index % 2 and about.resolution == stage.resolution // 2 and stage.alpha < 1:
+                image = self._rgb(about.resolution, x)
+        newest = self._rgb(stage.resolution, x)
+        return newest if image is None else torch.lerp(upsample_nearest(image), newest, stage.alpha)
 
-    def _layers(self, resolution: int) -> tuple[StyleLayer, StyleLayer]:
+    def _block(self, resolution: int) -> tuple[StyleLayer, StyleLayer]:
         first, second = self.blocks[str(resolution)].children()
         assert isinstance(first, StyleLayer) and isinstance(second, StyleLayer)
         return first, second
@@ -197,112 +303,157 @@ class SynthesisNetwork(nn.Module):
         return image.float()
 
     def _noise_maps(self, noise: Noise, resolution: int, ws: Tensor) -> Sequence[Tensor | None]:
-        rows = 2 * (1 + self.cfg.resolutions.index(resolution))
-        if not self.cfg.noise or noise == "none":
-            return [None] * rows
+        count = len(self.config.layers_at(resolution))
+        if not self.config.noise or noise == "none":
+            return [None] * count
         if noise == "const":
-            return self.own_noise()
+            return [layer.noise for layer in self.style_layers()]
         if noise == "random":
-            return [torch.randn(len(ws), 1, h, w, device=ws.device) for h, w in self.noise_sizes(resolution)]
-        if isinstance(noise, str) or len(noise) < rows:
-            raise ValueError(f"noise is 'const', 'random', 'none' or {rows} maps, not {noise!r:.80}")
+            shapes = self.config.noise_shapes(resolution)
+            return [torch.randn(len(ws), 1, h, w, device=ws.device) for h, w in shapes]
+        if isinstance(noise, str) or len(noise) < count:
+            raise ValueError(f"noise is 'const', 'random', 'none' or {count} maps, not {noise!r:.80}")
         return noise
 
 
-def _block(cfg: ModelConfig, resolution: int) -> nn.ModuleList:
-    out, size = cfg.nf(resolution), cfg.size(resolution)
+def _block(config: StyleGAN1Config, resolution: int) -> nn.ModuleList:
+    out, size = config.nf(resolution), config.size(resolution)
     if resolution == 4:
-        first = StyleLayer(cfg, "const" if cfg.const_input else "dense", cfg.w_dim, out, size)
+        first = StyleLayer(config, "const" if config.const_input else "dense", config.w_dim, out, size)
     else:
-        first = StyleLayer(cfg, "up", cfg.nf(resolution // 2), out, size)
-    return nn.ModuleList([first, StyleLayer(cfg, "conv", out, out, size)])
+        first = StyleLayer(config, "up", config.nf(resolution // 2), out, size)
+    return nn.ModuleList([first, StyleLayer(config, "conv", out, out, size)])
 
 
-# Picture -> score. The resolution is read off the picture
+class StyleGAN1Generator(Generator):
+    """A mapping network and a synthesis network (StyleGAN, figure 1)."""
+
+    config: StyleGAN1Config
+    synthesis: SynthesisNetwork
+
+    def __init__(self, config: StyleGAN1Config):
+        super().__init__()
+        self.config = config
+        self.mapping = MappingNetwork(
+            config.z_dim, config.w_dim, config.num_classes, layers=config.mapping_layers, width=config.mapping_dim,
+            lr_mul=config.mapping_lr_mul, activation=config.mapping_activation, normalize_z=config.normalize_z,
+        )  # fmt: skip
+        self.synthesis = SynthesisNetwork(config)
+
+    def own_noise(self) -> list[Tensor]:
+        return [layer.noise for layer in self.synthesis.style_layers()] if self.config.noise else []
+
+    def styles(self, ws: Tensor) -> list[Tensor]:
+        """The scales of each layer (around 0), then its shifts: [N,2C]. See `Generator.styles`."""
+        require_styles(self.config)
+        pairs = zip(self.config.layers, self.synthesis.style_layers(), strict=True)
+        return [layer.style(ws[:, about.row]) for about, layer in pairs]
+
+    def style_weight(self, layer: int) -> Tensor:
+        require_styles(self.config)
+        style = self.synthesis.style_layers()[layer].style
+        return style.weight * style.scale
+
+    def activations(self, ws: Tensor, layer: int) -> Tensor:
+        caught: list[Tensor] = []
+        module = self.synthesis.style_layers()[layer]
+        hook = module.register_forward_hook(lambda module, given, result: caught.append(result))
+        try:
+            self.synthesis(ws, Stage(self.config.layers[layer].resolution))
+        finally:
+            hook.remove()
+        return caught[0]
 
 
 class DiscriminatorBlock(nn.Module):
     """Two convolutions; the second blurs first and halves the resolution. [N,I,H,W] -> [N,O,H/2,W/2]."""
 
-    def __init__(self, cfg: ModelConfig, resolution: int):
+    def __init__(self, config: StyleGAN1Config, resolution: int):
         super().__init__()
-        self.cfg = cfg
-        channels = cfg.nf(resolution)
+        self.config = config
+        channels = config.nf(resolution)
         self.conv0 = EqualConv2d(channels, channels, 3)
-        self.conv1 = EqualConv2d(channels, cfg.nf(resolution // 2), 3)
+        self.conv1 = EqualConv2d(channels, config.nf(resolution // 2), 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = blur(self.conv0(x, self.cfg.activation), self.cfg.blur)
+        x = blur(self.conv0(x, self.config.activation), self.config.blur)
         (kernel,) = self.effective(x.dtype)
-        return bias_act(conv2d_downsample(x, kernel), self.conv1.bias, self.cfg.activation)
+        return bias_act(conv2d_downsample(x, kernel), self.conv1.bias, self.config.activation)
 
     def effective(self, dtype: torch.dtype) -> tuple[Tensor]:
         """The second convolution's weight as it counts, merged with the averaging."""
         return (for_convolutions(downsampling_kernel(self.conv1.weight, self.conv1.scale), dtype),)
 
+    def fold(self, dtype: torch.dtype, batch: int | None) -> None:
+        """Keep what is derived from the weight."""
+        setattr(self, "effective", always(self.effective(dtype)))  # noqa: B010
+
 
 class DiscriminatorHead(nn.Module):
     """Minibatch statistics, a convolution at the base resolution, and two dense layers. [N,C,h,w] -> [N,outputs]."""
 
-    def __init__(self, cfg: ModelConfig, outputs: int):
+    def __init__(self, config: StyleGAN1Config, outputs: int):
         super().__init__()
-        self.cfg = cfg
-        channels, width = cfg.nf(4), cfg.nf(2)
-        extra = cfg.mbstd_features if cfg.mbstd_group > 1 else 0
-        self.conv = EqualConv2d(channels + extra, channels, 3)
-        self.dense0 = EqualLinear(channels * cfg.base[0] * cfg.base[1], width)
+        self.config = config
+        channels, width = config.nf(4), config.nf(2)
+        self.conv = EqualConv2d(channels + _statistics(config), channels, 3)
+        self.dense0 = EqualLinear(channels * config.base[0] * config.base[1], width)
         self.dense1 = EqualLinear(width, outputs, gain=1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.cfg.mbstd_group > 1:
-            x = minibatch_stddev(x, self.cfg.mbstd_group, self.cfg.mbstd_features)
-        x = self.conv(x, self.cfg.activation)
+        if self.config.mbstd_group > 1:
+            x = minibatch_stddev(x, self.config.mbstd_group, self.config.mbstd_features)
+        x = self.conv(x, self.config.activation)
         # Scores are float32 whatever the feature maps are.
-        x = bias_act(self.dense0(x.float().flatten(1)), activation=self.cfg.activation)
+        x = bias_act(self.dense0(x.float().flatten(1)), activation=self.config.activation)
         scores: Tensor = self.dense1(x)
         return scores
 
 
-class Discriminator(nn.Module):
-    """The mirror image of the generator (ProGAN, table 2, with StyleGAN's blur), if need be a narrower one.
+class StyleGAN1Discriminator(Discriminator):
+    """The mirror image of the generator, if need be a narrower one.
 
-    A conditional StyleGAN discriminator has one output per class and is asked for the picture's own
-    (Mescheder et al. 2018); ProGAN's has one score and the logits of a classifier (AC-GAN).
+    A conditional one has one output per class and is asked for the image's own (Mescheder et al. 2018).
     """
 
-    def __init__(self, cfg: ModelConfig):
+    config: StyleGAN1Config
+
+    def __init__(self, config: StyleGAN1Config):
         super().__init__()
-        self.cfg = cfg = cfg.of_discriminator
-        self.from_rgb = nn.ModuleDict({str(res): EqualConv2d(cfg.channels, cfg.nf(res), 1) for res in cfg.resolutions})
-        self.blocks = nn.ModuleDict({str(res): DiscriminatorBlock(cfg, res) for res in cfg.resolutions if res > 4})
-        outputs = 1 + cfg.num_classes if cfg.family == "progan" else max(cfg.num_classes, 1)
-        self.head = DiscriminatorHead(cfg, outputs)
+        self.config = config = config.of_discriminator
+        self.from_rgb = nn.ModuleDict(
+            {str(res): EqualConv2d(config.channels, config.nf(res), 1) for res in config.resolutions}
+        )
+        self.blocks = nn.ModuleDict(
+            {str(res): DiscriminatorBlock(config, res) for res in config.resolutions if res > 4}
+        )
+        self.head = DiscriminatorHead(config, self.num_outputs)
 
-    def forward(
-        self, images: Tensor, c: Tensor | None = None, alpha: float = 1.0, dtype: torch.dtype = torch.float32
-    ) -> Tensor:
-        """images: [N,channels,H,W] in [-1, 1]  c: class numbers [N] -> scores [N], float32.
+    @property
+    def num_outputs(self) -> int:
+        return max(self.config.num_classes, 1)
 
-        alpha: weight of the newest block against the one before. dtype: of the feature maps.
-        """
-        return self.judge(images, c, alpha, dtype)[0]
-
-    def judge(
-        self, images: Tensor, c: Tensor | None = None, alpha: float = 1.0, dtype: torch.dtype = torch.float32
+    def outputs(
+        self, images: Tensor, c: Tensor | None = None, stage: Stage | None = None, dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:
-        """Scores [N] as `forward` gives them, and AC-GAN's class logits [N,num_classes] ([N,0] but for ProGAN)."""
-        (x,) = deque(self.features(images, alpha, dtype), maxlen=1)  # the last
-        outputs = self.head(x)
-        if self.cfg.family == "progan" or not self.cfg.num_classes:
-            return outputs[:, 0], outputs[:, 1:]
-        return (outputs * class_weights(c, self.cfg.num_classes)).sum(dim=1), outputs[:, :0]
+        (x,) = deque(self.features(images, stage, dtype), maxlen=1)  # the last
+        return self.chosen(self.head(x), c)
 
-    def features(self, images: Tensor, alpha: float = 1.0, dtype: torch.dtype = torch.float32) -> Iterator[Tensor]:
-        """What comes out of from_rgb and of each block, [N,C,H,W] down to [N,C,h,w] of the base. See `forward`."""
-        resolution = self.cfg.nominal(images.shape[2])
+    def chosen(self, outputs: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scores [N] and class logits [N,0] from the outputs of the head [N,num_outputs]."""
+        if not self.config.num_classes:
+            return outputs[:, 0], outputs[:, 1:]
+        return (outputs * class_weights(c, self.config.num_classes)).sum(dim=1), outputs[:, :0]
+
+    def features(
+        self, images: Tensor, stage: Stage | None = None, dtype: torch.dtype = torch.float32
+    ) -> Iterator[Tensor]:
+        """What comes out of from_rgb and of each block, [N,C,H,W] down to [N,C,h,w] of the base."""
+        resolution = self.config.nominal(images.shape[2])
+        alpha = 1.0 if stage is None else stage.alpha
         x = self._from_rgb(resolution, images, dtype)
         yield x
-        for res in sorted((r for r in self.cfg.resolutions if 4 < r <= resolution), reverse=True):
+        for res in sorted((r for r in self.config.resolutions if 4 < r <= resolution), reverse=True):
             x = self.blocks[str(res)](x)
             if res == resolution and alpha < 1:
                 x = torch.lerp(self._from_rgb(res // 2, downsample_box(images), dtype), x, alpha)
@@ -310,9 +461,39 @@ class Discriminator(nn.Module):
 
     def _from_rgb(self, resolution: int, images: Tensor, dtype: torch.dtype) -> Tensor:
         x: Tensor = self.from_rgb[str(resolution)](
-            images.to(dtype, memory_format=torch.channels_last), self.cfg.activation
+            images.to(dtype, memory_format=torch.channels_last), self.config.activation
         )
         return x
+
+
+def _statistics(config: StyleGAN1Config) -> int:
+    """How many inputs of the discriminator's last convolution are no feature maps but minibatch standard deviations."""
+    return config.mbstd_features if config.mbstd_group > 1 else 0
+
+
+def widened(name: str, narrow: Tensor, fresh: Tensor, config: NetworkConfig) -> Tensor:
+    """The tensor `name` of the wider network, from that of the narrower one and a fresh one of the wider.
+
+    The two differ only in how many feature maps they have. The new feature maps start as those of a fresh network, but
+    the weights by which old maps depend on new ones are zero, so that the network computes what the narrower one did
+    (Chen et al. 2016, Net2Net, section 3). Minibatch statistics are averages over all maps: scores change a little
+    where 4x4 is wider.
+    """
+    assert isinstance(config, StyleGAN1Config)
+    wide = fresh.clone()
+    if name.endswith(".const"):  # [1,C,h,w]
+        wide[:, : narrow.shape[1]] = narrow
+    elif ".style." in name:  # the scales of all maps, then the shifts of all
+        wide.unflatten(0, (2, -1))[:, : len(narrow) // 2] = narrow.unflatten(0, (2, -1))
+    elif narrow.ndim == 1:
+        wide[: len(narrow)] = narrow
+    else:  # [outputs, inputs, ...], scaled by 1 / sqrt(fan_in) when used
+        maps = narrow.shape[1] - (_statistics(config) if name == "head.conv.weight" else 0)
+        old = wide[: len(narrow)].zero_()
+        old[:, :maps] = narrow[:, :maps]
+        old[:, old.shape[1] - narrow.shape[1] + maps :] = narrow[:, maps:]
+        old *= (old[0].numel() / narrow[0].numel()) ** 0.5
+    return wide
 
 
 def fade(images: Tensor, alpha: float) -> Tensor:
@@ -321,3 +502,6 @@ def fade(images: Tensor, alpha: float) -> Tensor:
         return images
     half = F.interpolate(downsample_box(images), scale_factor=2, mode="nearest")
     return torch.lerp(half, images, alpha)
+
+
+FAMILY = Family("stylegan", StyleGAN1Config, StyleGAN1Generator, StyleGAN1Discriminator, widened)

@@ -16,7 +16,8 @@ from torch import Tensor
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.features import lpips
 from stylegan.features.lpips import find_weights
-from stylegan.networks.inference import baked
+from stylegan.networks.config import Stage
+from stylegan.networks.inference import folded
 from stylegan.projection.settings import DISTANCES
 from torch_utils.errors import UserError
 
@@ -105,12 +106,12 @@ def discriminator_distance(snapshot: Snapshot) -> Distance:
     """
     if snapshot.D is None:
         raise UserError("this snapshot has no discriminator; choose --distance pixels, or lpips-vgg16")
-    D = functools.cache(partial(baked, snapshot.D))
+    D = functools.cache(partial(folded, snapshot.D))
 
     def embed(images: Tensor, dtype: torch.dtype = torch.float32) -> list[Tensor]:
         resolution = snapshot.config.nominal(images.shape[2])
-        alpha = snapshot.alpha if resolution == snapshot.resolution else 1.0
-        found = list(D(dtype).features(images, alpha, dtype))
+        stage = snapshot.stage if resolution == snapshot.stage.resolution else Stage(resolution)
+        found = list(D(dtype).features(images, stage, dtype))
         return [lpips.unit(x, len(found) ** -0.5) for x in found]
 
     return Distance("discriminator", embed)

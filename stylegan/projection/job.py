@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan.checkpoints.bound import fingerprint
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import SUFFIX, Latents, load_latents, save_latents
 from stylegan.projection.distance import Distance
@@ -189,7 +188,7 @@ class Job:
     def wanted(self, photo: Photo, c: int | None) -> Wanted:
         """All that a photo's latents depend on."""
         return wanted(
-            picture=key_of(photo.pixels), network=fingerprint(self.snapshot), settings=self.settings,
+            picture=key_of(photo.pixels), network=self.snapshot.fingerprint, settings=self.settings,
             **{"--class": c, "--distance": self.distance.name},
         )  # fmt: skip
 
@@ -294,10 +293,10 @@ def _project_batch(job: Job, batch: _Batch, records: Records, stopping: Callable
 
 def _measures(job: Job, latents: Latents, targets: Tensor, c: Tensor | None) -> tuple[Tensor, Measures, Measures]:
     """The pictures of what was found, and every distance of the mean picture, and of these, to the targets."""
-    G = job.snapshot.G
-    pictures = G.draw(latents.ws, latents.noise or "const", job.batch)
+    G, renderer = job.snapshot.G, job.snapshot.renderer
+    pictures = renderer.draw(latents.ws, latents.noise or "const", job.batch)
     centre, _ = centre_of_w(G, len(latents), c if c is None else c.to(job.snapshot.device), job.settings)
-    start = G.draw(G.broadcast(centre), "const", job.batch)
+    start = renderer.draw(G.broadcast(centre), "const", job.batch)
     return pictures, job.measured(start, targets), job.measured(pictures, targets)
 
 
@@ -311,7 +310,7 @@ def _report_more(job: Job, photos: Sequence[Photo], records: Records) -> None:
         _, (record["mean"],), (record["found"],) = _measures(job, latents, targets, latents.c)
         if "pti" in record:
             tuned = apply_delta(job.snapshot, job.folder.delta(name))
-            (record["pti"]["found"],) = job.measured(tuned.G.draw(latents.ws, latents.noise or "const"), targets)
+            (record["pti"]["found"],) = job.measured(tuned.renderer.draw(latents.ws, latents.noise or "const"), targets)
         job.folder.record(records)
 
 
@@ -343,7 +342,7 @@ def _tune_each(
             _, delta, report = tune(job.snapshot, pivot, targets, tuning, job.distance, seen)
             save_delta(job.folder.delta(photo.name), delta, job.snapshot)
             tuned = apply_delta(job.snapshot, job.folder.delta(photo.name))
-            found = tuned.G.draw(pivot.ws, pivot.noise or "const")
+            found = tuned.renderer.draw(pivot.ws, pivot.noise or "const")
             _save_picture(job, photo.name, found, targets)
             goal, (measured,) = goals[photo.name], job.measured(found, targets)
             records[photo.name]["pti"] = {

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.start import is_photograph
+from stylegan.latents.notation import is_photograph
 from torch_utils.errors import UserError
 from torch_utils.images import open_image, to_float
 
@@ -81,7 +81,7 @@ def as_targets(photos: Sequence[Photo]) -> Tensor:
 
 def read_photo(path: Path, snapshot: Snapshot, align: Align | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
     """uint8 [H,W,C] of the size that the network draws, and what was done to the photograph. Raises UserError."""
-    height, width = snapshot.config.size(snapshot.G.synthesis.grown[0])
+    height, width = snapshot.config.size(snapshot.stage.resolution)
     image = _opened(path)
     notes: list[str] = []
     if align is not None:

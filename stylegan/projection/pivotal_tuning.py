@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stylegan.checkpoints.bound import Kind, fingerprint, load_bound, save_bound
+from stylegan.checkpoints.bound import Kind, load_bound, save_bound
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import Latents
-from stylegan.networks.generator import Generator
+from stylegan.networks.base import Generator
 from stylegan.networks.sampling import generator
 from stylegan.projection.distance import AnyDistance, against
 from stylegan.projection.projector import centre_of_w, check_targets, measure, pick_dtype
@@ -48,7 +48,7 @@ def with_delta(snapshot: Snapshot, delta: Delta) -> Snapshot:
     weights = G.state_dict()
     for name, change in delta.changes.items():
         weights[name] += change.to(weights[name].device, weights[name].dtype)
-    return replace(snapshot, G=G, tuned_from=fingerprint(snapshot))
+    return replace(snapshot, G=G, tuned_from=snapshot.fingerprint)
 
 
 @dataclass(frozen=True)
@@ -131,15 +131,15 @@ def tune(
     G = copy.deepcopy(snapshot.G)
     adam = Adam(G.synthesis.requires_grad_(True).parameters(), BETAS, EPS)
     for step in range(settings.steps):
-        pictures = G.synthesis(ws, noise=noise or "const", dtype=dtype)
+        pictures = G.synthesis(ws, snapshot.stage, noise or "const", dtype)
         distances = goal(pictures)
         adam.zero_grad()
         (distances + settings.pixel_weight * _squares(pictures, targets)).mean().backward()
         if near is not None:
             points = near(step)
             with torch.no_grad():
-                before = snapshot.G.synthesis(points, dtype=dtype)
-            after = G.synthesis(points, dtype=dtype)
+                before = snapshot.G.synthesis(points, snapshot.stage, dtype=dtype)
+            after = G.synthesis(points, snapshot.stage, dtype=dtype)
             moved = against(distance, before, dtype)(after) + settings.pixel_weight * _squares(after, before)
             (settings.locality * moved.mean()).backward()
         adam.step(settings.lr)

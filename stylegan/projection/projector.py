@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import Latents
-from stylegan.networks.generator import Generator
-from stylegan.networks.inference import baked
+from stylegan.networks.base import Generator, require_w
+from stylegan.networks.config import Stage as GrowthStage
+from stylegan.networks.inference import folded
 from stylegan.networks.sampling import generator
 from stylegan.projection.distance import Against, AnyDistance, against
 from stylegan.projection.settings import Moment, ProjectionSettings, Report, Watch, check_settings, jitter, ramp
@@ -76,6 +77,7 @@ class Descent:
     """What does not change: a generator to be drawn with, what to come near to [N,C,H,W], by which measure."""
 
     G: Generator
+    at: GrowthStage
     targets: Tensor
     distance: AnyDistance
     settings: ProjectionSettings
@@ -141,8 +143,8 @@ class _Share:
         leaves = [p.detach()[self.part].requires_grad_() for p in self.params]
         ws = leaves[0] * self.unit[self.part]
         ws = ws if self.shift is None else ws + self.shift[self.part]
-        ws = ws.expand(-1, descent.G.num_ws, -1)
-        pictures = descent.G.synthesis(ws, noise=leaves[1:] or "none", dtype=descent.dtype)
+        ws = ws.expand(-1, descent.G.config.num_ws, -1)
+        pictures = descent.G.synthesis(ws, descent.at, leaves[1:] or "none", descent.dtype)
         distances = self.goal(pictures)
         loss = distances.sum()
         if leaves[1:]:
@@ -204,11 +206,11 @@ def project(
     G, device = snapshot.G, snapshot.device
     targets, c = targets.to(device), None if c is None else c.to(device)
     dtype = pick_dtype(settings.dtype, device)
-    descent = Descent(baked(G, dtype), targets, distance, settings, dtype, watch)
+    descent = Descent(folded(G, dtype), snapshot.stage, targets, distance, settings, dtype, watch)
     centre, deviation = centre_of_w(G, len(targets), c, settings)
     ws = centre[:, None]
-    layers = len(G.synthesis.noise_sizes(G.synthesis.grown[0]))
-    noise = [m.expand(len(ws), -1, -1, -1) for m in G.synthesis.own_noise()[:layers]]
+    layers = len(snapshot.config.noise_shapes(snapshot.stage.resolution))
+    noise = [m.expand(len(ws), -1, -1, -1) for m in G.own_noise()[:layers]]
     unit = deviation / ws.shape[-1] ** 0.5
     stages = [Stage("w", settings.num_steps, settings.lr, unit, deviation)]
     if settings.space == "w+":
@@ -220,9 +222,9 @@ def project(
                 continue
             ours, resume = resume, None
         if stage.name == "w+":
-            ws = ws.expand(-1, G.num_ws, -1)
+            ws = ws.expand(-1, G.config.num_ws, -1)
         ws, noise = descent.run(stage, ws, noise, ours)
-    ws = ws.expand(-1, G.num_ws, -1).contiguous()
+    ws = ws.expand(-1, G.config.num_ws, -1).contiguous()
     found = measure(snapshot, targets, ws, noise, distance)
     names = tuple(f"photo{i:04d}" for i in range(len(ws)))
     latents = Latents(ws, names, names, c=c, noise=tuple(noise), psi=1.0)
@@ -238,9 +240,8 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def check_targets(snapshot: Snapshot, targets: Tensor) -> None:
     """Raises UserError unless they are pictures of the size that the network draws, and it has a w."""
-    if snapshot.config.family == "progan":
-        raise UserError("ProGAN has no w to project into; use a StyleGAN network for this")
-    wanted = [snapshot.config.channels, *snapshot.config.size(snapshot.G.synthesis.grown[0])]
+    require_w(snapshot.G)
+    wanted = [snapshot.config.channels, *snapshot.config.size(snapshot.stage.resolution)]
     if targets.ndim != 4 or list(targets.shape[1:]) != wanted or not len(targets):
         raise UserError(f"pictures to project must be [N, {', '.join(map(str, wanted))}], not {list(targets.shape)}")
     if not bool(targets.isfinite().all()):
@@ -250,7 +251,7 @@ def check_targets(snapshot: Snapshot, targets: Tensor) -> None:
 @torch.no_grad()
 def centre_of_w(G: Generator, count: int, c: Tensor | None, settings: ProjectionSettings) -> tuple[Tensor, Tensor]:
     """Mean [count,w_dim] and root mean squared distance from it [count,1,1] of many w, of each picture's class c."""
-    if c is not None and not G.cfg.num_classes:
+    if c is not None and not G.config.num_classes:
         raise UserError("this network is unconditional: it has no classes to choose from")
     device = next(G.parameters()).device
     found: dict[int, tuple[Tensor, Tensor]] = {}
@@ -260,7 +261,7 @@ def centre_of_w(G: Generator, count: int, c: Tensor | None, settings: Projection
         for start in range(0, settings.w_samples, _AT_ONCE):
             rest = min(_AT_ONCE, settings.w_samples - start)
             random = generator(settings.seed, "projection centre", start)
-            z = torch.from_numpy(random.standard_normal((rest, G.cfg.z_dim), dtype="float32")).to(device)
+            z = torch.from_numpy(random.standard_normal((rest, G.config.z_dim), dtype="float32")).to(device)
             rows.append(G.mapping(z, None if c is None else torch.full((rest,), kind, device=device)))
         w = torch.cat(rows)
         mean = w.mean(dim=0)
@@ -273,5 +274,5 @@ def measure(
     snapshot: Snapshot, targets: Tensor, ws: Tensor, noise: Sequence[Tensor], distance: AnyDistance
 ) -> tuple[Tensor, Tensor]:
     """Distance and mean square [N], on the CPU, between pictures of ws [N,L,w_dim] and their targets [N,C,H,W]."""
-    drawn = snapshot.G.synthesis(ws, noise=list(noise) or "const")
+    drawn = snapshot.G.synthesis(ws, snapshot.stage, list(noise) or "const")
     return distance(drawn, targets).cpu(), (drawn - targets).square().mean(dim=(1, 2, 3)).cpu()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import namedtuple
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,6 @@ from safetensors.torch import save_file
 
 from torch_utils.checkpoint import damage, load_state, load_tensors, require_space, save_state, save_tensors
 from torch_utils.errors import UserError
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_states_come_back(tmp_path):
@@ -161,29 +159,28 @@ def test_space_is_measured_with_a_margin(tmp_path):
         require_space(tmp_path, free)
 
 
-SAVES_FOR_EVER = """
-import sys, torch
-from pathlib import Path
-from torch_utils.checkpoint import save_state, save_tensors
-folder, tensor = Path(sys.argv[1]), torch.zeros(3_000_000)
-for i in range(10**9):
-    save_state(folder / "s.pt", {"x": tensor.fill_(i), "i": i})
-    save_tensors(folder / "t.safetensors", {"x": tensor}, {"i": i})
-    print(i, flush=True)
-"""
+def save_for_ever(folder: Path, saved: Connection) -> None:
+    tensor = torch.zeros(3_000_000)
+    for i in range(10**9):
+        save_state(folder / "s.pt", {"x": tensor.fill_(i), "i": i})
+        save_tensors(folder / "t.safetensors", {"x": tensor}, {"i": i})
+        saved.send(i)
 
 
 def test_a_kill_at_any_moment_leaves_whole_files(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training.loop", "torch.utils.tensorboard"])  # as other tests do
     for attempt in range(4):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SAVES_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT
-        )
-        assert process.stdout
-        assert process.stdout.readline() == b"0\n"  # from now on it writes over whole files
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=save_for_ever, args=(tmp_path, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        assert ours.recv() == 0  # from now on it writes over whole files
         time.sleep(0.013 * attempt)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        ours.close()
         state = load_state(tmp_path / "s.pt")
         assert torch.equal(state["x"], torch.full((3_000_000,), float(state["i"])))
         tensors, header = load_tensors(tmp_path / "t.safetensors")

@@ -46,22 +46,21 @@ def one(
     torch.set_num_threads(1)
     dist = from_environment(os.environ)
     assert dist
-    begin = time.monotonic()
     try:
         with process_group(dist, CPU, timeout_s) as dist:
-            begin = time.monotonic()
             found = work(dist, folder)
     except (LostRank, ValueError) as error:
         found = f"{type(error).__name__}: {error}"
-    torch.save((found, time.monotonic() - begin), folder / f"{rank}.pt")
+    torch.save(found, folder / f"{rank}.pt")
 
 
 def together(
-    folder: Path, work: Callable[[DistContext, Path], Any], size: int, timeout_s: float = 60, come: int = -1,
+    folder: Path, work: Callable[[DistContext, Path], Any], size: int, timeout_s: float = 1000, come: int = -1,
     pause_s: float = 0,
 ) -> list[Any]:  # fmt: skip
-    """What each of the processes found, and after how many seconds; None for one that died.
+    """What each of the processes found; None for one that died, and for one that found nothing.
 
+    timeout_s: by default longer than any of them may live, so that none is seen to wait for it
     come: how many come   pause_s: from one's start to the next's
     """
     context = multiprocessing.get_context("forkserver")
@@ -75,7 +74,7 @@ def together(
         process.start()
         time.sleep(pause_s)
     for process in processes:
-        process.join(120)
+        process.join(300)
         assert process.exitcode is not None, "it hangs"
     files = [folder / f"{r}.pt" for r in range(count)]
     return [torch.load(file) if file.exists() else None for file in files]
@@ -92,7 +91,7 @@ def the_four_ways(dist: DistContext, folder: Path) -> tuple[list[float], int, st
 
 def test_three_processes_add_up_agree_listen_and_wait(tmp_path) -> None:
     found = together(tmp_path, the_four_ways, 3)
-    assert [result for result, _ in found] == [([0.0, 111.0, 222.0], 5, "from 0", True)] * 3
+    assert found == [([0.0, 111.0, 222.0], 5, "from 0", True)] * 3
 
 
 def gradients_of(rank: int) -> list[torch.Tensor]:
@@ -117,7 +116,7 @@ def reduced(dist: DistContext, folder: Path) -> list[list[torch.Tensor]]:
 
 
 def test_gradients_become_their_sums_to_the_last_bit_everywhere(tmp_path) -> None:
-    (a, _), (b, _) = together(tmp_path, reduced, 2)
+    a, b = together(tmp_path, reduced, 2)
     expected = [p.grad + q.grad for p, q in zip(gradients_of(0)[:3], gradients_of(1)[:3])]
     for found, other, tolerance in zip(a, b, (0.0, 0.02)):
         assert all(torch.equal(x, y) for x, y in zip(found, other))
@@ -134,19 +133,19 @@ def test_buckets_hold_everything_in_order_and_are_no_larger_than_they_must(sizes
     assert all(len(bucket) == 1 or sum(map(len, bucket)) <= limit for bucket in found)
 
 
-def dies(dist: DistContext, folder: Path) -> None:
+def dies(dist: DistContext, folder: Path) -> str:
     if dist.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     for _ in range(3):
         all_reduce_sum(dist, "gradients of D", torch.zeros(1000))
+    return "lives"
 
 
 def test_one_that_dies_is_named_by_all_others_at_once(tmp_path) -> None:
-    first, dead, third = together(tmp_path, dies, 3, timeout_s=30)
+    first, dead, third = together(tmp_path, dies, 3)
     assert dead is None
-    for text, seconds in (first, third):
+    for text in (first, third):
         assert text.startswith("LostRank: Rank 1 of 3 did not answer in 'gradients of D'")
-        assert seconds < 20
 
 
 def sleeps(dist: DistContext, folder: Path) -> None:
@@ -156,7 +155,7 @@ def sleeps(dist: DistContext, folder: Path) -> None:
 
 
 def test_one_that_is_too_slow_is_named_and_learns_of_it(tmp_path) -> None:
-    (text, _), (other, _) = together(tmp_path, sleeps, 2, timeout_s=1.5)
+    text, other = together(tmp_path, sleeps, 2, timeout_s=1.5)
     assert "Rank 1 of 2 did not answer in 'losses of G' (ended, or silent for 1.5 s)" in text
     # Rank 0 holds the store here, which may have ended with it.
     assert "Rank 1 failed in" in other or "Rank 0 of 2 did not answer" in other
@@ -169,10 +168,9 @@ def raises(dist: DistContext, folder: Path) -> None:
 
 
 def test_one_that_raises_does_not_keep_the_others_waiting(tmp_path) -> None:
-    (text, seconds), (own, _) = together(tmp_path, raises, 2)
+    text, own = together(tmp_path, raises, 2)
     assert own == "ValueError: too bad"
     assert "Rank 1 of 2 stopped with an error of its own, which the others noticed in 'losses of G'" in text
-    assert seconds < 20
 
 
 def finds_nothing(dist: DistContext, folder: Path) -> None:
@@ -180,8 +178,8 @@ def finds_nothing(dist: DistContext, folder: Path) -> None:
 
 
 def test_who_waits_for_an_answer_learns_that_there_is_none(tmp_path) -> None:
-    (own, _), (text, seconds) = together(tmp_path, finds_nothing, 2)
-    assert own.startswith("ValueError") and seconds < 20
+    own, text = together(tmp_path, finds_nothing, 2)
+    assert own.startswith("ValueError")
     assert "Rank 0 of 2 " in text and "'text'" in text
 
 
@@ -192,7 +190,7 @@ def nothing(dist: DistContext, folder: Path) -> None:
 def test_one_that_does_not_come_is_named_also_by_one_that_came_late(tmp_path) -> None:
     """The first rank waits for its time-out, and then ends the store at which the other would still wait."""
     found = together(tmp_path, nothing, 3, timeout_s=6, come=2, pause_s=2)
-    for text, _ in found:
+    for text in found:
         assert text.startswith("LostRank: Rank 2 of 3 did not start within 6 s")
 
 
@@ -202,7 +200,7 @@ def works_long(dist: DistContext, folder: Path) -> str:
 
 
 def test_who_waits_for_process_0_does_not_time_out(tmp_path) -> None:
-    assert [result for result, _ in together(tmp_path, works_long, 2, timeout_s=1)] == ["done"] * 2
+    assert together(tmp_path, works_long, 2, timeout_s=1) == ["done"] * 2
 
 
 def test_one_process_starts_nothing() -> None:

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stylegan.networks.base import ModelConfig
-from stylegan.networks.stylegan1 import Discriminator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.settings import replaced
 from training.config import DataConfig, LossConfig, RunConfig
 from training.data.archive import Archive, ArchiveWriter
+from training.loop import train
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import TrainState
 
@@ -65,7 +65,7 @@ def tiny_run(data: Path, **changes: Any) -> RunConfig:
     cfg = RunConfig(
         data=DataConfig(path=str(data), content_hash=archive.content_hash),
         total_kimg=0.24,
-        model=ModelConfig(
+        model=StyleGAN1Config(
             resolution=16, base=base, channels=archive.channels, z_dim=16, w_dim=16, mapping_dim=16, mapping_layers=2,
             fmap_base=128, fmap_max=16,
         ),
@@ -90,6 +90,14 @@ def tiny_run(data: Path, **changes: Any) -> RunConfig:
 def tiny(pictures: Path) -> Callable[..., RunConfig]:
     """tiny(data__cond=True, loss__name="hinge", data=other_archive) -> RunConfig"""
     return lambda data=pictures, **changes: tiny_run(data, **changes)
+
+
+@pytest.fixture(scope="session")
+def straight(tiny: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run of `tiny()` from its start to its end without a stop. To read only."""
+    run_dir = tmp_path_factory.mktemp("straight")
+    train(tiny(), run_dir)
+    return run_dir
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan.networks.base import ModelConfig
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, differences, leaves, replaced
-from training.config import BORROWED_FLAGS, RunConfig, from_json, to_json
+from training.config import FLAGS, RunConfig, from_json, to_json
 from training.presets import PRESETS, preset
 from training.runs.check import check
 from training.schedule import PerResolution
@@ -93,10 +93,10 @@ def test_differences_name_what_changed_and_nothing_else():
 
 
 def test_every_flag_is_declared_once_and_belongs_to_a_setting():
-    found = list(declared(RunConfig, BORROWED_FLAGS))
+    found = list(declared(RunConfig, FLAGS))
     spellings = [s for d in found for s in d.flag.spellings]
     assert len(spellings) == len(set(spellings))
-    assert set(BORROWED_FLAGS) <= {d.name for d in found} <= {name for name, _ in leaves(RunConfig())}
+    assert set(FLAGS) <= {d.name for d in found} <= {name for name, _ in leaves(RunConfig())}
 
 
 def test_the_defaults_are_a_run_that_can_be():
@@ -193,7 +193,7 @@ def test_batches_that_pass_can_be_worked_off_in_whole_groups(gpus, group, batch,
 
 
 def test_how_many_at_once_may_be_left_to_the_machine():
-    (flag,) = (found.flag for found in declared(RunConfig, BORROWED_FLAGS) if found.name == "batch_gpu")
+    (flag,) = (found.flag for found in declared(RunConfig, FLAGS) if found.name == "batch_gpu")
     assert flag.parse is not None and (flag.parse("auto"), flag.parse("8")) == (None, 8)
     with pytest.raises(UserError, match="or auto"):
         flag.parse("most")
@@ -203,4 +203,4 @@ def test_progan_with_classes_and_other_sizes_is_accepted():
     progan = preset("progan1024", 1)
     model = replace(progan.model, resolution=64, num_classes=10, w_dim=522, base=(4, 6), channels=1)
     check(replaced(progan, {"model": model, "growth.final": 64, "data.cond": True}))
-    assert model != ModelConfig()
+    assert model != StyleGAN1Config()

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 import training.runs.processes
-from stylegan.networks.stylegan1 import Discriminator
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, from_environment, process_group
 from torch_utils.settings import replaced
 from training.config import RunConfig
@@ -24,7 +23,7 @@ from training.loop import next_reals
 from training.runs.processes import train_in_processes
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
-from training.update import update
+from training.step import update
 
 CPU = torch.device("cpu")
 
@@ -68,7 +67,7 @@ def steps(cfg: RunConfig, dist: DistContext, count: int = 3, prepare: Prepare = 
         state.nimg += stage.batch
     return {
         "stats": stats,
-        "at_once": state.at_once,
+        "at_once": state.micro_batch,
         **{name: getattr(state, name).state_dict() for name in ("G", "D", "G_ema")},
     }
 

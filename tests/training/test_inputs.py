@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.networks.base import ModelConfig
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from training.inputs import Inputs, draw
 
 CPU = torch.device("cpu")
-MODEL = ModelConfig(resolution=32, base=(4, 6), z_dim=5)
+MODEL = StyleGAN1Config(resolution=32, base=(4, 6), z_dim=5)
 LABELS = np.array([0, 0, 0, 2])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,12 +70,11 @@ def test_a_run_leaves_what_the_field_expects(tiny, tmp_path) -> None:
     assert snap.D is not None
 
 
-def test_moments_are_forgotten_at_both_ends_of_a_fade(tiny, tmp_path) -> None:
+def test_moments_are_forgotten_at_both_ends_of_a_fade(straight) -> None:
     """Adam counts its steps: since the last phase began, at 160 images."""
-    train(tiny(), tmp_path)
-    counts = {int(entry["step"]) for entry in saved(tmp_path)["opt_d"]["state"].values()}
+    counts = {int(entry["step"]) for entry in saved(straight)["opt_d"]["state"].values()}
     assert counts == {(240 - 160) // 8}
-    told = [line.split(":")[0] for line in log(tmp_path) if line.startswith("phase")]
+    told = [line.split(":")[0] for line in log(straight) if line.startswith("phase")]
     assert told == ["phase 1 at 0.0 kimg", "phase 2 at 0.1 kimg", "phase 3 at 0.1 kimg", "phase 4 at 0.2 kimg"]
 
 
@@ -85,11 +85,8 @@ def test_every_run_ends_with_a_snapshot(tiny, tmp_path) -> None:
     assert (tmp_path / "growth.webp").exists()
 
 
-def test_a_run_whose_time_is_up_ends_whole_and_can_go_on(tiny, tmp_path, monkeypatch) -> None:
+def test_a_run_whose_time_is_up_ends_whole_and_can_go_on(straight, tiny, tmp_path, monkeypatch) -> None:
     """The clock moves the end and nothing else: prolonged, it is the run that had the time."""
-    straight = tmp_path / "straight"
-    straight.mkdir()
-    train(tiny(), straight)
     late = [False] * 16 + [True]
     with monkeypatch.context() as patch:
         patch.setattr("training.runs.report.Clock.late", lambda *_: late.pop(0))
@@ -118,14 +115,13 @@ def test_the_speed_after_a_resume_is_that_of_what_was_done_since(tiny, tmp_path,
     assert done == pytest.approx([80, 56, 80])
 
 
-def test_a_finished_run_stays_as_it_is(tiny, tmp_path) -> None:
-    cfg = tiny()
-    train(cfg, tmp_path)
-    before = saved(tmp_path), (tmp_path / STATS).read_bytes(), (tmp_path / "growth.webp").read_bytes()
-    train(cfg, tmp_path, resume=True)
-    assert saved(tmp_path)["nimg"] == 240
-    assert torch.equal(saved(tmp_path)["G"]["mapping.w_avg"], before[0]["G"]["mapping.w_avg"])
-    assert ((tmp_path / STATS).read_bytes(), (tmp_path / "growth.webp").read_bytes()) == before[1:]
+def test_a_finished_run_stays_as_it_is(straight, tiny, tmp_path) -> None:
+    run_dir = shutil.copytree(straight, tmp_path / "again")
+    before = saved(run_dir), (run_dir / STATS).read_bytes(), (run_dir / "growth.webp").read_bytes()
+    train(tiny(), run_dir, resume=True)
+    assert saved(run_dir)["nimg"] == 240
+    assert torch.equal(saved(run_dir)["G"]["mapping.w_avg"], before[0]["G"]["mapping.w_avg"])
+    assert ((run_dir / STATS).read_bytes(), (run_dir / "growth.webp").read_bytes()) == before[1:]
 
 
 def test_the_run_learns_the_brightness_of_its_data(new_pictures, tiny, tmp_path) -> None:
@@ -163,16 +159,14 @@ def test_a_bad_step_is_skipped_counted_and_reported(poison, tiny, tmp_path) -> N
         assert all(p.isfinite().all() for p in net.state_dict().values())
 
 
-def test_many_bad_steps_return_to_the_last_good_state(poison, tiny, tmp_path) -> None:
+def test_many_bad_steps_return_to_the_last_good_state(poison, straight, tiny, tmp_path) -> None:
     poison(13, 14, 15)  # the state of 80 images, ten steps, is there
     state = train(tiny(max_bad_steps=3), tmp_path)
     (line,) = [line for line in log(tmp_path) if "back to the last good state" in line]
     assert line == "3 bad steps in a row: back to the last good state, at 0.1 kimg, with other random numbers " \
                    f"(time 1 of {MAX_ROLLBACKS})"  # fmt: skip
     assert (state.nimg, state.rollbacks, state.skipped) == (240, 1, 3)
-    straight = tmp_path / "straight"
-    straight.mkdir()
-    assert not torch.equal(train(tiny(), straight).G.mapping.w_avg, state.G.mapping.w_avg)
+    assert not torch.equal(saved(straight)["G"]["mapping.w_avg"], state.G.mapping.w_avg)
 
 
 def test_a_run_that_keeps_diverging_ends_with_its_last_good_state(poison, tiny, tmp_path) -> None:
@@ -207,15 +201,14 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
-def test_a_full_disk_costs_nothing_that_was_saved(full_disk, tiny, tmp_path) -> None:
+def test_a_full_disk_costs_nothing_that_was_saved(straight, full_disk, tiny, tmp_path) -> None:
     cfg = tiny()
-    (tmp_path / "full").mkdir()
     with pytest.raises(UserError, match="disk is full"):
-        train(cfg, tmp_path / "full")
-    assert saved(tmp_path / "full")["nimg"] == 80
-    load_snapshot(tmp_path / "full" / "network-snapshot-000000.safetensors")
+        train(cfg, tmp_path)
+    assert saved(tmp_path)["nimg"] == 80
+    load_snapshot(tmp_path / "network-snapshot-000000.safetensors")
     full_disk.undo()
-    (tmp_path / "straight").mkdir()
-    resumed, straight = train(cfg, tmp_path / "full", resume=True), train(cfg, tmp_path / "straight")
-    for one, other in ((resumed.G, straight.G), (resumed.D, straight.D), (resumed.G_ema, straight.G_ema)):
-        assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
+    resumed, other = train(cfg, tmp_path, resume=True), saved(straight)
+    for name in ("G", "D", "G_ema"):
+        ours, theirs = getattr(resumed, name).state_dict(), other[name]
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from training.micro_batches import fewer, out_of_memory, portions, unless_short
 
 from stylegan.networks.layers import minibatch_stddev
 from torch_utils.errors import UserError
-from training.micro_batches import fewer, out_of_memory, portions, unless_short
 
 sizes = st.integers(1, 48)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from training import losses
 from training.augment import augment
 from training.config import AUGMENTATIONS, LossConfig
@@ -17,7 +17,7 @@ from training.inputs import Inputs, draw
 from training.schedule import PerResolution, Stage
 from training.step import Game, discriminator_terms, generator_loss, look, make_fakes
 
-MODEL = ModelConfig(resolution=32, z_dim=8, w_dim=8, mapping_dim=8, mapping_layers=2, fmap_base=128, fmap_max=8)
+MODEL = StyleGAN1Config(resolution=32, z_dim=8, w_dim=8, mapping_dim=8, mapping_layers=2, fmap_base=128, fmap_max=8)
 ALL_LOSSES = ("logistic", "relativistic", "hinge", "wgan-gp")
 
 

@@ -18,8 +18,7 @@ from training.data.archive import Archive
 from training.data.dataset import Dataset
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
-from training.step import discriminator_terms, make_fakes
-from training.update import Outcome, Reals, move_w_avg, update, w_by_class
+from training.step import Outcome, Reals, discriminator_terms, make_fakes, move_w_avg, update, w_by_class
 
 CPU = torch.device("cpu")
 
@@ -83,7 +82,7 @@ def test_pictures_that_are_compared_are_of_one_class(loss: str, tiny, monkeypatc
         compared.append(torch.equal(c, inputs.c))
         return discriminator_terms(D, sight, c, inputs, game, penalty)
 
-    monkeypatch.setattr("training.update.discriminator_terms", judged)
+    monkeypatch.setattr("training.step.discriminator_terms", judged)
     after(3, tiny(loss__name=loss, data__cond=True))
     assert compared == [loss == "relativistic"] * 3
 
@@ -101,7 +100,7 @@ def test_fakes_are_made_for_each_network_or_once_for_both(loss: str, share_fakes
         made.append((torch.is_grad_enabled(), images.detach()))
         return images, w
 
-    monkeypatch.setattr("training.update.make_fakes", watched)
+    monkeypatch.setattr("training.step.make_fakes", watched)
     once, (outcome,) = after(1, cfg)
     assert [learning for learning, _ in made] == ([True] if share_fakes else [False, True])
     parts, (in_parts,) = after(1, replace(cfg, batch_gpu=4))

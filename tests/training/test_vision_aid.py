@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from stylegan.features import lpips
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.layers import EqualConv2d
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 from torch_utils.images import to_float
 from training import vision_aid as module
@@ -21,9 +21,8 @@ from training.data.dataset import Dataset
 from training.inputs import draw
 from training.schedule import PerResolution, Stage
 from training.state import TrainState, fresh_state
-from training.step import Game, discriminator_terms, generator_loss, look, make_fakes
-from training.update import Reals, update
-from training.vision_aid import DEPTHS, EAGERNESS, FLOOR, Aid, AidHead, aid_d_loss, aid_g_loss, build_aid
+from training.step import Game, Reals, discriminator_terms, generator_loss, look, make_fakes, update
+from training.vision_aid import DEPTHS, EAGERNESS, FLOOR, Aid, AidHead, aid_d_loss, aid_g_loss, build_vision_aid
 
 CPU, FP32 = torch.device("cpu"), torch.float32
 NET = AID_NETS["vgg16"]
@@ -94,7 +93,7 @@ def test_heads_see_patches_at_three_depths_and_their_averages(aid, size: int, ch
 
 def test_enlarged_pictures_show_what_is_small(weights, at_hand) -> None:
     """Twice as many patches along each side, each of half the size; and a gradient that reaches the pictures."""
-    aid = build_aid(LossConfig(vision_aid="vgg16", aid_zoom=2), 4, CPU)
+    aid = build_vision_aid(LossConfig(vision_aid="vgg16", aid_zoom=2), 4, CPU)
     assert aid is not None
     images = pictures(0).requires_grad_()
     seen = aid.features(images, FP32)
@@ -192,7 +191,7 @@ def test_the_generator_goes_where_the_heads_say_reals_are(aid) -> None:
 @pytest.mark.parametrize("name", ["logistic", "relativistic", "hinge"])
 @pytest.mark.parametrize("resolution", [16, 32])
 def test_it_adds_to_both_halves_where_it_can_see(aid, name: str, resolution: int) -> None:
-    model = ModelConfig(resolution=32, z_dim=8, w_dim=8, mapping_dim=8, mapping_layers=2, fmap_base=128, fmap_max=8)
+    model = StyleGAN1Config(resolution=32, z_dim=8, w_dim=8, mapping_dim=8, mapping_layers=2, fmap_base=128, fmap_max=8)
     torch.manual_seed(0)
     G, D = build_generator(model), build_discriminator(model)
     alone = Game(LossConfig(name, PerResolution(1.0)), Stage(0, resolution, 1.0, 4, 0.001), 32, FP32)
@@ -251,7 +250,7 @@ def test_a_run_without_it_has_none(tiny, monkeypatch) -> None:
 
 def test_to_count_memory_nothing_is_fetched(monkeypatch) -> None:
     monkeypatch.setattr(module, "find_weights", lambda net, advice: pytest.fail("fetched"))
-    found = build_aid(LossConfig(vision_aid="vgg16"), 4, torch.device("meta"))
+    found = build_vision_aid(LossConfig(vision_aid="vgg16"), 4, torch.device("meta"))
     assert found is not None and all(p.is_meta for p in found.parameters())
 
 

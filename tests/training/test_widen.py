@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stylegan.checkpoints.snapshot import save_snapshot
-from stylegan.networks.base import ModelConfig
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from training.state import TrainState, fresh_state
 from training.transfer import transfer_weights, wider
 
@@ -81,7 +81,7 @@ def test_new_maps_learn(grown) -> None:
 
 
 def test_wider_is_more_maps_and_nowhere_fewer() -> None:
-    narrow = ModelConfig(resolution=64, fmap_base=4096, fmap_max=128)
+    narrow = StyleGAN1Config(resolution=64, fmap_base=4096, fmap_max=128)
     assert wider(narrow, replace(narrow, fmap_base=8192))
     assert wider(narrow, replace(narrow, resolution=128, fmap_max=256))
     assert wider(replace(narrow, resolution=128), replace(narrow, fmap_max=256))

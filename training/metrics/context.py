@@ -74,6 +74,5 @@ class Context:
         return features_of(pictures, count, question, worker, self.crew, f"{label}, {what}")
 
     def _question(self, what: What) -> Question:
-        resolution, _ = self.snapshot.G.synthesis.grown
-        shape = (self.snapshot.config.channels, *self.snapshot.config.size(resolution))
+        shape = (self.snapshot.config.channels, *self.snapshot.config.size(self.snapshot.stage.resolution))
         return Question(what, shape, self.features, self.weights)

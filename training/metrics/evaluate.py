@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from stylegan.checkpoints.bound import fingerprint
 from stylegan.features.lpips import NETS
 from torch_utils.download import digest_of
 from torch_utils.errors import UserError
@@ -98,9 +97,9 @@ def measure(kind: Kind, request: Request, context: Context) -> Result:
         num_gpus=context.crew.processes if kind.shared else 1,
         snapshot_pkl=context.file,
         timestamp=time.time(),
-        network=fingerprint(snapshot),
+        network=snapshot.fingerprint,
         kimg=snapshot.kimg,
-        resolution=snapshot.G.synthesis.grown[0],
+        resolution=snapshot.stage.resolution,
         features=features,
         features_sha256=sha256,
         data="" if data is None else str(data.path),

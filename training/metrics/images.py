@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.networks.base import NoiseMode
+from stylegan.networks.config import NoiseMode
 from stylegan.networks.sampling import generator
 from stylegan.networks.stylegan1 import fade
 from torch_utils.errors import UserError
@@ -57,12 +57,11 @@ def inputs_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Input
                 f"the data has class {classes[-1]}, and the network 0 to {config.num_classes - 1}; measure with the "
                 "data that it was trained on"
             )
-    resolution = snapshot.G.synthesis.grown[0]
-    return draw(config, sampling.seed, STREAM, positions, resolution, classes, torch.device("cpu"))
+    return draw(config, sampling.seed, STREAM, positions, snapshot.stage.resolution, classes, torch.device("cpu"))
 
 
 def noise_of(inputs: Inputs, sampling: Sampling) -> str | list[Tensor]:
-    """As `Generator.draw` takes it: a map [N,1,H,W] for each layer, or the name of another kind."""
+    """As `Renderer.draw` takes it: a map [N,1,H,W] for each layer, or the name of another kind."""
     if sampling.noise != "random":
         return sampling.noise
     return inputs.noise or "none"
@@ -73,16 +72,15 @@ def drawn(snapshot: Snapshot, ws: Tensor, noise: str | Sequence[Tensor], batch: 
 
     On a CPU each alone, so that they are the same in any batch; elsewhere `batch` at once, which is many times faster.
     """
-    G = snapshot.G
     if snapshot.device.type == "cpu":
-        return G.draw(ws, noise, batch)
+        return snapshot.renderer.draw(ws, noise, batch)
     with torch.inference_mode():
         return torch.cat([_drawn_at_once(snapshot, ws, noise, slice(i, i + batch)) for i in range(0, len(ws), batch)])
 
 
 def _drawn_at_once(snapshot: Snapshot, ws: Tensor, noise: str | Sequence[Tensor], part: slice) -> Tensor:
     maps = noise if isinstance(noise, str) else [(m if len(m) == 1 else m[part]).to(snapshot.device) for m in noise]
-    pictures: Tensor = snapshot.G.synthesis(ws[part].to(snapshot.device), noise=maps)
+    pictures: Tensor = snapshot.G.synthesis(ws[part].to(snapshot.device), snapshot.stage, maps)
     return pictures
 
 
@@ -101,9 +99,9 @@ def fakes_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Fakes:
 
     Of ProGAN, which has no w, `w` is what the network is fed with. Raises UserError, see `inputs_at`.
     """
-    G, inputs = snapshot.G, inputs_at(snapshot, sampling, positions)
-    w = G.map(inputs.z, 1.0, None, inputs.c)[:, 0]
-    ws = G.map(inputs.z, sampling.psi, None, inputs.c) if sampling.psi != 1 else G.broadcast(w)
+    renderer, inputs = snapshot.renderer, inputs_at(snapshot, sampling, positions)
+    w = renderer.map(inputs.z, inputs.c, psi=1.0)[:, 0]
+    ws = renderer.map(inputs.z, inputs.c, psi=sampling.psi) if sampling.psi != 1 else snapshot.G.broadcast(w)
     images = drawn(snapshot, ws, noise_of(inputs, sampling), sampling.batch)
     return Fakes(inputs.z, w, inputs.c, images.clamp(-1, 1))
 
@@ -120,7 +118,7 @@ def pages(archive: Archive, snapshot: Snapshot) -> np.ndarray:
     if archive.channels != config.channels:
         raise UserError(f"{archive.path} has pictures of {archive.channels} channels, this network draws "
                         f"{config.channels}; give the data that it was trained on")  # fmt: skip
-    return packed(archive, *config.size(snapshot.G.synthesis.grown[0]))
+    return packed(archive, *config.size(snapshot.stage.resolution))
 
 
 def shuffled(count: int, seed: int) -> np.ndarray:
@@ -138,7 +136,7 @@ def chosen(archive: Archive, count: int, seed: int) -> np.ndarray:
 def real_pictures(stored: np.ndarray, places: Sequence[int] | np.ndarray, snapshot: Snapshot) -> Tensor:
     """Some of `pages`, float [N,C,H,W] in [-1, 1], where the network is, blended as its own are where it is fading."""
     images = to_float(torch.from_numpy(np.array(stored[np.asarray(places)])))
-    return fade(images.to(snapshot.device), snapshot.G.synthesis.grown[1])
+    return fade(images.to(snapshot.device), snapshot.stage.alpha)
 
 
 def classes_of(archive: Archive, places: np.ndarray, snapshot: Snapshot) -> Tensor | None:

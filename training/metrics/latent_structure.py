@@ -223,12 +223,12 @@ def _own(direction: str, attributes: Sequence[str], changes: np.ndarray) -> int:
 def _latents(snapshot: Snapshot, sampling: Sampling, positions: range) -> Latents:
     inputs = inputs_at(snapshot, sampling, positions)
     names = tuple(f"picture {position}" for position in positions)
-    latents = Latents(snapshot.G.map(inputs.z, sampling.psi, None, inputs.c), names, names, c=inputs.c)
+    latents = Latents(snapshot.renderer.map(inputs.z, inputs.c, psi=sampling.psi), names, names, c=inputs.c)
     noise = noise_of(inputs, sampling)
     return latents if isinstance(noise, str) else replace(latents, noise=tuple(noise))
 
 
 def _values(snapshot: Snapshot, judge: Judge, latents: Latents) -> Tensor:
-    images = snapshot.G.draw(latents.ws, latents.noise or "const", AT_ONCE, latents.styles)
+    images = snapshot.renderer.draw(latents.ws, latents.noise or "const", AT_ONCE, latents.styles)
     device = next(judge.network.parameters()).device
     return judge.values(images.clamp(-1, 1).to(device)).double().cpu()

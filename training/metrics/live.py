@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from stylegan.checkpoints.bound import fingerprint
 from stylegan.checkpoints.locate import snapshots
 from stylegan.checkpoints.snapshot import load_snapshot
 from torch_utils.device import pick_device
@@ -73,10 +72,10 @@ def measure_snapshot(
     """
     snapshot = load_snapshot(path, pick_device(cfg.device))
     archive, run_dir = Archive.open(cfg.data.path), path.parent
-    crew = Crew(snapshot.device, at_once or cfg.growth.batch.at(snapshot.resolution), quiet=True)
+    crew = Crew(snapshot.device, at_once or cfg.growth.batch.at(snapshot.stage.resolution), quiet=True)
     aids = Aids(validation=Archive.open(cfg.val) if cfg.val else None, sheets=run_dir, say=say)
     context = Context(snapshot, archive, cfg.features, crew=crew, file=str(path), aids=aids)
-    network = fingerprint(snapshot)
+    network = snapshot.fingerprint
     missing = [name for name in names_of(cfg) if all(line["network"] != network for line in noted(cfg, run_dir, name))]
     if missing:
         say(f"Measuring {', '.join(missing)}")
@@ -142,7 +141,7 @@ def prune(cfg: RunConfig, run_dir: Path) -> None:
 def _is(path: Path, network: str) -> bool:
     """Is it a file of that network, and whole?"""
     try:
-        return fingerprint(load_snapshot(path)) == network
+        return load_snapshot(path).fingerprint == network
     except UserError:
         return False
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.networks.inference import baked
-from stylegan.networks.stylegan1 import Discriminator
+from stylegan.networks.base import Discriminator
+from stylegan.networks.config import Stage
+from stylegan.networks.inference import folded
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.data.archive import Archive
@@ -85,8 +86,8 @@ def overfitting(
     """
     if snapshot.D is None:
         raise UserError("this snapshot has no discriminator, so there is no telling what it has learnt")
-    D = baked(snapshot.D)
-    group = max(snapshot.config.mbstd_group, 1)
+    D = folded(snapshot.D)
+    group = max(snapshot.config.minibatch_group, 1)
     if count < group * 2:
         raise UserError(f"{count} pictures are too few; use 500 or so")
     count -= count % group  # as the statistics of a smaller group are others
@@ -99,22 +100,22 @@ def overfitting(
         fake = []
         for part in _batches(count, group):
             found = fakes_at(snapshot, sampling, part)
-            fake.append(judged(D, found.images.to(snapshot.device), found.c, snapshot.G.synthesis.grown[1]))
+            fake.append(judged(D, found.images.to(snapshot.device), found.c, snapshot.stage))
             bar.advance(len(part))
     nothing = np.zeros(0)
     return Overfitting(logits[0], np.concatenate(fake), logits[1] if validation is not None else nothing)
 
 
 @torch.inference_mode()
-def judged(D: Discriminator, images: Tensor, c: Tensor | None, alpha: float) -> np.ndarray:
-    """Logits, float64 [N], with the minibatch statistics of each run of `mbstd_group` pictures by itself.
+def judged(D: Discriminator, images: Tensor, c: Tensor | None, stage: Stage) -> np.ndarray:
+    """Logits, float64 [N], with the minibatch statistics of each run of `minibatch_group` images by itself.
 
     So they do not depend on how many are judged at once. D puts picture i with i + N / group, and so on.
     """
-    group = max(D.cfg.mbstd_group, 1)
+    group = max(D.config.minibatch_group, 1)
     order = torch.arange(len(images)).view(-1, group).T.flatten()
     classes = None if c is None else c.to(images.device)[order]
-    scores = D(images[order], classes, alpha).double().cpu()
+    scores = D(images[order], classes, stage).double().cpu()
     found = torch.empty_like(scores)
     found[order] = scores
     return found.numpy()
@@ -123,13 +124,13 @@ def judged(D: Discriminator, images: Tensor, c: Tensor | None, alpha: float) -> 
 def _logits_of_reals(
     D: Discriminator, snapshot: Snapshot, archive: Archive, places: np.ndarray, bar: Progress
 ) -> np.ndarray:
-    stored, alpha = pages(archive, snapshot), snapshot.G.synthesis.grown[1]
+    stored, stage = pages(archive, snapshot), snapshot.stage
     mixed = np.random.default_rng(0).permutation(places)  # groups of neighbours may look alike
     logits = []
-    for part in _batches(len(mixed), max(D.cfg.mbstd_group, 1)):
+    for part in _batches(len(mixed), max(D.config.minibatch_group, 1)):
         at = mixed[part.start : part.stop]
         images = real_pictures(stored, at, snapshot)
-        logits.append(judged(D, images, classes_of(archive, at, snapshot), alpha))
+        logits.append(judged(D, images, classes_of(archive, at, snapshot), stage))
         bar.advance(len(at))
     return np.concatenate(logits)
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.networks.base import require_w
 from stylegan.projection.distance import AnyDistance
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
@@ -68,8 +69,8 @@ def path_length(
     """
     if count < 2:
         raise UserError(f"{count} paths have no mean length; use 1000 or more")
-    if paths.space == "w" and snapshot.config.family == "progan":
-        raise UserError("ProGAN has no w: measure its path length in z")
+    if paths.space == "w":
+        require_w(snapshot.G, "measure its path length in z")
     lengths = []
     with Progress(f"Paths in {paths.space}", count, "path", sampling.quiet) as bar:
         for start in range(0, count, sampling.batch):
@@ -157,14 +158,14 @@ def _lengths(
 
 def _step(snapshot: Snapshot, inputs: Inputs, paths: Paths, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """The ws [n,L,w_dim] of the two ends of each step."""
-    G, psi, c = snapshot.G, sampling.psi, inputs.c
+    renderer, psi, c = snapshot.renderer, sampling.psi, inputs.c
     t = inputs.blend.double()[:, None] * (paths.part == "full")
     if paths.space == "w":
-        a, b = (G.map(z, psi, None, c)[:, 0] for z in (inputs.z, inputs.z_mix))
-        near, far = (G.broadcast(lerp(a, b, place).float()) for place in (t, t + paths.epsilon))
+        a, b = (renderer.map(z, c, psi=psi)[:, 0] for z in (inputs.z, inputs.z_mix))
+        near, far = (snapshot.G.broadcast(lerp(a, b, place).float()) for place in (t, t + paths.epsilon))
         return near, far
     # Of the usual length of z, which matters where z is not normalised, or only together with a class.
     length = math.sqrt(snapshot.config.z_dim)
     on_path = ((length * slerp(inputs.z, inputs.z_mix, place)).float() for place in (t, t + paths.epsilon))
-    near, far = (G.map(z, psi, None, c) for z in on_path)
+    near, far = (renderer.map(z, c, psi=psi) for z in on_path)
     return near, far

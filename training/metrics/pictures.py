@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan.checkpoints.bound import fingerprint
 from stylegan.checkpoints.snapshot import Snapshot
 from torch_utils.errors import UserError
 from torch_utils.images import to_uint8
@@ -53,9 +52,9 @@ class Fakes:
 
     @cached_property
     def key(self) -> dict[str, str | int | float]:
-        resolution, alpha = self.snapshot.G.synthesis.grown
+        stage = self.snapshot.stage
         found: dict[str, str | int | float] = {
-            "fakes": fingerprint(self.snapshot), "resolution": resolution, "alpha": alpha, "seed": self.seed,
+            "fakes": self.snapshot.fingerprint, "resolution": stage.resolution, "alpha": stage.alpha, "seed": self.seed,
             "psi": self.psi, "device": self.snapshot.device.type,
         }  # fmt: skip
         if self.snapshot.config.num_classes:
@@ -68,11 +67,13 @@ class Fakes:
 
     def read(self, start: int, stop: int, batch: int) -> Tensor:
         """See `Pictures`. Noise is random, as in the published metrics."""
-        G, config = self.snapshot.G, self.snapshot.config
+        renderer, config = self.snapshot.renderer, self.snapshot.config
         classes = self._classes if config.num_classes else None
-        inputs = draw(config, self.seed, STREAM, range(start, stop), G.synthesis.grown[0], classes, torch.device("cpu"))
-        ws = G.map(inputs.z, self.psi, c=inputs.c)
-        pixels = to_uint8(G.draw(ws, inputs.noise or "none", batch))
+        inputs = draw(
+            config, self.seed, STREAM, range(start, stop), renderer.stage.resolution, classes, torch.device("cpu")
+        )
+        ws = renderer.map(inputs.z, inputs.c, psi=self.psi)
+        pixels = to_uint8(renderer.draw(ws, inputs.noise or "none", batch))
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
@@ -137,6 +138,6 @@ def reals_for(snapshot: Snapshot, archive: Archive, mirror: bool = False) -> Rea
             f"{archive.path} has pictures of {archive.channels} channels, this network makes "
             f"{snapshot.config.channels}; give the data it was trained on, or convert them with dataset_tool.py"
         )
-    reals = Reals(archive, snapshot.config.size(snapshot.G.synthesis.grown[0]), mirror)
+    reals = Reals(archive, snapshot.config.size(snapshot.stage.resolution), mirror)
     reals.prepare()
     return reals

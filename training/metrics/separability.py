@@ -17,6 +17,7 @@ import numpy as np
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.boundaries import require_sklearn
+from stylegan.networks.base import require_w
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.attributes import Judge
@@ -73,8 +74,7 @@ def separability(snapshot: Snapshot, judge: Judge, count: int, sampling: Samplin
     Raises UserError without scikit-learn, for a classifier of other channels, for too few pictures, and for ProGAN.
     """
     require_sklearn()
-    if snapshot.config.family == "progan":
-        raise UserError("ProGAN has no w to compare with z; use a StyleGAN network")
+    require_w(snapshot.G)
     require_enough(count)
     z, w, values = [], [], []
     device = next(judge.network.parameters()).device

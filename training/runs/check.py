@@ -5,22 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from stylegan.networks.base import (ModelConfig, progan_config)
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, leaves
-from training.config import BORROWED_FLAGS, RunConfig
+from training.config import FLAGS, RunConfig
 from training.metrics.live import check_metrics
 from training.schedule import PerResolution
 
 MAX_RESOLUTION = 4096
-
-# Numbers that may not be zero; all the others only not negative.
-_POSITIVE = {
-    "growth.batch", "growth.lr", "total_kimg", "ema_kimg", "ema_ramp", "tick_kimg", "snap", "snap_minutes", "threads",
-    "batch_gpu", "data.subset", "loss.r1_interval", "max_bad_steps", "optim.eps", "optim.g_share", "model.z_dim",
-    "model.w_dim", "model.mapping_dim", "model.fmap_base", "model.fmap_max", "model.d_fmap_max", "model.mbstd_group",
-    "gpus", "timeout", "keep", "hours", "loss.aid_zoom",
-}  # fmt: skip
 
 
 def check(cfg: RunConfig) -> None:
@@ -35,9 +26,9 @@ def check(cfg: RunConfig) -> None:
 
 def _check_numbers(cfg: RunConfig) -> None:
     values = dict(leaves(cfg))
-    for found in declared(RunConfig, BORROWED_FLAGS):
-        value = values[found.name]
-        positive = found.name in _POSITIVE
+    for found in declared(RunConfig, FLAGS):
+        value = values.get(found.name)
+        positive = found.flag.positive
         for number in value.values() if isinstance(value, PerResolution) else [value]:
             if not isinstance(number, (int, float)):
                 continue
@@ -47,8 +38,6 @@ def _check_numbers(cfg: RunConfig) -> None:
     for name, flag in (("optim.beta1", "--beta1"), ("optim.beta2", "--beta2")):
         if values[name] >= 1:
             raise UserError(f"{flag} {values[name]} never forgets; give a number from 0 up to, but not, 1")
-    if cfg.model.style_mixing > 1:
-        raise UserError(f"--style-mixing-prob {cfg.model.style_mixing} is not a probability; give 0 to 1")
     if cfg.seed >= 2**64:
         raise UserError(f"--seed {cfg.seed} is too large; seeds end at {2**64 - 1}")
 
@@ -58,6 +47,8 @@ def _check_growth(cfg: RunConfig) -> None:
     for flag, value in (("--init-res", growth.initial), ("--resolution", final)):
         if value < 4 or value > MAX_RESOLUTION or value & (value - 1):
             raise UserError(f"{flag} {value} is not 4 times a power of two; use 4, 8, 16, ... {MAX_RESOLUTION}")
+    if growth.initial not in cfg.model.stages and growth.initial <= final:
+        raise UserError(f"--init-res {growth.initial}: {cfg.model.TITLE} does not grow from there; leave it out")
     if growth.initial > final:
         raise UserError(f"--init-res {growth.initial} is above --resolution {final}; start at {final} or below")
     if growth.final != final:
@@ -73,7 +64,7 @@ def _check_growth(cfg: RunConfig) -> None:
 
 
 def _check_batches(cfg: RunConfig) -> None:
-    group = cfg.model.mbstd_group
+    group = cfg.model.minibatch_group
     for resolution in cfg.growth.resolutions:
         batch = cfg.growth.batch.at(resolution)
         if batch % cfg.gpus:
@@ -109,23 +100,7 @@ def _check_model(cfg: RunConfig) -> None:
         raise UserError(f"--cond 1 needs labels, {unlabelled} has none; add them with dataset_tool.py or use --cond 0")
     if model.num_classes and not cfg.data.cond:
         raise UserError(f"--cond 0 does not go with a network for {model.num_classes} classes; use --cond 1")
-    width = model.z_dim * (2 if model.num_classes else 1)
-    if model.family == "stylegan" and not model.mapping_layers and model.w_dim != width:
-        raise UserError(f"--map-depth 0 makes z the style, so --w-dim {model.w_dim} must be {width}")
-    if model.family == "progan" and model != _as_progan(model):
-        raise UserError(
-            "ProGAN has no styles, mapping or noise; leave out --styles, --style-mixing-prob, --map-depth, --map-dim, "
-            "--const-input, --noise, --pixel-norm, --instance-norm and --w-dim, or take another --cfg"
-        )
-
-
-def _as_progan(model: ModelConfig) -> ModelConfig:
-    """ProGAN's switches with the dimensions of `model`."""
-    plain = progan_config(
-        model.resolution, model.channels, model.num_classes, model.z_dim,
-        fmap_base=model.fmap_base, fmap_max=model.fmap_max, mbstd_group=model.mbstd_group,
-    )  # fmt: skip
-    return replace(plain, base=model.base, d_fmap_max=model.d_fmap_max)
+    model.check()
 
 
 def _check_loss(cfg: RunConfig) -> None:

@@ -28,12 +28,13 @@ from training.data.dataset import Dataset
 from training.runs.report import (FIRST, save_fakes, save_growth, save_key, save_reals)
 from training.metrics.live import NO_METRICS, keep_best, measure_snapshot, prune
 from training.runs.plan import duration
-from training.runs.report import (STAT_NAMES, Report)
-from training.runs.run_dir import (PREVIOUS, STATE, settle_state)
-from training.schedule import Stage
+from training.runs.report import STAT_NAMES, Report
+from training.runs.run_dir import PREVIOUS, STATE, settle_state
+from stylegan.networks.config import Stage
+from training.schedule import TrainingStage
 from training.state import TrainState
 from training.transfer import transfer_weights
-from training.update import Outcome
+from training.step import StepResult
 
 MAX_ROLLBACKS = 3
 
@@ -67,10 +68,10 @@ def begin_run(
     report.say(f"Training in {run_dir}: {len(data)} pictures, {cfg.total_kimg:g} kimg, {how}")
     if init_from:
         report.say(transfer_weights(init_from, state))
-    if state.aid:
+    if state.vision_aid:
         size = cfg.model.size(cfg.growth.final)
         looks = (data.batch(start, 8, *size)[0] for start in range(0, LOOKS, 8))
-        state.aid.calibrate((to_float(images.to(device)) for images in looks), dtype)
+        state.vision_aid.calibrate((to_float(images.to(device)) for images in looks), dtype)
     on_rank0(dist, "the first pictures", partial(_save_start, state, cfg, run_dir, report, data))
 
 
@@ -89,13 +90,13 @@ def _tidy_up(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -
 
 def _save_start(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, data: Dataset) -> None:
     save_reals(run_dir / "reals.png", data, cfg.model)
-    save_fakes(run_dir / FIRST, state.G_ema, cfg.growth.initial, 1.0)
+    save_fakes(run_dir / FIRST, state.G_ema, Stage(cfg.growth.initial))
     save_key(run_dir / "fakes.json", cfg.model)
     state.log_bytes = report.lengths()
     state.save(run_dir / STATE, cfg)
 
 
-def begin_phase(state: TrainState, stage: Stage, report: Report) -> None:
+def begin_phase(state: TrainState, stage: TrainingStage, report: Report) -> None:
     """Forget Adam's moments, at both ends of a fade: they describe a network of another depth (the published habit)."""
     state.opt_g.forget()
     state.opt_d.forget()
@@ -104,7 +105,7 @@ def begin_phase(state: TrainState, stage: Stage, report: Report) -> None:
     report.say(f"phase {stage.phase} at {state.nimg / 1000:.1f} kimg: {what}, batch {stage.batch}, lr {stage.lr:g}")
 
 
-def note(state: TrainState, outcome: Outcome, report: Report) -> None:
+def note(state: TrainState, outcome: StepResult, report: Report) -> None:
     """Add a step to the tick's sums, or count it among the bad ones and say which layer spoiled it.
 
     Said as well: that memory did not suffice, and what has been done about it.
@@ -168,7 +169,7 @@ def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock
 
 def _save_tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock) -> None:
     stage = cfg.growth.at(state.nimg)
-    save_fakes(_named(run_dir, "fakes", state, ".png"), state.G_ema, stage.resolution, stage.alpha)
+    save_fakes(_named(run_dir, "fakes", state, ".png"), state.G_ema, stage)
     if snapshot_due(state, cfg):
         save(state, cfg, run_dir, report)
         clock.saved = time.perf_counter()
@@ -192,7 +193,7 @@ def measure(
     snapshot = snapshot_path(run_dir, state)
 
     def judge() -> None:
-        at_once = state.at_once.get(cfg.growth.at(state.nimg).resolution)
+        at_once = state.micro_batch.get(cfg.growth.at(state.nimg).resolution)
         measure_snapshot(
             cfg, snapshot, report.say, report.say_once, lambda found: report.points(found, state.nimg), at_once
         )
@@ -212,11 +213,11 @@ def save(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, film:
         save_growth(run_dir)
 
 
-def save_networks(path: Path, state: TrainState, cfg: RunConfig, stage: Stage) -> None:
+def save_networks(path: Path, state: TrainState, cfg: RunConfig, stage: TrainingStage) -> None:
     """A snapshot."""
     save_snapshot(
-        path, state.G_ema, state.D if cfg.snap_d else None, config=cfg.model,
-        resolution=stage.resolution, alpha=stage.alpha, kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
+        path, state.G_ema, state.D if cfg.snap_d else None, config=cfg.model, stage=Stage(stage.resolution, stage.alpha),
+        kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
     )  # fmt: skip
 
 
@@ -263,7 +264,7 @@ def _named(run_dir: Path, prefix: str, state: TrainState, suffix: str) -> Path:
 
 
 def _values(
-    state: TrainState, cfg: RunConfig, stage: Stage, seconds: float, data_seconds: float, images: int
+    state: TrainState, cfg: RunConfig, stage: TrainingStage, seconds: float, data_seconds: float, images: int
 ) -> dict[str, Any]:
     """The tick's line in stats.jsonl; empties the sums."""
     means = {STAT_NAMES[name]: total / count for name, (total, count) in sorted(state.sums.items()) if count}

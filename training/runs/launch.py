@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from stylegan.cli.options import with_kernels
+from stylegan.networks.inference import with_kernels
 from torch_utils.device import pick_device
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, from_environment, process_group, broadcast_from_rank0
 from torch_utils.errors import UserError
 from torch_utils.interrupt import sigterm_ends
 from torch_utils.device import cpu_threads
-from training.vision_aid import build_aid
-from training.data.archive import (EMBEDDED, Archive)
-from training.runs.hours import (budget_lines, plan)
-from training.runs.resume import (choose, description, unplanned)
-from training.config import BORROWED_FLAGS, RunConfig
+from training.vision_aid import build_vision_aid
+from training.data.archive import EMBEDDED, Archive
+from training.runs.hours import budget_lines, plan
+from training.runs.resume import choose, description, unplanned
+from training.config import FLAGS, RunConfig
 from training.runs.plan import estimated_speed
 from training.runs.memory import footprint
 from training.runs.run_dir import (locked, locked_name)
@@ -62,7 +62,7 @@ def launch(
     device = with_kernels(pick_device(cfg.device))
     require_measurable(cfg, device)
     if not dry_run:
-        build_aid(cfg.loss, cfg.model.mbstd_group, torch.device("cpu"))  # fetches what it takes
+        build_vision_aid(cfg.loss, cfg.model.minibatch_group, torch.device("cpu"))  # fetches what it takes
     planning = cfg.hours is not None and not resume
     if dry_run and not planning:
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
@@ -183,7 +183,7 @@ def _new(typed: Mapping[str, Any], facts: DataFacts, quiet: bool, init_from: str
     if init_from and (wide := {k: v for k, v in width_of(init_from, cfg.model).items() if k not in typed}):
         cfg = resolve({**typed, **wide, "data.path": path}, facts)
         if not quiet:
-            flags = " ".join(f"{BORROWED_FLAGS[name].spellings[0]} {value}" for name, value in wide.items())
+            flags = " ".join(f"{FLAGS[name].spellings[0]} {value}" for name, value in wide.items())
             print(f"As many feature maps as {init_from} has: {flags}")
     return cfg
 

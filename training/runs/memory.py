@@ -18,12 +18,12 @@ from torch_utils.errors import UserError
 from training.augment import DRAWS
 from training.config import RunConfig
 from training.inputs import Inputs
-from training.micro_batches import (portions, too_large, unless_short)
-from training.schedule import Stage
+from training.schedule import TrainingStage
+from training.gan_loss import regularisers
+from training.step import out_of_memory, phases, portions, too_large
+from training.inputs import Batch
 from training.state import TrainState
-from training.update import Reals, halves
 from functools import cache
-from training.micro_batches import portions
 from training.state import TrainState, fresh_state
 
 
@@ -75,7 +75,7 @@ Fits = Callable[[int], bool]  # so many pictures at once
 
 
 def fit(
-    state: TrainState, stage: Stage, cfg: RunConfig, dtype: torch.dtype, dist: DistContext, say: Callable[[str], object],
+    state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, dist: DistContext, say: Callable[[str], object],
     fits: Fits | None = None,
 ) -> None:  # fmt: skip
     """Decide how many pictures are worked on at once at the resolution of `stage`, unless that has been done.
@@ -84,12 +84,12 @@ def fit(
     as --batch-gpu allows: a CPU's memory has no end that could be felt before it is too late.
     fits: tries it, in place of a rehearsal on the GPU. Raises UserError, in all processes, if not even the fewest fit.
     """
-    if stage.resolution in state.at_once:
+    if stage.resolution in state.micro_batch:
         return
     device = next(state.G.parameters()).device
-    share, group = stage.batch // dist.world_size, cfg.model.mbstd_group
+    share, group = stage.batch // dist.world_size, cfg.model.minibatch_group
     if cfg.batch_gpu or (device.type != "cuda" and fits is None):
-        state.at_once[stage.resolution] = min(share, cfg.batch_gpu or share)
+        state.micro_batch[stage.resolution] = min(share, cfg.batch_gpu or share)
         return
     fits = fits or partial(rehearsed, state, stage, cfg, dtype, dist.world_size)
     sizes = portions(share, group)
@@ -97,29 +97,39 @@ def fit(
     at_once = -all_reduce_max(dist, "memory", -own)
     if not at_once:
         raise UserError(too_large(cfg.model.size(stage.resolution), sizes[-1], group))
-    state.at_once[stage.resolution] = at_once
+    state.micro_batch[stage.resolution] = at_once
     rest = "all that fit" if at_once < share else "all"
     say(f"at {stage.resolution}: {at_once} of {share} pictures per GPU at once, {rest}")
 
 
 def rehearsed(
-    state: TrainState, stage: Stage, cfg: RunConfig, dtype: torch.dtype, processes: int, at_once: int
+    state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, processes: int, at_once: int
 ) -> bool:  # fmt: skip
     """Does a step with so many pictures at once fit into the memory of this process? None of it is kept."""
     device = next(state.G.parameters()).device
-    done = unless_short(partial(rehearse, state, stage, cfg, dtype, processes, at_once))
+    kept = [[t.clone() for t in net.buffers()] for net in (state.G, state.D)]
+    fits = True
+    try:
+        rehearse(state, stage, cfg, dtype, processes, at_once)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        fits = False
+    for net, before in zip((state.G, state.D), kept, strict=True):  # as batch norm counts what it has seen
+        for buffer, value in zip(net.buffers(), before, strict=True):
+            buffer.copy_(value)
     for optimizer in (state.opt_g, state.opt_d):
         optimizer.zero_grad()  # of a rehearsal that was cut short
     return_freed_memory(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    return done is not None
+    return fits
 
 
 def rehearse(
-    state: TrainState, stage: Stage, cfg: RunConfig, dtype: torch.dtype, processes: int, at_once: int
+    state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, processes: int, at_once: int
 ) -> bool:  # fmt: skip
-    """Work off `at_once` pictures in each half of a step, with penalties, but let no weight move.
+    """Work off `at_once` pictures in each phase of a step, with regularisers, but let no weight move.
 
     Beside them is held what a step finds when training is in full swing: Adam's moments, and, where there are several
     parts, the gradients of the parts before. Returns True. Raises what PyTorch raises when memory runs out.
@@ -127,34 +137,35 @@ def rehearse(
     device, share = next(state.G.parameters()).device, stage.batch // processes
     reals, inputs = blank(stage, cfg, share, device)
     rounds = share // at_once
-    both = halves(state, stage, cfg, dtype, penalty=1.0, share=share)
-    held = [_beside(half.optimizer, 2) for half in both]
+    weights = {r.name: r.gamma.at(stage.resolution) for r in regularisers(cfg.loss)}
+    every = phases(state, stage, cfg, dtype, weights, share)
+    held = [_beside(phase.optimizer, 2) for phase in every]
     if processes > 1:
         held.append([torch.empty(BUCKET_BYTES, dtype=torch.uint8, device=device)])
-    for half in both:
-        state.judges.requires_grad_(half.name == "D")
-        gradients = _beside(half.optimizer, 1) if rounds > 1 else []
-        terms, _ = half.terms_of(next(reals.split(rounds)), next(inputs.split(rounds)))
+    for phase in every:
+        state.discriminators.requires_grad_(phase.name == "D")
+        gradients = _beside(phase.optimizer, 1) if rounds > 1 else []
+        terms, _ = phase.loss(next(reals.split(rounds)), next(inputs.split(rounds)))
         for loss, _ in terms:
             loss.backward()
-        half.optimizer.zero_grad()
+        phase.optimizer.zero_grad()
         del gradients
     return True
 
 
-def blank(stage: Stage, cfg: RunConfig, count: int, device: torch.device) -> tuple[Reals, Inputs]:
+def blank(stage: TrainingStage, cfg: RunConfig, count: int, device: torch.device) -> tuple[Batch, Inputs]:
     """What `count` pictures take in a step, all zeros: no random number is drawn."""
     model = cfg.model
-    sizes = [model.size(res) for res in model.resolutions if res <= stage.resolution for _ in range(2)]
+    sizes = model.noise_shapes(stage.resolution)
     classes = torch.zeros(count, dtype=torch.long, device=device) if cfg.data.cond else None
     z, z_mix = torch.zeros(2, count, model.z_dim, device=device)
     inputs = Inputs(
         z=z, z_mix=z_mix, crossover=torch.zeros(count, dtype=torch.long, device=device), c=classes,
-        noise=[torch.zeros(count, 1, h, w, device=device) for h, w in sizes] if model.noise else [],
+        noise=[torch.zeros(count, 1, h, w, device=device) for h, w in sizes],
         blend=torch.zeros(count, device=device),
         views=torch.zeros(count, 2, DRAWS, device="cpu") if cfg.loss.diffaugment else None,
     )  # fmt: skip
-    return Reals(torch.zeros(count, model.channels, *model.size(stage.resolution), device=device), classes), inputs
+    return Batch(torch.zeros(count, model.channels, *model.size(stage.resolution), device=device), classes), inputs
 
 
 def _beside(optimizer: Adam, times: int) -> list[Tensor]:
@@ -190,7 +201,7 @@ def footprint(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> Bytes
     @cache
     def at(resolution: int) -> tuple[int, int]:
         share = cfg.growth.batch.at(resolution) // cfg.gpus
-        sizes = portions(share, cfg.model.mbstd_group, cfg.batch_gpu)
+        sizes = portions(share, cfg.model.minibatch_group, cfg.batch_gpu)
         if cfg.batch_gpu or room is None:
             sizes = sizes[:1]
         for size in sizes:
@@ -205,11 +216,12 @@ def footprint(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> Bytes
 
 def peak_bytes(state: TrainState, cfg: RunConfig, resolution: int, at_once: int, dtype: torch.dtype) -> int:
     """Of all tensors, in bytes. state: on the meta device"""
-    stage = Stage(0, resolution, 0.5 if resolution > cfg.growth.initial else 1.0, cfg.growth.batch.at(resolution), 0.0)
-    networks = (state.G, state.judges, state.G_ema)
+    alpha = 0.5 if resolution > cfg.growth.initial else 1.0
+    stage = TrainingStage(resolution, alpha, phase=0, batch=cfg.growth.batch.at(resolution), lr=0.0)
+    networks = (state.G, state.discriminators, state.G_ema)
     held = [t for net in networks for t in (*net.parameters(), *net.buffers())]
-    if state.aid:
-        held += [t for kind in {torch.float32, dtype} for t in state.aid.eyes(kind).values()]
+    if state.vision_aid:
+        held += [t for kind in {torch.float32, dtype} for t in state.vision_aid.backbone(kind).values()]
     fixed = sum(t.numel() * t.element_size() for t in held)
     with META, LiveBytes() as live:
         rehearse(state, stage, cfg, dtype, cfg.gpus, at_once)

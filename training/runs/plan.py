@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
-from stylegan.networks.base import ModelConfig
+from stylegan.networks.config import NetworkConfig
 from stylegan.features.lpips import layer_sizes
 from training.config import AID_NETS, AID_SMALLEST, LossConfig, RunConfig
 from torch import nn
@@ -36,22 +36,6 @@ TYPICAL = Machine(gflops=400, gb=30)
 """Two CPU cores: good enough to tell how much longer one resolution takes than another."""
 
 
-def forward_gflop(model: ModelConfig, resolution: int) -> float:
-    """Of one picture through the generator's convolutions up to `resolution`, in the least arithmetic known.
-
-    Upsampling convolutions cost 4 multiplications per output pixel and channel pair, not 9 (`ops.resample`). A
-    discriminator, the mirror image, costs as much as the generator with its feature maps.
-    """
-    total = 0.0
-    for res in model.resolutions:
-        if res > resolution:
-            break
-        height, width = model.size(res)
-        taps = 9 * model.nf(res) + (4 * model.nf(res // 2) if res > 4 else 0)
-        total += 2 * height * width * model.nf(res) * taps
-    return total / 1e9
-
-
 def passes(loss: LossConfig, resolution: int) -> tuple[float, float]:
     """How often a picture goes through the generator, and through the discriminator, in a whole training step.
 
@@ -63,23 +47,12 @@ def passes(loss: LossConfig, resolution: int) -> tuple[float, float]:
     return 3 if loss.share_fakes else 4, 8 + 3 * penalties / loss.r1_interval + (6 if loss.name == "wgan-gp" else 0)
 
 
-def step_gflop(model: ModelConfig, loss: LossConfig, resolution: int) -> float:
-    """Of one image through the convolutions of a whole training step."""
+def step_cost(model: NetworkConfig, loss: LossConfig, resolution: int) -> tuple[float, float]:
+    """Of one image in a whole training step: gflop of convolutions, and GB that are read and written besides."""
     through_g, through_d = passes(loss, resolution)
-    return through_g * forward_gflop(model, resolution) + through_d * forward_gflop(model.of_discriminator, resolution)
-
-
-def step_gb(model: ModelConfig, loss: LossConfig, resolution: int) -> float:
-    """What one image makes a training step read and write besides, at two layers for each resolution."""
-    through_g, through_d = passes(loss, resolution)
-    numbers = through_g * _numbers(model, resolution) + through_d * _numbers(model.of_discriminator, resolution)
-    return BYTES_PER_NUMBER * numbers / 1e9
-
-
-def _numbers(model: ModelConfig, resolution: int) -> int:
-    """In the feature maps of one picture."""
-    levels = [(model.nf(res), model.size(res)) for res in model.resolutions if res <= resolution]
-    return sum(2 * maps * height * width for maps, (height, width) in levels)
+    g, d = model.generator_cost(resolution), model.discriminator_cost(resolution)
+    gflop = through_g * g.gflop + through_d * d.gflop
+    return gflop, BYTES_PER_NUMBER * (through_g * g.activations + through_d * d.activations) / 1e9
 
 
 def aid_cost(cfg: RunConfig, resolution: int) -> tuple[float, float]:
@@ -103,9 +76,8 @@ def aid_cost(cfg: RunConfig, resolution: int) -> tuple[float, float]:
 def seconds_per_image(cfg: RunConfig, resolution: int, machine: Machine) -> float:
     """Of training: arithmetic, memory, and what every step costs besides."""
     aid_gflop, aid_gb = aid_cost(cfg, resolution)
-    arithmetic = (step_gflop(cfg.model, cfg.loss, resolution) + aid_gflop) / machine.gflops
-    memory = (step_gb(cfg.model, cfg.loss, resolution) + aid_gb) / machine.gb
-    return arithmetic + memory + STEP_OVERHEAD_S / cfg.growth.batch.at(resolution)
+    gflop, gb = step_cost(cfg.model, cfg.loss, resolution)
+    return (gflop + aid_gflop) / machine.gflops + (gb + aid_gb) / machine.gb + STEP_OVERHEAD_S / cfg.growth.batch.at(resolution)
 
 
 def seconds_left(cfg: RunConfig, nimg: int, measured: float, machine: Machine) -> tuple[float, float]:
@@ -124,7 +96,7 @@ def seconds_left(cfg: RunConfig, nimg: int, measured: float, machine: Machine) -
     return phase, run
 
 
-def conv_gflops(model: ModelConfig, batch: int, dtype: torch.dtype, device: torch.device, repeats: int = 30) -> float:
+def conv_gflops(model: NetworkConfig, batch: int, dtype: torch.dtype, device: torch.device, repeats: int = 30) -> float:
     """The forward rate of a 3x3 convolution from the middle of this network, channels last: what there is to reach."""
     resolution = max(model.resolution // 2, 4)
     channels, (height, width) = model.nf(resolution), model.size(resolution)
@@ -222,7 +194,7 @@ def _row(cfg: RunConfig, phase: Phase) -> tuple[str, ...]:
     return str(phase.phase), f"{width}x{height}", phase.kind, kimg, str(batch), rates, f"{steps:,}"
 
 
-def parameter_counts(model: ModelConfig) -> tuple[int, int]:
+def parameter_counts(model: NetworkConfig) -> tuple[int, int]:
     """Trainable parameters of generator and discriminator, counted without making them."""
     with torch.device("meta"):
         networks: tuple[nn.Module, nn.Module] = build_generator(model), build_discriminator(model)

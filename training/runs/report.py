@@ -20,8 +20,9 @@ from training.runs.plan import duration
 import numpy as np
 import torch
 from PIL import Image
-from stylegan.networks.base import ModelConfig
-from stylegan.networks.generator import Generator
+from stylegan.networks.base import Generator
+from stylegan.networks.config import NetworkConfig, Stage
+from stylegan.networks.inference import Renderer
 from torch_utils.files import atomic_write, write_atomically
 from torch_utils.images import (enlarge, grid, to_pil, to_uint8)
 from training.data.dataset import Dataset
@@ -201,7 +202,7 @@ FRAME_MS, LAST_FRAME_MS, MAX_FRAMES = 120, 3000, 150
 FIRST = "fakes_init.png"
 
 
-def seeds_and_classes(model: ModelConfig) -> tuple[list[int], int, torch.Tensor | None]:
+def seeds_and_classes(model: NetworkConfig) -> tuple[list[int], int, torch.Tensor | None]:
     """Seed of each cell, number of columns, and classes (a column each, as far as they go) of the grid of fakes."""
     columns = min(model.num_classes, 16) if model.num_classes > 1 else 8
     rows = 4 if model.resolution >= 256 or columns > 8 else 6
@@ -210,22 +211,21 @@ def seeds_and_classes(model: ModelConfig) -> tuple[list[int], int, torch.Tensor 
     return seeds, columns, c
 
 
-def save_reals(path: Path, data: Dataset, model: ModelConfig) -> None:
+def save_reals(path: Path, data: Dataset, model: NetworkConfig) -> None:
     """The first pictures of the data, as many as there are fakes."""
     seeds, columns, _ = seeds_and_classes(model)
     images, _ = data.batch(0, len(seeds), *model.size(model.resolution))
     _save(path, grid(images.permute(0, 2, 3, 1).numpy(), columns))
 
 
-def save_fakes(path: Path, G: Generator, resolution: int, alpha: float) -> None:
+def save_fakes(path: Path, G: Generator, stage: Stage) -> None:
     """What the averaged generator makes of the grid's seeds now, without truncation, enlarged to the final size."""
-    seeds, columns, c = seeds_and_classes(G.cfg)
-    G.synthesis.grown = (resolution, alpha)
-    pixels = to_uint8(G.render(seeds, psi=1.0, c=c))
-    _save(path, grid(enlarge(pixels, G.cfg.resolution // resolution), columns))
+    seeds, columns, c = seeds_and_classes(G.config)
+    pixels = to_uint8(Renderer.of(G, stage).render(seeds, c, psi=1.0))
+    _save(path, grid(enlarge(pixels, G.config.resolution // stage.resolution), columns))
 
 
-def save_key(path: Path, model: ModelConfig) -> None:
+def save_key(path: Path, model: NetworkConfig) -> None:
     """Which seed (and class) each cell of the fakes is, so that generate.py can make it again."""
     seeds, columns, c = seeds_and_classes(model)
     key = {"columns": columns, "seeds": seeds, "classes": None if c is None else c.tolist(), "trunc": 1.0}

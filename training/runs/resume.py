@@ -6,43 +6,28 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from stylegan.networks.registry import family_of
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, leaves, replaced, shown
 from training.data.archive import Archive
 from training.data.dataset import base_for
 from training.runs.check import check
-from training.config import BORROWED_FLAGS, LossConfig, RunConfig
-from training.presets import preset
+from training.config import FLAGS, LossConfig, RunConfig
+from training.presets import PRESETS
 from training.schedule import GrowthSchedule, PerResolution
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from torch_utils.settings import declared, differences, shown
-from training.config import BORROWED_FLAGS, RunConfig
+from training.config import FLAGS, RunConfig
 from training.runs.run_dir import (OPTIONS, has_state, is_finished, parse_options, plain_name)
 
 
 # What may differ between a run and its resumption: where and how often, nothing of the mathematics. The data may have
 # moved; that they are the same images is checked by their hash.
-FREE_ON_RESUME = {
-    "device",
-    "threads",
-    "snap",
-    "snap_d",
-    "snap_minutes",
-    "data.path",
-    "keep",
-    "metrics",
-    "features",
-    "best",
-    "val",
-    "gpus",
-    "batch_gpu",
-    "max_restarts",
-    "timeout",
-}
-AHEAD_ON_RESUME = {"growth.anneal_from", "growth.anneal_kimg", "growth.lr_end"}  # until the learning rate falls
+FREE_ON_RESUME = {found.name for found in declared(RunConfig, FLAGS) if found.flag.resume == "free"}
+AHEAD_ON_RESUME = {found.name for found in declared(RunConfig, FLAGS) if found.flag.resume == "ahead"}
 
 
 @dataclass(frozen=True)
@@ -83,6 +68,7 @@ def resolve(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
         raise UserError(f"--gpus {gpus} cannot be; give 1 or more, and --device cpu to train on the CPU")
     chosen = typed.get("preset") or preset_for(facts)
     cfg = preset(chosen, gpus)
+    _require_settings(cfg, typed)
     resolution = typed.get("model.resolution", cfg.model.resolution)
     cond = typed.get("data.cond", cfg.data.cond)
     if "preset" not in typed:  # a preset that we chose bends to the data, one that was asked for does not
@@ -105,11 +91,40 @@ def resolve(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
         "data.cond": cond,
         "data.content_hash": facts.content_hash,
     }
-    if cfg.model.family == "progan":  # its first layer sees z and the class side by side
-        from_data["model.w_dim"] = typed.get("model.z_dim", cfg.model.z_dim) + from_data["model.num_classes"]
+    smallest = replace(cfg.model, base=facts.base, resolution=resolution).stages[0]
+    from_data["growth.initial"] = max(cfg.growth.initial, smallest)
     cfg = replaced(cfg, from_data | _loss_companions(cfg, typed) | dict(typed) | {"preset": chosen})
     check(cfg)
     return cfg
+
+
+def preset(name: str, gpus: int) -> RunConfig:
+    """The configuration of a preset for `gpus` GPUs: of the nearest smaller count listed, with batches that all GPUs
+    share evenly. Raises UserError for an unknown name."""
+    if name not in PRESETS:
+        raise UserError(f"there is no --cfg {name}; choose one of {', '.join(PRESETS)}")
+    entry = PRESETS[name]
+    cfg = replaced(RunConfig(model=family_of(entry.family).config()), entry.settings(gpus) | {"preset": name})
+    batch = cfg.growth.batch
+    base, *sizes = (_rounded(size, gpus, cfg.model.minibatch_group) for size in batch.values())
+    divisible = PerResolution(base, dict(zip(batch.table, sizes, strict=True)))
+    return replace(cfg, gpus=gpus, growth=replace(cfg.growth, batch=divisible))
+
+
+def _rounded(batch: int, gpus: int, group: int) -> int:
+    """`batch` rounded down so that every GPU has equally many images, in whole groups where it has that many."""
+    unit = gpus * group if batch >= gpus * group else gpus
+    return max(unit, batch - batch % unit)
+
+
+def _require_settings(cfg: RunConfig, typed: Mapping[str, Any]) -> None:
+    """Raises UserError for a typed setting that networks of this family do not have."""
+    known = {name for name, _ in leaves(cfg)}
+    for name in typed:
+        if name not in known:
+            flag = FLAGS[name].spellings[0]
+            raise UserError(f"{flag} is not a setting of {cfg.model.TITLE}, the network of --cfg {cfg.preset}; leave it "
+                            "out, or take another --cfg")  # fmt: skip
 
 
 def _loss_companions(cfg: RunConfig, typed: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +164,7 @@ def resumed(stored: RunConfig, typed: Mapping[str, Any], images_done: Callable[[
             f"{stored.total_kimg:g} kimg, or give a larger --kimg to prolong it"
         )
     values = dict(leaves(stored))
-    flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, BORROWED_FLAGS)}
+    flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, FLAGS)}
     changed = {name: value for name, value in typed.items() if value != values[name]}
     for name, value in changed.items():
         if name == "total_kimg" and value < values[name] and 1000 * value < (nimg := images_done()):
@@ -270,7 +285,7 @@ def _contradiction(stored: RunConfig, typed: Mapping[str, Any], facts: DataFacts
 
     free: settings that may differ
     """
-    flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, BORROWED_FLAGS)}
+    flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, FLAGS)}
     made = resolve({**typed, "gpus": stored.gpus}, facts)  # on which some presets depend, and which may change
     elsewhere = ELSEWHERE | free | (PLANNED if made.hours is not None else set())
     for name, ours, theirs in differences(made, stored):

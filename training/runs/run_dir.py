@@ -15,7 +15,10 @@ from dataclasses import replace
 from torch_utils.checkpoint import (damage, load_state)
 from torch_utils.files import put_in_place, write_atomically
 from torch_utils.untrusted import read_json
-from training.config import RunConfig, from_json, to_json
+from stylegan.networks.config import NetworkConfig
+from stylegan.networks.registry import config_from_json
+from torch_utils.settings import from_plain, to_plain
+from training.config import RunConfig
 
 
 # Stays in the directory, and means nothing by being there: to remove it would let a third process lock a new file of
@@ -130,7 +133,7 @@ def _claim(outdir: Path, number: int) -> bool:
 def write_options(run_dir: Path, cfg: RunConfig) -> None:
     """Store the configuration, whole or not at all."""
     try:
-        write_atomically(run_dir / OPTIONS, f"{json.dumps(to_json(cfg), indent=2)}\n".encode())
+        write_atomically(run_dir / OPTIONS, f"{json.dumps(to_plain(cfg), indent=2)}\n".encode())
     except OSError as error:
         raise UserError(f"cannot write {run_dir / OPTIONS} ({error.strerror}); make room there") from None
 
@@ -173,7 +176,7 @@ def read_options(run_dir: Path) -> RunConfig:
 def parse_options(path: Path) -> RunConfig:
     """The configuration in a file. Raises UserError if it cannot be read."""
     try:
-        return from_json(read_json(path))
+        return from_plain(RunConfig, read_json(path), readers={NetworkConfig: config_from_json})
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it or start a new run") from None
 

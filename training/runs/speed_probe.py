@@ -23,11 +23,12 @@ from training.data.dataset import Dataset
 from training.runs.report import (save_fakes, save_film, save_reals)
 from training.loop import next_reals, open_data, set_up
 from training.metrics.live import NO_METRICS, measure_snapshot
-from training.runs.checkpointing import (disk_trouble, save_networks)
-from training.runs.processes import (process, train_in_processes)
-from training.schedule import Stage
+from training.runs.checkpointing import disk_trouble, save_networks
+from training.runs.processes import process, train_in_processes
+from stylegan.networks.config import Stage
+from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
-from training.update import update
+from training.step import train_step
 
 SECONDS, SHARE = 5.0, 0.05  # for each resolution, but no more than this share of the hours
 MIN_ROUNDS = 1
@@ -39,7 +40,7 @@ COSTS = "costs.json"
 class Sample:
     """A kind of step. nimg: of one with, or without, penalties   weight: its share among the steps at its resolution"""
 
-    stage: Stage
+    stage: TrainingStage
     nimg: int
     weight: float
 
@@ -127,7 +128,7 @@ def step_seconds(
     def step(sample: Sample, turn: int) -> None:
         stage = sample.stage
         state.nimg = sample.nimg + turn * cfg.loss.r1_interval * stage.batch
-        update(state, next_reals(data, state.nimg, stage, cfg, device, dist), stage, cfg, labels, dtype, dist)
+        train_step(state, next_reals(data, state.nimg, stage, cfg, device, dist), stage, cfg, labels, dtype, dist)
 
     for sample in samples:  # to warm up
         step(sample, 0)
@@ -170,7 +171,7 @@ def samples_of(cfg: RunConfig) -> Iterator[Sample]:
         }
         for alpha, length in kimg.items():
             batch = growth.batch.at(resolution)
-            stage = Stage(0, resolution, alpha, batch, growth.lr.at(resolution))
+            stage = TrainingStage(resolution, alpha, phase=0, batch=batch, lr=growth.lr.at(resolution))
             for number, share in penalties:
                 if share:
                     yield Sample(stage, number * batch, share * length / sum(kimg.values()))
@@ -182,13 +183,14 @@ def costs_besides(state: TrainState, cfg: RunConfig, folder: Path, data: Dataset
     fakes = {}
     for resolution in cfg.growth.resolutions:
         path = folder / f"fakes{resolution:06d}.png"
-        save_fakes(path, state.G_ema, resolution, 1.0)  # to warm up
-        fakes[resolution] = _timed(lambda: save_fakes(path, state.G_ema, resolution, 1.0), cpu)  # noqa: B023
+        save_fakes(path, state.G_ema, Stage(resolution))  # to warm up
+        fakes[resolution] = _timed(lambda: save_fakes(path, state.G_ema, Stage(resolution)), cpu)  # noqa: B023
     reals = _timed(lambda: save_reals(folder / "reals.png", data, cfg.model), cpu)
     film = _timed(lambda: save_film(folder / "film.webp", [path] * FRAMES), cpu)
     state_s = _timed(lambda: state.save(folder / "state.pt", cfg, folder / "state.previous.pt"), cpu)
     snapshot = folder / "network-snapshot-000000.safetensors"
-    last = Stage(0, cfg.growth.final, 1.0, cfg.growth.batch.at(cfg.growth.final), 0.0)
+    final = cfg.growth.final
+    last = TrainingStage(final, phase=0, batch=cfg.growth.batch.at(final), lr=0.0)
     snapshot_s = _timed(lambda: save_networks(snapshot, state, cfg, last), cpu)
     first, again = _metric_seconds(state, cfg, snapshot, last)
     return Costs(
@@ -197,7 +199,7 @@ def costs_besides(state: TrainState, cfg: RunConfig, folder: Path, data: Dataset
     )  # fmt: skip
 
 
-def _metric_seconds(state: TrainState, cfg: RunConfig, snapshot: Path, stage: Stage) -> tuple[float, float]:
+def _metric_seconds(state: TrainState, cfg: RunConfig, snapshot: Path, stage: TrainingStage) -> tuple[float, float]:
     """Of all --metrics: the first time, which also looks at the reals, and when these are known."""
     if cfg.metrics == NO_METRICS:
         return 0.0, 0.0

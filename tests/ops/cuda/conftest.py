@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from ops import bias_act, build, style_epilogue, toolchain, upfirdn2d
@@ -33,8 +34,13 @@ def compile_emulated(folder: Path) -> Path:
     for path in [*sources, *headers(build.CSRC)]:
         seen.update(path.read_bytes())
     library = folder / f"emulated-{seen.hexdigest()[:20]}.so"
-    if library.exists():
-        return library
+    with FileLock(library.with_suffix(".lock")):  # other workers wait
+        if not library.exists():
+            compile_all(sources, library)
+    return library
+
+
+def compile_all(sources: list[Path], library: Path) -> None:
     torch_folder = Path(torch.__file__).parent
     command = [
         toolchain.compiler(),
@@ -42,7 +48,7 @@ def compile_emulated(folder: Path) -> Path:
         f"-DTORCH_TARGET_VERSION={build.TARGET_VERSION}",
         f"-I{torch_folder}/include",
     ]
-    scratch = f"{folder}/{os.getpid()}-"
+    scratch = f"{library.parent}/{os.getpid()}-"
     objects = [scratch + path.stem + ".o" for path in sources]
     jobs = [
         subprocess.Popen([*command, "-c", path, "-o", out], stderr=subprocess.PIPE, text=True)
@@ -56,7 +62,6 @@ def compile_emulated(folder: Path) -> Path:
     os.replace(scratch + "all.so", library)
     for path in objects:
         os.unlink(path)
-    return library
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import time
@@ -32,9 +33,25 @@ def kernels(report: str) -> dict[str, tuple[int, int, int]]:
     return found
 
 
+def compiled(command: list[str], folder: Path, cache: pytest.Cache) -> tuple[float, str]:
+    """Seconds and the report of nvcc; those of an earlier run, where no source, flag or compiler has changed since."""
+    told = [*command, toolchain.output([command[0], "--version"]), torch.__version__]
+    seen = hashlib.sha256("\n".join(told).encode())
+    for path in sorted(path for path in build.CSRC.rglob("*") if path.suffix in (".cu", ".cuh", ".h")):
+        seen.update(path.read_bytes())
+    key = f"nvcc/{seen.hexdigest()[:20]}"
+    if cache.get(key, None) is None:
+        begun = time.monotonic()
+        done = subprocess.run([*command, "-o", folder / "out.o"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        cache.set(key, [time.monotonic() - begun, done.stderr])
+    seconds, report = cache.get(key, None)
+    return seconds, report
+
+
 @pytest.mark.parametrize("arch", ["sm_90", *(pytest.param(arch, marks=pytest.mark.every_gpu) for arch in OTHERS)])
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
-def test_no_kernel_spills(source: Path, arch: str, tmp_path: Path) -> None:
+def test_no_kernel_spills(source: Path, arch: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     try:
         nvcc = toolchain.cuda_home() / "bin" / "nvcc"
     except BuildError as error:
@@ -46,13 +63,11 @@ def test_no_kernel_spills(source: Path, arch: str, tmp_path: Path) -> None:
         f"-DTORCH_TARGET_VERSION={build.TARGET_VERSION}",
         f"-arch={arch}",
     ]
-    command = [nvcc, "-c", source, "-o", tmp_path / "out.o", f"-I{include}", "-Xptxas", "-v", "-Xcompiler", "-fPIC"]
-    begun = time.monotonic()
-    done = subprocess.run([*command, *flags], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = kernels(done.stderr)
+    command = [nvcc, "-c", source, f"-I{include}", "-Xptxas", "-v", "-Xcompiler", "-fPIC", *flags]
+    seconds, report = compiled([str(word) for word in command], tmp_path, request.config.cache)
+    found = kernels(report)
     assert found
-    seconds, registers = time.monotonic() - begun, [r for r, _, _ in found.values()]
+    registers = [r for r, _, _ in found.values()]
     spilling = {name: numbers for name, numbers in found.items() if numbers[1] or numbers[2]}
     print(
         f"\n{source.name:20} {arch:6} {seconds:5.1f} s  {len(found)} kernels, {min(registers)} to {max(registers)}"

@@ -17,13 +17,13 @@ import torch
 import stylegan
 from stylegan.checkpoints.locate import latest
 from stylegan.checkpoints.snapshot import save_snapshot
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 from torch_utils.files import cache_folder
 
 ROOT = Path(__file__).parents[3]
-TINY = ModelConfig(resolution=8, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=8)
+TINY = StyleGAN1Config(resolution=8, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=8)
 
 
 def save(path: Path, kimg: float = 1.0) -> Path:

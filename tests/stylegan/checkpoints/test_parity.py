@@ -18,10 +18,9 @@ import torch
 import torch.nn.functional as F
 
 from stylegan.checkpoints.tensorflow import OfficialNetwork, growth, read_official, translate
-from stylegan.networks.generator import Generator
+from stylegan.networks.base import Generator
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.sampling import mix
-from stylegan.networks.stylegan1 import Discriminator
 
 DATA = Path(__file__).parents[2] / "data"
 SPEC = json.loads((DATA / "official.json").read_text())

@@ -11,15 +11,18 @@ import pytest
 import torch
 
 from stylegan.checkpoints.snapshot import FORMAT, load_snapshot, save_snapshot
-from stylegan.networks.base import ModelConfig, progan_config
+from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.checkpoint import save_tensors
 from torch_utils.errors import UserError
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 
 
-def save(path: Path, cfg: ModelConfig = TINY, with_d: bool = False, resolution: int = 8, alpha: float = 0.4) -> Path:
+def save(
+    path: Path, cfg: StyleGAN1Config = TINY, with_d: bool = False, resolution: int = 8, alpha: float = 0.4
+) -> Path:
     torch.manual_seed(0)
     G, D = build_generator(cfg), build_discriminator(cfg) if with_d else None
     save_snapshot(path, G, D, config=cfg, resolution=resolution, alpha=alpha, kimg=12.5, data="faces")
@@ -27,7 +30,8 @@ def save(path: Path, cfg: ModelConfig = TINY, with_d: bool = False, resolution: 
 
 
 @pytest.mark.parametrize(
-    "cfg", [TINY, replace(TINY, base=(4, 6), channels=1, num_classes=3), progan_config(16, z_dim=8, fmap_max=16)]
+    "cfg",
+    [TINY, replace(TINY, base=(4, 6), channels=1, num_classes=3), ProGANConfig(resolution=16, z_dim=8, fmap_max=16)],
 )
 @pytest.mark.parametrize("with_d", [False, True])
 def test_what_was_saved_comes_back(cfg, with_d, tmp_path):

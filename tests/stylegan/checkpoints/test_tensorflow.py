@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from stylegan.checkpoints.tensorflow import OfficialFile, growth, load_official, read_official, translate
 from stylegan.checkpoints.unpickle import Record, read_pickle
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.progan import ProGANGenerator
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 
 DATA = Path(__file__).parents[2] / "data"
@@ -70,7 +70,7 @@ def progan() -> OfficialFile:
 
 
 def test_a_stylegan_file_has_the_config_that_its_settings_say(stylegan: OfficialFile) -> None:
-    assert stylegan.config == ModelConfig(
+    assert stylegan.config == StyleGAN1Config(
         resolution=32, z_dim=32, w_dim=32, mapping_dim=32, fmap_base=512, fmap_max=32
     )  # the rest are the published defaults, which are ours
 

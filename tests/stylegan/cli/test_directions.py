@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,19 @@ from stylegan.editing.directions import along, load_directions
 from stylegan.networks.sampling import z_for_seeds
 from training.attributes import load_judge
 from training.data.archive import ArchiveWriter
+
+
+@pytest.fixture(scope="module", autouse=True)
+def z_drawn_once() -> Iterator[None]:
+    """Keep what was drawn for the same seeds: most commands here begin with the same 20,000, which take seconds."""
+    kept = lru_cache(maxsize=64)(z_for_seeds)
+
+    def draw(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
+        return kept(tuple(seeds), z_dim).clone()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stylegan.directions.direction.z_for_seeds", draw)
+        yield
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from PIL import Image
 
 import stylegan
 from stylegan.cli import generate
-from stylegan.networks.generator import Generator
+from stylegan.networks.base import Generator
 from stylegan.projection.pivotal_tuning import Delta, save_delta
 from torch_utils.images import grid
 

@@ -13,12 +13,12 @@ from click.testing import CliRunner, Result
 
 from stylegan.checkpoints.snapshot import save_snapshot
 from stylegan.cli import metrics as calc_metrics
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from training.config import DataConfig, RunConfig, to_json
 from training.data.archive import Archive, ArchiveWriter
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 
 
 @pytest.fixture

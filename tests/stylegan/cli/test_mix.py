@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from stylegan.latents.view import View
 
 from stylegan.cli import generate
 from stylegan.cli import mix as style_mixing
 from stylegan.latents import sources as points
 from stylegan.latents.render import open_painter
-from stylegan.latents.view import View
 from stylegan.projection import project_photos
 
 

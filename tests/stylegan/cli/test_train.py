@@ -114,7 +114,7 @@ def stored_options(run_dir: Path) -> RunConfig:
     return from_json(json.loads((run_dir / "training_options.json").read_text()))
 
 
-def test_a_longer_run_is_stored_and_nothing_else(calls, stopped):
+def test_a_longer_run_is_stored_and_nothing_else(calls, stopped, no_footprint):
     before, longer = stored_options(stopped), FACES64.total_kimg + 1
     assert run("--resume", stopped, "--kimg", longer, "--threads", 2, "-n").exit_code == 0
     assert stored_options(stopped) == before, "a dry run writes nothing"
@@ -127,6 +127,12 @@ def test_a_longer_run_is_stored_and_nothing_else(calls, stopped):
 
 
 @pytest.fixture
+def no_footprint(monkeypatch) -> None:
+    """Plans that do not say how much memory a run takes, as finding that out takes long."""
+    monkeypatch.setattr("training.launch.footprint", lambda *_: lambda resolution: (1 << 30, 1))
+
+
+@pytest.fixture
 def machine(monkeypatch) -> Costs:
     """What training costs on the machine of the test."""
     costs = Costs({8: 0.1, 16: 0.2, 32: 0.3, 64: 0.4}, {8: 0.1, 16: 0.1, 32: 0.1, 64: 0.1}, save=1.0)
@@ -134,7 +140,7 @@ def machine(monkeypatch) -> Costs:
     return costs
 
 
-def test_hours_become_numbers_of_an_ordinary_run(calls, faces, tmp_path, machine):
+def test_hours_become_numbers_of_an_ordinary_run(calls, faces, tmp_path, machine, no_footprint):
     asked = ["--data", faces, "--cfg", "faces64", "--hours", 2]
     plan = run(*asked, "-n")
     assert plan.exit_code == 0 and not calls and not (tmp_path / "runs").exists(), plan.output
@@ -237,7 +243,7 @@ def test_help_names_what_the_field_knows_and_every_preset():
     assert [word for word in known.split() if word not in text] == []
 
 
-def test_gpus_choose_the_published_batches(calls, tmp_path):
+def test_gpus_choose_the_published_batches(calls, tmp_path, no_footprint):
     folder = tmp_path / "big"
     folder.mkdir()
     Image.fromarray(np.zeros((256, 256, 3), np.uint8)).save(folder / "0.png")

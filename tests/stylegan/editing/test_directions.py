@@ -25,15 +25,16 @@ from stylegan.editing.directions import (
 )
 from stylegan.editing.pca_sefa import covariance
 from stylegan.latents.latents import Latents
-from stylegan.networks.base import ModelConfig, progan_config
+from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 SIZES = [32, 32, 16, 16, 8, 8]
 
 
-def snapshot(cfg: ModelConfig = TINY) -> Snapshot:
+def snapshot(cfg: StyleGAN1Config = TINY) -> Snapshot:
     torch.manual_seed(0)
     G = build_generator(cfg).eval().requires_grad_(False)
     return Snapshot(G=G, D=None, config=cfg, resolution=16, alpha=1.0, kimg=1.0, data="faces")
@@ -185,4 +186,4 @@ def test_samples_are_the_w_of_the_seeds_and_need_classes_where_there_are_some():
     with pytest.raises(UserError, match="3 classes"):
         list(sampled(snapshot(replace(TINY, num_classes=3)), range(2)))
     with pytest.raises(UserError, match="ProGAN has no w"):
-        list(sampled(snapshot(progan_config(16, z_dim=8, fmap_max=16)), range(2)))
+        list(sampled(snapshot(ProGANConfig(resolution=16, z_dim=8, fmap_max=16)), range(2)))

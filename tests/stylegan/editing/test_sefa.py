@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from stylegan.editing.pca_sefa import sefa, style_weights
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 
 
 @pytest.mark.parametrize("rows", [4, 8, 50])

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from stylegan.latents.view import View
 
 import stylegan
 from stylegan.checkpoints.snapshot import save_snapshot
 from stylegan.latents.render import in_words, open_painter
-from stylegan.latents.view import View
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 
 
 @pytest.fixture(scope="module")

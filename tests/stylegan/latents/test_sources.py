@@ -8,21 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from stylegan.latents.view import View
 
 from stylegan.checkpoints.snapshot import save_snapshot
 from stylegan.latents.latents import SUFFIX, Latents, save_latents
 from stylegan.latents.render import Painter, open_painter
 from stylegan.latents.sources import classes_of, gather, in_batches, names_of, opened
-from stylegan.latents.view import View
-from stylegan.networks.base import ModelConfig, progan_config
+from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 CONDITIONAL = replace(TINY, num_classes=3, channels=1)
 
 
-def painter(folder: Path, cfg: ModelConfig = TINY, seed: int = 0, **view: object) -> Painter:
+def painter(folder: Path, cfg: StyleGAN1Config = TINY, seed: int = 0, **view: object) -> Painter:
     torch.manual_seed(seed)
     G = build_generator(cfg)
     for name, value in G.state_dict().items():
@@ -44,7 +45,7 @@ def test_seeds_are_the_pictures_that_they_always_are(tmp_path, view):
 
 
 def test_progan_too(tmp_path):
-    paint = painter(tmp_path, progan_config(16, z_dim=8, fmap_max=16))
+    paint = painter(tmp_path, ProGANConfig(resolution=16, z_dim=8, fmap_max=16))
     assert torch.equal(paint.draw(gather((3, 4), paint)), paint.paint([3, 4]))
 
 

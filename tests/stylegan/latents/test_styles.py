@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan.latents.styles import layers_in_words, layers_of, parse_styles
-from stylegan.networks.base import ModelConfig, progan_config
+from stylegan.latents.notation import layers_in_words, layers_of, parse_styles
+from stylegan.networks.progan import ProGANConfig
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 
-LARGE, SMALL = ModelConfig(), ModelConfig(resolution=32)
+LARGE, SMALL = StyleGAN1Config(), StyleGAN1Config(resolution=32)
 
 
 @pytest.mark.parametrize(("text", "layers"), [
@@ -38,7 +39,7 @@ def test_layers_beyond_the_network_are_an_error_that_counts_them():
     with pytest.raises(UserError, match="no layer 4: this network has 4 layers at 8x8"):
         layers_of("0-4", SMALL, resolution=8)  # half-grown
     with pytest.raises(UserError, match="no styles"):
-        layers_of("0", progan_config(16))
+        layers_of("0", ProGANConfig(resolution=16))
 
 
 @pytest.mark.parametrize("text", ["", "1-", "-1", "4-2", "rough", "0-6,", "1234"])

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from ops.resample import upsample_nearest
-from stylegan.networks.base import ModelConfig, progan_config
-from stylegan.networks.stylegan1 import Discriminator, fade
+from stylegan.networks.progan import ProGANConfig
+from stylegan.networks.stylegan1 import StyleGAN1Config, StyleGAN1Discriminator, fade
 from torch_utils.errors import UserError
 
-TINY = ModelConfig(resolution=32, fmap_base=128, fmap_max=16)
+TINY = StyleGAN1Config(resolution=32, fmap_base=128, fmap_max=16)
 CONFIGS = {
     "stylegan": TINY,
     "4x6": replace(TINY, base=(4, 6)),
@@ -22,25 +22,25 @@ CONFIGS = {
     "more minibatch statistics": replace(TINY, mbstd_group=2, mbstd_features=4),
     "no blur": replace(TINY, blur=()),
     "conditional": replace(TINY, num_classes=3),
-    "progan": progan_config(32, num_classes=3, fmap_base=128, fmap_max=16),
+    "progan": ProGANConfig(resolution=32, num_classes=3, fmap_base=128, fmap_max=16),
 }
 every_config = pytest.mark.parametrize("cfg", CONFIGS.values(), ids=CONFIGS)
 
 
-def network(cfg: ModelConfig) -> Discriminator:
+def network(cfg: StyleGAN1Config) -> Discriminator:
     torch.manual_seed(0)
-    net = Discriminator(cfg)
+    net = StyleGAN1Discriminator(cfg)
     for name, parameter in net.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.3)
     return net
 
 
-def pictures(cfg: ModelConfig, resolution: int = 32, n: int = 4) -> torch.Tensor:
+def pictures(cfg: StyleGAN1Config, resolution: int = 32, n: int = 4) -> torch.Tensor:
     return torch.randn(n, cfg.channels, *cfg.size(resolution), generator=torch.Generator().manual_seed(1))
 
 
-def classes(cfg: ModelConfig) -> torch.Tensor | None:
+def classes(cfg: StyleGAN1Config) -> torch.Tensor | None:
     return torch.tensor([0, 2, 1, 0]) if cfg.num_classes else None
 
 

@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.networks.base import ModelConfig, progan_config
-from stylegan.networks.generator import Generator
+from stylegan.networks.base import Generator
+from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
 from stylegan.networks.sampling import z_for_seeds
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 from torch_utils.images import to_uint8
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
-USUAL = ModelConfig(resolution=64, fmap_base=4096, fmap_max=128, num_classes=3)
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+USUAL = StyleGAN1Config(resolution=64, fmap_base=4096, fmap_max=128, num_classes=3)
 
 
-def network(cfg: ModelConfig) -> Generator:
+def network(cfg: StyleGAN1Config) -> Generator:
     """With averages, biases and noise strengths that are not zero, as after training."""
     torch.manual_seed(0)
     net = build_generator(cfg).eval().requires_grad_(False)
@@ -49,7 +50,9 @@ def test_a_seed_is_the_same_picture_to_the_last_bit_whatever_the_batch_and_the_t
     assert torch.equal(net.render([7, 2], c=c[[7, 2]], noise="random"), expected[[7, 2]])
 
 
-@pytest.mark.parametrize("cfg", [TINY, replace(TINY, base=(4, 6), channels=1), progan_config(16, fmap_max=16)])
+@pytest.mark.parametrize(
+    "cfg", [TINY, replace(TINY, base=(4, 6), channels=1), ProGANConfig(resolution=16, fmap_max=16)]
+)
 def test_render_is_forward_one_by_one(cfg):
     net = network(cfg)
     psi = net.default_psi

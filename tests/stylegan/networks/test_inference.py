@@ -1,4 +1,4 @@
-"""A baked generator draws the same pictures."""
+"""A folded generator draws the same pictures."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stylegan.networks.base import ModelConfig, progan_config
-from stylegan.networks.inference import baked
+from stylegan.networks.inference import folded
+from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
-CONFIGS = [TINY, replace(TINY, const_input=False, pixel_norm=True, num_classes=3), progan_config(16, fmap_max=16)]
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+CONFIGS = [
+    TINY,
+    replace(TINY, const_input=False, pixel_norm=True, num_classes=3),
+    ProGANConfig(resolution=16, fmap_max=16),
+]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -23,9 +28,9 @@ def test_it_draws_the_same(cfg, dtype):
     c = torch.tensor([0, 2]) if cfg.num_classes else None
     for resolution, alpha in [(16, 1.0), (8, 0.3)]:
         how = {"resolution": resolution, "alpha": alpha, "dtype": dtype}
-        assert torch.equal(baked(G, dtype)(z, c, **how), G(z, c, **how))
+        assert torch.equal(folded(G, dtype)(z, c, **how), G(z, c, **how))
         with torch.no_grad():
-            ours, plain = baked(G, dtype, batch=2)(z, c, **how).float(), G(z, c, **how).float()
+            ours, plain = folded(G, dtype, batch=2)(z, c, **how).float(), G(z, c, **how).float()
         assert (ours - plain).norm() <= (1e-5 if dtype == torch.float32 else 2**-6) * plain.norm()
 
 
@@ -33,7 +38,7 @@ def test_it_draws_the_same(cfg, dtype):
 def test_a_discriminator_sees_the_same_to_the_last_bit(dtype):
     torch.manual_seed(0)
     D, x = build_discriminator(TINY), torch.randn(2, 3, 16, 16)
-    kept = baked(D, dtype)
+    kept = folded(D, dtype)
     before = list(kept.features(x, 0.3, dtype))
     assert all(map(torch.equal, before, D.features(x, 0.3, dtype)))
     torch.testing.assert_close(kept(x, alpha=0.3, dtype=dtype), D(x, alpha=0.3, dtype=dtype))
@@ -45,7 +50,7 @@ def test_a_discriminator_sees_the_same_to_the_last_bit(dtype):
 
 def test_kernels_lie_as_convolutions_read_them():
     for network in (build_generator(TINY), build_discriminator(TINY)):
-        kernels = [t for m in baked(network).modules() if "effective" in vars(m) for t in m.effective() if t.ndim == 4]
+        kernels = [t for m in folded(network).modules() if "effective" in vars(m) for t in m.effective() if t.ndim == 4]
         assert len(kernels) >= 6 and all(t.is_contiguous(memory_format=torch.channels_last) for t in kernels)
 
 
@@ -54,7 +59,7 @@ def test_kernels_lie_as_convolutions_read_them():
 def test_it_stays_as_it_is_when_the_generator_learns(batch):
     torch.manual_seed(0)
     G, z = build_generator(TINY), torch.randn(2, 8)
-    copied = baked(G, batch=batch)
+    copied = folded(G, batch=batch)
     before = copied(z)
     for layer in (G.mapping.layers[0], G.synthesis.blocks["8"][0], G.synthesis.to_rgb["16"]):
         layer.weight.add_(1)
@@ -64,4 +69,4 @@ def test_it_stays_as_it_is_when_the_generator_learns(batch):
 
 def test_it_takes_no_memory_for_what_it_shares():
     G = build_generator(TINY)
-    assert [id(p) for p in baked(G).parameters()] == [id(p) for p in G.parameters()]
+    assert [id(p) for p in folded(G).parameters()] == [id(p) for p in G.parameters()]

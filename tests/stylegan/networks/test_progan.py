@@ -7,15 +7,14 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from stylegan.networks.base import progan_config
-from stylegan.networks.progan import ProGANGenerator
+from stylegan.networks.progan import ProGANConfig, ProGANGenerator
 from stylegan.networks.registry import build_discriminator, build_generator
 from torch_utils.errors import UserError
 
 
 def tiny(num_classes: int = 0) -> ProGANGenerator:
     torch.manual_seed(0)
-    net = build_generator(progan_config(16, z_dim=6, num_classes=num_classes, fmap_base=64, fmap_max=8))
+    net = build_generator(ProGANConfig(resolution=16, z_dim=6, num_classes=num_classes, fmap_base=64, fmap_max=8))
     assert isinstance(net, ProGANGenerator)
     return net
 
@@ -65,7 +64,7 @@ def test_the_mapping_that_is_not_there_has_no_weights() -> None:
 
 
 def test_the_discriminator_scores_and_classifies() -> None:
-    net = build_discriminator(progan_config(16, num_classes=3, fmap_base=64, fmap_max=8))
+    net = build_discriminator(ProGANConfig(resolution=16, num_classes=3, fmap_base=64, fmap_max=8))
     images = torch.randn(4, 3, 16, 16)
     scores, logits = net.judge(images)
     assert (scores.shape, logits.shape) == ((4,), (4, 3))

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from ops.resample import upsample_nearest
-from stylegan.networks.base import ModelConfig, progan_config
+from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
-from stylegan.networks.stylegan1 import SynthesisNetwork
+from stylegan.networks.stylegan1 import StyleGAN1Config, SynthesisNetwork
 from torch_utils.errors import UserError
 
-TINY = ModelConfig(resolution=32, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=128, fmap_max=16)
+TINY = StyleGAN1Config(resolution=32, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=128, fmap_max=16)
 CONFIGS = {
     "stylegan": TINY,
     "4x6": replace(TINY, base=(4, 6)),
@@ -29,12 +29,12 @@ CONFIGS = {
     "no blur": replace(TINY, blur=()),
     "wide blur": replace(TINY, blur=(1, 3, 3, 1)),
     "relu": replace(TINY, activation="relu"),
-    "progan": progan_config(32, z_dim=8, fmap_base=128, fmap_max=16),
+    "progan": ProGANConfig(resolution=32, z_dim=8, fmap_base=128, fmap_max=16),
 }
 every_config = pytest.mark.parametrize("cfg", CONFIGS.values(), ids=CONFIGS)
 
 
-def network(cfg: ModelConfig) -> SynthesisNetwork:
+def network(cfg: StyleGAN1Config) -> SynthesisNetwork:
     """With biases and noise strengths that are not zero, as after training."""
     torch.manual_seed(0)
     net = build_generator(cfg).synthesis
@@ -44,7 +44,7 @@ def network(cfg: ModelConfig) -> SynthesisNetwork:
     return net
 
 
-def latents(cfg: ModelConfig, n: int = 2) -> torch.Tensor:
+def latents(cfg: StyleGAN1Config, n: int = 2) -> torch.Tensor:
     return torch.randn(n, cfg.num_ws, cfg.w_dim, generator=torch.Generator().manual_seed(1))
 
 

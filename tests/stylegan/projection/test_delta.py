@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.pivotal_tuning import Delta, load_delta, save_delta, with_delta
 from stylegan.projection.settings import DELTA
 from torch_utils.errors import UserError
 
-TINY = ModelConfig(resolution=8, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+TINY = StyleGAN1Config(resolution=8, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 SNAP = Snapshot(build_generator(TINY).eval().requires_grad_(False), None, TINY, 8, 1.0, 1.0, "faces")
 
 

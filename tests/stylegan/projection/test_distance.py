@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.distance import PIXELS, Distance, against, pick_distance, pixel_pyramid
 from torch_utils.errors import UserError
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 
 
 def snapshot(alpha: float = 1.0, with_d: bool = True) -> Snapshot:

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.photos import as_targets, fitted, photos_in, read_photo, read_photos
 from torch_utils.errors import UserError
 
 
 def snapshot(channels: int = 3, base: tuple[int, int] = (4, 4)) -> Snapshot:
-    cfg = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16,
+    cfg = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16,
                       channels=channels, base=base)  # fmt: skip
     return Snapshot(build_generator(cfg), None, cfg, 16, 1.0, 1.0, "faces")
 

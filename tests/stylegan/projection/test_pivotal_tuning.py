@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from stylegan.checkpoints.bound import fingerprint
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import SUFFIX, Latents, load_latents, save_latents
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection import pivotal_tuning as pivot
 from stylegan.projection.distance import PIXELS
 from stylegan.projection.pivotal_tuning import apply_delta, delta_between, load_delta, save_delta, tune, with_delta
@@ -21,11 +20,11 @@ from stylegan.projection.settings import ProjectionSettings, TuningSettings
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 FAST = TuningSettings(steps=40, lr=3e-3, maps="float32")
 
 
-def snapshot(cfg: ModelConfig = TINY, seed: int = 0) -> Snapshot:
+def snapshot(cfg: StyleGAN1Config = TINY, seed: int = 0) -> Snapshot:
     torch.manual_seed(seed)
     G = build_generator(cfg).eval().requires_grad_(False)
     return Snapshot(G=G, D=None, config=cfg, resolution=16, alpha=1.0, kimg=1.0, data="faces")
@@ -99,14 +98,14 @@ def test_the_file_gives_exactly_the_network_that_was_measured(dtype, tmp_path: P
     path = tmp_path / "a.delta.safetensors"
     save_delta(path, delta, snap)
     found = apply_delta(snap, path)
-    assert fingerprint(found) == fingerprint(tuned) != fingerprint(snap)
+    assert found.fingerprint == tuned.fingerprint != snap.fingerprint
     assert load_delta(path, snap).origins == ("photo0",)
 
 
 def test_nothing_changed_is_nothing_kept():
     snap = snapshot()
     assert not delta_between(snap.G, snap.G, torch.float16).changes
-    assert fingerprint(with_delta(snap, delta_between(snap.G, snap.G, torch.float32))) == fingerprint(snap)
+    assert fingerprint(with_delta(snap, delta_between(snap.G, snap.G, torch.float32))) == snap.fingerprint
 
 
 def test_latents_of_the_network_are_taken_by_what_was_tuned_from_it(tmp_path: Path):
@@ -125,7 +124,7 @@ def test_files_that_do_not_fit(tmp_path: Path):
     save_delta(path, delta, snap)
     with pytest.raises(UserError, match="belongs to another network.*--force") as caught:
         load_delta(path, snapshot(seed=1))
-    assert fingerprint(snap) in str(caught.value) and fingerprint(snapshot(seed=1)) in str(caught.value)
+    assert snap.fingerprint in str(caught.value) and fingerprint(snapshot(seed=1)) in str(caught.value)
     assert load_delta(path, snapshot(seed=1), force=True).changes
     with pytest.raises(UserError, match="does not fit this network"):
         load_delta(path, snapshot(replace(TINY, fmap_max=8)), force=True)

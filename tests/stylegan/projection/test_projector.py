@@ -10,20 +10,21 @@ import torch
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import Latents
-from stylegan.networks.base import ModelConfig, progan_config
+from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection import projector
 from stylegan.projection.distance import PIXELS, pick_distance
 from stylegan.projection.projector import centre_of_w, project
 from stylegan.projection.settings import Moment, ProjectionSettings
 from torch_utils.errors import UserError
 
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 CONDITIONAL = replace(TINY, num_classes=3)
 FAST = ProjectionSettings(num_steps=12, plus_steps=8, w_samples=100, dtype="float32")
 
 
-def snapshot(cfg: ModelConfig = TINY, noise: float = 0.1) -> Snapshot:
+def snapshot(cfg: StyleGAN1Config = TINY, noise: float = 0.1) -> Snapshot:
     torch.manual_seed(0)
     G, D = (build(cfg).eval().requires_grad_(False) for build in (build_generator, build_discriminator))
     for name, value in G.named_parameters():
@@ -184,4 +185,4 @@ def test_what_cannot_be_projected():
     with pytest.raises(UserError, match="not finite"):
         project(snap, torch.full((1, 3, 16, 16), torch.nan), FAST, PIXELS)
     with pytest.raises(UserError, match="ProGAN has no w"):
-        project(snapshot(progan_config(16, z_dim=8, fmap_max=16)), torch.zeros(1, 3, 16, 16), FAST, PIXELS)
+        project(snapshot(ProGANConfig(resolution=16, z_dim=8, fmap_max=16)), torch.zeros(1, 3, 16, 16), FAST, PIXELS)

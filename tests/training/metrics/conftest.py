@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.networks.base import ModelConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from training.data.archive import Archive, ArchiveWriter
 from training.metrics.context import Context
 from training.metrics.evaluate import evaluate
 from training.metrics.workers import Crew
 
 FIXTURES = Path(__file__).parents[2] / "data" / "metrics_quality.npz"
-TINY = ModelConfig(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def published() -> Callable[[str], Tensor]:
     return lambda name: torch.from_numpy(np.asarray(arrays[name]))
 
 
-def tiny_snapshot(cfg: ModelConfig = TINY, alpha: float = 1.0) -> Snapshot:
+def tiny_snapshot(cfg: StyleGAN1Config = TINY, alpha: float = 1.0) -> Snapshot:
     """A network of random weights that makes pictures with some contrast, noise included."""
     torch.manual_seed(0)
     G, D = (build(cfg).eval().requires_grad_(False) for build in (build_generator, build_discriminator))

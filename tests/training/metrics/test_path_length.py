@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylegan.networks.base import ModelConfig, progan_config
+from stylegan.networks.progan import ProGANConfig
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.distance import PIXELS, pick_distance
 from torch_utils.errors import UserError
 from training.metrics.images import Sampling, inputs_at
@@ -43,7 +44,7 @@ class Simple:
 
 
 def simple(curve, noise=0.0, classes=0):
-    config = ModelConfig(resolution=4, z_dim=DIM, w_dim=DIM, num_classes=classes)
+    config = StyleGAN1Config(resolution=4, z_dim=DIM, w_dim=DIM, num_classes=classes)
     return SimpleNamespace(G=Simple(curve, noise), config=config, device=torch.device("cpu"))
 
 
@@ -171,4 +172,4 @@ def test_what_has_no_path_length(tiny_network):
     with pytest.raises(UserError, match="3 of 3 path lengths are no numbers"):
         path_length(snapshot, lambda a, b: torch.full((len(a),), torch.nan), 3)
     with pytest.raises(UserError, match="ProGAN has no w"):
-        path_length(replace(snapshot, config=progan_config(16)), PIXELS, 3)
+        path_length(replace(snapshot, config=ProGANConfig(resolution=16)), PIXELS, 3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.networks.base import progan_config
+from stylegan.networks.progan import ProGANConfig
 from torch_utils.errors import UserError
 from training.data.archive import Archive
 from training.metrics.images import (
@@ -66,7 +66,7 @@ def test_progan_is_drawn_too():
     from stylegan.checkpoints.snapshot import Snapshot
     from stylegan.networks.registry import build_generator
 
-    cfg = progan_config(16, z_dim=8, fmap_max=16)
+    cfg = ProGANConfig(resolution=16, z_dim=8, fmap_max=16)
     snapshot = Snapshot(build_generator(cfg).eval().requires_grad_(False), None, cfg, 16, 1.0, 1.0, "x")
     assert fakes_at(snapshot, Sampling(), range(2)).images.shape == (2, 3, 16, 16)
 

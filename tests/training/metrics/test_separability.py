@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from stylegan.networks.base import progan_config
+from stylegan.networks.progan import ProGANConfig
 from torch_utils.errors import UserError
 from training.attributes import Judge, Scope
 from training.metrics.separability import (
@@ -154,6 +154,6 @@ def test_what_cannot_be_separated(tiny_network):
     with pytest.raises(UserError, match="answers are no numbers"):
         separated({"z": np.zeros((9, 2))}, np.full((9, 1), np.nan), ("a",))
     with pytest.raises(UserError, match="ProGAN has no w"):
-        separability(replace(tiny_network(), config=progan_config(16)), JUDGE, 8)
+        separability(replace(tiny_network(), config=ProGANConfig(resolution=16)), JUDGE, 8)
     with pytest.raises(UserError, match="1 channels, these have 3"):
         separability(tiny_network(), Judge(Means(), replace(SCOPE, channels=1)), 8)  # type: ignore[arg-type]

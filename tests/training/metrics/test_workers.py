@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -49,15 +48,13 @@ def test_the_end_of_one_process_is_the_end_of_all_in_a_line(ending, message, sna
         "    try:\n"
         "        first.symlink_to(str(os.getpid()))\n"
         "    except FileExistsError:\n"
-        "        time.sleep(100 * (os.readlink(first) != str(os.getpid())))\n"
+        "        time.sleep(1e6 * (os.readlink(first) != str(os.getpid())))\n"
         f"    {ending}\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "ends", raising=False)
-    began = time.monotonic()
     with pytest.raises(UserError, match=message):
         Context(snapshot, features="ends:embed", crew=replace(CREW, processes=2)).of_fakes(150)
-    assert time.monotonic() - began < 80
 
 
 class Told:

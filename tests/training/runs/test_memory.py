@@ -19,7 +19,7 @@ from training.data.dataset import Dataset
 from training.runs.memory import fit, rehearsed
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
-from training.update import Reals, update
+from training.step import Reals, update
 
 CPU = torch.device("cpu")
 GROUPS = {"growth__batch": PerResolution(16), "model__mbstd_group": 2}
@@ -85,7 +85,7 @@ def test_as_many_as_fit_and_it_is_said_once(limit: int, at_once: int, memory_for
             said.append,
             partial(rehearsed, state, stage, cfg, torch.float32, 1),
         )
-    assert state.at_once == {16: at_once}
+    assert state.micro_batch == {16: at_once}
     (line,) = said
     assert line.startswith(f"at 16: {at_once} of 16 pictures")
 
@@ -102,7 +102,7 @@ def test_processes_agree_on_what_fits_the_smallest(tiny, monkeypatch) -> None:
     state = fresh_state(cfg, CPU)
     monkeypatch.setattr(training.runs.memory, "all_reduce_max", lambda dist, name, number: max(number, -2))
     fit(state, cfg.growth.at(200), cfg, torch.float32, DistContext(0, 2), print, lambda at_once: at_once <= 4)
-    assert state.at_once == {16: 2}
+    assert state.micro_batch == {16: 2}
 
 
 def test_on_a_cpu_or_when_asked_nothing_is_tried(tiny) -> None:
@@ -110,4 +110,4 @@ def test_on_a_cpu_or_when_asked_nothing_is_tried(tiny) -> None:
         cfg = tiny(**GROUPS, batch_gpu=asked)
         state = fresh_state(cfg, CPU)
         fit(state, cfg.growth.at(200), cfg, torch.float32, SINGLE_PROCESS, pytest.fail)
-        assert state.at_once == {16: at_once}
+        assert state.micro_batch == {16: at_once}

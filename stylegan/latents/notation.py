@@ -1,0 +1,117 @@
+"""How images and layers are named in text: `0-2,me.latent.safetensors,eva.jpg` and `0-3,coarse`.
+
+Needs nothing of PyTorch, so that command lines can be read without loading it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from stylegan.networks.config import NetworkConfig, require_styles
+from torch_utils.errors import UserError
+from torch_utils.text import parse_seeds, require_no_gaps
+
+LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
+PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+MAX_PSI = 10
+Point = int | Path
+"""What an image is made from: a seed, or the path of a latent file or of a photograph."""
+
+# The resolutions whose styles the paper mixes together (StyleGAN, figure 3).
+PARTS = {"coarse": (4, 8), "middle": (16, 32), "fine": (64, 1 << 30)}
+Styles = tuple[int | str, ...]
+"""Layers by their numbers, or by a name in PARTS."""
+
+
+def is_photograph(path: Path) -> bool:
+    """Is this the name of an image file?"""
+    return path.name.lower().endswith(PHOTOGRAPHS)
+
+
+def parse_points(text: str) -> tuple[Point, ...]:
+    """ "0-2,me.latent.safetensors,eva.jpg" -> (0, 1, 2, Path("me.latent.safetensors"), Path("eva.jpg")).
+
+    Raises UserError for what is neither a seed or a range of seeds nor ends like a latent file or a photograph.
+    """
+    points: list[Point] = []
+    require_no_gaps(text)
+    for part in (part.strip() for part in text.split(",")):
+        if part.lower().endswith((LATENTS, *PHOTOGRAPHS)):
+            points.append(Path(part).expanduser())
+        elif re.search(r"[./\\]", part) and not re.fullmatch(r"[\d.-]*", part):
+            raise UserError(f"'{part}' is neither a latent file (*{LATENTS}) nor a photograph (*.png, *.jpg, *.webp)")
+        else:
+            points.extend(parse_seeds(part))
+    return tuple(points)
+
+
+def parse_psi(text: str) -> float:
+    """ "0.7" -> 0.7. Raises UserError as `require_psi` does, and for what is not a number."""
+    try:
+        psi = float(text)
+    except ValueError:
+        raise UserError(f"'{text}' is not a number; 0.7 is usual") from None
+    require_psi(psi)
+    return psi
+
+
+def require_psi(psi: float, what: str = "--trunc") -> None:
+    """Raises UserError for a truncation beyond which there are only broken images, and for what is not a number."""
+    if not abs(psi) <= MAX_PSI:
+        raise UserError(f"{what} must be from -{MAX_PSI} to {MAX_PSI}, got {psi:g}; 0.7 is usual, 1 truncates nothing")
+
+
+def parse_styles(text: str) -> Styles:
+    """ "0-2,fine" -> (0, 1, 2, "fine"). Raises UserError for what is no layer, range of layers or name in PARTS."""
+    styles: list[int | str] = []
+    for part in (part.strip() for part in text.lower().split(",")):
+        match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", part)
+        if part in PARTS:
+            styles.append(part)
+        elif not match:
+            raise UserError(f"'{part}' is not a layer; write layers as in 0-6, or {', '.join(PARTS)}")
+        else:
+            first, last = int(match[1]), int(match[2] or match[1])
+            if last < first:
+                raise UserError(f"the range {first}-{last} runs backwards; write {last}-{first}")
+            styles.extend(range(first, last + 1))
+    return tuple(styles)
+
+
+def layers_of(styles: str | Sequence[int | str], config: NetworkConfig, resolution: int | None = None) -> list[int]:
+    """The rows of ws that are meant by `styles`, in order, each once, for images of `resolution` (else the largest).
+
+    Raises UserError for layers that the network does not have at that resolution, and for a network without styles.
+    """
+    require_styles(config)
+    resolution = resolution or config.resolution
+    used = config.layers_at(resolution)
+    last = max(layer.row for layer in used)
+    rows: set[int] = set()
+    for style in parse_styles(styles) if isinstance(styles, str) else styles:
+        if isinstance(style, int):
+            rows.add(style)
+            continue
+        smallest, largest = PARTS[style]
+        found = {layer.row for layer in used if smallest <= layer.resolution <= largest}
+        if not found:
+            raise UserError(f"there are no {style} styles at {resolution}x{resolution}: they begin at "
+                            f"{smallest}x{smallest}; use layers from 0 to {last}")  # fmt: skip
+        rows |= found
+    if rows and not (min(rows) >= 0 and max(rows) <= last):
+        raise UserError(f"there is no layer {max(rows)}: this network has {last + 1} layers at "
+                        f"{resolution}x{resolution}, 0 to {last}")  # fmt: skip
+    return sorted(rows)
+
+
+def layers_in_words(layers: Sequence[int]) -> str:
+    """[0, 1, 2, 5] -> "0-2,5"."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs) or "none"

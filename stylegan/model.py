@@ -1,0 +1,148 @@
+"""A trained model as people use it: what `stylegan.load` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, overload
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stylegan.checkpoints.locate import open_snapshot
+from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.editing.directions import Directions, moved, moved_ws
+from stylegan.latents.latents import Latents
+from stylegan.latents.notation import layers_of
+from stylegan.networks.base import Discriminator, Generator
+from stylegan.networks.config import NetworkConfig, Stage
+from stylegan.networks.sampling import mix_layers, z_for_seeds
+from stylegan.projection.project_photos import project_photos
+from stylegan.projection.settings import ProjectionSettings
+from torch_utils.images import to_pil, to_uint8
+
+Classes = int | Sequence[int] | None
+Points = Sequence[int] | Tensor
+"""Seeds, or ws [N,num_ws,w_dim]."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network, with what one does with it: generate images, mix styles, move along directions, project."""
+
+    snapshot: Snapshot
+
+    @property
+    def G(self) -> Generator:
+        """The averaged generator."""
+        return self.snapshot.G
+
+    @property
+    def D(self) -> Discriminator | None:
+        """The discriminator, if it was stored."""
+        return self.snapshot.D
+
+    @property
+    def config(self) -> NetworkConfig:
+        return self.snapshot.config
+
+    @property
+    def stage(self) -> Stage:
+        """How far the network has grown."""
+        return self.snapshot.stage
+
+    @property
+    def kimg(self) -> float:
+        """Thousands of real images that it was trained on."""
+        return self.snapshot.kimg
+
+    @property
+    def data(self) -> str:
+        """The name of the data set that it was trained on."""
+        return self.snapshot.data
+
+    def generate(
+        self, points: Points | Latents, psi: float | None = None, cutoff: int | None = None, c: Classes = None
+    ) -> list[Image.Image]:
+        """One PIL image per seed, or for each of ws [N,num_ws,w_dim] or of latents, which are drawn as they are.
+
+        psi: 0.7 if None (1 for networks without w). cutoff: truncate only the first layers. c: the class, or one for
+        each seed. Raises UserError for classes that the network does not have, and for none where it has some.
+        """
+        renderer = self.snapshot.renderer
+        if isinstance(points, Latents):
+            images = renderer.draw(points.ws, points.noise or "const", edits=points.styles)
+        else:
+            images = renderer.draw(self.ws(points, psi, cutoff, c))
+        return [to_pil(pixels) for pixels in to_uint8(images)]
+
+    def mix(
+        self, a: Points, b: Points, layers: str | Sequence[int | str], psi: float | None = None, c: Classes = None
+    ) -> Tensor:
+        """a with the styles of b in `layers`, as ws [N,num_ws,w_dim] for `generate`.
+
+        a, b: seeds or ws, as many of one as of the other, or a single one for all. layers: "coarse", "middle", "fine",
+        "0-3,6", or their numbers. Raises UserError for layers that the network does not have.
+        """
+        chosen = layers_of(layers, self.config, self.stage.resolution)
+        return mix_layers(self.ws(a, psi, None, c), self.ws(b, psi, None, c), chosen)
+
+    @overload
+    def move(
+        self, points: Latents, direction: Directions, strength: float, layers: str | Sequence[int | str] | None = None,
+        psi: float | None = None, c: Classes = None,
+    ) -> Latents: ...  # fmt: skip
+
+    @overload
+    def move(
+        self, points: Points, direction: Directions, strength: float, layers: str | Sequence[int | str] | None = None,
+        psi: float | None = None, c: Classes = None,
+    ) -> Tensor: ...  # fmt: skip
+
+    def move(
+        self, points: Points | Latents, direction: Directions, strength: float,
+        layers: str | Sequence[int | str] | None = None, psi: float | None = None, c: Classes = None,
+    ) -> Tensor | Latents:  # fmt: skip
+        """Points moved by `strength` standard deviations along one direction: latents as latents, seeds and ws as ws.
+
+        layers: as for `mix`; None for the direction's own. Raises UserError as `directions.moved` does.
+        """
+        chosen = None if layers is None else layers_of(layers, self.config, self.stage.resolution)
+        if isinstance(points, Latents):
+            return moved(points, direction, strength, chosen)
+        return moved_ws(self.ws(points, psi, None, c), direction, strength, chosen)
+
+    def project(
+        self, photos: str | Path | Sequence[str | Path], space: Literal["w", "w+"] = "w", num_steps: int = 500,
+        distance: str = "", c: int | Sequence[int] = (), seed: int = 0,
+    ) -> Latents:  # fmt: skip
+        """The latents of photographs, noise maps included: `generate` shows them.
+
+        For settings beyond these, for images that are tensors, and for pivotal tuning see `stylegan.projection`.
+        Raises UserError as `project_photos` does.
+        """
+        settings = ProjectionSettings(space=space, num_steps=num_steps, plus_steps=num_steps, seed=seed)
+        paths = [photos] if isinstance(photos, (str, Path)) else photos
+        return project_photos(self.snapshot, paths, settings, distance, [c] if isinstance(c, int) else c)
+
+    def ws(self, points: Points, psi: float | None = None, cutoff: int | None = None, c: Classes = None) -> Tensor:
+        """The ws [N,num_ws,w_dim] of seeds, truncated; ws stay as they are."""
+        if isinstance(points, Tensor) and points.ndim == 3:
+            return points
+        classes = None if c is None else torch.as_tensor(c).expand(len(points))
+        z = z_for_seeds([int(seed) for seed in points], self.config.z_dim)
+        return self.snapshot.renderer.map(z, classes, psi=psi, cutoff=cutoff)
+
+
+def load(where: str | Path, device: torch.device | str = "cpu") -> Model:
+    """Open a trained model. Runs no code from its file.
+
+    where: a snapshot (.safetensors) or a published network (.pkl), the folder of a run (its newest snapshot), the
+    http(s) address of either kind of file (fetched once, into the cache), or the name of a model that is included or
+    in the cache, which is $STYLEGAN_CACHE/models or ~/.cache/stylegan/models.
+
+    Raises UserError if there is no such model, or if it is not whole.
+    """
+    return Model(open_snapshot(where, device))
