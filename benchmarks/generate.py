@@ -16,8 +16,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stylegan.cli.options import ops_option, with_kernels
-from stylegan.networks.inference import folded
+from stylegan.cli.options import ops_option
+from stylegan.networks.inference import folded, with_kernels
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command

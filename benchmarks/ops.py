@@ -22,8 +22,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # in front: this file is named as the package
 
 from ops.selftest import CASES, DTYPES, LAYOUTS, Case, features, interleaved, least_bytes, passes, size
-from stylegan.cli.options import ops_option, with_kernels
+from stylegan.cli.options import ops_option
 from stylegan.diagnosis import replacement
+from stylegan.networks.inference import with_kernels
 from torch_utils.cli import Command, Parsed
 from torch_utils.device import cpu_threads, keep_freed_memory, pick_device
 from torch_utils.errors import UserError

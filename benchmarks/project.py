@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.cli.options import ops_option, with_kernels
+from stylegan.cli.options import ops_option
+from stylegan.networks.inference import with_kernels
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.distance import Distance, pick_distance

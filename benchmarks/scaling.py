@@ -31,10 +31,11 @@ from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory
 from torch_utils.distributed import CPU, DistContext, all_reduce_gradients, all_reduce_max, process_group
 from training.config import RunConfig
+from training.inputs import Batch
 from training.presets import preset
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
-from training.step import Reals, update
+from training.step import train_step
 
 WARM_UP = 2
 HIDDEN_SHARE = 0.05  # of a step that may go into waiting
@@ -147,14 +148,14 @@ def _work(dist: DistContext, port: int, folder: Path, resolution: int, batch: in
     growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch * dist.world_size))
     cfg = RunConfig(model=model, growth=growth, gpus=dist.world_size)
     state, stage = fresh_state(cfg, CPU), growth.at(0)
-    reals = Reals(torch.randn(batch, model.channels, *model.size(resolution)).clamp(-1, 1), None)
+    reals = Batch(torch.randn(batch, model.channels, *model.size(resolution)).clamp(-1, 1), None)
     times: list[float] = []
     sums: list[float] = []
     with process_group(dist, CPU, 600) as dist:
         for _ in range(WARM_UP + steps):
             all_reduce_max(dist, "begin of a step", 0)
             begin = time.perf_counter()
-            update(state, reals, stage, cfg, None, torch.float32, dist)
+            train_step(state, reals, stage, cfg, None, torch.float32, dist)
             state.nimg += stage.batch
             all_reduce_max(dist, "end of a step", 0)
             times.append(time.perf_counter() - begin)
