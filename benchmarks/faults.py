@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.process import Process, start
+from torch_utils.files import cache_folder
 from training.data.archive import EMBEDDED, Archive, ArchiveWriter
 from training.runs.run_dir import PREVIOUS, STATE
 
 IMAGES = 400
 PATIENCE_S = 300  # seconds to wait for a process that should end by itself
-CACHE = "STYLEGAN_CACHE"
 TICKS = 4  # a fault happens before this tick
 BEGUN = ("Going on with", "Training in")
 
@@ -48,7 +48,7 @@ class HarmedRun:
 
     @property
     def cache(self) -> list[Path]:
-        return sorted(Path(os.environ[CACHE]).glob("*.u8"))
+        return sorted(cache_folder("data").glob("*.u8"))
 
 
 @dataclass

@@ -16,13 +16,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stylegan.cli.options import ops_option, with_kernels
-from stylegan.networks.inference import folded
+from stylegan.cli.options import ops_option
+from stylegan.networks.inference import folded, with_kernels
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
-from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
-from torch_utils.threads import cpu_threads
+from torch_utils.device import cpu_threads, keep_freed_memory, peak_memory_mb, pick_device
 from training.runs.plan import forward_gflop
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -22,12 +22,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # first, because this file has the name of the package
 
 from ops.selftest import CASES, DTYPES, LAYOUTS, Case, features, interleaved, least_bytes, passes, size
-from stylegan.cli.options import ops_option, with_kernels
+from stylegan.cli.options import ops_option
 from stylegan.diagnosis import preloaded_allocator
+from stylegan.networks.inference import with_kernels
 from torch_utils.cli import Command, Parsed
-from torch_utils.device import keep_freed_memory, pick_device
+from torch_utils.device import cpu_threads, keep_freed_memory, pick_device
 from torch_utils.errors import UserError
-from torch_utils.threads import cpu_threads
 
 SHAPES = ("16x512x32x32", "16x128x32x32", "16x64x64x64", "4x64x256x256")
 PASSES = ("forward", "forward+backward")

@@ -18,15 +18,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.cli.options import ops_option, with_kernels
+from stylegan.cli.options import ops_option
+from stylegan.networks.inference import with_kernels
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.distance import Distance, pick_distance
 from stylegan.projection.projector import project
 from stylegan.projection.settings import DISTANCES, ProjectionSettings
 from torch_utils.cli import Command
-from torch_utils.device import keep_freed_memory, pick_device
-from torch_utils.threads import cpu_threads
+from torch_utils.device import cpu_threads, keep_freed_memory, pick_device
 
 
 @click.command(cls=Command, params=[ops_option()], context_settings={"show_default": True})

@@ -1,8 +1,8 @@
-"""How the speed of training grows with the number of processes: measured on CPU cores, and computed for GPUs.
+"""How training grows with the number of processes: measured here, on CPU cores, and computed for GPUs elsewhere.
 
     python benchmarks/scaling.py --resolution 64 --batch 8 --json
 
-Every process has the same batch and one thread. docs/scaling.md explains the computation.
+Every process has the same batch and one thread. What is computed is explained in docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory
-from torch_utils.distributed import CPU, World, add_up_gradients, highest, joined
+from torch_utils.distributed import CPU, DistContext, all_reduce_gradients, all_reduce_max, process_group
 from training.config import RunConfig
+from training.inputs import Batch
 from training.presets import preset
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
-from training.step import Reals, update
+from training.step import train_step
 
 WARM_UP = 2
-HIDDEN_SHARE = 0.05  # share of a step that may be spent on waiting
+HIDDEN_SHARE = 0.05  # of a step that may go into waiting
 
 
 @dataclass(frozen=True)
 class Machines:
-    """`nodes` with `gpus` each. within, between: bytes per second of a GPU inside a node, and of a node to the next."""
+    """`nodes` of `gpus` each. Bytes per second that one GPU gets through within a node, and one node to the next."""
 
     name: str
     nodes: int
@@ -51,7 +52,7 @@ class Machines:
     between: float = 0.0
 
     def seconds(self, size: float) -> float:
-        """Time of an all-reduce of `size` bytes. A ring sends 2 (n - 1) / n of them, within nodes and then between."""
+        """Of an all-reduce of `size` bytes: a ring sends 2 (n - 1) / n of them; first within nodes, then between."""
         inside = 2 * (self.gpus - 1) / self.gpus * size / self.within
         outside = 2 * (self.nodes - 1) / self.nodes * size / self.between if self.nodes > 1 else 0.0
         return inside + outside
@@ -64,14 +65,14 @@ MACHINES = (
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
-@click.option("--resolution", type=int, default=64, help="Resolution of the images in the measurement.")
+@click.option("--resolution", type=int, default=64, help="Of the pictures in the measurement.")
 @click.option("--batch", type=int, default=8, help="Images per step and process.")
 @click.option("--steps", type=int, default=10, help="Steps to take the median of.")
 @click.option("--processes", type=int, default=2, help="Compare one process with this many.")
 @click.option("--cfg", "name", default="ffhq1024", help="Preset whose all-reduces are computed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(resolution: int, batch: int, steps: int, processes: int, name: str, as_json: bool) -> None:
-    """Measure images per second of one and of several processes, and compute the gradients' size for a preset."""
+    """Images per second of 1 and of several processes, and what the gradients of a preset weigh."""
     found = {count: seconds_per_step(count, resolution, batch, steps) for count in (1, processes)}
     speeds = {count: batch * count / seconds for count, (seconds, _) in found.items()}
     sums = found[processes][1]
@@ -96,8 +97,8 @@ def main(resolution: int, batch: int, steps: int, processes: int, name: str, as_
 
 
 def traffic(cfg: RunConfig, resolution: int) -> dict[str, Any]:
-    """The gradients of a step at `resolution`: MB of both networks in float32, and for each kind of machines the
-    milliseconds of their all-reduce, and of a step in which this is a share of `HIDDEN_SHARE`.
+    """Of a step at `resolution`: MB of gradients of both networks in float32, and for each kind of machines how long
+    they take, and how long a step must take for that to be `HIDDEN_SHARE` of it. In milliseconds.
     """
     with torch.device("meta"):
         networks: list[nn.Module] = [build_generator(cfg.model), build_discriminator(cfg.model)]
@@ -110,7 +111,7 @@ def traffic(cfg: RunConfig, resolution: int) -> dict[str, Any]:
 
 
 def reached(network: nn.Module, resolution: int) -> int:
-    """How many numbers the parameters have that get a gradient at `resolution`, without fade-in."""
+    """Numbers in the parameters that have a gradient while `resolution` stands alone."""
     count = 0
     for name, p in network.named_parameters():
         kind, _, rest = name.removeprefix("synthesis.").partition(".")
@@ -120,15 +121,15 @@ def reached(network: nn.Module, resolution: int) -> int:
 
 
 def seconds_per_step(count: int, resolution: int, batch: int, steps: int) -> tuple[float, float]:
-    """Seconds of a whole step of `count` processes with one thread each, and of the all-reduces of its gradients."""
+    """Of `count` processes of one thread each: a whole step, and the sums of its gradients alone."""
     context = multiprocessing.get_context("spawn")
     with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
         free.close()
         processes = [
-            context.Process(target=_work, args=(World(rank, count, rank, count), port, Path(folder), resolution, batch,
-                                                steps))
+            context.Process(target=_work, args=(
+                DistContext(rank, count, rank, count), port, Path(folder), resolution, batch, steps))
             for rank in range(count)
         ]  # fmt: skip
         for process in processes:
@@ -139,32 +140,32 @@ def seconds_per_step(count: int, resolution: int, batch: int, steps: int) -> tup
         return step, sums
 
 
-def _work(world: World, port: int, folder: Path, resolution: int, batch: int, steps: int) -> None:
+def _work(dist: DistContext, port: int, folder: Path, resolution: int, batch: int, steps: int) -> None:
     os.environ.update({"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"})
     keep_freed_memory()
     torch.set_num_threads(1)
     model = StyleGAN1Config(resolution=resolution, fmap_base=4096, fmap_max=128)
-    growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch * world.size))
-    cfg = RunConfig(model=model, growth=growth, gpus=world.size)
+    growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch * dist.world_size))
+    cfg = RunConfig(model=model, growth=growth, gpus=dist.world_size)
     state, stage = fresh_state(cfg, CPU), growth.at(0)
-    reals = Reals(torch.randn(batch, model.channels, *model.size(resolution)).clamp(-1, 1), None)
+    reals = Batch(torch.randn(batch, model.channels, *model.size(resolution)).clamp(-1, 1), None)
     times: list[float] = []
     sums: list[float] = []
-    with joined(world, CPU, 600) as world:
+    with process_group(dist, CPU, 600) as dist:
         for _ in range(WARM_UP + steps):
-            highest(world, "begin of a step", 0)
+            all_reduce_max(dist, "begin of a step", 0)
             begin = time.perf_counter()
-            update(state, reals, stage, cfg, None, torch.float32, world)
+            train_step(state, reals, stage, cfg, None, torch.float32, dist)
             state.nimg += stage.batch
-            highest(world, "end of a step", 0)
+            all_reduce_max(dist, "end of a step", 0)
             times.append(time.perf_counter() - begin)
         for _ in range(steps):
-            highest(world, "begin of the sums", 0)
+            all_reduce_max(dist, "begin of the sums", 0)
             begin = time.perf_counter()
             for net in (state.D, state.G):
-                add_up_gradients(world, "gradients", list(net.parameters()))
+                all_reduce_gradients(dist, "gradients", list(net.parameters()))
             sums.append(time.perf_counter() - begin)
-    if world.rank == 0:
+    if dist.rank == 0:
         (folder / "seconds").write_text(json.dumps([statistics.median(times[WARM_UP:]), statistics.median(sums)]))
 
 

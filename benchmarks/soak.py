@@ -30,7 +30,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.faults import (
-    CACHE,
     FAULTS,
     PATIENCE_S,
     Ended,
@@ -44,6 +43,7 @@ from benchmarks.faults import (
 )
 from torch_utils.cli import Command
 from torch_utils.errors import UserError
+from torch_utils.files import CACHE_VARIABLE
 from training.runs.report import STATS
 from training.runs.run_dir import FINISHED, PREVIOUS, STATE
 
@@ -174,7 +174,7 @@ def main(minutes: float, seed: int, kimg: float, fresh: float) -> None:
     tallies = {name: Tally() for name in (*FAULTS, "end")}
     with tempfile.TemporaryDirectory() as where:
         data = Path(where, "digits.zip")
-        os.environ[CACHE] = str(Path(where, "cache"))
+        os.environ[CACHE_VARIABLE] = str(Path(where, "cache"))
         make_archive(data)
         peace = new_run(Path(where, "peace"), data, kimg, seed, fresh)
         begun = time.perf_counter()

@@ -20,16 +20,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stylegan.cli.options import ops_option, with_kernels
+from stylegan.cli.options import ops_option
+from stylegan.networks.inference import with_kernels
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
-from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
-from torch_utils.threads import cpu_threads
+from torch_utils.device import cpu_threads, keep_freed_memory, peak_memory_mb, pick_device
 from training.config import LossConfig, RunConfig
+from training.inputs import Batch
 from training.runs.plan import aid_cost, conv_gflops, step_gflop
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
-from training.step import Reals, update
+from training.step import train_step
 
 STEPS = 12
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -99,7 +100,7 @@ def iteration_seconds(cfg: RunConfig, steps: int, dtype: torch.dtype, device: to
     for index in range(-2, steps):
         begin = time.perf_counter()
         for _ in range(period if index >= 0 else 1):
-            update(state, Reals(images, None), stage, cfg, None, dtype)
+            train_step(state, Batch(images, None), stage, cfg, None, dtype)
             state.nimg += stage.batch
         if device.type == "cuda":
             torch.cuda.synchronize(device)

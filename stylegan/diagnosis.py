@@ -23,9 +23,8 @@ import torch
 
 from ops import VARIABLE, BuildError, build, cache, mode, toolchain
 from ops.selftest import CASES, TIMED_SHAPE, milliseconds, mistakes
-from stylegan.checkpoints import locate
-from torch_utils.device import keep_freed_memory, pick_device
-from torch_utils.threads import cpu_threads, usable_cores
+from torch_utils.device import cpu_threads, keep_freed_memory, pick_device, usable_cores
+from torch_utils.files import cache_folder
 
 OLDEST_PYTHON, OLDEST_TORCH = (3, 10), (2, 10)
 LOW_DISK = 500 << 20
@@ -64,7 +63,7 @@ def examine(device: str, fix: bool = False) -> Report:
     where = pick_device(device)
     report = Report(remove_leftovers() if fix else [])
     report.findings += [check_python(), check_torch(), check_gpu(), check_threads(), check_memory()]
-    report.findings += check_disk(dict.fromkeys([*cache.folders(), locate.cache()]))
+    report.findings += check_disk(dict.fromkeys([*cache.folders(), cache_folder("models")]))
     report.findings += [*check_tools(), *check_caches()]
     keep_freed_memory()
     torch.set_num_threads(cpu_threads())

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 
+from benchmarks.traffic import Traffic, added
 from ops import VARIABLE
 from ops.style_epilogue import style_epilogue
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
-from torch_utils.traffic import Traffic, added
 
 ROOT = Path(__file__).parents[1]
 META = torch.device("meta")

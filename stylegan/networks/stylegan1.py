@@ -29,7 +29,7 @@ from ops.resample import (
     upsampling_kernel,
 )
 from ops.style_epilogue import style_epilogue
-from stylegan.networks.base import Discriminator, Generator, Noise, Synthesis
+from stylegan.networks.base import Discriminator, Family, Generator, Noise, Synthesis
 from stylegan.networks.config import WIDEST, Cost, LayerInfo, NetworkConfig, Stage, require_styles
 from stylegan.networks.layers import (
     SQRT2,

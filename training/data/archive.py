@@ -15,6 +15,7 @@ import reprlib
 import threading
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, final
@@ -23,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from torch_utils.errors import UserError
+from torch_utils.files import atomic_write
 from torch_utils.image_names import IMAGE_SUFFIXES, is_image
 from torch_utils.images import CHANNELS, DECODER_ERRORS, BadImage, decode, open_image, to_pil
 from torch_utils.text import printable
@@ -239,14 +241,16 @@ class ArchiveWriter:
     def __init__(self, dest: str | Path, meta: Mapping[str, Any] | None = None) -> None:
         self._dest = Path(dest)
         self._meta = dict(meta or {})
-        self._scratch = self._dest.with_name(f".{self._dest.name}.{os.getpid()}.tmp")
         self._labels: list[tuple[str, int | None]] = []
         self._format: tuple[str, tuple[int, int]] | None = None
 
     def __enter__(self) -> ArchiveWriter:
         try:
             self._dest.parent.mkdir(parents=True, exist_ok=True)
-            self._zip = zipfile.ZipFile(self._scratch, "w", zipfile.ZIP_STORED)
+            with ExitStack() as stack:
+                scratch = stack.enter_context(atomic_write(self._dest))
+                self._zip = stack.enter_context(zipfile.ZipFile(scratch, "w", zipfile.ZIP_STORED))
+                self._writing = stack.pop_all()
         except OSError as error:
             raise UserError(f"Cannot write {self._dest} ({error.strerror}): choose another --dest") from None
         return self
@@ -269,15 +273,14 @@ class ArchiveWriter:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        try:
-            with self._zip:
-                if kind is None:
-                    self._write(MANIFEST, json.dumps({**self._meta, "labels": self._all_labels()}).encode())
-            if kind is None:
-                os.replace(self._scratch, self._dest)
-        finally:
-            self._scratch.unlink(missing_ok=True)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._writing.__exit__(kind, error, trace)
+            return
+        with self._writing:
+            self._write(MANIFEST, json.dumps({**self._meta, "labels": self._all_labels()}).encode())
 
     def _all_labels(self) -> Sequence[tuple[str, int | None]] | None:
         unlabelled = sum(label is None for _, label in self._labels)

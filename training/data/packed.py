@@ -14,7 +14,6 @@ import os
 import shutil
 import tempfile
 import time
-import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +22,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from torch_utils.device import cpu_threads
 from torch_utils.errors import UserError
-from torch_utils.files import put_in_place
-from torch_utils.threads import cpu_threads
+from torch_utils.files import CACHE_VARIABLE, atomic_write, cache_folder
 from training.data.archive import Archive, conversion
 from training.data.sizes import Size
 
@@ -120,31 +119,23 @@ def _reduced(archive: Archive, sizes: Sequence[HeightWidth], progress: bool) -> 
 
 
 def _build(archive: Archive, sizes: Sequence[HeightWidth], folder: Path, progress: bool) -> None:
-    """Write scratch files, then rename them: of two runs at once the last one wins, with the same bytes.
-
-    Scratch names are random, because process ids may repeat among machines that share a disk.
-    """
+    """Write all files at once; of two runs that do it at the same time the last one wins, with the same bytes."""
     targets = [_file(archive, size, folder) for size in sizes]
-    scratch = [target.with_name(f"{target.stem}.{uuid.uuid4().hex}.tmp") for target in targets]
     sums: list[list[int]] = [[] for _ in sizes]
     try:
         with contextlib.ExitStack() as stack:
+            scratch = [stack.enter_context(atomic_write(target)) for target in targets]
             files = [stack.enter_context(path.open("wb")) for path in scratch]
             for level, image in _reduced(archive, sizes, progress):
                 files[level].write(image)
                 sums[level].append(zlib.crc32(image))
             for file, found in zip(files, sums, strict=True):
                 file.write(np.array(found, "<u4").tobytes())
-        for path, target in zip(scratch, targets, strict=True):
-            put_in_place(path, target)
     except OSError as error:
         raise UserError(
             f"Cannot write to {folder} ({error.strerror or error}): make room, or set STYLEGAN_CACHE to a folder on "
             "another disk"
         ) from error
-    finally:
-        for path in scratch:
-            path.unlink(missing_ok=True)
 
 
 def _open(archive: Archive, size: HeightWidth, folder: Path) -> np.memmap:
@@ -176,11 +167,11 @@ def _is_complete(archive: Archive, size: HeightWidth, folder: Path) -> bool:
 
 def _cache_folder(archive: Archive, sizes: Sequence[HeightWidth]) -> Path:
     """The first place that holds all of `sizes` already, else the first that can be written."""
-    chosen = os.environ.get("STYLEGAN_CACHE")
+    chosen = os.environ.get(CACHE_VARIABLE)
     beside = archive.path.with_name(archive.path.name + ".cache")
-    home = Path(os.path.expanduser("~"), ".cache", "stylegan", "data")
-    candidates = [Path(chosen)] if chosen else [beside, home]
-    for folder in candidates:
+    candidates = [cache_folder("data")] if chosen else [beside, cache_folder("data")]
+    former = [Path(chosen)] if chosen else []  # where earlier versions put the files
+    for folder in [*candidates, *former]:
         if all(_is_complete(archive, size, folder) for size in sizes):
             return folder
     for folder in candidates:

@@ -195,7 +195,7 @@ def test_a_dry_run_writes_nothing(run, photos, tmp_path):
 @pytest.mark.parametrize(("name", "target", "options", "message"), [
     ("faces", "absent.png", (), "There is no file or folder"), ("faces", "empty", (), "There is no image in"),
     ("faces", "text.png", (), "text.png: not an image"), ("progan", "photos", (), "ProGAN has no w"),
-    ("faces", "photos", ("--batch", 0), "--batch 0"), ("faces", "photos", ("--num-steps", 1), "--num-steps 1"),
+    ("faces", "photos", ("--batch", 0), "got 0"), ("faces", "photos", ("--num-steps", 1), "--num-steps 1"),
     ("faces", "photos", ("--outdir", "/dev/null"), "/dev/null is a file"),
     ("faces", "photos", ("--face", 2), "are for --align"), ("faces", "photos", ("--distance", "l1"), "'l1' is not one"),
     ("faces", "photos", ("--report", "l1"), "there is no distance 'l1'"),

@@ -158,9 +158,10 @@ def test_the_cache_goes_elsewhere_on_request_or_if_it_must(tmp_path, monkeypatch
     archive = make(tmp_path / "a.zip")
     monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "chosen"))
     packed(archive, 4, 4)
-    assert len(list((tmp_path / "chosen").iterdir())) == 1
+    assert len(list((tmp_path / "chosen/data").iterdir())) == 1
 
     monkeypatch.delenv("STYLEGAN_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "a.zip.cache").touch()  # a file where the folder should be: as unwritable for root as for others
     assert np.array_equal(packed(archive, 4, 4), box(archive, 4))
@@ -169,6 +170,15 @@ def test_the_cache_goes_elsewhere_on_request_or_if_it_must(tmp_path, monkeypatch
     monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "a.zip"))
     with pytest.raises(UserError, match="Cannot write to .*: set STYLEGAN_CACHE"):
         packed(archive, 8, 8)
+
+
+def test_files_that_earlier_versions_put_into_the_chosen_folder_itself_are_used(tmp_path, monkeypatch):
+    archive = make(tmp_path / "a.zip")
+    packed(archive, 4, 4)
+    (tmp_path / "a.zip.cache").rename(tmp_path / "chosen")
+    monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "chosen"))
+    monkeypatch.setattr(module, "_build", None)
+    assert np.array_equal(packed(archive, 4, 4), box(archive, 4))
 
 
 def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
