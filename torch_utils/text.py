@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from torch_utils.errors import UserError
 
@@ -69,3 +70,26 @@ def require_each_once(seeds: Sequence[int]) -> None:
     for seed, times in Counter(seeds).most_common(1):
         if times > 1:
             raise UserError(f"seed {seed} occurs {times} times; give each seed once")
+
+
+# Names of image files; `images.py` decodes them
+
+
+IMAGE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".heic", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"}
+    | {".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+)
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether a file name ends like that of an image."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_image(name: str) -> bool:
+    """Whether a file in a folder or an archive counts as an image: by its suffix, and unless it is hidden.
+
+    name: relative, with forward slashes. macOS adds hidden files with image suffixes to folders and archives.
+    """
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    return not hidden and has_image_suffix(name)

@@ -208,7 +208,7 @@ def write_applied(request: Apply, view: View, latents: Latents, direction: Direc
     from stylegan.editing.walk import along, drawn, film, there_and_back
     from stylegan.latents.latents import save_latents
     from torch_utils.images import encode
-    from torch_utils.progress import Progress
+    from torch_utils.output import Progress
     from torch_utils.video import write_film
 
     folder, strengths = Path(request.outdir), request.walk.strengths
@@ -247,7 +247,7 @@ def write_sheets(request: Sheet, view: View, latents: Latents, found: Directions
     from stylegan.editing.search import captions
     from stylegan.editing.walk import along, drawn
     from torch_utils.images import encode
-    from torch_utils.progress import Progress
+    from torch_utils.output import Progress
 
     folder, strengths = Path(request.outdir), request.walk.strengths
     count = len(latents) * len(found) * len(strengths)

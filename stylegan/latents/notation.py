@@ -11,8 +11,7 @@ from pathlib import Path
 
 from stylegan.networks.config import NetworkConfig, require_styles
 from torch_utils.errors import UserError
-from torch_utils.image_names import has_image_suffix
-from torch_utils.text import parse_seeds, require_no_gaps
+from torch_utils.text import has_image_suffix, parse_seeds, require_no_gaps
 
 LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
 MAX_PSI = 10

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
 from torch_utils.errors import UserError
-from torch_utils.image_names import is_image
 from torch_utils.images import BadImage, centred_box, read_image, to_float, with_channels
+from torch_utils.text import is_image
 from torch_utils.untrusted import read_plain
 
 Align = Callable[[Image.Image], tuple[Image.Image, str]]

@@ -8,8 +8,8 @@ import sys
 import pytest
 from PIL import Image
 
-from torch_utils.image_names import IMAGE_SUFFIXES, has_image_suffix, is_image
 from torch_utils.images import FORMATS
+from torch_utils.text import IMAGE_SUFFIXES, has_image_suffix, is_image
 
 
 @pytest.mark.parametrize("name", ["a.png", "A.JPG", "folder/b.tif", "c.TIFF", "d.e.webp", "f.pgm", "g.gif"])
@@ -35,5 +35,5 @@ def test_every_suffix_belongs_to_a_decoder_that_is_used() -> None:
 
 
 def test_the_module_imports_nothing_slow() -> None:
-    code = "import sys, torch_utils.image_names; assert not {'torch', 'numpy', 'PIL'} & sys.modules.keys()"
+    code = "import sys, torch_utils.text; assert not {'torch', 'numpy', 'PIL'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)

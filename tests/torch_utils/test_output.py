@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from torch_utils.errors import UserError
 from torch_utils.images import encode
-from torch_utils.output import (
+from torch_utils.output import (  # fmt: skip
     Output,
     check_output,
     grid_shape,
@@ -22,7 +22,7 @@ from torch_utils.output import (
     replaces,
     require_folder,
     write_images,
-)  # fmt: skip
+)
 
 
 @given(st.integers(1, 99), st.integers(1, 99))

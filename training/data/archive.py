@@ -25,9 +25,8 @@ from PIL import Image
 
 from torch_utils.errors import UserError
 from torch_utils.files import atomic_write
-from torch_utils.image_names import IMAGE_SUFFIXES, is_image
 from torch_utils.images import CHANNELS, DECODER_ERRORS, BadImage, decode, open_image, to_pil
-from torch_utils.text import printable
+from torch_utils.text import IMAGE_SUFFIXES, is_image, printable
 from torch_utils.untrusted import ZIP_ERRORS, parse_json, read_member, read_plain
 from training.data.sizes import power_of_two
 

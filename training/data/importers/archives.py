@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from torch_utils.errors import UserError
-from torch_utils.image_names import is_image
-from torch_utils.text import printable
+from torch_utils.text import is_image, printable
 from torch_utils.untrusted import ZIP_ERRORS, excess, read_member
 from training.data.importers.source import Source, find_manifest, require_images
 

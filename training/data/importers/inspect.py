@@ -14,10 +14,9 @@ from typing import TypeVar
 import numpy as np
 
 from torch_utils.errors import UserError
-from torch_utils.image_names import is_image
 from torch_utils.images import DECODER_ERRORS, GREY_MODES, BadImage, decode, first_line, is_sideways, open_image
-from torch_utils.progress import Progress
-from torch_utils.text import printable
+from torch_utils.output import Progress
+from torch_utils.text import is_image, printable
 from training.data.importers.archives import TAR_SUFFIXES, open_tar, open_zip
 from training.data.importers.cifar import is_cifar, open_cifar
 from training.data.importers.idx import IDX_IMAGES, find_idx, open_idx

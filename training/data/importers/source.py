@@ -14,8 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from torch_utils.errors import UserError
-from torch_utils.image_names import is_image
-from torch_utils.text import printable
+from torch_utils.text import is_image, printable
 from torch_utils.untrusted import read_plain
 from training.data.archive import MANIFEST
 
