@@ -20,8 +20,8 @@ from torch_utils.device import return_freed_memory
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_gradients, all_reduce_max, all_reduce_sum
 from torch_utils.errors import UserError
 from training.config import RunConfig
-from training.gan_loss import GANLoss, Regulariser, Stats, Terms, regularisers
 from training.inputs import Batch, Inputs, draw
+from training.losses import GANLoss, Regulariser, Stats, Terms, regularisers
 from training.schedule import TrainingStage
 from training.state import TrainState, lazy_factor
 

@@ -19,7 +19,7 @@ from training.augment import DRAWS
 from training.config import RunConfig
 from training.inputs import Inputs
 from training.schedule import TrainingStage
-from training.gan_loss import regularisers
+from training.losses import regularisers
 from training.step import out_of_memory, phases, portions, too_large
 from training.inputs import Batch
 from training.state import TrainState
