@@ -83,7 +83,8 @@ FLAGS: Mapping[str, Flag] = {
     "model.noise": Flag("--noise", "Add noise to every layer.", kind=bool),
     "model.pixel_norm": Flag("--pixel-norm", "Normalise every pixel's features.", kind=bool),
     "model.instance_norm": Flag("--instance-norm", "Normalise every feature map.", kind=bool),
-    "model.mbstd_group": Flag("--mbstd-group", "Group size for the minibatch standard deviation.", kind=int, positive=True),
+    "model.mbstd_group": Flag("--mbstd-group", "Group size for the minibatch standard deviation.", kind=int,
+                              positive=True),
 }  # fmt: skip
 
 
