@@ -117,6 +117,14 @@ def test_move_takes_seeds_ws_and_latents_alike():
     found = net.move(start, way, 2.0, layers="coarse")
     assert torch.equal(found.ws, moved(start, way, 2.0, range(4)).ws) and torch.equal(found.ws[:, 4:], ws[:, 4:])
     assert found.names == ("a+2smile", "b+2smile") and net.move([1, 2, 3], way, 0.0).shape == (3, 6, 8)
+    channel = [torch.zeros(1, size) for size in TINY.style_dims()]
+    channel[2][0, 5] = 1.0
+    edit = replace(way, vectors=torch.zeros(1, 1, 8), styles=tuple(channel), layers=((2,),))
+    edited = net.generate(net.move(start, edit, 3.0))
+    assert len(edited) == 2 and edited[0].tobytes() != net.generate(start)[0].tobytes()
+    assert net.generate(start)[1].tobytes() == net.generate(start.ws)[1].tobytes()
+    with pytest.raises(UserError, match="edits styles"):
+        net.move([1, 2], edit, 3.0)
 
 
 @pytest.mark.parametrize("cfg", [ProGANConfig(resolution=16, z_dim=8, fmap_max=16), replace(TINY, styles=False)])

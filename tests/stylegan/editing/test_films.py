@@ -10,10 +10,12 @@ import torch
 
 from stylegan.checkpoints.snapshot import save_snapshot
 from stylegan.editing.film_options import Course, check_course, parse_sweep
-from stylegan.editing.films import picture_distance, plan, samples_of, times_of, untruncated
+from stylegan.editing.films import drawn, picture_distance, plan, samples_of, times_of, untruncated
 from stylegan.latents.render import Painter, open_painter
 from stylegan.latents.sources import gather
 from stylegan.latents.view import View
+from stylegan.networks.config import Stage
+from stylegan.networks.inference import Renderer
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
 from stylegan.networks.sampling import mix_layers
@@ -33,7 +35,7 @@ def painter(tmp_path: Path):
             if name.endswith(("bias", "noise_strength", "w_avg")):
                 value.normal_(std=0.3)
         path = tmp_path / "net.safetensors"
-        save_snapshot(path, G, config=cfg, resolution=16, alpha=1.0, kimg=5.0, data="pictures")
+        save_snapshot(path, G, config=cfg, stage=Stage(16), kimg=5.0, data="pictures")
         return open_painter(View(str(path), **view))  # type: ignore[arg-type]
 
     return make
@@ -57,6 +59,18 @@ def test_keyframes_are_the_pictures_of_their_seeds_to_the_bit(painter, course):
         assert torch.equal(paint.draw(journey.at([float(journey.segments)])), pictures[:1])
 
 
+@pytest.mark.parametrize("even", [False, True])
+def test_a_film_of_a_lower_resolution_has_its_size_and_its_pictures(painter, even):
+    paint, course = painter(resolution=8, alpha=0.4), Course(frames=4, even=even)
+    journey = plan(gather((3, 4), paint), paint, course)
+    times = times_of([journey], paint, course, 8, lambda count: None)
+    (pictures,) = zip(*drawn([journey], times, paint, 8))
+    pictures = torch.cat(pictures)
+    assert pictures.shape == (5, 3, 8, 8)
+    expected = Renderer.of(paint.snapshot.G, Stage(8, 0.4)).render([3, 4], psi=0.7)
+    assert torch.equal(pictures[[0, 4]], expected)
+
+
 @pytest.mark.parametrize("space", ["z", "w"])
 def test_classes_blend_from_one_to_the_other(painter, space):
     paint, course = painter(CONDITIONAL), Course(space=space, frames=2)
@@ -72,7 +86,7 @@ def test_a_blend_of_classes_gives_the_mapping_their_weights(painter):
     keys = gather((5, 5), paint, (0, 2), each=True)
     journey = plan(keys, paint, Course(space="z"))
     assert keys.z is not None
-    expected = paint.snapshot.G.map(keys.z[:1], 1.0, None, torch.tensor([[0.75, 0, 0.25]]))
+    expected = paint.renderer.map(keys.z[:1], torch.tensor([[0.75, 0, 0.25]]), psi=1.0)
     torch.testing.assert_close(journey.at([0.25]).ws, expected)
 
 
@@ -93,9 +107,9 @@ def test_a_sweep_goes_from_the_average_face_to_the_untruncated_one(painter, spac
     journey = plan(gather((3,), free), free, course)
     assert journey.segments == 1
     start, middle, end = paint.draw(journey.at([0, 0.5, 1]))
-    G = paint.snapshot.G
-    assert torch.equal(start, G.draw(G.broadcast(G.mapping.w_avg[None]))[0]) and torch.equal(end, G.render([3], 1.0)[0])
-    assert torch.equal(middle, G.render([3], 0.5)[0])
+    G, shown = paint.snapshot.G, paint.renderer
+    assert torch.equal(start, shown.draw(G.broadcast(G.mapping.w_avg[None]))[0])
+    assert torch.equal(end, shown.render([3], psi=1.0)[0]) and torch.equal(middle, shown.render([3], psi=0.5)[0])
 
 
 def test_w_plus_is_gone_through_layer_by_layer(painter):
@@ -156,7 +170,7 @@ def test_what_makes_no_film():
 def test_edits_of_styles_fade_from_keyframe_to_keyframe(painter):
     paint = painter()
     keys = gather((3, 4), paint)
-    styles = tuple(torch.randn(2, size) for size in paint.snapshot.G.synthesis.style_sizes())
+    styles = tuple(torch.randn(2, size) for size in paint.snapshot.config.style_dims())
     keys = replace(keys, styles=styles)
     way = plan(keys, paint, Course(frames=2)).at([0.0, 0.5, 1.0])
     assert all(torch.equal(found[[0, 2]], own) for found, own in zip(way.styles, styles, strict=True))

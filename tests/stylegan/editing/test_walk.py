@@ -24,7 +24,7 @@ TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mappin
 def painter() -> Painter:
     torch.manual_seed(0)
     G = build_generator(TINY).eval().requires_grad_(False)
-    return Painter(View(), Snapshot(G, None, TINY, 16, 1.0, 1.0, "faces"), 1.0)
+    return Painter(View(), Snapshot(G, None, TINY, TINY.full, 1.0, "faces"), 1.0)
 
 
 def test_strengths_change_fastest_then_directions_then_pictures(painter):

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import stylegan
-from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.checkpoints.snapshot import load_snapshot, save_snapshot
 from stylegan.latents.render import in_words, open_painter
 from stylegan.latents.view import View
+from stylegan.networks.config import Stage
+from stylegan.networks.inference import Renderer
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 
@@ -24,27 +25,31 @@ def half_grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     G = build_generator(TINY)
     G.mapping.w_avg.normal_()
-    save_snapshot(path, G, config=TINY, resolution=8, alpha=0.4, kimg=5.0, data="pictures")
+    save_snapshot(path, G, config=TINY, stage=Stage(8, 0.4), kimg=5.0, data="pictures")
     return path
 
 
 def test_without_wishes_a_network_draws_as_it_would_itself(half_grown):
-    expected = stylegan.load(half_grown).G.render([3, 4])
+    expected = load_snapshot(half_grown).renderer.render([3, 4])
+    assert expected.shape == (2, 3, 8, 8)
     assert torch.equal(open_painter(View(str(half_grown))).paint([3, 4]), expected)
 
 
 def test_every_wish_reaches_the_network(half_grown):
     view = View(str(half_grown), trunc=0.5, trunc_cutoff=2, noise_mode="none", resolution=4)
-    G = stylegan.load(half_grown).G
-    G.synthesis.grown = (4, 1.0)
-    expected = G.render([3], psi=0.5, cutoff=2, noise="none")
+    expected = Renderer.of(load_snapshot(half_grown).G, Stage(4)).render([3], psi=0.5, cutoff=2, noise="none")
     assert torch.equal(open_painter(view).paint([3]), expected)
 
 
-@pytest.mark.parametrize("wish, grown", [({}, (8, 0.4)), ({"alpha": 1.0}, (8, 1.0)), ({"resolution": 4}, (4, 1.0)),
-                                         ({"resolution": 8}, (8, 0.4))])  # fmt: skip
-def test_the_network_stands_where_the_view_says(half_grown, wish, grown):
-    assert open_painter(View(str(half_grown), **wish)).snapshot.G.synthesis.grown == grown
+@pytest.mark.parametrize("wish, stage", [({}, Stage(8, 0.4)), ({"alpha": 1.0}, Stage(8, 1.0)),
+                                         ({"resolution": 4}, Stage(4)), ({"resolution": 8}, Stage(8, 0.4)),
+                                         ({"resolution": 4, "alpha": 0.5}, Stage(4, 0.5))])  # fmt: skip
+def test_it_is_drawn_at_the_stage_that_the_view_says(half_grown, wish, stage):
+    painter = open_painter(View(str(half_grown), **wish))
+    assert painter.snapshot.stage == painter.renderer.stage == stage
+    assert painter.snapshot.fingerprint == load_snapshot(half_grown).fingerprint
+    expected = Renderer.of(painter.snapshot.G, stage).render([3], noise="random")
+    assert torch.equal(open_painter(View(str(half_grown), noise_mode="random", **wish)).paint([3]), expected)
 
 
 def test_the_words_tell_of_the_network(half_grown):

@@ -14,6 +14,7 @@ from stylegan.latents.latents import SUFFIX, Latents, save_latents
 from stylegan.latents.render import Painter, open_painter
 from stylegan.latents.sources import classes_of, gather, in_batches, names_of, opened
 from stylegan.latents.view import View
+from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
@@ -30,7 +31,7 @@ def painter(folder: Path, cfg: StyleGAN1Config = TINY, seed: int = 0, **view: ob
         if name.endswith(("bias", "noise_strength", "w_avg")):
             value.normal_(std=0.3)
     path = folder / f"{seed}.safetensors"
-    save_snapshot(path, G, config=cfg, resolution=16, alpha=1.0, kimg=5.0, data="pictures")
+    save_snapshot(path, G, config=cfg, stage=Stage(16), kimg=5.0, data="pictures")
     return open_painter(View(str(path), **view))  # type: ignore[arg-type]
 
 
@@ -63,26 +64,25 @@ def test_classes_are_needed_for_seeds_only(tmp_path):
 def test_latent_files_keep_their_rows_their_truncation_and_their_noise(tmp_path):
     paint, path = painter(tmp_path, trunc=1.0), tmp_path / f"a{SUFFIX}"
     latents = gather((4, 5), painter(tmp_path, trunc=0.5))
-    maps = tuple(torch.randn(2, 1, h, w) for h, w in paint.snapshot.G.synthesis.noise_sizes(16))
+    maps = tuple(torch.randn(2, 1, h, w) for h, w in paint.snapshot.config.noise_shapes(16))
     save_latents(path, replace(latents, noise=maps), paint.snapshot)
     found = gather((3, path, 4), paint)
     assert found.names == ("seed0003", "seed0004", "seed0005", "seed0004") and found.psi is None
     pictures = paint.draw(found)
     assert torch.equal(pictures[[0, 3]], paint.paint([3, 4]))  # the network's own noise, as nothing else was said
-    assert torch.equal(pictures[1:3], paint.snapshot.G.draw(latents.ws, maps))
-    assert not torch.equal(pictures[1], paint.snapshot.G.draw(latents.ws)[0])
+    assert torch.equal(pictures[1:3], paint.renderer.draw(latents.ws, maps))
+    assert not torch.equal(pictures[1], paint.renderer.draw(latents.ws)[0])
     assert torch.equal(paint.draw(found, batch=1), pictures)
 
 
 def test_noise_maps_of_another_resolution_are_an_error(tmp_path):
     paint = painter(tmp_path)
-    maps = tuple(torch.zeros(1, 1, h, w) for h, w in paint.snapshot.G.synthesis.noise_sizes(8))
+    maps = tuple(torch.zeros(1, 1, h, w) for h, w in paint.snapshot.config.noise_shapes(8))
     latents = replace(gather((4,), paint), noise=maps)
     with pytest.raises(UserError, match="seed 4.*--noise-mode none"):
         paint.draw(latents)
-    assert paint.snapshot.G.synthesis.grown == (16, 1.0)
-    paint.snapshot.G.synthesis.grown = (8, 1.0)
-    assert paint.draw(latents).shape == (1, 3, 8, 8)
+    assert paint.snapshot.stage == Stage(16)
+    assert painter(tmp_path, resolution=8).draw(latents).shape == (1, 3, 8, 8)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])

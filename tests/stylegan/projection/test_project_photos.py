@@ -14,6 +14,7 @@ from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.render import Painter
 from stylegan.latents.sources import gather
 from stylegan.latents.view import View
+from stylegan.model import Model
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.distance import PIXELS
@@ -28,7 +29,7 @@ FAST = ProjectionSettings(num_steps=4, w_samples=50)
 def snapshot(num_classes: int = 0) -> Snapshot:
     torch.manual_seed(0)
     cfg = replace(TINY, num_classes=num_classes)
-    return Snapshot(build_generator(cfg).eval().requires_grad_(False), None, cfg, 16, 1.0, 1.0, "faces")
+    return Snapshot(build_generator(cfg).eval().requires_grad_(False), None, cfg, cfg.full, 1.0, "faces")
 
 
 @pytest.fixture
@@ -44,8 +45,8 @@ def test_latents_are_called_after_their_photos(photos):
     found = project_photos(snap, photos, FAST, PIXELS)
     assert found.names == ("eva", "tom") and found.origins == ("photo eva.png", "photo tom.png")
     assert found.psi == 1 and len(found.noise) == 6 and found.ws.shape == (2, 6, 8)
-    short = snap.project(str(photos[1]), num_steps=4)
-    assert short.names == ("tom",) and snap.G.draw(short.ws, short.noise).shape == (1, 3, 16, 16)
+    short = Model(snap).project(str(photos[1]), num_steps=4)
+    assert short.names == ("tom",) and snap.renderer.draw(short.ws, short.noise).shape == (1, 3, 16, 16)
 
 
 def test_classes_are_counted_round(photos):
