@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 
 from stylegan.checkpoints import snapshot as snapshots
 from stylegan.checkpoints.snapshot import FORMAT, fingerprint, load_snapshot, save_snapshot
-from stylegan.networks.config import Stage
+from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
@@ -22,11 +23,10 @@ from torch_utils.checkpoint import save_tensors
 from torch_utils.errors import UserError
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+HALF = Stage(8, 0.4)
 
 
-def save(
-    path: Path, cfg: StyleGAN1Config = TINY, with_d: bool = False, stage: Stage = Stage(8, 0.4)
-) -> Path:
+def save(path: Path, cfg: StyleGAN1Config = TINY, with_d: bool = False, stage: Stage = HALF) -> Path:
     torch.manual_seed(0)
     G, D = build_generator(cfg), build_discriminator(cfg) if with_d else None
     save_snapshot(path, G, D, config=cfg, stage=stage, kimg=12.5, data="faces")
@@ -68,8 +68,13 @@ def test_it_draws_the_same_pictures(tmp_path):
 def test_its_weights_are_prepared_and_hashed_once(tmp_path, monkeypatch):
     snap = load_snapshot(save(tmp_path / "x.safetensors"))
     hashed = []
-    monkeypatch.setattr(snapshots, "fingerprint", lambda config, weights: hashed.append(1) or fingerprint(config, weights))
-    assert snap.fingerprint == snap.fingerprint == fingerprint(TINY, snap.G.state_dict()) and hashed == [1]
+
+    def counting(config: NetworkConfig, weights: Mapping[str, torch.Tensor]) -> str:
+        hashed.append(config)
+        return fingerprint(config, weights)
+
+    monkeypatch.setattr(snapshots, "fingerprint", counting)
+    assert snap.fingerprint == snap.fingerprint == fingerprint(TINY, snap.G.state_dict()) and hashed == [TINY]
     assert snap.renderer is snap.renderer
 
 

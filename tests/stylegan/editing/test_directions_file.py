@@ -124,4 +124,5 @@ def test_a_damaged_file_is_directions_or_a_user_error(data, damaged, tmp_path_fa
     except UserError as error:
         assert str(error).isprintable()
     else:
-        assert len(found.names) == len(found.vectors) and all(0 <= x < SNAP.config.num_ws for y in found.layers for x in y)
+        assert len(found.names) == len(found.vectors)
+        assert all(0 <= layer < TINY.num_ws for layers in found.layers for layer in layers)

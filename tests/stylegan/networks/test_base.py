@@ -85,8 +85,8 @@ def test_layers_tell_what_a_network_is_made_of(cfg: NetworkConfig):
         assert cfg.noise_shapes(resolution) == ([cfg.size(layer.resolution) for layer in layers] if cfg.noise else [])
         assert cfg.style_dims(resolution) == ([2 * cfg.nf(layer.resolution) for layer in layers] if cfg.styles else [])
     assert cfg.style_dims() == cfg.style_dims(cfg.resolution)
-    rows = [cfg.layers_of_rows([row]) for row in range(cfg.num_ws)]
-    assert sorted(sum(rows, [])) == list(range(len(cfg.layers)))  # each layer is fed by one row
+    fed = [layer for row in range(cfg.num_ws) for layer in cfg.layers_of_rows([row])]
+    assert sorted(fed) == list(range(len(cfg.layers)))  # each by one row
 
 
 def test_what_progan_is_fed_with_follows_from_z_and_the_classes():

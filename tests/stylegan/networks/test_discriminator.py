@@ -61,7 +61,8 @@ def test_it_scores_at_every_resolution(cfg):
 def test_a_fade_starts_at_the_smaller_networks_scores_and_ends_at_the_larger_ones(cfg, resolution):
     net, c = network(cfg), classes(cfg)
     small = pictures(cfg, resolution // 2)
-    torch.testing.assert_close(net(upsample_nearest(small), c, Stage(resolution, 0.0)), net(small, c), rtol=1e-4, atol=1e-4)
+    start = net(upsample_nearest(small), c, Stage(resolution, 0.0))
+    torch.testing.assert_close(start, net(small, c), rtol=1e-4, atol=1e-4)
     large = pictures(cfg, resolution)
     torch.testing.assert_close(net(large, c, Stage(resolution, 1 - 1e-7)), net(large, c), rtol=1e-3, atol=1e-3)
     assert not torch.allclose(net(large, c, Stage(resolution, 0.5)), net(large, c))

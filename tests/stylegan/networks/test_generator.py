@@ -151,7 +151,8 @@ def test_ws_are_drawn_with_the_noise_given_and_alone():
     maps = renderer.noise_of([5, 6, 7])
     pictures = renderer.draw(ws, maps)
     assert torch.equal(renderer.draw(ws[1:2], [m[1:2] for m in maps]), pictures[1:2])
-    assert torch.equal(
-        renderer.draw(ws, [m[:1] for m in maps])[1:], renderer.draw(ws[1:], [m[:1].expand(2, -1, -1, -1) for m in maps])
+    shared, copied = [m[:1] for m in maps], [m[:1].expand(2, -1, -1, -1) for m in maps]
+    assert torch.equal(renderer.draw(ws, shared)[1:], renderer.draw(ws[1:], copied))
+    assert not torch.equal(renderer.draw(ws), pictures) and not torch.equal(
+        renderer.draw(ws), renderer.draw(ws, "none")
     )
-    assert not torch.equal(renderer.draw(ws), pictures) and not torch.equal(renderer.draw(ws), renderer.draw(ws, "none"))

@@ -15,9 +15,10 @@ from stylegan.projection.distance import PIXELS, Distance, against, pick_distanc
 from torch_utils.errors import UserError
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+FULL = Stage(16)
 
 
-def snapshot(stage: Stage = Stage(16), with_d: bool = True) -> Snapshot:
+def snapshot(stage: Stage = FULL, with_d: bool = True) -> Snapshot:
     torch.manual_seed(0)
     G, D = (build(TINY).eval().requires_grad_(False) for build in (build_generator, build_discriminator))
     return Snapshot(G=G, D=D if with_d else None, config=TINY, stage=stage, kimg=1.0, data="faces")

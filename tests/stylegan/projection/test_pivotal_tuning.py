@@ -22,10 +22,11 @@ from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+FULL = Stage(16)
 FAST = TuningSettings(steps=40, lr=3e-3, maps="float32")
 
 
-def snapshot(cfg: StyleGAN1Config = TINY, seed: int = 0, stage: Stage = Stage(16)) -> Snapshot:
+def snapshot(cfg: StyleGAN1Config = TINY, seed: int = 0, stage: Stage = FULL) -> Snapshot:
     torch.manual_seed(seed)
     G = build_generator(cfg).eval().requires_grad_(False)
     return Snapshot(G=G, D=None, config=cfg, stage=stage, kimg=1.0, data="faces")

@@ -21,11 +21,12 @@ from stylegan.projection.settings import Moment, ProjectionSettings
 from torch_utils.errors import UserError
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+FULL = Stage(16)
 CONDITIONAL = replace(TINY, num_classes=3)
 FAST = ProjectionSettings(num_steps=12, plus_steps=8, w_samples=100, dtype="float32")
 
 
-def snapshot(cfg: StyleGAN1Config = TINY, noise: float = 0.1, stage: Stage = Stage(16)) -> Snapshot:
+def snapshot(cfg: StyleGAN1Config = TINY, noise: float = 0.1, stage: Stage = FULL) -> Snapshot:
     torch.manual_seed(0)
     G, D = (build(cfg).eval().requires_grad_(False) for build in (build_generator, build_discriminator))
     for name, value in G.named_parameters():
@@ -61,7 +62,7 @@ def test_a_drawn_picture_comes_back(name, left, off):
 @pytest.mark.parametrize("name", ["pixels", "discriminator"])
 def test_a_half_grown_network_is_searched_at_its_stage(name):
     snap = snapshot(noise=0.0, stage=Stage(8, 0.4))
-    ws, targets = drawn(snap)
+    _, targets = drawn(snap)
     assert targets.shape == (2, 3, 8, 8)
     distance = pick_distance(name, snap)
     seen: list[torch.Tensor] = []
