@@ -13,8 +13,7 @@ from PIL import Image
 from stylegan.cli import generate
 from stylegan.cli import mix as style_mixing
 from stylegan.latents import sources as points
-from stylegan.latents.render import open_painter
-from stylegan.latents.view import View
+from stylegan.latents.render import View
 from stylegan.projection import project_photos
 
 
@@ -136,7 +135,7 @@ def test_photographs_are_projected_once_but_not_for_a_plan(run, eva, tmp_path, m
 
     def project(snapshot, paths, settings, c, watch):
         asked.append(([path.name for path in paths], settings.num_steps, list(c)))
-        latents = points.of_seeds([30], open_painter(View(str(tmp_path / "faces.safetensors"))))
+        latents = points.of_seeds([30], View.of(snapshot))
         return replace(latents, names=("eva",), origins=("photo eva",))
 
     monkeypatch.setattr(project_photos, "project_photos", project)

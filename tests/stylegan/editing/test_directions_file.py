@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.directions import Directions, load_directions, save_directions, together
-from stylegan.latents.start import DIRECTIONS
+from stylegan.latents.notation import DIRECTIONS
 from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config

@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.render import Painter
+from stylegan.latents.render import View
 from stylegan.latents.sources import gather
-from stylegan.latents.view import View
 from stylegan.model import Model
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
@@ -63,10 +62,10 @@ def test_a_file_that_is_no_picture_is_named(photos, tmp_path):
 
 
 def test_photos_and_seeds_are_gathered_together(photos, capsys):
-    painter = Painter(View(), snapshot(), 1.0)
-    found = gather([photos[0], 5, photos[0]], painter, project=projecting(4))
+    view = View.of(snapshot(), psi=1.0)
+    found = gather([photos[0], 5, photos[0]], view, project=projecting(4))
     assert found.names[0] == "eva" and torch.equal(found.ws[0], found.ws[2])
-    torch.testing.assert_close(painter.draw(found)[1:2], painter.paint([5]))
+    torch.testing.assert_close(view.draw(found)[1:2], view.render([5]))
     assert "Projecting 1 photo:" in capsys.readouterr().err
 
 
