@@ -126,7 +126,7 @@ def test_progan_is_not_truncated_unless_asked_and_then_says_why_not(run, tmp_pat
     assert run("progan", "--seeds", 1).exit_code == 0
     assert run("progan", "--seeds", 1, "--trunc", 1).exit_code == 0
     result = run("progan", "--seeds", 1, "--trunc", 0.7, "--outdir", tmp_path / "no")
-    says = "ProGAN has no w, because it generates images from z directly; leave out --trunc 0.7"
+    says = "ProGAN has no w, because it generates images from z directly; leave out the truncation of 0.7"
     assert result.exit_code == 2 and says in result.stderr
     assert not (tmp_path / "no").exists()
 
@@ -176,13 +176,13 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
         ("faces", "--seeds 0 --grid 3", "COLUMNSxROWS"),
         ("faces", "--seeds 0 --grid 0x3", "COLUMNSxROWS"),
         ("faces", "--seeds 0 --batch 0", "--batch 0"),
-        ("faces", "--seeds 0 --trunc nan", "--trunc nan"),
-        ("faces", "--seeds 0 --trunc 1e30", "--trunc 1e+30 is not from -10 to 10"),
+        ("faces", "--seeds 0 --trunc nan", "--trunc must be from -10 to 10, got nan"),
+        ("faces", "--seeds 0 --trunc 1e30", "--trunc must be from -10 to 10, got 1e+30"),
         ("faces", "--seeds 1,,2", "'1,,2' lacks something at a comma; write it as in 0-7,12"),
         ("faces", "--seeds no.latent.safetensors", "Error: there is no file no.latent.safetensors"),
         ("faces", "--seeds no.png", "no photograph no.png"),
-        ("faces", "--seeds 0 --trunc-cutoff 7", "6 layers"),
-        ("faces", "--seeds 0 --trunc-cutoff -1", "6 layers"),
+        ("faces", "--seeds 0 --trunc-cutoff 7", "cutoff must be from 0 to 6, the layers of this network; got 7"),
+        ("faces", "--seeds 0 --trunc-cutoff -1", "cutoff must be from 0 to 6, the layers of this network; got -1"),
         ("half", "--seeds 0 --resolution 16", "4, 8"),
         ("faces", "--seeds 0 --resolution 12", "4, 8, 16"),
         ("faces", "--seeds 0 --alpha 1.5", "0 to 1"),
