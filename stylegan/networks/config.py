@@ -197,5 +197,5 @@ class NetworkConfig:
 def require_styles(config: NetworkConfig) -> None:
     """Raises UserError for a network without styles."""
     if not config.style_dims():
-        raise UserError(f"this network ({config.TITLE}) has no styles: a single latent feeds its first layer; use a "
+        raise UserError(f"this {config.TITLE} network has no styles: a single latent feeds its first layer; use a "
                         "StyleGAN network with styles for this")  # fmt: skip

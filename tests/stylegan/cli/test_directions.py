@@ -218,7 +218,7 @@ LABELS = "find --method labels --dest a.direction.safetensors --labels"
     ("faces", "find --count 9 --samples 50 --dest a.direction.safetensors", "--count 9: w has 8 dimensions"),
     ("faces", "find --method sefa --layers 4-6 --dest a.direction.safetensors", "no layer 6: this network has 6"),
     ("faces", "find --method activations --layer 6 --count 2 --dest a.direction.safetensors", "no layer 6"),
-    ("progan", "find --dest a.direction.safetensors", "ProGAN has no styles"),
+    ("progan", "find --dest a.direction.safetensors", "this ProGAN network has no styles"),
     ("digits", "find --count 2 --dest a.direction.safetensors", "10 classes; choose with --class"),
     ("faces", f"{LABELS} none.csv", "no none.csv"), ("faces", f"{LABELS} words.csv", "'often'"),
     ("faces", f"{LABELS} unknown.csv", "'eva' in unknown.csv is no seed"),

@@ -106,7 +106,7 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     ("digits", "--rows 1 --cols 2 --row-class 0", "10 classes; choose with --col-class"),
     ("digits", "--rows 1-3 --cols 2 --row-class 0,1 --col-class 0", "--row-class: there are 2 classes for 3 seeds"),
     ("icons", "--rows 1 --cols 2 --cells --format jpg", "alpha"),
-    ("progan", "--rows 1 --cols 2", "this network (ProGAN) has no styles"),
+    ("progan", "--rows 1 --cols 2", "this ProGAN network has no styles"),
     ("faces", "--rows 1 --cols 2 --batch 0", "--batch 0"), ("faces", "--rows 1,,2 --cols 2", "'1,,2' lacks something"),
     ("faces", "--rows 1 --cols 2 --format webp", "--format webp is for the files of the cells"),
     ("faces", "--rows 1 --cols 2 --trunc 1e30", "--trunc must be from -10 to 10, got 1e+30"),
