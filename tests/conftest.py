@@ -22,7 +22,7 @@ from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
-from torch_utils.threads import usable_cores
+from torch_utils.device import usable_cores
 
 MOST_WORKERS = 8  # each of them loads PyTorch
 

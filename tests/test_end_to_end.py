@@ -82,8 +82,8 @@ def test_data_become_a_network_that_makes_pictures(size, mode, options, tmp_path
 MISTAKES = {
     "a broken picture": (["--data", "BROKEN"], "5.png"),
     "a picture of another size": (["--data", "MIXED"], "5.png"),
-    "no pictures": (["--data", "EMPTY"], "no pictures"),
-    "something else": (["--data", "TEXT"], "cannot open"),
+    "no pictures": (["--data", "EMPTY"], "no images"),
+    "something else": (["--data", "TEXT"], "Cannot open"),
     "no such path": (["--data", "nowhere.zip"], "nowhere.zip"),
     "sides that do not halve": (["--data", "ODD"], "doubling"),
     "a preset too large": (["--data", "GOOD", "--resolution", "64"], "--resolution 16"),

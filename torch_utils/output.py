@@ -1,24 +1,38 @@
-"""Where pictures go, as it is typed: the folder, the kind of file, the grid. `writing.py` does it.
+"""Where a command writes its images: the options for folder, file format and grid, and the code that writes them.
 
-One rule for all tools: a file of the same name is replaced, and the line that names what is written says so; but never
-one that the results are made from.
+All commands follow one rule: an existing file of the same name is replaced, and the line that names the files says so.
+A file that the results are made from is never replaced.
 
-Imports nothing that takes time, so that --help does not.
+`--help` imports this file for its options, so what writes images imports `torch_utils.images` (and with it torch) late.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal
+from zipfile import ZipFile, ZipInfo
+
+from tqdm import tqdm
 
 from torch_utils.errors import UserError
+from torch_utils.files import atomic_write, write_atomically
 from torch_utils.settings import Flag, setting
 from torch_utils.text import counted
+
+if TYPE_CHECKING:
+    import numpy as np
+
 
 FILES = "Files"
 ZIP, GRID = "images.zip", "grid.png"
@@ -27,23 +41,26 @@ Grid = tuple[int, int] | Literal["auto"]
 
 
 def parse_grid(text: str) -> Grid:
-    """ "6x4" -> 6 columns and 4 rows. Raises UserError if it is anything else but "auto"."""
+    """Read "6x4" as 6 columns and 4 rows, and "auto" as it is. Raises UserError for other text."""
     if text == "auto":
         return "auto"
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.strip().lower())
     if match is None:
-        raise UserError(f"'{text}' is no grid; write COLUMNSxROWS, as in 6x4")
+        raise UserError(f"Invalid grid '{text}': expected COLUMNSxROWS, for example 6x4")
     return int(match[1]), int(match[2])
 
 
 @dataclass(frozen=True)
 class Output:
-    """The files a tool makes of its pictures. grid: columns and rows, "auto" for about square, None for none."""
+    """The image files that a command writes.
 
-    outdir: str = setting("", Flag("--outdir", "Where to put the pictures.", FILES, metavar="DIR"))
-    format: Format = setting("png", Flag("--format", "Kind of the files; zip is one images.zip of PNGs.", FILES))
+    grid: columns and rows of grid.png, "auto" for a roughly square one, None for no grid.
+    """
+
+    outdir: str = setting("", Flag("--outdir", "Where to put the images.", FILES, metavar="DIR"))
+    format: Format = setting("png", Flag("--format", "File format; zip is one images.zip of PNGs.", FILES))
     grid: Grid | None = setting(None, Flag(
-        "--grid", "Also write grid.png; about square if no size is given.", FILES,
+        "--grid", "Also write grid.png; roughly square if no size is given.", FILES,
         parse=parse_grid, metavar="[COLSxROWS]", alone="auto"))  # fmt: skip
 
     @property
@@ -52,7 +69,7 @@ class Output:
 
     @property
     def kind(self) -> Literal["png", "jpg", "webp", "npy"]:
-        """Of the single pictures, those inside a zip included."""
+        """Format of the single images, also of those inside a zip."""
         return "png" if self.format == "zip" else self.format
 
     def names(self, stems: Iterable[str]) -> list[str]:
@@ -60,68 +77,190 @@ class Output:
         return [f"{stem}.{self.kind}" for stem in stems]
 
 
+# Checks before any work is done
+
+
 def check_output(output: Output, count: int, channels: int) -> None:
-    """Raises UserError unless `count` pictures of `channels` can be written so. Writes nothing."""
+    """Raises UserError unless `count` images with so many channels can be written this way. Writes nothing."""
     if output.kind == "jpg" and channels == 4:
-        raise UserError("--format jpg holds no alpha channel, and this network makes one; use png or webp")
-    cells(output.grid, count)
+        raise UserError("--format jpg cannot store the alpha channel of this network's images; use png or webp")
+    grid_shape(output.grid, count)
 
 
-def cells(grid: Grid | None, count: int) -> tuple[int, int] | None:
-    """Columns and rows of the grid. Raises UserError if the pictures do not fit in."""
+def grid_shape(grid: Grid | None, count: int) -> tuple[int, int] | None:
+    """Columns and rows of the grid for `count` images. Raises UserError if the images do not fit."""
     if grid == "auto":
         columns = math.ceil(math.sqrt(count))
         return columns, math.ceil(count / columns)
     if grid and grid[0] * grid[1] < count:
-        holds = counted(grid[0] * grid[1], "picture")
-        raise UserError(f"--grid {grid[0]}x{grid[1]} holds {holds}, not {count}; make it larger")
+        raise UserError(
+            f"--grid {grid[0]}x{grid[1]} has room for {counted(grid[0] * grid[1], 'image')}, not {count}; "
+            "choose a larger grid"
+        )
     return grid
 
 
-def in_words(output: Output, names: Sequence[str], more: Sequence[str] = (), sources: Iterable[object] = ()) -> str:
-    """The files that `write_pictures` makes, and `more`: "out/seed0000.png ... seed0035.png, out/grid.png (6x6)".
+def planned_files(
+    output: Output, names: Sequence[str], more: Sequence[str] = (), sources: Iterable[object] = ()
+) -> str:
+    """Name the files of `write_images`, and `more`: "out/seed0000.png ... seed0035.png, out/grid.png (6x6)".
 
-    With what they replace, see `replaces`, so to be asked for before they are written.
+    Call it before they are written: it also tells how many files they replace, and raises UserError as `replaces` does.
     """
-    folder, shape = output.folder, cells(output.grid, len(names))
+    folder, shape = output.folder, grid_shape(output.grid, len(names))
     what = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
     files = [f"{folder / ZIP} ({what})" if output.format == "zip" else str(folder / what)]
     if shape:
         files.append(f"{folder / GRID} ({shape[0]}x{shape[1]})")
-    made = [ZIP] if output.format == "zip" else names
-    every = [folder / name for name in [*made, *[GRID] * bool(shape), *more]]
+    written = [ZIP] if output.format == "zip" else names
+    every = [folder / name for name in [*written, *[GRID] * bool(shape), *more]]
     return ", ".join([*files, *(str(folder / name) for name in more)]) + replaces(every, sources)
 
 
 def replaces(paths: Iterable[Path], sources: Iterable[object] = ()) -> str:
-    """What to add to words that name these files before they are written: "" if none is there yet.
+    """Tell how many of the files to be written exist already: "; replaces 2 older files", or "" if none does.
 
-    Raises UserError if one is among `sources`, of which only paths count.
+    sources: what the results are made from; only its paths count. Raises UserError if one of them would be replaced.
     """
-    there = [path for path in paths if path.exists()]
-    taken = {source.resolve() for source in sources if isinstance(source, Path)}
-    for path in there:
-        if path.resolve() in taken:
-            raise UserError(f"{path} is what the results are made from, and would be replaced; write them elsewhere")
-    return f"; replaces {counted(len(there), 'older file')}" if there else ""
+    existing = [path for path in paths if path.exists()]
+    inputs = {source.resolve() for source in sources if isinstance(source, Path)}
+    for path in existing:
+        if path.resolve() in inputs:
+            raise UserError(f"{path} is one of the inputs and would be replaced; write the results elsewhere")
+    return f"; replaces {counted(len(existing), 'older file')}" if existing else ""
 
 
 def require_folder(folder: Path, flag: str = "--outdir") -> None:
-    """Raises UserError, before any work, unless files can be written to a folder, which need not be there yet.
+    """Raises UserError unless files can be written to a folder, which need not exist yet. Leaves nothing behind.
 
-    Leaves nothing behind. Whether it can be is tried out, as no permission tells it of /proc.
+    It tries to write, because permission bits say nothing about file systems such as /proc.
     """
-    there, missing = folder, None
+    existing, missing = folder, None
     try:
-        while not there.exists():
-            there, missing = there.parent, there
-        if not there.is_dir():
-            raise UserError(f"cannot write to {folder}: {there} is a file; name a folder with {flag}")
+        while not existing.exists():
+            existing, missing = existing.parent, existing
+        if not existing.is_dir():
+            raise UserError(f"cannot write to {folder}: {existing} is a file; name a folder with {flag}")
         if missing is not None:
             missing.mkdir()
             missing.rmdir()
         else:
             tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        why = "no file can be made there" if there == folder else f"no folder can be made in {there}"
+        why = "files cannot be created there" if existing == folder else f"cannot create a folder in {existing}"
         raise UserError(f"cannot write to {folder}: {why}; name another folder with {flag}") from error
+
+
+# Writing
+
+
+def write_images(output: Output, names: Sequence[str], batches: Iterable[np.ndarray]) -> None:
+    """Write one image for each of `names` from batches, uint8 [N,H,W,C], and show the progress.
+
+    Raises UserError if they cannot be written or do not fit into the grid.
+    """
+    from torch_utils.images import encode, grid
+
+    shape = grid_shape(output.grid, len(names))
+    kept: list[np.ndarray] = []
+    rest = iter(names)
+    with (
+        writing_to(output.folder),
+        destination(output.folder, ZIP if output.format == "zip" else "") as add,
+        Progress("Drawing", len(names)) as bar,
+        ThreadPoolExecutor() as encoders,
+    ):
+        for images in batches:
+            # The contents come first: at their end, zip has not yet taken the next name.
+            for content, name in zip(encoders.map(encode, images, repeat(output.kind)), rest, strict=False):
+                add(name, content)
+            bar.advance(len(images))
+            if shape:
+                kept.extend(images)
+        if shape:
+            write_atomically(output.folder / GRID, encode(grid(kept, *shape), "png"))
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a UserError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+@contextmanager
+def destination(folder: Path, archive: str = "") -> Iterator[Callable[[str, bytes], object]]:
+    """Yield a function that stores content under a name, in `folder` or in a zip file called `archive` in it.
+
+    The zip file appears when it is complete; an older one is removed at once, so that it is never taken for the result.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not archive:
+        yield lambda name, content: (folder / name).write_bytes(content)
+        return
+    (folder / archive).unlink(missing_ok=True)
+    with atomic_write(folder / archive) as scratch, ZipFile(scratch, "w") as file:
+        yield lambda name, content: file.writestr(ZipInfo(name), content)  # without dates: same images, same bytes
+
+
+# Progress
+
+
+LINE_EVERY_S = 10.0
+
+
+class Progress:
+    """Counts towards `total`, and shows it unless `quiet`. Use it as a context manager.
+
+    total: None if not yet known
+    unit: "B" for bytes, shown as kB and MB; any other word is shown as it is
+    """
+
+    def __init__(self, label: str, total: int | None = None, unit: str = "img", quiet: bool = False) -> None:
+        self.label, self.total, self.unit, self.done = label, total, unit, 0
+        self._quiet, self._note = quiet, ""
+        self._started = self._last_line = time.monotonic()
+        live = sys.stderr.isatty() and not quiet
+        self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=unit == "B", leave=True) if live else None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif not self._quiet and kind is None:
+            self._print()
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Add `amount` to what is done. note: a few words on the state, shown after the numbers."""
+        self.done += amount
+        self._note = note
+        if self._bar is not None:
+            if note:
+                self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(amount)
+        elif not self._quiet and time.monotonic() - self._last_line > LINE_EVERY_S:
+            self._print()
+
+    def move_to(self, done: int, total: int | None) -> None:
+        """Set position and total, for a download that resumes or has to start again."""
+        self.done, self.total = done, total
+        if self._bar is not None:
+            self._bar.total, self._bar.n = total, done
+            self._bar.refresh()
+
+    def _print(self) -> None:
+        self._last_line = time.monotonic()
+        scale, unit = (1e6, "MB") if self.unit == "B" else (1.0, self.unit)
+        digits = 1 if self.unit == "B" else 0
+        of = "" if self.total is None else f"/{self.total / scale:.{digits}f}"
+        seconds = self._last_line - self._started
+        note = f", {self._note}" if self._note else ""
+        print(
+            f"{self.label}: {self.done / scale:.{digits}f}{of} {unit}, {seconds:.0f} s{note}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,9 +1,11 @@
-"""Films: mp4 by PyAV, GIF, WebP and animated PNG by Pillow, or a folder of frames; whole or not at all."""
+"""Films: mp4 with PyAV, GIF, WebP and animated PNG with Pillow, or a folder of frames.
+
+Not imageio: its writers wrap the same two libraries, so the checks, even sizes, frame durations and options below would
+remain, and it would be one more dependency.
+"""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from importlib.util import find_spec
@@ -13,51 +15,46 @@ from typing import Any
 import numpy as np
 
 from torch_utils.errors import UserError
+from torch_utils.files import atomic_write
 from torch_utils.images import encode, to_pil
-from torch_utils.writing import writing_to
+from torch_utils.output import writing_to
 
 Frames = Iterable[np.ndarray]
-GIF_FPS = 50  # its clock counts hundredths of a second, and players slow down films of less than two
+GIF_FPS = 50  # GIF counts hundredths of a second, and players slow down frames shorter than two
 
 
 def check_film(path: Path, fps: float, channels: int) -> None:
-    """Raises UserError unless a film of pictures with so many channels can be written there. Writes nothing.
+    """Raises UserError unless a film of images with so many channels can be written to `path`. Writes nothing.
 
-    path: ends in .mp4, .gif, .webp, .apng or .png (the same); without an ending it is a new folder of PNGs.
+    path: ends in .mp4, .gif, .webp, .apng or .png (animated too); without a suffix it is a new folder of PNGs.
     """
     kind = path.suffix.lower()
     if kind not in _WRITERS:
-        raise UserError(f"{path}: a film is .mp4, .gif, .webp or .apng; a name without an ending is a folder of frames")
-    if not 0 < fps <= 1000:
-        raise UserError(f"{fps:g} frames a second are none; 30 are usual")
-    if kind == ".gif" and fps > GIF_FPS:
         raise UserError(
-            f"a GIF shows no more than {GIF_FPS} frames a second, not {fps:g}; use --fps {GIF_FPS}, or .webp"
+            f"Invalid film {path}: expected .mp4, .gif, .webp or .apng, or a name without suffix for a folder of frames"
         )
+    if not 0 < fps <= 1000:
+        raise UserError(f"--fps must be above 0 and at most 1000 frames a second, got {fps:g}; 30 is usual")
+    if kind == ".gif" and fps > GIF_FPS:
+        raise UserError(f"GIF supports at most {GIF_FPS} frames a second, got {fps:g}; use --fps {GIF_FPS}, or .webp")
     if kind == ".mp4" and find_spec("av") is None:
-        raise UserError("mp4 needs PyAV: pip install 'stylegan-engine[video]'; .gif, .webp and .apng do not")
+        raise UserError("mp4 needs PyAV: pip install 'stylegan-engine[video]', or use .gif, .webp or .apng")
     if kind == ".mp4" and channels == 4:
-        raise UserError("mp4 holds no alpha channel, and this network makes one; use .webp or .apng")
+        raise UserError("mp4 cannot store the alpha channel of this network's images; use .webp or .apng")
     if not kind and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} is there already; name a new folder")
+        raise UserError(f"{path} exists already; name a new folder")
 
 
 def write_film(path: Path, frames: Frames, fps: float) -> None:
-    """Write frames, uint8 [H,W,C] each, to what `check_film` allows; the name appears when the film is whole.
+    """Write frames, uint8 [H,W,C] each, to a path that `check_film` allows, atomically.
 
-    mp4 and folders take each frame as it comes; Pillow holds the others in memory until the last, and makes films that
-    play for ever. Raises UserError where it cannot be written.
+    Frames of mp4 and folders are written one by one; Pillow keeps those of the other formats in memory until the last,
+    and writes films that loop. Raises UserError if the film cannot be written.
     """
     with writing_to(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with atomic_write(path) as scratch:
             _WRITERS[path.suffix.lower()](scratch, frames, fps)
-            scratch.replace(path)
-        finally:
-            if scratch.is_dir():
-                shutil.rmtree(scratch)
-            scratch.unlink(missing_ok=True)
 
 
 def _write_folder(scratch: Path, frames: Frames, fps: float) -> None:
@@ -67,7 +64,7 @@ def _write_folder(scratch: Path, frames: Frames, fps: float) -> None:
 
 
 def _write_mp4(scratch: Path, frames: Frames, fps: float) -> None:
-    """H.264 as every player shows it, in even sizes: odd pictures get their last row or column twice."""
+    """Write H.264 that every player supports, in even sizes: others get their last row or column twice."""
     import av
 
     with av.open(str(scratch), "w", format="mp4", options={"movflags": "faststart"}) as film:
@@ -81,7 +78,9 @@ def _write_mp4(scratch: Path, frames: Frames, fps: float) -> None:
                 try:
                     stream = film.add_stream("libx264", rate=rate, options={"crf": "16"})
                 except ValueError as error:
-                    raise UserError(f"this PyAV was built without H.264 ({error}); use that of pip, or .webp") from None
+                    raise UserError(
+                        f"this PyAV was built without H.264 ({error}); install it with pip, or use .webp"
+                    ) from None
                 stream.height, stream.width, stream.pix_fmt = *rgb.shape[:2], "yuv420p"
             film.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")))
         if stream is not None:

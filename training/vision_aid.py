@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from stylegan.features.lpips import NETS, feature_maps, find_weights, shapes
 from stylegan.networks.layers import EqualConv2d, minibatch_stddev
-from training import losses
 from training.config import AID_NETS, LossConfig
 
 DEPTHS = 3  # the last of its taps: in the first ones it sees no more than a fresh discriminator learns in no time
@@ -148,32 +147,3 @@ def build_vision_aid(loss: LossConfig, group: int, device: torch.device) -> Visi
     else:
         weights = {name: value.to(device) for name, value in find_weights(net, advice=_ADVICE).items()}
     return VisionAid(net, weights, group, loss.aid_zoom).to(device)
-
-
-def aid_d_loss(aid: VisionAid, reals: list[Tensor], fakes: list[Tensor], gamma: float) -> tuple[Tensor, Tensor]:
-    """What the heads minimise, relativistic, averaged over patches and heads; and its penalty.
-
-    The penalty, which counts gamma / 2 times, is R1 plus R2 at the features: the squared gradient of the scores'
-    sum, per place. reals, fakes: their `features`
-    """
-    features = [x.detach().requires_grad_(gamma > 0) for x in (*reals, *fakes)]
-    reals_at, fakes_at = aid.scores(features[: len(aid.heads)]), aid.scores(features[len(aid.heads) :])
-    game = [losses.d_relativistic(real, fake).mean() for real, fake in zip(reals_at, fakes_at, strict=True)]
-    loss = torch.stack(game).mean()
-    if not gamma:
-        return loss, torch.zeros_like(loss)
-    squares = [
-        losses.squared_gradient(scores, x).mean() / scores[0].numel()
-        for scores, x in zip((*reals_at, *fakes_at), features, strict=True)
-    ]
-    penalty = torch.stack(squares).sum() / len(aid.heads)
-    return loss + gamma / 2 * penalty, penalty
-
-
-def aid_g_loss(aid: VisionAid, reals: list[Tensor], fakes: list[Tensor]) -> Tensor:
-    """What the generator minimises, averaged over patches and heads. reals, fakes: their `features`"""
-    with torch.no_grad():
-        reals_at = aid.scores(reals)
-    fakes_at = aid.scores(fakes)
-    game = [losses.g_relativistic(real, fake).mean() for real, fake in zip(reals_at, fakes_at, strict=True)]
-    return torch.stack(game).mean()

@@ -23,7 +23,8 @@ from stylegan.editing.settings import HOW, WalkSettings
 from stylegan.latents.notation import DIRECTIONS, LATENTS, layers_of
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, GRID, replaces, require_folder
+from torch_utils.files import write_atomically
+from torch_utils.output import FILES, GRID, destination, replaces, require_folder, writing_to
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted
 
@@ -207,9 +208,8 @@ def write_applied(request: Apply, view: View, latents: Latents, direction: Direc
     from stylegan.editing.walk import along, drawn, film, there_and_back
     from stylegan.latents.latents import save_latents
     from torch_utils.images import encode
-    from torch_utils.progress import Progress
+    from torch_utils.output import Progress
     from torch_utils.video import write_film
-    from torch_utils.writing import destination, write_whole, writing_to
 
     folder, strengths = Path(request.outdir), request.walk.strengths
     ways = along(latents, direction, strengths, layers)
@@ -218,7 +218,7 @@ def write_applied(request: Apply, view: View, latents: Latents, direction: Direc
     with writing_to(folder), destination(folder) as add, Progress("Drawing", count) as bar:
         pixels = drawn(ways, view, request.batch, bar)
         table = laid_out(pixels, latents.names, strengths, request.captions)
-        write_whole(folder / GRID, encode(table, "png"))
+        write_atomically(folder / GRID, encode(table, "png"))
         if request.cells:
             for name, image in zip(ways.names, pixels, strict=True):
                 add(f"{name}.png", encode(image, "png"))
@@ -247,8 +247,7 @@ def write_sheets(request: Sheet, view: View, latents: Latents, found: Directions
     from stylegan.editing.search import captions
     from stylegan.editing.walk import along, drawn
     from torch_utils.images import encode
-    from torch_utils.progress import Progress
-    from torch_utils.writing import destination, writing_to
+    from torch_utils.output import Progress
 
     folder, strengths = Path(request.outdir), request.walk.strengths
     count = len(latents) * len(found) * len(strengths)

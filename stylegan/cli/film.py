@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from stylegan.editing.films import Walk
     from stylegan.latents.sources import Project
-    from torch_utils.progress import Progress
+    from torch_utils.output import Progress
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     from stylegan.editing.films import drawn, planned, samples_of, times_of, untruncated
     from stylegan.latents.sources import gather
     from stylegan.projection import project_photos
-    from torch_utils.progress import Progress
+    from torch_utils.output import Progress
     from torch_utils.video import check_film, write_film
 
     view = untruncated(opened(request.rendering, request.force), request.film)

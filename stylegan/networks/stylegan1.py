@@ -497,12 +497,4 @@ def widened(name: str, narrow: Tensor, fresh: Tensor, config: NetworkConfig) -> 
     return wide
 
 
-def fade(images: Tensor, alpha: float) -> Tensor:
-    """Real pictures at a fade: blended with themselves at half the resolution, as the generator's are. [N,C,H,W]."""
-    if alpha >= 1:
-        return images
-    half = F.interpolate(downsample_box(images), scale_factor=2, mode="nearest")
-    return torch.lerp(half, images, alpha)
-
-
 FAMILY = Family("stylegan", StyleGAN1Config, StyleGAN1Generator, StyleGAN1Discriminator, widened)

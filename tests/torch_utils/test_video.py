@@ -70,7 +70,7 @@ def test_a_folder_of_frames(tmp_path):
     for picture, name in zip(made, names, strict=True):
         with Image.open(path / name) as image:
             np.testing.assert_array_equal(np.asarray(image), picture)
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="exists already"):
         check_film(path, 30, 4)
 
 
@@ -91,7 +91,7 @@ def test_a_film_that_is_not_finished_does_not_get_the_name(tmp_path, name):
 
 
 @pytest.mark.parametrize(("name", "fps", "channels", "says"), [
-    ("a.avi", 30, 3, r"a film is \.mp4, \.gif"), ("a.gif", 60, 3, "no more than 50"), ("a.webp", 0, 3, "0 frames"),
+    ("a.avi", 30, 3, r"expected \.mp4, \.gif"), ("a.gif", 60, 3, "at most 50"), ("a.webp", 0, 3, "got 0"),
     ("a.webp", float("nan"), 3, "frames a second"), ("a.mp4", 30, 3, r"pip install 'stylegan-engine\[video\]'"),
 ])  # fmt: skip
 def test_what_cannot_be_written_is_said_before_anything_is_drawn(tmp_path, monkeypatch, name, fps, channels, says):

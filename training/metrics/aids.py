@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from stylegan.checkpoints.locate import cache
 from stylegan.editing.attribute_table import read_csv
 from stylegan.editing.settings import ATTRIBUTES, Attribute, ClassifierSettings
 from torch_utils.errors import UserError
+from torch_utils.files import cache_folder
 from training.attributes import Judge, learn, load_judge, save_judge
 from training.data.archive import Archive
 
@@ -62,7 +62,7 @@ def _taught(path: Path, attributes: Sequence[Attribute], data: Archive, device: 
     )
     table = read_csv(path, lesson.key, attributes)
     asked = f"{data.content_hash} {path.read_text()} {[str(a) for a in attributes]} {lesson.held_out} {device.type}"
-    kept = cache().parent / "classifiers" / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}{ATTRIBUTES}"
+    kept = cache_folder("classifiers") / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}{ATTRIBUTES}"
     if kept.is_file():
         return load_judge(kept)
     judge = learn(data, table, lesson, device)

@@ -11,7 +11,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan.checkpoints.locate import cache
+from torch_utils.device import single_thread_workers
 from torch_utils.errors import UserError
-from torch_utils.writing import write_whole
+from torch_utils.files import cache_folder, write_atomically
 from training.metrics.pictures import Pictures
 
 BLOCK = 64
@@ -73,7 +72,7 @@ class Store:
     @cached_property
     def path(self) -> Path:
         digest = hashlib.sha256(json.dumps(self.key, sort_keys=True).encode()).hexdigest()
-        return folder() / f"{digest[:24]}.features"
+        return cache_folder("metrics") / f"{digest[:24]}.features"
 
     @property
     def marks(self) -> Path:
@@ -102,7 +101,7 @@ class Store:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             tidy(self.path.parent, keep=self.path.stem)
-            write_whole(self.path.with_suffix(".json"), (json.dumps(self.key, indent=1) + "\n").encode())
+            write_atomically(self.path.with_suffix(".json"), (json.dumps(self.key, indent=1) + "\n").encode())
             for path in (self.path, self.marks):
                 path.touch()
         except OSError as error:
@@ -137,11 +136,6 @@ class Store:
         return Features(self.path, count, self.dims, self.dtype)
 
 
-def folder() -> Path:
-    """Where features of pictures are kept. It may be deleted at any time."""
-    return cache().parent / "metrics"
-
-
 def work_off(
     store: Store, describe: Describe, blocks: Sequence[range], batch: int, device: torch.device,
     advance: Callable[[int], object],
@@ -160,19 +154,14 @@ def described(describe: Describe, pictures: Tensor, first: int, device: torch.de
     """
     if device.type != "cpu":
         return describe(pictures, first)
-    threads = torch.get_num_threads()
     starts = range(0, len(pictures), CHUNK)
 
     def part(start: int) -> Tensor:
         # A copy, as sums may be added up in another order where memory begins elsewhere.
         return describe(pictures[start : start + CHUNK].clone(), first + start)
 
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        return torch.cat(list(pool.map(part, starts)))
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # this thread kept its number, but new ones would get the pool's
+    with single_thread_workers(torch.get_num_threads()) as run:
+        return torch.cat(list(run(part, starts)))
 
 
 def tidy(where: Path, keep: str, largest: int = LARGEST_CACHE) -> None:

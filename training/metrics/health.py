@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from stylegan.projection.distance import PIXELS
+from torch_utils.files import write_atomically
 from torch_utils.images import encode
-from torch_utils.writing import write_whole, writing_to
+from torch_utils.output import writing_to
 from training.metrics import diversity, overfitting
 from training.metrics import memorisation as nearest
 from training.metrics.context import Context
@@ -46,7 +47,7 @@ def measure_nearest(context: Context, request: Request) -> Results:
         path = context.aids.sheets / f"{request.title}-{context.snapshot.kimg:06.0f}.png"
         with writing_to(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, encode(sheet(found), "png"))
+            write_atomically(path, encode(sheet(found), "png"))
         context.aids.say(f"The fakes nearest to training pictures: {path}")
     closeness = found.found.closeness
     return {f"{request.title}_share": found.found.share, f"{request.title}_closest": float(closeness.min()),

@@ -12,10 +12,10 @@ from torch import Tensor
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.networks.config import NoiseMode
 from stylegan.networks.sampling import generator
-from stylegan.networks.stylegan1 import fade
 from torch_utils.errors import UserError
 from torch_utils.images import to_float
 from training.data.archive import Archive
+from training.data.dataset import fade
 from training.data.packed import packed
 from training.inputs import Inputs, draw
 

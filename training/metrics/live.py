@@ -14,7 +14,7 @@ from stylegan.checkpoints.locate import snapshots
 from stylegan.checkpoints.snapshot import load_snapshot
 from torch_utils.device import pick_device
 from torch_utils.errors import UserError
-from torch_utils.files import put_in_place
+from torch_utils.files import atomic_write
 from torch_utils.untrusted import parse_json
 from training.config import RunConfig
 from training.data.archive import Archive
@@ -147,7 +147,5 @@ def _is(path: Path, network: str) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Whole or not at all."""
-    scratch = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, scratch)
-    put_in_place(scratch, target)
+    with atomic_write(target) as scratch:
+        shutil.copyfile(source, scratch)

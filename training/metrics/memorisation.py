@@ -14,8 +14,8 @@ from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
 from torch_utils.errors import UserError
-from torch_utils.images import SMALLEST, TEXT, enlarge, grid, to_uint8
-from torch_utils.progress import Progress
+from torch_utils.images import MIN_CAPTIONED_WIDTH, TEXT, enlarge, grid, to_uint8
+from torch_utils.output import Progress
 from training.data.archive import Archive
 from training.metrics.images import AS_PUBLISHED, AT_ONCE, Sampling, fakes_at, in_proportion, pages
 
@@ -201,7 +201,7 @@ def sheet(neighbours: Neighbours, rows: int = 8) -> np.ndarray:
 def _worded(picture: np.ndarray, words: str) -> np.ndarray:
     """uint8 [C,H,W], enlarged to be seen -> [H',W',3 or 4] with words below."""
     pixels = np.ascontiguousarray(picture.transpose(1, 2, 0))
-    pixels = enlarge(pixels[None], max(1, math.ceil(1.3 * SMALLEST / pixels.shape[1])))[0]
+    pixels = enlarge(pixels[None], max(1, math.ceil(1.3 * MIN_CAPTIONED_WIDTH / pixels.shape[1])))[0]
     if pixels.shape[2] == 1:
         pixels = pixels.repeat(3, axis=2)
     paper = np.full((pixels.shape[0] + ROOM, pixels.shape[1], pixels.shape[2]), 255, np.uint8)

@@ -13,13 +13,13 @@ from collections.abc import Callable
 from functools import partial
 from torch_utils.adam import Adam
 from torch_utils.device import return_freed_memory
-from torch_utils.distributed import World, highest
+from torch_utils.distributed import DistContext, all_reduce_max
 from torch_utils.errors import UserError
 from training.augment import DRAWS
 from training.config import RunConfig
 from training.inputs import Inputs
 from training.schedule import TrainingStage
-from training.gan_loss import regularisers
+from training.losses import regularisers
 from training.step import out_of_memory, phases, portions, too_large
 from training.inputs import Batch
 from training.state import TrainState
@@ -75,7 +75,7 @@ Fits = Callable[[int], bool]  # so many pictures at once
 
 
 def fit(
-    state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, world: World, say: Callable[[str], object],
+    state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, dist: DistContext, say: Callable[[str], object],
     fits: Fits | None = None,
 ) -> None:  # fmt: skip
     """Decide how many pictures are worked on at once at the resolution of `stage`, unless that has been done.
@@ -87,14 +87,14 @@ def fit(
     if stage.resolution in state.micro_batch:
         return
     device = next(state.G.parameters()).device
-    share, group = stage.batch // world.size, cfg.model.minibatch_group
+    share, group = stage.batch // dist.world_size, cfg.model.minibatch_group
     if cfg.batch_gpu or (device.type != "cuda" and fits is None):
         state.micro_batch[stage.resolution] = min(share, cfg.batch_gpu or share)
         return
-    fits = fits or partial(rehearsed, state, stage, cfg, dtype, world.size)
+    fits = fits or partial(rehearsed, state, stage, cfg, dtype, dist.world_size)
     sizes = portions(share, group)
     own = next(filter(fits, sizes), 0)
-    at_once = -highest(world, "memory", -own)
+    at_once = -all_reduce_max(dist, "memory", -own)
     if not at_once:
         raise UserError(too_large(cfg.model.size(stage.resolution), sizes[-1], group))
     state.micro_batch[stage.resolution] = at_once

@@ -23,6 +23,7 @@ from PIL import Image
 from stylegan.networks.base import Generator
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
+from torch_utils.files import atomic_write, write_atomically
 from torch_utils.images import (enlarge, grid, to_pil, to_uint8)
 from training.data.dataset import Dataset
 
@@ -228,7 +229,7 @@ def save_key(path: Path, model: NetworkConfig) -> None:
     """Which seed (and class) each cell of the fakes is, so that generate.py can make it again."""
     seeds, columns, c = seeds_and_classes(model)
     key = {"columns": columns, "seeds": seeds, "classes": None if c is None else c.tolist(), "trunc": 1.0}
-    path.write_text(json.dumps(key) + "\n")
+    write_atomically(path, f"{json.dumps(key)}\n".encode())
 
 
 def save_growth(run_dir: Path) -> None:
@@ -245,9 +246,8 @@ def save_film(path: Path, files: list[Path]) -> None:
     if not frames:
         return
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
-    scratch = path.with_name(f".{path.name}.tmp")
-    frames[0].save(scratch, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80)
-    scratch.replace(path)
+    with atomic_write(path) as scratch:
+        frames[0].save(scratch, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80)
 
 
 def _opened(file: Path) -> Image.Image | None:
@@ -259,6 +259,5 @@ def _opened(file: Path) -> Image.Image | None:
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:
-    scratch = path.with_name(f".{path.name}.tmp")
-    to_pil(pixels).save(scratch, "PNG")
-    scratch.replace(path)
+    with atomic_write(path) as scratch:
+        to_pil(pixels).save(scratch, "PNG")

@@ -10,7 +10,7 @@ from stylegan.networks.registry import family_of
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, leaves, replaced, shown
 from training.data.archive import Archive
-from training.data.dataset import base_for
+from training.data.sizes import base_for
 from training.runs.check import check
 from training.config import FLAGS, LossConfig, RunConfig
 from training.presets import PRESETS

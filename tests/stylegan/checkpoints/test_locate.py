@@ -15,12 +15,13 @@ import pytest
 import torch
 
 import stylegan
-from stylegan.checkpoints.locate import cache, latest
+from stylegan.checkpoints.locate import latest
 from stylegan.checkpoints.snapshot import save_snapshot
 from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
+from torch_utils.files import cache_folder
 
 ROOT = Path(__file__).parents[3]
 TINY = StyleGAN1Config(resolution=8, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=8)
@@ -85,17 +86,10 @@ def test_a_published_network_comes_with_its_discriminator():
 
 
 def test_a_name_is_looked_up_in_the_cache(tmp_path):
-    save(cache() / "smallfaces.safetensors", kimg=7)
+    save(cache_folder("models") / "smallfaces.safetensors", kimg=7)
     assert stylegan.load("smallfaces").kimg == 7
     with pytest.raises(UserError, match="no model bigfaces.*cache.*known names:.*smallfaces"):
         stylegan.load("bigfaces")
-
-
-def test_the_cache_is_in_the_home_folder_unless_told_otherwise(tmp_path, monkeypatch):
-    assert cache() == tmp_path / "cache/models"
-    monkeypatch.delenv("STYLEGAN_CACHE")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache() == tmp_path / ".cache/stylegan/models"
 
 
 @pytest.mark.parametrize("where", ["missing.safetensors", "runs/missing", "missing.pkl", "/nowhere/at/all"])

@@ -186,7 +186,7 @@ def test_files_that_were_cut_short(keep, tmp_path):
     path = save(tmp_path / "x.safetensors")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * keep) if isinstance(keep, float) else keep])
-    with pytest.raises(UserError, match="not a whole"):
+    with pytest.raises(UserError, match="not a complete"):
         load_snapshot(path)
 
 

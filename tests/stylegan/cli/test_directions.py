@@ -117,7 +117,7 @@ def test_photographs_are_moved_but_not_for_a_plan(run, tmp_path, pca):
     assert run("faces", "apply", *words, "--name", 0, "--cells").exit_code == 0
     assert Path("out/eva.png").exists() and pixels("out/grid.png").shape == (32, 80, 3)
     own = run("faces", "apply", *words, "--name", 0, "--cells", "--outdir", ".")
-    assert own.exit_code == 2 and "eva.png is what the results are made from" in own.stderr
+    assert own.exit_code == 2 and "eva.png is one of the inputs" in own.stderr
     assert "photographs" in CliRunner().invoke(directions.main, ["apply", "--help"]).stdout
 
 
@@ -228,7 +228,7 @@ LABELS = "find --method labels --dest a.direction.safetensors --labels"
     ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out", "pc0, pc1; choose one with"),
     ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name x", "no direction 'x'"),
     ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name 0 --layers 6", "no layer 6"),
-    ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name 0 --film a.avi", "a film is"),
+    ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name 0 --film a.avi", "Invalid"),
     ("others", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name 0", "another network"),
     ("small", "sheet --directions pca.direction.safetensors --seeds 1 --outdir out --force", "this network has 4 lay"),
     ("faces", "find --trunc 1 --dest a.direction.safetensors", "No such option"),

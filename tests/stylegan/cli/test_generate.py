@@ -163,22 +163,22 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     "name, options, says",
     [
         ("faces", "", "--seeds is missing"),
-        ("faces", "--seeds 5-1", "backwards"),
+        ("faces", "--seeds 5-1", "Invalid range 5-1"),
         ("faces", "--seeds x", "x"),
-        ("faces", "--seeds 1,2,1", "seed 1 is named 2 times"),
+        ("faces", "--seeds 1,2,1", "seed 1 occurs 2 times"),
         ("faces", "--seeds 4294967296", "from 0 to 4294967295"),
         ("faces", "--seeds 0 --class 0", "unconditional"),
         ("digits", "--seeds 0", "10 classes"),
         ("digits", "--seeds 0 --class 10", "0 to 9"),
         ("digits", "--seeds 0 --class -1", "class"),
         ("icons", "--seeds 0 --format jpg", "alpha"),
-        ("faces", "--seeds 0-6 --grid 3x2", "holds 6 pictures, not 7"),
+        ("faces", "--seeds 0-6 --grid 3x2", "room for 6 images, not 7"),
         ("faces", "--seeds 0 --grid 3", "COLUMNSxROWS"),
         ("faces", "--seeds 0 --grid 0x3", "COLUMNSxROWS"),
-        ("faces", "--seeds 0 --batch 0", "--batch 0"),
+        ("faces", "--seeds 0 --batch 0", "got 0"),
         ("faces", "--seeds 0 --trunc nan", "--trunc must be from -10 to 10, got nan"),
         ("faces", "--seeds 0 --trunc 1e30", "--trunc must be from -10 to 10, got 1e+30"),
-        ("faces", "--seeds 1,,2", "'1,,2' lacks something at a comma; write it as in 0-7,12"),
+        ("faces", "--seeds 1,,2", "'1,,2' has an empty item at a comma; write a list such as 0-7,12"),
         ("faces", "--seeds no.latent.safetensors", "Error: there is no file no.latent.safetensors"),
         ("faces", "--seeds no.png", "no photograph no.png"),
         ("faces", "--seeds 0 --trunc-cutoff 7", "cutoff must be from 0 to 6, the layers of this network; got 7"),
@@ -186,7 +186,7 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
         ("half", "--seeds 0 --resolution 16", "4, 8"),
         ("faces", "--seeds 0 --resolution 12", "4, 8, 16"),
         ("faces", "--seeds 0 --alpha 1.5", "0 to 1"),
-        ("faces", "--seeds 0 --device gpu", "no device"),
+        ("faces", "--seeds 0 --device gpu", "Invalid --device gpu"),
         ("faces", "--seeds 0 --noise-mode loud", "noise-mode"),
         ("missing", "--seeds 0", "missing.safetensors"),
     ],
@@ -240,7 +240,7 @@ def test_photographs_stand_beside_seeds_and_are_never_replaced(run, tmp_path):
     assert sorted(files(tmp_path / "out")) == ["eva.png", "seed0003.png"]
     before = photo.read_bytes()
     refused = run("faces", *words, "--outdir", tmp_path)
-    assert refused.exit_code == 2 and "eva.png is what the results are made from" in refused.stderr
+    assert refused.exit_code == 2 and "eva.png is one of the inputs" in refused.stderr
     assert photo.read_bytes() == before
     assert "10 classes; choose with --class" in run("digits", "--seeds", photo, "-n").stderr
     says = "ProGAN has no w, because it generates images from z directly; use a StyleGAN network for this"

@@ -87,7 +87,7 @@ def test_a_dry_run_writes_nothing(run_dir):
     (["--network", "RUN", "--directions", "none.safetensors"], "there is no none.safetensors"),
     (["--network", "RUN", "--metrics", "ls100"], "1 of 1 metric could not be measured: ls100"),
     (["--network", "RUN", "--gpus", "0"], "--gpus 0 is no number"),
-    (["--network", "RUN", "--batch", "0"], "--batch 0 is no number"),
+    (["--network", "RUN", "--batch", "0"], "--batch must be at least 1, got 0"),
     (["--network", "RUN", "--metrics", "kid40", "--features-weights", "x.pt"], "--features-weights are for"),
     (["--network", "RUN", "--metrics", "kid40", "--data", "none.zip"], "no archive or folder at none.zip"),
 ])  # fmt: skip

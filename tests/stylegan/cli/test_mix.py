@@ -107,7 +107,7 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     ("digits", "--rows 1-3 --cols 2 --row-class 0,1 --col-class 0", "--row-class: there are 2 classes for 3 seeds"),
     ("icons", "--rows 1 --cols 2 --cells --format jpg", "alpha"),
     ("progan", "--rows 1 --cols 2", "this ProGAN network has no styles"),
-    ("faces", "--rows 1 --cols 2 --batch 0", "--batch 0"), ("faces", "--rows 1,,2 --cols 2", "'1,,2' lacks something"),
+    ("faces", "--rows 1 --cols 2 --batch 0", "got 0"), ("faces", "--rows 1,,2 --cols 2", "'1,,2' has an empty item"),
     ("faces", "--rows 1 --cols 2 --format webp", "--format webp is for the files of the cells"),
     ("faces", "--rows 1 --cols 2 --trunc 1e30", "--trunc must be from -10 to 10, got 1e+30"),
 ])  # fmt: skip
@@ -155,7 +155,7 @@ def test_what_cannot_be_is_said_before_any_photograph_is_projected(run, eva, tmp
     (tmp_path / "photos/broken.png").write_bytes(b"no picture")
     for name, words, says in (
         ("faces", ["--cols", "no.latent.safetensors"], "there is no file no.latent.safetensors"),
-        ("faces", ["--cols", tmp_path / "photos/broken.png"], "broken.png: no picture"),
+        ("faces", ["--cols", tmp_path / "photos/broken.png"], "broken.png: not an image"),
         ("digits", ["--cols", 2, "--row-class", 3], "10 classes; choose with --col-class"),
         ("digits", ["--cols", 2], "10 classes; choose with --class"),
         ("faces", ["--cols", 2, "--num-steps", 0], "--num-steps must be at least 2, got 0"),
@@ -175,5 +175,5 @@ def test_what_is_replaced_is_said_and_never_what_it_is_made_from(run, tmp_path):
     saved = tmp_path / "out/mixed.latent.safetensors"
     before = saved.read_bytes()
     result = run(style_mixing, "faces", "--rows", saved, "--cols", 3, "--save-latents")
-    assert result.exit_code == 2 and "mixed.latent.safetensors is what the results are made from" in result.stderr
+    assert result.exit_code == 2 and "mixed.latent.safetensors is one of the inputs" in result.stderr
     assert saved.read_bytes() == before

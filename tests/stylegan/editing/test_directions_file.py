@@ -90,7 +90,7 @@ def test_a_network_of_another_shape_is_an_error_even_if_forced(path, cfg, rows, 
 @pytest.mark.parametrize(("changes", "says"), [
     ({"format": "else"}, "holds no directions"), ({"vectors": None}, "cannot be read: 'vectors'"),
     ({"vectors": torch.zeros(3, 8)}, "different lengths"), ({"names": ["a"]}, "different lengths"),
-    ({"layers": [[0], [1], ["x"]]}, "layers.*should be"), ({"layers": [[0], [1], [-1]]}, "below 0"),
+    ({"layers": [[0], [1], ["x"]]}, "layers.*must be"), ({"layers": [[0], [1], [-1]]}, "below 0"),
     ({"scales": torch.full((3,), torch.inf)}, "not finite"), ({"names": ["a", "b", "\n"]}, "no name"),
 ])  # fmt: skip
 def test_a_file_of_something_else_is_one_clear_line(changes, says, path):

@@ -140,8 +140,8 @@ def damage(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(("changes", "message"), [
     ({"format": "else"}, "holds no latents"), ({"ws": None}, "cannot be read: 'ws'"),
     ({"ws": torch.zeros(3, 8)}, "different lengths"), ({"names": ["a"]}, "different lengths"),
-    ({"names": 5}, "names.*should be"), ({"z": torch.full((3, 8), torch.nan)}, "not finite"),
-    ({"psi": "much"}, "psi.*should be"), ({"names": ["a", "../b", "c"]}, "'../b' is no name"),
+    ({"names": 5}, "names.*must be"), ({"z": torch.full((3, 8), torch.nan)}, "not finite"),
+    ({"psi": "much"}, "psi.*must be"), ({"names": ["a", "../b", "c"]}, "'../b' is no name"),
 ])  # fmt: skip
 def test_a_file_of_something_else_is_one_clear_line(changes, message, path):
     save_latents(path, latents(snapshot()), snapshot())
@@ -152,10 +152,10 @@ def test_a_file_of_something_else_is_one_clear_line(changes, message, path):
 
 
 def test_no_file_and_no_safetensors(path):
-    with pytest.raises(UserError, match="there is no file|not a whole|is not a safetensors file; give one"):
+    with pytest.raises(UserError, match="there is no file|not a complete|is not a safetensors file; give one"):
         load_latents(path, snapshot())
     path.write_bytes(b"abc")
-    with pytest.raises(UserError, match="not a whole"):
+    with pytest.raises(UserError, match="not a complete"):
         load_latents(path, snapshot())
 
 

@@ -12,7 +12,7 @@ from stylegan.networks.base import Discriminator
 from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator
-from stylegan.networks.stylegan1 import StyleGAN1Config, fade
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 
 TINY = StyleGAN1Config(resolution=32, fmap_base=128, fmap_max=16)
@@ -115,12 +115,3 @@ def test_bfloat16_is_close():
     exact, rough = net(images), net(images, dtype=torch.bfloat16)
     assert rough.dtype == torch.float32
     assert (rough - exact).abs().max() < 0.05 * max(1.0, exact.abs().max().item())
-
-
-def test_reals_fade_as_the_generators_pictures_do():
-    images = pictures(TINY)
-    assert fade(images, 1.0) is images
-    half = fade(images, 0.0)
-    torch.testing.assert_close(half, upsample_nearest(half[..., ::2, ::2]))
-    torch.testing.assert_close(half.mean((2, 3)), images.mean((2, 3)))
-    torch.testing.assert_close(fade(images, 0.3), 0.7 * half + 0.3 * images)

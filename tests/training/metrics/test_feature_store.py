@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torch_utils.errors import UserError
-from training.metrics import feature_store
+from torch_utils.files import cache_folder
 from training.metrics.feature_store import BLOCK, Features, Store, described, tidy, work_off
 
 CPU = torch.device("cpu")
@@ -136,6 +136,6 @@ def test_old_features_make_room(tmp_path, monkeypatch):
         fill(store, 64, Asked())
         os.utime(store.path, (store.path.stat().st_atime, store.path.stat().st_mtime - age * 2 * 24 * 3600))
     taken = stores[0].path.stat().st_blocks * 512
-    tidy(feature_store.folder(), keep=stores[0].path.stem, largest=2 * taken)
+    tidy(cache_folder("metrics"), keep=stores[0].path.stem, largest=2 * taken)
     assert [store.path.exists() for store in stores] == [True, False, True]
     assert len(stores[1].missing(64)) == 1

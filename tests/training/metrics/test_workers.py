@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from torch_utils.errors import UserError
+from torch_utils.files import cache_folder
 from training.data.archive import Archive, ArchiveWriter
 from training.metrics.context import Context
 from training.metrics.describe import Question, answerer
-from training.metrics.feature_store import folder
 from training.metrics.pictures import Reals
 from training.metrics.workers import Crew, _work
 
@@ -22,7 +22,7 @@ CREW = Crew(torch.device("cpu"), quiet=True)
 
 
 def forget() -> None:
-    for path in folder().iterdir():
+    for path in cache_folder("metrics").iterdir():
         path.unlink()
 
 
