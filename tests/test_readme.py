@@ -116,7 +116,7 @@ def test_every_file_that_the_pages_name_is_there() -> None:
     pattern = re.compile(r"`((?:stylegan|training|torch_utils|ops|benchmarks|docs|tests)/[\w./-]+)`")
     named = {name for text in PAGES.values() for name in pattern.findall(text)}
     missing = [name for name in sorted(named) if not (ROOT / name).exists()]
-    assert named and [name for name in missing] == []
+    assert named and missing == []
 
 
 def test_every_file_on_the_map_of_the_readme_is_there() -> None:
@@ -131,7 +131,7 @@ def test_every_file_on_the_map_of_the_readme_is_there() -> None:
         else:
             named += [folder + name for name in names]
     missing = [name for name in named if not (ROOT / name).exists()]
-    assert len(named) > 20 and [name for name in missing] == []
+    assert len(named) > 20 and missing == []
 
 
 def anchors(text: str) -> set[str]:

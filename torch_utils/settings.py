@@ -93,8 +93,11 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-Readers = Mapping[type, Callable[[Any], Any]]
-"""Functions that read settings whose type the data name themselves, such as the config of a family of networks."""
+Readers = Mapping[type, Callable[[Any, str], Any]]
+"""Functions that read settings whose type the data name themselves, such as the config of a family of networks.
+
+Each takes the data and the dotted name of the setting.
+"""
 
 
 def from_plain(kind: type[T], data: Any, name: str = "", readers: Readers | None = None) -> T:
@@ -110,7 +113,7 @@ def _read(kind: Any, data: Any, name: str, bound: Mapping[Any, Any], readers: Re
     kind = bound.get(kind, kind) if isinstance(kind, TypeVar) else kind
     origin, arguments = get_origin(kind) or kind, get_args(kind)
     if origin in readers:
-        return readers[origin](data)
+        return readers[origin](data, name)
     if dataclasses.is_dataclass(origin):
         return _read_dataclass(origin, arguments, data, name, readers)
     if origin in (Union, types.UnionType):

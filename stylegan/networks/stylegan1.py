@@ -355,6 +355,7 @@ class StyleGAN1Generator(Generator):
         return style.weight * style.scale
 
     def activations(self, ws: Tensor, layer: int) -> Tensor:
+        require_styles(self.config)
         caught: list[Tensor] = []
         module = self.synthesis.style_layers()[layer]
         hook = module.register_forward_hook(lambda module, given, result: caught.append(result))

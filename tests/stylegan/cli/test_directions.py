@@ -30,7 +30,7 @@ def z_drawn_once() -> Iterator[None]:
         return kept(tuple(seeds), z_dim).clone()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stylegan.directions.direction.z_for_seeds", draw)
+        patch.setattr("stylegan.editing.directions.z_for_seeds", draw)
         yield
 
 
@@ -198,10 +198,11 @@ def test_a_classifier_is_learnt_and_tells_of_generated_pictures(run, models):
     words = ["--labels", "a.attributes.safetensors", "--samples", 20, "--count", 2]
     result = run("faces", "channels", *words, "--dest", "b.direction.safetensors")
     assert result.exit_code == 0 and result.stdout.count("in its score, for one standard deviation") == 2, result.output
-    judge, G = load_judge(Path("a.attributes.safetensors")), stylegan.load(models / "faces.safetensors").G
-    found, ws = load_directions(Path("b.direction.safetensors"), None)[:1], G.map(z_for_seeds(range(20), 8))
+    judge, model = load_judge(Path("a.attributes.safetensors")), stylegan.load(models / "faces.safetensors")
+    found, ws = load_directions(Path("b.direction.safetensors"), None)[:1], model.ws(range(20))
+    draw = model.snapshot.renderer.draw
     before, after = (
-        judge.scores(G.draw(ws, edits=[s * strength * found.scales[0] for s in found.styles])).mean()
+        judge.scores(draw(ws, edits=[s * strength * found.scales[0] for s in found.styles])).mean()
         for strength in (0.0, 0.05)
     )
     assert after > before  # a direction has more of the attribute at positive strengths
@@ -217,7 +218,7 @@ LABELS = "find --method labels --dest a.direction.safetensors --labels"
     ("faces", "find --count 9 --samples 50 --dest a.direction.safetensors", "--count 9: w has 8 dimensions"),
     ("faces", "find --method sefa --layers 4-6 --dest a.direction.safetensors", "no layer 6: this network has 6"),
     ("faces", "find --method activations --layer 6 --count 2 --dest a.direction.safetensors", "no layer 6"),
-    ("progan", "find --dest a.direction.safetensors", "ProGAN has no styles"),
+    ("progan", "find --dest a.direction.safetensors", "this ProGAN network has no styles"),
     ("digits", "find --count 2 --dest a.direction.safetensors", "10 classes; choose with --class"),
     ("faces", f"{LABELS} none.csv", "no none.csv"), ("faces", f"{LABELS} words.csv", "'often'"),
     ("faces", f"{LABELS} unknown.csv", "'eva' in unknown.csv is no seed"),

@@ -62,7 +62,7 @@ def test_the_table():
 
 def test_the_real_kernels(monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr(allocator, "cost", lambda kept: allocator.Cost(10.0, 0.0))
+    monkeypatch.setattr(diagnosis, "allocation_cost", lambda kept: diagnosis.AllocationCost(10.0, 0.0))
     monkeypatch.setattr(selftest, "interleaved", lambda both, device, seconds: interleaved(both, device, seconds=0))
     code, report = ask()
     assert code == int(report["broken"])

@@ -128,7 +128,8 @@ def test_photographs_are_keyframes_and_what_they_cannot_be_is_said_before_any_pr
     with monkeypatch.context() as patch:
         patch.setattr(project_photos, "project", None)  # would fail
         for options, says in ((["--grid", "2x1"], "3 keyframes cannot be dealt out to 2 films"),
-                              (["--frames", 0], "--frames 0"), (["--num-steps", 1], "--num-steps 1 is too few"),
+                              (["--frames", 0], "--frames 0"),
+                              (["--num-steps", 1], "--num-steps must be at least 2, got 1"),
                               (["--seeds", f"1,{photos / 'eva.png'},x.latent.safetensors"], "no file x.latent"),
                               (["--space", "z"], "z")):  # fmt: skip
             refused = run("faces", "--seeds", seeds, *options, out="other")

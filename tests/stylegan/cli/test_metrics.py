@@ -15,8 +15,9 @@ from stylegan.checkpoints.snapshot import save_snapshot
 from stylegan.cli import metrics as calc_metrics
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
-from training.config import DataConfig, RunConfig, to_json
+from training.config import DataConfig, RunConfig
 from training.data.archive import Archive, ArchiveWriter
+from training.runs.run_dir import write_options
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 
@@ -38,10 +39,10 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "00000-blotches"
     folder.mkdir()
     torch.manual_seed(0)
-    save_snapshot(folder / "network-snapshot-000001.safetensors", build_generator(TINY), config=TINY, resolution=16,
-                  alpha=1.0, kimg=1.0, data="blotches")  # fmt: skip
+    save_snapshot(folder / "network-snapshot-000001.safetensors", build_generator(TINY), config=TINY, stage=TINY.full,
+                  kimg=1.0, data="blotches")  # fmt: skip
     data = DataConfig(str(tmp_path / "blotches.zip"), content_hash=Archive.open(tmp_path / "blotches.zip").content_hash)
-    (folder / "training_options.json").write_text(json.dumps(to_json(RunConfig(data=data))))
+    write_options(folder, RunConfig(model=TINY, data=data))
     return folder
 
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.photos import as_targets, fitted, photos_in, read_photo, read_photos
@@ -18,10 +19,10 @@ from training.data.importers.image import Target, convert_image
 from training.data.sizes import Size
 
 
-def snapshot(channels: int = 3, base: tuple[int, int] = (4, 4)) -> Snapshot:
+def snapshot(channels: int = 3, base: tuple[int, int] = (4, 4), stage: Stage | None = None) -> Snapshot:
     cfg = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16,
                       channels=channels, base=base)  # fmt: skip
-    return Snapshot(build_generator(cfg), None, cfg, 16, 1.0, 1.0, "faces")
+    return Snapshot(build_generator(cfg), None, cfg, stage or cfg.full, 1.0, "faces")
 
 
 def saved(path: Path, mode: str = "RGB", size: tuple[int, int] = (16, 16), seed: int = 0) -> Path:
@@ -94,6 +95,11 @@ def test_a_whole_number_of_times_larger_is_averaged_about_the_centre():
 def test_networks_that_are_not_square(tmp_path):
     pixels, notes = read_photo(saved(tmp_path / "a.png", size=(48, 48)), snapshot(base=(6, 4)))
     assert pixels.shape == (24, 16, 3) and notes == ("48x48 cut to 32x48 resized to 16x24",)
+
+
+def test_a_half_grown_network_takes_pictures_of_the_size_that_it_draws(tmp_path):
+    pixels, notes = read_photo(saved(tmp_path / "a.png"), snapshot(stage=Stage(8, 0.4)))
+    assert pixels.shape == (8, 8, 3) and notes == ("16x16 resized to 8x8",)
 
 
 def test_a_photo_is_turned_upright_as_exif_says(tmp_path):
