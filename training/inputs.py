@@ -1,4 +1,4 @@
-"""What a training step is fed with: real images, and for the generator numbers drawn from seed and position alone."""
+"""What a training step is fed with: real images, and for the generator numbers drawn from seed and position only."""
 
 from __future__ import annotations
 

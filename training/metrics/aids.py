@@ -13,7 +13,7 @@ from stylegan.editing.attribute_table import read_csv
 from stylegan.editing.settings import ATTRIBUTES, Attribute, ClassifierSettings
 from torch_utils.errors import UserError
 from torch_utils.files import cache_folder
-from training.attributes import Judge, learn, load_judge, save_judge
+from training.attributes import AttributeClassifier, learn, load_classifier, save_classifier
 from training.data.archive import Archive
 
 
@@ -39,13 +39,13 @@ class Aids:
     say: Callable[[str], object] = field(default=_silent)
 
 
-def judge_of(aids: Aids, data: Archive | None, device: torch.device) -> Judge:
+def judge_of(aids: Aids, data: Archive | None, device: torch.device) -> AttributeClassifier:
     """The classifier, opened, or taught once by the table and kept in the cache.
 
-    Raises UserError where there is neither, and as `load_judge` and `learn` do.
+    Raises UserError where there is neither, and as `load_classifier` and `learn` do.
     """
     if aids.classifier is not None:
-        judge = load_judge(aids.classifier)
+        judge = load_classifier(aids.classifier)
     elif aids.table is None:
         raise UserError("it takes a classifier: give --classifier FILE of directions.py learn, or --labels CSV")
     elif data is None:
@@ -56,7 +56,7 @@ def judge_of(aids: Aids, data: Archive | None, device: torch.device) -> Judge:
     return judge
 
 
-def _taught(path: Path, attributes: Sequence[Attribute], data: Archive, device: torch.device) -> Judge:
+def _taught(path: Path, attributes: Sequence[Attribute], data: Archive, device: torch.device) -> AttributeClassifier:
     lesson = ClassifierSettings(
         data=str(data.path), table=str(path), attributes=attributes, held_out=min(500, len(data) // 8)
     )
@@ -64,11 +64,11 @@ def _taught(path: Path, attributes: Sequence[Attribute], data: Archive, device: 
     asked = f"{data.content_hash} {path.read_text()} {[str(a) for a in attributes]} {lesson.held_out} {device.type}"
     kept = cache_folder("classifiers") / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}{ATTRIBUTES}"
     if kept.is_file():
-        return load_judge(kept)
+        return load_classifier(kept)
     judge = learn(data, table, lesson, device)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {kept}: {error.strerror or error}; set STYLEGAN_CACHE to another") from error
-    save_judge(kept, judge)
+    save_classifier(kept, judge)
     return judge

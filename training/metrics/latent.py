@@ -10,7 +10,7 @@ from stylegan.editing.directions import load_directions
 from stylegan.projection.distance import Distance, pick_distance
 from torch_utils.errors import UserError
 from torch_utils.output import Progress
-from training.attributes import Judge
+from training.attributes import AttributeClassifier
 from training.metrics import latent_structure as factors
 from training.metrics import latent_structure as purity
 from training.metrics import path_length, separability
@@ -87,7 +87,7 @@ def sampling_of(context: Context) -> Sampling:
     return Sampling(context.seed, context.psi, batch=context.crew.batch, labels=labels, quiet=context.crew.quiet)
 
 
-def _judge(context: Context) -> Judge:
+def _judge(context: Context) -> AttributeClassifier:
     return judge_of(context.aids, context.data, context.snapshot.device)
 
 

@@ -22,7 +22,7 @@ from stylegan.editing.directions import Directions, moved
 from stylegan.latents.latents import Latents
 from torch_utils.errors import UserError
 from torch_utils.output import Progress
-from training.attributes import Judge
+from training.attributes import AttributeClassifier
 from training.metrics.images import AT_ONCE, Sampling, inputs_at, noise_of
 
 Method = Literal["lasso", "boosting"]
@@ -156,7 +156,7 @@ class Purity:
 
 
 def purity(
-    snapshot: Snapshot, directions: Directions, judge: Judge, count: int = 200, strength: float = 1.0,
+    snapshot: Snapshot, directions: Directions, judge: AttributeClassifier, count: int = 200, strength: float = 1.0,
     sampling: Sampling = AS_SHOWN,
 ) -> Purity:  # fmt: skip
     """Of each direction, on `count` random pictures, moved by `strength` standard deviations forth and back.
@@ -228,7 +228,7 @@ def _latents(snapshot: Snapshot, sampling: Sampling, positions: range) -> Latent
     return latents if isinstance(noise, str) else replace(latents, noise=tuple(noise))
 
 
-def _values(snapshot: Snapshot, judge: Judge, latents: Latents) -> Tensor:
+def _values(snapshot: Snapshot, judge: AttributeClassifier, latents: Latents) -> Tensor:
     images = snapshot.renderer.draw(latents.ws, latents.noise or "const", AT_ONCE, latents.styles)
     device = next(judge.network.parameters()).device
     return judge.values(images.clamp(-1, 1).to(device)).double().cpu()

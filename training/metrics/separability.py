@@ -20,7 +20,7 @@ from stylegan.editing.boundaries import require_sklearn
 from stylegan.networks.base import require_w
 from torch_utils.errors import UserError
 from torch_utils.output import Progress
-from training.attributes import Judge
+from training.attributes import AttributeClassifier
 from training.metrics.images import AS_PUBLISHED, AT_ONCE, Sampling, fakes_at
 
 FOLDS, PENALTIES = 3, (1.0, 0.1, 0.01, 0.001)  # scikit-learn's C
@@ -68,7 +68,9 @@ class Separability:
     alike: Mapping[str, float] = field(default_factory=dict)
 
 
-def separability(snapshot: Snapshot, judge: Judge, count: int, sampling: Sampling = AS_PUBLISHED) -> Separability:
+def separability(
+    snapshot: Snapshot, judge: AttributeClassifier, count: int, sampling: Sampling = AS_PUBLISHED
+) -> Separability:
     """In z and in w, of `count` pictures (published: 200,000), judged by a classifier of `directions.py learn`.
 
     Raises UserError without scikit-learn, for a classifier of other channels, for too few pictures, and for ProGAN.

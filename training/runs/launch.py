@@ -168,7 +168,7 @@ def _planned(cfg: RunConfig, dist: DistContext, began: float, outdir: Path | Non
 def _facts(path: str) -> DataFacts:
     """What the data are. Raises UserError if there are none."""
     if not path:
-        raise UserError("which pictures? give --data, as in --data mnist or --data faces.zip")
+        raise UserError("which images? give --data, as in --data mnist or --data faces.zip")
     return DataFacts.of(Archive.open(path))
 
 
@@ -179,7 +179,7 @@ def _new(typed: Mapping[str, Any], facts: DataFacts, quiet: bool, init_from: str
         path = str(Path(path).resolve())
     cfg = resolve({**typed, "data.path": path}, facts)
     if "preset" not in typed and not quiet:
-        print(f"No --cfg given: for {facts.width}x{facts.height} pictures, taking {cfg.preset}.")
+        print(f"No --cfg given: for {facts.width}x{facts.height} images, taking {cfg.preset}.")
     if init_from and (wide := {k: v for k, v in width_of(init_from, cfg.model).items() if k not in typed}):
         cfg = resolve({**typed, **wide, "data.path": path}, facts)
         if not quiet:
@@ -199,7 +199,7 @@ def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: M
 
 
 def _run_dir(outdir: Path | None, desc: str, cfg: RunConfig, again: Path | None) -> Path:
-    """A new run directory, or `again`, with the configuration in it. Before that, every picture has been read."""
+    """A new run directory, or `again`, with the configuration in it. Before that, every image has been read."""
     outdir = _require_outdir(outdir)
     open_data(cfg)
     run_dir = again or create_run_dir(outdir, desc)

@@ -87,7 +87,7 @@ def make_outdir(outdir: Path) -> None:
 def create_run_dir(outdir: Path, desc: str) -> Path:
     """Make and return `outdir/NNNNN-desc` with the next free number.
 
-    Two runs that start at the same moment get two numbers: a number belongs to whoever makes the bare directory
+    Two runs that start at the same moment get two numbers: a number belongs to the run that creates the bare directory
     `NNNNN`, which is then renamed. Raises UserError if nothing can be written there.
     """
     safe = plain_name(desc)

@@ -178,7 +178,7 @@ def samples_of(cfg: RunConfig) -> Iterator[Sample]:
 
 
 def costs_besides(state: TrainState, cfg: RunConfig, folder: Path, data: Dataset) -> Costs:
-    """All costs but those of steps; `begin` is that of the first pictures. Leaves files in `folder`."""
+    """All costs but those of steps; `begin` is that of the first images. Leaves files in `folder`."""
     cpu = torch.device("cpu")  # files are written there, whatever has made their contents
     fakes = {}
     for resolution in cfg.growth.resolutions:
