@@ -223,7 +223,7 @@ def loss_of(scores: Tensor, goals: Tensor, scope: Scope) -> Tensor:
 def batches(
     images: np.ndarray, goals: Tensor, settings: ClassifierSettings
 ) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
-    """(share of the settings done, (images, goals)), shuffled anew each epoch, a little moved and brightened.
+    """(share of the settings done, (images, goals)), shuffled again each epoch, slightly moved and brightened.
 
     Never mirrored: an attribute may be a matter of left and right.
     """

@@ -119,7 +119,7 @@ class LossConfig:
     )
     diffaugment: tuple[Augmentation, ...] = setting(
         (), Flag("--diffaugment", "For few images: change what the discriminator sees of them, real and made, so that"
-                 " it does not learn them by heart. color,translation,cutout, some of these, or none.", LEARNING,
+                 " it does not memorise them. color,translation,cutout, some of these, or none.", LEARNING,
                  parse=parse_augmentations, metavar="KINDS", typed="none"),
     )  # fmt: skip
     vision_aid: Literal["none", "vgg16"] = setting(

@@ -251,7 +251,7 @@ _SIGNS = (
 def micro_batch_sizes(share: int, group: int, most: int | None = None) -> list[int]:
     """The sizes of part in which `share` images can be worked off, the largest first.
 
-    group: images that the minibatch deviation compares; where the share, or `most`, is smaller, it is the group
+    group: images whose standard deviation the discriminator looks at; where the share, or `most`, is smaller, it is the group
     most: the largest part to be had, all if None; it has been checked to divide the share
     """
     largest = min(share, most or share)

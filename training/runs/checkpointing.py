@@ -56,9 +56,9 @@ def begin_run(
 ) -> None:  # fmt: skip
     """Say what is about to happen; at the very start also write the reals, the first fakes and the first state."""
     device = next(state.G.parameters()).device
-    crew = f"{dist.world_size} processes, " if dist.world_size > 1 else ""
+    ranks = f"{dist.world_size} processes, " if dist.world_size > 1 else ""
     slow = " (this GPU has no fast bfloat16)" if device.type == "cuda" and not fast_bf16(device) else ""
-    how = f"on {device}, {crew}{str(dtype).removeprefix('torch.')}{slow}, {torch.get_num_threads()} threads"
+    how = f"on {device}, {ranks}{str(dtype).removeprefix('torch.')}{slow}, {torch.get_num_threads()} threads"
     if dist.attempt:
         report.say(f"A process was lost: restart {dist.attempt}")
     if resume:

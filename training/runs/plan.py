@@ -40,7 +40,7 @@ def passes(loss: LossConfig, resolution: int) -> tuple[float, float]:
     """How often an image goes through the generator, and through the discriminator, in a whole training step.
 
     D step: fakes made (1), D on fakes forward (1) and backward (2), D on reals forward and backward (3), its penalty:
-    one gradient and the derivative of that (3). G step: made (1) unless both share the fakes, judged (1), back through
+    one gradient and the derivative of that (3). G step: made (1) unless both share the fakes, scored (1), back through
     D (1) and G (2).
     """
     penalties = (loss.r1_gamma.at(resolution) > 0) + (loss.r2_gamma.at(resolution) > 0)

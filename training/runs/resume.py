@@ -211,7 +211,7 @@ def same_data(stored: RunConfig, facts: DataFacts) -> RunConfig:
 # Which run `--resume auto` means: the newest unfinished one that the same command would have made, or a new one
 
 
-# Told apart elsewhere: the data by `same_data`, and the length by `resumed`, as it counts only where it was typed.
+# Compared elsewhere: the data by `same_data`, and the length by `resumed`, as it counts only where it was typed.
 ELSEWHERE = FREE_ON_RESUME | {"data.content_hash", "total_kimg"}
 # What --hours plans when a run begins: it stays, however fast the machine is when the command is repeated.
 PLANNED = {"growth.stable_kimg", "growth.fade_kimg", "growth.anneal_from", "growth.anneal_kimg", "time_limit"}
