@@ -31,10 +31,11 @@ from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory
 from torch_utils.distributed import CPU, World, add_up_gradients, highest, joined
 from training.config import RunConfig
-from training.presets import preset
+from training.inputs import Batch
+from training.runs.resume import preset
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
-from training.step import Reals, update
+from training.step import train_step
 
 WARM_UP = 2
 HIDDEN_SHARE = 0.05  # of a step that may go into waiting
@@ -147,14 +148,14 @@ def _work(world: World, port: int, folder: Path, resolution: int, batch: int, st
     growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch * world.size))
     cfg = RunConfig(model=model, growth=growth, gpus=world.size)
     state, stage = fresh_state(cfg, CPU), growth.at(0)
-    reals = Reals(torch.randn(batch, model.channels, *model.size(resolution)).clamp(-1, 1), None)
+    reals = Batch(torch.randn(batch, model.channels, *model.size(resolution)).clamp(-1, 1), None)
     times: list[float] = []
     sums: list[float] = []
     with joined(world, CPU, 600) as world:
         for _ in range(WARM_UP + steps):
             highest(world, "begin of a step", 0)
             begin = time.perf_counter()
-            update(state, reals, stage, cfg, None, torch.float32, world)
+            train_step(state, reals, stage, cfg, None, torch.float32, world)
             state.nimg += stage.batch
             highest(world, "end of a step", 0)
             times.append(time.perf_counter() - begin)

@@ -26,9 +26,10 @@ from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
 from torch_utils.traffic import Count, Traffic, added
 from training.config import LossConfig, RunConfig
+from training.inputs import Batch
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
-from training.step import Reals, update
+from training.step import train_step
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TIERS = {"plain": "ref", "fused": "auto"}  # what STYLEGAN_OPS is for each
@@ -80,7 +81,7 @@ def counted(cfg: RunConfig, dtype: torch.dtype, mode: str) -> dict[str, Count]:
         images = torch.empty(stage.batch, cfg.model.channels, *cfg.model.size(stage.resolution))
         for _ in range(2):  # in the first, the optimisers set themselves up
             with Traffic() as traffic:
-                update(state, Reals(images, None), stage, cfg, None, dtype)
+                train_step(state, Batch(images, None), stage, cfg, None, dtype)
     return traffic.counts
 
 

@@ -26,10 +26,11 @@ from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
 from torch_utils.threads import cpu_threads
 from training.config import LossConfig, RunConfig
-from training.runs.plan import aid_cost, conv_gflops, step_gflop
+from training.inputs import Batch
+from training.runs.plan import aid_cost, conv_gflops, step_cost
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
-from training.step import Reals, update
+from training.step import train_step
 
 STEPS = 12
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -67,7 +68,7 @@ def main(
     times = iteration_seconds(cfg, STEPS, DTYPES[dtype], where)
     peak = peak_memory_mb(where)
     speed = batch / statistics.median(times)
-    gflop = step_gflop(model, cfg.loss, resolution) + aid_cost(cfg, resolution)[0]
+    gflop = step_cost(model, cfg.loss, resolution)[0] + aid_cost(cfg, resolution)[0]
     result = {
         "images_per_s": speed,
         "gflop_per_image": gflop,
@@ -99,7 +100,7 @@ def iteration_seconds(cfg: RunConfig, steps: int, dtype: torch.dtype, device: to
     for index in range(-2, steps):
         begin = time.perf_counter()
         for _ in range(period if index >= 0 else 1):
-            update(state, Reals(images, None), stage, cfg, None, dtype)
+            train_step(state, Batch(images, None), stage, cfg, None, dtype)
             state.nimg += stage.batch
         if device.type == "cuda":
             torch.cuda.synchronize(device)

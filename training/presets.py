@@ -76,7 +76,7 @@ _DIGITS32: Settings = {
     "growth.lr": PerResolution(0.005),
     "loss.name": "relativistic", "loss.r1_gamma": PerResolution(0.5, {32: 1.0}),
     "loss.r2_gamma": PerResolution(0.5, {32: 1.0}), "loss.r1_interval": 4,
-    "data.cond": True, "total_kimg": 36, "ema_kimg": 2.0, "ema_ramp": 0.05, "tick_kimg": PerResolution(1), "snap": 10,
+    "data.cond": True, "total_kimg": 36, "ema_kimg": 2.0, "ema_ramp": 0.05, "tick_kimg": PerResolution(1),
 }  # fmt: skip
 
 _FACES64: Settings = {

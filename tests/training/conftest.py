@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stylegan.networks.stylegan1 import StyleGAN1Config
+from stylegan.networks.stylegan1 import StyleGAN1Config, StyleGAN1Discriminator
 from torch_utils.settings import replaced
 from training.config import DataConfig, LossConfig, RunConfig
 from training.data.archive import Archive, ArchiveWriter
@@ -101,10 +101,10 @@ def straight(tiny: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def memory_for() -> Callable[[Discriminator, int, int], None]:
+def memory_for() -> Callable[[StyleGAN1Discriminator, int, int], None]:
     """Gives a discriminator memory for so many pictures of 16x16 at once, and for any number in its first few calls."""
 
-    def limit(D: Discriminator, pictures: int, spared: int = 0) -> None:
+    def limit(D: StyleGAN1Discriminator, pictures: int, spared: int = 0) -> None:
         left = [spared]
 
         def before(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:

@@ -11,7 +11,8 @@ from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, differences, leaves, replaced
 from training.config import FLAGS, RunConfig, from_json, to_json
-from training.presets import PRESETS, preset
+from training.presets import PRESETS
+from training.runs.resume import preset
 from training.runs.check import check
 from training.schedule import PerResolution
 

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def snapshot(state: TrainState, path: Path, with_d: bool = True) -> str:
-    save_snapshot(path, state.G_ema, state.D if with_d else None, config=state.G.cfg, resolution=16, alpha=1.0,
+    save_snapshot(path, state.G_ema, state.D if with_d else None, config=state.G.config, resolution=16, alpha=1.0,
                   kimg=1.0, data="x")  # fmt: skip
     return str(path)
 
@@ -49,7 +49,7 @@ def test_another_resolution_keeps_what_both_have(tiny, tmp_path, ours: int, thei
     origin, target = state(theirs, 1), state(ours, 0)
     fresh = target.G.synthesis.blocks[str(ours)][0].weight.clone()
     path = tmp_path / "a.safetensors"
-    save_snapshot(path, origin.G_ema, origin.D, config=origin.G.cfg, resolution=theirs, alpha=1.0, kimg=1.0, data="x")
+    save_snapshot(path, origin.G_ema, origin.D, config=origin.G.config, resolution=theirs, alpha=1.0, kimg=1.0, data="x")
     told = transfer_weights(str(path), target)
     assert torch.equal(target.G.synthesis.blocks["8"][0].weight, origin.G.synthesis.blocks["8"][0].weight)
     assert torch.equal(target.D.blocks["8"].conv1.weight, origin.D.blocks["8"].conv1.weight)
@@ -110,9 +110,9 @@ def test_a_generator_alone_grows_wider(tiny, tmp_path) -> None:
     assert "not:" not in told and told.count("widened") == 1
     assert same(wide.D, narrow.D) == set(narrow.D.state_dict()) and same(wide.G, narrow.G) != set(wide.G.state_dict())
     path = snapshot(wide, tmp_path / "wide.safetensors")
-    assert stylegan.load(path).D.cfg == mixed.model.of_discriminator
-    assert width_of(path, narrow.G.cfg) == {"model.fmap_max": 32, "model.d_fmap_max": 16}
-    assert width_of(path, replace(narrow.G.cfg, fmap_max=64)) == {}
+    assert stylegan.load(path).D.config == mixed.model.of_discriminator
+    assert width_of(path, narrow.G.config) == {"model.fmap_max": 32, "model.d_fmap_max": 16}
+    assert width_of(path, replace(narrow.G.config, fmap_max=64)) == {}
     told = transfer_weights(path, fresh_state(tiny(model__fmap_max=32, model__d_fmap_max=8), CPU))
     assert told.count("more would fit with --fmap-base 128 --d-fmap-max 16") == 1 and told.count("would fit") == 1
 
@@ -120,7 +120,7 @@ def test_a_generator_alone_grows_wider(tiny, tmp_path) -> None:
 def test_new_resolutions_are_no_reason_for_fewer_feature_maps(tiny, tmp_path) -> None:
     origin = fresh_state(tiny(seed=1, model__resolution=8, growth__final=8), CPU)
     path = tmp_path / "a.safetensors"
-    save_snapshot(path, origin.G_ema, origin.D, config=origin.G.cfg, resolution=8, alpha=1.0, kimg=1.0, data="x")
+    save_snapshot(path, origin.G_ema, origin.D, config=origin.G.config, resolution=8, alpha=1.0, kimg=1.0, data="x")
     told = transfer_weights(str(path), fresh_state(tiny(model__fmap_max=24), CPU))
     assert "widened" in told and "(new)" in told and "would fit" not in told
 

@@ -24,7 +24,7 @@ def grown(tiny, tmp_path):
         for parameter in [*narrow.G_ema.parameters(), *narrow.D.parameters()]:  # the noise and biases are 0 at first
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7))
         path = tmp_path / "narrow.safetensors"
-        save_snapshot(path, narrow.G_ema, narrow.D, config=narrow.G.cfg, resolution=16, alpha=1.0, kimg=1.0, data="x")
+        save_snapshot(path, narrow.G_ema, narrow.D, config=narrow.G.config, resolution=16, alpha=1.0, kimg=1.0, data="x")
         return narrow, wide, transfer_weights(str(path), wide)
 
     return make
@@ -45,7 +45,7 @@ def test_pictures_and_scores_stay_what_they_were(grown, before, after) -> None:
     narrow, wide, told = grown(before | {"model__mbstd_group": 1}, after)
     assert "widened" in told and "not:" not in told
     z = torch.randn(4, 16, generator=torch.Generator().manual_seed(5))
-    c = torch.arange(4) % 3 if narrow.G.cfg.num_classes else None
+    c = torch.arange(4) % 3 if narrow.G.config.num_classes else None
     with torch.no_grad():
         pictures = narrow.G_ema(z, c)
         for G in (wide.G, wide.G_ema):
@@ -68,7 +68,7 @@ def test_new_maps_learn(grown) -> None:
     """What leads into new maps starts to move as soon as somebody looks at them: after the first step."""
     narrow, wide, _ = grown({}, {"model__fmap_base": 256})
     z = torch.randn(4, 16, generator=torch.Generator().manual_seed(5))
-    new = slice(narrow.G.cfg.nf(16), None)
+    new = slice(narrow.G.config.nf(16), None)
     layer = wide.G.synthesis.blocks["16"][0].weight
     moved = []
     optimizer = torch.optim.SGD(wide.G.parameters(), lr=0.01)

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from stylegan.features import lpips
 from stylegan.networks.registry import build_generator
 from training.config import AID_NETS, AID_SMALLEST, LossConfig
-from training.presets import preset
+from training.runs.resume import preset
 from training.runs.plan import (
     TYPICAL,
     Machine,

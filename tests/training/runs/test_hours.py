@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from torch_utils.errors import UserError
 from training.config import RunConfig, from_json, to_json
-from training.presets import PRESETS, preset
+from training.presets import PRESETS
+from training.runs.resume import preset
 from training.runs.check import check
 from training.runs.hours import LATE, MIN_STEPS, Costs, budget_lines, parts, plan, scaled
 from training.schedule import PerResolution, Phase

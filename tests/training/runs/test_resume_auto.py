@@ -17,7 +17,7 @@ from stylegan.cli import train
 from stylegan.networks.registry import build_generator
 from torch_utils.checkpoint import save_state
 from training.config import RunConfig
-from training.presets import preset
+from training.runs.resume import preset
 from training.runs.hours import Costs
 from training.runs.run_dir import OPTIONS, PREVIOUS, STATE, locked, locked_name, mark_finished
 
