@@ -87,8 +87,9 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-Readers = Mapping[type, Callable[[Any], Any]]
-"""How to read settings whose type the data themselves name, such as the config of one of several kinds of network."""
+Readers = Mapping[type, Callable[[Any, str], Any]]
+"""How to read settings whose type the data themselves name, such as the config of one of several kinds of network: from
+the data, and the dotted name that they have."""
 
 
 def from_plain(kind: type[T], data: Any, name: str = "", readers: Readers | None = None) -> T:
@@ -104,7 +105,7 @@ def _read(kind: Any, data: Any, name: str, bound: Mapping[Any, Any], readers: Re
     kind = bound.get(kind, kind) if isinstance(kind, TypeVar) else kind
     origin, arguments = get_origin(kind) or kind, get_args(kind)
     if origin in readers:
-        return readers[origin](data)
+        return readers[origin](data, name)
     if dataclasses.is_dataclass(origin):
         return _read_dataclass(origin, arguments, data, name, readers)
     if origin in (Union, types.UnionType):

@@ -186,9 +186,11 @@ class NetworkConfig:
         return plain
 
     @classmethod
-    def from_json(cls: type[Config], data: Mapping[str, Any]) -> Config:
-        """The inverse of to_json. Raises UserError for a setting that the family does not have, or of a wrong type."""
-        return from_plain(cls, data)
+    def from_json(cls: type[Config], data: Mapping[str, Any], name: str = "") -> Config:
+        """The inverse of to_json. Raises UserError, naming the setting (dotted, below `name`), for one that the family
+        does not have, or of a wrong type.
+        """
+        return from_plain(cls, data, name)
 
 
 def require_styles(config: NetworkConfig) -> None:

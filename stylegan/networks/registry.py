@@ -20,14 +20,16 @@ def family_of(name: str) -> Family[Any]:
     return FAMILIES[name]
 
 
-def config_from_json(data: Any) -> NetworkConfig:
-    """A config of the family that the data name. Raises UserError for unknown names and wrong types."""
+def config_from_json(data: Any, name: str = "") -> NetworkConfig:
+    """A config of the family that the data name. Raises UserError, naming the setting (dotted, below `name`), for unknown
+    names and wrong types.
+    """
     if not isinstance(data, Mapping):
-        raise UserError("the settings of a network must be a group of settings")
-    name = data.get("family", stylegan1.FAMILY.name)
-    if not isinstance(name, str):
-        raise UserError("setting 'family' must be the name of a network family")
-    config: NetworkConfig = family_of(name).config.from_json(data)
+        raise UserError(f"setting '{name}' must be a group of settings, those of a network")
+    family = data.get("family", stylegan1.FAMILY.name)
+    if not isinstance(family, str):
+        raise UserError(f"setting '{name}.family' must be the name of a network family")
+    config: NetworkConfig = family_of(family).config.from_json(data, name)
     return config
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, differences, leaves, replaced
-from training.config import FLAGS, RunConfig, from_json, to_json
+from training.config import FLAGS, RunConfig
 from training.presets import PRESETS
 from training.runs.resume import preset
 from training.runs.check import check

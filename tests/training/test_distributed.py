@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import training.runs.processes
+from stylegan.networks.stylegan1 import StyleGAN1Discriminator
 from torch_utils.distributed import ALONE, World, from_environment, joined
 from torch_utils.settings import replaced
 from training.config import RunConfig
@@ -23,7 +24,7 @@ from training.loop import next_reals
 from training.runs.processes import train_in_processes
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
-from training.step import update
+from training.step import train_step
 
 CPU = torch.device("cpu")
 
@@ -33,7 +34,7 @@ Prepare = Callable[[TrainState], None]
 SPLITS: list[dict[str, Any]] = [{}, {"loss.name": "relativistic"}, {"batch_gpu": 4}]
 
 
-def limit_memory(D: Discriminator, pictures: int) -> None:
+def limit_memory(D: StyleGAN1Discriminator, pictures: int) -> None:
     def before(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         if len(arguments[0]) > pictures:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -61,7 +62,7 @@ def steps(cfg: RunConfig, world: World, count: int = 3, prepare: Prepare = lambd
     for _ in range(count):
         stage = cfg.growth.at(state.nimg)
         reals = next_reals(data, state.nimg, stage, cfg, CPU, world)
-        outcome = update(state, reals, stage, cfg, None, torch.float32, world)
+        outcome = train_step(state, reals, stage, cfg, None, torch.float32, world)
         assert not outcome.bad
         stats.append({name: float(value) for name, value in outcome.stats.items()})
         state.nimg += stage.batch

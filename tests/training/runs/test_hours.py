@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torch_utils.errors import UserError
-from training.config import RunConfig, from_json, to_json
+from training.config import RunConfig
 from training.presets import PRESETS
 from training.runs.resume import preset
 from training.runs.check import check

@@ -16,10 +16,11 @@ from torch_utils.images import to_float
 from training.config import AUGMENTATIONS, RunConfig
 from training.data.archive import Archive
 from training.data.dataset import Dataset
+from training.inputs import Batch
 from training.runs.memory import fit, rehearsed
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
-from training.step import Reals, update
+from training.step import train_step
 
 CPU = torch.device("cpu")
 GROUPS = {"growth__batch": PerResolution(16), "model__mbstd_group": 2}
@@ -30,8 +31,8 @@ def step(state: TrainState, cfg: RunConfig) -> None:
     data = Dataset(Archive.open(cfg.data.path), seed=cfg.seed)
     images, c = data.batch(state.nimg, stage.batch, *cfg.model.size(stage.resolution))
     labels = data.archive.labels if cfg.data.cond else None
-    reals = Reals(to_float(images), c if cfg.data.cond else None)
-    assert not update(state, reals, stage, cfg, labels, torch.float32).bad
+    reals = Batch(to_float(images), c if cfg.data.cond else None)
+    assert not train_step(state, reals, stage, cfg, labels, torch.float32).bad
     state.nimg += stage.batch
 
 
