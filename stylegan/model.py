@@ -15,7 +15,7 @@ from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.directions import Directions, moved, moved_ws
 from stylegan.latents.latents import Latents
-from stylegan.latents.styles import layers_of
+from stylegan.latents.notation import layers_of
 from stylegan.networks.base import Discriminator, Generator
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.sampling import mix_layers, z_for_seeds

@@ -23,6 +23,8 @@ class Flag:
     alone does not say how. `group` is the heading it stands under in --help. `alone` is what the flag says when no
     value follows it; where that is None, one must. `typed` is the default as it would be typed, where that
     differs from its Python form. `kind` is the type of a setting that only some configurations have.
+    `positive` forbids 0, which numbers may be otherwise. `resume` says whether the setting may change when a run is
+    resumed: never, always ("free"), or as long as it lies ahead.
     """
 
     spelling: str
@@ -34,6 +36,8 @@ class Flag:
     alone: str | None = None
     typed: str = ""
     kind: Any = None
+    positive: bool = False
+    resume: Literal["fixed", "free", "ahead"] = "fixed"
 
     @property
     def spellings(self) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -13,49 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylegan.editing.attribute_table import Table
-from stylegan.editing.attributes import Attribute, parse_attributes
+from stylegan.editing.settings import ATTRIBUTES, ClassifierSettings
 from stylegan.networks.sampling import generator
 from torch_utils.adam import Adam
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 from torch_utils.images import to_float
-from torch_utils.output import FILES
 from torch_utils.progress import Progress
-from torch_utils.settings import Flag, from_plain, setting, to_plain
+from torch_utils.settings import from_plain, to_plain
 from torch_utils.text import counted
 from training.data.archive import Archive
 from training.data.packed import packed
-
-DATA = "Data"
-SUFFIX = ".attributes.safetensors"
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """data: an archive with a table of what its pictures show, of which the last pictures are only used to judge."""
-
-    data: str = setting("", Flag("--data", "Pictures: an archive or a folder.", DATA, metavar="ZIP"))
-    table: str = setting("", Flag("--table", "CSV of what each of them shows.", DATA, metavar="CSV"))
-    key: str = setting("file", Flag("--key", "The column with the pictures' file names.", DATA))
-    attributes: Sequence[Attribute] = setting((), Flag(
-        "--attributes", "Which columns to learn, as in smile>0.5,gender=male,yaw.  [all]", DATA,
-        parse=parse_attributes))  # fmt: skip
-    held_out: int = setting(500, Flag("--held-out", "How many of the last pictures to judge it by.", DATA))
-    resolution: int = setting(64, Flag("--resolution", "Size to learn at; pictures are reduced to it.", DATA))
-    epochs: int = setting(16, Flag("--epochs", "How often to show each picture."))
-    batch: int = setting(64, Flag("--batch", "Pictures in a step."))
-    lr: float = setting(0.003, Flag("--lr", "Learning rate at the start; it falls to 0."))
-    seed: int = setting(0, Flag("--seed", "Of weights and order."))
-    device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))
-
-
-@dataclass(frozen=True)
-class Learn:
-    """`directions.py learn`, as typed."""
-
-    lesson: Lesson = Lesson()
-    dest: str = setting("", Flag("--dest", f"The file to write (*{SUFFIX}).", FILES, metavar="FILE"))
-
 
 # A small network that tells attributes of pictures, learnt from a labelled data set, and its file
 
@@ -139,20 +107,20 @@ class Judge:
 
 
 def save_judge(path: Path, judge: Judge) -> None:
-    """Write it, whole or not at all. Raises UserError when the disk is full, or the name does not end in SUFFIX."""
-    if not path.name.endswith(SUFFIX):
-        raise UserError(f"{path} is no name for a classifier: it must end in {SUFFIX}")
+    """Write it, whole or not at all. Raises UserError when the disk is full, or the name does not end in ATTRIBUTES."""
+    if not path.name.endswith(ATTRIBUTES):
+        raise UserError(f"{path} is no name for a classifier: it must end in {ATTRIBUTES}")
     save_tensors(path, judge.network.state_dict(), {"format": FORMAT, "scope": to_plain(judge.scope)})
 
 
 def load_judge(path: Path) -> Judge:
     """Open what `save_judge` wrote. Runs no code from the file. Raises UserError if it is something else."""
     try:
-        tensors, header = load_tensors(path, f"what directions.py learn made, which ends in {SUFFIX}")
+        tensors, header = load_tensors(path, f"what directions.py learn made, which ends in {ATTRIBUTES}")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if header.get("format") != FORMAT:
-        raise UserError(f"{path} holds no classifier; directions.py learn makes one that ends in {SUFFIX}")
+        raise UserError(f"{path} holds no classifier; directions.py learn makes one that ends in {ATTRIBUTES}")
     try:
         scope = from_plain(Scope, header.get("scope"))
         network = Classifier(scope.channels, len(scope.names))
@@ -168,27 +136,27 @@ def load_judge(path: Path) -> Judge:
 FEWEST = 20  # pictures of each kind, with which learning can begin
 
 
-def learn(archive: Archive, table: Table, lesson: Lesson, device: torch.device) -> Judge:
+def learn(archive: Archive, table: Table, settings: ClassifierSettings, device: torch.device) -> Judge:
     """Train a classifier on the archive's pictures, and judge it on those held out.
 
     Raises UserError for a table of other pictures, and for attributes with hardly a picture that has them.
     """
     targets = matched(archive, table)
-    size = size_of(archive, lesson.resolution)
-    count = len(archive) - lesson.held_out
-    if lesson.held_out < 1 or count < 2 * FEWEST:
-        raise UserError(f"--held-out {lesson.held_out}: of {len(archive)} pictures hold out a tenth or so")
+    size = size_of(archive, settings.resolution)
+    count = len(archive) - settings.held_out
+    if settings.held_out < 1 or count < 2 * FEWEST:
+        raise UserError(f"--held-out {settings.held_out}: of {len(archive)} pictures hold out a tenth or so")
     scope = scope_of(archive, table, targets[:count], size)
     images = packed(archive, *size)
     goals = standardised(torch.from_numpy(targets).float(), scope)
-    torch.manual_seed(lesson.seed)
+    torch.manual_seed(settings.seed)
     network = Classifier(archive.channels, len(scope.names)).to(device)
-    with Progress("Learning", lesson.epochs * count) as bar:
+    with Progress("Learning", settings.epochs * count) as bar:
         optimiser = Adam(network.parameters(), (0.9, 0.99), 1e-8)
-        for done, (pixels, goal) in batches(images[:count], goals[:count], lesson):
+        for done, (pixels, goal) in batches(images[:count], goals[:count], settings):
             optimiser.zero_grad()
             loss_of(network(pixels.to(device)), goal.to(device), scope).backward()
-            optimiser.step(lesson.lr * 0.5 * (1 + math.cos(math.pi * done)))
+            optimiser.step(settings.lr * 0.5 * (1 + math.cos(math.pi * done)))
             bar.advance(len(pixels))
     judge = Judge(network.eval().requires_grad_(False), scope)
     found = torch.cat([judge.values(part.to(device)).cpu() for part in in_order(images[count:])])
@@ -249,19 +217,21 @@ def loss_of(scores: Tensor, goals: Tensor, scope: Scope) -> Tensor:
     return (errors * known).sum() / known.sum().clamp(min=1)
 
 
-def batches(images: np.ndarray, goals: Tensor, lesson: Lesson) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
-    """(share of the lesson done, (pictures, goals)), shuffled anew each epoch, a little moved and brightened.
+def batches(
+    images: np.ndarray, goals: Tensor, settings: ClassifierSettings
+) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
+    """(share of the settings done, (pictures, goals)), shuffled anew each epoch, a little moved and brightened.
 
     Never mirrored: an attribute may be a matter of left and right.
     """
     count = len(images)
-    for epoch in range(lesson.epochs):
-        random = generator(lesson.seed, "attributes", epoch)
+    for epoch in range(settings.epochs):
+        random = generator(settings.seed, "attributes", epoch)
         order = random.permutation(count)
-        for start in range(0, count - 1, lesson.batch):  # batch norm needs two
-            chosen = np.sort(order[start : start + lesson.batch])
+        for start in range(0, count - 1, settings.batch):  # batch norm needs two
+            chosen = np.sort(order[start : start + settings.batch])
             pixels = varied(to_float(torch.from_numpy(images[chosen])), random)
-            yield (epoch + start / count) / lesson.epochs, (pixels, goals[chosen])
+            yield (epoch + start / count) / settings.epochs, (pixels, goals[chosen])
 
 
 def varied(images: Tensor, random: np.random.Generator) -> Tensor:

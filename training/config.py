@@ -50,38 +50,40 @@ def parse_augmentations(text: str) -> tuple[Augmentation, ...]:
 AID_NETS = {"vgg16": "lpips-vgg16"}  # --vision-aid -> a net of `lpips.NETS`
 AID_SMALLEST = 32  # of a picture's sides: such a net knows nothing of smaller ones
 
-# The flags of settings that are declared elsewhere, where nothing is known of command lines. Those with a kind belong to
-# some families of networks only, see their configs.
+# The flags of settings that are declared elsewhere, where nothing is known of command lines. Those with a kind belong
+# to some families of networks only, see their configs.
 FLAGS: Mapping[str, Flag] = {
     "growth.batch": Flag("--batch", "Images per step over all GPUs, one number or one per resolution.",
-                         ESSENTIALS, parse=_whole_table, metavar=_TABLE),
+                         ESSENTIALS, parse=_whole_table, metavar=_TABLE, positive=True),
     "model.resolution": Flag("--resolution", "Grow up to this resolution; larger data are reduced to it.", GROWTH),
     "growth.initial": Flag("--init-res", "Resolution to start from.", GROWTH),
     "growth.stable_kimg": Flag("--lod-kimg", "How long each resolution is held before the next fades in.", GROWTH,
                                parse=_table, metavar=_TABLE),
     "growth.fade_kimg": Flag("--fade-kimg", "How long each new resolution takes to fade in.", GROWTH,
                              parse=_table, metavar=_TABLE),
-    "growth.lr": Flag("--lr", "Learning rate of both networks.", LEARNING, parse=_table, metavar=_TABLE),
+    "growth.lr": Flag("--lr", "Learning rate of both networks.", LEARNING, parse=_table, metavar=_TABLE, positive=True),
     "growth.anneal_from": Flag("--anneal-from", "The kimg from which the learning rate falls, but not before the final"
-                               " resolution stands alone.", LEARNING),
+                               " resolution stands alone.", LEARNING, resume="ahead"),
     "growth.anneal_kimg": Flag("--anneal-kimg", "How long the learning rate takes to fall to --lr-end of itself; 0: it"
-                               " does not fall.", LEARNING),
-    "growth.lr_end": Flag("--lr-end", "Share of the learning rate that --anneal-kimg leaves.", LEARNING),
+                               " does not fall.", LEARNING, resume="ahead"),
+    "growth.lr_end": Flag("--lr-end", "Share of the learning rate that --anneal-kimg leaves.", LEARNING,
+                          resume="ahead"),
     "model.style_mixing": Flag("--style-mixing-prob", "Share of images made from two styles.", LEARNING, kind=float),
-    "model.fmap_base": Flag("--fmap-base", "Feature maps at resolution R: FMAP_BASE/R, at most FMAP_MAX.", kind=int),
-    "model.fmap_max": Flag("--fmap-max", "Most feature maps at any resolution.", kind=int),
+    "model.fmap_base": Flag("--fmap-base", "Feature maps at resolution R: FMAP_BASE/R, at most FMAP_MAX.", kind=int,
+                            positive=True),
+    "model.fmap_max": Flag("--fmap-max", "Most feature maps at any resolution.", kind=int, positive=True),
     "model.d_fmap_max": Flag("--d-fmap-max", "Most feature maps of the discriminator, if it shall have fewer than the"
-                             " generator.", kind=int),
-    "model.z_dim": Flag("--z-dim", "Length of the random input z."),
-    "model.w_dim": Flag("--w-dim", "Length of the style vector w.", kind=int),
+                             " generator.", kind=int, positive=True),
+    "model.z_dim": Flag("--z-dim", "Length of the random input z.", positive=True),
+    "model.w_dim": Flag("--w-dim", "Length of the style vector w.", kind=int, positive=True),
     "model.mapping_layers": Flag("--map-depth", "Layers of the mapping network from z to w.", kind=int),
-    "model.mapping_dim": Flag("--map-dim", "Width of the mapping network.", kind=int),
+    "model.mapping_dim": Flag("--map-dim", "Width of the mapping network.", kind=int, positive=True),
     "model.styles": Flag("--styles", "Feed the picture through styles; off: a traditional generator.", kind=bool),
     "model.const_input": Flag("--const-input", "Start from a learned constant; off: from w.", kind=bool),
     "model.noise": Flag("--noise", "Add noise to every layer.", kind=bool),
     "model.pixel_norm": Flag("--pixel-norm", "Normalise every pixel's features.", kind=bool),
     "model.instance_norm": Flag("--instance-norm", "Normalise every feature map.", kind=bool),
-    "model.mbstd_group": Flag("--mbstd-group", "Images that the minibatch deviation compares with each other.", kind=int),
+    "model.mbstd_group": Flag("--mbstd-group", "Group size for the minibatch standard deviation.", kind=int, positive=True),
 }  # fmt: skip
 
 
@@ -99,7 +101,10 @@ class LossConfig:
              parse=_table, metavar=_TABLE),
     )  # fmt: skip
     r1_interval: int = setting(
-        1, Flag("--r1-interval", "Apply R1 at every N-th step only, N times as strongly: faster.", LEARNING)
+        1,
+        Flag(
+            "--r1-interval", "Apply R1 at every N-th step only, N times as strongly: faster.", LEARNING, positive=True
+        ),
     )
     r2_gamma: PerResolution[float] = setting(
         PerResolution(0.0),
@@ -120,7 +125,10 @@ class LossConfig:
                     " faster, most of all with --vision-aid, but it takes more memory.", LEARNING),
     )  # fmt: skip
     aid_zoom: int = setting(
-        1, Flag("--aid-zoom", "How many times as large as they are the vision aid sees pictures.", typed="2")
+        1,
+        Flag(
+            "--aid-zoom", "How many times as large as they are the vision aid sees pictures.", typed="2", positive=True
+        ),
     )
     aid_weight: float = setting(1.0, Flag("--aid-weight", "Weight of what the vision aid says."))
     aid_gamma: float = setting(0.05, Flag("--aid-gamma", "Strength of R1 and R2 at the features of the vision aid."))
@@ -136,11 +144,11 @@ class OptimConfig:
 
     g_share: float = setting(
         1.0, Flag("--g-lr-share", "The generator learns at this share of --lr: below 1, the discriminator keeps ahead.",
-                  LEARNING)
+                  LEARNING, positive=True)
     )  # fmt: skip
     beta1: float = setting(0.0, Flag("--beta1", "Adam: decay of the mean gradient per step."))
     beta2: float = setting(0.99, Flag("--beta2", "Adam: decay of the squared gradient per step."))
-    eps: float = setting(1e-8, Flag("--adam-eps", "Adam: smallest denominator."))
+    eps: float = setting(1e-8, Flag("--adam-eps", "Adam: smallest denominator.", positive=True))
 
 
 @dataclass(frozen=True)
@@ -149,11 +157,11 @@ class DataConfig:
 
     path: str = setting(
         "", Flag("--data", "Archive made by dataset_tool.py, or a folder of images, or 'mnist' (included).",
-                 ESSENTIALS, metavar="ZIP|DIR"),
+                 ESSENTIALS, metavar="ZIP|DIR", resume="free"),
     )  # fmt: skip
     mirror: bool = setting(False, Flag("--mirror", "Show every image mirrored as well.", ESSENTIALS))
     cond: bool = setting(False, Flag("--cond", "Learn the classes of the data, to ask for one later.", ESSENTIALS))
-    subset: int | None = setting(None, Flag("--subset", "Use only N of the images."))
+    subset: int | None = setting(None, Flag("--subset", "Use only N of the images.", positive=True))
     content_hash: str = ""
 
 
@@ -166,11 +174,13 @@ class RunConfig:
         "", Flag("--cfg", "Preset that fills in every setting you do not type. Default: chosen by the data.",
                  ESSENTIALS, metavar="NAME"),
     )  # fmt: skip
-    total_kimg: float = setting(25000, Flag("--kimg", "How long to train, in thousands of images shown.", ESSENTIALS))
+    total_kimg: float = setting(
+        25000, Flag("--kimg", "How long to train, in thousands of images shown.", ESSENTIALS, positive=True)
+    )
     hours: float | None = setting(
         None, Flag("--hours", "How long to train, in hours, in place of --kimg: measures how fast this machine is, then"
                    " plans the growth so that all is done in time, saving, --metrics and the start included.",
-                   ESSENTIALS, metavar="HOURS"),
+                   ESSENTIALS, metavar="HOURS", positive=True),
     )  # fmt: skip
     time_limit: float | None = None  # seconds of training after which a run planned by --hours ends, done or not
     seed: int = setting(0, Flag("--seed", "Random seed: the same seed gives the same run.", ESSENTIALS))
@@ -181,65 +191,110 @@ class RunConfig:
     optim: OptimConfig = OptimConfig()
 
     ema_kimg: float = setting(
-        10.0, Flag("--ema-kimg", "Half-life of the averaged generator, the one that makes the pictures.", LEARNING)
+        10.0,
+        Flag(
+            "--ema-kimg",
+            "Half-life of the averaged generator, the one that makes the pictures.",
+            LEARNING,
+            positive=True,
+        ),
     )
     ema_ramp: float | None = setting(
-        None, Flag("--ema-ramp", "Early on, a half-life of at most this share of the images seen.", LEARNING)
+        None,
+        Flag("--ema-ramp", "Early on, a half-life of at most this share of the images seen.", LEARNING, positive=True),
     )
     tick_kimg: PerResolution[float] = setting(
         PerResolution(160, {8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 30, 1024: 20}),
         Flag("--tick", "Kimg between status lines. Files are numbered in whole kimg: below 1, those of one kimg replace"
-             " each other.", MACHINE, parse=_table, metavar=_TABLE),
+             " each other.", MACHINE, parse=_table, metavar=_TABLE, positive=True),
     )  # fmt: skip
-    snap: int = setting(10, Flag("--snap", "Ticks between snapshots.", MACHINE))
+    snap: int = setting(10, Flag("--snap", "Ticks between snapshots.", MACHINE, positive=True, resume="free"))
     snap_d: bool = setting(
-        True, Flag("--snap-d", "Keep the discriminator in the snapshots too, for --init-from and for scores.", MACHINE)
+        True,
+        Flag(
+            "--snap-d",
+            "Keep the discriminator in the snapshots too, for --init-from and for scores.",
+            MACHINE,
+            resume="free",
+        ),
     )
     snap_minutes: float = setting(
-        20.0, Flag("--snap-minutes", "Save the state for --resume at least this often.", MACHINE)
+        20.0,
+        Flag(
+            "--snap-minutes", "Save the state for --resume at least this often.", MACHINE, positive=True, resume="free"
+        ),
     )
     keep: int | None = setting(
-        None, Flag("--keep", "Keep only the newest N snapshots, besides the best. Default: all.", MACHINE)
+        None,
+        Flag(
+            "--keep",
+            "Keep only the newest N snapshots, besides the best. Default: all.",
+            MACHINE,
+            positive=True,
+            resume="free",
+        ),
     )
     metrics: str = setting(
         "none", Flag("--metrics", "Measure every snapshot, as calc_metrics.py would: kid5k_full,pr5k3_full; or none.",
-                     MACHINE, metavar="NAMES"),
+                     MACHINE, metavar="NAMES", resume="free"),
     )  # fmt: skip
     features: str = setting(
         "efficientnet-lite0", Flag("--features", "What --metrics look at, as in calc_metrics.py.", MACHINE,
-                                   metavar="NAME"),
+                                   metavar="NAME", resume="free"),
     )  # fmt: skip
     val: str = setting(
-        "", Flag("--val", "Pictures that are not trained on, for the metric overfit500.", MACHINE, metavar="ZIP|DIR")
+        "",
+        Flag(
+            "--val",
+            "Pictures that are not trained on, for the metric overfit500.",
+            MACHINE,
+            metavar="ZIP|DIR",
+            resume="free",
+        ),
     )
     best: str = setting(
         "", Flag("--best", "Which of the metrics chooses best.safetensors. Default: the first that can.", MACHINE,
-                 metavar="NAME"),
+                 metavar="NAME", resume="free"),
     )  # fmt: skip
     precision: Literal["auto", "bf16", "fp32"] = setting(
         "auto", Flag("--precision", "Number format of the convolutions; auto takes bf16 where it is fast.", MACHINE)
     )
-    device: str = setting("auto", Flag("--device", "auto, cpu, cuda, cuda:1, ...", ESSENTIALS))
-    threads: int | None = setting(None, Flag("--threads", "CPU threads. Default: one per core.", MACHINE))
+    device: str = setting("auto", Flag("--device", "auto, cpu, cuda, cuda:1, ...", ESSENTIALS, resume="free"))
+    threads: int | None = setting(
+        None, Flag("--threads", "CPU threads. Default: one per core.", MACHINE, positive=True, resume="free")
+    )
     gpus: int = setting(
         1, Flag("--gpus", "Number of GPUs, or with --device cpu of processes; also selects the preset's batch sizes.",
-                ESSENTIALS)
+                ESSENTIALS, positive=True, resume="free")
     )  # fmt: skip
     batch_gpu: int | None = setting(
         None, Flag("--batch-gpu", "Most images per GPU at once; a larger batch is worked off in parts. auto: as many as"
-                   " fit; on a CPU, all.", MACHINE, parse=_auto_or_whole, metavar="N|auto", typed="auto")
+                   " fit; on a CPU, all.", MACHINE, parse=_auto_or_whole, metavar="N|auto", typed="auto",
+                   positive=True, resume="free")
     )  # fmt: skip
     reduce: Literal["fp32", "bf16"] = setting(
         "fp32", Flag("--reduce", "Number format in which gradients travel between GPUs.", MACHINE)
     )
     max_restarts: int = setting(
         3, Flag("--max-restarts", "How often a run on several GPUs may go on from its last state by itself after one of"
-                " its processes was lost.", MACHINE)
+                " its processes was lost.", MACHINE, resume="free")
     )  # fmt: skip
     timeout: float = setting(
-        600.0, Flag("--timeout", "Seconds after which a process that does not answer the others is given up.", MACHINE)
+        600.0,
+        Flag(
+            "--timeout",
+            "Seconds after which a process that does not answer the others is given up.",
+            MACHINE,
+            positive=True,
+            resume="free",
+        ),
     )
     max_bad_steps: int = setting(
-        20, Flag("--max-bad-steps", "Steps in a row with infinite gradients before going back to the last good state.")
+        20,
+        Flag(
+            "--max-bad-steps",
+            "Steps in a row with infinite gradients before going back to the last good state.",
+            positive=True,
+        ),
     )
     desc: str = setting("", Flag("--desc", "Text to add to the name of the run directory.", MACHINE))

@@ -102,6 +102,24 @@ _FACES128: Settings = {
     "loss.aid_zoom": 1, "total_kimg": 650, "tick_kimg": PerResolution(1, {4: 8, 8: 8, 16: 4, 32: 2}),
 }  # fmt: skip
 
+# DCGAN with its own optimiser (section 4), and without penalties. The feature maps are a quarter of the paper's for
+# digits and half of them for faces.
+_DCGAN: Settings = {
+    "loss.name": "logistic", "loss.r1_gamma": PerResolution(0.0), "optim.beta1": 0.5, "optim.beta2": 0.999,
+    "growth.lr": PerResolution(0.0002), "growth.batch": PerResolution(64),
+    "ema_kimg": 2.0, "ema_ramp": 0.05, "snap": 10,
+}  # fmt: skip
+
+_DCGAN_MNIST: Settings = {
+    **_DCGAN, "model.resolution": 32, "model.fmap_base": 1024, "model.fmap_max": 256, "model.channels": 1,
+    "growth.initial": 32, "growth.final": 32, "total_kimg": 200, "tick_kimg": PerResolution(5),
+}  # fmt: skip
+
+_DCGAN_FACES64: Settings = {
+    **_DCGAN, "model.resolution": 64, "model.fmap_base": 2048, "model.fmap_max": 512,
+    "growth.initial": 64, "growth.final": 64, "data.mirror": True, "total_kimg": 400, "tick_kimg": PerResolution(5),
+}  # fmt: skip
+
 PRESETS: Mapping[str, Preset] = {
     "digits32": Preset("handwritten digits; minutes on a CPU", "stylegan", _DIGITS32),
     "faces64": Preset("faces at 64x64; one to three hours on two CPU cores", "stylegan", _FACES64),
@@ -110,6 +128,8 @@ PRESETS: Mapping[str, Preset] = {
     "ffhq512": Preset("StyleGAN as published, up to 512x512", "stylegan", _ffhq(512), _BATCHES),
     "ffhq1024": Preset("StyleGAN as published, FFHQ", "stylegan", _ffhq(1024), _BATCHES),
     "celebahq1024": Preset("StyleGAN as published, CelebA-HQ", "stylegan", _CELEBAHQ, _BATCHES),
+    "dcgan-mnist": Preset("DCGAN (2016) on digits, without growth; half an hour on a CPU", "dcgan", _DCGAN_MNIST),
+    "dcgan-faces64": Preset("DCGAN (2016) on faces at 64x64; hours on a CPU", "dcgan", _DCGAN_FACES64),
     "progan1024": Preset("ProGAN as published, CelebA-HQ", "progan", _PROGAN,
                          {n: {**_BATCHES[n], "growth.lr": lr} for n, lr in _PROGAN_LR.items()}),
 }  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from stylegan.cli.options import ops_option, with_kernels
+from stylegan.cli.options import ops_option
 from torch_utils.cli import Command
 
 
@@ -33,6 +33,7 @@ def main(source: str, dest: Path, with_d: bool, half: bool) -> None:
     import torch
 
     from stylegan.checkpoints.conversion import convert
+    from stylegan.networks.inference import with_kernels
 
     with_kernels(torch.device("cpu"))
     made = convert(source, dest, with_d, half)

@@ -1,40 +1,89 @@
-"""Find directions in the space of latents, and go along them. `python directions.py --help` lists the commands."""
+"""`stylegan directions`: find directions in latent space, and go along them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan.cli.options import ops_option, tool_options
+from stylegan.cli import direction_images
+from stylegan.cli.direction_images import check_count
+from stylegan.cli.options import BATCH, NetworkOptions, opened, ops_option
 from stylegan.editing.settings import (
-    Apply,
-    Channels,
-    Conditional,
-    Find,
+    ATTRIBUTES,
+    FILE,
+    HOW,
+    ClassifierSettings,
     Labels,
-    Sheet,
-    Walking,
-    check_apply,
-    check_count,
+    Rank,
+    Search,
     check_labels,
     check_search,
     is_classifier,
 )
-from stylegan.latents.start import DIRECTIONS, check_steps
-from stylegan.latents.view import Model, View
+from stylegan.latents.notation import DIRECTIONS
 from torch_utils.cli import Command, Group, require, require_batch, settings_options
 from torch_utils.errors import UserError
-from torch_utils.output import replaces, require_folder
-from torch_utils.settings import replaced
-from torch_utils.text import counted
-from training.attributes import SUFFIX, Learn
+from torch_utils.output import FILES, replaces, require_folder
+from torch_utils.settings import Flag, replaced, setting
+from torch_utils.text import parse_classes
 
 if TYPE_CHECKING:
     from stylegan.editing.directions import Directions
     from stylegan.editing.search import Teller
-    from stylegan.latents.render import Painter
+    from stylegan.latents.render import View
+
+DEST = Flag("--dest", f"The file to write (*{DIRECTIONS}).", FILES, metavar="FILE")
+
+
+@dataclass(frozen=True)
+class Find:
+    """`find`, as typed."""
+
+    model: NetworkOptions = NetworkOptions()
+    search: Search = Search()
+    dest: str = setting("", DEST)
+    batch: int = setting(8, BATCH)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """`channels`, as typed."""
+
+    model: NetworkOptions = NetworkOptions()
+    labels: Labels = Labels()
+    rank: Rank | None = setting(None, Flag(
+        "--rank", "gradient: by how much a channel changes what the classifier says; difference: by that of its means "
+        "with and without, which may change nothing to be seen.  [gradient, with what `learn` made; else difference]",
+        HOW))  # fmt: skip
+    count: int = setting(10, Flag("--count", "How many channels.", HOW))
+    dest: str = setting("", DEST)
+    batch: int = setting(8, BATCH)
+
+
+@dataclass(frozen=True)
+class Conditional:
+    """`conditional`, as typed."""
+
+    model: NetworkOptions = NetworkOptions()
+    directions: str = setting("", FILE)
+    name: str = setting("", Flag("--name", "The direction to change.", HOW))
+    without: str = setting("", Flag("--without", "Those that shall stay as they are, as in glasses,gender.", HOW))
+    classes: Sequence[int] = setting((), Flag(
+        "--class", "For conditional networks, as in `find`.", HOW, parse=parse_classes, metavar="CLASS"))  # fmt: skip
+    force: bool = setting(False, Flag("--force", "Take directions that belong to another network.", HOW))
+    dest: str = setting("", DEST)
+
+
+@dataclass(frozen=True)
+class Learn:
+    """`directions.py learn`, as typed."""
+
+    classifier: ClassifierSettings = ClassifierSettings()
+    dest: str = setting("", Flag("--dest", f"The file to write (*{ATTRIBUTES}).", FILES, metavar="FILE"))
 
 
 WIDE = {"max_content_width": 110}
@@ -55,7 +104,7 @@ def main() -> None:
 
 def command(config: type) -> Any:
     """A sub-command with the settings of `config`."""
-    options = tool_options(config) if issubclass(config, Walking) else [*settings_options(config), ops_option()]
+    options = [*settings_options(config), ops_option()]
     return main.command(config.__name__.lower(), cls=Command, params=options, context_settings=WIDE)
 
 
@@ -77,14 +126,15 @@ def find(typed: dict[str, Any]) -> None:
     if search.method == "labels":
         require_sklearn()
         teller = teller_of(labels)
-    painter = opened(request.model, request.batch)
+    require_batch(request.batch)
+    view = opened(request.model)
     if search.method == "labels":
-        known = searches.labelled(labels, painter, teller, request.batch)
-        found = searches.from_labels(search, known, painter, click.echo)
+        known = searches.labelled(labels, view, teller, request.batch)
+        found = searches.from_labels(search, known, view, click.echo)
     else:
-        found = searches.unsupervised(search, painter.snapshot, painter.renderer.stage.resolution)
+        found = searches.unsupervised(search, view.snapshot, view.stage.resolution)
         click.echo("\n".join(words.listed(found)[1:]))
-    written(dest, found, painter)
+    written(dest, found, view)
 
 
 @command(Channels)
@@ -104,22 +154,23 @@ def channels(typed: dict[str, Any]) -> None:
     from stylegan.editing import search as searches
 
     teller = teller_of(request.labels)
-    painter = opened(request.model, request.batch)
-    searches.require_channels(painter, request.count)
+    require_batch(request.batch)
+    view = opened(request.model)
+    searches.require_channels(view, request.count)
     if teller is not None:  # before looking at many pictures
         searches.require_one_attribute([teller.names[k] for k in searches.told(request.labels, teller)])
     elif request.rank == "gradient":
         raise UserError("--rank gradient needs a classifier: --labels FILE, as `directions.py learn` makes it")
     if teller is not None and request.rank != "difference":
-        found, effects = searches.by_gradient(request.labels, painter, teller, request.count, request.batch)
+        found, effects = searches.by_gradient(request.labels, view, teller, request.count, request.batch)
         unit = "in its score, for one standard deviation"
     else:
-        known = searches.labelled(request.labels, painter, teller, request.batch)
-        found, effects = searches.by_difference(known, painter, request.count)
+        known = searches.labelled(request.labels, view, teller, request.batch)
+        found, effects = searches.by_difference(known, view, request.count)
         unit = f"standard deviations with {known.names[0]}"
     for number, (name, effect) in enumerate(zip(found.names, effects, strict=True)):
         click.echo(f"{number:3}  {name:24} {effect:+.2f} {unit}")
-    written(dest, found, painter)
+    written(dest, found, view)
 
 
 @command(Learn)
@@ -131,10 +182,10 @@ def learn(typed: dict[str, Any]) -> None:
                           --dest faces.attributes.safetensors
     """
     request = replaced(Learn(), typed)
-    lesson = request.lesson
-    require("--data faces.zip --table faces.csv --dest faces.attributes.safetensors", data=lesson.data,
-            table=lesson.table, dest=request.dest)  # fmt: skip
-    dest, older = ready(request.dest, SUFFIX), replaces([Path(request.dest).expanduser()])
+    settings = request.classifier
+    require("--data faces.zip --table faces.csv --dest faces.attributes.safetensors", data=settings.data,
+            table=settings.table, dest=request.dest)  # fmt: skip
+    dest, older = ready(request.dest, ATTRIBUTES), replaces([Path(request.dest).expanduser()])
     from stylegan.editing.attribute_table import read_csv
     from stylegan.editing.search import worth
     from torch_utils.device import pick_device
@@ -142,76 +193,13 @@ def learn(typed: dict[str, Any]) -> None:
     from training import attributes as classifier
     from training.data.archive import Archive
 
-    archive = Archive.open(lesson.data)
-    table = read_csv(Path(lesson.table), lesson.key, lesson.attributes)
-    judge = attributes.learn(archive, table, lesson, pick_device(lesson.device))
+    archive = Archive.open(settings.data)
+    table = read_csv(Path(settings.table), settings.key, settings.attributes)
+    judge = attributes.learn(archive, table, settings, pick_device(settings.device))
     classifier.save_judge(dest, judge)
     for name, accuracy in zip(judge.scope.names, judge.scope.accuracy, strict=True):
         click.echo(f"{name:16} {worth(accuracy)}")
-    click.echo(f"{lesson.held_out} of {len(archive)} pictures were held out: {dest}{older}")
-
-
-@command(Apply)
-def apply(typed: dict[str, Any], dry_run: bool) -> None:
-    """Move pictures along a direction: a row for each, a column for each strength; strength 0 is the picture itself.
-
-    The pictures are seeds, latent files or photographs, which are projected first.
-
-    \b
-      directions.py apply --network runs/00001-faces-faces64 --directions smile.direction.safetensors
-                          --seeds 0-3,eva.jpg --strengths -3:3:7 --outdir out
-    """
-    request = replaced(Apply(), typed)
-    require(f"--network runs/00000-faces --directions pca{DIRECTIONS} --name pc0 --seeds 0-5 --outdir out",
-            network=request.view.network, directions=request.walk.directions, seeds=request.start.seeds,
-            outdir=request.outdir)  # fmt: skip
-    check_apply(request)
-    check_walking(request)
-    from stylegan.editing.walk import apply_in_words, gathered, opened_for, plan, write_applied
-    from stylegan.projection.project_photos import projecting, standing_in
-    from torch_utils.video import check_film
-
-    painter, found, layers = opened_for(request)
-    if len(found) > 1 and not request.name:
-        raise UserError(f"{request.walk.directions} holds {', '.join(found.names)}; choose one with --name")
-    direction = found.named(request.name or 0)
-    if request.film:
-        check_film(Path(request.outdir, request.film), request.fps, painter.snapshot.config.channels)
-    # At first without any projection, so that what cannot be is said before one.
-    starts = gathered(request, painter, standing_in)
-    files = apply_in_words(request, starts, direction, layers)
-    if dry_run:
-        click.echo(plan(request, painter, len(starts) * len(request.walk.strengths), files))
-        return
-    latents = gathered(request, painter, projecting(request.start.num_steps, request.batch))
-    write_applied(request, painter, latents, direction, layers)
-    click.echo(f"{direction.names[0]}: {files}")
-
-
-@command(Sheet)
-def sheet(typed: dict[str, Any], dry_run: bool) -> None:
-    """Draw what each direction does, to find names for them: sheet-NAME.png for each picture, a row per direction."""
-    request = replaced(Sheet(), typed)
-    require(f"--network runs/00000-faces --directions pca{DIRECTIONS} --seeds 3 --outdir out",
-            network=request.view.network, directions=request.walk.directions, seeds=request.start.seeds,
-            outdir=request.outdir)  # fmt: skip
-    check_count(request.count)
-    check_walking(request)
-    from stylegan.editing.search import listed
-    from stylegan.editing.walk import gathered, opened_for, plan, sheets_in_words, write_sheets
-    from stylegan.projection.project_photos import projecting, standing_in
-
-    painter, found, layers = opened_for(request)
-    found = found[: request.count]
-    starts = gathered(request, painter, standing_in)
-    files = sheets_in_words(request, starts)
-    if dry_run:
-        click.echo(plan(request, painter, len(starts) * len(found) * len(request.walk.strengths), files))
-        return
-    latents = gathered(request, painter, projecting(request.start.num_steps, request.batch))
-    write_sheets(request, painter, latents, found, layers)
-    click.echo("\n".join(listed(found)))
-    click.echo(f"{counted(len(latents), 'sheet')}: {files}")
+    click.echo(f"{settings.held_out} of {len(archive)} pictures were held out: {dest}{older}")
 
 
 @command(Conditional)
@@ -225,12 +213,12 @@ def conditional(typed: dict[str, Any]) -> None:
     from stylegan.editing.directions import load_directions
     from stylegan.editing.search import projected_out, turned
 
-    painter = opened(request.model)
-    found = load_directions(Path(request.directions), painter.snapshot, request.force)
+    view = opened(request.model)
+    found = load_directions(Path(request.directions), view.snapshot, request.force)
     others = [name.strip() for name in request.without.split(",")]
-    apart = projected_out(found, request.name, others, painter.snapshot, request.classes)
+    apart = projected_out(found, request.name, others, view.snapshot, request.classes)
     click.echo(turned(found.named(request.name), apart))
-    written(dest, apart, painter)
+    written(dest, apart, view)
 
 
 @main.command(cls=Command)
@@ -241,14 +229,6 @@ def info(file: Path) -> None:
     from stylegan.editing.search import listed
 
     click.echo("\n".join(listed(load_directions(file, None))))
-
-
-def opened(model: Model, batch: int = 1) -> Painter:
-    """To look at pictures as the network itself draws them. Raises UserError for one that cannot be opened."""
-    from stylegan.latents.render import open_painter
-
-    require_batch(batch)
-    return open_painter(View(network=model.network, device=model.device))
 
 
 def ready(dest: str, suffix: str = DIRECTIONS) -> Path:
@@ -266,12 +246,12 @@ def ready(dest: str, suffix: str = DIRECTIONS) -> Path:
     return path
 
 
-def written(dest: Path, found: Directions, painter: Painter) -> None:
+def written(dest: Path, found: Directions, view: View) -> None:
     from stylegan.editing.directions import save_directions
     from stylegan.editing.search import summary
 
     older = replaces([dest])
-    save_directions(dest, found, painter.snapshot)
+    save_directions(dest, found, view.snapshot)
     click.echo(f"{summary(found)}: {dest}{older}")
 
 
@@ -289,12 +269,5 @@ def teller_of(labels: Labels) -> Teller | None:
     return Teller(judge.scope.names, judge.scope.quantities, judge.values, judge.scores)
 
 
-def check_walking(request: Walking) -> None:
-    """Raises UserError for what no network could serve."""
-    require_batch(request.batch)
-    check_steps(request.start.num_steps)
-    require_folder(Path(request.outdir))
-
-
-if __name__ == "__main__":
-    main()
+main.add_command(direction_images.apply)
+main.add_command(direction_images.sheet)

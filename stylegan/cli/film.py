@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan.cli.options import tool_options
-from stylegan.editing.film_options import Course, require_frames
-from stylegan.latents.start import FORCE, STEPS, Point, check_steps, parse_points
-from stylegan.latents.view import WHAT, View
+from stylegan.cli.options import (
+    FORCE,
+    STEPS,
+    WHAT,
+    RenderingOptions,
+    about_network,
+    about_photographs,
+    check_steps,
+    opened,
+    tool_options,
+)
+from stylegan.editing.settings import FilmSettings, require_frames
+from stylegan.latents.notation import Point, parse_points
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, parse_grid, replaces, require_folder
@@ -22,7 +31,7 @@ from torch_utils.text import counted, parse_classes
 if TYPE_CHECKING:
     import numpy as np
 
-    from stylegan.editing.films import Journey
+    from stylegan.editing.films import Walk
     from stylegan.latents.sources import Project
     from torch_utils.progress import Progress
 
@@ -31,7 +40,7 @@ if TYPE_CHECKING:
 class Request:
     """What was asked for on the command line."""
 
-    view: View = View()
+    rendering: RenderingOptions = RenderingOptions()
     seeds: Sequence[Point] = setting((), Flag(
         "--seeds", "Keyframes: seeds as in 0-3,12, latent files, photographs.", WHAT, parse=parse_points))  # fmt: skip
     classes: Sequence[int] = setting((), Flag(
@@ -39,7 +48,7 @@ class Request:
         parse=parse_classes, metavar="CLASSES"))  # fmt: skip
     num_steps: int = setting(500, STEPS)
     force: bool = setting(False, FORCE)
-    course: Course = Course()
+    film: FilmSettings = FilmSettings()
     grid: tuple[int, int] = setting((1, 1), Flag(
         "--grid", "Several films side by side: the keyframes are dealt out in order.", WHAT,
         parse=parse_grid, metavar="COLSxROWS", typed="1x1"))  # fmt: skip
@@ -63,44 +72,46 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     check(request)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan.editing.films import drawn, planned, samples_of, times_of, untruncated
-    from stylegan.latents import render as painters
     from stylegan.latents.sources import gather
     from stylegan.projection import project_photos
     from torch_utils.progress import Progress
     from torch_utils.video import check_film, write_film
 
-    painter = untruncated(painters.open_painter(request.view, request.force), request.course)
-    out, course, (columns, rows) = Path(request.out), request.course, request.grid
-    check_film(out, request.fps, painter.snapshot.config.channels)
+    view = untruncated(opened(request.rendering, request.force), request.film)
+    out, film, (columns, rows) = Path(request.out), request.film, request.grid
+    check_film(out, request.fps, view.config.channels)
 
-    def journeys_by(project: Project) -> list[Journey]:
-        keys = gather(request.seeds, painter, request.classes, project=project, force=request.force, each=True)
-        return planned(keys, columns * rows, painter, course)
+    def walks_by(project: Project) -> list[Walk]:
+        keys = gather(request.seeds, view, request.classes, project=project, force=request.force, each=True)
+        return planned(keys, columns * rows, view, film)
 
-    journeys = journeys_by(project_photos.standing_in)  # so that what cannot be is said before any projection
-    segments = journeys[0].segments
-    count = segments * course.frames + (not course.closed)
-    sweep = "" if course.psi_sweep is None else ", psi {:g} to {:g}".format(*course.psi_sweep)
+    walks = walks_by(project_photos.standing_in)  # so that what cannot be is said before any projection
+    segments = walks[0].segments
+    count = segments * film.frames + (not film.closed)
+    sweep = "" if film.psi_sweep is None else ", psi {:g} to {:g}".format(*film.psi_sweep)
     about = f"{counted(count, 'frame')}, {count / request.fps:.1f} s{sweep}: {out}{replaces([out], request.seeds)}"
     if dry_run:
-        photos = project_photos.in_words(request.seeds, painter, request.num_steps)
-        click.echo("\n".join([*painters.in_words(painter, count * len(journeys)), *photos, f"Film:       {about}"]))
+        photos = about_photographs(request.seeds, view, request.num_steps)
+        network = about_network(request.rendering.network, view, count * len(walks))
+        click.echo("\n".join([*network, *photos, f"Film:       {about}"]))
         return
-    journeys = journeys_by(project_photos.projecting(request.num_steps, request.batch))
-    measured = (segments * samples_of(course) + 1) * len(journeys) if course.even else 0
-    with Progress("Drawing", count * len(journeys) + measured) as bar:
-        times = times_of(journeys, painter, course, request.batch, bar.advance)
-        parts = drawn(journeys, times, painter, request.batch)
+    walks = walks_by(project_photos.projecting(request.num_steps, request.batch))
+    measured = (segments * samples_of(film) + 1) * len(walks) if film.even else 0
+    with Progress("Drawing", count * len(walks) + measured) as bar:
+        times = times_of(walks, view, film, request.batch, bar.advance)
+        parts = drawn(walks, times, view, request.batch)
         write_film(out, frames(parts, request.grid, bar), request.fps)
     click.echo(about)
 
 
 def check(request: Request) -> None:
     """Raises UserError for what no network could serve."""
-    require("--network runs/00000-faces --seeds 0-5 --out film.mp4", network=request.view.network, seeds=request.seeds,
-            out=request.out)  # fmt: skip
+    require("--network runs/00000-faces --seeds 0-5 --out film.mp4", network=request.rendering.network,
+            seeds=request.seeds, out=request.out)  # fmt: skip
     require_batch(request.batch)
-    require_frames(request.course)
+    require_frames(request.film)
+    if request.film.psi_sweep is not None and request.rendering.trunc is not None:
+        raise UserError("--psi-sweep sets the truncation of each frame; leave out --trunc")
     check_steps(request.num_steps)
     if not isinstance(request.grid, tuple):
         raise UserError("--grid needs a size here; write COLUMNSxROWS, as in 2x2")

@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan.cli.options import tool_options
-from stylegan.latents.start import LATENTS, Start, check_steps
-from stylegan.latents.view import View
+from stylegan.cli.options import (
+    RenderingOptions,
+    SourceOptions,
+    about_network,
+    about_photographs,
+    check_steps,
+    opened,
+    tool_options,
+)
+from stylegan.latents.notation import LATENTS
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.output import FILES, Output, check_output, in_words, require_folder
 from torch_utils.settings import Flag, replaced, setting
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stylegan.latents.latents import Latents
-    from stylegan.latents.render import Painter
+    from stylegan.latents.render import View
 
 SAVED = f"pictures{LATENTS}"
 
@@ -30,8 +37,8 @@ SAVED = f"pictures{LATENTS}"
 class Request:
     """What was asked for on the command line."""
 
-    view: View = View()
-    start: Start = Start()
+    rendering: RenderingOptions = RenderingOptions()
+    start: SourceOptions = SourceOptions()
     output: Output = Output()
     save_latents: bool = setting(False, Flag("--save-latents", f"Also {SAVED}, for the other tools.", FILES))
     batch: int = setting(8, Flag("--batch", "Pictures in work at once. Does not change them."))
@@ -50,54 +57,53 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     request = replaced(Request(), typed)
     check(request)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
-    from stylegan.latents import render as painters
     from stylegan.latents import sources as points
     from stylegan.latents.latents import save_latents
     from stylegan.projection import project_photos
     from torch_utils.writing import write_pictures
 
     start, output = request.start, request.output
-    painter = painters.open_painter(request.view, start.force)
-    kinds = points.classes_of(start.seeds, start.classes, painter.snapshot.config.num_classes)
-    find = partial(points.opened, start.seeds, painter, kinds, force=start.force)
+    view = opened(request.rendering, start.force)
+    kinds = points.classes_of(start.seeds, start.classes, view.config.num_classes)
+    find = partial(points.opened, start.seeds, view, kinds, force=start.force)
     found = find(project=project_photos.standing_in)  # so that what cannot be is said before any projection
     names = output.names(points.names_of(found))
-    check_output(output, len(names), painter.snapshot.config.channels)
+    check_output(output, len(names), view.config.channels)
     files = in_words(output, names, [SAVED] * request.save_latents, start.seeds)
     if dry_run:
         chosen = sorted({kind for kind in kinds if kind is not None})
         about = [f"Classes:    {', '.join(map(str, chosen)) or 'none'}", f"Files:      {files}"]
-        photos = project_photos.in_words(start.seeds, painter, start.num_steps)
-        click.echo("\n".join(painters.in_words(painter, len(names)) + photos + about))
+        photos = about_photographs(start.seeds, view, start.num_steps)
+        click.echo("\n".join(about_network(request.rendering.network, view, len(names)) + photos + about))
         return
     found = find(project=project_photos.projecting(start.num_steps, request.batch))
     kept: list[Latents] = []
-    parts = points.in_batches(found, painter, kinds, request.batch)
-    write_pictures(output, names, drawn(parts, painter, request, kept))
+    parts = points.in_batches(found, view, kinds, request.batch)
+    write_pictures(output, names, drawn(parts, view, request, kept))
     if request.save_latents:
-        save_latents(output.folder / SAVED, points.together(kept, painter), painter.snapshot)
+        save_latents(output.folder / SAVED, points.together(kept, view), view.snapshot)
     click.echo(f"{counted(len(names), 'picture')}: {files}")
 
 
 def check(request: Request) -> None:
     """Raises UserError for what no network could serve."""
     start, output = request.start, request.output
-    require("--network runs/00000-faces --seeds 0-35 --outdir out", network=request.view.network, seeds=start.seeds,
-            outdir=output.outdir)  # fmt: skip
+    require("--network runs/00000-faces --seeds 0-35 --outdir out", network=request.rendering.network,
+            seeds=start.seeds, outdir=output.outdir)  # fmt: skip
     require_each_once([point for point in start.seeds if isinstance(point, int)])
     require_batch(request.batch)
     check_steps(start.num_steps)
     require_folder(output.folder)
 
 
-def drawn(parts: Iterator[Latents], painter: Painter, request: Request, kept: list[Latents]) -> Iterator[np.ndarray]:
+def drawn(parts: Iterator[Latents], view: View, request: Request, kept: list[Latents]) -> Iterator[np.ndarray]:
     """The pictures, uint8 [N,H,W,C], --batch at a time. `kept` gets their latents, if they are to be saved."""
     from torch_utils.images import to_uint8
 
     for part in parts:
         if request.save_latents:
             kept.append(part)
-        yield to_uint8(painter.draw(part, request.batch))
+        yield to_uint8(view.draw(part, request.batch))
 
 
 if __name__ == "__main__":

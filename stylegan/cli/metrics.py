@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan.cli.options import ops_option
-from stylegan.editing.attributes import Attribute, parse_attributes
-from stylegan.latents.view import WHAT
+from stylegan.cli.options import WHAT, ops_option
+from stylegan.editing.settings import Attribute, parse_attributes
 from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, require_folder
@@ -158,14 +157,13 @@ def data_of(run_dir: Path) -> DataConfig:
 def opened(request: Request, run_dir: Path | None) -> Context:
     """The network and its data, in agreement. Raises UserError where they are not, or are not there."""
     from stylegan.checkpoints.locate import locate
-    from stylegan.latents.render import open_painter
-    from stylegan.latents.view import View
+    from stylegan.latents.render import View, open_for_tools
     from training.data.archive import Archive
     from training.metrics.aids import Aids
     from training.metrics.context import Context
     from training.metrics.workers import Crew
 
-    painter = open_painter(View(network=request.network, device=request.device, trunc=request.trunc))
+    view = View.of(open_for_tools(request.network, request.device), psi=request.trunc)
     trained = data_of(run_dir) if run_dir and not request.data else None
     where = request.data or (trained.path if trained else "")
     archive = Archive.open(where) if where else None
@@ -177,10 +175,10 @@ def opened(request: Request, run_dir: Path | None) -> Context:
         sheets=Path(request.outdir) if request.outdir else run_dir, crop=request.crop, say=click.echo,
     )  # fmt: skip
     return Context(
-        snapshot=painter.snapshot, data=archive, features=request.features,
+        snapshot=view.snapshot, data=archive, features=request.features,
         weights=Path(request.weights) if request.weights else None,
-        seed=request.seed, psi=painter.psi, mirror=request.mirror,
-        crew=Crew(painter.snapshot.device, request.batch, request.gpus), aids=aids,
+        seed=request.seed, psi=view.psi, mirror=request.mirror,
+        crew=Crew(view.snapshot.device, request.batch, request.gpus), aids=aids,
         file=request.network if request.network.startswith("http") else str(locate(request.network)),
     )  # fmt: skip
 

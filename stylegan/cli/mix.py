@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from stylegan.cli.options import tool_options
-from stylegan.latents.start import FORCE, LATENTS, STEPS, Point, check_steps, parse_points
-from stylegan.latents.styles import Styles, layers_in_words, layers_of, parse_styles
-from stylegan.latents.view import WHAT, View
+from stylegan.cli.options import (
+    FORCE,
+    STEPS,
+    WHAT,
+    RenderingOptions,
+    about_network,
+    about_photographs,
+    check_steps,
+    opened,
+    tool_options,
+)
+from stylegan.latents.notation import LATENTS, Point, Styles, layers_in_words, layers_of, parse_points, parse_styles
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, GRID, replaces, require_folder
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stylegan.latents.latents import Latents
-    from stylegan.latents.render import Painter
+    from stylegan.latents.render import View
     from stylegan.latents.sources import Project
 
 SAVED = f"mixed{LATENTS}"
@@ -34,7 +42,7 @@ Classes = Sequence[int]
 class Request:
     """What was asked for on the command line."""
 
-    view: View = View()
+    rendering: RenderingOptions = RenderingOptions()
     rows: Sequence[Point] = setting((), Flag(
         "--rows", "The pictures at the left: seeds as in 85,100-103, latent files, photographs.", WHAT,
         parse=parse_points))  # fmt: skip
@@ -71,31 +79,30 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     request = replaced(Request(), typed)
     check(request)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
-    from stylegan.latents import render as painters
     from stylegan.projection import project_photos
 
-    painter = painters.open_painter(request.view, request.force)
-    config, resolution = painter.snapshot.config, painter.renderer.stage.resolution
+    view = opened(request.rendering, request.force)
+    config, resolution = view.config, view.stage.resolution
     layers = layers_of(request.styles, config, resolution)
     if request.cells and request.format == "jpg" and config.channels == 4:
         raise UserError("--format jpg holds no alpha channel, and this network makes one; use png or webp")
     # Both sides at first without any projection, so that what cannot be is said before one.
-    rows, cols = sides(request, painter, project_photos.standing_in)
+    rows, cols = sides(request, view, project_photos.standing_in)
     files = in_words(request, rows, cols)
     if dry_run:
-        photos = project_photos.in_words([*request.rows, *request.cols], painter, request.num_steps)
+        photos = about_photographs([*request.rows, *request.cols], view, request.num_steps)
         about = [f"Styles:     layers {layers_in_words(layers)} of {config.num_ws}", f"Files:      {files}"]
-        click.echo("\n".join(painters.in_words(painter, len(rows) * len(cols)) + photos + about))
+        click.echo("\n".join(about_network(request.rendering.network, view, len(rows) * len(cols)) + photos + about))
         return
-    rows, cols = sides(request, painter, project_photos.projecting(request.num_steps, request.batch))
-    write_matrix(request, painter, rows, cols, layers)
+    rows, cols = sides(request, view, project_photos.projecting(request.num_steps, request.batch))
+    write_matrix(request, view, rows, cols, layers)
     click.echo(f"{len(rows)}x{len(cols)} mixed in layers {layers_in_words(layers)}: {files}")
 
 
 def check(request: Request) -> None:
     """Raises UserError for what no network could serve."""
     require("--network runs/00000-faces --rows 85,100 --cols 55,821 --outdir out",
-            network=request.view.network, rows=request.rows, cols=request.cols, outdir=request.outdir)  # fmt: skip
+            network=request.rendering.network, rows=request.rows, cols=request.cols, outdir=request.outdir)  # fmt: skip
     require_batch(request.batch)
     if request.format != "png" and not request.cells:
         raise UserError(f"--format {request.format} is for the files of the cells; add --cells, or leave it out")
@@ -103,13 +110,13 @@ def check(request: Request) -> None:
     require_folder(Path(request.outdir))
 
 
-def sides(request: Request, painter: Painter, project: Project) -> tuple[Latents, Latents]:
+def sides(request: Request, view: View, project: Project) -> tuple[Latents, Latents]:
     """Rows and columns. Raises UserError for what cannot be opened, and for classes that do not fit."""
     from stylegan.latents.sources import gather
 
     apart = request.row_classes or request.col_classes
     rows, cols = (
-        gather(points, painter, own or request.classes, project=project, force=request.force, each=True,
+        gather(points, view, own or request.classes, project=project, force=request.force, each=True,
                flag=flag if apart else "--class")
         for points, own, flag in (
             (request.rows, request.row_classes, "--row-class"), (request.cols, request.col_classes, "--col-class")
@@ -133,7 +140,7 @@ def in_words(request: Request, rows: Latents, cols: Latents) -> str:
     return ", ".join(files) + replaces((folder / name for name in made), [*request.rows, *request.cols])
 
 
-def write_matrix(request: Request, painter: Painter, rows: Latents, cols: Latents, layers: Sequence[int]) -> None:
+def write_matrix(request: Request, view: View, rows: Latents, cols: Latents, layers: Sequence[int]) -> None:
     """Draw it and write the files. Raises UserError where they cannot be written."""
 
     from stylegan.latents.latents import save_latents
@@ -148,12 +155,12 @@ def write_matrix(request: Request, painter: Painter, rows: Latents, cols: Latent
         destination(folder) as add,
         Progress("Drawing", len(rows) + len(cols) + len(pairs)) as bar,
     ):
-        left, top = (to_uint8(painter.draw(sources, request.batch)) for sources in (rows, cols))
+        left, top = (to_uint8(view.draw(sources, request.batch)) for sources in (rows, cols))
         bar.advance(len(rows) + len(cols))
         cells: list[np.ndarray] = []
         for start in range(0, len(pairs), request.batch):
             part = mixed(rows, cols, layers, pairs[start : start + request.batch])
-            pixels = to_uint8(painter.draw(part, request.batch))
+            pixels = to_uint8(view.draw(part, request.batch))
             for name, picture in zip(part.names, pixels, strict=True):
                 if request.cells:
                     add(f"{name}.{request.format}", encode(picture, request.format))
@@ -161,7 +168,7 @@ def write_matrix(request: Request, painter: Painter, rows: Latents, cols: Latent
             bar.advance(len(pixels))
         write_whole(folder / GRID, encode(grid(list(in_matrix(left, top, cells)), len(cols) + 1), "png"))
         if request.save_latents:
-            save_latents(folder / SAVED, mixed(rows, cols, layers, pairs), painter.snapshot)
+            save_latents(folder / SAVED, mixed(rows, cols, layers, pairs), view.snapshot)
 
 
 def in_matrix(left: np.ndarray, top: np.ndarray, cells: Sequence[np.ndarray]) -> Iterator[np.ndarray]:

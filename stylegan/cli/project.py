@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan.cli.options import tool_options
-from stylegan.latents.view import WHAT, Model
+from stylegan.cli.options import WHAT, NetworkOptions, tool_options
 from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
@@ -43,7 +42,7 @@ def parse_distances(text: str) -> tuple[str, ...]:
 class Request:
     """What was asked for on the command line."""
 
-    model: Model = Model()
+    model: NetworkOptions = NetworkOptions()
     target: str = setting("", Flag("--target", "A picture, or a folder of them.", WHAT, metavar="FILE"))
     classes: Sequence[int] = setting((), Flag(
         "--class", "Class of the pictures, for conditional networks; of a list, each picture gets the next.", WHAT,
@@ -92,9 +91,8 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     request = replaced(Request(), typed)
     check(request)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
-    from stylegan.latents import render as painters
+    from stylegan.latents.render import open_for_tools
     from stylegan.latents.sources import classes_for_seeds
-    from stylegan.latents.view import View
     from stylegan.networks.base import require_w
     from stylegan.projection.distance import pick_distance
     from stylegan.projection.job import Folder, Job, run, table
@@ -102,9 +100,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
 
     paths = photos_in(Path(request.target))
     require_apart(paths, Path(request.outdir))
-    snapshot = painters.open_painter(
-        View(network=request.model.network, device=request.model.device, trunc=1.0)
-    ).snapshot
+    snapshot = open_for_tools(request.model.network, request.model.device)
     require_w(snapshot.G)
     photos = read(request, paths, snapshot)
     c = classes_for_seeds(request.classes, range(len(photos)), snapshot.config.num_classes)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stylegan.editing.attributes import Attribute, answer
-from stylegan.latents.start import is_photograph
+from stylegan.editing.settings import Attribute, answer
+from stylegan.latents.notation import is_photograph
 from torch_utils.errors import UserError
 from torch_utils.text import MAX_SEEDS
 

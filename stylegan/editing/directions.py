@@ -14,8 +14,8 @@ from torch import Tensor
 from stylegan.checkpoints.bound import Kind, in_turn, load_bound, numbered, save_bound
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import Latents
+from stylegan.latents.notation import DIRECTIONS
 from stylegan.latents.sources import classes_for_seeds
-from stylegan.latents.start import DIRECTIONS
 from stylegan.networks.sampling import move, z_for_seeds
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress

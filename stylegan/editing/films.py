@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from stylegan.editing.film_options import Course, Ease, check_course
+from stylegan.editing.settings import Ease, FilmSettings, check_film_settings
 from stylegan.latents.latents import Latents
-from stylegan.latents.render import Painter
+from stylegan.latents.render import View
 from stylegan.networks.base import require_w
 from stylegan.networks.mapping import class_weights
 from stylegan.networks.sampling import truncate
@@ -217,7 +217,7 @@ SAMPLES = (8, 48)  # pictures in a segment, at least and at most, to measure its
 
 
 @dataclass(frozen=True)
-class Journey:
+class Walk:
     """A film's way. segments: how many there are from keyframe to keyframe. ws: at times [N] -> [N,L,w_dim]."""
 
     segments: int
@@ -232,81 +232,79 @@ class Journey:
         return Latents(self.ws(times), names, names, noise=noise, styles=styles)
 
 
-def untruncated(painter: Painter, course: Course) -> Painter:
-    """The painter to gather keyframes with: a sweep truncates them later (those of latent files once more).
+def untruncated(view: View, film: FilmSettings) -> View:
+    """The view to gather keyframes with: a sweep truncates them later (those of latent files once more).
 
     Raises UserError where there is no w, and where another truncation is asked for as well.
     """
-    if course.psi_sweep is None:
-        return painter
-    if painter.view.trunc is not None:
-        raise UserError("--psi-sweep sets the truncation of each frame; leave out --trunc")
-    require_w(painter.snapshot.G, "leave out --psi-sweep")
-    return replace(painter, psi=1.0)
+    if film.psi_sweep is None:
+        return view
+    require_w(view.snapshot.G, "leave out --psi-sweep")
+    return replace(view, psi=1.0)
 
 
-def planned(keys: Latents, cells: int, painter: Painter, course: Course) -> list[Journey]:
+def planned(keys: Latents, cells: int, view: View, film: FilmSettings) -> list[Walk]:
     """As many keyframes for each of so many films side by side, in order, and the way of each.
 
-    Raises UserError if that does not come out even, and as `plan` and `check_course` do.
+    Raises UserError if that does not come out even, and as `plan` and `check_film_settings` do.
     """
     each, left = divmod(len(keys), cells)
     if left or not each:
         raise UserError(f"{counted(len(keys), 'keyframe')} cannot be dealt out to {counted(cells, 'film')} in equal "
                         f"numbers; use a multiple of {cells}")  # fmt: skip
-    check_course(course, each)
-    return [plan(keys[start : start + each], painter, course) for start in range(0, len(keys), each)]
+    check_film_settings(film, each)
+    return [plan(keys[start : start + each], view, film) for start in range(0, len(keys), each)]
 
 
-def plan(keys: Latents, painter: Painter, course: Course) -> Journey:
+def plan(keys: Latents, view: View, film: FilmSettings) -> Walk:
     """The way through `keys`. At a keyframe it is at its ws to the last bit, or at its ws truncated by the sweep.
 
     Noise stays as it is at every frame; only maps and edits of styles that keyframes bring fade from one to the next.
     Raises UserError where there is no way, as for latents without z in the space z.
     """
-    G = painter.snapshot.G
-    space = course.space or ("w" if G.has_w else "z")
+    G = view.snapshot.G
+    space = film.space or ("w" if G.has_w else "z")
     if space == "w":
         require_w(G, "use --space z")
     if space == "z":
-        segments, ws = _through_z(keys, painter, course)
+        segments, ws = _through_z(keys, view, film)
     else:
-        centre = G.broadcast(_centres(keys, painter)).mean(dim=0) if course.path == "circular" else keys.ws[0]
-        curve = _curve(keys.ws, course, centre, straight)
+        centre = G.broadcast(_centres(keys, view)).mean(dim=0) if film.path == "circular" else keys.ws[0]
+        curve = _curve(keys.ws, film, centre, straight)
         segments, ws = curve.segments, curve.at
-    if course.psi_sweep is not None:
-        ws = _swept(ws, segments, _fading(_centres(keys, painter), course), painter, course)
-    fixed = painter.view.noise_mode == "random"
+    if film.psi_sweep is not None:
+        ws = _swept(ws, segments, _fading(_centres(keys, view), film), view, film)
+    fixed = view.noise_mode == "random"
     maps = [m[:1] for m in keys.noise] if fixed else list(keys.noise)
-    fading = [tuple(_fading(part, course) for part in parts) for parts in (maps, keys.styles)]
-    return Journey(segments, ws, *fading)
+    fading = [tuple(_fading(part, film) for part in parts) for parts in (maps, keys.styles)]
+    return Walk(segments, ws, *fading)
 
 
-def _curve(keys: Tensor, course: Course, centre: Tensor, direct: Callable[[Tensor, bool], Curve]) -> Curve:
-    if course.path == "circular":
+def _curve(keys: Tensor, film: FilmSettings, centre: Tensor, direct: Callable[[Tensor, bool], Curve]) -> Curve:
+    if film.path == "circular":
         return circle(keys, centre)
-    if course.path == "cubic":
-        return smooth(keys, course.loop, keep_length=direct is turning)
-    return direct(keys, course.loop)
+    if film.path == "cubic":
+        return smooth(keys, film.loop, keep_length=direct is turning)
+    return direct(keys, film.loop)
 
 
-def _fading(maps: Tensor, course: Course) -> Curve:
-    if course.path == "circular" and len(maps) == 2:
+def _fading(maps: Tensor, film: FilmSettings) -> Curve:
+    if film.path == "circular" and len(maps) == 2:
         maps = maps[[0, 1, 0, 1]]  # the way goes through the opposites of both as well
-    return straight(maps, course.closed) if len(maps) > 1 else Curve(maps, 1, lambda i, t: maps[0])
+    return straight(maps, film.closed) if len(maps) > 1 else Curve(maps, 1, lambda i, t: maps[0])
 
 
-def _through_z(keys: Latents, painter: Painter, course: Course) -> tuple[int, Callable[[Sequence[float]], Tensor]]:
+def _through_z(keys: Latents, view: View, film: FilmSettings) -> tuple[int, Callable[[Sequence[float]], Tensor]]:
     """Interpolates z, and the weights of classes, and maps each frame anew."""
     if keys.z is None:
         raise UserError("some keyframes have no z, as those of photographs and mixed pictures; use --space w")
-    renderer, config = painter.renderer, painter.snapshot.config
-    psi, cutoff = painter.psi, painter.view.trunc_cutoff
+    renderer, config = view.renderer, view.config
+    psi, cutoff = view.psi, view.cutoff
     if not torch.allclose(renderer.map(keys.z, keys.c, psi=psi, cutoff=cutoff), keys.ws, rtol=1e-3, atol=1e-4):
-        raise UserError(f"some keyframes are not what their z becomes at truncation {painter.psi:g}; use --space w, or "
+        raise UserError(f"some keyframes are not what their z becomes at truncation {view.psi:g}; use --space w, or "
                         "--trunc as it was when they were saved")  # fmt: skip
-    curve = _curve(keys.z, course, torch.zeros_like(keys.z[0]), turning)
-    classes = None if keys.c is None else _fading(class_weights(keys.c, config.num_classes), course)
+    curve = _curve(keys.z, film, torch.zeros_like(keys.z[0]), turning)
+    classes = None if keys.c is None else _fading(class_weights(keys.c, config.num_classes), film)
 
     def ws(times: Sequence[float]) -> Tensor:
         c = None if classes is None else classes.at(times)
@@ -315,9 +313,9 @@ def _through_z(keys: Latents, painter: Painter, course: Course) -> tuple[int, Ca
     return curve.segments, ws
 
 
-def _centres(keys: Latents, painter: Painter) -> Tensor:
+def _centres(keys: Latents, view: View) -> Tensor:
     """The average w of each keyframe's class, [N,w_dim] on the CPU; of all classes where keyframes have none."""
-    mapping, classes = painter.snapshot.G.mapping, painter.snapshot.config.num_classes
+    mapping, classes = view.snapshot.G.mapping, view.config.num_classes
     c = keys.c
     if c is None and classes:
         c = torch.full((len(keys), classes), 1 / classes)
@@ -325,13 +323,13 @@ def _centres(keys: Latents, painter: Painter) -> Tensor:
 
 
 def _swept(
-    ws: Callable[[Sequence[float]], Tensor], segments: int, centres: Curve, painter: Painter, course: Course
+    ws: Callable[[Sequence[float]], Tensor], segments: int, centres: Curve, view: View, film: FilmSettings
 ) -> Callable[[Sequence[float]], Tensor]:
-    assert course.psi_sweep is not None
-    sweep, cutoff = course.psi_sweep, painter.view.trunc_cutoff
+    assert film.psi_sweep is not None
+    sweep, cutoff = film.psi_sweep, view.cutoff
 
     def truncated(times: Sequence[float]) -> Tensor:
-        psis = [psi_at(time, segments, sweep, course.closed) for time in times]
+        psis = [psi_at(time, segments, sweep, film.closed) for time in times]
         rows = zip(ws(times).split(1), centres.at(times).split(1), psis, strict=True)
         return torch.cat([truncate(row, centre, psi, cutoff) for row, centre, psi in rows])
 
@@ -339,35 +337,35 @@ def _swept(
 
 
 def times_of(
-    journeys: Sequence[Journey], painter: Painter, course: Course, batch: int, advance: Callable[[int], None]
+    walks: Sequence[Walk], view: View, film: FilmSettings, batch: int, advance: Callable[[int], None]
 ) -> list[float]:
     """When the frames are, of ways that are gone side by side. `advance` hears of pictures that measuring takes."""
-    segments = journeys[0].segments
-    if not course.even:
-        return frame_times([course.frames] * segments, course.closed, course.ease)
-    samples = samples_of(course)
+    segments = walks[0].segments
+    if not film.even:
+        return frame_times([film.frames] * segments, film.closed, film.ease)
+    samples = samples_of(film)
     evenly = [j / samples for j in range(segments * samples + 1)]
     steps = np.zeros(segments * samples)
-    for journey in journeys:
+    for walk in walks:
         before: Tensor | None = None
         for start in range(0, len(evenly), batch):
-            pictures = painter.draw(journey.at(evenly[start : start + batch]), batch)
+            pictures = view.draw(walk.at(evenly[start : start + batch]), batch)
             advance(len(pictures))
             row = pictures if before is None else torch.cat([before, pictures])
             distances = picture_distance(row[1:], row[:-1]).numpy()
             first = start if before is None else start - 1
             steps[first : first + len(distances)] += distances
             before = pictures[-1:]
-    return even_times(steps.reshape(segments, samples), course.frames, course.closed, course.ease)
+    return even_times(steps.reshape(segments, samples), film.frames, film.closed, film.ease)
 
 
-def samples_of(course: Course) -> int:
+def samples_of(film: FilmSettings) -> int:
     """Pictures in a segment that measuring speed takes."""
-    return max(SAMPLES[0], min(SAMPLES[1], course.frames))
+    return max(SAMPLES[0], min(SAMPLES[1], film.frames))
 
 
-def drawn(journeys: Sequence[Journey], times: Sequence[float], painter: Painter, batch: int) -> Iterator[list[Tensor]]:
+def drawn(walks: Sequence[Walk], times: Sequence[float], view: View, batch: int) -> Iterator[list[Tensor]]:
     """Some frames at a time: of each way its pictures [N,channels,H,W]."""
-    at_once = max(1, batch // len(journeys))
+    at_once = max(1, batch // len(walks))
     for start in range(0, len(times), at_once):
-        yield [painter.draw(journey.at(times[start : start + at_once]), batch) for journey in journeys]
+        yield [view.draw(walk.at(times[start : start + at_once]), batch) for walk in walks]

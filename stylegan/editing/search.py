@@ -18,9 +18,9 @@ from stylegan.editing.directions import WEAK, Directions, along, conditional, in
 from stylegan.editing.pca_sefa import activations, components, covariance, from_activations, sefa, style_weights
 from stylegan.editing.settings import FOR_GRADIENTS, FOR_SCALES, SAMPLES, Labels, Search
 from stylegan.editing.stylespace import Channel, as_directions, responding, steering, styles_of
-from stylegan.latents.render import Painter
+from stylegan.latents.notation import layers_in_words, layers_of
+from stylegan.latents.render import View
 from stylegan.latents.sources import classes_for_seeds, classes_of, in_batches
-from stylegan.latents.styles import layers_in_words, layers_of
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from torch_utils.text import counted
@@ -129,7 +129,7 @@ def unsupervised(search: Search, snapshot: Snapshot, resolution: int) -> Directi
     return in_w(vectors, [f"{name}{i}" for i in range(search.count)], layers, method, cov, shares.float())
 
 
-def labelled(labels: Labels, painter: Painter, teller: Teller | None, batch: int) -> Labelled:
+def labelled(labels: Labels, view: View, teller: Teller | None, batch: int) -> Labelled:
     """Seeds with their labels, read, or told of pictures that are drawn for it as the view says.
 
     Raises UserError for labels that cannot be used.
@@ -137,19 +137,19 @@ def labelled(labels: Labels, painter: Painter, teller: Teller | None, batch: int
     if teller is None:
         seeds, table = read_seeds(Path(labels.labels), labels.attributes)
         scales = scales_for(table.quantities, "truth")
-        return Labelled(w_of(seeds, labels, painter), table.names, scales, table.values)
+        return Labelled(w_of(seeds, labels, view), table.names, scales, table.values)
     chosen = told(labels, teller)
     every = range(labels.samples or SAMPLES["labels"])
-    c = classes_for_seeds(labels.classes, every, painter.snapshot.config.num_classes)
+    c = classes_for_seeds(labels.classes, every, view.config.num_classes)
     values = []
     with Progress("Looking at pictures", len(every)) as bar:
         for start in range(0, len(every), 64):
             part = every[start : start + 64]
-            pictures = painter.paint(part, None if c is None else c[start : start + 64], batch)
+            pictures = view.render(part, None if c is None else c[start : start + 64], batch)
             values.append(teller.values(pictures.clamp(-1, 1)).double().numpy()[:, chosen])
             bar.advance(len(part))
     return Labelled(
-        w_of(every, labels, painter), tuple(teller.names[k] for k in chosen),
+        w_of(every, labels, view), tuple(teller.names[k] for k in chosen),
         scales_for([teller.quantities[k] for k in chosen], "probability"), np.concatenate(values),
     )  # fmt: skip
 
@@ -167,16 +167,16 @@ def scales_for(quantities: Sequence[bool], otherwise: Scale) -> tuple[Scale, ...
     return tuple("quantity" if quantity else otherwise for quantity in quantities)
 
 
-def w_of(seeds: Sequence[int], labels: Labels, painter: Painter) -> Tensor:
-    return torch.cat(list(sampled(painter.snapshot, seeds, labels.classes)))
+def w_of(seeds: Sequence[int], labels: Labels, view: View) -> Tensor:
+    return torch.cat(list(sampled(view.snapshot, seeds, labels.classes)))
 
 
-def from_labels(search: Search, known: Labelled, painter: Painter, say: Callable[[str], object]) -> Directions:
+def from_labels(search: Search, known: Labelled, view: View, say: Callable[[str], object]) -> Directions:
     """A boundary for each attribute. `say` hears of what each one is worth, and of those that cannot be had.
 
     Raises UserError if none can be had.
     """
-    config = painter.snapshot.config
+    config = view.config
     layers = layers_of(search.layers or tuple(range(config.num_ws)), config)
     found: dict[str, Boundary] = {}
     failed: list[str] = []
@@ -190,7 +190,7 @@ def from_labels(search: Search, known: Labelled, painter: Painter, say: Callable
         raise UserError("; ".join(failed))
     for reason in failed:
         say(f"left out: {reason}")
-    _, wide, _ = covariance(sampled(painter.snapshot, range(FOR_SCALES), search.labels.classes))
+    _, wide, _ = covariance(sampled(view.snapshot, range(FOR_SCALES), search.labels.classes))
     directions = in_w(along(torch.stack([b.normal for b in found.values()]), wide), list(found), layers,
                       f"boundaries ({search.boundary}) of {search.labels.labels}", wide)  # fmt: skip
     return replace(directions, accuracies=torch.tensor([b.accuracy for b in found.values()]))
@@ -202,7 +202,7 @@ def require_one_attribute(names: Sequence[str]) -> None:
         raise UserError(f"--attributes: choose one of {', '.join(names)}")
 
 
-def by_difference(known: Labelled, painter: Painter, count: int) -> tuple[Directions, list[float]]:
+def by_difference(known: Labelled, view: View, count: int) -> tuple[Directions, list[float]]:
     """The style channels that differ most with the one attribute known, as directions, and their effects.
 
     Raises UserError for several attributes, and where one kind is missing.
@@ -210,47 +210,45 @@ def by_difference(known: Labelled, painter: Painter, count: int) -> tuple[Direct
     require_one_attribute(known.names)
     yes, no = told_apart(known.values[:, 0], known.scales[0])
     require_both(known.names[0], yes, no)
-    G = painter.snapshot.G
-    found = responding(styles_of(G, known.w.split(256))[: drawn_layers(painter)], yes, no, count)
-    return as_found(found, painter, f"style channels that go with {known.names[0]}")
+    G = view.snapshot.G
+    found = responding(styles_of(G, known.w.split(256))[: drawn_layers(view)], yes, no, count)
+    return as_found(found, view, f"style channels that go with {known.names[0]}")
 
 
-def by_gradient(
-    labels: Labels, painter: Painter, teller: Teller, count: int, batch: int
-) -> tuple[Directions, list[float]]:
+def by_gradient(labels: Labels, view: View, teller: Teller, count: int, batch: int) -> tuple[Directions, list[float]]:
     """The style channels that change most what the classifier says of the one attribute chosen, and their effects.
 
     Raises UserError for several attributes.
     """
-    chosen, G = told(labels, teller), painter.snapshot.G
+    chosen, G = told(labels, teller), view.snapshot.G
     require_one_attribute([teller.names[k] for k in chosen])
     (place,) = chosen
     seeds = range(labels.samples or FOR_GRADIENTS)
-    styles = styles_of(G, sampled(painter.snapshot, seeds, labels.classes))[: drawn_layers(painter)]
-    kinds = classes_of(seeds, labels.classes, painter.snapshot.config.num_classes)
+    styles = styles_of(G, sampled(view.snapshot, seeds, labels.classes))[: drawn_layers(view)]
+    kinds = classes_of(seeds, labels.classes, view.config.num_classes)
     with Progress("Looking at pictures", len(seeds)) as bar:
         found = steering(
-            G, painter.renderer.stage, (part.ws for part in in_batches(seeds, painter, kinds, batch)), styles,
+            G, view.stage, (part.ws for part in in_batches(seeds, view, kinds, batch)), styles,
             lambda pictures: teller.scores(pictures)[:, place], count, bar.advance,
         )  # fmt: skip
-    return as_found(found, painter, f"style channels that steer {teller.names[place]}")
+    return as_found(found, view, f"style channels that steer {teller.names[place]}")
 
 
-def require_channels(painter: Painter, count: int) -> None:
+def require_channels(view: View, count: int) -> None:
     """Raises UserError for more channels than there are, before any is looked at."""
-    layers_of((0,), painter.snapshot.config)
-    every = sum(painter.snapshot.config.style_dims(painter.renderer.stage.resolution))
+    layers_of((0,), view.config)
+    every = sum(view.config.style_dims(view.stage.resolution))
     if count > every:
         raise UserError(f"there are {every} channels, not {count}; use a smaller --count")
 
 
-def drawn_layers(painter: Painter) -> int:
+def drawn_layers(view: View) -> int:
     """How many layers have a part in the pictures."""
-    return len(painter.snapshot.config.layers_at(painter.renderer.stage.resolution))
+    return len(view.config.layers_at(view.stage.resolution))
 
 
-def as_found(found: Sequence[Channel], painter: Painter, method: str) -> tuple[Directions, list[float]]:
-    G, config = painter.snapshot.G, painter.snapshot.config
+def as_found(found: Sequence[Channel], view: View, method: str) -> tuple[Directions, list[float]]:
+    G, config = view.snapshot.G, view.config
     directions = as_directions(found, G.config.style_dims(), config.ws_dim, method)
     return directions, [channel.effect for channel in found]
 

@@ -1,23 +1,82 @@
-"""How to look for directions, and how far to go along them, as it is typed. Imports nothing that takes time."""
+"""What can be asked of the search for directions, of latent walks and of films, with the flags of the command line.
+
+Needs nothing of PyTorch, so that `--help` does not wait for it.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stylegan.editing.attributes import Attribute, parse_attributes
-from stylegan.latents.start import DIRECTIONS, LATENTS, Start
-from stylegan.latents.styles import Styles, parse_styles
-from stylegan.latents.view import Model, View
+from stylegan.latents.notation import DIRECTIONS, Styles, parse_styles, require_psi
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, GRID
 from torch_utils.settings import Flag, differences, setting
 from torch_utils.text import counted, parse_classes
 
-HOW = "Search"
+
+@dataclass(frozen=True)
+class Attribute:
+    """A question about a picture. relation: "=", "!=", ">" or "<" to `value`; "" takes the column as it is."""
+
+    column: str
+    relation: str = ""
+    value: str = ""
+
+    def __str__(self) -> str:
+        return self.column + self.relation + self.value
+
+
+def parse_attributes(text: str) -> tuple[Attribute, ...]:
+    """ "smile>0.5,yaw" -> questions about two columns. Raises UserError for what is none, and for a column twice."""
+    attributes: list[Attribute] = []
+    for part in (part.strip() for part in text.split(",")):
+        match = re.fullmatch(r"([^=!<>]+?)\s*(?:(=|!=|>|<)\s*([^=!<>]+))?", part)
+        if not match:
+            raise UserError(f"'{part}' is no attribute; write a column's name, or as in smile>0.5, gender=male, "
+                            "glasses!=None")  # fmt: skip
+        attributes.append(Attribute(match[1], match[2] or "", match[3] or ""))
+        if attributes[-1].relation in (">", "<"):
+            _number(attributes[-1])
+    names = [attribute.column for attribute in attributes]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"'{name}' is asked for {names.count(name)} times; once is enough")
+    return tuple(attributes)
+
+
+def answer(attribute: Attribute, cell: str) -> float:
+    """1 or 0, the number of a column that is taken as it is, or nan where the cell is empty or holds no number.
+
+    Raises UserError for a text in a column of numbers.
+    """
+    cell = cell.strip()
+    if not cell:
+        return float("nan")
+    if attribute.relation in ("=", "!="):
+        return float((cell == attribute.value) == (attribute.relation == "="))
+    try:
+        number = float(cell)
+    except ValueError:
+        raise UserError(f"'{cell}' in the column '{attribute.column}' is no number; ask for one of its words, as in "
+                        f"--attributes {attribute.column}={cell}") from None  # fmt: skip
+    if not attribute.relation or number != number:
+        return number
+    return float(number > _number(attribute) if attribute.relation == ">" else number < _number(attribute))
+
+
+def _number(attribute: Attribute) -> float:
+    try:
+        return float(attribute.value)
+    except ValueError:
+        raise UserError(f"'{attribute}' compares with '{attribute.value}', which is no number") from None
+
+
+DATA, HOW, THROUGH = "Data", "Search", "Film"
+ATTRIBUTES = ".attributes.safetensors"
 FILE = Flag("--directions", f"The file (*{DIRECTIONS}).", HOW, metavar="FILE")
 Rank = Literal["difference", "gradient"]
 Method = Literal["pca", "activations", "sefa", "labels"]
@@ -73,7 +132,26 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Walk:
+class ClassifierSettings:
+    """data: an archive with a table of what its pictures show, of which the last pictures are only used to judge."""
+
+    data: str = setting("", Flag("--data", "Pictures: an archive or a folder.", DATA, metavar="ZIP"))
+    table: str = setting("", Flag("--table", "CSV of what each of them shows.", DATA, metavar="CSV"))
+    key: str = setting("file", Flag("--key", "The column with the pictures' file names.", DATA))
+    attributes: Sequence[Attribute] = setting((), Flag(
+        "--attributes", "Which columns to learn, as in smile>0.5,gender=male,yaw.  [all]", DATA,
+        parse=parse_attributes))  # fmt: skip
+    held_out: int = setting(500, Flag("--held-out", "How many of the last pictures to judge it by.", DATA))
+    resolution: int = setting(64, Flag("--resolution", "Size to learn at; pictures are reduced to it.", DATA))
+    epochs: int = setting(16, Flag("--epochs", "How often to show each picture."))
+    batch: int = setting(64, Flag("--batch", "Pictures in a step."))
+    lr: float = setting(0.003, Flag("--lr", "Learning rate at the start; it falls to 0."))
+    seed: int = setting(0, Flag("--seed", "Of weights and order."))
+    device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))
+
+
+@dataclass(frozen=True)
+class WalkSettings:
     """Which directions to go along, and how far."""
 
     directions: str = setting("", FILE)
@@ -136,97 +214,59 @@ def check_labels(labels: Labels, needed: bool = True) -> None:
         raise UserError(f"--samples is for a classifier: {path} itself says which pictures it is of; leave it out")
 
 
-# What the commands of directions.py ask for, as it is typed. Imports nothing that takes time
+Space = Literal["z", "w"]
+Way = Literal["linear", "cubic", "circular"]
+Ease = Literal["none", "sine", "cubic", "quintic"]
 
 
-SAVED = f"moved{LATENTS}"
-BATCH = Flag("--batch", "Pictures in work at once. Does not change them.")
-DEST = Flag("--dest", f"The file to write (*{DIRECTIONS}).", FILES, metavar="FILE")
-OUTDIR = Flag("--outdir", "Where to put the pictures.", FILES, metavar="DIR")
-
-
-@dataclass(frozen=True)
-class Find:
-    """`find`, as typed."""
-
-    model: Model = Model()
-    search: Search = Search()
-    dest: str = setting("", DEST)
-    batch: int = setting(8, BATCH)
+def parse_sweep(text: str) -> tuple[float, float]:
+    """ "0:1.2" -> (0.0, 1.2). Raises UserError for anything but two numbers."""
+    try:
+        start, end = (float(part) for part in text.split(":"))
+    except ValueError:
+        raise UserError(f"'{text}' is no sweep; write FROM:TO, as in 0:1") from None
+    for psi in (start, end):
+        require_psi(psi, "--psi-sweep")
+    return start, end
 
 
 @dataclass(frozen=True)
-class Channels:
-    """`channels`, as typed."""
+class FilmSettings:
+    """space: None for w where there is one, else z. psi_sweep: truncation at the start and at the end."""
 
-    model: Model = Model()
-    labels: Labels = Labels()
-    rank: Rank | None = setting(None, Flag(
-        "--rank", "gradient: by how much a channel changes what the classifier says; difference: by that of its means "
-        "with and without, which may change nothing to be seen.  [gradient, with what `learn` made; else difference]",
-        HOW))  # fmt: skip
-    count: int = setting(10, Flag("--count", "How many channels.", HOW))
-    dest: str = setting("", DEST)
-    batch: int = setting(8, BATCH)
+    space: Space | None = setting(None, Flag(
+        "--space", "z turns (slerp); w is straight, w+ included.  [w; ProGAN: z]", THROUGH))  # fmt: skip
+    path: Way = setting("linear", Flag(
+        "--path", "From keyframe to keyframe straight, in a smooth curve, or on a circle through 3 of them (through 2: "
+        "round the average face, or the middle of the averages of their classes).", THROUGH))  # fmt: skip
+    loop: bool = setting(False, Flag("--loop", "Come back to the first keyframe. A circle always does.", THROUGH))
+    frames: int = setting(60, Flag("--frames", "Frames from one keyframe to the next.", THROUGH))
+    ease: Ease = setting("none", Flag("--ease", "Slow down at keyframes, less or more.", THROUGH))
+    even: bool = setting(False, Flag(
+        "--even-speed", "Make steps equal to the eye: keyframes that differ more get more frames.",
+        THROUGH))  # fmt: skip
+    psi_sweep: tuple[float, float] | None = setting(None, Flag(
+        "--psi-sweep", "Truncation psi from the first frame to the last, as in 0:1; with --loop there and back.",
+        THROUGH, parse=parse_sweep, metavar="FROM:TO"))  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Walking:
-    """What `apply` and `sheet` share: pictures that are moved along directions."""
-
-    view: View = View()
-    start: Start = Start()
-    walk: Walk = Walk()
-    outdir: str = setting("", OUTDIR)
-    batch: int = setting(8, BATCH)
-
-
-@dataclass(frozen=True)
-class Apply(Walking):
-    """`apply`, as typed."""
-
-    name: str = setting("", Flag("--name", "Which of the file's directions: its name, or its number from 0.", HOW))
-    captions: bool = setting(False, Flag("--captions", f"Words at the edges of {GRID}.", FILES))
-    cells: bool = setting(False, Flag("--cells", "Also a file for each picture.", FILES))
-    save_latents: bool = setting(False, Flag("--save-latents", f"Also {SAVED}, their latents.", FILES))
-    film: str = setting("", Flag(
-        "--film", "Also a film there and back, such as smile.mp4 or .webp, in --outdir.", FILES,
-        metavar="NAME"))  # fmt: skip
-    frames: int = setting(60, Flag("--frames", "Length of the film.", FILES))
-    fps: float = setting(30.0, Flag("--fps", "Frames a second.", FILES))
+    @property
+    def closed(self) -> bool:
+        """Does the film end where it began?"""
+        return self.loop or self.path == "circular"
 
 
-@dataclass(frozen=True)
-class Sheet(Walking):
-    """`sheet`, as typed."""
-
-    count: int = setting(10, Flag("--count", "Of how many directions, from the first.", HOW))
-
-
-@dataclass(frozen=True)
-class Conditional:
-    """`conditional`, as typed."""
-
-    model: Model = Model()
-    directions: str = setting("", FILE)
-    name: str = setting("", Flag("--name", "The direction to change.", HOW))
-    without: str = setting("", Flag("--without", "Those that shall stay as they are, as in glasses,gender.", HOW))
-    classes: Sequence[int] = setting((), Flag(
-        "--class", "For conditional networks, as in `find`.", HOW, parse=parse_classes, metavar="CLASS"))  # fmt: skip
-    force: bool = setting(False, Flag("--force", "Take directions that belong to another network.", HOW))
-    dest: str = setting("", DEST)
+def require_frames(film: FilmSettings) -> None:
+    """Raises UserError for a film of nothing."""
+    if film.frames < 1:
+        raise UserError(f"--frames {film.frames} is no number of frames; use 1 or more")
 
 
-def check_apply(request: Apply) -> None:
-    """Raises UserError for what no network could serve."""
-    plain = Apply()
-    if not request.film and (request.frames, request.fps) != (plain.frames, plain.fps):
-        raise UserError("--frames and --fps are for --film; add it, or leave them out")
-    if request.film and request.frames < 2:
-        raise UserError(f"--frames {request.frames} make no film; use 60 or so")
-
-
-def check_count(count: int) -> None:
-    """Raises UserError for none."""
-    if count < 1:
-        raise UserError(f"--count {count} is no number of directions; use 1 or more")
+def check_film_settings(film: FilmSettings, keyframes: int) -> None:
+    """Raises UserError for what cannot be done with so many keyframes."""
+    require_frames(film)
+    if film.path == "circular" and keyframes not in (2, 3):
+        raise UserError(f"--path circular goes through 2 or 3 keyframes, not {keyframes}; use --path cubic --loop")
+    if keyframes < 2 and film.psi_sweep is None:
+        raise UserError("a film needs two keyframes; name more with --seeds, or use --psi-sweep")
+    if keyframes < 2 and film.path == "cubic":
+        raise UserError("--path cubic needs two keyframes; name more with --seeds")

@@ -60,8 +60,8 @@ def responding(styles: Sequence[Tensor], yes: np.ndarray, no: np.ndarray, count:
 
 
 def steering(
-    G: Generator, stage: Stage, batches: Iterable[Tensor], styles: Sequence[Tensor], score: Callable[[Tensor], Tensor], count: int,
-    advance: Callable[[int], object],
+    G: Generator, stage: Stage, batches: Iterable[Tensor], styles: Sequence[Tensor],
+    score: Callable[[Tensor], Tensor], count: int, advance: Callable[[int], object],
 ) -> list[Channel]:  # fmt: skip
     """The `count` channels that change a score of the pictures most: its mean derivative by each channel, times the
     channel's standard deviation, so that the effect is that of a usual change.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stylegan.checkpoints.bound import Kind, in_turn, load_bound, numbered, save_bound
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.start import LATENTS
+from stylegan.latents.notation import LATENTS
 from torch_utils.errors import UserError
 
 FORMAT = "stylegan-latents-1"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from stylegan.latents.latents import Latents, joined
+from stylegan.latents.notation import layers_in_words
 from stylegan.latents.sources import distinct
-from stylegan.latents.styles import layers_in_words
 from stylegan.networks.sampling import mix_layers
 
 Pair = tuple[int, int]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from stylegan.latents.latents import Latents, joined, load_latents
-from stylegan.latents.render import Painter
-from stylegan.latents.start import Point, is_photograph
+from stylegan.latents.notation import Point, is_photograph
+from stylegan.latents.render import View
 from stylegan.networks.sampling import z_for_seeds
 from torch_utils.errors import UserError
 from torch_utils.text import counted
@@ -39,21 +39,21 @@ def require_classes(asked: Sequence[int], num_classes: int, flag: str = "--class
 # Seeds, latent files and photographs as latents of one network: how every tool that starts from pictures begins
 
 
-Project = Callable[[Sequence[Path], Painter, Sequence[int]], Latents]
+Project = Callable[[Sequence[Path], View, Sequence[int]], Latents]
 """Finds the latents of photographs, one for each; of their classes, where there are some."""
 
 
 def gather(
-    points: Sequence[Point], painter: Painter, classes: Sequence[int] = (), *,
+    points: Sequence[Point], view: View, classes: Sequence[int] = (), *,
     project: Project | None = None, force: bool = False, each: bool = False, flag: str = "--class",
 ) -> Latents:  # fmt: skip
-    """The latents of `points`, in their order, on the CPU: `Painter.draw` makes of seeds what `Painter.paint` does.
+    """The latents of `points`, in their order, on the CPU: `View.draw` makes of seeds what `View.paint` does.
 
     classes, each, flag: see `classes_of`. project, force: see `opened`. Raises UserError.
     """
-    kinds = classes_of(points, classes, painter.snapshot.config.num_classes, each, flag)
-    found = opened(points, painter, kinds, project=project, force=force)
-    return together(list(in_batches(found, painter, kinds, sum(map(_count, found)))), painter)
+    kinds = classes_of(points, classes, view.config.num_classes, each, flag)
+    found = opened(points, view, kinds, project=project, force=force)
+    return together(list(in_batches(found, view, kinds, sum(map(_count, found)))), view)
 
 
 def _count(point: int | Latents) -> int:
@@ -89,7 +89,7 @@ def classes_of(
 
 
 def opened(
-    points: Sequence[Point], painter: Painter, kinds: Sequence[int | None], *,
+    points: Sequence[Point], view: View, kinds: Sequence[int | None], *,
     project: Project | None = None, force: bool = False,
 ) -> list[int | Latents]:  # fmt: skip
     """The files among `points` opened and the photographs projected; seeds stay, as they cost nothing until drawn.
@@ -98,7 +98,7 @@ def opened(
     worked on, and for photographs where there is no `project`. force: take latents of another network.
     """
     paths = dict.fromkeys(point for point in points if isinstance(point, Path))
-    files = {path: load_latents(path, painter.snapshot, force) for path in paths if not is_photograph(path)}
+    files = {path: load_latents(path, view.snapshot, force) for path in paths if not is_photograph(path)}
     photographs = list(dict.fromkeys(
         (point, kind) for point, kind in zip(points, kinds, strict=True)
         if isinstance(point, Path) and is_photograph(point)
@@ -111,7 +111,7 @@ def opened(
     found: dict[tuple[Path, int | None], Latents] = {}
     if project is not None and photographs:
         asked = [kind for _, kind in photographs if kind is not None]
-        projected = project([path for path, _ in photographs], painter, asked)
+        projected = project([path for path, _ in photographs], view, asked)
         found = {photograph: projected[i : i + 1] for i, photograph in enumerate(photographs)}
     return [
         point if isinstance(point, int) else files[point] if point in files else found[point, kind]
@@ -120,7 +120,7 @@ def opened(
 
 
 def in_batches(
-    found: Sequence[int | Latents], painter: Painter, kinds: Sequence[int | None], batch: int
+    found: Sequence[int | Latents], view: View, kinds: Sequence[int | None], batch: int
 ) -> Iterator[Latents]:
     """Latents of what `opened` found, in its order, at most `batch` at a time, none in memory before its turn."""
     for are_seeds, group in groupby(zip(found, kinds, strict=True), lambda pair: isinstance(pair[0], int)):
@@ -128,23 +128,23 @@ def in_batches(
             seeds = [(seed, kind) for seed, kind in group if isinstance(seed, int)]
             for start in range(0, len(seeds), batch):
                 part = seeds[start : start + batch]
-                yield of_seeds([seed for seed, _ in part], painter, [kind for _, kind in part if kind is not None])
+                yield of_seeds([seed for seed, _ in part], view, [kind for _, kind in part if kind is not None])
         else:
             for latents, _ in group:
                 assert isinstance(latents, Latents)
-                ready = _with_random_noise(latents, range(len(latents)), painter)
+                ready = _with_random_noise(latents, range(len(latents)), view)
                 yield from (ready[start : start + batch] for start in range(0, len(ready), batch))
 
 
-def of_seeds(seeds: Sequence[int], painter: Painter, classes: Sequence[int] = ()) -> Latents:
+def of_seeds(seeds: Sequence[int], view: View, classes: Sequence[int] = ()) -> Latents:
     """Seeds mapped, and truncated as the view says. classes: one for each, where the network has some."""
-    z, c = z_for_seeds(seeds, painter.snapshot.config.z_dim), torch.tensor(classes) if classes else None
+    z, c = z_for_seeds(seeds, view.config.z_dim), torch.tensor(classes) if classes else None
     latents = Latents(
-        ws=painter.renderer.map(z, c, psi=painter.psi, cutoff=painter.view.trunc_cutoff),
+        ws=view.renderer.map(z, c, psi=view.psi, cutoff=view.cutoff),
         names=tuple(f"seed{seed:04d}" for seed in seeds), origins=tuple(f"seed {seed}" for seed in seeds),
-        z=z, c=c, psi=painter.psi,
+        z=z, c=c, psi=view.psi,
     )  # fmt: skip
-    return _with_random_noise(latents, seeds, painter)
+    return _with_random_noise(latents, seeds, view)
 
 
 def names_of(found: Sequence[int | Latents]) -> list[str]:
@@ -167,17 +167,17 @@ def distinct(wishes: Sequence[str]) -> list[str]:
     return names
 
 
-def _with_random_noise(latents: Latents, seeds: Sequence[int], painter: Painter) -> Latents:
+def _with_random_noise(latents: Latents, seeds: Sequence[int], view: View) -> Latents:
     """With the maps of --noise-mode random, if that is asked for: those of the seed, or of the place in a file."""
-    if painter.view.noise_mode != "random":
+    if view.noise_mode != "random":
         return latents
-    return replace(latents, noise=tuple(painter.renderer.noise_of(seeds)))
+    return replace(latents, noise=tuple(view.renderer.noise_of(seeds)))
 
 
-def together(parts: Sequence[Latents], painter: Painter) -> Latents:
+def together(parts: Sequence[Latents], view: View) -> Latents:
     """All in one. If some bring noise maps, the others get the network's own, with which they would be drawn anyway."""
     layers = max((len(part.noise) for part in parts), default=0)
-    own = painter.snapshot.G.own_noise()[:layers]
+    own = view.snapshot.G.own_noise()[:layers]
     return joined([
         part if part.noise or not layers
         else replace(part, noise=tuple(maps.cpu().expand(len(part), -1, -1, -1) for maps in own))

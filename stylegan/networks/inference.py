@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ops import build
+from ops import BuildError, build, mode
 from stylegan.networks.base import Generator, Noise, Synthesis
 from stylegan.networks.config import NoiseMode, Stage
 from stylegan.networks.layers import Foldable
@@ -134,3 +134,13 @@ def _one_by_one(task: Callable[[int], None], count: int, device: torch.device, s
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # this thread kept its number, but new ones would get the pool's
+
+
+def with_kernels(device: torch.device) -> torch.device:
+    """The same device; with `--ops strict`, its kernels have been built. Raises UserError if they cannot be."""
+    try:
+        if mode() == "strict":
+            build.available(device.type)
+    except BuildError as error:
+        raise UserError(f"--ops strict: {error}; or do without, with --ops auto") from error
+    return device

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stylegan.networks import progan, stylegan1
+from stylegan.networks import dcgan, progan, stylegan1
 from stylegan.networks.base import Discriminator, Family, Generator
 from stylegan.networks.config import NetworkConfig
 from torch_utils.errors import UserError
 
-FAMILIES: Mapping[str, Family[Any]] = {family.name: family for family in (stylegan1.FAMILY, progan.FAMILY)}
+FAMILIES: Mapping[str, Family[Any]] = {
+    family.name: family for family in (stylegan1.FAMILY, progan.FAMILY, dcgan.FAMILY)
+}
 
 
 def family_of(name: str) -> Family[Any]:

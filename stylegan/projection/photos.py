@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.start import is_photograph
+from stylegan.latents.notation import is_photograph
 from torch_utils.errors import UserError
 from torch_utils.images import open_image, to_float
 

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import Latents, joined
-from stylegan.latents.render import Painter
+from stylegan.latents.render import View
 from stylegan.latents.sources import Project, classes_for_seeds
-from stylegan.latents.start import Point, is_photograph
 from stylegan.networks.base import require_w
 from stylegan.networks.sampling import z_for_seeds
 from stylegan.projection.distance import AnyDistance, pick_distance
@@ -67,7 +66,7 @@ def projecting(num_steps: int, batch: int = 8) -> Project:
 
     known: dict[tuple[Path, int | None], Latents] = {}
 
-    def find(paths: Sequence[Path], painter: Painter, c: Sequence[int]) -> Latents:
+    def find(paths: Sequence[Path], view: View, c: Sequence[int]) -> Latents:
         kinds: Sequence[int | None] = c or [None] * len(paths)
         wished = list(zip(paths, kinds, strict=True))
         todo = [photograph for photograph in wished if photograph not in known]
@@ -77,33 +76,23 @@ def projecting(num_steps: int, batch: int = 8) -> Project:
                 part = todo[start : start + batch]
                 files, own = [path for path, _ in part], [kind for _, kind in part if kind is not None]
                 watch = partial(show, bar)
-                found = project_photos(painter.snapshot, files, chosen, c=own, watch=watch)
+                found = project_photos(view.snapshot, files, chosen, c=own, watch=watch)
                 known.update((photograph, found[i : i + 1]) for i, photograph in enumerate(part))
         return joined([known[photograph] for photograph in wished])
 
     return find
 
 
-def standing_in(paths: Sequence[Path], painter: Painter, c: Sequence[int]) -> Latents:
+def standing_in(paths: Sequence[Path], view: View, c: Sequence[int]) -> Latents:
     """In the place of `projecting`, for plans and to find mistakes early: any latents, at once, for photographs.
 
     Raises UserError for those that cannot be projected.
     """
-    require_w(painter.snapshot.G)
-    photos, config = _readable(painter.snapshot, paths), painter.snapshot.config
-    ws = painter.snapshot.G.broadcast(z_for_seeds(range(len(paths)), config.ws_dim))
+    require_w(view.snapshot.G)
+    photos, config = _readable(view.snapshot, paths), view.config
+    ws = view.snapshot.G.broadcast(z_for_seeds(range(len(paths)), config.ws_dim))
     names = tuple(photo.name for photo in photos)
     return Latents(ws, names, names, c=torch.tensor(c) if c else None)
-
-
-def in_words(points: Sequence[Point], painter: Painter, num_steps: int) -> list[str]:
-    """The line of a plan that tells of the photographs among `points`; none where there are none."""
-    photos = list(dict.fromkeys(point.name for point in points if isinstance(point, Path) and is_photograph(point)))
-    if not photos:
-        return []
-    some = ", ".join(photos[:8]) + (", ..." if len(photos) > 8 else "")
-    return [f"Photos:     {some}: each projected into W in {num_steps} steps, distance "
-            f"{pick_distance('', painter.snapshot).name}"]  # fmt: skip
 
 
 def total_steps(settings: ProjectionSettings) -> int:

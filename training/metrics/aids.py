@@ -11,9 +11,9 @@ import torch
 
 from stylegan.checkpoints.locate import cache
 from stylegan.editing.attribute_table import read_csv
-from stylegan.editing.attributes import Attribute
+from stylegan.editing.settings import ATTRIBUTES, Attribute, ClassifierSettings
 from torch_utils.errors import UserError
-from training.attributes import SUFFIX, Judge, Lesson, learn, load_judge, save_judge
+from training.attributes import Judge, learn, load_judge, save_judge
 from training.data.archive import Archive
 
 
@@ -57,10 +57,12 @@ def judge_of(aids: Aids, data: Archive | None, device: torch.device) -> Judge:
 
 
 def _taught(path: Path, attributes: Sequence[Attribute], data: Archive, device: torch.device) -> Judge:
-    lesson = Lesson(data=str(data.path), table=str(path), attributes=attributes, held_out=min(500, len(data) // 8))
+    lesson = ClassifierSettings(
+        data=str(data.path), table=str(path), attributes=attributes, held_out=min(500, len(data) // 8)
+    )
     table = read_csv(path, lesson.key, attributes)
     asked = f"{data.content_hash} {path.read_text()} {[str(a) for a in attributes]} {lesson.held_out} {device.type}"
-    kept = cache().parent / "classifiers" / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}{SUFFIX}"
+    kept = cache().parent / "classifiers" / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}{ATTRIBUTES}"
     if kept.is_file():
         return load_judge(kept)
     judge = learn(data, table, lesson, device)

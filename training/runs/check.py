@@ -13,14 +13,6 @@ from training.schedule import PerResolution
 
 MAX_RESOLUTION = 4096
 
-# Numbers that may not be zero; all the others only not negative.
-_POSITIVE = {
-    "growth.batch", "growth.lr", "total_kimg", "ema_kimg", "ema_ramp", "tick_kimg", "snap", "snap_minutes", "threads",
-    "batch_gpu", "data.subset", "loss.r1_interval", "max_bad_steps", "optim.eps", "optim.g_share", "model.z_dim",
-    "model.w_dim", "model.mapping_dim", "model.fmap_base", "model.fmap_max", "model.d_fmap_max", "model.mbstd_group",
-    "gpus", "timeout", "keep", "hours", "loss.aid_zoom",
-}  # fmt: skip
-
 
 def check(cfg: RunConfig) -> None:
     """Raises UserError at the first setting that cannot be, or does not go with another."""
@@ -36,7 +28,7 @@ def _check_numbers(cfg: RunConfig) -> None:
     values = dict(leaves(cfg))
     for found in declared(RunConfig, FLAGS):
         value = values.get(found.name)
-        positive = found.name in _POSITIVE
+        positive = found.flag.positive
         for number in value.values() if isinstance(value, PerResolution) else [value]:
             if not isinstance(number, (int, float)):
                 continue

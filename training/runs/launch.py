@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from stylegan.cli.options import with_kernels
+from stylegan.networks.inference import with_kernels
 from torch_utils.device import pick_device
 from torch_utils.distributed import ALONE, World, from_environment, joined, told
 from torch_utils.errors import UserError

@@ -26,24 +26,8 @@ from training.runs.run_dir import (OPTIONS, has_state, is_finished, parse_option
 
 # What may differ between a run and its resumption: where and how often, nothing of the mathematics. The data may have
 # moved; that they are the same images is checked by their hash.
-FREE_ON_RESUME = {
-    "device",
-    "threads",
-    "snap",
-    "snap_d",
-    "snap_minutes",
-    "data.path",
-    "keep",
-    "metrics",
-    "features",
-    "best",
-    "val",
-    "gpus",
-    "batch_gpu",
-    "max_restarts",
-    "timeout",
-}
-AHEAD_ON_RESUME = {"growth.anneal_from", "growth.anneal_kimg", "growth.lr_end"}  # until the learning rate falls
+FREE_ON_RESUME = {found.name for found in declared(RunConfig, FLAGS) if found.flag.resume == "free"}
+AHEAD_ON_RESUME = {found.name for found in declared(RunConfig, FLAGS) if found.flag.resume == "ahead"}
 
 
 @dataclass(frozen=True)

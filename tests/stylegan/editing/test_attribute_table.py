@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stylegan.editing.attribute_table import read_csv, read_seeds
-from stylegan.editing.attributes import parse_attributes
+from stylegan.editing.settings import parse_attributes
 from torch_utils.errors import UserError
 
 

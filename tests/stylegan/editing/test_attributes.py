@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from stylegan.editing.attributes import Attribute, answer, parse_attributes
+from stylegan.editing.settings import Attribute, answer, parse_attributes
 from torch_utils.errors import UserError
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from stylegan.latents.start import DIRECTIONS
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.directions import Directions, load_directions, save_directions, together
-from stylegan.latents.start import DIRECTIONS
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.checkpoint import load_tensors, save_tensors

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from stylegan.latents.view import View
 
 from stylegan.checkpoints.snapshot import save_snapshot
-from stylegan.editing.film_options import Course, check_course, parse_sweep
 from stylegan.editing.films import picture_distance, plan, samples_of, times_of, untruncated
+from stylegan.editing.settings import FilmSettings, check_film_settings, parse_sweep
 from stylegan.latents.render import Painter, open_painter
 from stylegan.latents.sources import gather
-from stylegan.latents.view import View
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
 from stylegan.networks.sampling import mix_layers
@@ -39,7 +39,7 @@ def painter(tmp_path: Path):
     return make
 
 
-COURSES = [Course(space=space, path=path, loop=loop, frames=4)  # type: ignore[arg-type]
+COURSES = [FilmSettings(space=space, path=path, loop=loop, frames=4)  # type: ignore[arg-type]
            for space in ("z", "w") for path in ("linear", "cubic", "circular") for loop in (False, True)]  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_keyframes_are_the_pictures_of_their_seeds_to_the_bit(painter, course):
 
 @pytest.mark.parametrize("space", ["z", "w"])
 def test_classes_blend_from_one_to_the_other(painter, space):
-    paint, course = painter(CONDITIONAL), Course(space=space, frames=2)
+    paint, course = painter(CONDITIONAL), FilmSettings(space=space, frames=2)
     journey = plan(gather((5, 5), paint, (0, 2), each=True), paint, course)
     first, middle, last = paint.draw(journey.at([0, 0.5, 1]))
     expected = paint.paint([5, 5], torch.tensor([0, 2]))
@@ -70,7 +70,7 @@ def test_classes_blend_from_one_to_the_other(painter, space):
 def test_a_blend_of_classes_gives_the_mapping_their_weights(painter):
     paint = painter(CONDITIONAL, trunc=1.0)
     keys = gather((5, 5), paint, (0, 2), each=True)
-    journey = plan(keys, paint, Course(space="z"))
+    journey = plan(keys, paint, FilmSettings(space="z"))
     assert keys.z is not None
     expected = paint.snapshot.G.map(keys.z[:1], 1.0, None, torch.tensor([[0.75, 0, 0.25]]))
     torch.testing.assert_close(journey.at([0.25]).ws, expected)
@@ -78,17 +78,17 @@ def test_a_blend_of_classes_gives_the_mapping_their_weights(painter):
 
 def test_progan_goes_through_z(painter):
     paint = painter(ProGANConfig(resolution=16, z_dim=8, fmap_max=16))
-    journey = plan(gather((3, 4), paint), paint, Course())
+    journey = plan(gather((3, 4), paint), paint, FilmSettings())
     assert torch.equal(paint.draw(journey.at([0, 1])), paint.paint([3, 4]))
     with pytest.raises(UserError, match="--space z"):
-        plan(gather((3, 4), paint), paint, Course(space="w"))
+        plan(gather((3, 4), paint), paint, FilmSettings(space="w"))
     with pytest.raises(UserError, match="ProGAN has no w"):
-        untruncated(paint, Course(psi_sweep=(0, 1)))
+        untruncated(paint, FilmSettings(psi_sweep=(0, 1)))
 
 
 @pytest.mark.parametrize("space", ["z", "w"])
 def test_a_sweep_goes_from_the_average_face_to_the_untruncated_one(painter, space):
-    paint, course = painter(), Course(space=space, psi_sweep=(0, 1), frames=4)
+    paint, course = painter(), FilmSettings(space=space, psi_sweep=(0, 1), frames=4)
     free = untruncated(paint, course)
     journey = plan(gather((3,), free), free, course)
     assert journey.segments == 1
@@ -102,31 +102,31 @@ def test_w_plus_is_gone_through_layer_by_layer(painter):
     paint = painter()
     keys = gather((3, 4), paint)
     plus = replace(keys, ws=mix_layers(keys.ws, keys.ws.flip(0), [0, 1]), z=None)
-    halfway = plan(plus, paint, Course(space="w")).at([0.5]).ws
+    halfway = plan(plus, paint, FilmSettings(space="w")).at([0.5]).ws
     torch.testing.assert_close(halfway[0], plus.ws.mean(0))
     with pytest.raises(UserError, match="no z.*--space w"):
-        plan(plus, paint, Course(space="z"))
+        plan(plus, paint, FilmSettings(space="z"))
     with pytest.raises(UserError, match="truncation 0.7"):
-        plan(replace(keys, ws=plus.ws), paint, Course(space="z"))
+        plan(replace(keys, ws=plus.ws), paint, FilmSettings(space="z"))
 
 
 def test_noise_stays_but_for_maps_that_keyframes_bring(painter):
     paint = painter(noise_mode="random")
     keys = gather((3, 4), paint)
-    there = plan(keys, paint, Course()).at([0, 0.5, 1]).noise
+    there = plan(keys, paint, FilmSettings()).at([0, 0.5, 1]).noise
     assert all(torch.equal(m, own[:1].expand_as(m)) for m, own in zip(there, keys.noise, strict=True))
     paint = painter()
-    there = plan(keys, paint, Course()).at([0, 0.5, 1]).noise
+    there = plan(keys, paint, FilmSettings()).at([0, 0.5, 1]).noise
     for found, own in zip(there, keys.noise, strict=True):
         assert torch.equal(found[[0, 2]], own)
         torch.testing.assert_close(found[1], own.mean(0))
 
 
 def test_even_speed_makes_steps_alike(painter):
-    paint, course = painter(trunc=1.0), Course(space="z", ease="quintic", frames=12)
+    paint, course = painter(trunc=1.0), FilmSettings(space="z", ease="quintic", frames=12)
     journey = plan(gather((3, 4, 9), paint), paint, course)
 
-    def spread(course: Course) -> float:
+    def spread(course: FilmSettings) -> float:
         heard: list[int] = []
         times = times_of([journey], paint, course, 5, heard.append)
         assert len(times) == 25 and sum(heard) == (2 * samples_of(course) + 1 if course.even else 0)
@@ -139,11 +139,11 @@ def test_even_speed_makes_steps_alike(painter):
 
 def test_what_makes_no_film():
     for course, count, says in (
-        (Course(frames=0), 2, "--frames 0"), (Course(), 1, "two keyframes"), (Course(path="circular"), 4, "2 or 3"),
-        (Course(path="cubic", psi_sweep=(0, 1)), 1, "--path cubic"),
+        (FilmSettings(frames=0), 2, "--frames 0"), (FilmSettings(), 1, "two keyframes"), (FilmSettings(path="circular"), 4, "2 or 3"),
+        (FilmSettings(path="cubic", psi_sweep=(0, 1)), 1, "--path cubic"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=says):
-            check_course(course, count)
+            check_film_settings(course, count)
     assert parse_sweep("-0.5:1") == (-0.5, 1)
     for text in ("nan:1", "0:11", "-1e30:0"):
         with pytest.raises(UserError, match="from -10 to 10"):
@@ -158,7 +158,7 @@ def test_edits_of_styles_fade_from_keyframe_to_keyframe(painter):
     keys = gather((3, 4), paint)
     styles = tuple(torch.randn(2, size) for size in paint.snapshot.G.synthesis.style_sizes())
     keys = replace(keys, styles=styles)
-    way = plan(keys, paint, Course(frames=2)).at([0.0, 0.5, 1.0])
+    way = plan(keys, paint, FilmSettings(frames=2)).at([0.0, 0.5, 1.0])
     assert all(torch.equal(found[[0, 2]], own) for found, own in zip(way.styles, styles, strict=True))
     torch.testing.assert_close(way.styles[1][1], styles[1].mean(dim=0))
     assert torch.equal(paint.draw(way)[[0, 2]], paint.draw(keys))
@@ -166,7 +166,7 @@ def test_edits_of_styles_fade_from_keyframe_to_keyframe(painter):
 
 @pytest.mark.parametrize("space", ["z", "w"])
 def test_a_sweep_through_classes_truncates_towards_what_lies_between_their_averages(painter, space):
-    paint, course = painter(CONDITIONAL), Course(space=space, psi_sweep=(0, 0), frames=4)
+    paint, course = painter(CONDITIONAL), FilmSettings(space=space, psi_sweep=(0, 0), frames=4)
     free = untruncated(paint, course)
     journey = plan(gather((5, 5), free, (0, 2), each=True), free, course)
     averages = paint.snapshot.G.mapping.w_avg

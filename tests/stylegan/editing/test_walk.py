@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from stylegan.latents.view import View
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.directions import in_w, moved
 from stylegan.editing.walk import along, drawn, film, there_and_back
 from stylegan.latents.render import Painter
 from stylegan.latents.sources import of_seeds
-from stylegan.latents.view import View
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.images import to_uint8
@@ -36,7 +36,7 @@ def test_strengths_change_fastest_then_directions_then_pictures(painter):
     assert torch.equal(ways.ws[8], moved(start[1:], directions[:1], 2.0).ws[0])
     assert torch.equal(ways.ws[7], start.ws[1])
     pixels = drawn(ways, painter, 5, Progress("", quiet=True))
-    np.testing.assert_array_equal(pixels[[1, 4]], to_uint8(painter.paint([3, 3])))
+    np.testing.assert_array_equal(pixels[[1, 4]], to_uint8(view.render([3, 3])))
     np.testing.assert_array_equal(pixels, drawn(ways, painter, 12, Progress("", quiet=True)))
 
 

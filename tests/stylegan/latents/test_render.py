@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from stylegan.latents.view import View
 
 import stylegan
 from stylegan.checkpoints.snapshot import save_snapshot
 from stylegan.latents.render import in_words, open_painter
-from stylegan.latents.view import View
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 

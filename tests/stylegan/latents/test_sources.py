@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from stylegan.latents.view import View
 
 from stylegan.checkpoints.snapshot import save_snapshot
 from stylegan.latents.latents import SUFFIX, Latents, save_latents
 from stylegan.latents.render import Painter, open_painter
 from stylegan.latents.sources import classes_of, gather, in_batches, names_of, opened
-from stylegan.latents.view import View
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config

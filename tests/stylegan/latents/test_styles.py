@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan.latents.styles import layers_in_words, layers_of, parse_styles
+from stylegan.latents.notation import layers_in_words, layers_of, parse_styles
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError

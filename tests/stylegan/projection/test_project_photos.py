@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stylegan.latents.view import View
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.render import Painter
 from stylegan.latents.sources import gather
-from stylegan.latents.view import View
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.distance import PIXELS
@@ -65,7 +65,7 @@ def test_photos_and_seeds_are_gathered_together(photos, capsys):
     painter = Painter(View(), snapshot(), 1.0)
     found = gather([photos[0], 5, photos[0]], painter, project=projecting(4))
     assert found.names[0] == "eva" and torch.equal(found.ws[0], found.ws[2])
-    torch.testing.assert_close(painter.draw(found)[1:2], painter.paint([5]))
+    torch.testing.assert_close(painter.draw(found)[1:2], view.render([5]))
     assert "Projecting 1 photo:" in capsys.readouterr().err
 
 

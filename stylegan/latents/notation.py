@@ -1,16 +1,66 @@
-"""Which style layers, as it is typed: 0-6, coarse, middle, fine. Imports nothing that takes time."""
+"""How images and layers are named in text: `0-2,me.latent.safetensors,eva.jpg` and `0-3,coarse`.
+
+Needs nothing of PyTorch, so that command lines can be read without loading it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from stylegan.networks.config import NetworkConfig, require_styles
 from torch_utils.errors import UserError
+from torch_utils.text import parse_seeds, require_no_gaps
+
+LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
+PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+MAX_PSI = 10
+Point = int | Path
+"""What an image is made from: a seed, or the path of a latent file or of a photograph."""
 
 # The resolutions whose styles the paper mixes together (StyleGAN, figure 3).
 PARTS = {"coarse": (4, 8), "middle": (16, 32), "fine": (64, 1 << 30)}
 Styles = tuple[int | str, ...]
+"""Layers by their numbers, or by a name in PARTS."""
+
+
+def is_photograph(path: Path) -> bool:
+    """Is this the name of an image file?"""
+    return path.name.lower().endswith(PHOTOGRAPHS)
+
+
+def parse_points(text: str) -> tuple[Point, ...]:
+    """ "0-2,me.latent.safetensors,eva.jpg" -> (0, 1, 2, Path("me.latent.safetensors"), Path("eva.jpg")).
+
+    Raises UserError for what is neither a seed or a range of seeds nor ends like a latent file or a photograph.
+    """
+    points: list[Point] = []
+    require_no_gaps(text)
+    for part in (part.strip() for part in text.split(",")):
+        if part.lower().endswith((LATENTS, *PHOTOGRAPHS)):
+            points.append(Path(part).expanduser())
+        elif re.search(r"[./\\]", part) and not re.fullmatch(r"[\d.-]*", part):
+            raise UserError(f"'{part}' is neither a latent file (*{LATENTS}) nor a photograph (*.png, *.jpg, *.webp)")
+        else:
+            points.extend(parse_seeds(part))
+    return tuple(points)
+
+
+def parse_psi(text: str) -> float:
+    """ "0.7" -> 0.7. Raises UserError as `require_psi` does, and for what is not a number."""
+    try:
+        psi = float(text)
+    except ValueError:
+        raise UserError(f"'{text}' is not a number; 0.7 is usual") from None
+    require_psi(psi)
+    return psi
+
+
+def require_psi(psi: float, what: str = "--trunc") -> None:
+    """Raises UserError for a truncation beyond which there are only broken images, and for what is not a number."""
+    if not abs(psi) <= MAX_PSI:
+        raise UserError(f"{what} must be from -{MAX_PSI} to {MAX_PSI}, got {psi:g}; 0.7 is usual, 1 truncates nothing")
 
 
 def parse_styles(text: str) -> Styles:
@@ -21,7 +71,7 @@ def parse_styles(text: str) -> Styles:
         if part in PARTS:
             styles.append(part)
         elif not match:
-            raise UserError(f"'{part}' is no layer; write layers as in 0-6, or {', '.join(PARTS)}")
+            raise UserError(f"'{part}' is not a layer; write layers as in 0-6, or {', '.join(PARTS)}")
         else:
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first:

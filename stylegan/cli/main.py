@@ -1,0 +1,62 @@
+"""`stylegan VERB`: all commands behind one name, each loaded only when it is asked for.
+
+The scripts at the root of the repository are the same commands under the names that the field knows.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import NamedTuple
+
+import click
+
+from torch_utils.cli import Group
+
+
+class Verb(NamedTuple):
+    """A command: the module in this folder that holds it as `main`, and its line in `stylegan --help`."""
+
+    module: str
+    about: str
+
+
+VERBS = {
+    "train": Verb("train", "Train a network on a folder or archive of images."),
+    "generate": Verb("generate", "Generate images from seeds, latents or photographs."),
+    "mix": Verb("mix", "Mix the styles of images: a matrix of rows and columns."),
+    "film": Verb("film", "Make a film of a walk from image to image."),
+    "project": Verb("project", "Find the latents of real images, also with pivotal tuning."),
+    "directions": Verb("directions", "Find directions in latent space, and move images along them."),
+    "metrics": Verb("metrics", "Measure a network: FID, KID, precision and recall, path length, ..."),
+    "data": Verb("data", "Make a training archive from images, or download a public data set."),
+    "convert": Verb("convert", "Convert a published network file or a snapshot."),
+    "doctor": Verb("doctor", "Check this machine: versions, compilers, caches and every fused op."),
+}
+
+
+class LazyGroup(Group):
+    """Imports the module of a command when the command is used, so that `--help` loads nothing else."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"stylegan.cli.{VERBS[name].module}").main
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.about) for name, verb in VERBS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"max_content_width": 110})
+def main() -> None:
+    """Grow, explore and edit with StyleGAN.
+
+    \b
+      stylegan generate --network faces64 --seeds 0-31 --outdir out --grid
+      stylegan train --outdir runs --data faces.zip --cfg faces64
+      stylegan train --help
+    """

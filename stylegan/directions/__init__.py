@@ -1,1 +1,0 @@
-"""Directions in latent space: finding them, keeping them, moving along them."""

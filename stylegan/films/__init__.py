@@ -1,1 +1,0 @@
-"""From keyframes to the frames of a film."""
