@@ -107,7 +107,7 @@ _FACES128: Settings = {
 _DCGAN: Settings = {
     "loss.name": "logistic", "loss.r1_gamma": PerResolution(0.0), "optim.beta1": 0.5, "optim.beta2": 0.999,
     "growth.lr": PerResolution(0.0002), "growth.batch": PerResolution(64),
-    "ema_kimg": 2.0, "ema_ramp": 0.05, "snap": 10,
+    "ema_kimg": 2.0, "ema_ramp": 0.05,
 }  # fmt: skip
 
 _DCGAN_MNIST: Settings = {

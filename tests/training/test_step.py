@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stylegan.networks.config import Stage
+from stylegan.networks.dcgan import DCGANConfig
 from stylegan.networks.inference import Renderer
 from stylegan.networks.layers import minibatch_stddev
 from torch_utils.errors import UserError
@@ -360,6 +361,22 @@ def test_no_network_moves_when_a_score_or_a_style_is_not_finite(loss: str, troub
         old, new = (weights(getattr(s, name)).nan_to_num(7, 8) for s in (before[0], state))
         assert torch.equal(old, new)
     assert buffers(state.G).isfinite().all() and buffers(state.G_ema).isfinite().all()
+
+
+def test_the_averages_of_batch_norm_do_not_swallow_what_is_not_finite(tiny) -> None:
+    """Those of a DCGAN move in a forward pass, before it is known that the step is bad."""
+    growth = {"growth__initial": 16, "growth__final": 16}
+    cfg = replace(tiny(**growth), model=DCGANConfig(resolution=16, z_dim=8, fmap_base=64, fmap_max=8))
+
+    def poison(state: TrainState) -> None:
+        with torch.no_grad():
+            state.G.synthesis.dense[0, 0] = math.nan
+
+    state, (outcome,) = after(1, cfg, poison)
+    assert outcome.bad
+    assert all(buffers(net).isfinite().all() for net in (state.G, state.D, state.G_ema))
+    first = state.G.synthesis.norms["4"].mean
+    assert first[0] == 0 and (first[1:] != 0).all(), "only the average of the poisoned feature map stays"
 
 
 def test_what_cannot_be_added_up_is_named(tiny) -> None:
