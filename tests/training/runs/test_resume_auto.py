@@ -14,6 +14,7 @@ from PIL import Image
 
 from stylegan.checkpoints.snapshot import save_snapshot
 from stylegan.cli import train
+from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from torch_utils.checkpoint import save_state
 from training.config import RunConfig
@@ -110,7 +111,7 @@ def test_a_run_as_wide_as_what_it_began_with_is_this_commands_own(auto, calls, t
     """Also when the snapshot it began with is gone; what is typed counts nevertheless."""
     wide = replace(preset("faces64", 1).model, resolution=8, fmap_base=1 << 14, fmap_max=300)
     snapshot = tmp_path / "wide.safetensors"
-    save_snapshot(snapshot, build_generator(wide), None, config=wide, resolution=8, alpha=1.0, kimg=1.0, data="x")
+    save_snapshot(snapshot, build_generator(wide), None, config=wide, stage=Stage(8), kimg=1.0, data="x")
     first = auto("--init-from", snapshot)
     assert first.exit_code == 0, first.output
     snapshot.unlink()
