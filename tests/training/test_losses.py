@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from stylegan.checkpoints.tensorflow import (
+    STYLEGAN,
     OfficialFile,
     Variables,
     discriminator_state,
@@ -66,7 +67,7 @@ class Table:
         blend = torch.from_numpy(published()[f"{family}/in/mixing_factors"]).flatten()
         with np.load(DATA / f"{family}_r32.npz") as file:
             z = torch.from_numpy(file["in/z"])
-        self.inputs = Inputs(z, z, torch.full((4,), 99), None, [], blend)
+        self.inputs = Inputs(z, z, torch.full((4,), 99), None, self.G.own_noise(), blend)
 
     def gan_loss(self, loss: LossConfig) -> GANLoss:
         stage = TrainingStage(self.stage.resolution, self.stage.alpha, phase=0, batch=4, lr=0.001)
@@ -82,7 +83,7 @@ class Table:
         return term[0]
 
     def fakes(self) -> torch.Tensor:
-        return self.G(self.inputs.z, stage=self.stage, noise="none")
+        return self.G(self.inputs.z, stage=self.stage)
 
     def scores(self) -> tuple[torch.Tensor, torch.Tensor]:
         return self.D(self.reals, stage=self.stage), self.D(self.fakes(), stage=self.stage)
@@ -104,9 +105,9 @@ class Gradients(Variables):
 def in_our_names(gradients: dict[str, np.ndarray], kind: str) -> dict[str, torch.Tensor]:
     source = Gradients(gradients)
     if kind == "D":
-        return discriminator_state(source, networks("stylegan").D.config, fused=lambda resolution: False)
+        return discriminator_state(source, networks("stylegan").D.config, lambda resolution: False, STYLEGAN)
     config = networks("stylegan").G.config
-    return mapping_state(source, config) | synthesis_state(source, config, fused=lambda resolution: False)
+    return mapping_state(source, config) | synthesis_state(source, config, lambda resolution: False, STYLEGAN)
 
 
 def check_gradients(net: torch.nn.Module, prefix: str, function: str) -> None:
