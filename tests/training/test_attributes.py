@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from stylegan.editing.attribute_table import Table
+from stylegan.editing.settings import ATTRIBUTES, ClassifierSettings
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 from training.attributes import (
-    SUFFIX,
-    Lesson,
     Scope,
     judged,
     learn,
@@ -28,7 +27,7 @@ from training.attributes import (
 from training.data.archive import Archive, ArchiveWriter
 
 SCOPE = Scope(("bright", "tilt"), (False, True), (0.0, 10.0), (1.0, 5.0), 1, (16, 16), "blotches")
-LESSON = Lesson(held_out=60, epochs=8, batch=16, lr=0.01, resolution=16)
+SETTINGS = ClassifierSettings(held_out=60, epochs=8, batch=16, lr=0.01, resolution=16)
 CPU = torch.device("cpu")
 
 
@@ -58,7 +57,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 def taught(data):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STYLEGAN_CACHE", str(data[0].path.parent / "cache"))
-        return learn(*data, LESSON, CPU)
+        return learn(*data, SETTINGS, CPU)
 
 
 def test_it_learns_and_its_accuracy_is_that_on_pictures_it_never_saw(data, taught):
@@ -72,13 +71,13 @@ def test_it_learns_and_its_accuracy_is_that_on_pictures_it_never_saw(data, taugh
     assert np.corrcoef(found[known, 1], truth[known, 1])[0, 1] > 0.8 and found[:, 1].std() > 8  # in its own units
 
 
-def test_the_same_lesson_teaches_the_same(data):
-    one, other = (learn(*data, replace(LESSON, epochs=1), CPU).network.state_dict() for _ in range(2))
+def test_the_same_settings_teach_the_same(data):
+    one, other = (learn(*data, replace(SETTINGS, epochs=1), CPU).network.state_dict() for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_it_comes_back_from_its_file(taught, tmp_path):
-    path = tmp_path / f"a{SUFFIX}"
+    path = tmp_path / f"a{ATTRIBUTES}"
     save_judge(path, taught)
     found, images = load_judge(path), torch.rand(3, 1, 16, 16)
     assert found.scope == taught.scope and torch.equal(found.values(images), taught.values(images))
@@ -92,7 +91,7 @@ def test_it_comes_back_from_its_file(taught, tmp_path):
     ({"scope": {"names": 3}}, "names"), ({"head.bias": torch.zeros(5)}, "cannot be read"),
 ])  # fmt: skip
 def test_a_file_of_something_else_is_one_clear_line(taught, tmp_path, changes, says):
-    path = tmp_path / f"a{SUFFIX}"
+    path = tmp_path / f"a{ATTRIBUTES}"
     save_judge(path, taught)
     tensors, header = load_tensors(path)
     for name, value in changes.items():
@@ -137,7 +136,7 @@ def test_tables_that_cannot_be_learnt(data, changes, says):
     if "keys" in changes:
         table = replace(table, keys=changes["keys"], values=values[:1])
     with pytest.raises(UserError, match=says):
-        learn(archive, table, replace(LESSON, held_out=changes.get("held_out", 60)), CPU)
+        learn(archive, table, replace(SETTINGS, held_out=changes.get("held_out", 60)), CPU)
 
 
 def test_sizes_are_halved_as_far_as_asked(data):

@@ -185,18 +185,18 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     from torch_utils import checkpoint
 
     seen: list[int] = []
-    healthy_update, healthy_usage = training.loop.update, checkpoint.shutil.disk_usage
+    healthy_step, healthy_usage = training.loop.train_step, checkpoint.shutil.disk_usage
 
-    def update(state: Any, *arguments: Any) -> Any:
+    def step(state: Any, *arguments: Any) -> Any:
         seen.append(state.nimg)
-        return healthy_update(state, *arguments)
+        return healthy_step(state, *arguments)
 
     def disk_usage(folder: Path) -> Any:
         usage = healthy_usage(folder)
         return usage._replace(free=1000) if seen and seen[-1] > 100 else usage
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.loop, "update", update)
+        patch.setattr(training.loop, "train_step", step)
         patch.setattr(checkpoint.shutil, "disk_usage", disk_usage)
         yield patch
 

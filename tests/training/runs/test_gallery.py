@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from stylegan.networks.config import Stage
+from stylegan.networks.inference import Renderer
 from torch_utils.images import to_uint8
 from training.data.archive import Archive
 from training.data.dataset import Dataset
@@ -32,14 +34,15 @@ def cells(path: Path, columns: int, size: tuple[int, int]) -> np.ndarray:
 def test_every_cell_is_the_picture_of_its_seed(tiny, tmp_path, cond: bool, resolution: int, alpha: float) -> None:
     cfg = tiny(data__cond=cond)
     G = fresh_state(cfg, CPU).G_ema
-    save_fakes(tmp_path / "fakes.png", G, resolution, alpha)
+    stage = Stage(resolution, alpha)
+    save_fakes(tmp_path / "fakes.png", G, stage)
     save_key(tmp_path / "fakes.json", cfg.model)
     key = json.loads((tmp_path / "fakes.json").read_text())
     found = cells(tmp_path / "fakes.png", key["columns"], (16, 16))
     assert len(found) == len(key["seeds"])
     for cell in (0, 5, len(found) - 1):
         c = torch.tensor([key["classes"][cell]]) if cond else None
-        alone = to_uint8(G.render([key["seeds"][cell]], psi=key["trunc"], c=c))[0]
+        alone = to_uint8(Renderer.of(G, stage).render([key["seeds"][cell]], c, psi=key["trunc"]))[0]
         factor = 16 // resolution
         assert np.abs(found[cell][::factor, ::factor].astype(int) - alone).max() <= 1
     assert not list(tmp_path.glob(".*"))

@@ -41,7 +41,7 @@ def faulty(
     assert world
     fault = json.loads((run_dir / FAULT).read_text()) if (run_dir / FAULT).exists() else {}
     if fault and world.rank in fault["ranks"] and world.attempt <= fault["attempts"]:
-        healthy, calls = training.loop.update, 0
+        healthy, calls = training.loop.train_step, 0
 
         def sick(*arguments: Any) -> Any:
             nonlocal calls
@@ -50,7 +50,7 @@ def faulty(
                 happen(fault["what"], arguments[0], run_dir)
             return healthy(*arguments)
 
-        training.loop.update = sick
+        training.loop.train_step = sick
     return training.runs.processes.process(cfg, run_dir, resume, init_from, notes, launcher)
 
 
@@ -191,13 +191,13 @@ def test_a_wish_to_stop_stops_all_at_the_same_step(what, ranks, undisturbed, cre
 
 
 def test_a_single_process_obeys_sigterm_too(tiny, tmp_path, monkeypatch) -> None:
-    healthy = training.loop.update
+    healthy = training.loop.train_step
 
     def interrupted(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return healthy(*arguments)
 
-    monkeypatch.setattr(training.loop, "update", interrupted)
+    monkeypatch.setattr(training.loop, "train_step", interrupted)
     with pytest.raises(SystemExit) as stopped:
         train(tiny(), tmp_path)
     assert (stopped.value.code, saved(tmp_path)["nimg"]) == (143, 8)
@@ -225,7 +225,7 @@ def test_processes_run_the_code_of_the_checkout_they_were_started_from(tmp_path)
     (tmp_path / "start.py").write_text(
         f"import sys; sys.path.insert(0, {str(checkout)!r})\n"
         "import multiprocessing\n"
-        "from training import processes\n"
+        "from training.runs import processes\n"
         "def tell() -> None: print(sys.modules['training.loop'].__file__)\n"
         "if __name__ == '__main__':\n"
         "    processes.load_beforehand()\n"
