@@ -32,7 +32,7 @@ from torch_utils.device import keep_freed_memory
 from torch_utils.distributed import CPU, DistContext, all_reduce_gradients, all_reduce_max, process_group
 from training.config import RunConfig
 from training.inputs import Batch
-from training.presets import preset
+from training.runs.resume import preset
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
 from training.step import train_step

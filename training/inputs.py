@@ -46,7 +46,7 @@ class Inputs:
     def split(self, parts: int) -> Iterator[Inputs]:
         """The same inputs in equal parts, each of every parts-th image.
 
-        Members of a group of the minibatch standard deviation lie equally far apart, so that whole groups stay together.
+        Members of a group of the minibatch standard deviation lie equally far apart, so whole groups stay together.
         """
         for start in range(parts):
             part = slice(start, None, parts)

@@ -251,7 +251,7 @@ _SIGNS = (
 def micro_batch_sizes(share: int, group: int, most: int | None = None) -> list[int]:
     """The sizes of part in which `share` images can be worked off, the largest first.
 
-    group: images whose standard deviation the discriminator looks at; where the share, or `most`, is smaller, it is the group
+    group: images whose standard deviation the discriminator looks at; a smaller share, or `most`, is the group
     most: the largest part to be had, all if None; it has been checked to divide the share
     """
     largest = min(share, most or share)
@@ -260,7 +260,7 @@ def micro_batch_sizes(share: int, group: int, most: int | None = None) -> list[i
 
 
 def fewer(micro_batch: int, share: int, group: int, most: int | None = None) -> int | None:
-    """The largest micro-batch of at most half of `micro_batch` images, None if there is none. See `micro_batch_sizes`."""
+    """The largest micro-batch of at most half of `micro_batch` images, None if there is none."""
     return next((size for size in micro_batch_sizes(share, group, most) if size <= micro_batch // 2), None)
 
 

@@ -95,8 +95,13 @@ class BatchNorm(nn.Module):
         self.register_buffer("variance", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, variance = self.get_buffer("mean"), self.get_buffer("variance")
-        return F.batch_norm(x.float(), mean, variance, self.weight, self.bias, self.training).to(x.dtype)
+        averages = self.get_buffer("mean"), self.get_buffer("variance")
+        moved = mean, variance = averages[0].clone(), averages[1].clone()
+        normalised = F.batch_norm(x.float(), mean, variance, self.weight, self.bias, self.training)
+        if self.training:
+            for average, now in zip(averages, moved, strict=True):  # what is not finite would stay in it for good
+                average.copy_(torch.where(now.isfinite(), now, average))
+        return normalised.to(x.dtype)
 
 
 class DCGANSynthesis(Synthesis):

@@ -91,10 +91,11 @@ def resolve(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
         "data.cond": cond,
         "data.content_hash": facts.content_hash,
     }
-    smallest = replace(cfg.model, base=facts.base, resolution=resolution).stages[0]
-    from_data["growth.initial"] = max(cfg.growth.initial, smallest)
+    if cfg.growth.initial == cfg.model.stages[0]:  # what begins with a network's first stage still does
+        from_data["growth.initial"] = replace(cfg.model, base=facts.base, resolution=resolution).stages[0]
     cfg = replaced(cfg, from_data | _loss_companions(cfg, typed) | dict(typed) | {"preset": chosen})
     check(cfg)
+    _require_taken(cfg, typed)
     return cfg
 
 
@@ -125,6 +126,15 @@ def _require_settings(cfg: RunConfig, typed: Mapping[str, Any]) -> None:
             flag = FLAGS[name].spellings[0]
             raise UserError(f"{flag} is not a setting of {cfg.model.TITLE}, the network of --cfg {cfg.preset}; leave it "
                             "out, or take another --cfg")  # fmt: skip
+
+
+def _require_taken(cfg: RunConfig, typed: Mapping[str, Any]) -> None:
+    """Raises UserError for a typed setting that networks of this family derive from others."""
+    values = dict(leaves(cfg))
+    for name, value in typed.items():
+        if values[name] != value:
+            raise UserError(f"{FLAGS[name].spellings[0]} {shown(value)} is not possible with {cfg.model.TITLE}, where "
+                            f"it is {shown(values[name])}; leave it out, or take another --cfg")  # fmt: skip
 
 
 def _loss_companions(cfg: RunConfig, typed: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,6 +173,7 @@ def resumed(stored: RunConfig, typed: Mapping[str, Any], images_done: Callable[[
             f"--hours {typed['hours']:g} plans a whole run before it begins; leave it out to go on with this one up to "
             f"{stored.total_kimg:g} kimg, or give a larger --kimg to prolong it"
         )
+    _require_settings(stored, typed)
     values = dict(leaves(stored))
     flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, FLAGS)}
     changed = {name: value for name, value in typed.items() if value != values[name]}

@@ -17,7 +17,7 @@ import stylegan
 from stylegan.cli import directions, generate
 from stylegan.editing.directions import along, load_directions
 from stylegan.networks.sampling import z_for_seeds
-from training.attributes import load_judge
+from training.attributes import load_classifier
 from training.data.archive import ArchiveWriter
 
 
@@ -198,7 +198,7 @@ def test_a_classifier_is_learnt_and_tells_of_generated_pictures(run, models):
     words = ["--labels", "a.attributes.safetensors", "--samples", 20, "--count", 2]
     result = run("faces", "channels", *words, "--dest", "b.direction.safetensors")
     assert result.exit_code == 0 and result.stdout.count("in its score, for one standard deviation") == 2, result.output
-    judge, model = load_judge(Path("a.attributes.safetensors")), stylegan.load(models / "faces.safetensors")
+    judge, model = load_classifier(Path("a.attributes.safetensors")), stylegan.load(models / "faces.safetensors")
     found, ws = load_directions(Path("b.direction.safetensors"), None)[:1], model.ws(range(20))
     draw = model.snapshot.renderer.draw
     before, after = (

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from training.data.archive import Archive, ArchiveWriter
@@ -37,8 +38,7 @@ def tiny_snapshot(cfg: StyleGAN1Config = TINY, alpha: float = 1.0) -> Snapshot:
     for name, value in G.named_parameters():
         if name.endswith(("noise_strength", "bias")):
             value += 0.3 * torch.randn_like(value)
-    G.synthesis.grown = (cfg.resolution, alpha)
-    return Snapshot(G=G, D=D, config=cfg, resolution=cfg.resolution, alpha=alpha, kimg=1.0, data="blotches")
+    return Snapshot(G=G, D=D, config=cfg, stage=Stage(cfg.resolution, alpha), kimg=1.0, data="blotches")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 
 from stylegan.editing.directions import Directions, save_directions
 from torch_utils.errors import UserError
-from training.attributes import load_judge
+from training.attributes import load_classifier
 from training.data.archive import Archive
 from training.metrics.aids import Aids, judge_of
 from training.metrics.context import Context
@@ -56,7 +56,7 @@ def test_a_table_teaches_a_classifier_once(context, table) -> None:
     first = judge_of(aids, context.data, CPU)
     kept = list(Path(table.parent / "cache" / "classifiers").iterdir())
     assert len(kept) == 1
-    assert load_judge(kept[0]).scope == first.scope
+    assert load_classifier(kept[0]).scope == first.scope
     stamp = kept[0].stat().st_mtime_ns
     again = judge_of(aids, context.data, CPU)
     assert kept[0].stat().st_mtime_ns == stamp

@@ -82,7 +82,7 @@ def test_the_numbers_are_those_of_the_script(run_dir, pictures, tmp_path) -> Non
 
 def test_the_best_of_the_largest_pictures_is_kept(run_dir) -> None:
     best = min(lines(run_dir, "swd20"), key=lambda line: line["results"]["swd20"])
-    assert fingerprint(load_snapshot(run_dir / live.BEST)) == best["network"]
+    assert load_snapshot(run_dir / live.BEST).fingerprint == best["network"]
 
 
 def line(network: str, resolution: int, score: float, **other: Any) -> str:
@@ -129,7 +129,7 @@ def test_another_best_is_kept_when_it_is_asked_for(run_dir, tiny, tmp_path) -> N
     (tmp_path / "copy" / live.BEST).unlink()
     live.keep_best(cfg, tmp_path / "copy", told.append)
     if best == lines(run_dir, KID)[-1]["network"]:
-        assert fingerprint(load_snapshot(tmp_path / "copy" / live.BEST)) == best and len(told) == 1
+        assert load_snapshot(tmp_path / "copy" / live.BEST).fingerprint == best and len(told) == 1
         live.keep_best(cfg, tmp_path / "copy", told.append)
         assert len(told) == 1
     else:

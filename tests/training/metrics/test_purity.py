@@ -9,7 +9,7 @@ from torch import nn
 
 from stylegan.editing.directions import Directions
 from torch_utils.errors import UserError
-from training.attributes import Judge, Scope
+from training.attributes import AttributeClassifier, Scope
 from training.metrics.images import Sampling
 from training.metrics.latent_structure import Purity, in_lines, purity, summarised
 
@@ -28,7 +28,7 @@ class Means(nn.Module):
 
 
 SCOPE = Scope(NAMES, (True,) * 3, (0.0,) * 3, (1.0,) * 3, 3, (16, 16), "blotches")
-JUDGE = Judge(Means(), SCOPE)  # type: ignore[arg-type]
+JUDGE = AttributeClassifier(Means(), SCOPE)  # type: ignore[arg-type]
 
 
 def report(changes: np.ndarray, directions: tuple[str, ...]) -> Purity:

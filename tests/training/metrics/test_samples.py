@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
 from torch_utils.errors import UserError
 from training.data.archive import Archive
@@ -67,16 +70,15 @@ def test_progan_is_drawn_too():
     from stylegan.networks.registry import build_generator
 
     cfg = ProGANConfig(resolution=16, z_dim=8, fmap_max=16)
-    snapshot = Snapshot(build_generator(cfg).eval().requires_grad_(False), None, cfg, 16, 1.0, 1.0, "x")
+    snapshot = Snapshot(build_generator(cfg).eval().requires_grad_(False), None, cfg, Stage(16), 1.0, "x")
     assert fakes_at(snapshot, Sampling(), range(2)).images.shape == (2, 3, 16, 16)
 
 
 def test_real_pictures_are_at_the_size_and_the_fade_of_the_network(tiny_network, pictures):
     archive = Archive.open(pictures)
-    snapshot = tiny_network()
-    snapshot.G.synthesis.grown = (8, 1.0)
+    snapshot = replace(tiny_network(), stage=Stage(8))
     assert pages(archive, snapshot).shape == (40, 3, 8, 8)
-    snapshot.G.synthesis.grown = (8, 0.0)
+    snapshot = replace(snapshot, stage=Stage(8, 0.0))
     faded = real_pictures(pages(archive, snapshot), [3, 1], snapshot)
     assert torch.equal(faded[..., ::2, ::2], faded[..., 1::2, 1::2])
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from stylegan.networks.progan import ProGANConfig
 from torch_utils.errors import UserError
-from training.attributes import Judge, Scope
+from training.attributes import AttributeClassifier, Scope
 from training.metrics.separability import (
     answers,
     conditional_entropy,
@@ -133,7 +133,7 @@ class Means(nn.Module):
 
 
 SCOPE = Scope(("red", "green"), (True, True), (0.0, 0.0), (1.0, 1.0), 3, (16, 16), "blotches", (0.9, 0.8))
-JUDGE = Judge(Means(), SCOPE)  # type: ignore[arg-type]
+JUDGE = AttributeClassifier(Means(), SCOPE)  # type: ignore[arg-type]
 
 
 def test_of_a_network_both_spaces_and_every_attribute(tiny_network):
@@ -156,4 +156,4 @@ def test_what_cannot_be_separated(tiny_network):
     with pytest.raises(UserError, match="ProGAN has no w"):
         separability(replace(tiny_network(), config=ProGANConfig(resolution=16)), JUDGE, 8)
     with pytest.raises(UserError, match="1 channels, these have 3"):
-        separability(tiny_network(), Judge(Means(), replace(SCOPE, channels=1)), 8)  # type: ignore[arg-type]
+        separability(tiny_network(), AttributeClassifier(Means(), replace(SCOPE, channels=1)), 8)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import stylegan
+from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 from training.loop import pick_dtype, train
 from training.runs import checkpointing as milestones
@@ -36,7 +37,7 @@ def test_of_several_ticks_within_a_kimg_the_last_one_stays(tiny, tmp_path) -> No
     state = train(tiny(), tmp_path)
     assert state.tick == 3
     (fakes,) = tmp_path.glob("fakes0*.png")
-    milestones.save_fakes(tmp_path / "last.png", state.G_ema, 16, 1.0)
+    milestones.save_fakes(tmp_path / "last.png", state.G_ema, Stage(16))
     assert fakes.name == "fakes000000.png" and fakes.read_bytes() == (tmp_path / "last.png").read_bytes()
     assert stylegan.load(tmp_path).kimg == 0.24, "which says where in the kimg it is from"
 

@@ -7,7 +7,7 @@ import pytest
 
 from torch_utils.errors import UserError
 from torch_utils.settings import leaves, replaced
-from training.presets import preset
+from training.runs.resume import preset
 from training.runs.check import check
 from training.runs.resume import DataFacts, resolve, resumed, same_data
 from training.schedule import PerResolution
