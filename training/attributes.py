@@ -19,7 +19,7 @@ from torch_utils.adam import Adam
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 from torch_utils.images import to_float
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from torch_utils.settings import from_plain, to_plain
 from torch_utils.text import counted
 from training.data.archive import Archive

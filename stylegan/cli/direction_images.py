@@ -24,7 +24,7 @@ from stylegan.latents.notation import DIRECTIONS, LATENTS, layers_of
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
-from torch_utils.output import FILES, GRID, destination, replaces, require_folder, writing_to
+from torch_utils.output import FILES, GRID, check_film, destination, replaces, require_folder, write_film, writing_to
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted
 
@@ -116,7 +116,6 @@ def apply(typed: dict[str, Any], dry_run: bool) -> None:
     check_apply(request)
     check_walking(request)
     from stylegan.projection.project_photos import projecting, standing_in
-    from torch_utils.video import check_film
 
     view, found, layers = opened_for(request)
     if len(found) > 1 and not request.name:
@@ -208,8 +207,7 @@ def write_applied(request: Apply, view: View, latents: Latents, direction: Direc
     from stylegan.editing.walk import along, drawn, film, there_and_back
     from stylegan.latents.latents import save_latents
     from torch_utils.images import encode
-    from torch_utils.output import Progress
-    from torch_utils.video import write_film
+    from torch_utils.progress import Progress
 
     folder, strengths = Path(request.outdir), request.walk.strengths
     ways = along(latents, direction, strengths, layers)
@@ -247,7 +245,7 @@ def write_sheets(request: Sheet, view: View, latents: Latents, found: Directions
     from stylegan.editing.search import captions
     from stylegan.editing.walk import along, drawn
     from torch_utils.images import encode
-    from torch_utils.output import Progress
+    from torch_utils.progress import Progress
 
     folder, strengths = Path(request.outdir), request.walk.strengths
     count = len(latents) * len(found) * len(strengths)

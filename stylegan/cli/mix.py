@@ -147,7 +147,7 @@ def write_matrix(request: Request, view: View, rows: Latents, cols: Latents, lay
     from stylegan.latents.latents import save_latents
     from stylegan.latents.mixing import mixed, pairs_of
     from torch_utils.images import encode, grid, to_uint8
-    from torch_utils.output import Progress
+    from torch_utils.progress import Progress
 
     folder, pairs = Path(request.outdir), pairs_of(rows, cols)
     with (

@@ -18,7 +18,7 @@ from stylegan.latents.notation import DIRECTIONS
 from stylegan.latents.sources import classes_for_seeds
 from stylegan.networks.sampling import move, z_for_seeds
 from torch_utils.errors import UserError
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 
 KIND = Kind("stylegan-directions-1", DIRECTIONS, "directions")
 WEAK = 0.7  # held-out accuracy below which a direction is marked as weak; guessing has 0.5

@@ -22,7 +22,7 @@ from stylegan.latents.notation import layers_in_words, layers_of
 from stylegan.latents.render import View
 from stylegan.latents.sources import classes_for_seeds, classes_of, in_batches
 from torch_utils.errors import UserError
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from torch_utils.text import counted
 
 UNTURNED = 0.05  # degrees, below what can be seen

@@ -13,7 +13,7 @@ from stylegan.latents.latents import Latents, joined
 from stylegan.latents.render import View
 from stylegan.latents.sources import distinct
 from torch_utils.images import grid, to_uint8
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 
 
 def along(

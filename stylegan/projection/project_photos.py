@@ -22,7 +22,7 @@ from stylegan.projection.photos import Align, Photo, as_targets, read_photos
 from stylegan.projection.projector import project
 from stylegan.projection.settings import Moment, ProjectionSettings, Watch
 from torch_utils.errors import UserError
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from torch_utils.text import counted
 
 

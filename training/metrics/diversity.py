@@ -17,7 +17,7 @@ from torch import Tensor
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.projection.distance import Distance
 from torch_utils.errors import UserError
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from training.data.archive import Archive
 from training.metrics.images import (
     AS_PUBLISHED,

@@ -9,7 +9,7 @@ from torch import Tensor
 from stylegan.editing.directions import load_directions
 from stylegan.projection.distance import Distance, pick_distance
 from torch_utils.errors import UserError
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from training.attributes import AttributeClassifier
 from training.metrics import latent_structure as factors
 from training.metrics import latent_structure as purity

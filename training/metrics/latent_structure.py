@@ -21,7 +21,7 @@ from stylegan.editing.boundaries import require_sklearn
 from stylegan.editing.directions import Directions, moved
 from stylegan.latents.latents import Latents
 from torch_utils.errors import UserError
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from training.attributes import AttributeClassifier
 from training.metrics.images import AT_ONCE, Sampling, inputs_at, noise_of
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from stylegan.checkpoints.snapshot import Snapshot
 from torch_utils.errors import UserError
 from torch_utils.images import MIN_CAPTIONED_WIDTH, TEXT, enlarge, grid, to_uint8
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from training.data.archive import Archive
 from training.metrics.images import AS_PUBLISHED, AT_ONCE, Sampling, fakes_at, in_proportion, pages
 

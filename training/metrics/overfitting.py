@@ -17,7 +17,7 @@ from stylegan.networks.base import Discriminator
 from stylegan.networks.config import Stage
 from stylegan.networks.inference import folded
 from torch_utils.errors import UserError
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from training.data.archive import Archive
 from training.metrics.images import (
     AS_PUBLISHED,

@@ -20,7 +20,7 @@ from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.networks.base import require_w
 from stylegan.projection.distance import AnyDistance
 from torch_utils.errors import UserError
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from training.inputs import Inputs
 from training.metrics.images import AS_PUBLISHED, Sampling, drawn, inputs_at, noise_of
 

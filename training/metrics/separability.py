@@ -19,7 +19,7 @@ from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.boundaries import require_sklearn
 from stylegan.networks.base import require_w
 from torch_utils.errors import UserError
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from training.attributes import AttributeClassifier
 from training.metrics.images import AS_PUBLISHED, AT_ONCE, Sampling, fakes_at
 

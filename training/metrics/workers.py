@@ -12,7 +12,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 from stylegan.checkpoints.snapshot import Snapshot
 from torch_utils.device import cpu_threads, keep_freed_memory
 from torch_utils.errors import UserError
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from training.metrics.describe import Answerer, Question, answerer
 from training.metrics.feature_store import Features, Store, work_off
 from training.metrics.pictures import Fakes, Pictures

@@ -14,7 +14,7 @@ from stylegan.latents.sources import of_seeds
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.images import to_uint8
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 
