@@ -24,7 +24,7 @@ from training.data.archive import ArchiveWriter
 @pytest.fixture(scope="module", autouse=True)
 def z_drawn_once() -> Iterator[None]:
     """Keep what was drawn for the same seeds: most commands here begin with the same 20,000, which take seconds."""
-    kept = lru_cache(maxsize=64)(z_for_seeds)
+    kept = lru_cache(maxsize=None)(z_for_seeds)
 
     def draw(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
         return kept(tuple(seeds), z_dim).clone()
