@@ -127,7 +127,7 @@ def header() -> dict[str, object]:
         ({"config": {**TINY.to_json(), "z_dim": "x" * 10**6}}, "z_dim"),
         ({"config": {**TINY.to_json(), "y" * 10**6: 1}}, "yyy"),
         ({"kimg": float("inf")}, "number of pictures"),
-        ({"config": [1, 2]}, "setting 'config' should be a group"),
+        ({"config": [1, 2]}, "setting 'config' must be a group of settings"),
         ({"config": {**TINY.to_json(), "family": "biggan"}}, "family 'biggan'; this version has stylegan, progan"),
         ({"config": {**TINY.to_json(), "family": 3}}, "config.family"),
         ({"resolution": "8"}, "resolution"),

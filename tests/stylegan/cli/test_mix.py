@@ -160,7 +160,7 @@ def test_what_cannot_be_is_said_before_any_photograph_is_projected(run, eva, tmp
         ("digits", ["--cols", 2], "10 classes; choose with --class"),
         ("faces", ["--cols", 2, "--num-steps", 0], "--num-steps must be at least 2, got 0"),
         ("faces", ["--cols", 2, "--outdir", eva], "is a file; name a folder with --outdir"),
-        ("faces", ["--cols", 2, "--outdir", "/proc/x"], "no folder can be made in /proc; name another folder with"),
+        ("faces", ["--cols", 2, "--outdir", "/proc/x"], "cannot create a folder in /proc; name another folder with"),
     ):
         result = run(style_mixing, name, "--rows", eva, *words)
         assert result.exit_code == 2 and says in result.stderr.splitlines()[-1], result.output
