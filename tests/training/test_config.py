@@ -17,8 +17,8 @@ from torch_utils.errors import UserError
 from torch_utils.settings import declared, differences, from_plain, leaves, replaced, to_plain
 from training.config import FLAGS, RunConfig
 from training.presets import PRESETS
-from training.runs.resume import preset
 from training.runs.check import check
+from training.runs.resume import preset
 from training.schedule import PerResolution
 
 FACES = preset("faces64", 1)

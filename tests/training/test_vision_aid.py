@@ -23,7 +23,16 @@ from training.inputs import Batch, draw
 from training.schedule import PerResolution, TrainingStage
 from training.state import TrainState, fresh_state
 from training.step import train_step
-from training.vision_aid import DEPTHS, EAGERNESS, FLOOR, VisionAid, VisionAidHead, aid_d_loss, aid_g_loss, build_vision_aid
+from training.vision_aid import (
+    DEPTHS,
+    EAGERNESS,
+    FLOOR,
+    VisionAid,
+    VisionAidHead,
+    aid_d_loss,
+    aid_g_loss,
+    build_vision_aid,
+)
 
 CPU, FP32 = torch.device("cpu"), torch.float32
 NET = AID_NETS["vgg16"]
