@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from stylegan.checkpoints.snapshot import load_snapshot
+from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 from training import losses
 from training.loop import train
@@ -64,7 +65,7 @@ def test_a_run_leaves_what_the_field_expects(tiny, tmp_path) -> None:
     assert [line["Progress/resolution"] for line in lines] == [8, 16, 16]
     assert {"Loss/D/loss", "Loss/G/loss", "Loss/signs/real", "Gradient/D", "Timing/data_percent"} <= set(lines[0])
     snap = load_snapshot(tmp_path / "network-snapshot-000000.safetensors")
-    assert (snap.resolution, snap.alpha, snap.kimg, snap.data, snap.config) == (16, 1.0, 0.24, "blotches", cfg.model)
+    assert (snap.stage, snap.kimg, snap.data, snap.config) == (Stage(16), 0.24, "blotches", cfg.model)
     ours = state.G_ema.state_dict()
     assert all(torch.equal(value, ours[name]) for name, value in snap.G.state_dict().items())
     assert snap.D is not None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.networks.config import Stage
+from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from training.data.archive import Archive, ArchiveWriter
@@ -45,6 +46,18 @@ def tiny_snapshot(cfg: StyleGAN1Config = TINY, alpha: float = 1.0) -> Snapshot:
 def tiny_network() -> Callable[..., Snapshot]:
     """tiny_network(num_classes=3, alpha=0.5) -> Snapshot of 16x16 RGB pictures"""
     return lambda alpha=1.0, **changes: tiny_snapshot(replace(TINY, **changes), alpha)
+
+
+@pytest.fixture
+def without_w() -> Callable[[], Snapshot]:
+    """without_w() -> Snapshot of a ProGAN of 16x16 RGB pictures"""
+
+    def made() -> Snapshot:
+        cfg = ProGANConfig(resolution=16, z_dim=8, fmap_max=16)
+        G = build_generator(cfg).eval().requires_grad_(False)
+        return Snapshot(G=G, D=None, config=cfg, stage=cfg.full, kimg=1.0, data="x")
+
+    return made
 
 
 @pytest.fixture

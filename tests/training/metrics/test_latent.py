@@ -68,7 +68,7 @@ def test_separability_dci_and_purity_by_name(context, table, tmp_path, measured)
     said: list[str] = []
     directions = tmp_path / "some.direction.safetensors"
     vectors = torch.eye(2, 8)[:, None]
-    layers = (tuple(range(context.snapshot.G.num_ws)),) * 2
+    layers = (tuple(range(context.snapshot.config.num_ws)),) * 2
     two = Directions(vectors, ("a", "b"), layers, torch.ones(2), "by hand", torch.full((2,), torch.nan), torch.zeros(2))
     save_directions(directions, two, context.snapshot)
     context = replace(context, aids=Aids(table=table, directions=directions, say=said.append))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 from training.data.archive import Archive
 from training.metrics.overfitting import Overfitting, judged, overfitting
@@ -41,8 +42,8 @@ def test_the_error_is_how_far_other_samples_are_off():
 def test_logits_do_not_depend_on_how_many_are_judged_at_once(tiny_network):
     D = tiny_network().D
     images = torch.rand(24, 3, 16, 16) * 2 - 1
-    whole = judged(D, images, None, 1.0)
-    parts = np.concatenate([judged(D, images[i : i + 4], None, 1.0) for i in range(0, 24, 4)])
+    whole = judged(D, images, None, Stage(16))
+    parts = np.concatenate([judged(D, images[i : i + 4], None, Stage(16)) for i in range(0, 24, 4)])
     np.testing.assert_allclose(whole, parts, rtol=1e-4, atol=1e-5)
     assert np.abs(whole - D(images).numpy()).max() > 1e-3  # D's own groups are others
 

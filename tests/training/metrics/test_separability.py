@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from stylegan.networks.progan import ProGANConfig
 from torch_utils.errors import UserError
 from training.attributes import AttributeClassifier, Scope
 from training.metrics.separability import (
@@ -146,7 +145,7 @@ def test_of_a_network_both_spaces_and_every_attribute(tiny_network):
     assert np.array_equal(again.spaces["w"].entropies, found.spaces["w"].entropies)
 
 
-def test_what_cannot_be_separated(tiny_network):
+def test_what_cannot_be_separated(tiny_network, without_w):
     with pytest.raises(UserError, match="thousands of pictures, not 2"):
         separated({"z": np.zeros((2, 2))}, np.zeros((2, 1)), ("a",))
     with pytest.raises(UserError, match="thousands of pictures, not 0"):
@@ -154,6 +153,6 @@ def test_what_cannot_be_separated(tiny_network):
     with pytest.raises(UserError, match="answers are no numbers"):
         separated({"z": np.zeros((9, 2))}, np.full((9, 1), np.nan), ("a",))
     with pytest.raises(UserError, match="ProGAN has no w"):
-        separability(replace(tiny_network(), config=ProGANConfig(resolution=16)), JUDGE, 8)
+        separability(without_w(), JUDGE, 8)
     with pytest.raises(UserError, match="1 channels, these have 3"):
         separability(tiny_network(), AttributeClassifier(Means(), replace(SCOPE, channels=1)), 8)  # type: ignore[arg-type]
