@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, leaves
 from training.config import FLAGS, RunConfig
-from training.metrics.live import check_metrics
+from training.runs.live_metrics import check_metrics
 from training.schedule import PerResolution
 
 MAX_RESOLUTION = 4096

@@ -26,7 +26,7 @@ from training.config import RunConfig
 from training.runs.plan import seconds_left
 from training.data.dataset import Dataset
 from training.runs.report import (FIRST, save_fakes, save_growth, save_key, save_reals)
-from training.metrics.live import NO_METRICS, keep_best, measure_snapshot, prune
+from training.runs.live_metrics import (NO_METRICS, keep_best, measure_snapshot, prune)
 from training.runs.plan import duration
 from training.runs.report import STAT_NAMES, Report
 from training.runs.run_dir import PREVIOUS, STATE, settle_state

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from torch_utils.errors import UserError
 from training.config import RunConfig
 from training.runs.report import MAX_FRAMES
-from training.metrics.live import NO_METRICS
+from training.runs.live_metrics import NO_METRICS
 from training.runs.plan import duration
 from training.schedule import PerResolution, Phase
 

@@ -27,7 +27,7 @@ from training.runs.plan import estimated_speed
 from training.runs.memory import footprint
 from training.runs.run_dir import (locked, locked_name)
 from training.loop import open_data, pick_dtype, train
-from training.metrics.live import require_measurable
+from training.runs.live_metrics import require_measurable
 from training.runs.plan import (describe, growth_table)
 from training.runs.processes import (check_devices, device_of, train_in_processes)
 from training.runs.resume import (DataFacts, resolve, resumed, same_data)

@@ -22,7 +22,7 @@ from training.config import RunConfig
 from training.data.dataset import Dataset
 from training.runs.report import (save_fakes, save_film, save_reals)
 from training.loop import next_reals, open_data, set_up
-from training.metrics.live import NO_METRICS, measure_snapshot
+from training.runs.live_metrics import (NO_METRICS, measure_snapshot)
 from training.runs.checkpointing import disk_trouble, save_networks
 from training.runs.processes import process, train_in_processes
 from stylegan.networks.config import Stage
