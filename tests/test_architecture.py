@@ -1,4 +1,4 @@
-"""The rules of the house, read off the source: who may import whom, where a family may be named, how large a file is."""
+"""The rules of the house, read off the source: who may import whom, who may name a family, how large a file may be."""
 
 import ast
 from collections.abc import Iterator
