@@ -77,7 +77,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         if self.family != type(self).family:
-            raise UserError(f"{self.TITLE or 'a network'} cannot be of the family {self.family!r}; leave 'family' as it is")
+            raise UserError(f"{self.TITLE} cannot be of the family {self.family!r}; leave out 'family'")
         steps = self.resolution // 4
         if self.resolution < 4 or self.resolution != 4 * steps or steps & (steps - 1):
             raise UserError(f"resolution {self.resolution} is not 4 times a power of two; use 4, 8, 16, ... 1024")

@@ -23,8 +23,9 @@ def family_of(name: str) -> Family[Any]:
 
 
 def config_from_json(data: Any, name: str = "") -> NetworkConfig:
-    """A config of the family that the data name. Raises UserError, naming the setting (dotted, below `name`), for unknown
-    names and wrong types.
+    """A config of the family that the data name.
+
+    Raises UserError, naming the setting (dotted, below `name`), for unknown names and wrong types.
     """
     if not isinstance(data, Mapping):
         raise UserError(f"setting '{name}' must be a group of settings, those of a network")

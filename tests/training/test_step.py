@@ -233,7 +233,9 @@ sizes = st.integers(1, 48)
 
 
 @given(sizes, st.integers(1, 6), st.none() | sizes)
-def test_micro_batches_are_whole_groups_and_halving_ends_at_the_smallest(share: int, group: int, most: int | None) -> None:
+def test_micro_batches_are_whole_groups_and_halve_down_to_the_smallest(
+    share: int, group: int, most: int | None
+) -> None:
     most = next(n for n in range(min(most, share), 0, -1) if share % n == 0) if most else None
     found = portions(share, group, most)
     largest = most or share

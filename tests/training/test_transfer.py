@@ -1,5 +1,6 @@
-"""What fits of another network is taken, the rest is listed; a wider network begins as the narrower one it is made from,
-and everything in it learns.
+"""What fits of another network is taken, the rest is listed.
+
+A wider network begins as the narrower one it is made from, and everything in it learns.
 """
 
 from __future__ import annotations
