@@ -1,4 +1,4 @@
-"""Drawing speed of this machine: z to picture, averaged weights, the paper's channels min(16384 / R, 512).
+"""The speed of generating images on this machine: from z to image, with the paper's channels min(16384 / R, 512).
 
 python benchmarks/generate.py --resolution 256 --batch 8 --dtype bf16 --json
 """
@@ -16,29 +16,28 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stylegan.cli.options import ops_option, with_kernels
-from stylegan.networks.inference import folded
+from stylegan.cli.options import ops_option
+from stylegan.networks.inference import folded, with_kernels
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
-from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
-from torch_utils.threads import cpu_threads
+from torch_utils.device import cpu_threads, keep_freed_memory, peak_memory_mb, pick_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @click.command(cls=Command, params=[ops_option()], context_settings={"show_default": True})
-@click.option("--resolution", type=int, default=64, help="Of the pictures.")
-@click.option("--batch", type=int, default=8, help="Pictures at once.")
-@click.option("--dtype", type=click.Choice(list(DTYPES)), default="fp32", help="Of the feature maps.")
-@click.option("--seconds", type=float, default=10.0, help="How long to measure.")
+@click.option("--resolution", type=int, default=64, help="Resolution of the images.")
+@click.option("--batch", type=int, default=8, help="Images at once.")
+@click.option("--dtype", type=click.Choice(list(DTYPES)), default="fp32", help="Number format of the feature maps.")
+@click.option("--seconds", type=float, default=10.0, help="Duration of the measurement.")
 @click.option("--threads", type=int, default=None, help="CPU threads. Default: one per core.")
 @click.option("--device", default="auto")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
     resolution: int, batch: int, dtype: str, seconds: float, threads: int | None, device: str, as_json: bool
 ) -> None:  # fmt: skip
-    """Images per second from z to picture, and how long the first one takes."""
+    """Measure images per second from z to image, and the duration of the first batch."""
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(threads))
     where = with_kernels(pick_device(device))

@@ -1,10 +1,10 @@
-"""The fused ops beside their references: time, bytes per second, and the share of what plain copying reaches.
+"""The speed of the fused ops and of their references: time, bytes per second, and the share of plain copying.
 
     python benchmarks/ops.py --op style_epilogue --shape 16x128x32x32 --dtype fp32 --compile
 
-Everything in a row takes turns in one process: the kernel, the reference, torch.compile of the reference (--compile),
-and a copy of the same size. GB/s counts the least bytes that must move: inputs and outputs once, and for derivatives
-what they have to look at again.
+The kernel, the reference, torch.compile of the reference (--compile) and a copy of the same size take turns in one
+process. GB/s counts the bytes that must be moved at least: inputs and outputs once, and for derivatives the tensors
+that they have to read again.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pathlib import Path
 import click
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # in front: this file is named as the package
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # first, because this file has the name of the package
 
 from ops.selftest import CASES, DTYPES, LAYOUTS, Case, features, interleaved, least_bytes, passes, size
-from stylegan.cli.options import ops_option, with_kernels
-from stylegan.diagnosis import replacement
+from stylegan.cli.options import ops_option
+from stylegan.diagnosis import preloaded_allocator
+from stylegan.networks.inference import with_kernels
 from torch_utils.cli import Command, Parsed
-from torch_utils.device import keep_freed_memory, pick_device
+from torch_utils.device import cpu_threads, keep_freed_memory, pick_device
 from torch_utils.errors import UserError
-from torch_utils.threads import cpu_threads
 
 SHAPES = ("16x512x32x32", "16x128x32x32", "16x64x64x64", "4x64x256x256")
 PASSES = ("forward", "forward+backward")
@@ -35,9 +35,9 @@ Row = dict[str, str | float]
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
-    """ "16x64x32x32" -> (16, 64, 32, 32). Raises UserError if it is anything else."""
+    """Parse "16x64x32x32" as (16, 64, 32, 32). Raises UserError for anything else."""
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3}", text):
-        raise UserError(f"'{text}' is no shape; write it as in 16x64x32x32")
+        raise UserError(f"Invalid shape '{text}': expected NxCxHxW, for example 16x64x32x32")
     return tuple(map(int, text.split("x")))
 
 
@@ -54,7 +54,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
 )
 @click.option("--dtype", "dtypes", type=click.Choice(list(DTYPES)), multiple=True, default=list(DTYPES))
 @click.option("--layout", "layouts", type=click.Choice(list(LAYOUTS)), multiple=True, default=list(LAYOUTS))
-@click.option("--seconds", type=float, default=1.0, help="For each row; every variant runs 3 times at the least.")
+@click.option("--seconds", type=float, default=1.0, help="Duration for each row; every variant runs at least 3 times.")
 @click.option("--compile", "compiled", is_flag=True, help="Also time torch.compile of the reference.")
 @click.option("--device", default="auto")
 @click.option("--threads", type=int, default=None, help="CPU threads. Default: one per core.")
@@ -63,12 +63,12 @@ def main(
     names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], dtypes: tuple[str, ...], layouts: tuple[str, ...],
     seconds: float, compiled: bool, device: str, threads: int | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Time the fused ops of this machine, medians in milliseconds."""
+    """Measure the fused ops on this machine: medians in milliseconds."""
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(threads))
     where = with_kernels(pick_device(device))
     head = f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, freed memory kept" + (
-        f" ({replacement()} preloaded)" if replacement() else ""
+        f" ({preloaded_allocator()} preloaded)" if preloaded_allocator() else ""
     )
     if not as_json:
         click.echo(head)
@@ -86,7 +86,7 @@ def main(
 
 
 def measured(case: Case, x: torch.Tensor, seconds: float, compiled: bool) -> list[Row]:
-    """A row for each pass of an op on x."""
+    """Measure an op on x: a row for each pass."""
     tensors = case.tensors(x)
     variants = {"kernel": passes(case, tensors, "auto"), "reference": passes(case, tensors, "ref")}
     if compiled:

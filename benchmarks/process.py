@@ -1,4 +1,4 @@
-"""train.py as a process: started anew, or forked from one that has loaded everything, which saves seconds each time."""
+"""train.py as a process: started from scratch, or forked from one that has loaded everything, to save seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PRELOADED = ["training.runs.launch", "torch.utils.tensorboard", "training.metric
 
 
 class Process:
-    """Either kind, with the words of subprocess.Popen. `wait` raises TimeoutError."""
+    """A process of either kind, with the methods of subprocess.Popen. `wait` raises TimeoutError."""
 
     def __init__(self, process: subprocess.Popen[bytes] | BaseProcess) -> None:
         self._process = process
@@ -44,7 +44,10 @@ class Process:
 
 
 def start(command: list[str], out: Path, err: Path, limit: int, fresh: bool) -> Process:
-    """train.py with these arguments. out, err: files for what it says   limit: bytes of any file, 0 for no limit"""
+    """Start train.py with these arguments.
+
+    out, err: files for its output   limit: maximum bytes of a file, 0 for no limit   fresh: from scratch, not forked
+    """
     if fresh:
         with out.open("w") as a, err.open("w") as b:
             return Process(
@@ -53,7 +56,7 @@ def start(command: list[str], out: Path, err: Path, limit: int, fresh: bool) -> 
                     preexec_fn=lambda: _limit_files(limit),
                 )
             )  # fmt: skip
-    os.environ["PYTHONPATH"] = str(ROOT)  # for the process that the others are forked from
+    os.environ["PYTHONPATH"] = str(ROOT)  # for the process from which the others are forked
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     out.touch()

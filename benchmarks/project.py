@@ -1,4 +1,4 @@
-"""How fast photographs are projected on this machine: one at a time, and several at once.
+"""The speed of projection on this machine: one photograph at a time, and several at once.
 
 python benchmarks/project.py --network runs/00001-faces-faces64 --steps 500
 """
@@ -18,24 +18,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.cli.options import ops_option, with_kernels
+from stylegan.cli.options import ops_option
 from stylegan.networks.config import Stage
+from stylegan.networks.inference import with_kernels
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.distance import Distance, pick_distance
 from stylegan.projection.projector import project
 from stylegan.projection.settings import DISTANCES, ProjectionSettings
 from torch_utils.cli import Command
-from torch_utils.device import keep_freed_memory, pick_device
-from torch_utils.threads import cpu_threads
+from torch_utils.device import cpu_threads, keep_freed_memory, pick_device
 
 
 @click.command(cls=Command, params=[ops_option()], context_settings={"show_default": True})
 @click.option("--network", default="", help="Any model. Default: an untrained one with the channels of faces64.")
 @click.option("--resolution", type=int, default=64, help="Of the untrained network.")
-@click.option("--batch", type=int, default=8, help="Pictures at once, compared with one.")
+@click.option("--batch", type=int, default=8, help="Images at once, compared with one.")
 @click.option("--steps", type=int, default=500, help="Steps of the search.")
-@click.option("--measured", type=int, default=0, help="Measure only so many of them.  [all]", show_default=False)
+@click.option("--measured", type=int, default=0, help="Measure only this number of steps.  [all]", show_default=False)
 @click.option("--distance", type=click.Choice(DISTANCES), default="discriminator")
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto")
 @click.option("--threads", type=int, default=None, help="CPU threads. Default: one per core.")
@@ -44,9 +44,9 @@ def main(
     network: str, resolution: int, batch: int, steps: int, measured: int, distance: str, dtype: str,
     threads: int | None, device: str,
 ) -> None:  # fmt: skip
-    """Print, as JSON, the seconds for one picture and for each of several, their ratio, and how near they came.
+    """Print, as JSON, the seconds for one image and for each of several, their ratio, and the distances reached.
 
-    The pictures are drawn by the network itself, so that no data are needed.
+    The network itself generates the images, so that no data are needed.
     """
     keep_freed_memory()
     torch.set_num_threads(cpu_threads(threads))
@@ -67,7 +67,7 @@ def main(
 
 
 def untrained(resolution: int, device: torch.device) -> Snapshot:
-    """A network whose pictures differ, and have noise."""
+    """A network whose images differ from each other, and contain noise."""
     torch.manual_seed(0)
     cfg = StyleGAN1Config(resolution=resolution, fmap_base=4096, fmap_max=128)
     G, D = build_generator(cfg).to(device), build_discriminator(cfg).to(device)
@@ -80,7 +80,7 @@ def untrained(resolution: int, device: torch.device) -> Snapshot:
 
 
 def timed(snapshot: Snapshot, distance: Distance, settings: ProjectionSettings, count: int) -> tuple[float, float]:
-    """Seconds for `count` pictures, and the mean of their distances. A few steps before warm up the machine."""
+    """Seconds for `count` images, and their mean distance, after a few steps as a warm-up."""
     z = torch.randn(count, snapshot.config.z_dim, generator=torch.Generator().manual_seed(1)).to(snapshot.device)
     c = torch.zeros(count, dtype=torch.long, device=snapshot.device) if snapshot.config.num_classes else None
     targets = snapshot.renderer.draw(snapshot.G.latents(z, c))

@@ -29,7 +29,7 @@ from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory
-from torch_utils.distributed import CPU, World, add_up_gradients, highest, joined
+from torch_utils.distributed import CPU, DistContext, all_reduce_gradients, all_reduce_max, process_group
 from training.config import RunConfig
 from training.inputs import Batch
 from training.runs.resume import preset
@@ -127,45 +127,45 @@ def seconds_per_step(count: int, resolution: int, batch: int, steps: int) -> tup
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
         free.close()
-        crew = [
-            context.Process(target=_work, args=(World(rank, count, rank, count), port, Path(folder), resolution, batch,
-                                                steps))
+        processes = [
+            context.Process(target=_work, args=(
+                DistContext(rank, count, rank, count), port, Path(folder), resolution, batch, steps))
             for rank in range(count)
         ]  # fmt: skip
-        for process in crew:
+        for process in processes:
             process.start()
-        for process in crew:
+        for process in processes:
             process.join()
         step, sums = json.loads((Path(folder) / "seconds").read_text())
         return step, sums
 
 
-def _work(world: World, port: int, folder: Path, resolution: int, batch: int, steps: int) -> None:
+def _work(dist: DistContext, port: int, folder: Path, resolution: int, batch: int, steps: int) -> None:
     os.environ.update({"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"})
     keep_freed_memory()
     torch.set_num_threads(1)
     model = StyleGAN1Config(resolution=resolution, fmap_base=4096, fmap_max=128)
-    growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch * world.size))
-    cfg = RunConfig(model=model, growth=growth, gpus=world.size)
+    growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch * dist.world_size))
+    cfg = RunConfig(model=model, growth=growth, gpus=dist.world_size)
     state, stage = fresh_state(cfg, CPU), growth.at(0)
     reals = Batch(torch.randn(batch, model.channels, *model.size(resolution)).clamp(-1, 1), None)
     times: list[float] = []
     sums: list[float] = []
-    with joined(world, CPU, 600) as world:
+    with process_group(dist, CPU, 600) as dist:
         for _ in range(WARM_UP + steps):
-            highest(world, "begin of a step", 0)
+            all_reduce_max(dist, "begin of a step", 0)
             begin = time.perf_counter()
-            train_step(state, reals, stage, cfg, None, torch.float32, world)
+            train_step(state, reals, stage, cfg, None, torch.float32, dist)
             state.nimg += stage.batch
-            highest(world, "end of a step", 0)
+            all_reduce_max(dist, "end of a step", 0)
             times.append(time.perf_counter() - begin)
         for _ in range(steps):
-            highest(world, "begin of the sums", 0)
+            all_reduce_max(dist, "begin of the sums", 0)
             begin = time.perf_counter()
             for net in (state.D, state.G):
-                add_up_gradients(world, "gradients", list(net.parameters()))
+                all_reduce_gradients(dist, "gradients", list(net.parameters()))
             sums.append(time.perf_counter() - begin)
-    if world.rank == 0:
+    if dist.rank == 0:
         (folder / "seconds").write_text(json.dumps([statistics.median(times[WARM_UP:]), statistics.median(sums)]))
 
 

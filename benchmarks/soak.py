@@ -1,11 +1,11 @@
-"""Does a run survive what happens to runs? Harms a small one at random, and compares it with one left in peace.
+"""Soak test: causes random faults in small runs, and compares the runs with an undisturbed one.
 
     python benchmarks/soak.py --minutes 30
 
-Every fault has one line to be told in, or none where there is nothing to tell; what was saved before it must still be
-there after it; and the last weights must be those of the undisturbed run, to the last bit. Prints a table and ends with
-exit code 1 if anything failed. A full disk is a small tmpfs where one can be mounted (root, on Linux); a limit on the
-size of files is tried everywhere.
+Every fault must be reported in exactly one line, or in none if there is nothing to report. What was saved before a
+fault must exist after it, and the final weights must equal those of the undisturbed run to the last bit. Prints a
+table, and ends with exit code 1 if anything failed. A full disk is a small tmpfs, if one can be mounted (as root, on
+Linux); a limit on the size of files works everywhere.
 """
 
 from __future__ import annotations
@@ -30,12 +30,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.faults import (
-    CACHE,
     FAULTS,
     PATIENCE_S,
     Ended,
     Fault,
-    Ground,
+    HarmedRun,
     ended,
     kill,
     make_archive,
@@ -44,6 +43,7 @@ from benchmarks.faults import (
 )
 from torch_utils.cli import Command
 from torch_utils.errors import UserError
+from torch_utils.files import CACHE_VARIABLE
 from training.runs.report import STATS
 from training.runs.run_dir import FINISHED, PREVIOUS, STATE
 
@@ -58,7 +58,7 @@ CRASHES = ("Traceback", "terminate called", "Exception ignored", "Error in")
 
 @dataclass
 class Tally:
-    """What came of one kind of fault."""
+    """The results of one kind of fault."""
 
     times: int = 0
     failed: list[str] = field(default_factory=list)
@@ -66,33 +66,33 @@ class Tally:
 
 
 def verdict(fault: Fault, found: Ended) -> list[str]:
-    """What was wrong with the way it was told."""
+    """What was wrong in the output and the exit code."""
     said = [*found.out.splitlines(), *found.errors]
     wrong = [f"said '{word}'" for word in CRASHES if word in found.out + found.err]
     if found.code not in fault.codes:
         wrong.append(f"ended with {found.code}")
     wrong += [f"said {line}" for line in found.errors if not fault.wants or fault.wants not in line]
-    told = [line for line in said if fault.wants and fault.wants in line]
-    if fault.wants and (not told or len(told) > len(set(told))):  # two files are two lines
-        wrong.append(f"told in {len(told)} lines")
+    reports = [line for line in said if fault.wants and fault.wants in line]
+    if fault.wants and (not reports or len(reports) > len(set(reports))):  # two files are two lines
+        wrong.append(f"reported in {len(reports)} lines")
     return [*wrong, *([f"-- {found.out[-600:]} -- {found.err[-600:]}"] if wrong else [])]
 
 
-def sane(ground: Ground) -> tuple[int, int]:
-    """Positions of the newest state and of the one before."""
-    return nimg_of(ground.run_dir / STATE), nimg_of(ground.run_dir / PREVIOUS)
+def positions(run: HarmedRun) -> tuple[int, int]:
+    """The images that the newest state and the one before it have seen."""
+    return nimg_of(run.run_dir / STATE), nimg_of(run.run_dir / PREVIOUS)
 
 
-def lost(before: tuple[int, int], ground: Ground, spoilt: bool) -> list[str]:
-    """What is gone that had been saved: all but the newest state, if that was `spoilt`."""
-    floor = before[1] if spoilt else before[0]
-    now = max(sane(ground))
+def lost(before: tuple[int, int], run: HarmedRun, corrupted: bool) -> list[str]:
+    """What had been saved and is lost. If the newest state was `corrupted`, only the one before it must exist."""
+    floor = before[1] if corrupted else before[0]
+    now = max(positions(run))
     return [f"the state went back from {floor} to {now}"] if now < floor else []
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[None]:
-    """A tmpfs, where one may be mounted."""
+    """A tmpfs, if it can be mounted; else a folder."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(folder)]
     mounted = shutil.which("mount") and subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -103,19 +103,19 @@ def small_disk(folder: Path) -> Iterator[None]:
             subprocess.run(["umount", str(folder)], check=True)
 
 
-def ground_at(folder: Path, data: Path, kimg: float, seed: int, fresh: float) -> Ground:
+def new_run(folder: Path, data: Path, kimg: float, seed: int, fresh: float) -> HarmedRun:
     outdir = folder / "runs"
     command = f"--outdir {outdir} --data {data} --kimg {kimg:g} {TINY} --resume auto"
-    return Ground(outdir, data, command.split(), random.Random(seed), fresh)
+    return HarmedRun(outdir, data, command.split(), random.Random(seed), fresh)
 
 
-def to_the_end(ground: Ground) -> Ended:
-    with training(ground) as (process, out):
+def to_the_end(run: HarmedRun) -> Ended:
+    with training(run) as (process, out):
         return ended(process, out, 10 * PATIENCE_S)
 
 
 def differing(a: Any, b: Any, name: str = "") -> list[str]:
-    """Which parts of two states differ, times and lengths of logs aside."""
+    """The parts of two states that differ, except times and lengths of logs."""
     if isinstance(a, torch.Tensor):
         return [] if torch.equal(a, b) else [name]
     if isinstance(a, dict) and isinstance(b, dict):
@@ -125,7 +125,7 @@ def differing(a: Any, b: Any, name: str = "") -> list[str]:
 
 
 def unlike(one: Path, other: Path) -> list[str]:
-    """What differs between the ends of two runs: weights, and the numbers that were reported."""
+    """What differs between the ends of two runs: weights and reported numbers."""
     states = [torch.load(path / STATE, map_location="cpu", weights_only=True) for path in (one, other)]
     lines = [[json.loads(line) for line in (path / STATS).read_text().splitlines()] for path in (one, other)]
     plain = [
@@ -135,23 +135,23 @@ def unlike(one: Path, other: Path) -> list[str]:
 
 
 def one_round(
-    ground: Ground, deadline: float, bag: list[str], tallies: dict[str, Tally], say: Callable[[str], None]
+    run: HarmedRun, deadline: float, bag: list[str], tallies: dict[str, Tally], say: Callable[[str], None]
 ) -> None:
-    """Faults in random order until the run is at its end, or time is up; then it may end in peace."""
-    while time.perf_counter() < deadline and not (ground.run_dir / FINISHED).exists():
+    """Cause faults in random order until the run ends or the time is over."""
+    while time.perf_counter() < deadline and not (run.run_dir / FINISHED).exists():
         if not bag:
-            bag.extend(ground.rng.sample(list(FAULTS), len(FAULTS)))
+            bag.extend(run.rng.sample(list(FAULTS), len(FAULTS)))
         name = bag.pop()
-        before = sane(ground)
-        found = FAULTS[name].harm(ground) if before[0] >= 0 or name in ("kill", "term") else None
+        before = positions(run)
+        found = FAULTS[name].harm(run) if before[0] >= 0 or name in ("kill", "term") else None
         if found is None:
             continue
-        wrong = verdict(FAULTS[name], found) + lost(before, ground, name.startswith("state"))
+        wrong = verdict(FAULTS[name], found) + lost(before, run, name.startswith("state"))
         tally = tallies[name]
         tally.times, tally.failed = tally.times + 1, tally.failed + ["\n  ".join(wrong)] * bool(wrong)
         tally.slowest = max(tally.slowest, found.seconds)
         say(
-            f"{name}: at {max(sane(ground)) / 1000:.2f} kimg, {found.seconds:.1f} s"
+            f"{name}: at {max(positions(run)) / 1000:.2f} kimg, {found.seconds:.1f} s"
             + "".join(f"\n  {w}" for w in wrong)
         )
 
@@ -163,20 +163,20 @@ def table(tallies: dict[str, Tally]) -> str:
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
-@click.option("--minutes", type=float, default=30.0, help="For how long.")
-@click.option("--seed", type=int, default=0, help="Of what happens when.")
-@click.option("--kimg", type=float, default=0.5, help="Length of the run that is harmed, again and again.")
-@click.option("--fresh", type=float, default=0.3, help="Share of processes started anew; the others are forked.")
+@click.option("--minutes", type=float, default=30.0, help="Duration of the test.")
+@click.option("--seed", type=int, default=0, help="Seed of the random faults.")
+@click.option("--kimg", type=float, default=0.5, help="Length of each run.")
+@click.option("--fresh", type=float, default=0.3, help="Share of processes that are not forked but started.")
 def main(minutes: float, seed: int, kimg: float, fresh: float) -> None:
-    """Harm small runs at random, and see that they end as if nothing had been."""
+    """Cause random faults in small runs, and check that they end as an undisturbed run does."""
     if sys.platform == "win32":
-        raise UserError("the soak test sends signals that Windows does not have; run it elsewhere")
+        raise UserError("the soak test sends signals that Windows does not have; run it on Linux or macOS")
     tallies = {name: Tally() for name in (*FAULTS, "end")}
     with tempfile.TemporaryDirectory() as where:
         data = Path(where, "digits.zip")
-        os.environ[CACHE] = str(Path(where, "cache"))
+        os.environ[CACHE_VARIABLE] = str(Path(where, "cache"))
         make_archive(data)
-        peace = ground_at(Path(where, "peace"), data, kimg, seed, fresh)
+        peace = new_run(Path(where, "peace"), data, kimg, seed, fresh)
         begun = time.perf_counter()
         calm = to_the_end(peace)
         if calm.code:
@@ -185,10 +185,10 @@ def main(minutes: float, seed: int, kimg: float, fresh: float) -> None:
         deadline, number, bag = begun + 60 * minutes, 0, list[str]()
         while time.perf_counter() < deadline:
             with small_disk(Path(where, str(number))):
-                ground = ground_at(Path(where, str(number)), data, kimg, seed + number, fresh)
-                one_round(ground, deadline, bag, tallies, click.echo)
-                last = to_the_end(ground)
-                wrong = verdict(Fault(kill, codes=(0,)), last) or unlike(peace.run_dir, ground.run_dir)
+                run = new_run(Path(where, str(number)), data, kimg, seed + number, fresh)
+                one_round(run, deadline, bag, tallies, click.echo)
+                last = to_the_end(run)
+                wrong = verdict(Fault(kill, codes=(0,)), last) or unlike(peace.run_dir, run.run_dir)
                 end = tallies["end"]
                 end.times, end.failed = end.times + 1, end.failed + wrong
                 click.echo(f"end of round {number}: {wrong or 'the same to the last bit'}")

@@ -12,19 +12,24 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ops import VARIABLE
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
-from torch_utils.traffic import Count, Traffic, added
 from training.config import LossConfig, RunConfig
 from training.inputs import Batch
 from training.schedule import GrowthSchedule, PerResolution
@@ -34,6 +39,10 @@ from training.step import train_step
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TIERS = {"plain": "ref", "fused": "auto"}  # what STYLEGAN_OPS is for each
 META = torch.device("meta")
+# They launch nothing, but unlike for views, their schemas do not say so.
+_FREE = {
+    "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "lift_fresh", "detach",
+}  # fmt: skip
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
@@ -113,6 +122,70 @@ def summed(counts: dict[str, Count], fused: dict[str, Count]) -> dict[str, float
 def _times(tiers: dict[str, dict[str, float]], tier: str, what: str) -> str:
     """How many times fewer than without fusion."""
     return "       " if tier == "plain" else f"({tiers['plain'][what] / tiers[tier][what]:.1f}x)".rjust(7)
+
+
+# Count operations and bytes without computing anything
+
+
+@dataclass
+class Count:
+    """Operations that launch work, and the bytes of their inputs and outputs."""
+
+    kernels: int = 0
+    bytes: int = 0
+
+
+class Traffic(TorchDispatchMode):
+    """Counts operations on meta tensors by name while it is active: `counts["aten.add"]`.
+
+    Grouped convolutions are counted separately, as `counts["aten.convolution.grouped"]`. An operation counts once even
+    if it takes several kernels, as convolutions do. Views and allocations are free. When a program asks for a value in
+    a tensor, for example whether it is finite, the answer is True.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: dict[str, Count] = defaultdict(Count)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:  # fmt: skip
+        name = _name(func, args)
+        if name == "aten._local_scalar_dense" and args[0].is_meta:
+            return True
+        result = func(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor) and t.is_meta]
+        if tensors and not _is_free(func):
+            self.counts[name].kernels += 1
+            self.counts[name].bytes += sum(map(_touched, tensors))
+        return result
+
+
+def added(counts: Mapping[str, Count], names: Sequence[str]) -> Count:
+    """The sum over some operations."""
+    found = [counts[name] for name in names]
+    return Count(sum(count.kernels for count in found), sum(count.bytes for count in found))
+
+
+def _name(func: Any, args: Sequence[Any]) -> str:
+    """As in "aten.add". Grouped convolutions get their own name: their cost is in bytes, not in arithmetic."""
+    places = [argument.name for argument in func._schema.arguments]
+    grouped = "groups" in places and args[places.index("groups")] > 1
+    return str(func._schema.name).replace("::", ".") + (".grouped" if grouped else "")
+
+
+def _is_free(func: Any) -> bool:
+    schema = func._schema
+    view = any(value.alias_info is not None and not value.alias_info.is_write for value in schema.returns)
+    return view or schema.name.split("::")[1] in _FREE
+
+
+def _touched(x: Tensor) -> int:
+    """Bytes of memory behind a tensor; an expanded dimension counts once."""
+    numel = 1
+    for length, stride in zip(x.shape, x.stride(), strict=True):
+        numel *= length if stride or not length else 1
+    return numel * x.element_size()
 
 
 if __name__ == "__main__":

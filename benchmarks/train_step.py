@@ -1,9 +1,9 @@
-"""Training speed of this machine: one full iteration (D with R1, average, G) on random pictures.
+"""The speed of training on this machine: full iterations (D with R1, average, G) on random images.
 
     python benchmarks/train_step.py --resolution 64 --batch 16 --dtype bf16 --json
 
-The arithmetic counted is the least that is known to do (`training.runs.plan`), so the rate can be compared with that of
-the plain convolutions measured in the same run.
+The arithmetic is counted as the minimum that is known to be sufficient (`training.runs.plan`), so that the rate can be
+compared with that of plain convolutions, which are measured as well.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stylegan.cli.options import ops_option, with_kernels
+from stylegan.cli.options import ops_option
+from stylegan.networks.inference import with_kernels
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
-from torch_utils.device import keep_freed_memory, peak_memory_mb, pick_device
-from torch_utils.threads import cpu_threads
+from torch_utils.device import cpu_threads, keep_freed_memory, peak_memory_mb, pick_device
 from training.config import LossConfig, RunConfig
 from training.inputs import Batch
 from training.runs.plan import aid_cost, conv_gflops, step_cost
@@ -37,12 +37,12 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @click.command(cls=Command, params=[ops_option()], context_settings={"show_default": True})
-@click.option("--resolution", type=int, default=64, help="Of the pictures.")
+@click.option("--resolution", type=int, default=64, help="Resolution of the images.")
 @click.option("--batch", type=int, default=16, help="Images per step.")
-@click.option("--dtype", type=click.Choice(list(DTYPES)), default="fp32", help="Of the feature maps.")
+@click.option("--dtype", type=click.Choice(list(DTYPES)), default="fp32", help="Number format of the feature maps.")
 @click.option("--r1-interval", type=int, default=1, help="R1 at every N-th step.")
 @click.option(
-    "--aid-zoom", type=int, default=0, help="With the vision aid, pictures enlarged so many times; 0: without."
+    "--aid-zoom", type=int, default=0, help="Use the vision aid, with images enlarged this many times; 0: without."
 )
 @click.option("--share-fakes", is_flag=True, help="As in train.py.")
 @click.option("--threads", type=int, default=None, help="CPU threads. Default: one per core.")
@@ -52,7 +52,7 @@ def main(
     resolution: int, batch: int, dtype: str, r1_interval: int, aid_zoom: int, share_fakes: bool, threads: int | None,
     device: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Images per second of a full training iteration, and the share of the machine's convolution rate it reaches.
+    """Measure images per second of full training iterations, and their share of the machine's convolution rate.
 
     Channels at resolution R are min(4096 / R, 128), as in the presets digits32 and faces64.
     """
@@ -91,7 +91,7 @@ def main(
 
 
 def iteration_seconds(cfg: RunConfig, steps: int, dtype: torch.dtype, device: torch.device) -> list[float]:
-    """Of each of `steps` iterations, after two to warm up; of a lazy R1 whole periods are averaged."""
+    """Seconds of each of `steps` iterations, after two as a warm-up; with lazy R1, averages over whole periods."""
     state = fresh_state(cfg, device)
     stage = cfg.growth.at(0)
     images = torch.randn(stage.batch, cfg.model.channels, *cfg.model.size(stage.resolution), device=device).clamp(-1, 1)

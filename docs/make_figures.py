@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from torch_utils.cli import Command
 from torch_utils.errors import UserError
+from torch_utils.files import atomic_write
 from torch_utils.images import captioned
 from torch_utils.output import require_folder
 
@@ -242,14 +243,13 @@ def enlarged(image: Image.Image, zoom: int) -> Image.Image:
 
 def write(path: Path, frames: Images) -> None:
     """Write a small WebP file: an image, or a film that loops. The film of growth pauses on its last frame."""
-    scratch = path.with_name(f".{path.name}.tmp")
-    if len(frames) == 1:
-        frames[0].save(scratch, "WEBP", quality=QUALITY, method=6)
-    else:
-        durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS if path.stem == "growth" else FRAME_MS]
-        frames[0].save(scratch, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0,
-                       quality=QUALITY - 20, method=6)  # fmt: skip
-    scratch.replace(path)
+    with atomic_write(path) as scratch:
+        if len(frames) == 1:
+            frames[0].save(scratch, "WEBP", quality=QUALITY, method=6)
+        else:
+            durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS if path.stem == "growth" else FRAME_MS]
+            frames[0].save(scratch, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0,
+                           quality=QUALITY - 20, method=6)  # fmt: skip
 
 
 def require_small(outdir: Path) -> None:

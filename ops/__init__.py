@@ -1,24 +1,31 @@
-"""The one exception of the ops' build."""
+"""Fused operations on feature maps: for each a compiled kernel, and a reference in plain PyTorch.
+
+An operation and its reference share a file (`bias_act.py`, `upfirdn2d.py`, `style_epilogue.py`); the kernels are in
+csrc/. `resample.py`, `conv2d.py`, `conv2d_resample.py` and `modulated_conv2d.py` build on them. `build.py` compiles
+the kernels when they are first used, and `selftest.py` compares them with their references.
+
+This file is imported without PyTorch. It has what command lines need: the environment variable STYLEGAN_OPS, which
+selects the implementation, and the exception for kernels that are not available.
+"""
 
 from __future__ import annotations
 
 import os
 
-
-class BuildError(RuntimeError):
-    """The kernels cannot be had. The message is one line: why, and what to do."""
-
-
-# Whether the compiled kernels are used, as the environment variable STYLEGAN_OPS says. Needs nothing of PyTorch
-
-
 VARIABLE = "STYLEGAN_OPS"
 MODES = ("auto", "ref", "strict")
 
 
+class BuildError(RuntimeError):
+    """The kernels are not available. The message is one line: the cause, then the cure."""
+
+
 def mode() -> str:
-    """One of MODES. Raises BuildError for any other word."""
+    """The value of STYLEGAN_OPS, one of MODES; "auto" if it is not set. Raises BuildError for any other value.
+
+    "auto" uses the kernels where they are available, "ref" never, and "strict" raises BuildError where they are not.
+    """
     chosen = os.environ.get(VARIABLE) or "auto"
     if chosen not in MODES:
-        raise BuildError(f"{VARIABLE}={chosen} is none of {', '.join(MODES)}")
+        raise BuildError(f"{VARIABLE} must be one of {', '.join(MODES)}, got {chosen}")
     return chosen

@@ -2,12 +2,12 @@
 
     y = clamp(gain * activation(x + bias), -clamp, clamp)
 
-The derivatives close the set: with u = x + bias and the parts that were clamped masked out,
+Two more ops are enough for its derivatives. With u = x + bias, and zeros where the result was clamped:
 
-    bias_act_grad   dx = (dy + db) * gain * activation'(u)         linear in dy: it is its own adjoint there
-    bias_act_grad2  du = (dy + db) * ddx * gain * activation''(u)  what is left of the second derivative
+    bias_act_grad   dx = (dy + db) * gain * activation'(u)         linear in dy, and therefore its own adjoint
+    bias_act_grad2  du = (dy + db) * ddx * gain * activation''(u)  the rest of the second derivative
 
-where db [C], the cotangent of the bias's gradient, is added to dy in the same pass.
+db [C], the cotangent of the bias's gradient, is added to dy in the same pass.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ops.autograd import compute_dtype, dense_like, derive, differentiable, library, use_kernel
 
-# In the order of `Act` in csrc/activation.h. The second argument is the slope of lrelu.
+# In the order of `Act` in csrc/activation.h. The second argument is the slope of lrelu for negative numbers.
 ACTIVATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "linear": lambda x, slope: x,
     "relu": lambda x, slope: F.relu(x),
@@ -36,7 +36,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "swish": lambda x, slope: F.silu(x),
 }
 _NAMES = tuple(ACTIVATIONS)
-_PIECEWISE_LINEAR = 3  # the first so many, whose slope can be told from the result
+_PIECEWISE_LINEAR = 3  # the number of activations, from the first on, whose slope follows from the result
 
 
 def bias_act(
@@ -52,12 +52,12 @@ def bias_act(
 ) -> Tensor:
     """clamp(gain * activation(x + bias), -clamp, clamp), in x's dtype. x: any shape  bias: [x.shape[dim]], any dtype.
 
-    activation: a key of ACTIVATIONS; "lrelu" has `slope`, 0.2 as everywhere in the StyleGAN family. The He gain of
-    sqrt(2) is part of our weights' scale, so the gain here is 1 unless given. The result of low-precision input is
-    computed in float32 and rounded once. Derivatives of any order work.
+    activation: a key of ACTIVATIONS. slope: of "lrelu" for negative numbers, 0.2 in the whole StyleGAN family. gain: 1
+    by default, because the scale of our weights already contains the He gain of sqrt(2). Inputs of 16 bits are computed
+    in float32 and rounded once. There are derivatives of any order.
 
-    Raises ValueError, naming the argument, for an unknown activation, a dim that x does not have, a bias of another
-    length or on another device, a negative clamp, and an impl that x's device has not.
+    Raises ValueError, which names the argument, for an unknown activation, a dim that x does not have, a bias of
+    another length or on another device, a negative clamp, and an impl that does not exist on x's device.
     """
     dim = _check(x, bias, activation, dim, clamp)
     if not use_kernel(impl, x):
@@ -82,27 +82,30 @@ def bias_act_ref(
 
 
 def _check(x: Tensor, bias: Tensor | None, activation: str, dim: int, clamp: float | None) -> int:
-    """The arguments make sense; returns dim counted from the front."""
+    """Check the arguments; return dim counted from the front."""
     if activation not in ACTIVATIONS:
-        raise ValueError(f"activation={activation!r} is none of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     if not x.is_floating_point():
-        raise ValueError(f"x must be of a floating point dtype, not {x.dtype}")
+        raise ValueError(f"x must be of a floating point dtype, got {x.dtype}")
     if clamp is not None and clamp < 0:
-        raise ValueError(f"clamp must be None or at least 0, not {clamp}")
+        raise ValueError(f"clamp must be None or at least 0, got {clamp}")
     if bias is None:
         return 0
     if not -x.ndim <= dim < x.ndim:
-        raise ValueError(f"dim={dim} is no dimension of x, which has {x.ndim}")
+        raise ValueError(f"dim must be from {-x.ndim} to {x.ndim - 1} for x {list(x.shape)}, got {dim}")
     if bias.ndim != 1 or bias.shape[0] != x.shape[dim]:
-        raise ValueError(f"bias must be [{x.shape[dim]}] as x's dimension {dim}, not {list(bias.shape)}")
+        raise ValueError(f"bias must be [{x.shape[dim]}] like dimension {dim} of x, got {list(bias.shape)}")
     if bias.device != x.device:
-        raise ValueError(f"bias is on {bias.device} but x on {x.device}")
+        raise ValueError(f"bias must be on x's device {x.device}, got {bias.device}")
     return dim % x.ndim
+
+
+# The ops and their derivatives
 
 
 @dataclass(frozen=True)
 class _Spec:
-    """The plain arguments of the ops, in the order of their schemas."""
+    """The arguments of the ops that are not tensors, in the order of their schemas."""
 
     dim: int
     act: int
@@ -141,7 +144,7 @@ def _fake_grad2(dy: Tensor, db: Tensor | None, ddx: Tensor, x: Tensor, *rest: An
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, bias, *plain = inputs
     ctx.spec = _Spec(*plain)
-    # What the slope is read from: the result where its sign tells, so that x need not be kept.
+    # The slope is computed from the result where its sign is enough, so that x is not kept in memory.
     if ctx.spec.piecewise_linear:
         ctx.save_for_backward(output, None)
     else:
@@ -182,7 +185,7 @@ def _setup_grad2(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward_grad2(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    """Third and higher orders, which nothing in training needs."""
+    """Third and higher orders, which training does not need."""
     return *derive(partial(bias_act_grad2_ref, ctx.spec), ctx.saved_tensors, [g]), *[None] * 5
 
 

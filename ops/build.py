@@ -1,11 +1,11 @@
-"""Compiles the kernels with ninja at their first use, once per machine, and loads them.
+"""Compiles the kernels with ninja when they are first used, once per machine, and loads them.
 
-Nothing happens at import. A finished library lies in a cache folder whose name is a hash of all that it depends on. It
-is built in a scratch folder and renamed into place under an operating system lock, so that a killed build leaves
-nothing that the next one could trip over, and nobody waits for a process that is no longer there.
+Importing this file has no effect. A finished library is stored in a cache folder, in a subfolder whose name is a hash
+of everything that the library depends on. It is built in a scratch folder and moved into place under a lock of the
+operating system: a killed build does not disturb the next one, and no process waits for one that has ended.
 
-STYLEGAN_OPS chooses: "auto" (the default) falls back on the reference in plain PyTorch and says why; "ref" never
-compiles; "strict" raises BuildError where "auto" would fall back. STYLEGAN_OPS_CACHE moves the cache folder.
+With STYLEGAN_OPS=auto (the default), the reference in plain PyTorch replaces kernels that are not available, and a line
+says why. "ref" never compiles; "strict" raises BuildError instead. STYLEGAN_OPS_CACHE moves the cache folder.
 """
 
 from __future__ import annotations
@@ -23,27 +23,31 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ops import BuildError, cache, mode, toolchain
 
 CSRC = Path(__file__).parent / "csrc"
-# The oldest torch whose stable ABI the kernels use; a library built so is good for every later one.
+# The kernels use the stable ABI of this version of PyTorch, 2.10, and work with every later one.
 TARGET_VERSION = "0x020a000000000000"
 _ONE_AT_A_TIME = threading.RLock()
 
 
-def available(device_type: str) -> bool:
-    """Can the kernels be used on "cpu" or "cuda"? The first call builds or loads them and says in a line what is used.
+# Which kernels are available
 
-    Raises BuildError if not and STYLEGAN_OPS is "strict".
+
+def available(device_type: str) -> bool:
+    """Whether the kernels can be used on "cpu" or "cuda". The first call builds or loads them, and prints what is used.
+
+    Raises BuildError if they cannot and STYLEGAN_OPS is "strict".
     """
-    with _ONE_AT_A_TIME:  # pictures are drawn in several threads, and each of them could be the first
+    with _ONE_AT_A_TIME:  # several threads may call an op for the first time
         return _settled(device_type, mode())
 
 
-# What torch.compiler.assume_constant_result does, but for the import of the whole compiler: 70 MB and a second.
+# As torch.compiler.assume_constant_result does, without importing the compiler, which takes a second and 70 MB.
 setattr(available, "_dynamo_marked_constant", True)  # noqa: B010
 
 
@@ -61,7 +65,7 @@ def _settled(device_type: str, chosen: str) -> bool:
 
 @functools.cache
 def why_not(device_type: str) -> str:
-    """Build or load the kernels of a device, if not tried before; why they cannot be had, or "" if they can."""
+    """Build or load the kernels of a device, once; the reason why they are not available, or "" if they are."""
     try:
         _load(find_or_build(device_type))
     except BuildError as error:
@@ -70,15 +74,18 @@ def why_not(device_type: str) -> str:
 
 
 def describe(device_type: str) -> str:
-    """What the kernels of a device are: "cpu kernels (avx512, 2 threads)" or "cuda kernels sm_90"."""
+    """The kernels of a device in a few words: "cpu kernels (avx512, 2 threads)" or "cuda kernels sm_90"."""
     if device_type == "cuda":
         return f"cuda kernels {toolchain.cuda_arch()}"
     capability = torch.backends.cpu.get_cpu_capability().lower()
     return f"cpu kernels ({capability}, {torch.get_num_threads()} threads)"
 
 
+# Finding the library, or building it
+
+
 def find_or_build(device_type: str) -> Path:
-    """The path of the compiled library. Raises BuildError if there is none and none can be made."""
+    """The path of the compiled library. Raises BuildError if it is missing and cannot be built."""
     found = sources(device_type)
     if not found:
         raise BuildError(f"there are no kernels for {device_type}")
@@ -89,13 +96,13 @@ def find_or_build(device_type: str) -> Path:
             return root / key / name
     root = cache.writable(folders)
     with cache.locked(root / f"{key}.lock", _say):
-        if not (root / key / name).exists():  # another process may have built it while this one waited
+        if not (root / key / name).exists():  # another process may have built it in the meantime
             _build(device_type, found, root / key)
     return root / key / name
 
 
 def sources(device_type: str) -> list[Path]:
-    """What is compiled for a device; nothing if there are no kernels for it."""
+    """The files to compile for a device; empty if it has no kernels."""
     return sorted((CSRC / device_type).glob("*.cu" if device_type == "cuda" else "*.cpp"))
 
 
@@ -104,7 +111,7 @@ def _name(device_type: str) -> str:
 
 
 def _key(device_type: str, files: list[Path]) -> str:
-    """A folder name that changes whenever the compiled library would."""
+    """A folder name that changes whenever the compiled library would change."""
     seen = hashlib.sha256()
     headers = sorted(path for folder in (CSRC, CSRC / device_type) for path in folder.glob("*.*h"))  # .h and .cuh
     for path in [*files, *headers]:
@@ -115,17 +122,17 @@ def _key(device_type: str, files: list[Path]) -> str:
 
 
 def _build(device_type: str, files: list[Path], target: Path) -> None:
-    """Compile in a scratch folder beside `target`, then rename. Called under the lock: older scratch is from the dead.
+    """Compile in a scratch folder next to `target`, then rename it to `target`. Raises BuildError.
 
-    Raises BuildError.
+    The caller holds the lock, so older scratch folders were left by killed builds.
     """
     begun = time.monotonic()
-    _say(f"ops: compiling {len(files)} {device_type} files, once; this takes some seconds")
+    _say(f"ops: compiling {len(files)} {device_type} files; this takes some seconds, once")
     try:
         for left in target.parent.glob(f"{target.name}{cache.SCRATCH}*"):
             _discard(left)
-        # A name that was never there before: PyTorch remembers in which folders it has built, and waits for ever for
-        # the `lock` file that a killed build of its own leaves behind.
+        # The name must be new: PyTorch remembers in which folders it has built, and waits forever for the `lock` file
+        # that a killed build has left there.
         scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}{cache.SCRATCH}", dir=target.parent))
         try:
             _compile(device_type, files, scratch, target.with_name(f"{target.name}.log"))
@@ -135,12 +142,12 @@ def _build(device_type: str, files: list[Path], target: Path) -> None:
         finally:
             _discard(scratch)
     except OSError as error:
-        raise BuildError(f"cannot write to {target.parent}: {error.strerror}; make room there") from error
+        raise BuildError(f"cannot write to {target.parent}: {error.strerror}; free some space there") from error
     _say(f"ops: compiled in {time.monotonic() - begun:.1f} s into {target}")
 
 
 def _discard(folder: Path) -> None:
-    """As far as it goes: the compilers of a killed build may still be writing there."""
+    """Remove a folder as far as possible: the compilers of a killed build may still be writing to it."""
     try:
         cache.remove(folder)
     except OSError:
@@ -148,22 +155,20 @@ def _discard(folder: Path) -> None:
 
 
 def _compile(device_type: str, files: list[Path], scratch: Path, log: Path) -> None:
-    """Let PyTorch write the ninja file and run it. Raises BuildError with the compiler's own first complaint."""
+    """Let PyTorch write the ninja file and run it. Raises BuildError with the compiler's first error message."""
     changes = {
         "PATH": os.pathsep.join([os.environ.get("PATH", ""), toolchain.ninja_folder()]),
-        "LC_ALL": "C",  # the complaint is found by the English word for it
-        "TORCH_DONT_CHECK_COMPILER_ABI": "1",  # with the stable ABI it does not matter which compiler made PyTorch
+        "LC_ALL": "C",  # `complaint` searches for the English words
+        "TORCH_DONT_CHECK_COMPILER_ABI": "1",  # with the stable ABI, PyTorch may have been built by any compiler
     }
     if device_type == "cuda":
         changes["CUDA_HOME"] = str(toolchain.cuda_home())
     common, for_cuda = [f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"], []
     with _environment(changes):
-        with _quiet(device_type == "cpu"):
-            from torch.utils import cpp_extension  # half a second, and only needed here
-
+        cpp_extension = _cpp_extension()
         if device_type == "cuda":
             for_cuda = [*common, *toolchain.cuda_flags(), *toolchain.cuda_arch_flags()]
-            # It has read the environment when it was imported, which may have been before.
+            # It reads the environment when it is imported, which may have been earlier.
             cpp_extension.CUDA_HOME = changes["CUDA_HOME"]
         try:
             cpp_extension.load(
@@ -175,43 +180,45 @@ def _compile(device_type: str, files: list[Path], scratch: Path, log: Path) -> N
                 is_python_module=False,
                 verbose=False,
             )
-        except (RuntimeError, OSError, ValueError) as error:  # the last for a GPU that PyTorch does not know
+        except (RuntimeError, OSError, ValueError) as error:  # ValueError for a GPU that PyTorch does not know
             log.write_text(_reason(error))
             raise BuildError(f"compiling failed: {complaint(_reason(error))}; all of it is in {log}") from error
-    # In a process that has built before, PyTorch adds a version number to the name.
+    # PyTorch adds a version number to the name if the process has already built a library.
     (built,) = scratch.glob(f"{_name(device_type)}*.so")
     built.rename(scratch / f"{_name(device_type)}.so")
-    (scratch / "lock").unlink(missing_ok=True)  # from 2.14 on PyTorch leaves its own behind
+    (scratch / "lock").unlink(missing_ok=True)  # PyTorch leaves it from version 2.14 on
     log.unlink(missing_ok=True)
 
 
-@contextmanager
-def _quiet(quiet: bool) -> Iterator[None]:
-    """A PyTorch made for CUDA warns that there is no GPU, which is no news where kernels for the CPU are compiled."""
+def _cpp_extension() -> Any:
+    """torch.utils.cpp_extension, imported here because it takes half a second and only a build needs it.
+
+    Without its warning that PyTorch was built for CUDA and there is no GPU, which does not matter to CPU kernels.
+    """
     logger = logging.getLogger("torch.utils.cpp_extension")
     before = logger.level
-    if quiet:
-        logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.ERROR)
     try:
-        yield
+        from torch.utils import cpp_extension
     finally:
         logger.setLevel(before)
+    return cpp_extension
 
 
 def complaint(text: str) -> str:
-    """The first line in a compiler's or linker's output that is an error, shortened; the last line if none is."""
+    """The first error in the output of a compiler or linker, shortened; the last line if no line is an error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = (
         line
         for line in lines
         if re.search(r"\b(error|fatal)\s*:|\berror [A-Z]+\d|undefined reference|cannot find", line)
     )
-    return f"{next(errors, lines[-1] if lines else 'no word of why'):.200}"
+    return f"{next(errors, lines[-1] if lines else 'it gave no reason'):.200}"
 
 
 @contextmanager
 def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for a while."""
+    """Set environment variables temporarily."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
@@ -225,26 +232,30 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 
 def _load(library: Path) -> None:
-    """Raises BuildError if the library is damaged."""
+    """Load a library into PyTorch. Raises BuildError if it is damaged."""
     try:
         torch.ops.load_library(library)
     except OSError as error:
         raise BuildError(
-            f"cannot load {library} ({_reason(error)}); delete {library.parent} to have it built anew"
+            f"cannot load {library} ({_reason(error)}); delete {library.parent} and it will be compiled again"
         ) from error
 
 
 def _reason(error: Exception) -> str:
-    """PyTorch says which library could not be loaded, and keeps the loader's own words for the cause."""
+    """The message of an error; of PyTorch's errors that of their cause, which is the message of the system's loader."""
     return str(error.__cause__ if isinstance(error.__cause__, OSError) else error)
+
+
+# Messages
 
 
 @functools.cache
 def _announce(line: str) -> None:
+    """Print a line unless this process has already printed it."""
     _say(line)
 
 
 def _say(line: str) -> None:
-    """To the user, from one process per machine."""
+    """Print a line for the user, once per machine."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(line, file=sys.stderr, flush=True)

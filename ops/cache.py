@@ -1,7 +1,8 @@
-"""The folders in which compiled libraries are kept, and the lock under which one process at a time fills them.
+"""The folders for compiled libraries, the lock under which one process builds, and what killed builds have left.
 
-A folder holds, for each library: KEY/ with the library, KEY.lock and KEY.owner (who is building, for those who wait),
-KEY.building-* (the scratch of a build that runs, or was killed) and KEY.log (what a compiler that failed had to say).
+A folder contains, for each library: KEY/ with the library, KEY.lock and KEY.owner (the process that is building),
+KEY.building-* (the scratch folder of a build that is running or was killed) and KEY.log (the output of a compiler that
+failed).
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from filelock import FileLock, Timeout
 from ops import BuildError
 
 SCRATCH = ".building-"
-PATIENCE = 10.0  # seconds between two lines that say what is being waited for
+PATIENCE = 10.0  # seconds between two messages of a process that waits
+
+
+# The folders
 
 
 def folders() -> list[Path]:
-    """Where compiled libraries are kept, best first; the last is for machines with a read-only home.
+    """The folders for compiled libraries, in order of preference: in the home folder, then a temporary one.
 
-    STYLEGAN_OPS_CACHE names one, and then it is the only one.
+    The second is for machines with a read-only home. If STYLEGAN_OPS_CACHE is set, it is the only folder.
     """
     chosen = os.environ.get("STYLEGAN_OPS_CACHE")
     if chosen:
@@ -39,24 +43,24 @@ def folders() -> list[Path]:
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
     temporary = Path(tempfile.gettempdir()) / f"stylegan-ops-{user}"
-    # A user without a home keeps the "~".
+    # For a user without a home, expanduser leaves the "~", and the path is not absolute.
     return [folder for folder in (home / "stylegan" / "ops", temporary) if folder.is_absolute() and trusted(folder)]
 
 
 def trusted(folder: Path) -> bool:
-    """Not where others could lay a library for us to load: in /tmp, only what is our own counts."""
+    """Whether no other user can put a library there for us to load: in /tmp, the folder must be our own."""
     if not hasattr(os, "getuid"):
         return True
     try:
         parent, found = folder.parent.stat(), folder.lstat()
     except OSError:
-        return True  # not made yet
+        return True  # it does not exist yet
     ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
     return ours or not parent.st_mode & 0o002
 
 
 def writable(candidates: list[Path]) -> Path:
-    """The first folder that can be written to, made if it is missing. Raises BuildError if there is none."""
+    """The first folder that can be written to, created if it is missing. Raises BuildError if there is none."""
     reasons = []
     for folder in candidates:
         try:
@@ -67,28 +71,32 @@ def writable(candidates: list[Path]) -> Path:
             continue
         if trusted(folder):
             return folder
-        reasons.append(f"{folder}: others can write there")
+        reasons.append(f"{folder}: other users can write there")
     raise BuildError(f"nowhere to keep the compiled kernels ({'; '.join(reasons)}); set STYLEGAN_OPS_CACHE to a folder")
+
+
+# The lock
 
 
 @contextmanager
 def locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold an operating system lock, which ends with the process that holds it; say for whom and how long we wait.
+    """Hold a lock of the operating system, which releases it when the process ends.
 
-    Raises BuildError where nothing can be locked.
+    While another process holds it, `say` is called with the name of that process and how long we have waited. Raises
+    BuildError if the file system has no locks.
     """
     lock, begun = FileLock(path), time.monotonic()
-    told = begun - PATIENCE
+    said = begun - PATIENCE
     while True:
         try:
             lock.acquire(timeout=1.0, poll_interval=0.1)
             break
         except Timeout:
             now = time.monotonic()
-            if now - told >= PATIENCE:
-                told = now
+            if now - said >= PATIENCE:
+                said = now
                 say(f"ops: waiting for {_explained(path)}, for {now - begun:.0f} s")
-        except (OSError, NotImplementedError) as error:  # the latter where a file system has no locks
+        except (OSError, NotImplementedError) as error:  # the latter if the file system has no locks
             raise BuildError(f"cannot lock {path} ({error}); set STYLEGAN_OPS_CACHE to another folder") from error
     name = path.with_suffix(".owner")
     try:
@@ -108,14 +116,14 @@ def _explained(lock: Path) -> str:
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lock, in words; and whether that process is gone, though a child of it may still hold the lock."""
+    """The process that holds a lock. gone: it has ended, but one of its child processes still holds the lock."""
 
     name: str
     gone: bool = False
 
 
 def owner(lock: Path) -> Owner:
-    """As far as it is written beside the lock."""
+    """Read the owner from the file next to the lock."""
     try:
         name = lock.with_suffix(".owner").read_text()
     except OSError:
@@ -130,12 +138,12 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        return True  # somebody else's
+        return True  # it belongs to another user
     return True
 
 
 def is_held(lock: Path) -> bool:
-    """Is somebody building under this lock now?"""
+    """Whether a process is building under this lock now."""
     if not lock.exists():
         return False
     probe = FileLock(lock)
@@ -147,9 +155,12 @@ def is_held(lock: Path) -> bool:
     return False
 
 
+# What killed and failed builds have left
+
+
 @dataclass(frozen=True)
 class Leftover:
-    """Something in a cache folder that no living process needs: what it is, where, and whether it stands in the way."""
+    """A file or folder in a cache folder that no process needs. harms: it prevents the use of the kernels."""
 
     what: str
     path: Path
@@ -157,17 +168,17 @@ class Leftover:
 
 
 def leftovers(folder: Path) -> list[Leftover]:
-    """What killed and failed builds, and full disks, have left in a cache folder."""
+    """Find what killed builds, failed builds and full disks have left in a cache folder."""
     found = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         scratch = SCRATCH in path.name
         lock = path.with_name(path.name.split(SCRATCH)[0] + ".lock") if scratch else path.with_suffix(".lock")
         if scratch and not is_held(lock):
-            found.append(Leftover("scratch of a killed build", path))
+            found.append(Leftover("scratch folder of a killed build", path))
         elif path.suffix == ".owner" and not is_held(lock):
-            found.append(Leftover("name of a dead builder", path))
+            found.append(Leftover("owner file of a killed build", path))
         elif path.suffix == ".lock" and is_held(path) and owner(path).gone:
-            found.append(Leftover("lock held by children of a dead process", path, harms=True))
+            found.append(Leftover("lock held by child processes of a killed build", path, harms=True))
         elif path.suffix == ".log":
             found.append(Leftover("log of a failed build", path))
         elif path.is_dir() and not scratch:
@@ -180,7 +191,7 @@ def leftovers(folder: Path) -> list[Leftover]:
 
 
 def is_whole(library: Path) -> bool:
-    """Has a library its full length? Told without loading it, from where its ELF header says that its tables end."""
+    """Whether a library has its full length, according to its ELF header, without loading it."""
     with library.open("rb") as file:
         header = file.read(64)
     if not sys.platform.startswith("linux"):
@@ -192,7 +203,7 @@ def is_whole(library: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """A file, or a folder with all that is in it. Raises OSError if it stays."""
+    """Remove a file, or a folder with its contents. Raises OSError if that fails."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

@@ -1,8 +1,4 @@
-"""Weights in the order in which a CPU's convolutions read them, for networks that only compute.
-
-PyTorch rearranges a weight each time that it convolves with it. For one picture and small feature maps, that takes as
-long as the convolution.
-"""
+"""PyTorch's convolutions, with second derivatives that use its fast weight gradient, and weights packed for the CPU."""
 
 from __future__ import annotations
 
@@ -13,49 +9,14 @@ from torch import Tensor
 
 from ops.autograd import differentiable, library
 
-_PACK = ("_reorder_convolution_weight", "_reorder_convolution_transpose_weight")
-
-
-def packed(
-    weight: Tensor, batch: int, size: tuple[int, int], stride: int = 1, padding: int = 0, transposed: bool = False
-) -> Tensor:  # fmt: skip
-    """What `conv2d`, or `conv_transpose2d` if transposed, takes in place of `weight` for x [batch,I,*size].
-
-    For other x it works as well, but is rearranged again. The result is the same but for its rounding, as sums may be
-    added up in another order; it has no derivative. Where there is no such form, it is `weight` itself.
-    """
-    pack = getattr(torch.ops.mkldnn, _PACK[transposed], None) if torch.backends.mkldnn.is_available() else None
-    if pack is None or weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
-        return weight
-    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return weight
-    channels = weight.shape[0 if transposed else 1]
-    found: Tensor = pack(weight, padding=[padding] * 2, stride=[stride] * 2, input_size=[batch, channels, *size])
-    return found
-
-
-def convolve_packed(x: Tensor, weight: Tensor, stride: int, padding: int, transposed: bool) -> Tensor:
-    """A convolution with what `packed` made. Raises RuntimeError where a derivative would be wanted."""
-    if x.requires_grad and torch.is_grad_enabled():  # PyTorch would say nothing, and give none
-        raise RuntimeError("a packed weight has no derivative: use the weight itself, or torch.no_grad()")
-    rest: Any = ([stride] * 2, [1, 1], 1, "none", [], "")  # dilation, groups, and nothing to do afterwards
-    if transposed:
-        y: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(x, weight, None, [padding] * 2, [0, 0], *rest)
-    else:
-        y = torch.ops.mkldnn._convolution_pointwise(x, weight, None, [padding] * 2, *rest)
-    return y
-
-
-# PyTorch's own convolutions, with derivatives of derivatives that use its fast weight gradient
-
 
 def conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
     """F.conv2d. x: [N,I,H,W]  weight: [O,I,k,k] -> [N,O,H',W'], with H' = (H + 2 padding - k) // stride + 1.
 
-    weight: or what `packed` made of it.
+    weight: may also be a result of `packed`.
     """
     if weight.is_mkldnn:
-        return convolve_packed(x, weight, stride, padding, False)
+        return _convolve_packed(x, weight, stride, padding, False)
     y: Tensor = torch.ops.stylegan.conv2d(x, weight, stride, padding, False, [0, 0])
     return y
 
@@ -63,22 +24,25 @@ def conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tens
 def conv_transpose2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
     """F.conv_transpose2d. x: [N,I,H,W]  weight: [I,O,k,k] -> [N,O,H',W'], with H' = (H - 1) stride - 2 padding + k.
 
-    weight: or what `packed` made of it.
+    weight: may also be a result of `packed`.
     """
     if weight.is_mkldnn:
-        return convolve_packed(x, weight, stride, padding, True)
+        return _convolve_packed(x, weight, stride, padding, True)
     y: Tensor = torch.ops.stylegan.conv2d(x, weight, stride, padding, True, [0, 0])
     return y
 
 
+# The op, and the gradient of its weight
+
+
 def _conv2d(x: Tensor, w: Tensor, stride: int, padding: int, transposed: bool, extra: list[int]) -> Tensor:
-    """extra: rows and columns that a transposed convolution adds, those on which a stride never landed."""
+    """extra: rows and columns that a transposed convolution adds because no stride reached them."""
     return torch.ops.aten.convolution(x, w, None, [stride] * 2, [padding] * 2, [1, 1], transposed, extra, 1)
 
 
 def _conv2d_dw(x: Tensor, g: Tensor, kernel: list[int], stride: int, padding: int) -> Tensor:
     """x: [N,I,H,W]  g: [N,O,H',W'] -> [O,I,*kernel]."""
-    w = x.new_empty([g.shape[1], x.shape[1], *kernel])  # only its shape is looked at
+    w = x.new_empty([g.shape[1], x.shape[1], *kernel])  # only its shape is read
     return torch.ops.aten.convolution_backward(
         g, x, w, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [False, True, False]
     )[1]
@@ -90,26 +54,7 @@ library.impl("conv2d", _conv2d, "CompositeExplicitAutograd")
 library.impl("conv2d_dw", _conv2d_dw, "CompositeExplicitAutograd")
 
 
-def _extra(large: Tensor, small: Tensor, kernel: int, stride: int, padding: int) -> list[int]:
-    """What is missing when `small` is spread out to the size of `large` again."""
-    return [large.shape[d] - ((small.shape[d] - 1) * stride - 2 * padding + kernel) for d in (2, 3)]
-
-
-def _wanted(ctx: Any, index: int) -> bool:
-    """Does this backward pass lead to input `index`? R1 asks for the gradient of the picture only.
-
-    Custom operators, unlike PyTorch's own, are not told and have to ask the engine. Where that is not possible (it
-    knows nothing of leaves, and the question may disappear) the answer is yes, which costs time and nothing else.
-    """
-    if not ctx.needs_input_grad[index]:
-        return False
-    ask, node = getattr(torch._C, "_will_engine_execute_node", None), ctx.next_functions[index][0]
-    if ask is None or node is None:
-        return True
-    try:
-        return bool(ask(node))
-    except RuntimeError:  # a leaf
-        return True
+# Derivatives: those of the two ops are made of the two ops
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -146,7 +91,65 @@ def _backward_dw(ctx: Any, ddw: Tensor) -> tuple[Tensor | None, ...]:
     return dx, dg, None, None, None
 
 
+def _extra(large: Tensor, small: Tensor, kernel: int, stride: int, padding: int) -> list[int]:
+    """Rows and columns that are missing when `small` is enlarged to the size of `large` again."""
+    return [large.shape[d] - ((small.shape[d] - 1) * stride - 2 * padding + kernel) for d in (2, 3)]
+
+
+def _wanted(ctx: Any, index: int) -> bool:
+    """Whether this backward pass needs the gradient of input `index`. R1 needs that of the images only.
+
+    PyTorch passes this information to its own operators but not to custom ones, which have to ask the engine. If it
+    cannot answer (it knows nothing of leaves, and the function may disappear), True costs time and is still correct.
+    """
+    if not ctx.needs_input_grad[index]:
+        return False
+    ask, node = getattr(torch._C, "_will_engine_execute_node", None), ctx.next_functions[index][0]
+    if ask is None or node is None:
+        return True
+    try:
+        return bool(ask(node))
+    except RuntimeError:  # a leaf
+        return True
+
+
 torch.library.register_fake("stylegan::conv2d", _conv2d, lib=library)
 torch.library.register_fake("stylegan::conv2d_dw", _conv2d_dw, lib=library)
 differentiable("conv2d", _setup, _backward)
 differentiable("conv2d_dw", _setup_dw, _backward_dw)
+
+
+# Packed weights, for networks that only generate. PyTorch rearranges a weight each time that it convolves with it on a
+# CPU. For one image and small feature maps, that takes as long as the convolution.
+
+_PACK = ("_reorder_convolution_weight", "_reorder_convolution_transpose_weight")
+
+
+def packed(
+    weight: Tensor, batch: int, size: tuple[int, int], stride: int = 1, padding: int = 0, transposed: bool = False
+) -> Tensor:  # fmt: skip
+    """`weight` in the order in which `conv2d`, or `conv_transpose2d` if transposed, reads it for x [batch,I,*size].
+
+    Other x work as well, but the weight is then rearranged again. Results are equal up to rounding, because sums may be
+    computed in another order. A packed weight has no derivative. Returns `weight` itself where packing is not possible.
+    """
+    pack = getattr(torch.ops.mkldnn, _PACK[transposed], None) if torch.backends.mkldnn.is_available() else None
+    if pack is None or weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
+        return weight
+    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return weight
+    channels = weight.shape[0 if transposed else 1]
+    found: Tensor = pack(weight, padding=[padding] * 2, stride=[stride] * 2, input_size=[batch, channels, *size])
+    return found
+
+
+def _convolve_packed(x: Tensor, weight: Tensor, stride: int, padding: int, transposed: bool) -> Tensor:
+    """Convolve with a packed weight. Raises RuntimeError if a derivative would be needed."""
+    if x.requires_grad and torch.is_grad_enabled():  # PyTorch would silently return none
+        raise RuntimeError("a packed weight has no derivative: use the weight itself, or torch.no_grad()")
+    rest: Any = ([stride] * 2, [1, 1], 1, "none", [], "")  # dilation, groups, and no operation afterwards
+    if transposed:
+        y: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(x, weight, None, [padding] * 2, [0, 0], *rest)
+    else:
+        y = torch.ops.mkldnn._convolution_pointwise(x, weight, None, [padding] * 2, *rest)
+    return y

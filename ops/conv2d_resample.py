@@ -1,8 +1,8 @@
-"""A convolution with filtered upsampling before it, or filtered downsampling after it.
+"""A convolution with filtered upsampling before it, or filtered downsampling after it (StyleGAN2).
 
-Filters and convolutions commute, so each combination is done where it is cheapest: a transposed convolution of stride
-up instead of one over inserted zeros, a strided one instead of one whose results are thrown away, and a 1x1 convolution
-at the lower resolution.
+Filters and convolutions commute, so each combination is computed in the cheapest order: a transposed convolution with a
+stride instead of a convolution over inserted zeros, a convolution with a stride instead of discarding most results, and
+1x1 convolutions at the lower resolution.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ def conv2d_resample(
 ) -> Tensor:
     """Upsample x by up, convolve, downsample by down. x: [N,I,H,W]  weight: [O,I/groups,kh,kw] -> [N,O,H',W'].
 
-    f: the low-pass filter of both, as for `upfirdn2d`. padding: of the upsampled x, as there; what the filter itself
-    needs to keep the picture in place is added. flip_weight: correlate, as PyTorch does; else convolve.
+    f: the low-pass filter of both, as for `upfirdn2d`. padding: of the upsampled x, as there; the padding with which
+    the filter keeps the image in place is added. flip_weight: correlate, as PyTorch does; otherwise convolve.
+    Raises ValueError, which names the argument, for shapes or factors that do not match.
     """
     _check(x, weight, up, down, groups)
     height, width = weight.shape[2:]
@@ -55,10 +56,10 @@ def conv2d_resample(
 def _upsampling_conv(
     x: Tensor, weight: Tensor, f: Tensor | None, up: int, pads: list[int], groups: int, flip_filter: bool
 ) -> Tensor:  # fmt: skip
-    """The transposed convolution already pads by k - 1 on all sides, less the zeros behind the last sample."""
+    """A transposed convolution pads by k - 1 on all sides, minus the zeros after the last sample."""
     height, width = weight.shape[2:]
     pads = [pads[0] - width + 1, pads[1] - width + up, pads[2] - height + 1, pads[3] - height + up]
-    cut = max(0, -max(pads))  # what would be cropped on every side need not be computed
+    cut = max(0, -max(pads))  # pixels that would be cropped on every side are not computed
     kernel = weight.flip((2, 3)).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)  # [I,O/groups,kh,kw]
     x = F.conv_transpose2d(x, kernel, stride=up, padding=cut, groups=groups)
     return upfirdn2d(x, f, 1, 1, [p + cut for p in pads], flip_filter, up**2)
@@ -66,8 +67,10 @@ def _upsampling_conv(
 
 def _check(x: Tensor, weight: Tensor, up: int, down: int, groups: int) -> None:
     if x.ndim != 4:
-        raise ValueError(f"x must be [N,I,H,W], not {list(x.shape)}")
+        raise ValueError(f"x must be [N,I,H,W], got {list(x.shape)}")
     if weight.ndim != 4 or weight.shape[1] * groups != x.shape[1] or weight.shape[0] % groups:
-        raise ValueError(f"weight must be [O,{x.shape[1]}/{groups},kh,kw], groups={groups}, not {list(weight.shape)}")
+        raise ValueError(
+            f"weight must be [O,{x.shape[1]}/{groups},kh,kw] for groups={groups}, got {list(weight.shape)}"
+        )
     if min(up, down) < 1:
-        raise ValueError(f"up={up} and down={down} must be 1 or more")
+        raise ValueError(f"up and down must be at least 1, got up={up} and down={down}")

@@ -1,7 +1,7 @@
 """Modulated convolution: each sample's style scales the input channels of a convolution that all samples share.
 
-Scaling activations instead of weights gives the same result (StyleGAN2, section 2.2) and never builds a kernel per
-sample. Demodulation divides by the norm of the kernel that a sample would have had: a product of two small matrices.
+Scaling activations instead of weights gives the same result (StyleGAN2, section 2.2) without a kernel for each sample.
+Demodulation divides by the norm of the kernel that a sample would have had, which is a product of two small matrices.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ def modulated_conv2d(
     noise: Tensor | None = None,
     input_gain: Tensor | None = None,
 ) -> Tensor:
-    """x: [N,I,H,W]  weight: [O,I,kh,kw]  styles: [N,I]  ->  [N,O,H',W'], in x's dtype.
+    """Convolve x with a weight scaled by each sample's style. x: [N,I,H,W]  weight: [O,I,kh,kw]  styles: [N,I].
 
-    conv(x, weight) is the convolution itself, with its padding and resampling:
+    Returns [N,O,H',W'] in x's dtype. conv(x, weight) is the convolution itself, with its padding and resampling:
 
         functools.partial(conv2d_resample, f=f, up=2, padding=1, flip_weight=False)       StyleGAN2
         functools.partial(F.conv2d, padding=2), weight and styles from `normalised`       StyleGAN3
 
-    noise: added to the result; anything that broadcasts to it. input_gain: [], [I] or [N,I], a scale of the input that
-    the demodulation does not undo.
+    noise: is added to the result, and broadcasts to it. input_gain: [], [I] or [N,I], a scale of the input that
+    demodulation does not undo. Raises ValueError, which names the argument, for shapes that do not match.
     """
     _check(x, weight, styles)
     if demodulate and x.dtype == torch.float16:
@@ -48,7 +48,7 @@ def modulated_conv2d(
 
 
 def normalised(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
-    """Scaled to unit mean square: the weight per output channel, the styles as a whole (StyleGAN3)."""
+    """Scale to a mean square of 1: the weight per output channel, the styles as a whole (StyleGAN3)."""
     return (
         weight * weight.square().mean((1, 2, 3), keepdim=True).rsqrt(),
         styles * styles.square().mean().rsqrt(),
@@ -56,7 +56,7 @@ def normalised(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _bounded(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
-    """Scaled so that no sum overflows float16 (StyleGAN2-ADA, on mixed precision); demodulation undoes it."""
+    """Scale so that no sum overflows float16 (StyleGAN2-ADA, on mixed precision). Demodulation undoes it."""
     tiny = torch.finfo(torch.float32).tiny
     largest = weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=tiny)
     fan_in = weight[0].numel()
@@ -65,9 +65,9 @@ def _bounded(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
 
 def _check(x: Tensor, weight: Tensor, styles: Tensor) -> None:
     if x.ndim != 4:
-        raise ValueError(f"x must be [N,I,H,W], not {list(x.shape)}")
+        raise ValueError(f"x must be [N,I,H,W], got {list(x.shape)}")
     n, channels = x.shape[:2]
     if weight.ndim != 4 or weight.shape[1] != channels:
-        raise ValueError(f"weight must be [O,{channels},kh,kw] beside x {list(x.shape)}, not {list(weight.shape)}")
+        raise ValueError(f"weight must be [O,{channels},kh,kw] for x {list(x.shape)}, got {list(weight.shape)}")
     if list(styles.shape) != [n, channels]:
-        raise ValueError(f"styles must be {[n, channels]} beside x {list(x.shape)}, not {list(styles.shape)}")
+        raise ValueError(f"styles must be {[n, channels]} for x {list(x.shape)}, got {list(styles.shape)}")

@@ -1,4 +1,8 @@
-"""Every op as the networks use it, in one table: what is tried by doctor.py and timed by benchmarks/ops.py."""
+"""Tests and timings of the fused ops on this machine, for doctor.py and benchmarks/ops.py.
+
+CASES lists each op as the networks use it. `mistakes` compares a kernel with its reference, `passes` and `interleaved`
+measure them side by side, and `least_bytes` says how much memory an op must move.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,25 @@ from ops.bias_act import bias_act
 from ops.style_epilogue import style_epilogue
 from ops.upfirdn2d import upfirdn2d
 
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+SHAPES = ((2, 16, 16, 16), (3, 5, 9, 7))
+SLACK = 4.0  # a kernel's error may be this many times that of plain PyTorch with the same inputs,
+FLOOR = 1e-5  # plus this share of the largest number
+TIMED_SHAPE = (16, 64, 64, 64)
+
+
+# The cases
+
 
 @dataclass(frozen=True)
 class Case:
     """One use of an op.
 
-    tensors: from x [N,C,H,W], what can be differentiated, x first. run: the op on those, by the implementation named.
-    linear: its derivative need not look at x again. constants: which of the tensors training does not differentiate.
+    tensors: makes the differentiable arguments from x [N,C,H,W], x first. run: calls the op with them, in the given
+    implementation. linear: its derivative does not read x again. constants: indices of tensors for which training needs
+    no gradient.
     """
 
     name: str
@@ -30,6 +46,16 @@ class Case:
     run: Callable[[list[Tensor], str], Tensor]
     linear: bool = False
     constants: frozenset[int] = frozenset()
+
+
+def features(shape: tuple[int, ...], dtype: torch.dtype, layout: str, device: torch.device) -> Tensor:
+    """Random feature maps [N,C,H,W]."""
+    return torch.randn(shape, device=device).to(dtype).contiguous(memory_format=LAYOUTS[layout])
+
+
+def _parameter_dtype(x: Tensor) -> torch.dtype:
+    """Parameters are float32 even for feature maps of 16 bits."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _per_channel(x: Tensor) -> Tensor:
@@ -43,15 +69,10 @@ def _epilogue_tensors(x: Tensor) -> list[Tensor]:
     return [x, _per_channel(x), noise, _per_channel(x), style]
 
 
-def _parameter_dtype(x: Tensor) -> torch.dtype:
-    """Parameters stay float32 where feature maps are smaller."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
 def _resampling(name: str, taps: list[float], up: int, down: int, padding: list[int]) -> Case:
     """upfirdn2d with a separable filter of sum 1, and the gain that upsampling needs."""
 
-    @functools.cache  # as to copy it to a GPU takes longer than to use it
+    @functools.cache  # because copying it to a GPU takes longer than using it
     def f(device: torch.device) -> Tensor:
         return torch.tensor(taps, device=device) / sum(taps)
 
@@ -81,47 +102,64 @@ CASES = (
 )
 
 
-# How long functions take beside each other, and how many bytes an op must move at the least
+# Correctness
 
 
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+def mistakes(case: Case, device: torch.device) -> str:
+    """The differences between a kernel and its reference in all dtypes and layouts, as one line; "" if none."""
+    found = []
+    for name, dtype in DTYPES.items():
+        for layout in LAYOUTS:
+            try:
+                found += [f"{name} {layout}: {wrong}" for wrong in failures(case, device, dtype, layout)]
+            except RuntimeError as error:  # raised by a kernel
+                found.append(f"{name} {layout}: {str(error).splitlines()[0]}")
+    return "; ".join(found[:2]) + (f"; and {len(found) - 2} more" if len(found) > 2 else "")
 
 
-def interleaved(
-    functions: Mapping[str, Callable[[], object]], device: torch.device, seconds: float, least: int = 3
-) -> dict[str, float]:
-    """The median time of each function, in seconds. They take turns, so that a slow spell of the machine hits all.
-
-    seconds: how long to go on, in all; but each runs `least` times, after one that does not count.
-    """
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    end = time.perf_counter() + seconds
-    rounds = -1
-    while rounds < least or time.perf_counter() < end:
-        for name, function in functions.items():
-            _settle(device)
-            begun = time.perf_counter()
-            function()
-            _settle(device)
-            if rounds >= 0:
-                times[name].append(time.perf_counter() - begun)
-        rounds += 1
-    return {name: statistics.median(found) for name, found in times.items()}
+def failures(case: Case, device: torch.device, dtype: torch.dtype, layout: str) -> list[str]:
+    """A sentence for each value and each first derivative in which the kernel differs; empty if it is correct."""
+    found = []
+    for shape in SHAPES:
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            tensors = case.tensors(features(shape, dtype, layout, device))
+        exact = _outputs(case, [t.double() for t in tensors], "ref")
+        plain, ours = _outputs(case, tensors, "ref"), _outputs(case, tensors, device.type)
+        names = ["the value", *(f"gradient {index}" for index in range(len(tensors)))]
+        for name, a, b, c in zip(names, exact, plain, ours, strict=True):
+            error, allowed = _distance(c, a), SLACK * _distance(b, a) + FLOOR * a.abs().max().item()
+            if not error <= allowed:  # true also if it is not a number
+                found.append(f"{name} at {list(shape)} is off by {error:.1e}, where {allowed:.1e} is allowed")
+    return found
 
 
-def _settle(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _outputs(case: Case, tensors: list[Tensor], impl: str) -> list[Tensor]:
+    leaves = [t.detach().requires_grad_() for t in tensors]
+    y = case.run(leaves, impl)
+    # The same cotangent for every dtype: bfloat16 represents its numbers. Noise, as norms would cancel a smooth one.
+    generator = torch.Generator().manual_seed(1)
+    dy = torch.randn(y.shape, generator=generator).bfloat16().to(y.device, y.dtype)
+    return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
 
 
-def features(shape: tuple[int, ...], dtype: torch.dtype, layout: str, device: torch.device) -> Tensor:
-    """Random feature maps [N,C,H,W]."""
-    return torch.randn(shape, device=device).to(dtype).contiguous(memory_format=LAYOUTS[layout])
+def _distance(a: Tensor, b: Tensor) -> float:
+    return (a.double() - b.double()).abs().max().item()
+
+
+# Speed
+
+
+def milliseconds(case: Case, device: torch.device) -> dict[str, float]:
+    """The time of forward and backward, for the kernel and for the reference."""
+    tensors = case.tensors(features(TIMED_SHAPE, torch.float32, "contiguous", device))
+    tiers = {"kernel": device.type, "reference": "ref"}
+    both = {tier: passes(case, tensors, impl)["forward+backward"] for tier, impl in tiers.items()}
+    return {tier: 1000 * seconds for tier, seconds in interleaved(both, device, seconds=0.5).items()}
 
 
 def passes(case: Case, tensors: list[Tensor], impl: str) -> dict[str, Callable[[], object]]:
-    """What there is to time: the op alone, and the op with all the derivatives that training takes."""
+    """The functions to time: the op itself, and the op with all derivatives that training needs."""
     inputs = [t.detach().requires_grad_(i not in case.constants) for i, t in enumerate(tensors)]
     leaves = [t for t in inputs if t.requires_grad]
     dy = torch.randn_like(case.run(tensors, "ref"))
@@ -136,10 +174,37 @@ def passes(case: Case, tensors: list[Tensor], impl: str) -> dict[str, Callable[[
     return {"forward": forward, "forward+backward": both}
 
 
-def least_bytes(case: Case, tensors: list[Tensor]) -> dict[str, int]:
-    """That must be read and written if nothing is touched twice; keys as of `passes`.
+def interleaved(
+    functions: Mapping[str, Callable[[], object]], device: torch.device, seconds: float, least: int = 3
+) -> dict[str, float]:
+    """The median time of each function, in seconds. They take turns, so that a slow phase of the machine affects all.
 
-    Backwards, the cotangent is read and a gradient written for each input, or a constant read again; x itself is read
+    seconds: duration of the whole measurement; but each function runs at least `least` times, plus once as a warm-up.
+    """
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    end = time.perf_counter() + seconds
+    rounds = -1
+    while rounds < least or time.perf_counter() < end:
+        for name, function in functions.items():
+            _synchronise(device)
+            begun = time.perf_counter()
+            function()
+            _synchronise(device)
+            if rounds >= 0:
+                times[name].append(time.perf_counter() - begun)
+        rounds += 1
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def least_bytes(case: Case, tensors: list[Tensor]) -> dict[str, int]:
+    """The bytes to read and write if every tensor is accessed once; the keys are those of `passes`.
+
+    The backward pass reads the cotangent, writes a gradient for each input or reads a constant again, and reads x again
     unless the op is linear.
     """
     with torch.no_grad():
@@ -153,64 +218,5 @@ def least_bytes(case: Case, tensors: list[Tensor]) -> dict[str, int]:
 
 
 def size(x: Tensor) -> int:
-    """In bytes."""
+    """The bytes of a tensor's elements."""
     return x.numel() * x.element_size()
-
-
-# Does an op's kernel on this machine compute what its reference in plain PyTorch does, and how much sooner?
-
-
-SHAPES = ((2, 16, 16, 16), (3, 5, 9, 7))
-SLACK = 4.0  # a kernel may err so many times as much as plain PyTorch does with the same inputs
-FLOOR = 1e-5  # or by so much of the largest number
-TIMED_SHAPE = (16, 64, 64, 64)
-
-
-def mistakes(case: Case, device: torch.device) -> str:
-    """What a kernel computes that its reference does not, over number formats and layouts; "" if nothing."""
-    found = []
-    for name, dtype in DTYPES.items():
-        for layout in LAYOUTS:
-            try:
-                found += [f"{name} {layout}: {wrong}" for wrong in failures(case, device, dtype, layout)]
-            except RuntimeError as error:  # what a kernel raises
-                found.append(f"{name} {layout}: {str(error).splitlines()[0]}")
-    return "; ".join(found[:2]) + (f"; and {len(found) - 2} more" if len(found) > 2 else "")
-
-
-def milliseconds(case: Case, device: torch.device) -> dict[str, float]:
-    """Forward and backward, of the kernel and of the reference."""
-    tensors = case.tensors(features(TIMED_SHAPE, torch.float32, "contiguous", device))
-    tiers = {"kernel": device.type, "reference": "ref"}
-    both = {tier: passes(case, tensors, impl)["forward+backward"] for tier, impl in tiers.items()}
-    return {tier: 1000 * seconds for tier, seconds in interleaved(both, device, seconds=0.5).items()}
-
-
-def failures(case: Case, device: torch.device, dtype: torch.dtype, layout: str) -> list[str]:
-    """What differs, in words, in the value and the first derivatives. Empty if the kernel is right."""
-    found = []
-    for shape in SHAPES:
-        with torch.random.fork_rng([]):
-            torch.manual_seed(0)
-            tensors = case.tensors(features(shape, dtype, layout, device))
-        exact = _outputs(case, [t.double() for t in tensors], "ref")
-        plain, ours = _outputs(case, tensors, "ref"), _outputs(case, tensors, device.type)
-        names = ["the value", *(f"gradient {index}" for index in range(len(tensors)))]
-        for name, a, b, c in zip(names, exact, plain, ours, strict=True):
-            error, allowed = _distance(c, a), SLACK * _distance(b, a) + FLOOR * a.abs().max().item()
-            if not error <= allowed:  # nor if it is not a number
-                found.append(f"{name} at {list(shape)} is off by {error:.1e}, where {allowed:.1e} is allowed")
-    return found
-
-
-def _outputs(case: Case, tensors: list[Tensor], impl: str) -> list[Tensor]:
-    leaves = [t.detach().requires_grad_() for t in tensors]
-    y = case.run(leaves, impl)
-    # The same cotangent whatever the dtype: its numbers fit the smallest. Not smooth, as norms would cancel it.
-    generator = torch.Generator().manual_seed(1)
-    dy = torch.randn(y.shape, generator=generator).bfloat16().to(y.device, y.dtype)
-    return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
-
-
-def _distance(a: Tensor, b: Tensor) -> float:
-    return (a.double() - b.double()).abs().max().item()

@@ -1,10 +1,10 @@
-"""What follows each convolution of a StyleGAN generator, in one op: noise, bias, activation, instance norm, style.
+"""The operations after each convolution of a StyleGAN generator in one: noise, bias, activation, instance norm, style.
 
     a = lrelu(x + noise * strength + bias)
     y = (1 + scale) * (a - mean(a)) / std(a) + shift            mean and deviation over each feature map
 
-(StyleGAN, section 2 and equation 1.) The derivative is an op as well, `style_epilogue_grad`; the derivative of that,
-which path length and gradient penalties on the generator need, is taken through its formula in plain PyTorch.
+(StyleGAN, section 2 and equation 1.) The derivative is an op as well, `style_epilogue_grad`. The second derivative,
+which path length and gradient penalties on the generator need, is computed through its formula in plain PyTorch.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def style_epilogue(
     """AdaIN(activation(x + noise * strength + bias), style), in x's dtype and layout.
 
     x: [N,C,H,W]  bias, strength: [C]  noise: [1 or N,1,H,W]  style: [N,2C], scales (around 0), then shifts.
-    Every part but x may be left out; noise counts only with a strength. Statistics are float32 (float64 for float64),
-    eps is 1e-8. Derivatives of any order work.
+    Everything except x may be None; noise has no effect without strength. Statistics are computed in float32 (float64
+    for float64) with eps 1e-8. There are derivatives of any order.
 
-    Raises ValueError, naming the argument, for shapes, devices or activations that do not fit.
+    Raises ValueError, which names the argument, for shapes, devices or activations that do not match.
     """
     _check(x, bias, noise, strength, style, activation)
     if noise is None or strength is None:
@@ -78,9 +78,9 @@ def _check(
     x: Tensor, bias: Tensor | None, noise: Tensor | None, strength: Tensor | None, style: Tensor | None, activation: str
 ) -> None:  # fmt: skip
     if activation not in SLOPES:
-        raise ValueError(f"activation={activation!r} is none of {', '.join(SLOPES)}")
+        raise ValueError(f"activation must be one of {', '.join(SLOPES)}, got {activation!r}")
     if x.ndim != 4 or not x.is_floating_point():
-        raise ValueError(f"x must be [N,C,H,W] of a floating point dtype, not {list(x.shape)} {x.dtype}")
+        raise ValueError(f"x must be [N,C,H,W] of a floating point dtype, got {list(x.shape)} {x.dtype}")
     n, c, h, w = x.shape
     shapes = {"bias": (bias, [[c]]), "strength": (strength, [[c]]), "style": (style, [[n, 2 * c]]),
               "noise": (noise, [[n, 1, h, w], [1, 1, h, w]])}  # fmt: skip
@@ -88,10 +88,12 @@ def _check(
         if value is None:
             continue
         if list(value.shape) not in allowed:
-            raise ValueError(f"{name} must be {allowed[0]} beside x {list(x.shape)}, not {list(value.shape)}")
+            raise ValueError(f"{name} must be {allowed[0]} for x {list(x.shape)}, got {list(value.shape)}")
         if value.device != x.device:
-            raise ValueError(f"{name} is on {value.device} but x on {x.device}")
+            raise ValueError(f"{name} must be on x's device {x.device}, got {value.device}")
 
+
+# The ops and their derivatives
 
 _INPUTS = "Tensor? bias, Tensor? noise, Tensor? strength, Tensor? style"
 library.define(f"style_epilogue(Tensor x, {_INPUTS}, float slope, bool norm, float eps) -> (Tensor, Tensor, Tensor)")
@@ -140,7 +142,7 @@ def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _backward_grad(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    """Through the formula of the first derivative, in which the statistics are functions of x."""
+    """The derivative of the first derivative's formula, in which the statistics are functions of x."""
     found = derive(partial(style_epilogue_grad_ref, ctx.slope, ctx.norm), ctx.saved_tensors, grads)
     return *found, *[None] * 4
 
@@ -149,9 +151,9 @@ def style_epilogue_grad_ref(
     slope: float, norm: bool, dy: Tensor, x: Tensor,
     bias: Tensor | None, noise: Tensor | None, strength: Tensor | None, style: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """The specification of the first derivative: of x, bias, strength and style (or an empty tensor), from dy.
+    """The specification of the first derivative: the gradients of x, bias, strength and style (or empty), given dy.
 
-    With a the activations, n them normalised and m the mean over a feature map, the norm's derivative is
+    If n are the normalised activations and m is the mean over a feature map, the norm's derivative is
     rstd * (g - m(g) - n * m(g * n)).
     """
     dtype = compute_dtype(x)

@@ -1,4 +1,4 @@
-"""The compilers of this machine, how they are told to compile, and all that a compiled library depends on."""
+"""The compilers of this machine, their flags, and everything that a compiled library depends on."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ops import BuildError
 
 
 def compiler() -> str:
-    """The path of the C++ compiler, $CXX or the system's. Raises BuildError if there is none."""
+    """The path of the C++ compiler: $CXX, or c++. Raises BuildError if there is none."""
     asked = os.environ.get("CXX") or "c++"
     found = shutil.which(asked)
     if found:
         return found
     if len(asked.split()) > 1:
         raise BuildError(
-            f"CXX='{asked}' is more than the name of a program, which PyTorch does not take: leave one word"
+            f"CXX must be the name of one program, because PyTorch accepts no arguments there, got '{asked}'"
         )
     raise BuildError(
         f"no C++ compiler found: '{asked}' is not on PATH; install one (Debian or Ubuntu: apt-get install g++)"
@@ -30,9 +30,9 @@ def compiler() -> str:
 
 
 def ninja_folder() -> str:
-    """Where ninja lies. It is not on PATH where a virtual environment is used without being activated.
+    """The folder of ninja, which is not on PATH if a virtual environment is used without being activated.
 
-    Raises BuildError if there is none.
+    Raises BuildError if ninja is not installed.
     """
     found = shutil.which("ninja")
     if found:
@@ -45,7 +45,7 @@ def ninja_folder() -> str:
 
 
 def cpu_flags() -> list[str]:
-    """How the CPU kernels are compiled: for this very processor."""
+    """Flags for the CPU kernels, which are compiled for exactly this processor."""
     flags = ["-O2", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
     if platform.machine() in ("x86_64", "AMD64"):
         flags.append("-march=native")
@@ -57,16 +57,16 @@ def cpu_flags() -> list[str]:
 
 
 def cuda_flags() -> list[str]:
-    """How the CUDA kernels are compiled; for which GPUs, `cuda_arch_flags` says.
+    """Flags for the CUDA kernels, in addition to `cuda_arch_flags`.
 
-    Not with --use_fast_math: its exp and tanh lose many of float32's digits and denormals become 0, while the kernels
-    wait for memory anyway.
+    --use_fast_math is not among them: it makes exp and tanh much less accurate and turns denormals into 0, and it would
+    not be faster, because the kernels wait for memory.
     """
     return ["-O3", "-std=c++20", "-lineinfo", "-DUSE_CUDA", "-Xcompiler", "-fvisibility=hidden"]
 
 
 def cuda_arch_flags() -> list[str]:
-    """For the GPUs at hand; none where TORCH_CUDA_ARCH_LIST is set, which PyTorch turns into flags itself."""
+    """Flags for the GPUs of this machine; empty if TORCH_CUDA_ARCH_LIST is set, which PyTorch turns into flags."""
     if os.environ.get("TORCH_CUDA_ARCH_LIST"):
         return []
     capabilities = {torch.cuda.get_device_capability(device) for device in range(torch.cuda.device_count())}
@@ -75,7 +75,7 @@ def cuda_arch_flags() -> list[str]:
 
 
 def cuda_home() -> Path:
-    """The CUDA toolkit's folder, as nvcc itself tells it. Raises BuildError if there is none, or of another version."""
+    """The CUDA toolkit's folder, as nvcc reports it. Raises BuildError if it is missing or does not match PyTorch."""
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=os.path.join(os.environ.get("CUDA_HOME", ""), "bin"))
     if not nvcc:
         raise BuildError("no CUDA compiler found: nvcc is not on PATH; install the CUDA toolkit")
@@ -93,13 +93,13 @@ def cuda_home() -> Path:
 
 
 def cuda_arch() -> str:
-    """Of the GPU at hand, as in "sm_90"."""
+    """The architecture of the current GPU, such as "sm_90"."""
     major, minor = torch.cuda.get_device_capability()
     return f"sm_{major}{minor}"
 
 
 def processor() -> str:
-    """What -march=native depends on: a home folder may be shared by machines of several kinds."""
+    """What -march=native depends on; machines with different processors may share a home folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -108,18 +108,18 @@ def processor() -> str:
 
 
 def traits(device_type: str) -> list[str]:
-    """All that a compiled library depends on besides its sources. Raises BuildError if a compiler is missing."""
+    """Everything that a compiled library depends on besides its sources. Raises BuildError if a compiler is missing."""
     if device_type == "cuda":
         home = cuda_home()
-        told = [str(home), output([str(home / "bin" / "nvcc"), "--version"]), *cuda_flags(), *cuda_arch_flags()]
-        told.append(os.environ.get("TORCH_CUDA_ARCH_LIST", ""))
+        found = [str(home), output([str(home / "bin" / "nvcc"), "--version"]), *cuda_flags(), *cuda_arch_flags()]
+        found.append(os.environ.get("TORCH_CUDA_ARCH_LIST", ""))
     else:
-        told = [processor(), *cpu_flags()]
-    return [*told, output([compiler(), "--version"]), torch.__version__, str(torch.version.cuda)]
+        found = [processor(), *cpu_flags()]
+    return [*found, output([compiler(), "--version"]), torch.__version__, str(torch.version.cuda)]
 
 
 def output(command: list[str]) -> str:
-    """What a command prints. Raises BuildError if it fails."""
+    """The output of a command. Raises BuildError if it fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:

@@ -1,49 +1,21 @@
-"""Designing low-pass filters for `upfirdn2d`."""
+"""Pad, upsample, filter, downsample: the one operation behind all resampling of images and feature maps.
+
+The derivative is the same operation with up and down exchanged, so one kernel serves all orders.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import scipy.signal
-import scipy.special
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ops.autograd import compute_dtype, differentiable, library, use_kernel
 
-
-def design_lowpass_filter(numtaps: int, cutoff: float, width: float, fs: float, radial: bool = False) -> Tensor | None:
-    """A windowed low-pass filter (StyleGAN3, appendix C.1): [numtaps], separable, or radial: [numtaps,numtaps].
-
-    cutoff, width (of the transition band) and fs (sampling rate) are in the same unit. The Kaiser window is as wide as
-    the transition band asks for. One tap filters nothing: None.
-    """
-    if numtaps < 1:
-        raise ValueError(f"numtaps must be 1 or more, not {numtaps}")
-    if numtaps == 1:
-        return None
-    if not radial:
-        taps = scipy.signal.firwin(numtaps=numtaps, cutoff=cutoff, width=width, fs=fs)
-        return torch.as_tensor(taps, dtype=torch.float32)
-    position = (np.arange(numtaps) - (numtaps - 1) / 2) / fs
-    radius = np.hypot(*np.meshgrid(position, position))
-    # The Fourier transform of a disc of radius cutoff, up to scale: J1(z) / z, which is 1/2 in the middle.
-    z = 2 * np.pi * cutoff * radius
-    disc = np.where(z == 0, 0.5, scipy.special.j1(z) / np.where(z == 0, 1, z))
-    beta = scipy.signal.kaiser_beta(scipy.signal.kaiser_atten(numtaps, width / (fs / 2)))
-    window = np.kaiser(numtaps, beta)
-    taps = disc * np.outer(window, window)
-    return torch.as_tensor(taps / taps.sum(), dtype=torch.float32)
-
-
-# Pad, upsample, filter, downsample: the one operation that all resampling of feature maps and pictures is made of
-
-
 Factor = int | Sequence[int]
-# Up to so many taps, one pass over memory with all their products costs less than two passes.
+# Up to this number of taps, one pass over memory with all their products costs less than two passes.
 _FEW_TAPS = 4
 
 
@@ -62,10 +34,10 @@ def upfirdn2d(
 
     f: [kh,kw], or [k] for a separable filter with the same taps along both axes, or None for a single 1.
     up, down: one factor, or [x, y]. padding: of the upsampled x; one number, [x, y] or [left, right, top, bottom];
-    negative numbers crop. The filter is convolved with x, or correlated if flip_filter. gain multiplies the result.
-    H' = (H * up + top + bottom - kh) // down + 1. Derivatives of any order with respect to x work; f is a constant.
+    negative numbers crop. flip_filter: correlate x with the filter instead of convolving. gain multiplies the result.
+    H' = (H * up + top + bottom - kh) // down + 1. x has derivatives of any order; f is a constant.
 
-    Raises ValueError, naming the argument, for shapes, devices, factors or paddings that do not fit.
+    Raises ValueError, which names the argument, for shapes, devices, factors or paddings that do not match.
     """
     ups, downs, pads = parse_factor(up, "up"), parse_factor(down, "down"), parse_padding(padding)
     _check(x, f, ups, downs, pads)
@@ -86,7 +58,7 @@ def upfirdn2d_ref(
     f = (f if flip else f.flip(list(range(f.ndim)))).to(compute_dtype(x))
     if f.ndim == 1 and len(f) <= _FEW_TAPS:
         f = torch.outer(f, f)
-    # Padding that is the same on both sides needs no copy: the convolution does it.
+    # The convolution itself does padding that is equal on both sides, without a copy.
     left, right, top, bottom = padding
     inside = (top, left) if top == bottom and left == right and min(padding) >= 0 else (0, 0)
     if inside == (0, 0) and any(padding):
@@ -102,7 +74,7 @@ def upfirdn2d_ref(
 
 
 def pad_or_crop(x: Tensor, padding: list[int]) -> Tensor:
-    """F.pad, which fails if one side is cropped by more than there is before the other is padded."""
+    """F.pad in two steps, since it cannot crop one side by more than x has and pad the other at the same time."""
     if min(padding) < 0 < max(padding):
         x, padding = F.pad(x, [max(p, 0) for p in padding]), [min(p, 0) for p in padding]
     return F.pad(x, padding)
@@ -123,7 +95,7 @@ def parse_factor(value: Factor, name: str) -> list[int]:
     """One factor or [x, y] -> [x, y]."""
     pair = [value, value] if isinstance(value, int) else list(value)
     if len(pair) != 2 or min(pair) < 1:
-        raise ValueError(f"{name} must be a number from 1 on, or two, [x, y], not {value}")
+        raise ValueError(f"{name} must be one number, or [x, y], of at least 1, got {value}")
     return pair
 
 
@@ -133,7 +105,7 @@ def parse_padding(value: Factor) -> list[int]:
     if len(pads) == 2:
         pads = [pads[0], pads[0], pads[1], pads[1]]
     if len(pads) != 4:
-        raise ValueError(f"padding must be one number, [x, y] or [left, right, top, bottom], not {value}")
+        raise ValueError(f"padding must be one number, [x, y] or [left, right, top, bottom], got {value}")
     return pads
 
 
@@ -144,14 +116,14 @@ def filter_size(f: Tensor | None) -> tuple[int, int]:
 
 def _check(x: Tensor, f: Tensor | None, up: list[int], down: list[int], padding: list[int]) -> None:
     if x.ndim != 4 or not x.is_floating_point():
-        raise ValueError(f"x must be [N,C,H,W] of a floating point dtype, not {list(x.shape)} {x.dtype}")
+        raise ValueError(f"x must be [N,C,H,W] of a floating point dtype, got {list(x.shape)} {x.dtype}")
     if f is not None:
         if f.ndim not in (1, 2) or f.numel() == 0 or not f.is_floating_point():
-            raise ValueError(f"f must be [k] or [kh,kw] of a floating point dtype, not {list(f.shape)} {f.dtype}")
+            raise ValueError(f"f must be [k] or [kh,kw] of a floating point dtype, got {list(f.shape)} {f.dtype}")
         if f.device != x.device:
-            raise ValueError(f"f is on {f.device} but x on {x.device}")
+            raise ValueError(f"f must be on x's device {x.device}, got {f.device}")
     if min(_out_size(x, f, up, down, padding)) < 1:
-        raise ValueError(f"padding={padding} leaves nothing of x {list(x.shape)} under a filter {filter_size(f)[::-1]}")
+        raise ValueError(f"padding={padding} makes x {list(x.shape)} smaller than the filter {filter_size(f)[::-1]}")
 
 
 def _out_size(x: Tensor, f: Tensor | None, up: list[int], down: list[int], padding: list[int]) -> tuple[int, int]:
@@ -163,6 +135,8 @@ def _out_size(x: Tensor, f: Tensor | None, up: list[int], down: list[int], paddi
         (x.shape[3] * up[0] + left + right - width) // down[0] + 1,
     )
 
+
+# The op and its derivative
 
 library.define(
     "upfirdn2d(Tensor x, Tensor? f, int[] up, int[] down, SymInt[] padding, bool flip, float gain) -> Tensor"
@@ -182,7 +156,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(f)
     (width, height), (h, w), (out_h, out_w) = filter_size(f), x.shape[2:], output.shape[2:]
     left, top = width - 1 - padding[0], height - 1 - padding[2]
-    # As much on the other side as makes the result as large as x.
+    # The padding of the other side follows from the size of the result, which is that of x.
     right = (w - 1) * ctx.up[0] + width - out_w * ctx.down[0] - left
     bottom = (h - 1) * ctx.up[1] + height - out_h * ctx.down[1] - top
     ctx.padding = [left, right, top, bottom]

@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
-from torch_utils.threads import usable_cores
+from torch_utils.device import usable_cores
 
 MOST_WORKERS = 8  # each of them loads PyTorch
 
@@ -58,11 +59,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, (name, cfg) in enumerate(CONFIGS.items()):
         torch.manual_seed(number)
         G = build_generator(cfg)
-        if cfg.family == "stylegan":
+        if G.has_w:
             G.mapping.w_avg.normal_()
-        resolution, alpha = (8, 0.4) if name == "half" else (cfg.resolution, 1.0)
-        save_snapshot(folder / f"{name}.safetensors", G, build_discriminator(cfg), config=cfg, resolution=resolution,
-                      alpha=alpha, kimg=5.0, data="pictures")  # fmt: skip
+        stage = Stage(8, 0.4) if name == "half" else cfg.full
+        save_snapshot(folder / f"{name}.safetensors", G, build_discriminator(cfg), config=cfg, stage=stage, kimg=5.0,
+                      data="pictures")  # fmt: skip
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks run, at sizes that take no time, and what they count is what it should be."""
+"""The benchmarks run at small sizes, and count correctly."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 
+from benchmarks.traffic import Traffic, added
 from ops import VARIABLE
 from ops.style_epilogue import style_epilogue
 from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
-from torch_utils.traffic import Traffic, added
 
 ROOT = Path(__file__).parents[1]
 META = torch.device("meta")
@@ -37,7 +37,7 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def script(name: str) -> ModuleType:
-    """Not by import: benchmarks/ops.py is named as the package that it measures."""
+    """A benchmark as a module. Not by import: benchmarks/ops.py has the name of the package that it measures."""
     spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -71,18 +71,18 @@ def test_ops_says_how_it_was_measured_and_reads_well():
 
 
 @pytest.mark.parametrize("shape", ["3x4", "0x1x1x1", "1x2x3x4x5", "axbxcxd"])
-def test_ops_refuses_what_is_no_shape(shape):
+def test_ops_refuses_invalid_shapes(shape):
     result = CliRunner().invoke(script("ops").main, ["--shape", shape])
-    assert result.exit_code == 2 and "is no shape" in result.output
+    assert result.exit_code == 2 and f"Invalid shape '{shape}'" in result.output
 
 
-def test_ops_runs_as_a_script_though_it_is_named_as_the_package():
+def test_ops_runs_as_a_script_although_it_has_the_name_of_the_package():
     command = [sys.executable, "benchmarks/ops.py", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("Usage: ops.py")
 
 
-def test_project_compares_several_pictures_with_one():
+def test_project_compares_several_images_with_one():
     out = run("project", "--resolution", "8", "--batch", "2", "--steps", "500", "--measured", "2", "--threads", "1",
               "--distance", "pixels")  # fmt: skip
     found = json.loads(out)
@@ -181,17 +181,17 @@ def test_scaling_counts_what_has_gradients(resolution: int):
         assert found <= script("scaling").reached(network, resolution) <= found + without
 
 
-def test_the_soak_test_sees_what_is_told_wrongly_and_what_is_not_the_same():
+def test_the_soak_test_finds_wrong_reports_and_differing_states():
     soak = script("soak")
-    fault = soak.Fault(lambda ground: None, "is no good", (0,))
+    fault = soak.Fault(lambda run: None, "is no good", (0,))
     assert soak.verdict(fault, soak.Ended(0, "state.pt is no good\n", "ops: reference\n")) == []
-    told_wrongly = [
+    wrong_reports = [
         (0, "", ""),
         (0, "a is no good\na is no good\n", ""),
         (0, "is no good", "odd"),
         (1, "is no good", ""),
     ]
-    assert all(soak.verdict(fault, soak.Ended(*ended)) for ended in told_wrongly)
+    assert all(soak.verdict(fault, soak.Ended(*ended)) for ended in wrong_reports)
     one, other = {"G": {"w": torch.ones(3)}, "seconds": 1.0}, {"G": {"w": torch.ones(3)}, "seconds": 2.0}
     assert soak.differing(one, other) == []
     other["G"]["w"][1] += 1e-6

@@ -71,8 +71,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = StyleGAN1Config(
         resolution=16, z_dim=16, w_dim=16, mapping_layers=2, mapping_dim=16, fmap_base=64, fmap_max=16
     )
-    save_snapshot(home / TINY, build_generator(tiny), build_discriminator(tiny), config=tiny, resolution=16, alpha=1.0,
-                  kimg=5.0, data="photos")  # fmt: skip
+    save_snapshot(home / TINY, build_generator(tiny), build_discriminator(tiny), config=tiny, stage=tiny.full, kimg=5.0,
+                  data="photos")  # fmt: skip
     shutil.copy(ROOT / "tests/data/stylegan_r32.pkl", home / "karras2019stylegan-ffhq-1024x1024.pkl")
     return home
 
@@ -116,7 +116,7 @@ def test_every_file_that_the_pages_name_is_there() -> None:
     pattern = re.compile(r"`((?:stylegan|training|torch_utils|ops|benchmarks|docs|tests)/[\w./-]+)`")
     named = {name for text in PAGES.values() for name in pattern.findall(text)}
     missing = [name for name in sorted(named) if not (ROOT / name).exists()]
-    assert named and [name for name in missing] == []
+    assert named and missing == []
 
 
 def test_every_file_on_the_map_of_the_readme_is_there() -> None:
@@ -131,7 +131,7 @@ def test_every_file_on_the_map_of_the_readme_is_there() -> None:
         else:
             named += [folder + name for name in names]
     missing = [name for name in named if not (ROOT / name).exists()]
-    assert len(named) > 20 and [name for name in missing] == []
+    assert len(named) > 20 and missing == []
 
 
 def anchors(text: str) -> set[str]:

@@ -1,4 +1,8 @@
-"""The averaged copy of a network."""
+"""Adam without PyTorch's compiler, and the averaged copy of a network.
+
+`torch.optim.Adam` imports torch._dynamo at its first step: 72 MB of memory and one to two seconds in every process (see
+docs/performance-log.md). `Adam` calls the same fused kernel, so the steps are the same to the bit.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,10 @@ from torch.optim.adam import adam
 
 @torch.no_grad()
 def track(average: nn.Module, model: nn.Module, halflife_kimg: float, batch: int) -> None:
-    """Move the averaged weights towards the model's; half of the past is forgotten per half-life. Buffers are copied.
+    """Move the averaged weights towards the model's (an exponential moving average), and copy the buffers.
 
-    batch: images shown since the last call. A half-life of 0 copies the weights.
+    halflife_kimg: after so many thousand images the old weights count half; 0 copies the weights.
+    batch: number of images shown since the last call.
     """
     keep = 0.5 ** (batch / (halflife_kimg * 1000)) if halflife_kimg > 0 else 0.0
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
@@ -22,13 +27,10 @@ def track(average: nn.Module, model: nn.Module, halflife_kimg: float, batch: int
         mine.copy_(theirs)
 
 
-# Adam around PyTorch's own fused step
-
-
 class Adam:
-    """Adam (Kingma and Ba 2015, algorithm 1), its learning rate given at each step.
+    """Adam (Kingma and Ba 2015, algorithm 1), with the learning rate as an argument of each step.
 
-    state: for each parameter that has moved since the moments were last forgotten, `step`, `exp_avg`, `exp_avg_sq`.
+    state: `step`, `exp_avg` and `exp_avg_sq` of each parameter that was updated since the last `forget`.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], betas: tuple[float, float], eps: float):
@@ -38,13 +40,13 @@ class Adam:
         self.state: dict[Tensor, dict[str, Tensor]] = {}
 
     def zero_grad(self) -> None:
-        """Drop the gradients."""
+        """Remove the gradients."""
         for p in self.params:
             p.grad = None
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        """Move every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         moving: list[Tensor] = [p for p in self.params if p.grad is not None]
         if not moving:
             return
@@ -73,19 +75,22 @@ class Adam:
         )
 
     def forget(self) -> None:
-        """Begin anew, as if no step had been taken."""
+        """Forget the moments and the number of steps."""
         self.state.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """The moments, by the number of the parameter."""
+        """Returns the moments by the index of the parameter."""
         return {"state": {i: self.state[p] for i, p in enumerate(self.params) if p in self.state}}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Raises KeyError, ValueError or RuntimeError where what was saved belongs to other parameters."""
+        """Load the moments that `state_dict` returned.
+
+        Raises KeyError, ValueError or RuntimeError if they belong to other parameters.
+        """
         found: dict[Tensor, dict[str, Tensor]] = {}
         for i, entry in saved["state"].items():
             if not 0 <= i < len(self.params):
-                raise ValueError(f"there is no parameter {i}")
+                raise ValueError(f"there is no parameter {i}, only {len(self.params)}")
             p = self.params[i]
             found[p] = {"step": entry["step"].to(p.device, copy=True)}
             for name in ("exp_avg", "exp_avg_sq"):

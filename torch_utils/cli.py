@@ -1,4 +1,4 @@
-"""Command lines: parameter types, ends without tracebacks, grouped help, and options derived from dataclasses."""
+"""Command lines: parameter types, errors without tracebacks, grouped help, and options derived from dataclasses."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch_utils.errors import UserError
 from torch_utils.settings import Declared, Flag, declared
 from torch_utils.text import printable, shortened
 
-LONGEST_MESSAGE = 4000  # in characters: what a file says may be quoted in it, and be endless
+LONGEST_MESSAGE = 4000  # characters: a message may quote text from a file, which can be of any length
 _TRUE, _FALSE = {"1", "true", "yes", "on", "y", "t"}, {"0", "false", "no", "off", "n", "f"}
 
 
 class Parsed(click.ParamType):
-    """A value read from text by a function; its UserError or ValueError becomes a usage error naming the option."""
+    """A value that a function reads from text; its UserError or ValueError becomes a usage error for the option."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]):
         self.name, self.parse = name, parse
@@ -36,7 +36,7 @@ class Parsed(click.ParamType):
 def _parse_bool(text: str) -> bool:
     word = text.strip().lower()
     if word not in _TRUE | _FALSE:
-        raise UserError(f"'{text}' is neither yes nor no; write 1, true or yes, or 0, false or no")
+        raise UserError(f"Invalid value '{text}': expected 1, true or yes, or 0, false or no")
     return word in _TRUE
 
 
@@ -44,16 +44,16 @@ Bool = Parsed("bool", _parse_bool)
 
 
 class Option(click.Option):
-    """An option that stands under a heading in --help and may stand for one setting of a configuration."""
+    """An option that --help lists under a heading, and that may set one setting of a configuration."""
 
     heading = "Options"
     setting = ""
 
 
 class Command(click.Command):
-    """A command that ends without tracebacks (see `_plain_end`) and lists its options under their headings.
+    """A command that ends without tracebacks (see `_without_traceback`) and lists its options under headings.
 
-    Options from `settings_options` reach it as one argument `typed`: {dotted name: value} of those the user typed.
+    It gets the options of `settings_options` as one argument `typed`: {dotted name: value} of those the user typed.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -61,7 +61,7 @@ class Command(click.Command):
         if settings:
             typed = {settings[k]: value for k, value in ctx.params.items() if k in settings and was_typed(ctx, k)}
             ctx.params = {k: value for k, value in ctx.params.items() if k not in settings} | {"typed": typed}
-        with _plain_end():
+        with _without_traceback():
             return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -70,7 +70,7 @@ class Command(click.Command):
             record = param.get_help_record(ctx)
             if record:
                 headings.setdefault(getattr(param, "heading", Option.heading), []).append(record)
-        for heading in sorted(headings, key=(Option.heading, Flag.group).__contains__):  # the unnamed ones last
+        for heading in sorted(headings, key=(Option.heading, Flag.group).__contains__):  # the default headings last
             with formatter.section(heading):
                 formatter.write_dl(headings[heading])
 
@@ -81,7 +81,7 @@ class Group(click.Group):
     command_class = Command
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _plain_end():
+        with _without_traceback():
             return super().invoke(ctx)
 
 
@@ -90,10 +90,10 @@ class _Failure(click.ClickException):
 
 
 @contextmanager
-def _plain_end() -> Iterator[None]:
-    """A UserError becomes one line and exit code 2; Ctrl-C becomes one line and 130, as shells have it.
+def _without_traceback() -> Iterator[None]:
+    """Turn a UserError into one line and exit code 2, and Ctrl-C into one line and exit code 130, as shells do.
 
-    Only what a command does is covered, so scripts import what takes long inside of it.
+    This covers only what a command does, so commands do their slow imports inside.
     """
     try:
         yield
@@ -105,7 +105,7 @@ def _plain_end() -> Iterator[None]:
 
 
 def under(heading: str, option: Option) -> Option:
-    """`option`, listed under `heading` in --help."""
+    """Returns `option`, which --help now lists under `heading`."""
     option.heading = heading
     return option
 
@@ -113,22 +113,22 @@ def under(heading: str, option: Option) -> Option:
 def settings_options(
     config: type, borrowed: Mapping[str, Flag] | None = None, varying: Collection[str] = ()
 ) -> list[click.Option]:
-    """One option per flagged setting of the dataclass `config`: `@click.command(cls=Command, params=...)`.
+    """Returns one option for each setting of the dataclass `config` that has a flag, for `@click.command(params=...)`.
 
-    `borrowed` supplies flags, by dotted name, for settings that declare none. The help shows the declared default,
-    except for the settings named in `varying`, whose default depends on the preset.
+    borrowed: flags, by dotted name, for settings that declare none
+    varying: settings whose default depends on the preset; the help shows the declared default of all others
     """
     return [_option(found, found.name in varying) for found in declared(config, borrowed or {})]
 
 
 def was_typed(ctx: click.Context, parameter: str) -> bool:
-    """Did the user give this parameter, on the command line or through the environment?"""
+    """Whether the user gave this parameter, on the command line or through the environment."""
     return ctx.get_parameter_source(parameter) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
 def _option(found: Declared, varies: bool) -> Option:
     flag, kind = found.flag, _param_type(found.flag, found.kind)
-    meant = True if kind is Bool else flag.alone  # --mirror says yes
+    meant = True if kind is Bool else flag.alone  # --mirror without a value means yes
     alone: dict[str, Any] = {} if meant is None else {"is_flag": False, "flag_value": meant}
     shown = "by --cfg" if varies else f"default: {flag.typed}" if flag.typed else ""
     option = Option(
@@ -145,23 +145,23 @@ def _option(found: Declared, varies: bool) -> Option:
 
 
 def require(example: str, **values: object) -> None:
-    """Raises UserError for a flag without its value. values: network="..." for --network."""
+    """Raises UserError for a required flag without a value. values: network="..." for --network."""
     for flag, value in values.items():
         if not value:
             raise UserError(f"--{flag} is missing; for example: {example}")
 
 
 def require_batch(batch: int) -> None:
-    """Raises UserError for a --batch of none."""
+    """Raises UserError for a --batch below 1."""
     if batch < 1:
-        raise UserError(f"--batch {batch} is no number of pictures; use 1 or more")
+        raise UserError(f"--batch must be at least 1, got {batch}")
 
 
 def _param_type(flag: Flag, kind: Any) -> click.ParamType:
-    """How click reads a setting of the type `kind`."""
+    """Returns the click type that reads a setting of type `kind`."""
     if flag.parse:
         return Parsed("value", flag.parse)
-    if get_origin(kind) in (Union, types.UnionType):  # optional settings: None is never typed
+    if get_origin(kind) in (Union, types.UnionType):  # optional settings: None cannot be typed
         kind = next(a for a in get_args(kind) if a is not type(None))
     if flag.choices or get_origin(kind) is Literal:
         return click.Choice(flag.choices or get_args(kind))

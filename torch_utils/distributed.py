@@ -1,7 +1,7 @@
-"""Processes that work as one: who they are, what they add up and agree on, and what is said when one falls silent.
+"""Several processes of one run: start them as a group, reduce and broadcast over it, and name a rank that goes silent.
 
-Everything that all of them do together has a name and a time-out. A process that is by itself (`ALONE`) does none of it
-and starts nothing. Numbers on the CPU travel by gloo, those on GPUs by NCCL.
+Every collective has a name, for messages, and a time-out. A single process (`SINGLE_PROCESS`) skips the communication
+and starts nothing. Tensors on the CPU travel through gloo, those on GPUs through NCCL.
 """
 
 from __future__ import annotations
@@ -15,202 +15,216 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-import torch.distributed as dist
+import torch.distributed as c10d
 from torch import Tensor
 
 from torch_utils.errors import UserError
 
-BUCKET_NUMBERS = 25 << 20  # of gradients in one collective, 100 MB in float32
-PATIENCE = timedelta(days=2)  # with a process that has something to do by itself
-GRACE_S = 2.0  # for the others to say that they are still there, once something has failed
+BUCKET_NUMBERS = 25 << 20  # gradients per all-reduce: 100 MB in float32
+PATIENCE = timedelta(days=2)  # how long the other ranks wait for work on rank 0
+GRACE_S = 2.0  # time for the other ranks to answer after a failure
 CPU = torch.device("cpu")
 
 
 class LostRank(UserError):
-    """Another process did not answer, and this one cannot go on without it."""
+    """Another rank did not answer, and this one cannot continue without it."""
 
 
 @dataclass(frozen=True)
-class World:
-    """All processes of a run, as one of them sees them.
+class DistContext:
+    """All processes of a run, as seen by one of them.
 
-    rank: number of this one, of `size`   local_rank: among the `local_size` on this machine
-    attempt: how often the group has been started anew   device: where this one computes
-    store: what all of them can read and write, also over restarts   patient: a group for long waits
+    rank: number of this process, of `world_size`
+    local_rank: its number among the `local_world_size` processes on this machine
+    attempt: number of restarts of the group so far
+    timeout_s: how long to wait for a rank, in seconds
+    device: where this process computes
+    store: key-value store that all ranks share, which survives restarts
+    slow_group: process group with a long time-out, for work on rank 0
     """
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
     local_rank: int = 0
-    local_size: int = 1
+    local_world_size: int = 1
     attempt: int = 0
     timeout_s: float = 600.0
     device: torch.device = CPU
     store: Any = None
-    patient: Any = None
+    slow_group: Any = None
 
 
-ALONE = World()
+SINGLE_PROCESS = DistContext()
 
 
-def from_environment(environment: Mapping[str, str]) -> World | None:
-    """What torchrun, or a script for SLURM, says of this process. None if it says nothing.
+def from_environment(environment: Mapping[str, str]) -> DistContext | None:
+    """The context that torchrun, or a SLURM script, describes in the environment; None if it describes none.
 
-    Raises UserError if it says only half of it.
+    Raises UserError if variables are missing.
     """
     if "RANK" not in environment:
         return None
     missing = [n for n in ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if n not in environment]
     if missing:
         raise UserError(f"RANK is set but not {' and '.join(missing)}; set them as torchrun does, or unset RANK")
-    rank, size, local = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    return World(
-        rank, size, local,
-        local_size=int(environment.get("LOCAL_WORLD_SIZE", "1")),
+    rank, world_size, local_rank = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    return DistContext(
+        rank, world_size, local_rank,
+        local_world_size=int(environment.get("LOCAL_WORLD_SIZE", "1")),
         attempt=int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")),
     )  # fmt: skip
 
 
-@contextmanager
-def joined(world: World, device: torch.device, timeout_s: float) -> Iterator[World]:
-    """The group of all processes, once all have come and see each other. One process is a group by itself.
+# Start and end of the group
 
-    Raises LostRank, which names those that did not come.
+
+@contextmanager
+def process_group(dist: DistContext, device: torch.device, timeout_s: float) -> Iterator[DistContext]:
+    """Join the group of all ranks, and yield its context once they have all come and can reach each other.
+
+    Raises LostRank, which names the ranks that are missing.
     """
-    world = replace(world, device=device, timeout_s=timeout_s)
-    if world.size == 1:
-        yield world
+    dist = replace(dist, device=device, timeout_s=timeout_s)
+    if dist.world_size == 1:
+        yield dist
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    world = replace(world, store=_meet(world))
-    prefixed = dist.PrefixStore(f"group/{world.attempt}", world.store)  # type: ignore[attr-defined]
-    well = lost = False
+    dist = replace(dist, store=_meet(dist))
+    prefixed = c10d.PrefixStore(f"group/{dist.attempt}", dist.store)  # type: ignore[attr-defined]
+    succeeded = lost = False
     try:
-        with _answered(world, "start"):
-            dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=prefixed, rank=world.rank,
-                world_size=world.size, timeout=timedelta(seconds=timeout_s),
+        with _naming_lost_ranks(dist, "start"):
+            c10d.init_process_group(
+                "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=prefixed, rank=dist.rank,
+                world_size=dist.world_size, timeout=timedelta(seconds=timeout_s),
                 device_id=device if device.type == "cuda" else None,
             )  # fmt: skip
-            world = replace(world, patient=dist.new_group(backend="gloo", timeout=PATIENCE))
-        _see_each_other(world)
-        yield world
-        well = True
+            dist = replace(dist, slow_group=c10d.new_group(backend="gloo", timeout=PATIENCE))
+        _self_test(dist)
+        yield dist
+        succeeded = True
     except LostRank:
         lost = True
         raise
-    except SystemExit:  # a planned end, on which all have agreed
-        well = True
+    except SystemExit:  # a planned end, on which all ranks have agreed
+        succeeded = True
         raise
     finally:
-        if not (well or lost):
-            with suppress(RuntimeError):  # whoever held the store may be gone, and with it those who could read
-                world.store.set(_answer(world, "answers", world.rank), "failed")
-        _leave(well)
+        if not (succeeded or lost):
+            with suppress(RuntimeError):  # the process that holds the store may have ended, and with it all readers
+                dist.store.set(_key(dist, "answers", dist.rank), "failed")
+        _leave(succeeded)
 
 
-def _meet(world: World) -> Any:
-    """The store, once every process has written its name there."""
-    held = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # by the launcher, else by process 0
+def _meet(dist: DistContext) -> Any:
+    """The store, once every rank has signed in there."""
+    held_by_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # otherwise rank 0 holds the store
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    limit = timedelta(seconds=world.timeout_s)
+    limit = timedelta(seconds=dist.timeout_s)
     try:
-        store = dist.TCPStore(  # type: ignore[attr-defined]
-            host, port, None, world.rank == 0 and not held, limit, wait_for_workers=False
+        store = c10d.TCPStore(  # type: ignore[attr-defined]
+            host, port, None, dist.rank == 0 and not held_by_launcher, limit, wait_for_workers=False
         )
-        given_up = f"given up/{world.attempt}"
-        silent = _roll_call(replace(world, store=store), "here", world.timeout_s, given_up)
+        given_up = f"given up/{dist.attempt}"
+        silent = _roll_call(replace(dist, store=store), "here", dist.timeout_s, given_up)
         if silent:
             store.set(given_up, "")
     except RuntimeError as error:
-        raise LostRank(f"nobody answers at {host}:{port} ({_first_line(error)}); is process 0 running?") from error
-    if silent:
-        time.sleep(GRACE_S / 4)  # the others read the same, before process 0 takes the store away
         raise LostRank(
-            f"{_named(silent, world)} did not come within {world.timeout_s:g} s; look at what was said on that machine"
+            f"Rank {dist.rank} gets no answer from {host}:{port} ({_first_line(error)}); check that rank 0 is running"
+        ) from error
+    if silent:
+        time.sleep(GRACE_S / 4)  # the others read the same, before rank 0 ends and takes the store with it
+        raise LostRank(
+            f"{_named(silent, dist)} did not start within {dist.timeout_s:g} s; look at the output on that machine"
         )
     return store
 
 
-def _see_each_other(world: World) -> None:
-    """The self test: a number from each process reaches every other, by each way that numbers travel."""
-    for device in dict.fromkeys((CPU, world.device)):
-        seen = torch.zeros(world.size, device=device)
-        seen[world.rank] = 1.0
-        add_up(world, f"self test on {device.type}", seen)
+def _self_test(dist: DistContext) -> None:
+    """Check that a number from each rank reaches every other one, through each backend."""
+    for device in dict.fromkeys((CPU, dist.device)):
+        seen = torch.zeros(dist.world_size, device=device)
+        seen[dist.rank] = 1.0
+        all_reduce_sum(dist, f"self-test on {device.type}", seen)
         wrong = [rank for rank, times in enumerate(seen.tolist()) if times != 1.0]
         if wrong:
-            raise LostRank(f"{_named(wrong, world)} cannot be seen from process {world.rank} ({device.type})")
+            raise LostRank(f"Rank {dist.rank} receives nothing from {_named(wrong, dist).lower()} ({device.type})")
 
 
-def _leave(well: bool) -> None:
-    """End the group; in trouble without waiting for the others, who learn of it when they next wait for this one."""
-    if not dist.is_initialized():
+def _leave(succeeded: bool) -> None:
+    """End the group; after a failure without waiting for the others, which notice when they next wait for this rank."""
+    if not c10d.is_initialized():
         return
-    if well:
-        dist.destroy_process_group()
+    if succeeded:
+        c10d.destroy_process_group()
     else:
-        dist.distributed_c10d._abort_process_group()
+        c10d.distributed_c10d._abort_process_group()
 
 
-def add_up(world: World, name: str, numbers: Tensor) -> None:
-    """Replace `numbers` by their sum over all processes, the same to the last bit in each of them."""
-    if world.size > 1:
-        with _answered(world, name):
-            dist.all_reduce(numbers)
+# Collectives
 
 
-def highest(world: World, name: str, number: int) -> int:
-    """The largest `number` of any process."""
-    if world.size == 1:
+def all_reduce_sum(dist: DistContext, name: str, numbers: Tensor) -> None:
+    """Replace `numbers` by their sum over all ranks, which is the same to the last bit on each of them."""
+    if dist.world_size > 1:
+        with _naming_lost_ranks(dist, name):
+            c10d.all_reduce(numbers)
+
+
+def all_reduce_max(dist: DistContext, name: str, number: int) -> int:
+    """The largest `number` over all ranks."""
+    if dist.world_size == 1:
         return number
     found = torch.tensor(number)
-    with _answered(world, name):
-        dist.all_reduce(found, dist.ReduceOp.MAX)
+    with _naming_lost_ranks(dist, name):
+        c10d.all_reduce(found, c10d.ReduceOp.MAX)
     return int(found)
 
 
-def alone(world: World, name: str, work: Callable[[], object]) -> None:
-    """Process 0 does `work`, however long it takes; the others wait until it is done."""
-    if world.rank == 0:
+def on_rank0(dist: DistContext, name: str, work: Callable[[], object]) -> None:
+    """Call `work` on rank 0, however long it takes, while the other ranks wait until it is done."""
+    if dist.rank == 0:
         work()
-    if world.size > 1:
-        with _answered(world, name):
-            dist.all_reduce(torch.zeros(1), group=world.patient)
+    if dist.world_size > 1:
+        with _naming_lost_ranks(dist, name):
+            c10d.all_reduce(torch.zeros(1), group=dist.slow_group)
 
 
-def told(world: World, name: str, find: Callable[[], str]) -> str:
-    """What process 0 finds, in all processes, and again after a restart of the group."""
-    if world.size == 1:
+def broadcast_from_rank0(dist: DistContext, name: str, find: Callable[[], str]) -> str:
+    """The text that `find` returns on rank 0, on all ranks. After a restart of the group it is the same text again."""
+    if dist.world_size == 1:
         return find()
-    if world.rank == 0 and not world.store.check([name]):
-        world.store.set(name, find())
-    with _answered(world, name):
-        while not world.store.check([name]):
-            if world.store.check([_answer(world, "answers", 0)]):
-                raise RuntimeError("process 0 has left")
+    if dist.rank == 0 and not dist.store.check([name]):
+        dist.store.set(name, find())
+    with _naming_lost_ranks(dist, name):
+        while not dist.store.check([name]):
+            if dist.store.check([_key(dist, "answers", 0)]):
+                raise RuntimeError("rank 0 has left")
             time.sleep(0.02)
-        text: str = world.store.get(name).decode()
+        text: str = dist.store.get(name).decode()
     return text
 
 
-def add_up_gradients(world: World, name: str, params: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> None:
-    """Replace the gradients by their sums over all processes. Parameters without one cost nothing.
+def all_reduce_gradients(
+    dist: DistContext, name: str, params: Sequence[Tensor], dtype: torch.dtype = torch.float32
+) -> None:
+    """Replace the gradients by their sums over all ranks, in a few large buckets. Skips parameters without gradient.
 
-    They travel flat, in few large parts. dtype: of the numbers on the way; bfloat16 halves their bytes.
+    dtype: format of the numbers that are sent; bfloat16 halves the bytes.
     """
-    if world.size == 1:
+    if dist.world_size == 1:
         return
     for bucket in buckets([p.grad for p in params if p.grad is not None]):
         flat = torch.cat([grad.flatten() for grad in bucket]).to(dtype)
-        add_up(world, name, flat)
+        all_reduce_sum(dist, name, flat)
         sums = flat.to(bucket[0].dtype).split([grad.numel() for grad in bucket])
         torch._foreach_copy_(bucket, [part.view(grad.shape) for part, grad in zip(sums, bucket, strict=True)])
 
 
 def buckets(tensors: Sequence[Tensor], numbers: int = BUCKET_NUMBERS) -> Iterator[list[Tensor]]:
-    """The tensors in order, as many at a time as together have at most `numbers` numbers, and at least one."""
+    """Split the tensors, in order, into lists of at most `numbers` numbers together, or of one larger tensor."""
     bucket: list[Tensor] = []
     held = 0
     for tensor in tensors:
@@ -223,52 +237,55 @@ def buckets(tensors: Sequence[Tensor], numbers: int = BUCKET_NUMBERS) -> Iterato
         yield bucket
 
 
+# Which rank is missing
+
+
 @contextmanager
-def _answered(world: World, name: str) -> Iterator[None]:
-    """What fails in here becomes a LostRank that says who did not answer, and in what."""
+def _naming_lost_ranks(dist: DistContext, name: str) -> Iterator[None]:
+    """Turn a RuntimeError of the block into a LostRank that says which ranks did not answer in the collective."""
     try:
         yield
     except RuntimeError as error:
         try:
-            silent = _roll_call(world, "answers", GRACE_S)
-            left = [r for r in range(world.size) if r not in silent and _failed(world, r)]
+            silent = _roll_call(dist, "answers", GRACE_S)
+            failed = [r for r in range(dist.world_size) if r not in silent and _failed(dist, r)]
         except RuntimeError:
-            silent, left = [0], []
-        if left:
-            what = f"{_named(left, world)} stopped with an error of its own, which others met in '{name}'"
+            silent, failed = [0], []
+        if failed:
+            what = f"{_named(failed, dist)} stopped with an error of its own, which the others noticed in '{name}'"
         elif silent:
-            what = f"{_named(silent, world)} did not answer in '{name}' (gone, or silent for {world.timeout_s:g} s)"
+            what = f"{_named(silent, dist)} did not answer in '{name}' (ended, or silent for {dist.timeout_s:g} s)"
         else:
-            what = f"process {world.rank} was given up by the others, or failed, in '{name}' ({_first_line(error)})"
-        raise LostRank(f"{what}; see to it, then go on with --resume") from error
+            what = f"Rank {dist.rank} failed in '{name}', or the others gave up waiting for it ({_first_line(error)})"
+        raise LostRank(f"{what}; fix the cause, then continue with --resume") from error
 
 
-def _roll_call(world: World, list_name: str, seconds: float, given_up: str = "") -> list[int]:
-    """Sign the list, and return those who have not signed it after `seconds`.
+def _roll_call(dist: DistContext, list_name: str, seconds: float, given_up: str = "") -> list[int]:
+    """Sign the list, and return the ranks that have not signed it after `seconds`.
 
-    given_up: what another leaves in the store when it waits no longer; whoever came later has to go by it, as process 0
-    takes the store away.
+    given_up: key that another rank sets when it stops waiting. Ranks that came later must stop then, too, because the
+    store ends with rank 0.
     """
-    world.store.set(_answer(world, list_name, world.rank), "here")
+    dist.store.set(_key(dist, list_name, dist.rank), "here")
     deadline = time.monotonic() + seconds
     while True:
-        silent = [rank for rank in range(world.size) if not world.store.check([_answer(world, list_name, rank)])]
-        if not silent or time.monotonic() > deadline or (given_up and world.store.check([given_up])):
+        silent = [rank for rank in range(dist.world_size) if not dist.store.check([_key(dist, list_name, rank)])]
+        if not silent or time.monotonic() > deadline or (given_up and dist.store.check([given_up])):
             return silent
         time.sleep(0.02)
 
 
-def _answer(world: World, list_name: str, rank: int) -> str:
-    return f"{list_name}/{world.attempt}/{rank}"
+def _key(dist: DistContext, list_name: str, rank: int) -> str:
+    return f"{list_name}/{dist.attempt}/{rank}"
 
 
-def _failed(world: World, rank: int) -> bool:
-    failed: bool = world.store.get(_answer(world, "answers", rank)) == b"failed"
+def _failed(dist: DistContext, rank: int) -> bool:
+    failed: bool = dist.store.get(_key(dist, "answers", rank)) == b"failed"
     return failed
 
 
-def _named(ranks: Sequence[int], world: World) -> str:
-    return f"process {', '.join(map(str, ranks))} of {world.size}"
+def _named(ranks: Sequence[int], dist: DistContext) -> str:
+    return f"Rank {', '.join(map(str, ranks))} of {dist.world_size}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,4 +1,8 @@
-"""Fetch one file from the first mirror that has it: resume, retry, check; a half file never gets the file's name."""
+"""Download a file from the first mirror that has it, with resuming, retries, digests and size limits.
+
+Not pooch: it starts an interrupted download from the beginning, and has neither mirrors nor If-Range, size limits or
+checks of redirects. With these added, its downloader would be as long as this file.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from urllib.parse import urljoin
 import requests
 
 from torch_utils.errors import UserError
+from torch_utils.files import put_in_place
 from torch_utils.progress import Progress
 from torch_utils.text import printable
 from torch_utils.untrusted import excess
@@ -26,16 +31,16 @@ MAX_REDIRECTS = 8
 
 
 class _Interrupted(Exception):
-    """This attempt failed; another one at the same address may not."""
+    """This attempt failed, but another one at the same address may succeed."""
 
 
 class _Refused(Exception):
-    """This address will not serve the file."""
+    """This address does not serve the file."""
 
 
 @dataclass(frozen=True)
 class _Checks:
-    """The digests a whole file must have; an empty one is not asked for."""
+    """The digests of the complete file; an empty one is not checked."""
 
     sha256: str
     md5: str
@@ -44,7 +49,7 @@ class _Checks:
         return bool(self.sha256 or self.md5)
 
     def fault(self, path: Path) -> str:
-        """What is wrong with the file at `path`, in words; "" if nothing is."""
+        """What is wrong with the file at `path`; "" if it is correct."""
         for kind, wanted in (("sha256", self.sha256), ("md5", self.md5)):
             if wanted:
                 found = digest_of(path, kind)
@@ -54,7 +59,7 @@ class _Checks:
 
 
 def digest_of(path: Path, kind: str) -> str:
-    """The digest of a file, read a block at a time. kind: as `hashlib` calls it."""
+    """Digest of a file, read block by block. kind: a name of `hashlib`, such as "sha256"."""
     digest = hashlib.new(kind)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -63,7 +68,10 @@ def digest_of(path: Path, kind: str) -> str:
 
 
 class _Part:
-    """The file under way, and the server's tag of it, so that two versions of a file are never spliced together."""
+    """The partial file, and the server's tag for it, so that two versions of a file are never joined.
+
+    It keeps its name between calls, unlike the scratch files of `atomic_write`, so that a later call can resume.
+    """
 
     def __init__(self, dest: Path) -> None:
         self.path = dest.with_name(dest.name + ".part")
@@ -88,7 +96,7 @@ class _Part:
         self._tag_path.unlink(missing_ok=True)
 
     def finish(self, dest: Path) -> None:
-        os.replace(self.path, dest)
+        put_in_place(self.path, dest)
         self._tag_path.unlink(missing_ok=True)
 
 
@@ -103,11 +111,15 @@ def download(
     backoff: float = 0.5,
     progress: bool = True,
 ) -> Path:
-    """Fetch `dest` from the first of `urls` that serves it whole, and return it; at once if it is there and right.
+    """Download `dest` from the first of `urls` that serves it completely, unless it exists and is correct. Returns it.
 
-    What has arrived waits in `dest`.part, from which a later call goes on. An address is given up after `retries`
-    attempts in a row that brought nothing new; the pauses between them start at `backoff` seconds and double.
-    timeout: seconds without a byte. Raises UserError, with the reason of every address, if none serves the file.
+    A partial file stays in `dest`.part, where a later call resumes.
+
+    timeout: seconds without any data until an attempt fails
+    retries: number of attempts in a row without new data after which the next address is tried
+    backoff: seconds between the first attempts; each pause is twice as long as the one before
+
+    Raises UserError, with the reason for every address, if none serves the file.
     """
     checks = _Checks(sha256 or "", md5 or "")
     part, dest = _Part(Path(dest)), Path(dest)
@@ -136,8 +148,8 @@ class _Mirror:
     timeout: float
 
     def ask(self, part: _Part) -> requests.Response:
-        """Ask for what is missing of `part`. Raises _Interrupted or _Refused."""
-        headers = {"Accept-Encoding": "identity"}  # so that lengths are those of the file
+        """Request what is missing of `part`. Raises _Interrupted or _Refused."""
+        headers = {"Accept-Encoding": "identity"}  # so that lengths are those of the file itself
         if part.size:
             headers["Range"] = f"bytes={part.size}-"
             if part.tag:
@@ -146,11 +158,11 @@ class _Mirror:
             return self._follow(headers)
         except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
             raise _Interrupted(_cause(error)) from error
-        except (requests.exceptions.RequestException, ValueError) as error:  # no address at all
+        except (requests.exceptions.RequestException, ValueError) as error:  # not a valid address
             raise _Refused(_cause(error)) from error
 
     def _follow(self, headers: dict[str, str]) -> requests.Response:
-        """The answer at the end of a few redirects, none of which may leave https. Raises _Refused."""
+        """Follow a few redirects, none of them from https to http, to the response. Raises _Refused."""
         url = self.url
         for _ in range(MAX_REDIRECTS):
             response = self.session.get(url, headers=headers, stream=True, timeout=self.timeout, allow_redirects=False)
@@ -159,13 +171,13 @@ class _Mirror:
             response.close()
             there = urljoin(url, response.headers["Location"])
             if not re.match(r"https?://", there) or (url.startswith("https:") and not there.startswith("https:")):
-                raise _Refused(f"it leads to {there[:80]}, which is not safe")
+                raise _Refused(f"it redirects to {there[:80]}, which is not safe")
             url = there
-        raise _Refused(f"it leads on and on, more than {MAX_REDIRECTS} times")
+        raise _Refused(f"it redirects more than {MAX_REDIRECTS} times")
 
 
 def _persist(mirror: _Mirror, part: _Part, checks: _Checks, patience: tuple[int, float], bar: Progress) -> None:
-    """Fetch until the part is whole and right, or raise _Refused. Attempts that bring nothing new are counted."""
+    """Download until the part is complete and correct, or raise _Refused. Counts attempts without new data."""
     retries, backoff = patience
     begun_before = part.size > 0
     furthest, strikes = part.size, 0
@@ -184,26 +196,28 @@ def _persist(mirror: _Mirror, part: _Part, checks: _Checks, patience: tuple[int,
         part.discard()
         if not begun_before:
             raise _Refused(fault)
-        _persist(mirror, part, checks, patience, bar)  # the fault may lie in the old beginning
+        _persist(mirror, part, checks, patience, bar)  # the error may be in the part from an earlier call
 
 
 def _attempt(mirror: _Mirror, part: _Part, checked: bool, bar: Progress) -> None:
-    """One request. Returns when the part is whole as far as lengths can tell."""
+    """Make one request. Returns when the part has its full length."""
     if part.size and not (checked or part.tag):
-        part.discard()  # nothing could show that the rest belongs to this beginning
+        part.discard()  # nothing could show that the rest belongs to this part
     with mirror.ask(part) as response:
         if response.status_code == 416:
             if _total(response) == part.size:
                 return
             part.discard()
-            raise _Interrupted("the beginning on disk is not of this file")
+            raise _Interrupted("the partial file on disk belongs to another file")
         total = _place(response, part, checked)
         missing = 0 if total is None else total - part.size
         fault = excess("it", total or 0, "download_gib")
         if fault:
             raise _Refused(fault)
         if missing > shutil.disk_usage(part.path.parent).free:
-            raise UserError(f"no room in {part.path.parent}: {missing / 1e6:.0f} MB more are needed for the download")
+            raise UserError(
+                f"no room in {part.path.parent}: the download needs another {missing / 1e6:.0f} MB; free some space"
+            )
         bar.move_to(part.size, total)
         _receive(response, part, bar)
     if total is not None and part.size != total:
@@ -214,7 +228,7 @@ def _attempt(mirror: _Mirror, part: _Part, checked: bool, bar: Progress) -> None
 
 
 def _place(response: requests.Response, part: _Part, checked: bool) -> int | None:
-    """Decide whether this answer continues the part or starts it again; the length of the whole, None if not told."""
+    """Continue or restart the part, as the response requires. Returns the full length, None if unknown."""
     status, tag = response.status_code, _tag(response)
     if status in RETRYABLE:
         raise _Interrupted(f"HTTP {status}")
@@ -224,10 +238,10 @@ def _place(response: requests.Response, part: _Part, checked: bool) -> int | Non
         first = re.match(r"bytes ([0-9]{1,18})-", response.headers.get("Content-Range", ""))
         if first is None or int(first[1]) != part.size or (part.tag and tag and tag != part.tag):
             part.discard()
-            raise _Interrupted("the server went on at another place")
+            raise _Interrupted("the server continued at another position")
         return _total(response)
     if not checked and response.headers.get("Content-Type", "").startswith("text/html"):
-        raise _Refused("a web page came instead of the file")
+        raise _Refused("the server sent a web page instead of the file")
     total = _total(response)
     if total is None and not checked and response.headers.get("Transfer-Encoding", "") != "chunked":
         raise _Refused("the server does not say how long the file is, and no digest is known")
@@ -252,7 +266,7 @@ def _receive(response: requests.Response, part: _Part, bar: Progress) -> None:
 
 
 def _total(response: requests.Response) -> int | None:
-    """Length of the whole file, from whichever header tells it."""
+    """Length of the complete file, from the header that contains it; None if no header does."""
     whole = re.search(r"/([0-9]{1,18})$", response.headers.get("Content-Range", ""))
     if whole:
         return int(whole[1])
@@ -262,13 +276,13 @@ def _total(response: requests.Response) -> int | None:
 
 
 def _tag(response: requests.Response) -> str:
-    """What If-Range may name: a strong ETag, or else the date of the last change."""
+    """Value for If-Range: a strong ETag, otherwise the date of the last change."""
     etag = response.headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
 
 
 def _cause(error: Exception) -> str:
-    """The innermost reason, without the wrapping of two libraries around it."""
+    """The innermost reason, without what requests and urllib3 add to it."""
     text = str(error)
     reason = re.search(r"\[Errno -?\d+\] [^'\")]+|timed out|Connection broken", text) or re.match(r".{1,120}", text)
     return printable(reason[0]) if reason else type(error).__name__

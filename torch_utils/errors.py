@@ -1,8 +1,8 @@
-"""The one exception that means: the user can fix this."""
+"""The exception for everything that the user can fix."""
 
 
 class UserError(Exception):
-    """A mistake in what the user gave us. The message is one line: the cause, then the cure.
+    """A mistake in the user's input or environment. The message is one line: the cause, then the cure.
 
-    Scripts print it without a traceback and exit with code 2.
+    Commands print it without a traceback and exit with code 2.
     """

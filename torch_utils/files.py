@@ -1,17 +1,55 @@
-"""Files that are there whole, or not at all, also after a power cut."""
+"""Write files so that they are complete or absent, even after a power cut, and find the cache folders."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-NOT_FOR_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EISDIR}
+import platformdirs
+
+SCRATCH = ".*.tmp"  # matches the scratch names of `atomic_write`, for whoever removes what killed processes left
+CACHE_VARIABLE = "STYLEGAN_CACHE"
+_NOT_FOR_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EISDIR}
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a scratch path beside `path`; the file or folder written there becomes `path` when the block succeeds.
+
+    If the block raises, the scratch file is removed and `path` stays as it was. An existing file at `path` is replaced;
+    an existing folder only if it is empty. Several processes may write the same path: the last one wins.
+    """
+    # Random rather than the process id: ids can repeat among machines that share a disk.
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        yield scratch
+        put_in_place(scratch, path)
+    finally:
+        if scratch.is_dir():
+            shutil.rmtree(scratch)
+        scratch.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file with `atomic_write`."""
+    with atomic_write(path) as scratch:
+        scratch.write_bytes(content)
 
 
 def put_in_place(scratch: Path, path: Path) -> None:
-    """Give a finished file its name, under which there may be another. Raises OSError if that cannot be done."""
-    sync(scratch)  # so that a power cut cannot leave the new name on old or missing content
+    """Rename a finished file or folder to `path`, once its content is on the disk. Raises OSError if that fails."""
+    if scratch.is_dir():
+        for entry in scratch.rglob("*"):
+            if entry.is_file():
+                sync(entry)
+        sync_folder(scratch)
+    else:
+        sync(scratch)  # otherwise a power cut could leave the new name on old or missing content
     os.replace(scratch, path)
     sync_folder(path.parent)
 
@@ -19,7 +57,7 @@ def put_in_place(scratch: Path, path: Path) -> None:
 def sync(path: Path, forget: bool = False) -> None:
     """Wait until the content of a file is on the disk.
 
-    forget: let the next reader see what the disk has, not what memory has, where the system can do that
+    forget: also drop it from the page cache where the system allows that, so that the next reader sees the disk's copy.
     """
     with path.open("r+b") as file:
         os.fsync(file.fileno())
@@ -28,7 +66,7 @@ def sync(path: Path, forget: bool = False) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where folders can be waited for: not so on Windows."""
+    """Wait until the names in a folder are on the disk. Does nothing where folders cannot be synced (Windows)."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except PermissionError:
@@ -36,7 +74,21 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in NOT_FOR_FOLDERS:
+        if error.errno not in _NOT_FOR_FOLDERS:
             raise
     finally:
         os.close(handle)
+
+
+def cache_folder(kind: str) -> Path:
+    """The cache folder for one kind of files ("models", "features", "data" ...), which may not exist yet.
+
+    It is $STYLEGAN_CACHE/kind if that variable is set, otherwise stylegan/kind in the user's cache folder, which on
+    Linux is $XDG_CACHE_HOME or ~/.cache. Everything in it can be deleted at any time.
+    """
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen) / kind
+    folder = platformdirs.user_cache_path("stylegan", appauthor=False) / kind
+    former = Path(os.path.expanduser("~"), ".cache", "stylegan", kind)  # what earlier versions used on every system
+    return former if former.is_dir() and not folder.is_dir() else folder

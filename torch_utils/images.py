@@ -1,4 +1,8 @@
-"""Pictures from elsewhere, opened by the decoders that pictures need, and by no others."""
+"""Images: read from any file, converted between arrays, tensors and files, and arranged in grids.
+
+Inside the networks images are float in [-1, 1], [N,C,H,W]; outside they are uint8, [H,W,C]. Only this file converts
+between the two, and only this file decodes files that come from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +10,159 @@ import io
 import math
 import warnings
 from collections.abc import Sequence
-from io import BytesIO
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from torch_utils.errors import UserError
+from torch_utils.text import printable
+from torch_utils.untrusted import ZIP_ERRORS
 
-# Pillow goes by content, not by name, and knows more than pictures: EPS, for one, it hands to a Ghostscript program.
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
+CHANNELS = {mode: channels for channels, mode in MODES.items()}
+GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"})
+GREY_BITS = (8, 12, 16)
+
+# Pillow decides by the content, not by the name, and knows more than images: EPS files are run by Ghostscript.
 FORMATS = (
     "PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", "TGA", "JPEG2000", "AVIF", "HEIF",
 )  # fmt: skip
-# Above 89 million pixels Pillow warns, above 179 million it refuses. The second suffices: cameras make the first.
+# What Pillow is known to raise on damaged files: its decoders were written by many hands.
+DECODER_ERRORS = (
+    *ZIP_ERRORS, SyntaxError, TypeError, LookupError, MemoryError, AssertionError, Image.DecompressionBombError,
+)  # fmt: skip
+ORIENTATION = 0x0112  # the EXIF tag
+# Above 89 million pixels Pillow warns, above 179 million it refuses. Cameras take images between the two.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def open_image(source: Path | bytes) -> Image.Image:
-    """The first frame, not yet decoded; `load` does that. Raises what Pillow does, and OSError for what is no file."""
-    if isinstance(source, Path) and source.exists() and not source.is_file():
-        raise OSError("it is no file")
+# Reading: file -> Pillow image in a standard mode -> the channels and the part that a network needs
+
+
+class BadImage(Exception):
+    """An image that cannot be used. The message is the reason, in a few words."""
+
+
+def read_image(data: bytes | np.ndarray) -> Image.Image:
+    """Decode the first frame, turned upright as EXIF says, in mode L, LA, RGB or RGBA. Raises BadImage.
+
+    data: the content of an image file, or uint8 pixels [H,W] or [H,W,C].
+    """
+    image = open_image(data)
+    decode(image)
+    try:
+        return _standard_mode(_upright(image))
+    except DECODER_ERRORS as error:
+        raise BadImage(f"cannot be converted ({first_line(error)})") from error
+
+
+def open_image(data: bytes | np.ndarray) -> Image.Image:
+    """Open the first frame without decoding it, so that only its size and mode are known. Raises BadImage.
+
+    data: as in `read_image`.
+    """
+    if len(data) == 0:
+        raise BadImage("empty file")
     Image.init()
-    known = [name for name in FORMATS if name in Image.OPEN]
-    return Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=known)
+    try:
+        if isinstance(data, np.ndarray):
+            return Image.fromarray(data)
+        image = Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
+    except UnidentifiedImageError as error:
+        raise BadImage("not an image") from error
+    except Image.DecompressionBombError as error:
+        raise BadImage("more than 179 million pixels") from error
+    except DECODER_ERRORS as error:
+        raise BadImage(f"broken ({first_line(error)})") from error
+    if image.mode == "F":
+        raise BadImage("floating-point pixels")
+    return image
 
 
-# Pictures: float in [-1, 1] and NCHW inside, uint8 and HWC outside. Converted here and nowhere else
+def decode(image: Image.Image) -> None:
+    """Decode the pixels of an opened image, in place. Raises BadImage."""
+    try:
+        image.load()
+    except DECODER_ERRORS as error:
+        cut = "truncated" in str(error) or isinstance(error, EOFError)
+        raise BadImage("truncated" if cut else f"broken ({first_line(error)})") from error
 
 
-PictureFormat = Literal["png", "jpg", "webp", "npy"]
+def is_sideways(image: Image.Image) -> bool:
+    """Whether width and height change places when the image is turned upright."""
+    try:
+        return image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+    except DECODER_ERRORS:  # a damaged EXIF block is no reason to reject the image
+        return False
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except DECODER_ERRORS:
+        return image
+
+
+def _standard_mode(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return Image.fromarray(grey_to_uint8(np.asarray(image)))
+    transparent = image.has_transparency_data
+    if image.mode in GREY_MODES:
+        return image.convert("LA" if transparent else "L")
+    return image.convert("RGBA" if transparent else "RGB")
+
+
+def grey_to_uint8(values: np.ndarray) -> np.ndarray:
+    """Grey values with up to 16 bits, in integers of any width -> their upper 8 bits, uint8. Raises BadImage.
+
+    Cameras, scanners and scripts also store values of 12 or 8 bits in 16-bit files, and the files do not say so. So
+    the values have the smallest number of bits, of 8, 12 and 16, that the largest value of the image fits into.
+    Otherwise such images would be nearly or completely black. The price is that a 16-bit image whose every pixel is
+    darker than 1/16 of white becomes brighter.
+    """
+    smallest, largest = int(values.min()), int(values.max())
+    if smallest < 0 or largest >= 1 << GREY_BITS[-1]:
+        raise BadImage("32-bit pixels")
+    bits = next(bits for bits in GREY_BITS if largest < 1 << bits)
+    return (values >> bits - 8).astype(np.uint8)
+
+
+def with_channels(image: Image.Image, channels: int, alpha: str = "white") -> Image.Image:
+    """An image as `read_image` returns it -> mode L, RGB or RGBA for 1, 3 or 4 channels.
+
+    alpha: "white" lays a transparent image on white. "drop" ignores transparency, which shows the colours below it.
+    "keep" is for 4 channels.
+    """
+    if image.mode in ("LA", "RGBA") and alpha == "white":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert(MODES[channels])
+
+
+def centred_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The largest part of an image, about its centre, with the aspect ratio of a target: left, top, right, bottom.
+
+    size, target: (width, height), as in Pillow. The box consists of whole pixels, so that an image which needs no
+    scaling is copied and not blurred.
+    """
+    scale = min(size[0] / target[0], size[1] / target[1])
+    width, height = max(1, round(target[0] * scale)), max(1, round(target[1] * scale))
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height
+
+
+def first_line(error: BaseException) -> str:
+    """The message of an exception, short enough for a table and safe to print."""
+    lines = str(error).strip().splitlines()
+    return printable(lines[0][:80]) if lines else type(error).__name__
+
+
+# Arrays, tensors and files
+
+
+ImageFormat = Literal["png", "jpg", "webp", "npy"]
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -52,12 +177,12 @@ def to_uint8(images: Tensor) -> np.ndarray:
 
 
 def to_pil(pixels: np.ndarray) -> Image.Image:
-    """uint8 [H,W,C] -> an L, RGB or RGBA picture for 1, 3 or 4 channels."""
+    """uint8 [H,W,C] -> an L, RGB or RGBA image for 1, 3 or 4 channels."""
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
-def encode(pixels: np.ndarray, kind: PictureFormat) -> bytes:
-    """uint8 [H,W,C] -> the content of a file: lossless but for jpg; npy holds the array as it is.
+def encode(pixels: np.ndarray, kind: ImageFormat) -> bytes:
+    """uint8 [H,W,C] -> the content of a file. All kinds but jpg are lossless; npy holds the array.
 
     Raises UserError for a jpg with alpha.
     """
@@ -69,14 +194,21 @@ def encode(pixels: np.ndarray, kind: PictureFormat) -> bytes:
     elif kind == "webp":
         to_pil(pixels).save(content, "WEBP", lossless=True, exact=True)
     elif pixels.shape[2] == 4:
-        raise UserError("jpg holds no alpha channel; use png or webp")
+        raise UserError("JPEG files have no alpha channel. Use png or webp instead of jpg.")
     else:
         to_pil(pixels).save(content, "JPEG", quality=95)
     return content.getvalue()
 
 
+# Several images in one
+
+
+MIN_CAPTIONED_WIDTH = 96  # pixels; smaller images are enlarged, because captions need room
+TEXT, PAPER = 0, 255
+
+
 def grid(pixels: np.ndarray | Sequence[np.ndarray], columns: int | None = None, rows: int | None = None) -> np.ndarray:
-    """Pictures [N,H,W,C] side by side, row by row; missing cells are zero. By default about square. -> [H',W',C]."""
+    """Images [N,H,W,C] side by side, row by row -> [H',W',C]. Missing cells are zero. By default about square."""
     stack = np.asarray(pixels)
     n, h, w, c = stack.shape
     columns = columns or math.ceil(math.sqrt(n))
@@ -91,20 +223,14 @@ def enlarge(pixels: np.ndarray, factor: int) -> np.ndarray:
     return pixels.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-# A table of pictures with words at the left of its rows and above its columns
-
-
-SMALLEST = 96  # pictures are enlarged to this width or so, as words need room
-TEXT, PAPER = 0, 255
-
-
 def captioned(pixels: Sequence[np.ndarray], rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
-    """Pictures uint8 [H,W,C], row by row, one for each pair -> one picture [H',W',3 or 4], black words on white.
+    """A table of images with a caption for each row and column, in black on white: uint8 [H',W',3 or 4].
 
-    Small pictures are enlarged by a whole factor. Words too long for their column are cut.
+    pixels: uint8 [H,W,C] each, row by row. Small images are enlarged by a whole factor. Captions that are too long for
+    their column are cut.
     """
     cells = np.asarray(pixels)
-    factor = max(1, math.ceil(SMALLEST / cells.shape[2]))
+    factor = max(1, math.ceil(MIN_CAPTIONED_WIDTH / cells.shape[2]))
     cells = enlarge(cells, factor)
     if cells.shape[3] == 1:
         cells = cells.repeat(3, axis=3)

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM as a wish that the loop grants when its step is done, or at once where nothing can be lost."""
+"""Deferred Ctrl-C and SIGTERM: a loop finishes its current step before it stops.
+
+Work that can be repeated is interrupted at once.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,20 @@ from types import FrameType
 
 
 class Interrupts:
-    """Calling it tells whether the user wants to stop.
+    """Records Ctrl-C and SIGTERM. Calling it tells whether the user wants to stop.
 
-    signum: of the signal that said so first, 0 while there was none
+    signum: number of the first signal, 0 before any came
     """
 
     def __init__(self) -> None:
-        self._wished, self._at_once = threading.Event(), False
+        self._requested, self._at_once = threading.Event(), False
         self.signum = 0
 
     def __call__(self) -> bool:
-        return self._wished.is_set()
+        return self._requested.is_set()
 
-    def unless_wanted(self, work: Callable[[], object]) -> bool:
-        """Do `work`, and give it up as soon as the user wants to stop. Was it done?"""
+    def unless_requested(self, work: Callable[[], object]) -> bool:
+        """Call `work`, but interrupt it as soon as the user wants to stop. Returns whether it was completed."""
         if self():
             return False
         self._at_once = True
@@ -31,23 +34,24 @@ class Interrupts:
             work()
         except KeyboardInterrupt:
             self.signum = self.signum or signal.SIGINT
-            self._wished.set()
+            self._requested.set()
             return False
         finally:
             self._at_once = False
         return True
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
+        """Record a signal; raise KeyboardInterrupt if it is the second one, or within `unless_requested`."""
         stop, self._at_once = self() or self._at_once, False
         self.signum = self.signum or signum
-        self._wished.set()
+        self._requested.set()
         if stop:
             raise KeyboardInterrupt
 
 
 @contextmanager
 def sigterm_ends() -> Iterator[None]:
-    """In here SIGTERM raises SystemExit(143), so that what is half done is cleared away, as it is after Ctrl-C."""
+    """Let SIGTERM raise SystemExit(143) in the block, so that it cleans up as it does after Ctrl-C."""
 
     def end(signum: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + signum)
@@ -64,9 +68,9 @@ def sigterm_ends() -> Iterator[None]:
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Interrupts]:
-    """Gives an `Interrupts`. A second Ctrl-C stops at once."""
+    """Yield an `Interrupts` that records signals during the block. A second Ctrl-C stops at once."""
     found = Interrupts()
-    # Only the main thread may set handlers; elsewhere (in a notebook's worker, say) interrupts keep their meaning.
+    # Only the main thread may set handlers; elsewhere, for example in a notebook worker, signals act as usual.
     if threading.current_thread() is not threading.main_thread():
         yield found
         return

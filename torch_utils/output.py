@@ -1,9 +1,9 @@
-"""Where pictures go, as it is typed: the folder, the kind of file, the grid. `writing.py` does it.
+"""Where a command writes its images and films: options for folder, format and grid, checks, and writing itself.
 
-One rule for all tools: a file of the same name is replaced, and the line that names what is written says so; but never
-one that the results are made from.
+All commands follow one rule: an existing file of the same name is replaced, and the line that names the files says so.
+A file that the results are made from is never replaced.
 
-Imports nothing that takes time, so that --help does not.
+`--help` imports this file for its options, so the functions that write import numpy and `torch_utils.images` late.
 """
 
 from __future__ import annotations
@@ -11,14 +11,26 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
+from importlib.util import find_spec
+from itertools import repeat
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+from zipfile import ZipFile, ZipInfo
 
 from torch_utils.errors import UserError
+from torch_utils.files import atomic_write, write_atomically
+from torch_utils.progress import Progress
 from torch_utils.settings import Flag, setting
 from torch_utils.text import counted
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
 
 FILES = "Files"
 ZIP, GRID = "images.zip", "grid.png"
@@ -27,23 +39,26 @@ Grid = tuple[int, int] | Literal["auto"]
 
 
 def parse_grid(text: str) -> Grid:
-    """ "6x4" -> 6 columns and 4 rows. Raises UserError if it is anything else but "auto"."""
+    """Read "6x4" as 6 columns and 4 rows, and "auto" as it is. Raises UserError for other text."""
     if text == "auto":
         return "auto"
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.strip().lower())
     if match is None:
-        raise UserError(f"'{text}' is no grid; write COLUMNSxROWS, as in 6x4")
+        raise UserError(f"Invalid grid '{text}': expected COLUMNSxROWS, for example 6x4")
     return int(match[1]), int(match[2])
 
 
 @dataclass(frozen=True)
 class Output:
-    """The files a tool makes of its pictures. grid: columns and rows, "auto" for about square, None for none."""
+    """The image files that a command writes.
 
-    outdir: str = setting("", Flag("--outdir", "Where to put the pictures.", FILES, metavar="DIR"))
-    format: Format = setting("png", Flag("--format", "Kind of the files; zip is one images.zip of PNGs.", FILES))
+    grid: columns and rows of grid.png, "auto" for a roughly square one, None for no grid.
+    """
+
+    outdir: str = setting("", Flag("--outdir", "Where to put the images.", FILES, metavar="DIR"))
+    format: Format = setting("png", Flag("--format", "File format; zip is one images.zip of PNGs.", FILES))
     grid: Grid | None = setting(None, Flag(
-        "--grid", "Also write grid.png; about square if no size is given.", FILES,
+        "--grid", "Also write grid.png; roughly square if no size is given.", FILES,
         parse=parse_grid, metavar="[COLSxROWS]", alone="auto"))  # fmt: skip
 
     @property
@@ -52,7 +67,7 @@ class Output:
 
     @property
     def kind(self) -> Literal["png", "jpg", "webp", "npy"]:
-        """Of the single pictures, those inside a zip included."""
+        """Format of the single images, also of those inside a zip."""
         return "png" if self.format == "zip" else self.format
 
     def names(self, stems: Iterable[str]) -> list[str]:
@@ -60,68 +75,217 @@ class Output:
         return [f"{stem}.{self.kind}" for stem in stems]
 
 
+# Checks before any work is done
+
+
 def check_output(output: Output, count: int, channels: int) -> None:
-    """Raises UserError unless `count` pictures of `channels` can be written so. Writes nothing."""
+    """Raises UserError unless `count` images with so many channels can be written this way. Writes nothing."""
     if output.kind == "jpg" and channels == 4:
-        raise UserError("--format jpg holds no alpha channel, and this network makes one; use png or webp")
-    cells(output.grid, count)
+        raise UserError("--format jpg cannot store the alpha channel of this network's images; use png or webp")
+    grid_shape(output.grid, count)
 
 
-def cells(grid: Grid | None, count: int) -> tuple[int, int] | None:
-    """Columns and rows of the grid. Raises UserError if the pictures do not fit in."""
+def grid_shape(grid: Grid | None, count: int) -> tuple[int, int] | None:
+    """Columns and rows of the grid for `count` images. Raises UserError if the images do not fit."""
     if grid == "auto":
         columns = math.ceil(math.sqrt(count))
         return columns, math.ceil(count / columns)
     if grid and grid[0] * grid[1] < count:
-        holds = counted(grid[0] * grid[1], "picture")
-        raise UserError(f"--grid {grid[0]}x{grid[1]} holds {holds}, not {count}; make it larger")
+        raise UserError(
+            f"--grid {grid[0]}x{grid[1]} has room for {counted(grid[0] * grid[1], 'image')}, not {count}; "
+            "choose a larger grid"
+        )
     return grid
 
 
-def in_words(output: Output, names: Sequence[str], more: Sequence[str] = (), sources: Iterable[object] = ()) -> str:
-    """The files that `write_pictures` makes, and `more`: "out/seed0000.png ... seed0035.png, out/grid.png (6x6)".
+def planned_files(
+    output: Output, names: Sequence[str], more: Sequence[str] = (), sources: Iterable[object] = ()
+) -> str:
+    """Name the files of `write_images`, and `more`: "out/seed0000.png ... seed0035.png, out/grid.png (6x6)".
 
-    With what they replace, see `replaces`, so to be asked for before they are written.
+    Call it before they are written: it also tells how many files they replace, and raises UserError as `replaces` does.
     """
-    folder, shape = output.folder, cells(output.grid, len(names))
+    folder, shape = output.folder, grid_shape(output.grid, len(names))
     what = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
     files = [f"{folder / ZIP} ({what})" if output.format == "zip" else str(folder / what)]
     if shape:
         files.append(f"{folder / GRID} ({shape[0]}x{shape[1]})")
-    made = [ZIP] if output.format == "zip" else names
-    every = [folder / name for name in [*made, *[GRID] * bool(shape), *more]]
+    written = [ZIP] if output.format == "zip" else names
+    every = [folder / name for name in [*written, *[GRID] * bool(shape), *more]]
     return ", ".join([*files, *(str(folder / name) for name in more)]) + replaces(every, sources)
 
 
 def replaces(paths: Iterable[Path], sources: Iterable[object] = ()) -> str:
-    """What to add to words that name these files before they are written: "" if none is there yet.
+    """Tell how many of the files to be written exist already: "; replaces 2 older files", or "" if none does.
 
-    Raises UserError if one is among `sources`, of which only paths count.
+    sources: what the results are made from; only its paths count. Raises UserError if one of them would be replaced.
     """
-    there = [path for path in paths if path.exists()]
-    taken = {source.resolve() for source in sources if isinstance(source, Path)}
-    for path in there:
-        if path.resolve() in taken:
-            raise UserError(f"{path} is what the results are made from, and would be replaced; write them elsewhere")
-    return f"; replaces {counted(len(there), 'older file')}" if there else ""
+    existing = [path for path in paths if path.exists()]
+    inputs = {source.resolve() for source in sources if isinstance(source, Path)}
+    for path in existing:
+        if path.resolve() in inputs:
+            raise UserError(f"{path} is one of the inputs and would be replaced; write the results elsewhere")
+    return f"; replaces {counted(len(existing), 'older file')}" if existing else ""
 
 
 def require_folder(folder: Path, flag: str = "--outdir") -> None:
-    """Raises UserError, before any work, unless files can be written to a folder, which need not be there yet.
+    """Raises UserError unless files can be written to a folder, which need not exist yet. Leaves nothing behind.
 
-    Leaves nothing behind. Whether it can be is tried out, as no permission tells it of /proc.
+    It tries to write, because permission bits say nothing about file systems such as /proc.
     """
-    there, missing = folder, None
+    existing, missing = folder, None
     try:
-        while not there.exists():
-            there, missing = there.parent, there
-        if not there.is_dir():
-            raise UserError(f"cannot write to {folder}: {there} is a file; name a folder with {flag}")
+        while not existing.exists():
+            existing, missing = existing.parent, existing
+        if not existing.is_dir():
+            raise UserError(f"cannot write to {folder}: {existing} is a file; name a folder with {flag}")
         if missing is not None:
             missing.mkdir()
             missing.rmdir()
         else:
             tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        why = "no file can be made there" if there == folder else f"no folder can be made in {there}"
+        why = "files cannot be created there" if existing == folder else f"cannot create a folder in {existing}"
         raise UserError(f"cannot write to {folder}: {why}; name another folder with {flag}") from error
+
+
+# Images, one file each or all in a zip file
+
+
+def write_images(output: Output, names: Sequence[str], batches: Iterable[np.ndarray]) -> None:
+    """Write one image for each of `names` from batches, uint8 [N,H,W,C], and show the progress.
+
+    Raises UserError if they cannot be written or do not fit into the grid.
+    """
+    from torch_utils.images import encode, grid
+
+    shape = grid_shape(output.grid, len(names))
+    kept: list[np.ndarray] = []
+    rest = iter(names)
+    with (
+        writing_to(output.folder),
+        destination(output.folder, ZIP if output.format == "zip" else "") as add,
+        Progress("Drawing", len(names)) as bar,
+        ThreadPoolExecutor() as encoders,
+    ):
+        for images in batches:
+            # The contents come first: at their end, zip has not yet taken the next name.
+            for content, name in zip(encoders.map(encode, images, repeat(output.kind)), rest, strict=False):
+                add(name, content)
+            bar.advance(len(images))
+            if shape:
+                kept.extend(images)
+        if shape:
+            write_atomically(output.folder / GRID, encode(grid(kept, *shape), "png"))
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a UserError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+@contextmanager
+def destination(folder: Path, archive: str = "") -> Iterator[Callable[[str, bytes], object]]:
+    """Yield a function that stores content under a name, in `folder` or in a zip file called `archive` in it.
+
+    The zip file appears when it is complete; an older one is removed at once, so that it is never taken for the result.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not archive:
+        yield lambda name, content: (folder / name).write_bytes(content)
+        return
+    (folder / archive).unlink(missing_ok=True)
+    with atomic_write(folder / archive) as scratch, ZipFile(scratch, "w") as file:
+        yield lambda name, content: file.writestr(ZipInfo(name), content)  # without dates: same images, same bytes
+
+
+# Films: mp4 with PyAV, the other formats with Pillow. imageio would wrap the same two libraries, and the checks, even
+# sizes, frame durations and options below would remain, so it would only be one more dependency.
+
+
+GIF_FPS = 50  # GIF counts hundredths of a second, and players slow down frames shorter than two
+_PILLOW_KINDS = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG", ".png": "PNG"}
+_FILM_KINDS = {"", ".mp4", *_PILLOW_KINDS}
+
+
+def check_film(path: Path, fps: float, channels: int) -> None:
+    """Raises UserError unless a film of images with so many channels can be written to `path`. Writes nothing.
+
+    path: ends in .mp4, .gif, .webp, .apng or .png (animated too); without a suffix it is a new folder of PNGs.
+    """
+    kind = path.suffix.lower()
+    if kind not in _FILM_KINDS:
+        raise UserError(
+            f"Invalid film {path}: expected .mp4, .gif, .webp or .apng, or a name without suffix for a folder of frames"
+        )
+    if not 0 < fps <= 1000:
+        raise UserError(f"--fps must be above 0 and at most 1000 frames a second, got {fps:g}; 30 is usual")
+    if kind == ".gif" and fps > GIF_FPS:
+        raise UserError(f"GIF supports at most {GIF_FPS} frames a second, got {fps:g}; use --fps {GIF_FPS}, or .webp")
+    if kind == ".mp4" and find_spec("av") is None:
+        raise UserError("mp4 needs PyAV: pip install 'stylegan-engine[video]', or use .gif, .webp or .apng")
+    if kind == ".mp4" and channels == 4:
+        raise UserError("mp4 cannot store the alpha channel of this network's images; use .webp or .apng")
+    if not kind and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists already; name a new folder")
+
+
+def write_film(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Write frames, uint8 [H,W,C] each, to a path that `check_film` allows, atomically.
+
+    Frames of mp4 and folders are written one by one; Pillow keeps those of the other formats in memory until the last,
+    and writes films that loop. Raises UserError if the film cannot be written.
+    """
+    from torch_utils.images import encode, to_pil
+
+    kind = path.suffix.lower()
+    with writing_to(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as scratch:
+            if kind == "":
+                scratch.mkdir()
+                for number, frame in enumerate(frames):
+                    (scratch / f"frame{number:05d}.png").write_bytes(encode(frame, "png"))
+            elif kind == ".mp4":
+                _write_mp4(scratch, frames, fps)
+            else:
+                _write_with_pillow(scratch, map(to_pil, frames), fps, _PILLOW_KINDS[kind])
+
+
+def _write_mp4(scratch: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Write H.264 that every player supports, in even sizes: others get their last row or column twice."""
+    import av
+    import numpy as np
+
+    with av.open(str(scratch), "w", format="mp4", options={"movflags": "faststart"}) as film:
+        stream: Any = None
+        for pixels in frames:
+            height, width, channels = pixels.shape
+            even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            rgb = even.repeat(3, axis=2) if channels == 1 else even
+            if stream is None:
+                rate = Fraction(fps).limit_denominator(1001)
+                try:
+                    stream = film.add_stream("libx264", rate=rate, options={"crf": "16"})
+                except ValueError as error:
+                    raise UserError(
+                        f"this PyAV was built without H.264 ({error}); install it with pip, or use .webp"
+                    ) from None
+                stream.height, stream.width, stream.pix_fmt = *rgb.shape[:2], "yuv420p"
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")))
+        if stream is not None:
+            film.mux(stream.encode())
+
+
+def _write_with_pillow(scratch: Path, frames: Iterator[Image], fps: float, kind: str) -> None:
+    first = next(frames)
+    others = frames if kind == "GIF" else list(frames)
+    duration = round(100 / fps) * 10 if kind == "GIF" else 1000 / fps
+    with scratch.open("wb") as file:
+        first.save(
+            file, kind, save_all=True, append_images=others, duration=duration, loop=0, quality=90, method=4
+        )  # fmt: skip (the last two for WebP)

@@ -1,4 +1,4 @@
-"""Settings as frozen dataclasses: each declared once, with its flag and help, read and written as plain JSON data."""
+"""Settings as frozen dataclasses: declared once, with flag and help, and converted to and from plain JSON data."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ T = TypeVar("T")
 class Flag:
     """How a setting appears on the command line.
 
-    `spelling` lists every name it answers to ("-n/--dry-run"). `parse` reads the typed text where the setting's type
-    alone does not say how. `group` is the heading it stands under in --help. `alone` is what the flag says when no
-    value follows it; where that is None, one must. `typed` is the default as it would be typed, where that
-    differs from its Python form. `kind` is the type of a setting that only some configurations have.
-    `positive` forbids 0, which numbers may be otherwise. `resume` says whether the setting may change when a run is
-    resumed: never, always ("free"), or as long as it lies ahead.
+    spelling: every name of the flag ("-n/--dry-run")
+    group: heading in --help
+    parse: reads the typed text if the type of the setting is not enough
+    alone: value of the flag if none follows it; None if one must follow
+    typed: the default as a user would type it, if that differs from its Python form
+    kind: type of a setting that only some configurations have
+    positive: forbids 0, which numbers may be otherwise
+    resume: whether the setting may change when a run is resumed: never, always ("free"), or while it lies ahead
     """
 
     spelling: str
@@ -45,13 +47,13 @@ class Flag:
 
 
 def setting(default: Any, flag: Flag) -> Any:
-    """A dataclass field that can be typed on the command line as `flag`."""
+    """Returns a dataclass field that `flag` sets on the command line."""
     return dataclasses.field(default=default, metadata={"flag": flag})
 
 
 @dataclass(frozen=True)
 class Declared:
-    """A setting found in a tree of dataclasses: its dotted name, flag, type and default."""
+    """One setting in a tree of dataclasses: its dotted name, flag, type and default."""
 
     name: str
     flag: Flag
@@ -60,10 +62,10 @@ class Declared:
 
 
 def declared(config: type, borrowed: Mapping[str, Flag], prefix: str = "") -> Iterator[Declared]:
-    """Every setting of the dataclass `config`, nested ones included, that has a flag, in order of declaration.
+    """Yield every setting with a flag in the dataclass `config` and those nested in it, in order of declaration.
 
-    `borrowed` supplies flags, by dotted name, for settings that declare none; those with a `kind` of their own come
-    last, whether `config` has such a setting or not.
+    borrowed: flags, by dotted name, for settings that declare none; those with a `kind` of their own come last,
+    whether `config` has such a setting or not
     """
     yield from _declared(config, borrowed, prefix)
     yield from (Declared(name, flag, flag.kind, None) for name, flag in borrowed.items() if flag.kind is not None)
@@ -81,7 +83,7 @@ def _declared(config: type, borrowed: Mapping[str, Flag], prefix: str) -> Iterat
 
 
 def to_plain(value: Any) -> Any:
-    """Nested dataclasses as dicts, tuples as lists, keys as text: what JSON holds. Undone by `from_plain`."""
+    """Convert nested dataclasses to dicts, tuples to lists and keys to text, for JSON. `from_plain` reverses it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -92,20 +94,22 @@ def to_plain(value: Any) -> Any:
 
 
 Readers = Mapping[type, Callable[[Any, str], Any]]
-"""How to read settings whose type the data themselves name, such as the config of one of several kinds of network: from
-the data, and the dotted name that they have."""
+"""Functions that read settings whose type the data name themselves, such as the config of a family of networks.
+
+Each takes the data and the dotted name of the setting.
+"""
 
 
 def from_plain(kind: type[T], data: Any, name: str = "", readers: Readers | None = None) -> T:
-    """The dataclass `kind` that `to_plain` wrote. Missing keys take their defaults.
+    """Read the dataclass `kind` from data of `to_plain`. Missing keys get their defaults.
 
-    Raises UserError naming the setting (dotted, below `name`) for an unknown key or a value of the wrong type.
+    Raises UserError, with the dotted name of the setting below `name`, for an unknown key or a value of another type.
     """
     return _read(kind, data, name, {}, readers or {})
 
 
 def _read(kind: Any, data: Any, name: str, bound: Mapping[Any, Any], readers: Readers) -> Any:
-    """`data` as a value of the type `kind`; `bound` says what the type variables of the enclosing class stand for."""
+    """Read `data` as a value of type `kind`. bound: values of the type variables of the enclosing class."""
     kind = bound.get(kind, kind) if isinstance(kind, TypeVar) else kind
     origin, arguments = get_origin(kind) or kind, get_args(kind)
     if origin in readers:
@@ -125,12 +129,11 @@ def _read(kind: Any, data: Any, name: str, bound: Mapping[Any, Any], readers: Re
     elif _fits(origin, arguments, data):
         return data
     expected = " | ".join(map(repr, arguments)) if origin is Literal else getattr(origin, "__name__", str(origin))
-    raise UserError(f"setting '{name}' should be of type {expected}, but is {_quoted(data)}; correct it or start "
-                    "a new run")  # fmt: skip
+    raise UserError(f"setting '{name}' must be of type {expected}, got {_quoted(data)}; correct it or start a new run")
 
 
 def _fits(kind: Any, arguments: tuple[Any, ...], data: Any) -> bool:
-    """Is `data` a plain value of `kind`? A whole number may stand for a float, but a bool for neither."""
+    """Whether `data` is a plain value of `kind`. An int is also a float; a bool is neither."""
     if kind is Literal:
         return data in arguments
     if kind is float:
@@ -140,25 +143,25 @@ def _fits(kind: Any, arguments: tuple[Any, ...], data: Any) -> bool:
 
 def _read_dataclass(kind: Any, arguments: tuple[Any, ...], data: Any, name: str, readers: Readers) -> Any:
     if not isinstance(data, Mapping):
-        raise UserError(f"setting '{name}' should be a group of settings, but is {_quoted(data)}")
+        raise UserError(f"setting '{name}' must be a group of settings, got {_quoted(data)}")
     hints = get_type_hints(kind)
     fields = {f.name for f in dataclasses.fields(kind)}
     prefix = f"{name}." if name else ""
     for key in data:
         if key not in fields:
             unknown = prefix + printable(shortened(str(key), 80))
-            raise UserError(f"unknown setting '{unknown}'; it was written by another version, or is misspelt")
+            raise UserError(f"unknown setting '{unknown}'; it is misspelt, or another version wrote it")
     bound = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=bool(arguments)))
     return kind(**{key: _read(hints[key], item, prefix + key, bound, readers) for key, item in data.items()})
 
 
 def _quoted(data: Any) -> str:
-    """Data from a file, as far as it helps."""
+    """Data from a file for a message, shortened."""
     return shortened(reprlib.repr(data), 80)
 
 
 def leaves(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting of a tree of dataclasses as (dotted name, value), in order of declaration."""
+    """Yield every setting of a tree of dataclasses as (dotted name, value), in order of declaration."""
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if dataclasses.is_dataclass(value) and not _is_value(value):
@@ -168,26 +171,26 @@ def leaves(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _is_value(value: Any) -> bool:
-    """A dataclass with its own text form (a table, say) is one setting, not a group of them."""
+    """Whether a dataclass is one setting, not a group: it has a text form of its own, as a table has."""
     return type(value).__str__ is not object.__str__
 
 
 def shown(value: object) -> str:
-    """A setting for people to read: 4x4 of numbers, a,b of names, "none" of no names, "-" where there is nothing."""
+    """Format a setting for people: (4, 4) as 4x4, names as a,b, an empty tuple as none, no value as -."""
     if isinstance(value, tuple):
         return ("," if isinstance(value[0], str) else "x").join(map(str, value)) if value else "none"
     return "-" if value in (None, "") else str(value)
 
 
 def differences(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
-    """The settings in which two configurations differ: (dotted name, in a, in b), None for what one of them lacks."""
+    """Returns (dotted name, value in a, value in b) of each setting that differs; None for one that is missing."""
     ours, theirs = dict(leaves(a)), dict(leaves(b))
     names = dict.fromkeys([*ours, *theirs])
     return [(name, ours.get(name), theirs.get(name)) for name in names if ours.get(name) != theirs.get(name)]
 
 
 def replaced(config: T, changes: Mapping[str, Any]) -> T:
-    """A copy of `config` with the settings named by dotted keys changed: {"loss.r1_gamma": 5.0, "seed": 1}."""
+    """Returns a copy of `config` with settings changed by their dotted names: {"loss.r1_gamma": 5.0, "seed": 1}."""
     nested: dict[str, dict[str, Any]] = {}
     direct: dict[str, Any] = {}
     for name, value in changes.items():

@@ -1,7 +1,7 @@
-"""How much is taken in of a file from elsewhere before it is refused: sizes that no honest file has.
+"""Files from elsewhere: size limits, and readers of zip members and JSON that raise known errors.
 
-A few kilobytes can claim, or unpack to, more than any machine holds. STYLEGAN_LIMITS raises a limit for files that are
-trusted: `STYLEGAN_LIMITS=download_gib=100,table_mib=1000`.
+A few kilobytes can declare, or unpack to, more data than any machine has memory for, so sizes beyond those of ordinary
+files are refused. STYLEGAN_LIMITS raises limits for trusted files: `STYLEGAN_LIMITS=download_gib=100,table_mib=1000`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,15 @@ VARIABLE = "STYLEGAN_LIMITS"
 
 @dataclass(frozen=True)
 class Limits:
-    """picture_mib: one encoded picture   table_mib: one JSON or CSV file, unpacked   memory_gib: what is unpacked in
-    memory (IDX, CIFAR)   unpacked_gib: what is unpacked on the disk (compressed tar files)   download_gib: one file
-    from the web   million_weights: of one network   pickle_gib: a published network file
+    """Upper limits for files from elsewhere.
+
+    picture_mib: one encoded image
+    table_mib: one JSON or CSV file, unpacked
+    memory_gib: data unpacked in memory (IDX, CIFAR)
+    unpacked_gib: data unpacked on the disk (compressed tar files)
+    download_gib: one file from the web
+    million_weights: weights of one network
+    pickle_gib: a published network file
     """
 
     picture_mib: int = 512
@@ -39,20 +45,20 @@ class Limits:
 
 
 def limits() -> Limits:
-    """Those in force. Raises UserError if the environment variable names another limit, or no whole number."""
+    """The limits with the changes of STYLEGAN_LIMITS. Raises UserError for an unknown name or an invalid number."""
     found = Limits()
     for part in filter(None, os.environ.get(VARIABLE, "").split(",")):
         name, _, value = (word.strip() for word in part.partition("="))
         known = [field.name for field in fields(Limits)]
         if name not in known or not value.isascii() or not value.isdigit() or not 0 < len(value) <= 9:
-            raise UserError(f"{VARIABLE}: '{part[:60]}' is no limit; write it as in table_mib=1000, with a name of "
-                            f"{', '.join(known)}")  # fmt: skip
+            raise UserError(f"Invalid limit '{part[:60]}' in {VARIABLE}: expected for example table_mib=1000, with a "
+                            f"name among {', '.join(known)}")  # fmt: skip
         found = replace(found, **{name: int(value)})
     return found
 
 
 def excess(what: str, size: int, name: str) -> str:
-    """In words: `what` has `size` bytes (or weights), which is more than the limit `name`. "" if it is not."""
+    """Message that `what` has `size` bytes (or weights), more than the limit called `name`; "" if it has not."""
     words = {"mib": ("MiB", 1 << 20), "gib": ("GiB", 1 << 30), "weights": ("million weights", 1_000_000)}
     unit, factor = words[name.rpartition("_")[2]]
     most: int = getattr(limits(), name)
@@ -60,27 +66,27 @@ def excess(what: str, size: int, name: str) -> str:
         return ""
     needed = -(-size // factor)
     cure = f"{VARIABLE}={name}={needed}" if needed < 10**9 else f"{VARIABLE}"
-    return f"{what} has {needed:,} {unit}, more than the {most:,} that are taken; if you trust it, set {cure}"
+    return f"{what} has {needed:,} {unit}, but the limit is {most:,}; if you trust the source, set {cure}"
 
 
 def read_plain(path: Path, name: str) -> bytes:
-    """The content of a file of which a folder from elsewhere holds the name: a pipe or a device would never end.
+    """Read a file in a folder from elsewhere, which could also contain pipes and devices, whose content never ends.
 
-    Raises OSError if it cannot be read, is no plain file, or is larger than the limit `name`.
+    Raises OSError if it cannot be read, is not a regular file, or is larger than the limit called `name`.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise OSError("it is no plain file")
+        raise OSError("it is not a regular file")
     fault = excess("it", status.st_size, name)
     if fault:
         raise OSError(fault)
     return path.read_bytes()
 
 
-# Members of zip files from elsewhere, of which neither sizes nor content need be what they say
+# Members of zip files from elsewhere, whose declared sizes and checksums may be wrong
 
 
-# What zipfile is known to raise on damaged files. NotImplementedError, for unknown methods, is a RuntimeError.
+# What zipfile is known to raise for damaged files. NotImplementedError, for unknown methods, is a RuntimeError.
 ZIP_ERRORS = (
     OSError, EOFError, ValueError, RuntimeError, OverflowError, struct.error, zlib.error, lzma.LZMAError,
     zipfile.BadZipFile,
@@ -88,21 +94,21 @@ ZIP_ERRORS = (
 
 
 def read_member(archive: zipfile.ZipFile, name: str, limit: str) -> bytes:
-    """The content of a member. Raises one of ZIP_ERRORS if it is damaged, or larger than the limit of that name."""
+    """Read a member of a zip file. Raises one of ZIP_ERRORS if it is damaged, or larger than `limit` allows."""
     size = archive.getinfo(name).file_size
     fault = excess("unpacked, it", size, limit)
     if fault:
         raise ValueError(fault)
     with archive.open(name) as file:
-        # Not without a number: then all that the stream unpacks to would be made, even if the size is a lie.
+        # With a number of bytes: without, the whole stream would be unpacked even if the declared size is wrong.
         return file.read(size + 1)
 
 
-# JSON from elsewhere: whatever is wrong with it is one kind of error
+# JSON from elsewhere, whose errors are all of one kind
 
 
 def parse_json(content: str | bytes) -> Any:
-    """The value. Raises ValueError for what is none, or is nested too deeply to be read."""
+    """Read a JSON value. Raises ValueError if it is malformed or nested too deeply."""
     try:
         return json.loads(content)
     except RecursionError:
@@ -110,9 +116,9 @@ def parse_json(content: str | bytes) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a file. Raises OSError, and ValueError for a file that is too large or holds something else."""
+    """Read a JSON file. Raises OSError, and ValueError if it is too large or malformed."""
     if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
+        raise ValueError("it is not a file")
     fault = excess("it", path.stat().st_size, "table_mib")
     if fault:
         raise ValueError(fault)

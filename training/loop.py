@@ -9,15 +9,13 @@ from pathlib import Path
 
 import torch
 
-from stylegan.networks.stylegan1 import fade
-from torch_utils.device import fast_bf16, keep_freed_memory, pick_device
-from torch_utils.distributed import ALONE, World, alone, highest
+from torch_utils.device import cpu_threads, fast_bf16, keep_freed_memory, pick_device
+from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_max, on_rank0
 from torch_utils.images import to_float
 from torch_utils.interrupt import Interrupts, deferred_interrupts
-from torch_utils.threads import cpu_threads
 from training.config import RunConfig
 from training.data.archive import Archive
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, fade
 from training.inputs import Batch
 from training.runs.checkpointing import (  # fmt: skip
     begin_phase,
@@ -44,111 +42,120 @@ TIME_IS_UP = 1  # less than the number of any signal that is obeyed
 
 
 def train(
-    cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | None = None, world: World = ALONE
+    cfg: RunConfig,
+    run_dir: Path,
+    resume: bool = False,
+    init_from: str | None = None,
+    dist: DistContext = SINGLE_PROCESS,
 ) -> TrainState:
     """Train until `cfg.total_kimg`, or until the time is up or the user stops; write everything into `run_dir`.
 
     resume: go on from the state saved there   init_from: a snapshot to take fitting weights from
-    world: the processes that share the work; all do the same to the same state, and the first one writes
+    dist: the processes that share the work; all do the same to the same state, and the first one writes
     Returns the final state. Raises UserError for bad data, a full disk, and a run that keeps diverging, and
     SystemExit(143) once a SIGTERM has been obeyed.
     """
     clock = Clock()
-    device, dtype, clock.machine = set_up(cfg, world)
-    data = open_data(cfg, world.rank == 0)
+    device, dtype, clock.machine = set_up(cfg, dist)
+    data = open_data(cfg, dist.rank == 0)
     labels = data.archive.labels if cfg.data.cond else None
     state = fresh_state(cfg, device)
-    damaged = restore_newest(state, run_dir, world) if resume else ""
+    damaged = restore_newest(state, run_dir, dist) if resume else ""
 
     with (
         disk_trouble(run_dir),
-        Report(run_dir, cfg.total_kimg, state.nimg, state.log_bytes, quiet=world.rank > 0) as report,
+        Report(run_dir, cfg.total_kimg, state.nimg, state.log_bytes, quiet=dist.rank > 0) as report,
         deferred_interrupts() as interrupted,
     ):
         if damaged:
             report.say(damaged)
-        begin_run(state, cfg, run_dir, report, data, dtype, resume, init_from, world)
+        begin_run(state, cfg, run_dir, report, data, dtype, resume, init_from, dist)
         clock.restart()
-        judge = partial(measure, state, cfg, run_dir, report, clock, interrupted)
+        measure_now = partial(measure, state, cfg, run_dir, report, clock, interrupted)
         if resume and state.tick_nimg == state.nimg and snapshot_due(state, cfg):
-            alone(world, "metrics", judge)  # what was cut short
-        stop = wish_of_any(world, interrupted, clock.late(state, cfg))
+            on_rank0(dist, "metrics", measure_now)  # what was cut short
+        stop = wish_of_any(dist, interrupted, clock.late(state, cfg))
         while state.nimg < cfg.total_kimg * 1000 and not stop:
             stage = cfg.growth.at(state.nimg)
             if stage.phase != state.phase:
                 begin_phase(state, stage, report)
-            fit(state, stage, cfg, dtype, world, report.say)
+            fit(state, stage, cfg, dtype, dist, report.say)
             with clock.data():
-                reals = next_reals(data, state.nimg, stage, cfg, device, world)
-            outcome = train_step(state, reals, stage, cfg, labels, dtype, world)
+                reals = next_reals(data, state.nimg, stage, cfg, device, dist)
+            outcome = train_step(state, reals, stage, cfg, labels, dtype, dist)
             state.nimg, clock.images = state.nimg + stage.batch, clock.images + stage.batch
             note(state, outcome, report)
             if state.bad_steps >= cfg.max_bad_steps:
-                roll_back(state, run_dir, report, world)
+                roll_back(state, run_dir, report, dist)
             report.advance(state.nimg, stage.resolution, stage.alpha)
             if state.nimg - state.tick_nimg >= cfg.tick_kimg.at(stage.resolution) * 1000:
-                tick(state, cfg, run_dir, report, clock, world)
+                tick(state, cfg, run_dir, report, clock, dist)
                 if snapshot_due(state, cfg):
-                    alone(world, "metrics", judge)
-            stop = wish_of_any(world, interrupted, clock.late(state, cfg))
+                    on_rank0(dist, "metrics", measure_now)
+            stop = wish_of_any(dist, interrupted, clock.late(state, cfg))
         if stop > TIME_IS_UP:
             state.seconds += clock.lap()
-            alone(world, "the last save", partial(save, state, cfg, run_dir, report, film=stop != signal.SIGTERM))
+            on_rank0(dist, "the last save", partial(save, state, cfg, run_dir, report, film=stop != signal.SIGTERM))
             report.say(f"Stopped at {state.nimg / 1000:.1f} kimg; all is saved. To go on: train.py --resume {run_dir}")
         else:
             measured = state.nimg == state.tick_nimg and snapshot_due(state, cfg)
-            end_run(state, cfg, run_dir, report, clock, world)
+            end_run(state, cfg, run_dir, report, clock, dist)
             kimg = min(state.nimg / 1000, cfg.total_kimg)
-            stop = _last_measurement(world, None if measured else judge, interrupted, run_dir, kimg)
+            stop = _last_measurement(dist, None if measured else measure_now, interrupted, run_dir, kimg)
     if stop == signal.SIGTERM:
         raise SystemExit(128 + signal.SIGTERM)
     return state
 
 
 def _last_measurement(
-    world: World, judge: Callable[[], None] | None, interrupted: Interrupts, run_dir: Path, kimg: float
+    dist: DistContext, measure_now: Callable[[], None] | None, interrupted: Interrupts, run_dir: Path, kimg: float
 ) -> int:
     """What comes when all is saved; then the run is finished. Returns the signal that came in between, 0 for none."""
-    if judge:
-        alone(world, "metrics", judge)
-    stop = wish_of_any(world, interrupted)
+    if measure_now:
+        on_rank0(dist, "metrics", measure_now)
+    stop = wish_of_any(dist, interrupted)
     if not stop:
-        alone(world, "the end", partial(mark_finished, run_dir, kimg))
+        on_rank0(dist, "the end", partial(mark_finished, run_dir, kimg))
     return stop
 
 
-def wish_of_any(world: World, interrupted: Interrupts, late: bool = False) -> int:
+def wish_of_any(dist: DistContext, interrupted: Interrupts, late: bool = False) -> int:
     """The signal by which the user asked any of the processes to stop, else TIME_IS_UP if one of them is late, else 0:
     they must stop at the same step.
     """
-    return highest(world, "wish to stop", interrupted.signum or (TIME_IS_UP if late else 0))
+    return all_reduce_max(dist, "wish to stop", interrupted.signum or (TIME_IS_UP if late else 0))
 
 
-def set_up(cfg: RunConfig, world: World) -> tuple[torch.device, torch.dtype, Machine]:
+def set_up(cfg: RunConfig, dist: DistContext) -> tuple[torch.device, torch.dtype, Machine]:
     """Where this process computes, the dtype of its feature maps, and how fast that is. Takes its share of threads."""
-    device = pick_device(cfg.device) if world.size == 1 else world.device
+    device = pick_device(cfg.device) if dist.world_size == 1 else dist.device
     keep_freed_memory()
-    torch.set_num_threads(max(1, cpu_threads(cfg.threads) // world.local_size))
+    torch.set_num_threads(max(1, cpu_threads(cfg.threads) // dist.local_world_size))
     dtype = pick_dtype(cfg, device)
     return device, dtype, measured_machine(cfg, dtype, device)
 
 
 def open_data(cfg: RunConfig, progress: bool = True) -> Dataset:
-    """The pictures of a run, packed for all its resolutions. Raises UserError if there is anything wrong with them."""
+    """The images of a run, packed for all its resolutions. Raises UserError if there is anything wrong with them."""
     data = Dataset(Archive.open(cfg.data.path), cfg.data.mirror, cfg.seed, cfg.data.subset)
     data.prepare([cfg.model.size(res) for res in cfg.growth.resolutions], progress)
     return data
 
 
 def next_reals(
-    data: Dataset, nimg: int, stage: TrainingStage, cfg: RunConfig, device: torch.device, world: World = ALONE
+    data: Dataset,
+    nimg: int,
+    stage: TrainingStage,
+    cfg: RunConfig,
+    device: torch.device,
+    dist: DistContext = SINGLE_PROCESS,
 ) -> Batch:
-    """This process's share of the real pictures after `nimg` images, at the size and the fade of the stage.
+    """This process's share of the real images after `nimg` images, at the size and the fade of the stage.
 
-    Of the batch, every `world.size`-th picture: `Inputs.split` says why.
+    Of the batch, every `dist.world_size`-th image: `Inputs.split` says why.
     """
     size = cfg.model.size(stage.resolution)
-    images, c = data.batch(nimg + world.rank, stage.batch // world.size, *size, step=world.size)
+    images, c = data.batch(nimg + dist.rank, stage.batch // dist.world_size, *size, step=dist.world_size)
     c = c.to(device) if c is not None and cfg.data.cond else None
     return Batch(fade(to_float(images.to(device)), stage.alpha), c)
 

@@ -17,11 +17,11 @@ from torch.nn.functional import one_hot
 from stylegan.networks.base import Generator
 from torch_utils.adam import Adam, track
 from torch_utils.device import return_freed_memory
-from torch_utils.distributed import ALONE, World, add_up, add_up_gradients, highest
+from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_gradients, all_reduce_max, all_reduce_sum
 from torch_utils.errors import UserError
 from training.config import RunConfig
-from training.gan_loss import GANLoss, Regulariser, Stats, Terms, regularisers
 from training.inputs import Batch, Inputs, draw
+from training.losses import GANLoss, Regulariser, Stats, Terms, regularisers
 from training.schedule import TrainingStage
 from training.state import TrainState, lazy_factor
 
@@ -61,16 +61,16 @@ class StepResult:
 
 def train_step(
     state: TrainState, reals: Batch, stage: TrainingStage, cfg: RunConfig, labels: np.ndarray | None,
-    dtype: torch.dtype, world: World = ALONE,
+    dtype: torch.dtype, dist: DistContext = SINGLE_PROCESS,
 ) -> StepResult:  # fmt: skip
     """Train on one batch. A phase whose numbers are not all finite leaves its network as it was.
 
     The order is the published one: D, then the average (of G before this step), then G. `state.nimg` is not advanced.
-    reals: this process's share of the batch, every `world.size`-th image of it from its rank on
+    reals: this process's share of the batch, every `dist.world_size`-th image of it from its rank on
     labels: classes of the data set, from which the generated images draw theirs.
     """
     device = reals.images.device
-    positions = range(state.nimg + world.rank, state.nimg + stage.batch, world.size)
+    positions = range(state.nimg + dist.rank, state.nimg + stage.batch, dist.world_size)
     # After a rollback the random numbers are others, or the same step would diverge again.
     salt = f"/{state.rollbacks}" if state.rollbacks else ""
 
@@ -80,13 +80,13 @@ def train_step(
         if cfg.loss.name == "relativistic":
             # A score compares a real and a generated image: of one class, or it is the classes that differ.
             inputs = replace(inputs, c=reals.c)
-        found = run_phase(phase, reals, inputs, cfg, world, state.micro_batch[stage.resolution])
+        found = run_phase(phase, reals, inputs, cfg, dist, state.micro_batch[stage.resolution])
         move_w_avg(state.G, found.w)
         state.micro_batch[stage.resolution] = found.micro_batch
         return found
 
     if not state.micro_batch.get(stage.resolution):
-        state.micro_batch[stage.resolution] = portions(len(reals.images), 1, cfg.batch_gpu)[0]
+        state.micro_batch[stage.resolution] = micro_batch_sizes(len(reals.images), 1, cfg.batch_gpu)[0]
     before = state.micro_batch[stage.resolution]
     weights = {r.name: r.weight_at(state.nimg, stage) for r in regularisers(cfg.loss)}
     d_phase, g_phase = phases(state, stage, cfg, dtype, weights, len(reals.images))
@@ -128,7 +128,7 @@ def _interval(terms: Iterable[Regulariser], phase: str) -> int:
 
 
 def run_phase(
-    phase: Phase, reals: Batch, inputs: Inputs, cfg: RunConfig, world: World, micro_batch: int
+    phase: Phase, reals: Batch, inputs: Inputs, cfg: RunConfig, dist: DistContext, micro_batch: int
 ) -> StepResult:  # fmt: skip
     """Add up the gradients of the micro-batches of a batch and step, unless something is not finite.
 
@@ -143,7 +143,7 @@ def run_phase(
     fitting = micro_batch
     while True:
         try:
-            sums = accumulate(phase, reals, inputs, share // fitting, world.size)
+            sums = accumulate(phase, reals, inputs, share // fitting, dist.world_size)
             break
         except (RuntimeError, MemoryError) as error:
             smaller = fewer(fitting, share, group, cfg.batch_gpu) if out_of_memory(error) else fitting
@@ -157,13 +157,13 @@ def run_phase(
         phase.optimizer.zero_grad()
         return_freed_memory(device)
         fitting = smaller
-    total, w, short = _over_all(world, phase.name, *sums, fitting < micro_batch)
-    add_up_gradients(world, f"gradients of {phase.name}", phase.optimizer.params, REDUCED[cfg.reduce])
+    total, w, short = _over_all(dist, phase.name, *sums, fitting < micro_batch)
+    all_reduce_gradients(dist, f"gradients of {phase.name}", phase.optimizer.params, REDUCED[cfg.reduce])
     grads = [p.grad for p in phase.net.parameters() if p.grad is not None]
     total["norm"] = torch.stack(torch._foreach_norm(grads)).norm()
     finite = bool(torch.stack([*total.values()]).isfinite().all())
     if short > 0:
-        fitting = -highest(world, "memory", -fitting)
+        fitting = -all_reduce_max(dist, "memory", -fitting)
     bad = None if finite else _first_bad(phase.net, total)
     if finite:
         phase.optimizer.step(phase.lr)
@@ -191,14 +191,14 @@ def accumulate(
 
 
 def _over_all(
-    world: World, phase: str, stats: Stats, w: Tensor | None, short: bool
+    dist: DistContext, phase: str, stats: Stats, w: Tensor | None, short: bool
 ) -> tuple[Stats, Tensor | None, Tensor | int]:  # fmt: skip
     """The sums of all processes, in one collective; the last is of how many were short of memory."""
-    if world.size == 1:
+    if dist.world_size == 1:
         return stats, w, 0
     scalars = torch.stack([*stats.values()])
     flat = torch.cat([scalars, scalars.new_tensor([float(short)]), *([] if w is None else [w.flatten()])])
-    add_up(world, f"losses of {phase}", flat)
+    all_reduce_sum(dist, f"losses of {phase}", flat)
     summed = dict(zip(stats, flat[: len(stats)], strict=True))
     return summed, None if w is None else flat[len(stats) + 1 :].view_as(w), flat[len(stats)]
 
@@ -248,10 +248,10 @@ _SIGNS = (
 )
 
 
-def portions(share: int, group: int, most: int | None = None) -> list[int]:
-    """The sizes of part in which `share` pictures can be worked off, the largest first.
+def micro_batch_sizes(share: int, group: int, most: int | None = None) -> list[int]:
+    """The sizes of part in which `share` images can be worked off, the largest first.
 
-    group: pictures that the minibatch deviation compares; where the share, or `most`, is smaller, it is the group
+    group: images whose standard deviation the discriminator looks at; a smaller share, or `most`, is the group
     most: the largest part to be had, all if None; it has been checked to divide the share
     """
     largest = min(share, most or share)
@@ -259,22 +259,22 @@ def portions(share: int, group: int, most: int | None = None) -> list[int]:
     return [size for size in range(largest, 0, -1) if share % size == 0 and size % whole == 0]
 
 
-def fewer(at_once: int, share: int, group: int, most: int | None = None) -> int | None:
-    """The largest part of at most half of `at_once` pictures, None if there is none. For the rest see `portions`."""
-    return next((size for size in portions(share, group, most) if size <= at_once // 2), None)
+def fewer(micro_batch: int, share: int, group: int, most: int | None = None) -> int | None:
+    """The largest micro-batch of at most half of `micro_batch` images, None if there is none."""
+    return next((size for size in micro_batch_sizes(share, group, most) if size <= micro_batch // 2), None)
 
 
 def out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Is that what the error says?"""
-    told = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return told or any(sign in str(error) for sign in _SIGNS)
+    broadcast_from_rank0 = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return broadcast_from_rank0 or any(sign in str(error) for sign in _SIGNS)
 
 
-def too_large(size: tuple[int, int], at_once: int, group: int) -> str:
-    """What to say of a step that fits in no part. size: height and width   at_once: of the smallest part."""
+def too_large(size: tuple[int, int], micro_batch: int, group: int) -> str:
+    """What to say of a step that fits in no part. size: height and width   micro_batch: of the smallest part."""
     height, width = size
-    what = "one picture" if at_once == 1 else f"{at_once} pictures"
-    groups = "--mbstd-group, " if at_once > 1 and group > 1 else ""
+    what = "one image" if micro_batch == 1 else f"{micro_batch} images"
+    groups = "--mbstd-group, " if micro_batch > 1 and group > 1 else ""
     return (
         f"memory is too small for {what} of {width}x{height} at once, the least there can be here; free some and go on "
         f"with --resume, or start a new run with less {groups}--fmap-base, --fmap-max or --resolution"

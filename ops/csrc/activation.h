@@ -1,6 +1,6 @@
 // Activations and their first two derivatives: the arithmetic of one element, shared by the CPU and the CUDA kernels.
 //
-// A is float or double, or on the CPU a vector of them (lanes.h): comparisons then give masks and ?: selects by lane.
+// A is float or double, or on the CPU a vector of them (lanes.h): comparisons then give masks, and ?: selects per lane.
 #pragma once
 
 #include <cmath>
@@ -21,7 +21,7 @@ using std::tanh;
 // In the order of ops/bias_act.py.
 enum class Act : int { linear, relu, lrelu, tanh, sigmoid, elu, selu, softplus, swish };
 
-// Of those that are straight on either side of 0, the sign of the result tells the slope; the others need the input.
+// The slope of piecewise linear activations follows from the sign of the result; that of the others needs the input.
 constexpr bool piecewise_linear(Act act) { return act == Act::linear || act == Act::relu || act == Act::lrelu; }
 
 constexpr double selu_scale = 1.0507009873554804934193349852946;
@@ -29,16 +29,16 @@ constexpr double selu_alpha = 1.6732632423543772848170429916717;
 
 template <class A>
 STYLEGAN_INLINE A sigmoid(A x) {
-  // Through exp of a negative number, which cannot overflow.
+  // exp of a negative number cannot overflow.
   A e = exp(x > 0 ? -x : x);
   return (x > 0 ? A{} + 1 : e) / (1 + e);
 }
 
-// act(x). slope is lrelu's and elu's parameter.
+// act(x). slope: of lrelu for negative x.
 template <Act act, class A, class S>
 STYLEGAN_INLINE A activate(A x, S slope) {
   if constexpr (act == Act::linear) return x;
-  if constexpr (act == Act::relu) return x <= 0 ? A{} : x;  // in this order a NaN stays one
+  if constexpr (act == Act::relu) return x <= 0 ? A{} : x;  // in this order a NaN remains a NaN
   if constexpr (act == Act::lrelu) return x > 0 ? x : x * slope;
   if constexpr (act == Act::tanh) return tanh(x);
   if constexpr (act == Act::sigmoid) return sigmoid(x);
@@ -48,7 +48,7 @@ STYLEGAN_INLINE A activate(A x, S slope) {
   if constexpr (act == Act::swish) return x * sigmoid(x);
 }
 
-// act'(x). For the piecewise linear ones x may be the result instead.
+// act'(x). For piecewise linear activations, x may also be the result.
 template <Act act, class A, class S>
 STYLEGAN_INLINE A slope_at(A x, S slope) {
   const A one = A{} + 1;
@@ -72,7 +72,7 @@ STYLEGAN_INLINE A slope_at(A x, S slope) {
   }
 }
 
-// act''(x); 0 for the piecewise linear ones.
+// act''(x); 0 for piecewise linear activations.
 template <Act act, class A, class S>
 STYLEGAN_INLINE A curvature_at(A x, S) {
   const A zero = A{};

@@ -1,4 +1,4 @@
-// Tensors as the kernels see them, through the stable ABI: no header of this folder knows more of PyTorch than this.
+// What all kernels need of PyTorch's tensors, through its stable ABI.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -27,7 +27,7 @@ inline bool is_channels_last(const Tensor& x) {
   return true;
 }
 
-// x itself where it is contiguous or channels_last, else a contiguous copy. ops/dispatch.py has the same rule.
+// x itself if it is contiguous or channels_last, else a contiguous copy. ops/autograd.py applies the same rule.
 inline Tensor dense(const Tensor& x) { return x.is_contiguous() || is_channels_last(x) ? x : torch::stable::contiguous(x); }
 
 // `x` in the layout of `like`, copied only if it differs. Both have the same sizes, and `like` is dense.
@@ -42,18 +42,18 @@ template <class T> const T* data(const Tensor& x) { return static_cast<const T*>
 template <class T> T* data_out(const Tensor& x) { return static_cast<T*>(x.mutable_data_ptr()); }
 template <class T> const T* data(const std::optional<Tensor>& x) { return x ? data<T>(*x) : nullptr; }
 
-// An empty tensor of the device and dtype of x; stands for "none" where a schema promises a tensor.
+// An empty tensor of x's device and dtype, returned where a schema requires a tensor and there is no result.
 inline Tensor nothing(const Tensor& x) {
   int64_t size[] = {0};
   return torch::stable::new_empty(x, {size, 1});
 }
 
-// What x is computed in: float64 for float64, else float32.
+// The type in which kernels compute on x: float64 for float64, else float32.
 inline ScalarType compute_type(const Tensor& x) {
   return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-// Calls f with a value of the C++ type of `type`, whose type is what counts.
+// Calls f with a value of the C++ type for `type`; f uses only the type of this value.
 template <class F> void with_type(ScalarType type, F&& f) {
   switch (type) {
     case ScalarType::Float: return f(float{});

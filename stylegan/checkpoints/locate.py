@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -14,6 +13,7 @@ from stylegan.checkpoints.snapshot import Snapshot, load_snapshot
 from stylegan.checkpoints.tensorflow import load_official
 from torch_utils.download import download
 from torch_utils.errors import UserError
+from torch_utils.files import cache_folder
 
 INCLUDED = Path(__file__).parents[1] / "pretrained"
 
@@ -34,7 +34,7 @@ def locate(where: str | Path) -> Path:
         return path
     if path.suffix or len(path.parts) != 1:  # no name, then
         raise UserError(f"there is no file or folder {where}; give a snapshot, the folder of a run, a URL or a name")
-    folders = [INCLUDED, cache()]
+    folders = [INCLUDED, cache_folder("models")]
     for folder in folders:
         if (folder / f"{where}.safetensors").is_file():
             return folder / f"{where}.safetensors"
@@ -59,12 +59,6 @@ def snapshots(run_dir: Path) -> list[Path]:
     return sorted(found, key=lambda file: (len(file.name), file.name))  # more digits are more images
 
 
-def cache() -> Path:
-    """Where models from the web are kept."""
-    root = os.environ.get("STYLEGAN_CACHE")
-    return (Path(root) if root else Path("~/.cache/stylegan").expanduser()) / "models"
-
-
 def _fetched(url: str, device: torch.device | str) -> Snapshot:
     """Open the file behind a web address. What cannot be opened is not kept."""
     try:
@@ -72,7 +66,7 @@ def _fetched(url: str, device: torch.device | str) -> Snapshot:
     except ValueError as error:
         raise UserError(f"{url} is no address: {error}") from error
     # The address is part of the name: many a model is called network-snapshot.
-    path = cache() / hashlib.sha256(url.encode()).hexdigest()[:12] / name
+    path = cache_folder("models") / hashlib.sha256(url.encode()).hexdigest()[:12] / name
     download([url], path)
     try:
         return _open(path, device)

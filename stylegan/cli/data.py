@@ -6,18 +6,18 @@ dataset_tool.py download cifar10
 
 from __future__ import annotations
 
-import os
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from torch_utils.cli import Group, Option, settings_options, under
+from torch_utils.files import cache_folder
 from torch_utils.settings import replaced
-from torch_utils.threads import cpu_threads
 from training.data.importers.catalogue import CATALOGUE, fetch
-from training.data.importers.rules import PICTURES, Rules
+from training.data.importers.rules import IMAGES, Rules
 
 
 class ConvertByDefault(Group):
@@ -29,18 +29,21 @@ class ConvertByDefault(Group):
         return super().parse_args(ctx, args)
 
 
-def default_cache() -> Path:
-    """Where downloads wait to be used again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stylegan" / "datasets"
+def default_workers() -> int:
+    """One thread for each usable core."""
+    from torch_utils.device import cpu_threads
+
+    return cpu_threads()
 
 
 FILE = click.Path(path_type=Path)
+DOWNLOADS = partial(cache_folder, "datasets")
 FILES, WORKERS = "Files", click.IntRange(min=1)
 SOURCE = Option(["--source"], type=FILE, required=True, help="Folder, zip, tar, LMDB, IDX, CIFAR-10 or CelebA.")
 DEST = Option(["--dest"], type=FILE, required=True, help="Zip file to write.")
 SKIP_LIST = Option(["--skip-list"], type=FILE, help="Write name and reason of every skipped picture to this file.")
 UPSCALE = Option(["--upscale"], is_flag=True, help="Enlarge pictures that are too small instead of skipping them.")
-workers = click.option("--workers", type=WORKERS, default=cpu_threads, help="Threads. [default: cores]")
+workers = click.option("--workers", type=WORKERS, default=default_workers, help="Threads. [default: cores]")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace --dest if it exists.")
 
 
@@ -59,7 +62,7 @@ def main() -> None:
     params=[
         *(under(FILES, option) for option in (SOURCE, DEST, SKIP_LIST)),
         *settings_options(Rules),
-        under(PICTURES, UPSCALE),
+        under(IMAGES, UPSCALE),
     ]
 )
 @click.option("-n", "--dry-run", is_flag=True, help="Look and report, write nothing.")
@@ -90,7 +93,7 @@ def convert(
 @main.command("download")
 @click.argument("name", type=click.Choice(list(CATALOGUE)))
 @click.option("--dest", type=FILE, help="Zip file to write. [default: NAME.zip]")
-@click.option("--cache", type=FILE, default=default_cache, help="Folder for the files as they come.")
+@click.option("--cache", type=FILE, default=DOWNLOADS, help="Folder for the files as they come.")
 @overwrite
 @workers
 def download_dataset(name: str, dest: Path | None, cache: Path, overwrite: bool, workers: int) -> None:

@@ -23,7 +23,8 @@ from stylegan.editing.settings import HOW, WalkSettings
 from stylegan.latents.notation import DIRECTIONS, LATENTS, layers_of
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, GRID, replaces, require_folder
+from torch_utils.files import write_atomically
+from torch_utils.output import FILES, GRID, check_film, destination, replaces, require_folder, write_film, writing_to
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted
 
@@ -115,7 +116,6 @@ def apply(typed: dict[str, Any], dry_run: bool) -> None:
     check_apply(request)
     check_walking(request)
     from stylegan.projection.project_photos import projecting, standing_in
-    from torch_utils.video import check_film
 
     view, found, layers = opened_for(request)
     if len(found) > 1 and not request.name:
@@ -208,8 +208,6 @@ def write_applied(request: Apply, view: View, latents: Latents, direction: Direc
     from stylegan.latents.latents import save_latents
     from torch_utils.images import encode
     from torch_utils.progress import Progress
-    from torch_utils.video import write_film
-    from torch_utils.writing import destination, write_whole, writing_to
 
     folder, strengths = Path(request.outdir), request.walk.strengths
     ways = along(latents, direction, strengths, layers)
@@ -218,7 +216,7 @@ def write_applied(request: Apply, view: View, latents: Latents, direction: Direc
     with writing_to(folder), destination(folder) as add, Progress("Drawing", count) as bar:
         pixels = drawn(ways, view, request.batch, bar)
         table = laid_out(pixels, latents.names, strengths, request.captions)
-        write_whole(folder / GRID, encode(table, "png"))
+        write_atomically(folder / GRID, encode(table, "png"))
         if request.cells:
             for name, image in zip(ways.names, pixels, strict=True):
                 add(f"{name}.png", encode(image, "png"))
@@ -248,7 +246,6 @@ def write_sheets(request: Sheet, view: View, latents: Latents, found: Directions
     from stylegan.editing.walk import along, drawn
     from torch_utils.images import encode
     from torch_utils.progress import Progress
-    from torch_utils.writing import destination, writing_to
 
     folder, strengths = Path(request.outdir), request.walk.strengths
     count = len(latents) * len(found) * len(strengths)

@@ -196,7 +196,7 @@ def learn(typed: dict[str, Any]) -> None:
     archive = Archive.open(settings.data)
     table = read_csv(Path(settings.table), settings.key, settings.attributes)
     judge = attributes.learn(archive, table, settings, pick_device(settings.device))
-    classifier.save_judge(dest, judge)
+    classifier.save_classifier(dest, judge)
     for name, accuracy in zip(judge.scope.names, judge.scope.accuracy, strict=True):
         click.echo(f"{name:16} {worth(accuracy)}")
     click.echo(f"{settings.held_out} of {len(archive)} pictures were held out: {dest}{older}")
@@ -263,9 +263,9 @@ def teller_of(labels: Labels) -> Teller | None:
         read_seeds(Path(labels.labels), labels.attributes)
         return None
     from stylegan.editing.search import Teller
-    from training.attributes import load_judge
+    from training.attributes import load_classifier
 
-    judge = load_judge(Path(labels.labels))
+    judge = load_classifier(Path(labels.labels))
     return Teller(judge.scope.names, judge.scope.quantities, judge.values, judge.scores)
 
 

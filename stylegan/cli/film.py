@@ -24,7 +24,7 @@ from stylegan.editing.settings import FilmSettings, require_frames
 from stylegan.latents.notation import Point, parse_points
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, parse_grid, replaces, require_folder
+from torch_utils.output import FILES, check_film, parse_grid, replaces, require_folder, write_film
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted, parse_classes
 
@@ -75,7 +75,6 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     from stylegan.latents.sources import gather
     from stylegan.projection import project_photos
     from torch_utils.progress import Progress
-    from torch_utils.video import check_film, write_film
 
     view = untruncated(opened(request.rendering, request.force), request.film)
     out, film, (columns, rows) = Path(request.out), request.film, request.grid

@@ -20,7 +20,7 @@ from stylegan.cli.options import (
 )
 from stylegan.latents.notation import LATENTS
 from torch_utils.cli import Command, require, require_batch
-from torch_utils.output import FILES, Output, check_output, in_words, require_folder
+from torch_utils.output import FILES, Output, check_output, planned_files, require_folder, write_images
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted, require_each_once
 
@@ -60,7 +60,6 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     from stylegan.latents import sources as points
     from stylegan.latents.latents import save_latents
     from stylegan.projection import project_photos
-    from torch_utils.writing import write_pictures
 
     start, output = request.start, request.output
     view = opened(request.rendering, start.force)
@@ -69,7 +68,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     found = find(project=project_photos.standing_in)  # so that what cannot be is said before any projection
     names = output.names(points.names_of(found))
     check_output(output, len(names), view.config.channels)
-    files = in_words(output, names, [SAVED] * request.save_latents, start.seeds)
+    files = planned_files(output, names, [SAVED] * request.save_latents, start.seeds)
     if dry_run:
         chosen = sorted({kind for kind in kinds if kind is not None})
         about = [f"Classes:    {', '.join(map(str, chosen)) or 'none'}", f"Files:      {files}"]
@@ -79,7 +78,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     found = find(project=project_photos.projecting(start.num_steps, request.batch))
     kept: list[Latents] = []
     parts = points.in_batches(found, view, kinds, request.batch)
-    write_pictures(output, names, drawn(parts, view, request, kept))
+    write_images(output, names, drawn(parts, view, request, kept))
     if request.save_latents:
         save_latents(output.folder / SAVED, points.together(kept, view), view.snapshot)
     click.echo(f"{counted(len(names), 'picture')}: {files}")

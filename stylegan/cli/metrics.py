@@ -32,7 +32,7 @@ class Request:
         "--network", "Snapshot (.safetensors), published network (.pkl), folder of a run, URL, or name.", WHAT,
         metavar="MODEL"))  # fmt: skip
     metrics: str = setting("kid5k_full", Flag(
-        "--metrics", "Names, with any number of pictures; see below.", WHAT, metavar="NAMES"))  # fmt: skip
+        "--metrics", "Names, with any number of images; see below.", WHAT, metavar="NAMES"))  # fmt: skip
     data: str = setting("", Flag(
         "--data", "Archive or folder to compare with.  [what the network was trained on]", COMPARED,
         metavar="ZIP|DIR"))  # fmt: skip
@@ -45,12 +45,12 @@ class Request:
         "--features-weights", "File of their weights.  [the cache, a package, or a download]", COMPARED,
         metavar="FILE"))  # fmt: skip
     val: str = setting("", Flag(
-        "--val", "Pictures that were not trained on, for overfit.", COMPARED, metavar="ZIP|DIR"))  # fmt: skip
+        "--val", "Images that were not trained on, for overfit.", COMPARED, metavar="ZIP|DIR"))  # fmt: skip
     classifier: str = setting("", Flag(
         "--classifier", "File of directions.py learn, for ls, dci and purity.", ATTRIBUTES,
         metavar="FILE"))  # fmt: skip
     labels: str = setting("", Flag(
-        "--labels", "Or a CSV of what the data's pictures show, to learn from; its column 'file' names them.",
+        "--labels", "Or a CSV of what the data's images show, to learn from; its column 'file' names them.",
         ATTRIBUTES, metavar="CSV"))  # fmt: skip
     attributes: Sequence[Attribute] = setting((), Flag(
         "--attributes", "Which of its columns, as in smile>0.5,gender=male,yaw.  [all]", ATTRIBUTES,
@@ -65,19 +65,19 @@ class Request:
     outdir: str = setting("", Flag(
         "--outdir", "Where to add a line to metric-NAME.jsonl.  [the run's folder]", FILES, metavar="DIR"))  # fmt: skip
     gpus: int = setting(1, Flag("--gpus", "Processes that share the work, each with a GPU where there are GPUs."))
-    batch: int = setting(8, Flag("--batch", "Pictures drawn at once. Does not change them."))
+    batch: int = setting(8, Flag("--batch", "Images drawn at once. Does not change them."))
     device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))
 
 
 EPILOG = """\b
 Metrics, N being a number such as 500 or 50k:
-  fidN_full, kidN_full       distance to the data, by the Frechet and the kernel measure (KID for few pictures)
+  fidN_full, kidN_full       distance to the data, by the Frechet and the kernel measure (KID for few images)
   prN_K_full, dcN_full       precision and recall by K neighbours (pr5k3_full, pr500_3), density and coverage
   isN, swdN, msssimN         inception score, sliced Wasserstein distance, similarity of pairs
   pplN_wfull, wend, zfull, zend     perceptual path length (ppl1k_wend), of 50k paths if N is left out
   lsN, dciN, purityN         separability, disentanglement and purity of directions, by a classifier of attributes
-  diversityN, nearestN       do pictures differ from each other (collapse), and from what was trained on (copies)?
-  overfitN                   has the discriminator learnt its data by heart?
+  diversityN, nearestN       do images differ from each other (collapse), and from what was trained on (copies)?
+  overfitN                   has the discriminator memorised its data?
 What they look through may be named behind: kid5k_full-inception, ppl1k_wend-discriminator. Without _full as many of
 the data are taken as fakes, chosen by --seed.
 """
@@ -91,7 +91,7 @@ OPTIONS = [
 
 @click.command(cls=Command, params=OPTIONS, epilog=EPILOG, context_settings={"max_content_width": 110})
 def main(typed: dict[str, Any], dry_run: bool) -> None:
-    """Measure how good the pictures of a network are, and how well its latents are disentangled.
+    """Measure how good the images of a network are, and how well its latents are disentangled.
 
     The name of every number says in which features it was measured: fid5k_full-effnetlite0. Only fid5k_full, without
     more, is in Inception, as published. Features are kept in the cache, so that what was stopped goes on, and the next
@@ -110,8 +110,8 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     if not 0 <= request.seed < 2**64:
         raise UserError(f"--seed {request.seed} is no seed; use one from 0 to {2**64 - 1}")
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
-    from training.metrics.catalogue import parse_names
     from training.metrics.evaluate import append, evaluate, table
+    from training.metrics.registry import parse_names
 
     names = parse_names(request.metrics)
     run_dir = run_of(request.network)
@@ -148,7 +148,7 @@ def run_of(network: str) -> Path | None:
 
 
 def data_of(run_dir: Path) -> DataConfig:
-    """What a run trains on. Raises UserError if that cannot be told."""
+    """What a run trains on. Raises UserError if that is not known."""
     from training.runs.run_dir import OPTIONS, parse_options
 
     return parse_options(run_dir / OPTIONS).data
@@ -159,9 +159,8 @@ def opened(request: Request, run_dir: Path | None) -> Context:
     from stylegan.checkpoints.locate import locate
     from stylegan.latents.render import View, open_for_tools
     from training.data.archive import Archive
-    from training.metrics.aids import Aids
-    from training.metrics.context import Context
-    from training.metrics.workers import Crew
+    from training.metrics.context import Aids, Context
+    from training.metrics.feature_store import Compute
 
     view = View.of(open_for_tools(request.network, request.device), psi=request.trunc)
     trained = data_of(run_dir) if run_dir and not request.data else None
@@ -178,7 +177,7 @@ def opened(request: Request, run_dir: Path | None) -> Context:
         snapshot=view.snapshot, data=archive, features=request.features,
         weights=Path(request.weights) if request.weights else None,
         seed=request.seed, psi=view.psi, mirror=request.mirror,
-        crew=Crew(view.snapshot.device, request.batch, request.gpus), aids=aids,
+        compute=Compute(view.snapshot.device, request.batch, request.gpus), aids=aids,
         file=request.network if request.network.startswith("http") else str(locate(request.network)),
     )  # fmt: skip
 
@@ -192,8 +191,8 @@ def _path(text: str) -> Path | None:
 
 def in_words(request: Request, context: Context, names: Sequence[str], outdir: Path | None) -> str:
     """The plan of --dry-run."""
-    from training.metrics.catalogue import parse
     from training.metrics.evaluate import fakes_of
+    from training.metrics.registry import parse
 
     asked = [(name, parse(name, request.features)) for name in names]
     fakes = [f"{name} ({counted(fakes_of(*found, context), 'fake')})" for name, found in asked]

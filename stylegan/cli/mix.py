@@ -23,7 +23,8 @@ from stylegan.cli.options import (
 from stylegan.latents.notation import LATENTS, Point, Styles, layers_in_words, layers_of, parse_points, parse_styles
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, GRID, replaces, require_folder
+from torch_utils.files import write_atomically
+from torch_utils.output import FILES, GRID, destination, replaces, require_folder, writing_to
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted, parse_classes
 
@@ -147,7 +148,6 @@ def write_matrix(request: Request, view: View, rows: Latents, cols: Latents, lay
     from stylegan.latents.mixing import mixed, pairs_of
     from torch_utils.images import encode, grid, to_uint8
     from torch_utils.progress import Progress
-    from torch_utils.writing import destination, write_whole, writing_to
 
     folder, pairs = Path(request.outdir), pairs_of(rows, cols)
     with (
@@ -166,7 +166,7 @@ def write_matrix(request: Request, view: View, rows: Latents, cols: Latents, lay
                     add(f"{name}.{request.format}", encode(picture, request.format))
             cells.extend(pixels)
             bar.advance(len(pixels))
-        write_whole(folder / GRID, encode(grid(list(in_matrix(left, top, cells)), len(cols) + 1), "png"))
+        write_atomically(folder / GRID, encode(grid(list(in_matrix(left, top, cells)), len(cols) + 1), "png"))
         if request.save_latents:
             save_latents(folder / SAVED, mixed(rows, cols, layers, pairs), view.snapshot)
 

@@ -14,7 +14,7 @@ from stylegan.cli.options import WHAT, NetworkOptions, tool_options
 from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, require_folder
+from torch_utils.output import FILES, check_film, require_folder
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted, parse_classes
 
@@ -123,7 +123,6 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
 
 def film_kind(request: Request, snapshot: Snapshot) -> str:
     """mp4, webp or gif, or "" for no film. Raises UserError for one that cannot be written."""
-    from torch_utils.video import check_film
 
     kind = request.save_video or ""
     if kind == "auto":

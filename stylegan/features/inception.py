@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylegan.features.weights import features_folder
 from torch_utils.download import digest_of, download
 from torch_utils.errors import UserError
+from torch_utils.files import cache_folder
 
 NAME = "inception-2015-12-05"
 DIMS = 2048
@@ -31,7 +31,7 @@ def find_file(given: Path | None = None) -> tuple[Path, str]:
 
     Raises UserError with how to get it where it is not to be had, and for any other file.
     """
-    path = given or features_folder() / FILE
+    path = given or cache_folder("features") / FILE
     if given is None and not path.is_file():
         try:
             download([URL], path, sha256=SHA256)

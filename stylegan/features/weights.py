@@ -16,10 +16,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stylegan.checkpoints.locate import cache
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.download import download
 from torch_utils.errors import UserError
+from torch_utils.files import cache_folder
 
 Weights = dict[str, Tensor]
 
@@ -43,14 +43,9 @@ class Member:
     sha256: str
 
 
-def features_folder() -> Path:
-    """Where weights of feature networks are kept."""
-    return cache().parent / "features"
-
-
 def cached(name: str) -> Path:
     """Where the converted weights of a network are kept."""
-    return features_folder() / f"{name}.safetensors"
+    return cache_folder("features") / f"{name}.safetensors"
 
 
 def packaged_weights(

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from stylegan.networks.config import NetworkConfig, require_styles
 from torch_utils.errors import UserError
-from torch_utils.text import parse_seeds, require_no_gaps
+from torch_utils.text import has_image_suffix, parse_seeds, require_no_gaps
 
 LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
-PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 MAX_PSI = 10
 Point = int | Path
 """What an image is made from: a seed, or the path of a latent file or of a photograph."""
@@ -27,7 +26,7 @@ Styles = tuple[int | str, ...]
 
 def is_photograph(path: Path) -> bool:
     """Is this the name of an image file?"""
-    return path.name.lower().endswith(PHOTOGRAPHS)
+    return has_image_suffix(path.name)
 
 
 def parse_points(text: str) -> tuple[Point, ...]:
@@ -38,7 +37,7 @@ def parse_points(text: str) -> tuple[Point, ...]:
     points: list[Point] = []
     require_no_gaps(text)
     for part in (part.strip() for part in text.split(",")):
-        if part.lower().endswith((LATENTS, *PHOTOGRAPHS)):
+        if part.lower().endswith(LATENTS) or has_image_suffix(part):
             points.append(Path(part).expanduser())
         elif re.search(r"[./\\]", part) and not re.fullmatch(r"[\d.-]*", part):
             raise UserError(f"'{part}' is neither a latent file (*{LATENTS}) nor a photograph (*.png, *.jpg, *.webp)")

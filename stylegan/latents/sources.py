@@ -47,7 +47,7 @@ def gather(
     points: Sequence[Point], view: View, classes: Sequence[int] = (), *,
     project: Project | None = None, force: bool = False, each: bool = False, flag: str = "--class",
 ) -> Latents:  # fmt: skip
-    """The latents of `points`, in their order, on the CPU: `View.draw` makes of seeds what `View.paint` does.
+    """The latents of `points`, in their order, on the CPU: `View.draw` makes of seeds what `View.render` does.
 
     classes, each, flag: see `classes_of`. project, force: see `opened`. Raises UserError.
     """

@@ -189,8 +189,9 @@ class NetworkConfig:
 
     @classmethod
     def from_json(cls: type[Config], data: Mapping[str, Any], name: str = "") -> Config:
-        """The inverse of to_json. Raises UserError, naming the setting (dotted, below `name`), for one that the family
-        does not have, or of a wrong type.
+        """The inverse of to_json. Raises UserError for a setting that the family does not have, or of a wrong type.
+
+        name: what messages call the group of settings.
         """
         return from_plain(cls, data, name)
 
@@ -198,5 +199,5 @@ class NetworkConfig:
 def require_styles(config: NetworkConfig) -> None:
     """Raises UserError for a network without styles."""
     if not config.style_dims():
-        raise UserError(f"this network ({config.TITLE}) has no styles: a single latent feeds its first layer; use a "
-                        "StyleGAN network for this")  # fmt: skip
+        raise UserError(f"this {config.TITLE} network has no styles: a single latent feeds its first layer; use a "
+                        "StyleGAN network with styles for this")  # fmt: skip

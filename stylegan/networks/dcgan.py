@@ -96,12 +96,10 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         averages = self.get_buffer("mean"), self.get_buffer("variance")
-        mean, variance = averages[0].clone(), averages[1].clone()
+        moved = mean, variance = averages[0].clone(), averages[1].clone()
         normalised = F.batch_norm(x.float(), mean, variance, self.weight, self.bias, self.training)
         if self.training:
-            for average, now in zip(
-                averages, (mean, variance), strict=True
-            ):  # what is not finite would stay in it for good
+            for average, now in zip(averages, moved, strict=True):  # what is not finite would stay in it for good
                 average.copy_(torch.where(now.isfinite(), now, average))
         return normalised.to(x.dtype)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,6 +15,7 @@ from stylegan.networks.base import Generator, Noise, Synthesis
 from stylegan.networks.config import NoiseMode, Stage
 from stylegan.networks.layers import Foldable
 from stylegan.networks.sampling import noise_for_seeds, z_for_seeds
+from torch_utils.device import single_thread_workers
 from torch_utils.errors import UserError
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -126,14 +126,9 @@ def _one_by_one(task: Callable[[int], None], count: int, device: torch.device, s
         for i in range(count):
             task(i)
         return
-    threads = torch.get_num_threads()
     build.available(device.type)  # here: it says how many threads there are, and in the pool each task has only one
-    pool = ThreadPoolExecutor(min(side_by_side, threads), initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        list(pool.map(task, range(count)))
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # this thread kept its number, but new ones would get the pool's
+    with single_thread_workers(min(side_by_side, torch.get_num_threads())) as run:
+        list(run(task, range(count)))
 
 
 def with_kernels(device: torch.device) -> torch.device:

@@ -27,11 +27,9 @@ def config_from_json(data: Any, name: str = "") -> NetworkConfig:
 
     Raises UserError, naming the setting (dotted, below `name`), for unknown names and wrong types.
     """
-    if not isinstance(data, Mapping):
-        raise UserError(f"setting '{name}' must be a group of settings, those of a network")
-    family = data.get("family", stylegan1.FAMILY.name)
+    family = data.get("family", stylegan1.FAMILY.name) if isinstance(data, Mapping) else stylegan1.FAMILY.name
     if not isinstance(family, str):
-        raise UserError(f"setting '{name}.family' must be the name of a network family")
+        raise UserError(f"setting '{f'{name}.' if name else ''}family' must be the name of a network family")
     config: NetworkConfig = family_of(family).config.from_json(data, name)
     return config
 

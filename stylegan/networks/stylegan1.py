@@ -355,6 +355,7 @@ class StyleGAN1Generator(Generator):
         return style.weight * style.scale
 
     def activations(self, ws: Tensor, layer: int) -> Tensor:
+        require_styles(self.config)
         caught: list[Tensor] = []
         module = self.synthesis.style_layers()[layer]
         hook = module.register_forward_hook(lambda module, given, result: caught.append(result))
@@ -494,14 +495,6 @@ def widened(name: str, narrow: Tensor, fresh: Tensor, config: NetworkConfig) -> 
         old[:, old.shape[1] - narrow.shape[1] + maps :] = narrow[:, maps:]
         old *= (old[0].numel() / narrow[0].numel()) ** 0.5
     return wide
-
-
-def fade(images: Tensor, alpha: float) -> Tensor:
-    """Real pictures at a fade: blended with themselves at half the resolution, as the generator's are. [N,C,H,W]."""
-    if alpha >= 1:
-        return images
-    half = F.interpolate(downsample_box(images), scale_factor=2, mode="nearest")
-    return torch.lerp(half, images, alpha)
 
 
 FAMILY = Family("stylegan", StyleGAN1Config, StyleGAN1Generator, StyleGAN1Discriminator, widened)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,13 +25,14 @@ from stylegan.projection.projector import centre_of_w, project
 from stylegan.projection.settings import DELTA, Moment, ProjectionSettings, TuningSettings
 from torch_utils.checkpoint import load_state, save_state
 from torch_utils.errors import UserError
+from torch_utils.files import write_atomically
 from torch_utils.images import encode, enlarge, to_uint8
 from torch_utils.interrupt import deferred_interrupts
+from torch_utils.output import write_film
 from torch_utils.progress import Progress
 from torch_utils.settings import leaves
 from torch_utils.text import counted
 from torch_utils.untrusted import read_json
-from torch_utils.video import write_film
 
 REPORT, STATE = "report.json", "projection-state.pt"
 FILM_PIXELS, FILM_FPS = 256, 20
@@ -72,12 +72,8 @@ class Folder:
 
     def record(self, records: Mapping[str, Mapping[str, Any]]) -> None:
         """Write report.json, whole or not at all."""
-        scratch = self.path / f".{REPORT}.{os.getpid()}.tmp"
-        try:
-            scratch.write_text(json.dumps({"photos": list(records.values())}, indent=1) + "\n", "utf-8")
-            scratch.replace(self.path / REPORT)
-        finally:
-            scratch.unlink(missing_ok=True)
+        text = json.dumps({"photos": list(records.values())}, indent=1) + "\n"
+        write_atomically(self.path / REPORT, text.encode())
 
     def state(self, key: str) -> dict[str, Any] | None:
         """What a search that was interrupted left behind, if it was this very one."""

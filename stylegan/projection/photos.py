@@ -1,37 +1,31 @@
-"""Photographs as targets of a projection: any picture file, in the network's size and channels, and what was done."""
+"""Photographs as targets of a projection: any image file, in the size and channels of the network."""
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.notation import is_photograph
 from torch_utils.errors import UserError
-from torch_utils.images import open_image, to_float
+from torch_utils.images import BadImage, centred_box, read_image, to_float, with_channels
+from torch_utils.text import is_image
+from torch_utils.untrusted import read_plain
 
 Align = Callable[[Image.Image], tuple[Image.Image, str]]
-"""An RGB picture -> the face in it, and what was done, in words. Raises UserError where there is none."""
+"""An RGB image -> the face in it, and a note on what was done. Raises UserError if there is no face."""
 
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_WORDS = {1: "grey", 3: "RGB", 4: "RGBA"}
-_GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
-_DECODER_ERRORS = (OSError, EOFError, SyntaxError, ValueError, TypeError, IndexError, KeyError, OverflowError,
-                   RuntimeError, MemoryError, AssertionError, NotImplementedError, struct.error, zlib.error,
-                   Image.DecompressionBombError)  # fmt: skip
+CHANNEL_NAMES = {1: "grey", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A target. name: good for a file   pixels: uint8 [H,W,C]   notes: what was done to it"""
+    """A target of a projection. name: unique, and safe for files   pixels: uint8 [H,W,C]   notes: what was changed"""
 
     name: str
     path: Path
@@ -40,21 +34,21 @@ class Photo:
 
 
 def photos_in(target: Path) -> list[Path]:
-    """The file itself, or the pictures of a folder in the order of their names. Raises UserError if there is none."""
+    """The file itself, or the images of a folder in the order of their names. Raises UserError if there are none."""
     if target.is_dir():
-        found = sorted(path for path in target.iterdir() if path.is_file() and is_photograph(path))
+        found = sorted(path for path in target.iterdir() if path.is_file() and is_image(path.name))
         if not found:
-            raise UserError(f"there is no picture in {target}; give a folder with PNG, JPEG or WebP files, or one file")
+            raise UserError(f"There is no image in {target}: give a folder with PNG, JPEG or WebP files, or one file")
         return found
     if not target.is_file():
-        raise UserError(f"there is no file or folder {target}")
+        raise UserError(f"There is no file or folder {target}: give an image, or a folder with images")
     return [target]
 
 
 def read_photos(
     paths: Sequence[Path], snapshot: Snapshot, align: Align | None = None
 ) -> tuple[list[Photo], dict[Path, str]]:
-    """The photographs that can be read, their names all different, and of each other one why not."""
+    """The photographs that can be read, with unique names, and the reasons why others cannot."""
     photos: list[Photo] = []
     faults: dict[Path, str] = {}
     taken: set[str] = set()
@@ -64,11 +58,7 @@ def read_photos(
         except UserError as error:
             faults[path] = str(error)
             continue
-        stem = "".join(letter if letter.isprintable() and letter not in ":\\" else "_" for letter in path.stem)
-        stem = stem if stem.strip(". ") else "photo"
-        name, number = stem, 2
-        while name.lower() in taken:
-            name, number = f"{stem}-{number}", number + 1
+        name = _unique_name(path, taken)
         taken.add(name.lower())
         photos.append(Photo(name, path, pixels, notes))
     return photos, faults
@@ -80,68 +70,64 @@ def as_targets(photos: Sequence[Photo]) -> Tensor:
 
 
 def read_photo(path: Path, snapshot: Snapshot, align: Align | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """uint8 [H,W,C] of the size that the network draws, and what was done to the photograph. Raises UserError."""
+    """uint8 [H,W,C] in the size of the network's images, and notes on what was changed. Raises UserError."""
     height, width = snapshot.config.size(snapshot.stage.resolution)
-    image = _opened(path)
     notes: list[str] = []
+    try:
+        image = read_image(read_plain(path, "picture_mib"))
+    except BadImage as reason:
+        raise UserError(f"{path}: {reason}") from reason
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
     if align is not None:
-        image, said = align(_in_mode(image, "RGB"))
-        notes.append(said)
-    image, said = _with_channels(image, snapshot.config.channels)
-    notes.append(said)
-    image, said = fitted(image, width, height)
-    notes.append(said)
+        image, note = align(image.convert("RGB"))
+        notes.append(note)
+    image, note = converted(image, snapshot.config.channels)
+    notes.append(note)
+    image, note = fitted(image, width, height)
+    notes.append(note)
     return np.array(image).reshape(height, width, snapshot.config.channels), tuple(filter(None, notes))
 
 
+def converted(image: Image.Image, channels: int) -> tuple[Image.Image, str]:
+    """L, LA, RGB or RGBA -> 1, 3 or 4 channels, and a note if that changes anything.
+
+    Transparent images are laid on white, unless the network has a channel for transparency.
+    """
+    grey, transparent = image.mode in ("L", "LA"), image.mode in ("LA", "RGBA")
+    changes = []
+    if transparent and channels != 4:
+        changes.append("laid on white")
+    if not transparent and channels == 4:
+        changes.append(f"{'grey' if grey else 'RGB'} made RGBA")
+    elif channels != 4 and grey != (channels == 1):
+        changes.append(f"{'grey' if grey else 'colour'} made {CHANNEL_NAMES[channels]}")
+    return with_channels(image, channels, "keep" if channels == 4 else "white"), ", ".join(changes)
+
+
 def fitted(image: Image.Image, width: int, height: int) -> tuple[Image.Image, str]:
-    """Cut to the aspect about its centre, then resized: by averaging if it is a whole number of times larger."""
+    """Cropped about the centre to the aspect ratio, and resized, with a note if that changes anything.
+
+    An image that is a whole number of times larger is averaged, as training images are reduced; others are resampled
+    with a Lanczos filter.
+    """
     if image.size == (width, height):
         return image, ""
-    scale = min(image.width / width, image.height / height)
-    cut_w, cut_h = min(image.width, max(1, round(width * scale))), min(image.height, max(1, round(height * scale)))
-    left, top = (image.width - cut_w) // 2, (image.height - cut_h) // 2
-    whole = cut_w % width == 0 and cut_h % height == 0
-    by = Image.Resampling.BOX if whole else Image.Resampling.LANCZOS
-    said = f"{image.width}x{image.height} "
-    if (cut_w, cut_h) != image.size:
-        said += f"cut to {cut_w}x{cut_h} "
-    image = image.crop((left, top, left + cut_w, top + cut_h)).resize((width, height), by)
-    return image, f"{said}resized to {width}x{height}"
+    box = centred_box(image.size, (width, height))
+    cropped = box[2] - box[0], box[3] - box[1]
+    whole = cropped[0] % width == 0 and cropped[1] % height == 0
+    note = f"{image.width}x{image.height} "
+    if cropped != image.size:
+        note += f"cut to {cropped[0]}x{cropped[1]} "
+    resample = Image.Resampling.BOX if whole else Image.Resampling.LANCZOS
+    return image.resize((width, height), resample, box=box), f"{note}resized to {width}x{height}"
 
 
-def _opened(path: Path) -> Image.Image:
-    """Decoded and upright. Raises UserError."""
-    try:
-        with open_image(path) as file:
-            file.load()
-            image = ImageOps.exif_transpose(file)
-    except _DECODER_ERRORS as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "no picture, or a broken one"
-        if isinstance(error, Image.DecompressionBombError):
-            reason = "too many pixels; make it smaller first"
-        raise UserError(f"{path}: {reason}") from error
-    return image
-
-
-def _with_channels(image: Image.Image, channels: int) -> tuple[Image.Image, str]:
-    grey = image.mode in _GREY
-    has_alpha = image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info
-    if channels == 4:
-        return _in_mode(image, "RGBA"), "" if has_alpha else f"{'grey' if grey else 'RGB'} made RGBA"
-    said = []
-    if has_alpha:
-        picture = _in_mode(image, "RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), picture)
-        said.append("laid on white")
-    if grey != (channels == 1):
-        said.append(f"{'grey' if grey else 'colour'} made {_WORDS[channels]}")
-    return _in_mode(image, _MODES[channels]), ", ".join(said)
-
-
-def _in_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Converted; grey of 16 bits by its upper half, which Pillow would clip."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, np.float64)
-        image = Image.fromarray(np.clip(values / (257 if values.max() > 255 else 1), 0, 255).round().astype(np.uint8))
-    return image if image.mode == mode else image.convert(mode)
+def _unique_name(path: Path, taken: set[str]) -> str:
+    """The name of the file without its suffix, without characters that file systems reject, and not yet taken."""
+    stem = "".join(letter if letter.isprintable() and letter not in ":\\" else "_" for letter in path.stem)
+    stem = stem if stem.strip(". ") else "photo"
+    name, number = stem, 2
+    while name.lower() in taken:
+        name, number = f"{stem}-{number}", number + 1
+    return name

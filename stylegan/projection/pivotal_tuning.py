@@ -69,7 +69,7 @@ def load_delta(path: Path, snapshot: Snapshot, force: bool = False) -> Delta:
     Raises UserError if it is something else or does not fit the network, and unless `force` if it is of another one,
     which a network that was tuned already is as well.
     """
-    untuned = replace(snapshot, tuned_from="")
+    untuned = replace(snapshot, tuned_from="") if snapshot.tuned_from else snapshot
     return load_bound(path, KIND, _Header, _checked, untuned, force, partial(_require_fit, path))
 
 

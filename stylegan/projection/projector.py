@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from stylegan.networks.sampling import generator
 from stylegan.projection.distance import Against, AnyDistance, against
 from stylegan.projection.settings import Moment, ProjectionSettings, Report, Watch, check_settings, jitter, ramp
 from torch_utils.adam import Adam
-from torch_utils.device import fast_bf16
+from torch_utils.device import fast_bf16, single_thread_workers
 from torch_utils.errors import UserError
 
 
@@ -169,18 +168,13 @@ def _workers(G: Generator, count: int) -> Iterator[tuple[list[slice], Callable[.
 
     That is faster than all threads in every operation of a small network. One picture is left to all threads.
     """
-    threads = torch.get_num_threads()
-    shares = min(threads, count) if next(G.parameters()).device.type == "cpu" else 1
+    shares = min(torch.get_num_threads(), count) if next(G.parameters()).device.type == "cpu" else 1
     if shares == 1:
         yield [slice(0, count)], map
         return
     edges = [count * i // shares for i in range(shares + 1)]
-    pool = ThreadPoolExecutor(shares, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        yield [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)], pool.map
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # this thread kept its number, but new ones would get the pool's
+    with single_thread_workers(shares) as run:
+        yield [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)], run
 
 
 # Pictures -> the latents whose pictures they are (Karras et al. 2020, appendix D; W+ as in Abdal et al. 2019)

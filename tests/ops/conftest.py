@@ -1,6 +1,6 @@
-"""What the tests of the ops share: the implementations to test, published results, the yardstick, stand-in kernels.
+"""Fixtures for the tests of the ops: implementations, published results, the tolerance, kernels for tests of the build.
 
-data/ops holds results of the published implementations: of bias_act, upfirdn2d_helpers, design_lowpass_filter and
+data/ops contains results of the published implementations: of bias_act, upfirdn2d_helpers, design_lowpass_filter and
 modulated_conv2d_sg3 every case (of the last only those with second derivatives), of upfirdn2d two of three, of
 conv2d_resample those with second derivatives and every sixth other, of modulated_conv2d_sg2 nine that cover all its
 arguments. Inputs are float64, results rounded to float32.
@@ -29,7 +29,7 @@ DATA = Path(__file__).parents[1] / "data" / "ops"
 
 @dataclass(frozen=True)
 class Case:
-    """One call of a published function: its arguments, its inputs, and what came out."""
+    """One call of a published function: its arguments, inputs and outputs."""
 
     name: str
     args: dict[str, Any]
@@ -37,7 +37,7 @@ class Case:
     outputs: dict[str, Tensor]
 
     def agrees(self, ours: Mapping[str, Tensor | None]) -> None:
-        """All outputs, up to rounding; a gradient that is None is one of zeros."""
+        """Compare all outputs, up to rounding. A gradient that is None counts as zeros."""
         for name, theirs in self.outputs.items():
             value = ours[name]
             value = torch.zeros_like(theirs) if value is None else value.detach().to(theirs.dtype)
@@ -68,7 +68,7 @@ def published() -> Callable[[str], Iterator[Case]]:
 
 @pytest.fixture(params=["ref", "cpu"])
 def impl(request: pytest.FixtureRequest) -> str:
-    """Each implementation in turn; the kernels are skipped where they cannot be had."""
+    """Each implementation; the kernels are skipped if they are not available."""
     if request.param == "cpu" and not build.available("cpu"):
         pytest.skip("no kernels for the CPU")
     return str(request.param)
@@ -76,14 +76,14 @@ def impl(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def impl_within(impl: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each implementation in turn, for functions that call upfirdn2d themselves."""
+    """Each implementation, for functions that call upfirdn2d themselves."""
     monkeypatch.setattr(ops.upfirdn2d, "use_kernel", lambda asked, x: impl == "cpu")
     return impl
 
 
 @pytest.fixture(scope="session")
 def kernels() -> None:
-    """Nothing to see for a test of the kernels where there are none."""
+    """Skips tests of the kernels if they are not available."""
     if not build.available("cpu"):
         pytest.skip("no kernels for the CPU")
 
@@ -106,9 +106,9 @@ def derivatives(function: Function, inputs: list[Tensor | None], dtype: torch.dt
 
 @pytest.fixture
 def no_worse_than_torch() -> Callable[[Function, Function, list[Tensor | None]], None]:
-    """The yardstick: at a precision, a kernel errs at most twice what plain PyTorch errs at that precision.
+    """The tolerance: the error of a kernel is at most twice that of plain PyTorch with the same number format.
 
-    Both against the reference in float64; of values, first and second derivatives.
+    Errors are differences from the reference in float64, for values, first and second derivatives.
     """
     return _no_worse_than_torch
 
@@ -117,14 +117,14 @@ def _no_worse_than_torch(kernel: Function, reference: Function, inputs: list[Ten
     x = next(t for t in inputs if t is not None)
     exact = derivatives(reference, inputs, torch.float64)
     rows = list(zip(derivatives(kernel, inputs), derivatives(reference, inputs), exact, strict=True))
-    # Where plain PyTorch happens not to err, some roundings of the largest number remain allowed, among the result and
-    # its first derivatives, and among the second: some are sums of hundreds of terms that all cancel.
+    # If plain PyTorch happens to be exact, some roundings of the largest number are still allowed, separately for the
+    # result with its first derivatives and for the second: some are sums of hundreds of terms that cancel.
     first = 1 + sum(t is not None for t in inputs)
     largest = [max((float(t.detach().abs().max()) for t in part if t.numel()), default=0.0)
                for part in (exact[:first], exact[first:])]  # fmt: skip
     rounding = max(4 * torch.finfo(x.dtype).eps, 256 * torch.finfo(compute_dtype(x)).eps)
     for index, (ours, theirs, truth) in enumerate(rows):
-        if not truth.numel() or not theirs.isfinite().all():  # plain float16 may overflow where nothing is asked
+        if not truth.numel() or not theirs.isfinite().all():  # plain float16 may overflow, and then nothing is required
             continue
         budget = (theirs.double() - truth).abs().max() * 2 + rounding * largest[index >= first] + 1e-12
         error = (ours.double() - truth).abs().max()
@@ -137,7 +137,7 @@ def arranged() -> Callable[[list[int], torch.dtype, str, int], Tensor]:
 
 
 def _arranged(shape: list[int], dtype: torch.dtype, layout: str, seed: int) -> Tensor:
-    """Random numbers in memory as asked: contiguous, channels_last, every second column, or transposed."""
+    """Random numbers in a memory layout: contiguous, channels_last, every second column, or transposed."""
     generator = torch.Generator().manual_seed(seed)
     n, c, h, w = shape
     if layout == "strided":
@@ -150,7 +150,7 @@ def _arranged(shape: list[int], dtype: torch.dtype, layout: str, seed: int) -> T
 
 @pytest.fixture
 def compiles() -> Callable[[Function, list[Tensor | None]], None]:
-    """Does a function compile without a break, and differentiate to the same?"""
+    """Checks that a function compiles without a graph break, with the same results and gradients."""
 
     def check(function: Function, inputs: list[Tensor | None]) -> None:
         torch._dynamo.reset()
@@ -167,15 +167,15 @@ def compiles() -> Callable[[Function, list[Tensor | None]], None]:
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Kernels compiled in a blink: two lines of source in `build.CSRC`. Returns the cache folder, not made yet."""
+    """Kernels that compile quickly: two lines in `build.CSRC`. Returns the cache folder, which does not exist yet."""
     csrc = tmp_path / "csrc"
     (csrc / "cpu").mkdir(parents=True)
     (csrc / "answer.h").write_text("#define ANSWER 42\n")
     (csrc / "cpu" / "answer.cpp").write_text(SOURCE)
     monkeypatch.setattr(build, "CSRC", csrc)
-    # The header lies one folder up, and nothing here needs the flags for speed.
+    # The header is one folder up, and the flags for speed are not needed.
     monkeypatch.setattr(toolchain, "cpu_flags", lambda: ["-O0", f"-I{csrc}"])
-    monkeypatch.setenv("CPATH", str(csrc))  # for processes of their own
+    monkeypatch.setenv("CPATH", str(csrc))  # for other processes
     monkeypatch.setenv("STYLEGAN_OPS_CACHE", str(tmp_path / "cache"))
     for variable in ("STYLEGAN_OPS", "CXX", "LOCAL_RANK"):
         monkeypatch.delenv(variable, raising=False)
@@ -186,7 +186,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def forget() -> Callable[[], None]:
-    """Makes this process forget what it has loaded and said."""
+    """Makes this process forget what it has loaded and printed."""
     return _forget
 
 

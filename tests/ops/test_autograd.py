@@ -1,4 +1,4 @@
-"""Ops made differentiable by hand behave as those that PyTorch makes differentiable."""
+"""Ops with a derivative registered by `differentiable` behave as those that PyTorch itself registers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _setup(ctx, inputs, output):
 
 
 def _define(name, calls):
-    """x ** power * y, whose derivative is made of itself."""
+    """x ** power * y, whose derivative consists of the same op."""
 
     def backward(ctx, g):
         x, y = ctx.saved_tensors
@@ -45,9 +45,9 @@ def power_by_pytorch():
         return _define("power_for_tests_by_pytorch", [])
 
 
-@pytest.mark.parametrize("made_by", ["power", "power_by_pytorch"])
-def test_derivatives_of_any_order(made_by, request):
-    op = request.getfixturevalue(made_by)
+@pytest.mark.parametrize("registered", ["power", "power_by_pytorch"])
+def test_derivatives_of_any_order(registered, request):
+    op = request.getfixturevalue(registered)
     x, y = (torch.rand(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
     assert torch.autograd.gradcheck(lambda x, y: op(x, y, 3), (x, y))
     assert torch.autograd.gradgradcheck(lambda x, y: op(x, y, 3), (x, y))
@@ -57,7 +57,7 @@ def test_derivatives_of_any_order(made_by, request):
     torch.testing.assert_close(third, 24 * x * y)
 
 
-def test_nothing_is_kept_where_no_derivative_is_wanted(power):
+def test_nothing_is_saved_if_no_derivative_is_needed(power):
     x = torch.rand(3, requires_grad=True)
     with torch.no_grad():
         assert not power(x, None, 2).requires_grad
@@ -65,14 +65,14 @@ def test_nothing_is_kept_where_no_derivative_is_wanted(power):
     assert power(x, None, 2).grad_fn is not None
 
 
-def test_backward_knows_which_inputs_want_one(power):
+def test_backward_knows_which_inputs_need_a_gradient(power):
     x, y = torch.rand(3, requires_grad=True), torch.rand(3)
     CALLS.clear()
     power(x, y, 2).sum().backward()
     assert CALLS == [[True, False, False]]
 
 
-def test_it_passes_for_a_registered_op(power):
+def test_the_registration(power):
     torch.library.opcheck(
         power.default, (torch.rand(3, requires_grad=True), None, 2), test_utils="test_autograd_registration"
     )

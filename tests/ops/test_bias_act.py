@@ -1,4 +1,4 @@
-"""Bias, activation, gain and clamp: as published, and the kernel as the reference, with all derivatives."""
+"""Bias, activation, gain and clamp: published results, and kernels equal to the reference, with all derivatives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from ops.bias_act import ACTIVATIONS, bias_act
 
-# The published function's gains where none is given; ours is 1.
+# Default gains of the published function; ours is 1.
 PUBLISHED_GAINS = dict.fromkeys(("relu", "lrelu", "swish"), 2**0.5)
 
 
@@ -58,7 +58,7 @@ def test_the_kernel_is_no_worse_than_torch(
     kernels, no_worse_than_torch, arranged, shape, dtype, layout, activation, dim, with_bias, gain, clamp, seed
 ):
     if dtype in (torch.bfloat16, torch.float16):
-        clamp = None  # whether a value that is rounded to the limit was clamped is a matter of taste
+        clamp = None  # a value that is rounded to the limit may count as clamped or not
     x = arranged(list(shape), dtype, layout, seed)
     bias = torch.randn(shape[dim], generator=torch.Generator().manual_seed(seed)) if with_bias else None
 
@@ -99,7 +99,7 @@ def test_it_compiles(impl, compiles):
     compiles(partial(bias_act, activation="swish", impl=impl), [torch.randn(2, 3, 4, 5), torch.randn(3)])
 
 
-def test_autocast_leaves_it_alone(impl):
+def test_autocast_does_not_change_it(impl):
     x, bias = torch.randn(2, 3, 4, 5), torch.randn(3)
     with torch.autocast("cpu", torch.bfloat16):
         y = bias_act(x, bias, "lrelu", impl=impl)
@@ -109,9 +109,9 @@ def test_autocast_leaves_it_alone(impl):
 def test_errors_name_the_argument():
     x, bias = torch.zeros(2, 3), torch.zeros(3)
     wrong = [
-        ("activation='mish'", {"activation": "mish"}), ("clamp must", {"clamp": -1.0}), ("dim=2", {"dim": 2}),
-        ("bias must", {"bias": bias[:2]}), ("bias must", {"bias": bias[None]}), ("impl='gpu'", {"impl": "gpu"}),
-        ("bias is on meta", {"bias": bias.to("meta")}), ("x must", {"x": x.long()}),
+        ("activation must", {"activation": "mish"}), ("clamp must", {"clamp": -1.0}), ("dim must", {"dim": 2}),
+        ("bias must", {"bias": bias[:2]}), ("bias must", {"bias": bias[None]}), ("impl must", {"impl": "gpu"}),
+        ("bias must be on", {"bias": bias.to("meta")}), ("x must", {"x": x.long()}),
     ]  # fmt: skip
     for message, options in wrong:
         with pytest.raises(ValueError, match=message):

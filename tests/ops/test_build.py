@@ -1,4 +1,4 @@
-"""The build of the kernels in one process: what it leaves, when it is done anew, and what STYLEGAN_OPS asks for."""
+"""The build of the kernels in one process: its files, when it is repeated, and the values of STYLEGAN_OPS."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ops import BuildError, build, cache, mode, toolchain
-from ops import autograd as dispatch
+from ops import BuildError, autograd, build, cache, mode, toolchain
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("stand_in")
@@ -39,7 +38,7 @@ def test_a_build_makes_a_library_and_nothing_else_and_the_next_one_finds_it(stan
 
 
 def test_a_process_may_build_twice():
-    """PyTorch counts the builds of a process, and adds the number to the name of the library."""
+    """PyTorch counts the builds of a process, and adds the number to the library's name."""
     first = build.find_or_build("cpu")
     (build.CSRC / "answer.h").write_text("#define ANSWER 43\n")
     second = build.find_or_build("cpu")
@@ -47,8 +46,8 @@ def test_a_process_may_build_twice():
     assert (answer(first), answer(second)) == (42, 43)
 
 
-def test_what_pytorch_left_in_a_killed_build_is_not_waited_for(stand_in):
-    """PyTorch up to 2.13 waits for ever where it finds a file `lock` in its build stand_in."""
+def test_a_lock_that_pytorch_left_in_a_killed_build_is_ignored(stand_in):
+    """PyTorch up to 2.13 waits forever if it finds a file `lock` in its build folder."""
     target = stand_in / key()
     for left in (target, target.with_name(f"{target.name}{cache.SCRATCH}1")):
         left.mkdir(parents=True)
@@ -57,7 +56,7 @@ def test_what_pytorch_left_in_a_killed_build_is_not_waited_for(stand_in):
     assert not (target / "lock").exists() and not list(stand_in.glob(f"*{cache.SCRATCH}*"))
 
 
-def test_a_stale_lock_is_no_obstacle(stand_in, capfd):
+def test_a_stale_lock_is_ignored(stand_in, capfd):
     stand_in.mkdir()
     (stand_in / f"{key()}.lock").touch()
     (stand_in / f"{key()}.owner").write_text("process 999999999 on elsewhere")
@@ -66,7 +65,7 @@ def test_a_stale_lock_is_no_obstacle(stand_in, capfd):
     assert not list(stand_in.glob("*.owner"))
 
 
-def test_the_key_changes_with_whatever_the_library_depends_on(monkeypatch, tmp_path):
+def test_the_key_changes_with_everything_that_the_library_depends_on(monkeypatch, tmp_path):
     seen = [key()]
     (build.CSRC / "cpu" / "answer.cpp").write_text("// changed\n")
     seen.append(key())
@@ -95,20 +94,20 @@ def test_a_device_without_kernels():
         build.find_or_build("mps")
 
 
-def test_auto_says_once_what_is_in_use(capfd):
+def test_auto_prints_once_what_is_used(capfd):
     assert build.available("cpu") and build.available("cpu")
     said = [line for line in capfd.readouterr().err.splitlines() if "compil" not in line]
     assert len(said) == 1 and said[0].startswith("ops: cpu kernels (") and said[0].endswith("threads)")
 
 
-def test_auto_falls_back_and_says_why(monkeypatch, tmp_path, capfd):
+def test_auto_uses_the_reference_and_prints_why(monkeypatch, tmp_path, capfd):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not build.available("cpu") and not build.available("cpu")
     said = capfd.readouterr().err
     assert said.startswith("ops: reference (no C++ compiler found: ") and said.count("\n") == 1
 
 
-def test_several_threads_at_once_are_one(capfd):
+def test_several_threads_build_once(capfd):
     found: list[bool] = []
     threads = [threading.Thread(target=lambda: found.append(build.available("cpu"))) for _ in range(4)]
     for thread in threads:
@@ -118,7 +117,7 @@ def test_several_threads_at_once_are_one(capfd):
     assert found == [True] * 4 and capfd.readouterr().err.count("ops: c") == 3  # compiling, compiled, cpu kernels
 
 
-def test_only_the_first_rank_speaks(monkeypatch, capfd):
+def test_only_the_first_rank_prints(monkeypatch, capfd):
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert build.available("cpu")
     assert capfd.readouterr().err == ""
@@ -131,7 +130,7 @@ def test_ref_never_compiles(monkeypatch, stand_in, capfd):
     assert not stand_in.exists()
 
 
-def test_strict_raises_where_auto_would_fall_back(monkeypatch, tmp_path, forget):
+def test_strict_raises_where_auto_uses_the_reference(monkeypatch, tmp_path, forget):
     monkeypatch.setenv("STYLEGAN_OPS", "strict")
     assert build.available("cpu")
     forget()
@@ -141,22 +140,22 @@ def test_strict_raises_where_auto_would_fall_back(monkeypatch, tmp_path, forget)
             build.available("cpu")
 
 
-def test_an_unknown_word(monkeypatch):
+def test_an_unknown_value(monkeypatch):
     monkeypatch.setenv("STYLEGAN_OPS", "fast")
-    with pytest.raises(BuildError, match="STYLEGAN_OPS=fast is none of auto, ref, strict"):
+    with pytest.raises(BuildError, match="STYLEGAN_OPS must be one of auto, ref, strict, got fast"):
         build.available("cpu")
     monkeypatch.setenv("STYLEGAN_OPS", "")
     assert mode() == "auto"
 
 
-def test_who_insists_on_a_kernel_learns_why_there_is_none(monkeypatch, tmp_path):
+def test_requiring_a_kernel_says_why_there_is_none(monkeypatch, tmp_path):
     monkeypatch.setenv("STYLEGAN_OPS", "ref")
-    with pytest.raises(BuildError, match="impl='cpu' was asked for, but STYLEGAN_OPS=ref forbids it"):
-        dispatch.use_kernel("cpu", torch.zeros(1))
+    with pytest.raises(BuildError, match="impl='cpu' needs the kernels, but STYLEGAN_OPS=ref disables them"):
+        autograd.use_kernel("cpu", torch.zeros(1))
     monkeypatch.delenv("STYLEGAN_OPS")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BuildError, match="impl='cpu' was asked for: no C\\+\\+ compiler found"):
-        dispatch.use_kernel("cpu", torch.zeros(1))
+    with pytest.raises(BuildError, match="impl='cpu' needs the kernels: no C\\+\\+ compiler found"):
+        autograd.use_kernel("cpu", torch.zeros(1))
 
 
 def test_importing_the_ops_builds_nothing(tmp_path):

@@ -1,4 +1,4 @@
-"""Our convolutions are PyTorch's, in value and in every derivative."""
+"""Our convolutions equal PyTorch's, with all derivatives, also with packed weights."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.library import opcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ops.conv2d import conv2d, conv_transpose2d
+from ops.conv2d import conv2d, conv_transpose2d, packed
+from ops.resample import packed_for_upsampling, upsample_conv2d, upsampling_kernel
 
 CASES = [(1, 1, 3, (5, 6)), (2, 1, 4, (6, 4)), (2, 1, 4, (7, 5)), (2, 0, 3, (6, 7)), (1, 0, 1, (4, 4))]
 cases = pytest.mark.parametrize("stride, padding, kernel, size", CASES)
 
 
 class Calls(TorchDispatchMode):
-    """Notes which operators run."""
+    """Records which operators run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,8 +63,8 @@ def test_third_derivatives_exist():
 
 
 @pytest.mark.parametrize("op", [conv2d, conv_transpose2d])
-def test_a_picture_s_gradient_does_not_pay_for_the_weights(op):
-    """As in R1, which differentiates by the picture while the weights learn too."""
+def test_the_gradient_of_an_image_does_not_compute_that_of_the_weights(op):
+    """As in R1, which needs the gradient of the image, while the weights have one too."""
     x, w = randn(1, 4, 8, 8), randn(4, 4, 3, 3)
     y = op(x, w * 1.0, 1, 1)
     with Calls() as calls:
@@ -80,6 +81,68 @@ def test_the_weights_gradient_of_a_leaf():
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_it_is_registered_as_it_should_be(transposed):
+def test_the_registration(transposed):
     opcheck(torch.ops.stylegan.conv2d, (randn(2, 3, 5, 5), randn(3, 3, 3, 3), 1, 1, transposed, [0, 0]))
     opcheck(torch.ops.stylegan.conv2d_dw, (randn(2, 3, 5, 5), randn(2, 3, 5, 5), [3, 3], 1, 1))
+
+
+# Packed weights
+
+
+def channels_last(*shape, dtype=torch.float32):
+    return torch.randn(*shape).to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("inputs", "outputs", "size"), [(32, 16, (8, 8)), (5, 3, (4, 7)), (64, 64, (16, 16))])
+def test_a_packed_weight_gives_the_same_up_to_rounding(inputs, outputs, size, batch, dtype):
+    x, weight = channels_last(batch, inputs, *size, dtype=dtype), channels_last(outputs, inputs, 3, 3, dtype=dtype)
+    kernel = upsampling_kernel(weight.float()).to(dtype, memory_format=torch.channels_last)
+    with torch.no_grad():
+        y = conv2d(x, packed(weight, batch, size, padding=1), padding=1)
+        up = upsample_conv2d(x, packed_for_upsampling(kernel, batch, size))
+        for ours, plain in ((y, conv2d(x, weight, padding=1)), (up, upsample_conv2d(x, kernel))):
+            rounding = 1e-5 if dtype == torch.float32 else 2**-7
+            assert (ours - plain).abs().max() <= rounding * plain.abs().max()
+    assert y.is_contiguous(memory_format=torch.channels_last) and up.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_weight_packed_for_another_size_also_works():
+    weight = channels_last(16, 16, 3, 3)
+    kept = packed(weight, 1, (8, 8), padding=1)
+    for shape in [(4, 16, 8, 8), (1, 16, 32, 32), (2, 16, 3, 5)]:
+        x = channels_last(*shape)
+        with torch.no_grad():
+            torch.testing.assert_close(conv2d(x, kept, padding=1), conv2d(x, weight, padding=1), rtol=1e-5, atol=1e-4)
+
+
+def test_weights_that_cannot_be_packed_stay_as_they_are(monkeypatch):
+    double = torch.randn(4, 4, 3, 3, dtype=torch.float64)
+    assert packed(double, 1, (8, 8), padding=1) is double
+    meta = torch.randn(4, 4, 3, 3, device="meta")
+    assert packed(meta, 1, (8, 8), padding=1) is meta
+    single = torch.randn(4, 4, 3, 3)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert packed(single, 1, (8, 8), padding=1) is single
+
+
+@pytest.mark.parametrize("convolve", [conv2d, conv_transpose2d])
+def test_a_derivative_of_a_packed_weight_is_an_error(convolve):
+    x, weight = channels_last(1, 8, 8, 8).requires_grad_(), channels_last(8, 8, 3, 3)
+    kept = packed(weight, 1, (8, 8), padding=1, transposed=convolve is conv_transpose2d)
+    with pytest.raises(RuntimeError, match="no derivative"):
+        convolve(x, kept, padding=1)
+
+
+def test_results_do_not_depend_on_the_threads_that_packed():
+    x, weight, threads = channels_last(1, 64, 16, 16), channels_last(64, 64, 3, 3), torch.get_num_threads()
+    kept = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            kept.append(packed(weight, 1, (16, 16), padding=1))
+        torch.set_num_threads(1)
+        assert torch.equal(conv2d(x, kept[0], padding=1), conv2d(x, kept[1], padding=1))
+    finally:
+        torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Convolutions with resampling: as published, and equal to doing one thing after the other."""
+"""Convolutions with resampling: published results, and equal to the separate steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_published_results(impl_within, published):
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (2, 5)])
 @pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1)])
 @pytest.mark.parametrize("padding", [0, [1, 2, 0, 1], [-1, 0, 2, -2]])
-def test_one_thing_after_the_other(impl_within, kernel, up, down, padding):
+def test_it_equals_its_steps(impl_within, kernel, up, down, padding):
     x, w = torch.randn(2, 4, 8, 7, dtype=torch.float64), torch.randn(6, 2, *kernel, dtype=torch.float64)
     f = torch.tensor([1.0, 3, 3, 2]) / 9
     pads = [padding] * 4 if isinstance(padding, int) else padding
@@ -42,7 +42,7 @@ def test_one_thing_after_the_other(impl_within, kernel, up, down, padding):
 def test_errors_name_the_argument():
     x, w = torch.zeros(1, 4, 8, 8), torch.zeros(2, 4, 3, 3)
     wrong = [("x must", (x[0], w), {}), ("weight must", (x, w[0]), {}), ("weight must", (x, w), {"groups": 2}),
-             ("up=0", (x, w), {"up": 0}), ("padding must", (x, w), {"padding": [1] * 3})]  # fmt: skip
+             ("up and down must", (x, w), {"up": 0}), ("padding must", (x, w), {"padding": [1] * 3})]  # fmt: skip
     for message, args, options in wrong:
         with pytest.raises(ValueError, match=message):
             conv2d_resample(*args, **options)

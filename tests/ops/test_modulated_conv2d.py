@@ -1,4 +1,4 @@
-"""Modulated convolution: as published for StyleGAN2 and 3, and equal to a convolution with a kernel per sample."""
+"""Modulated convolution: published results of StyleGAN2 and 3, and equal to a convolution with a kernel per sample."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_published_results(impl_within, published, name, run):
         first = dict(zip(("dx", "dw", "ds"), torch.autograd.grad(y, inputs, case.inputs["gy"], create_graph=True)))
         ours = {"y": y, **first}
         for key in case.outputs:
-            if key.startswith("dd"):  # ddx2_s: the derivative of the sum of squares of dx, for s
+            if key.startswith("dd"):  # ddx2_s: the derivative of the sum of squares of dx with respect to s
                 source, wanted = key[1:].split("2_")
                 squares = first[source].square().sum()
                 ours[key] = torch.autograd.grad(squares, case.inputs[wanted], retain_graph=True, allow_unused=True)[0]

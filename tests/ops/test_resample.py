@@ -1,8 +1,11 @@
-"""The fast arrangements of resampling equal the plain ones, with their first and second derivatives."""
+"""Filters and resampling: published results, and fast forms equal to plain ones, with first and second derivatives."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import scipy.signal
+import scipy.special
 import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
@@ -10,6 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from ops.resample import (
     blur,
     conv2d_downsample,
+    design_lowpass_filter,
     downsample2d,
     downsample_box,
     downsampling_kernel,
@@ -67,7 +71,7 @@ def test_box_undoes_nearest(factor):
 
 
 @pytest.mark.parametrize("taps", TAPS)
-def test_blur_is_the_correlation_it_says(taps):
+def test_blur_is_a_correlation(taps):
     x, n = torch.randn(2, 3, 6, 8, dtype=torch.float64), len(taps)
     row = torch.tensor(taps, dtype=torch.float64)
     padded = F.pad(x, ((n - 1) // 2, n // 2, (n - 1) // 2, n // 2))
@@ -94,7 +98,7 @@ def test_the_backward_of_blur_is_its_adjoint(taps):
     torch.testing.assert_close(again, blur(x, taps))
 
 
-def test_blur_keeps_constants_away_from_the_border_and_no_taps_change_nothing():
+def test_blur_keeps_constants_except_at_the_border_and_without_taps_keeps_x():
     x = torch.full((1, 1, 6, 6), 3.0)
     torch.testing.assert_close(blur(x, (1, 2, 1))[..., 1:-1, 1:-1], x[..., 1:-1, 1:-1])
     assert blur(x, ()) is x
@@ -118,7 +122,7 @@ def test_the_published_filters_and_resampling(impl, published):
             case.agrees({"y": run(case.inputs["x"], case.inputs["f"], **args, impl=impl)})
 
 
-def test_resampling_keeps_the_mean_and_the_place():
+def test_resampling_keeps_the_mean_and_the_position():
     x, f = torch.ones(1, 2, 12, 12), setup_filter([1, 3, 3, 1])
     for run, size in [(filter2d, 12), (upsample2d, 24), (downsample2d, 6)]:
         y = run(x, f)
@@ -127,7 +131,7 @@ def test_resampling_keeps_the_mean_and_the_place():
 
 
 @pytest.mark.parametrize("taps, options", [([], {}), (torch.zeros(1, 1, 1), {}), ([[1.0, 2.0]], {"separable": True})])
-def test_taps_that_are_no_filter(taps, options):
+def test_invalid_taps(taps, options):
     with pytest.raises(ValueError, match="taps"):
         setup_filter(taps, **options)
 
@@ -141,7 +145,7 @@ def test_blur_by_the_reference_and_by_the_kernel(impl_within, taps):
 
 
 def test_blur_after_inference_mode_can_be_differentiated():
-    x, taps = torch.randn(1, 1, 4, 4), (1, 5, 1)  # taps that no other test has used
+    x, taps = torch.randn(1, 1, 4, 4), (1, 5, 1)  # taps that no other test uses
     with torch.inference_mode():
         blur(x, taps)
     blur(x.requires_grad_(), taps).sum().backward()
@@ -150,3 +154,45 @@ def test_blur_after_inference_mode_can_be_differentiated():
 
 def test_blur_compiles(compiles):
     compiles(lambda x: blur(x, (1, 3, 3, 1)), [torch.randn(1, 2, 6, 6)])
+
+
+# design_lowpass_filter
+
+
+def test_the_published_lowpass_filters(published):
+    for case in published("design_lowpass_filter"):
+        args = {k: case.args[k] for k in ("numtaps", "cutoff", "width", "fs", "radial")}
+        f = design_lowpass_filter(**args)
+        assert (f is None) == case.args["none"]
+        if f is not None:
+            case.agrees({"f": f})
+
+
+@pytest.mark.parametrize("numtaps", [11, 12])
+@pytest.mark.parametrize("radial", [False, True])
+def test_constants_pass_and_high_frequencies_do_not(numtaps, radial):
+    f = design_lowpass_filter(numtaps, cutoff=2, width=4, fs=16, radial=radial)
+    assert f is not None and f.dtype == torch.float32 and f.shape == (numtaps,) * (2 if radial else 1)
+    torch.testing.assert_close(f, f.flip(list(range(f.ndim))))
+    torch.testing.assert_close(f.sum(), torch.tensor(1.0))
+    alternating = torch.tensor([1.0, -1]).repeat(numtaps)[:numtaps]
+    assert abs(float((f * alternating).sum())) < 0.01
+
+
+@pytest.mark.parametrize(
+    "message, args", [("numtaps", (0, 1, 1, 4)), ("cutoff", (3, 2, 1, 4)), ("cutoff", (3, 0, 1, 4))]
+)
+def test_lowpass_filters_that_do_not_exist(message, args):
+    with pytest.raises(ValueError, match=f"{message} must"):
+        design_lowpass_filter(*args)
+
+
+def test_a_radial_filter_is_a_disc_with_a_window():
+    """Equal to the formula with a Bessel function."""
+    position = np.hypot(*np.meshgrid(*[(np.arange(12) - 5.5) / 16] * 2))
+    attenuation = scipy.signal.kaiser_atten(12, 4 / 8)
+    window = np.kaiser(12, scipy.signal.kaiser_beta(attenuation))
+    taps = scipy.special.j1(2 * np.pi * 2 * position) / position * np.outer(window, window)
+    expected = torch.as_tensor(taps / taps.sum(), dtype=torch.float32)
+    f = design_lowpass_filter(12, cutoff=2, width=4, fs=16, radial=True)
+    torch.testing.assert_close(f, expected, rtol=1e-6, atol=1e-9)

@@ -1,4 +1,4 @@
-"""The fused epilogue equals its steps written out one by one, with first and second derivatives."""
+"""The fused epilogue equals its separate steps, with first and second derivatives."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_adain_gives_the_style_as_statistics():
     torch.testing.assert_close(y.std((2, 3), correction=0), (style[:, :3] + 1).abs(), rtol=1e-4, atol=1e-4)
 
 
-def test_statistics_do_not_suffer_from_a_large_mean(impl):
+def test_statistics_are_accurate_with_a_large_mean(impl):
     x = torch.randn(1, 4, 16, 16)
     torch.testing.assert_close(adain(x + 1000, None, impl), adain(x, None, impl), rtol=1e-3, atol=1e-3)
 
@@ -106,7 +106,7 @@ def test_the_kernel_is_no_worse_than_torch(
 ):
     n, c, h, w = shape
     if norm and h * w < 4 and dtype != torch.float64:
-        return  # the deviation of so few numbers may be all rounding
+        return  # the deviation of so few numbers may be nothing but rounding
     torch.manual_seed(seed)
     small = [torch.randn(size) for size in ([c], [min(n, 1 + seed % 2) or 1, 1, h, w], [c], [n, 2 * c])]
     args = [value if wanted else None for value, wanted in zip(small, given)]
@@ -137,7 +137,7 @@ def test_it_compiles(impl, compiles):
     compiles(partial(style_epilogue, impl=impl), [t.detach().float() for t in inputs()])
 
 
-def test_autocast_leaves_it_alone(impl):
+def test_autocast_does_not_change_it(impl):
     args = [t.detach().float() for t in inputs()]
     with torch.autocast("cpu", torch.bfloat16):
         y = style_epilogue(*args, impl=impl)
@@ -147,10 +147,10 @@ def test_autocast_leaves_it_alone(impl):
 def test_errors_name_the_argument():
     x, c = torch.zeros(2, 3, 4, 4), torch.zeros(3)
     wrong = [
-        ("x must", x[0], {}), ("x must", x.long(), {}), ("activation='swish'", x, {"activation": "swish"}),
-        ("bias must", x, {"bias": c[:2]}), ("bias is on meta", x, {"bias": c.to("meta")}),
+        ("x must", x[0], {}), ("x must", x.long(), {}), ("activation must", x, {"activation": "swish"}),
+        ("bias must", x, {"bias": c[:2]}), ("bias must be on", x, {"bias": c.to("meta")}),
         ("noise must", x, {"noise": torch.zeros(3, 1, 4, 4)}), ("strength must", x, {"strength": c[None]}),
-        ("style must", x, {"style": torch.zeros(2, 3)}), ("impl='gpu'", x, {"impl": "gpu"}),
+        ("style must", x, {"style": torch.zeros(2, 3)}), ("impl must", x, {"impl": "gpu"}),
     ]  # fmt: skip
     for message, value, options in wrong:
         with pytest.raises(ValueError, match=message):

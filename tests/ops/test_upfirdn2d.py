@@ -1,4 +1,4 @@
-"""Pad, upsample, filter, downsample: by the definition, as published, and the kernel as the reference."""
+"""Pad, upsample, filter, downsample: the definition, published results, and kernels equal to the reference."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def filter_of(name: str) -> torch.Tensor | None:
 
 
 def by_definition(x, f, up, down, pads, flip, gain):
-    """Sample by sample."""
+    """upfirdn2d as a sum over windows."""
     f = torch.ones(1, 1) if f is None else torch.outer(f, f) if f.ndim == 1 else f
     f = f.to(x) if flip else f.to(x).flip((0, 1))
     (n, c, h, w), (kh, kw) = x.shape, f.shape
@@ -71,7 +71,7 @@ def test_the_kernel_is_no_worse_than_torch(
     try:
         y = run(x, impl="ref")
     except ValueError:
-        return  # nothing is left
+        return  # the result would be empty
     if y.numel() > 100_000:
         return
     assert run(x, impl="cpu").dtype == dtype
@@ -101,7 +101,7 @@ def test_derivatives(impl):
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 6), (1, 32, 8, 6)])
-def test_layouts_are_kept(impl, shape):
+def test_the_layout_stays(impl, shape):
     x = torch.randn(shape)
     for up, down in [(1, 1), (2, 1), (1, 2)]:
         run = partial(upfirdn2d, f=filter_of("121"), up=up, down=down, padding=2, impl=impl)
@@ -146,7 +146,7 @@ def test_it_compiles(impl, compiles):
     compiles(lambda x: upfirdn2d(x, f, 2, 1, [2, 1, 2, 1], gain=4, impl=impl), [torch.randn(2, 3, 6, 5)])
 
 
-def test_autocast_leaves_it_alone(impl):
+def test_autocast_does_not_change_it(impl):
     x = torch.randn(1, 2, 6, 6)
     with torch.autocast("cpu", torch.bfloat16):
         y = upfirdn2d(x, filter_of("121"), padding=1, impl=impl)
@@ -157,7 +157,7 @@ def test_autocast_leaves_it_alone(impl):
     assert half.dtype == torch.bfloat16
 
 
-def test_nothing_in_nothing_out(impl):
+def test_an_empty_batch(impl):
     x = torch.randn(0, 3, 4, 4, requires_grad=True)
     y = upfirdn2d(x, filter_of("1331"), 2, padding=2, impl=impl)
     assert y.shape == (0, 3, 9, 9)
@@ -169,9 +169,9 @@ def test_errors_name_the_argument():
     x, f = torch.zeros(1, 1, 4, 4), filter_of("121")
     wrong = [
         ("x must", x[0], f, {}), ("x must", x.long(), f, {}), ("f must", x, torch.zeros(1, 1, 1), {}),
-        ("f must", x, torch.zeros(0), {}), ("f is on meta", x, f.to("meta"), {}), ("up", x, f, {"up": 0}),
+        ("f must", x, torch.zeros(0), {}), ("f must be on", x, f.to("meta"), {}), ("up", x, f, {"up": 0}),
         ("down", x, f, {"down": [1, 2, 3]}), ("padding must", x, f, {"padding": [1, 2, 3]}),
-        ("padding=.* leaves nothing", x, f, {"padding": -1}), ("impl='fast'", x, f, {"impl": "fast"}),
+        ("padding=.* smaller than the filter", x, f, {"padding": -1}), ("impl must", x, f, {"impl": "fast"}),
         ("impl='cuda'", x, f, {"impl": "cuda"}),
     ]  # fmt: skip
     for message, *args, options in wrong:
@@ -179,6 +179,6 @@ def test_errors_name_the_argument():
             upfirdn2d(*args, **options)
 
 
-def test_the_reference_is_what_ref_runs():
+def test_ref_runs_the_reference():
     x, f = torch.randn(1, 2, 5, 5), filter_of("121")
     assert torch.equal(upfirdn2d(x, f, padding=1, impl="ref"), upfirdn2d_ref(x, f, [1, 1], [1, 1], [1] * 4, False, 1.0))

@@ -76,7 +76,7 @@ def test_a_file_of_other_software_is_no_damaged_file(tmp_path):
     try:
         tensors, header = load_tensors(tmp_path / "t.safetensors")
     except UserError as error:
-        assert "not a whole" not in str(error)
+        assert "not a complete" not in str(error)
     else:
         assert tensors.keys() == {"x"}
         assert "format" not in header or header["format"] == "pt"
@@ -123,7 +123,7 @@ def test_a_disk_that_fills_up_meanwhile_is_a_user_error(save, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
-        with pytest.raises(UserError, match="cannot write .*File too large.*nothing that was saved before is lost"):
+        with pytest.raises(UserError, match="cannot write .*File too large.*everything saved before is intact"):
             save(tmp_path / "f")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

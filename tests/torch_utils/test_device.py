@@ -1,14 +1,24 @@
-"""Choosing a device."""
+"""Devices, memory and CPU threads."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 
-from torch_utils.device import fast_bf16, peak_memory_mb, pick_device
+from torch_utils.device import (
+    cpu_threads,
+    fast_bf16,
+    peak_memory_mb,
+    pick_device,
+    single_thread_workers,
+    usable_cores,
+)  # fmt: skip
 from torch_utils.errors import UserError
 
 
@@ -73,3 +83,33 @@ print(faults() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 5 * 16384 / 2  # pages of 5 tensors of 64 MiB, half of them at most
+
+
+def test_as_many_as_asked_or_as_the_variable_says_or_as_there_are_cores(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert cpu_threads(3) == 3 and cpu_threads() == 5
+    for nothing_said in ("", "2,1"):
+        monkeypatch.setenv("OMP_NUM_THREADS", nothing_said)
+        assert cpu_threads() == usable_cores()
+
+
+def test_a_container_may_use_fewer_cores_than_it_sees(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    for limit, cores in {"150000 100000": 2, "max 100000": 8, "5000 100000": 1, "": 8}.items():
+        monkeypatch.setattr(Path, "read_text", lambda path, limit=limit: limit)
+        assert usable_cores() == cores
+
+
+def test_workers_compute_on_one_thread_each_and_the_caller_keeps_its_number():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with single_thread_workers(3) as run:
+            assert list(run(lambda i: (i, torch.get_num_threads()), range(5))) == [(i, 1) for i in range(5)]
+        assert torch.get_num_threads() == 2
+        with single_thread_workers(1) as run, pytest.raises(ZeroDivisionError):
+            list(run(lambda i: 1 // i, [1, 0, 1]))
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 2, "later threads must not inherit the workers' 1"
+    finally:
+        torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""Real processes that talk by gloo: what they add up, and what is said of one that dies, sleeps, or never comes."""
+"""Real processes that talk through gloo: how they reduce, and what they say of one that dies, sleeps or never comes."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_utils.distributed import (
-    ALONE,
+    SINGLE_PROCESS,
+    DistContext,
     LostRank,
-    World,
-    add_up,
-    add_up_gradients,
-    alone,
+    all_reduce_gradients,
+    all_reduce_max,
+    all_reduce_sum,
+    broadcast_from_rank0,
     buckets,
     from_environment,
-    highest,
-    joined,
-    told,
+    on_rank0,
+    process_group,
 )  # fmt: skip
 from torch_utils.errors import UserError
 
 CPU = torch.device("cpu")
 
 
-def one(folder: Path, rank: int, size: int, port: int, timeout_s: float, work: Callable[[World, Path], Any]) -> None:
+def one(
+    folder: Path, rank: int, size: int, port: int, timeout_s: float, work: Callable[[DistContext, Path], Any]
+) -> None:
     """A process of the group: what it finds, or the error it meets, goes into a file."""
     environment = {
         "RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": port,
@@ -43,18 +44,18 @@ def one(folder: Path, rank: int, size: int, port: int, timeout_s: float, work: C
     }  # fmt: skip
     os.environ.update({name: str(value) for name, value in environment.items()})
     torch.set_num_threads(1)
-    world = from_environment(os.environ)
-    assert world
+    dist = from_environment(os.environ)
+    assert dist
     try:
-        with joined(world, CPU, timeout_s) as world:
-            found = work(world, folder)
+        with process_group(dist, CPU, timeout_s) as dist:
+            found = work(dist, folder)
     except (LostRank, ValueError) as error:
         found = f"{type(error).__name__}: {error}"
     torch.save(found, folder / f"{rank}.pt")
 
 
 def together(
-    folder: Path, work: Callable[[World, Path], Any], size: int, timeout_s: float = 1000, come: int = -1,
+    folder: Path, work: Callable[[DistContext, Path], Any], size: int, timeout_s: float = 1000, come: int = -1,
     pause_s: float = 0,
 ) -> list[Any]:  # fmt: skip
     """What each of the processes found; None for one that died, and for one that found nothing.
@@ -68,23 +69,23 @@ def together(
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     count = size if come < 0 else come
-    crew = [context.Process(target=one, args=(folder, r, size, port, timeout_s, work)) for r in range(count)]
-    for process in crew:
+    processes = [context.Process(target=one, args=(folder, r, size, port, timeout_s, work)) for r in range(count)]
+    for process in processes:
         process.start()
         time.sleep(pause_s)
-    for process in crew:
+    for process in processes:
         process.join(300)
         assert process.exitcode is not None, "it hangs"
     files = [folder / f"{r}.pt" for r in range(count)]
     return [torch.load(file) if file.exists() else None for file in files]
 
 
-def the_four_ways(world: World, folder: Path) -> tuple[list[float], int, str, bool]:
-    numbers = torch.arange(3.0) * 10**world.rank
-    add_up(world, "numbers", numbers)
-    most = highest(world, "most", 5 if world.rank == 1 else world.rank)
-    text = told(world, "text", lambda: f"from {world.rank}")
-    alone(world, "a file", lambda: (time.sleep(0.2), (folder / "file").touch()))
+def the_four_ways(dist: DistContext, folder: Path) -> tuple[list[float], int, str, bool]:
+    numbers = torch.arange(3.0) * 10**dist.rank
+    all_reduce_sum(dist, "numbers", numbers)
+    most = all_reduce_max(dist, "most", 5 if dist.rank == 1 else dist.rank)
+    text = broadcast_from_rank0(dist, "text", lambda: f"from {dist.rank}")
+    on_rank0(dist, "a file", lambda: (time.sleep(0.2), (folder / "file").touch()))
     return numbers.tolist(), most, text, (folder / "file").exists()
 
 
@@ -104,11 +105,11 @@ def gradients_of(rank: int) -> list[torch.Tensor]:
     return params
 
 
-def reduced(world: World, folder: Path) -> list[list[torch.Tensor]]:
+def reduced(dist: DistContext, folder: Path) -> list[list[torch.Tensor]]:
     results = []
     for dtype in (torch.float32, torch.bfloat16):
-        params = gradients_of(world.rank)
-        add_up_gradients(world, "gradients", params, dtype)
+        params = gradients_of(dist.rank)
+        all_reduce_gradients(dist, "gradients", params, dtype)
         assert params[3].grad is None
         results.append([p.grad for p in params[:3]])
     return results
@@ -132,11 +133,11 @@ def test_buckets_hold_everything_in_order_and_are_no_larger_than_they_must(sizes
     assert all(len(bucket) == 1 or sum(map(len, bucket)) <= limit for bucket in found)
 
 
-def dies(world: World, folder: Path) -> str:
-    if world.rank == 1:
+def dies(dist: DistContext, folder: Path) -> str:
+    if dist.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     for _ in range(3):
-        add_up(world, "gradients of D", torch.zeros(1000))
+        all_reduce_sum(dist, "gradients of D", torch.zeros(1000))
     return "lives"
 
 
@@ -144,57 +145,57 @@ def test_one_that_dies_is_named_by_all_others_at_once(tmp_path) -> None:
     first, dead, third = together(tmp_path, dies, 3)
     assert dead is None
     for text in (first, third):
-        assert text.startswith("LostRank: process 1 of 3 did not answer in 'gradients of D'")
+        assert text.startswith("LostRank: Rank 1 of 3 did not answer in 'gradients of D'")
 
 
-def sleeps(world: World, folder: Path) -> None:
-    if world.rank == 1:
+def sleeps(dist: DistContext, folder: Path) -> None:
+    if dist.rank == 1:
         time.sleep(4)
-    add_up(world, "losses of G", torch.zeros(3))
+    all_reduce_sum(dist, "losses of G", torch.zeros(3))
 
 
 def test_one_that_is_too_slow_is_named_and_learns_of_it(tmp_path) -> None:
     text, other = together(tmp_path, sleeps, 2, timeout_s=1.5)
-    assert "process 1 of 2 did not answer in 'losses of G' (gone, or silent for 1.5 s)" in text
-    # Process 0 holds the store here, and may have taken it with it.
-    assert "process 1 was given up by the others" in other or "process 0 of 2 did not answer" in other
+    assert "Rank 1 of 2 did not answer in 'losses of G' (ended, or silent for 1.5 s)" in text
+    # Rank 0 holds the store here, which may have ended with it.
+    assert "Rank 1 failed in" in other or "Rank 0 of 2 did not answer" in other
 
 
-def raises(world: World, folder: Path) -> None:
-    if world.rank == 1:
+def raises(dist: DistContext, folder: Path) -> None:
+    if dist.rank == 1:
         raise ValueError("too bad")
-    add_up(world, "losses of G", torch.zeros(3))
+    all_reduce_sum(dist, "losses of G", torch.zeros(3))
 
 
 def test_one_that_raises_does_not_keep_the_others_waiting(tmp_path) -> None:
     text, own = together(tmp_path, raises, 2)
     assert own == "ValueError: too bad"
-    assert "process 1 of 2 stopped with an error of its own, which others met in 'losses of G'" in text
+    assert "Rank 1 of 2 stopped with an error of its own, which the others noticed in 'losses of G'" in text
 
 
-def finds_nothing(world: World, folder: Path) -> None:
-    told(world, "text", lambda: str(int("nothing")))
+def finds_nothing(dist: DistContext, folder: Path) -> None:
+    broadcast_from_rank0(dist, "text", lambda: str(int("nothing")))
 
 
 def test_who_waits_for_an_answer_learns_that_there_is_none(tmp_path) -> None:
     own, text = together(tmp_path, finds_nothing, 2)
     assert own.startswith("ValueError")
-    assert "process 0 of 2 " in text and "'text'" in text
+    assert "Rank 0 of 2 " in text and "'text'" in text
 
 
-def nothing(world: World, folder: Path) -> None:
+def nothing(dist: DistContext, folder: Path) -> None:
     """Only come."""
 
 
 def test_one_that_does_not_come_is_named_also_by_one_that_came_late(tmp_path) -> None:
-    """Who came first waits no longer than told, and then takes away what the other would go on waiting at."""
+    """The first rank waits for its time-out, and then ends the store at which the other would still wait."""
     found = together(tmp_path, nothing, 3, timeout_s=6, come=2, pause_s=2)
     for text in found:
-        assert text.startswith("LostRank: process 2 of 3 did not come within 6 s")
+        assert text.startswith("LostRank: Rank 2 of 3 did not start within 6 s")
 
 
-def works_long(world: World, folder: Path) -> str:
-    alone(world, "metrics", lambda: time.sleep(2.5))
+def works_long(dist: DistContext, folder: Path) -> str:
+    on_rank0(dist, "metrics", lambda: time.sleep(2.5))
     return "done"
 
 
@@ -203,23 +204,28 @@ def test_who_waits_for_process_0_does_not_time_out(tmp_path) -> None:
 
 
 def test_one_process_starts_nothing() -> None:
-    with joined(ALONE, CPU, 1.0) as world:
+    with process_group(SINGLE_PROCESS, CPU, 1.0) as dist:
         numbers = torch.ones(2)
-        add_up(world, "numbers", numbers)
-        add_up_gradients(world, "gradients", [numbers])
+        all_reduce_sum(dist, "numbers", numbers)
+        all_reduce_gradients(dist, "gradients", [numbers])
         done: list[int] = []
-        alone(world, "work", lambda: done.append(1))
-        assert (numbers.tolist(), highest(world, "most", 3), told(world, "x", lambda: "y"), done) == (
-            [1, 1], 3, "y", [1]
-        )  # fmt: skip
-        assert world.store is None and not dist.is_initialized()
+        on_rank0(dist, "work", lambda: done.append(1))
+        assert numbers.tolist() == [1, 1] and done == [1]
+        assert all_reduce_max(dist, "most", 3) == 3 and broadcast_from_rank0(dist, "x", lambda: "y") == "y"
+        assert dist.store is None and not torch.distributed.is_initialized()
 
 
 def test_the_environment_says_who_we_are() -> None:
     assert from_environment({}) is None
     whole = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4", "MASTER_ADDR": "a",
              "MASTER_PORT": "1", "TORCHELASTIC_RESTART_COUNT": "2"}  # fmt: skip
-    world = from_environment(whole)
-    assert world and (world.rank, world.size, world.local_rank, world.local_size, world.attempt) == (5, 8, 1, 4, 2)
+    dist = from_environment(whole)
+    assert dist and (dist.rank, dist.world_size, dist.local_rank, dist.local_world_size, dist.attempt) == (
+        5,
+        8,
+        1,
+        4,
+        2,
+    )
     with pytest.raises(UserError, match="RANK is set but not MASTER_ADDR and MASTER_PORT"):
         from_environment({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"})

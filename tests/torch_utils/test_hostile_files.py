@@ -75,7 +75,7 @@ def test_an_old_file_cannot_claim_a_storage_that_it_does_not_hold(tmp_path: Path
     torch.save({"x": torch.zeros(300)}, path, _use_new_zipfile_serialization=False)
     assert load_state(path)["x"].shape == (300,)
     path.write_bytes(path.read_bytes().replace(struct.pack("<BH", ord("M"), 300), b"J\0\0\0\x40"))
-    with pytest.raises(pickle.UnpicklingError, match="claims"):
+    with pytest.raises(pickle.UnpicklingError, match="declares"):
         load_state(path)
 
 
@@ -122,7 +122,7 @@ def test_members_of_a_zip_have_a_limit(method: int, tmp_path: Path, monkeypatch:
 
 
 def test_limits_are_raised_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "more than the 256" in excess("it", 300 << 20, "table_mib")
+    assert "the limit is 256" in excess("it", 300 << 20, "table_mib")
     monkeypatch.setenv("STYLEGAN_LIMITS", "table_mib=300, download_gib=7")
     assert excess("it", 300 << 20, "table_mib") == "" and limits().download_gib == 7
     for wrong in ("table_mib", "table_mib=x", "table_mib=-1", "colour=3", "table_mib=" + "9" * 99):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import training.runs.processes
 from stylegan.networks.stylegan1 import StyleGAN1Discriminator
-from torch_utils.distributed import ALONE, World, from_environment, joined
+from torch_utils.distributed import SINGLE_PROCESS, DistContext, from_environment, process_group
 from torch_utils.settings import replaced
 from training.config import RunConfig
 from training.data.archive import Archive
@@ -28,15 +28,15 @@ from training.step import train_step
 
 CPU = torch.device("cpu")
 
-# Of 16 pictures in groups of 4; Adam's eps of 1 makes a step proportional to the gradient.
+# Of 16 images in groups of 4; Adam's eps of 1 makes a step proportional to the gradient.
 COMMON = {"growth__batch": PerResolution(16), "model__mbstd_group": 4, "optim__eps": 1.0}
 Prepare = Callable[[TrainState], None]
 SPLITS: list[dict[str, Any]] = [{}, {"loss.name": "relativistic"}, {"batch_gpu": 4}]
 
 
-def limit_memory(D: StyleGAN1Discriminator, pictures: int) -> None:
+def limit_memory(D: StyleGAN1Discriminator, images: int) -> None:
     def before(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        if len(arguments[0]) > pictures:
+        if len(arguments[0]) > images:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     D.from_rgb["16"].register_forward_pre_hook(before)
@@ -52,8 +52,8 @@ def started(cfg: RunConfig) -> TrainState:
     return state
 
 
-def steps(cfg: RunConfig, world: World, count: int = 3, prepare: Prepare = lambda state: None) -> dict[str, Any]:
-    """Networks and losses after some steps at 16x16, and how many pictures are worked on at once in the end."""
+def steps(cfg: RunConfig, dist: DistContext, count: int = 3, prepare: Prepare = lambda state: None) -> dict[str, Any]:
+    """Networks and losses after some steps at 16x16, and how many images are worked on at once in the end."""
     data = Dataset(Archive.open(cfg.data.path), seed=cfg.seed)
     state = started(cfg)
     state.nimg = 200
@@ -61,14 +61,14 @@ def steps(cfg: RunConfig, world: World, count: int = 3, prepare: Prepare = lambd
     stats = []
     for _ in range(count):
         stage = cfg.growth.at(state.nimg)
-        reals = next_reals(data, state.nimg, stage, cfg, CPU, world)
-        outcome = train_step(state, reals, stage, cfg, None, torch.float32, world)
+        reals = next_reals(data, state.nimg, stage, cfg, CPU, dist)
+        outcome = train_step(state, reals, stage, cfg, None, torch.float32, dist)
         assert not outcome.bad
         stats.append({name: float(value) for name, value in outcome.stats.items()})
         state.nimg += stage.batch
     return {
         "stats": stats,
-        "at_once": state.micro_batch,
+        "micro_batch": state.micro_batch,
         **{name: getattr(state, name).state_dict() for name in ("G", "D", "G_ema")},
     }
 
@@ -76,14 +76,14 @@ def steps(cfg: RunConfig, world: World, count: int = 3, prepare: Prepare = lambd
 def split_process(
     cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, notes: Path, launcher: Connection
 ) -> int:
-    world = from_environment(os.environ)
-    assert world
+    dist = from_environment(os.environ)
+    assert dist
     torch.set_num_threads(1)
-    with joined(world, CPU, 60) as world:
-        found = [steps(replaced(cfg, split), world) for split in SPLITS]
-        # The second process has no memory for the 8 pictures of its share: it halves them while the first one waits.
-        scarce = steps(cfg, world, prepare=lambda state: limit_memory(state.D, 4) if world.rank else None)
-        torch.save([*found, scarce], run_dir / f"{world.rank}.pt")
+    with process_group(dist, CPU, 60) as dist:
+        found = [steps(replaced(cfg, split), dist) for split in SPLITS]
+        # The second process has no memory for the 8 images of its share: it halves them while the first one waits.
+        scarce = steps(cfg, dist, prepare=lambda state: limit_memory(state.D, 4) if dist.rank else None)
+        torch.save([*found, scarce], run_dir / f"{dist.rank}.pt")
     return 0
 
 
@@ -104,20 +104,24 @@ def test_a_batch_is_the_same_batch_in_processes_and_in_rounds(tiny, tmp_path, mo
     monkeypatch.setattr(training.runs.processes, "process", split_process)
     train_in_processes(tiny(**COMMON, gpus=2), tmp_path, False, None)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert first[-1]["at_once"] == second[-1]["at_once"] == {16: 4}, "agreed"
+    assert first[-1]["micro_batch"] == second[-1]["micro_batch"] == {16: 4}, "agreed"
     for split, ours, theirs in zip([*SPLITS, {}], first, second, strict=True):
         cfg = replaced(tiny(**COMMON), split | {"batch_gpu": None})
-        start, whole, rounds = started(cfg), steps(cfg, ALONE), steps(replace(cfg, batch_gpu=8), ALONE)
+        start, whole, rounds = (
+            started(cfg),
+            steps(cfg, SINGLE_PROCESS),
+            steps(replace(cfg, batch_gpu=8), SINGLE_PROCESS),
+        )
         assert all(torch.equal(ours[net][k], theirs[net][k]) for net in ("G", "D", "G_ema") for k in ours[net])
         assert ours["stats"] == theirs["stats"]
         assert_same_way(whole, ours, start)
         assert_same_way(whole, rounds, start)
 
 
-def test_the_share_of_a_process_is_of_every_so_many_th_picture(tiny) -> None:
+def test_the_share_of_a_process_is_of_every_so_many_th_image(tiny) -> None:
     cfg = tiny(data__mirror=True)
     data = Dataset(Archive.open(cfg.data.path), mirror=True)
     stage = cfg.growth.at(200)
     whole = next_reals(data, 200, stage, cfg, CPU).images
-    shares = [next_reals(data, 200, stage, cfg, CPU, World(rank, 4)).images for rank in range(4)]
+    shares = [next_reals(data, 200, stage, cfg, CPU, DistContext(rank, 4)).images for rank in range(4)]
     assert torch.equal(torch.stack(shares, dim=1).flatten(0, 1), whole)

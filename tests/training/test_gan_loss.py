@@ -18,8 +18,8 @@ from stylegan.networks.stylegan1 import StyleGAN1Config
 from training import losses
 from training.augment import augment
 from training.config import AUGMENTATIONS, LossConfig
-from training.gan_loss import GANLoss, Regulariser, Views, regularisers
 from training.inputs import Batch, Inputs, draw
+from training.losses import GANLoss, Regulariser, Views, regularisers
 from training.schedule import PerResolution, TrainingStage
 
 CPU = torch.device("cpu")

@@ -125,19 +125,19 @@ def test_a_finished_run_stays_as_it_is(straight, tiny, tmp_path) -> None:
     assert ((run_dir / STATS).read_bytes(), (run_dir / "growth.webp").read_bytes()) == before[1:]
 
 
-def test_the_run_learns_the_brightness_of_its_data(new_pictures, tiny, tmp_path) -> None:
+def test_the_run_learns_the_brightness_of_its_data(new_images, tiny, tmp_path) -> None:
     """Reals are darker than grey on average, fresh networks make grey."""
     cfg = tiny(growth__initial=8, growth__final=8, model__resolution=8, total_kimg=0.6, ema_kimg=0.05)
     train(cfg, tmp_path)
     reals, before, after = (
-        torch.from_numpy(picture_of(tmp_path / name)).float() / 127.5 - 1
+        torch.from_numpy(image_of(tmp_path / name)).float() / 127.5 - 1
         for name in ("reals.png", "fakes_init.png", "fakes000000.png")
     )
     assert (after.mean() - reals.mean()).abs() < 0.3
     assert (after.std() - reals.std()).abs() < (before.std() - reals.std()).abs()
 
 
-def picture_of(path: Path) -> Any:
+def image_of(path: Path) -> Any:
     import numpy as np
     from PIL import Image
 

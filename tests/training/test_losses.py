@@ -27,8 +27,8 @@ from stylegan.checkpoints.tensorflow import (
 from stylegan.networks.registry import build_discriminator, build_generator
 from training import losses
 from training.config import LossConfig
-from training.gan_loss import GANLoss
 from training.inputs import Batch, Inputs
+from training.losses import GANLoss
 from training.schedule import PerResolution, TrainingStage
 
 DATA = Path(__file__).parents[1] / "data"

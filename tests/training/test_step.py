@@ -25,11 +25,20 @@ from torch_utils.images import to_float
 from training.config import AUGMENTATIONS, RunConfig
 from training.data.archive import Archive
 from training.data.dataset import Dataset
-from training.gan_loss import GANLoss
 from training.inputs import Batch
+from training.losses import GANLoss
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
-from training.step import StepResult, fewer, move_w_avg, out_of_memory, phases, portions, train_step, w_by_class
+from training.step import (
+    StepResult,
+    fewer,
+    micro_batch_sizes,
+    move_w_avg,
+    out_of_memory,
+    phases,
+    train_step,
+    w_by_class,
+)
 
 CPU = torch.device("cpu")
 
@@ -69,7 +78,7 @@ def test_a_batch_in_rounds_is_the_batch_at_once(rounds: int, loss: str, tiny, un
         "loss__name": loss, "loss__r1_gamma": gamma, "model__mbstd_group": 2, "optim__eps": 1.0,
         "data__cond": loss == "logistic", "loss__diffaugment": AUGMENTATIONS if loss == "relativistic" else (),
     }  # fmt: skip
-    (once, at_once), (parts, in_parts) = (after(2, tiny(**common, batch_gpu=n), uneven) for n in (None, 8 // rounds))
+    (once, whole), (parts, in_parts) = (after(2, tiny(**common, batch_gpu=n), uneven) for n in (None, 8 // rounds))
     fresh = fresh_state(tiny(**common), CPU)
     uneven(fresh)
     for name in ("G", "D", "G_ema"):
@@ -81,7 +90,7 @@ def test_a_batch_in_rounds_is_the_batch_at_once(rounds: int, loss: str, tiny, un
             assert (apart <= 1e-2 * moved + 3e-7 * ours.abs()).all(), key
             assert ours.grad is None, "its memory is for the other phase"
     for stats in ("d", "g", "real", "norm_d", "norm_g"):
-        assert at_once[-1].stats[stats].item() == pytest.approx(in_parts[-1].stats[stats].item(), rel=5e-3, abs=1e-5)
+        assert whole[-1].stats[stats].item() == pytest.approx(in_parts[-1].stats[stats].item(), rel=5e-3, abs=1e-5)
     torch.testing.assert_close(once.G.mapping.w_avg, parts.G.mapping.w_avg, rtol=1e-4, atol=1e-6)
 
 
@@ -151,7 +160,7 @@ def test_where_only_the_generator_has_no_memory_the_discriminator_steps_once(mem
 
 
 def test_no_memory_for_the_smallest_part_ends_the_run_with_a_word(memory_for, tiny) -> None:
-    with pytest.raises(UserError, match="too small for 4 pictures of 16x16 .*--mbstd-group.*out of memory"):
+    with pytest.raises(UserError, match="too small for 4 images of 16x16 .*--mbstd-group.*out of memory"):
         after(1, tiny(), lambda state: memory_for(state.D, 3))
 
 
@@ -185,7 +194,7 @@ def test_a_lack_of_memory_is_recognised_by_whoever_reports_it(error: RuntimeErro
     assert out_of_memory(error)
     _, (told,) = after(1, tiny(), fails_once(error))
     assert told.fewer == told.micro_batch == 4 and not told.bad
-    with pytest.raises(UserError, match="too small for 4 pictures of 16x16") as refusal:
+    with pytest.raises(UserError, match="too small for 4 images of 16x16") as refusal:
         after(1, tiny(batch_gpu=4), fails_once(error))
     assert refusal.value.__cause__ is error
 
@@ -233,11 +242,9 @@ sizes = st.integers(1, 48)
 
 
 @given(sizes, st.integers(1, 6), st.none() | sizes)
-def test_micro_batches_are_whole_groups_and_halve_down_to_the_smallest(
-    share: int, group: int, most: int | None
-) -> None:
+def test_micro_batches_are_whole_groups_and_halving_ends_at_the_least(share: int, group: int, most: int | None) -> None:
     most = next(n for n in range(min(most, share), 0, -1) if share % n == 0) if most else None
-    found = portions(share, group, most)
+    found = micro_batch_sizes(share, group, most)
     largest = most or share
     assert found == sorted(set(found), reverse=True)
     for size in found:
@@ -251,13 +258,13 @@ def test_micro_batches_are_whole_groups_and_halve_down_to_the_smallest(
 @pytest.mark.parametrize("share, group, parts", [(32, 4, [32, 16, 8, 4]), (24, 4, [24, 12, 8, 4]), (6, 1, [6, 3, 2, 1]),
                                                  (2, 4, [2]), (9, 3, [9, 3]), (5, 0, [5, 1])])  # fmt: skip
 def test_micro_batches_by_hand(share: int, group: int, parts: list[int]) -> None:
-    assert portions(share, group) == parts
+    assert micro_batch_sizes(share, group) == parts
 
 
 def test_every_micro_batch_compares_the_images_that_the_whole_batch_compares() -> None:
     x = torch.randn(24, 2, 3, 3)
     whole = minibatch_stddev(x, 4)
-    for size in portions(24, 4):
+    for size in micro_batch_sizes(24, 4):
         rounds = 24 // size
         for start in range(rounds):
             torch.testing.assert_close(minibatch_stddev(x[start::rounds], 4), whole[start::rounds])
@@ -434,9 +441,9 @@ def test_a_run_in_bf16_ends_at_the_quality_of_one_in_fp32(tiny) -> None:
 
     def made(precision: str) -> torch.Tensor:
         state, _ = after(60, tiny(ema_kimg=0.2, precision=precision))
-        pictures = Renderer.of(state.G_ema, Stage(16)).render(range(16), psi=1.0)
-        return torch.stack([pictures.mean(), pictures.std(), pictures.std(dim=0).mean()])
+        images = Renderer.of(state.G_ema, Stage(16)).render(range(16), psi=1.0)
+        return torch.stack([images.mean(), images.std(), images.std(dim=0).mean()])
 
     fp32, bf16 = made("fp32"), made("bf16")
     torch.testing.assert_close(bf16, fp32, rtol=0, atol=0.1)
-    assert bf16[2] > 0.3, "pictures differ from each other"
+    assert bf16[2] > 0.3, "images differ from each other"

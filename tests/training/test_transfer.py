@@ -1,6 +1,5 @@
-"""What fits of another network is taken, the rest is listed.
-
-A wider network begins as the narrower one it is made from, and everything in it learns.
+"""What fits of another network is taken, the rest is listed; a wider network begins as the narrower one it
+is made from, and everything in it learns.
 """
 
 from __future__ import annotations
@@ -177,18 +176,18 @@ def test_pictures_and_scores_stay_what_they_were(grown, before, after) -> None:
     z = torch.randn(4, 16, generator=torch.Generator().manual_seed(5))
     c = torch.arange(4) % 3 if narrow.G.config.num_classes else None
     with torch.no_grad():
-        pictures = narrow.G_ema(z, c)
+        images = narrow.G_ema(z, c)
         for G in (wide.G, wide.G_ema):
-            assert torch.allclose(G(z, c), pictures, atol=1e-4)
-        assert torch.allclose(wide.D(pictures, c), narrow.D(pictures, c), atol=1e-4)
+            assert torch.allclose(G(z, c), images, atol=1e-4)
+        assert torch.allclose(wide.D(images, c), narrow.D(images, c), atol=1e-4)
 
 
 def test_the_minibatch_deviation_stays_where_it_was(grown) -> None:
     """With 16x16 wider and 4x4 as wide as before, it is an average over the same maps."""
     narrow, wide, _ = grown({}, {"model__fmap_base": 256})
-    pictures = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(2)) * 2 - 1
     with torch.no_grad():
-        assert torch.allclose(wide.D(pictures), narrow.D(pictures), atol=1e-4)
+        assert torch.allclose(wide.D(images), narrow.D(images), atol=1e-4)
     narrow, wide, _ = grown({}, {"model__fmap_max": 24})
     statistic = narrow.D.head.conv.weight[:, 16] * (25 / 17) ** 0.5  # its place is the last, and the fan-in larger
     assert torch.allclose(wide.D.head.conv.weight[:16, 24], statistic)

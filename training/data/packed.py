@@ -1,9 +1,10 @@
-"""Pictures reduced once per resolution and kept as packed uint8 in a cache, memory-mapped.
+"""Images reduced once per resolution and kept as packed uint8 in a cache file, which is memory-mapped.
 
-So a step at 8x8 costs the same whatever the size of the archive. Reduction is a box filter: every pixel is the mean
-of 2^k x 2^k pixels of the full-size picture, rounded once (halves to even), as in the original data pipeline.
+So a step at 8x8 costs the same whatever the size of the archive. Reduction is a box filter: every pixel is the mean of
+2^k x 2^k pixels of the full-size image, rounded once (halves to even), as in the original data pipeline.
 
-A file of the cache holds the pictures, and after them a CRC-32 of each: `checked.py` reads both.
+A cache file holds the images of one size, and then a CRC-32 of each. `CheckedPages` verifies an image against its
+checksum when it is first read, and rebuilds the file if a disk has damaged it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import os
 import shutil
 import tempfile
 import time
-import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,25 +22,26 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from torch_utils.device import cpu_threads
 from torch_utils.errors import UserError
-from torch_utils.files import put_in_place
-from torch_utils.threads import cpu_threads
+from torch_utils.files import CACHE_VARIABLE, atomic_write, cache_folder
 from training.data.archive import Archive, conversion
+from training.data.sizes import Size
 
-Size = tuple[int, int]  # height, width
+HeightWidth = tuple[int, int]
 
 CHECKSUM_BYTES = 4
 CHUNK_BYTES = 64 << 20  # full-size pixels held in memory at a time
-ABANDONED_S = 3600.0  # a scratch file that nobody wrote to for so long belongs to a killed run
+ABANDONED_S = 3600.0  # a scratch file that was not written to for this long belongs to a killed run
 
 
 def packed(archive: Archive, height: int, width: int, progress: bool = True) -> np.memmap:
-    """All pictures at one size: read-only uint8 [N,C,height,width]. See `pack_pyramid`."""
+    """All images at one size: read-only uint8 [N,C,height,width]. See `pack_pyramid`."""
     return pack_pyramid(archive, [(height, width)], progress)[height, width]
 
 
-def pack_pyramid(archive: Archive, sizes: Iterable[Size], progress: bool = True) -> dict[Size, np.memmap]:
-    """All pictures at each of `sizes`, built where missing; each picture is decoded once for all of them.
+def pack_pyramid(archive: Archive, sizes: Iterable[HeightWidth], progress: bool = True) -> dict[HeightWidth, np.memmap]:
+    """All images at each of `sizes`, built where missing; each image is decoded once for all of them.
 
     The cache is `$STYLEGAN_CACHE` if that is set, else `<archive>.cache/` beside the archive, else (if that cannot be
     written) `~/.cache/stylegan/data/`. Runs that build it at the same time do not disturb each other. A progress bar
@@ -52,35 +53,39 @@ def pack_pyramid(archive: Archive, sizes: Iterable[Size], progress: bool = True)
     for size in wanted:
         _check_size(archive, size)
     folder = _cache_folder(archive, wanted)
-    missing = [size for size in wanted if not _is_whole(archive, size, folder)]
+    missing = [size for size in wanted if not _is_complete(archive, size, folder)]
     if missing:
         for path in (_file(archive, size, folder) for size in missing):
             if path.exists() and progress:
-                tqdm.write(f"{path} is damaged: making it anew from {archive.path} (its length is wrong)")
+                tqdm.write(f"{path} is damaged: rebuilding it from {archive.path} (its length is wrong)")
         _check_disk(archive, missing, folder)
         _remove_stale(archive, folder)
         _build(archive, missing, folder, progress)
     return {size: _open(archive, size, folder) for size in wanted}
 
 
-def mended(archive: Archive, size: Size) -> np.memmap:
-    """`packed`, made anew though a file of the right length is there."""
+def rebuilt(archive: Archive, size: HeightWidth) -> np.memmap:
+    """`packed`, built again although a file of the right length exists."""
     folder = _cache_folder(archive, [size])
     _build(archive, [size], folder, progress=False)
     return _open(archive, size, folder)
 
 
-def checksums(pages: np.memmap) -> np.ndarray:
-    """Of each picture of a file of the cache: uint32 [N]."""
-    return np.fromfile(str(pages.filename), "<u4", count=len(pages), offset=pages.nbytes)
+def _check_size(archive: Archive, size: HeightWidth) -> None:
+    factor = max(1, archive.height // size[0])
+    if factor & (factor - 1) or (size[0] * factor, size[1] * factor) != (archive.height, archive.width):
+        doublings = max(0, round(float(np.log2(min(archive.height / size[0], archive.width / size[1])))))
+        nearest = Size(size[0] << doublings, size[1] << doublings)
+        raise UserError(
+            f"{archive.path} holds {archive.width}x{archive.height} images, and halving cannot turn them into"
+            f" {size[1]}x{size[0]}: convert it with {conversion(archive.path, nearest.typed)}"
+        )
 
 
-def halve(image: np.ndarray) -> np.ndarray:
-    """Means of 2x2 pixels, float32 [H,W,C] -> [H/2,W/2,C]. Exact on bytes for the first eight halvings."""
-    return (image[0::2, 0::2] + image[1::2, 0::2] + image[0::2, 1::2] + image[1::2, 1::2]) * np.float32(0.25)
+# Reducing images by halves
 
 
-def reduce(image: np.ndarray, sizes: Sequence[Size]) -> list[np.ndarray]:
+def reduce(image: np.ndarray, sizes: Sequence[HeightWidth]) -> list[np.ndarray]:
     """uint8 [H,W,C] -> for each of `sizes`, largest first, uint8 [C,h,w]."""
     reduced: list[np.ndarray] = []
     if image.shape[:2] in sizes:
@@ -93,69 +98,102 @@ def reduce(image: np.ndarray, sizes: Sequence[Size]) -> list[np.ndarray]:
     return reduced
 
 
-def _check_size(archive: Archive, size: Size) -> None:
-    factor = max(1, archive.height // size[0])
-    if factor & (factor - 1) or (size[0] * factor, size[1] * factor) != (archive.height, archive.width):
-        doublings = max(0, round(float(np.log2(min(archive.height / size[0], archive.width / size[1])))))
-        height, width = size[0] << doublings, size[1] << doublings
-        nearest = str(width) if height == width else f"{width}x{height}"
+def halve(image: np.ndarray) -> np.ndarray:
+    """Means of 2x2 pixels, float32 [H,W,C] -> [H/2,W/2,C]. Exact on bytes for the first eight halvings."""
+    return (image[0::2, 0::2] + image[1::2, 0::2] + image[0::2, 1::2] + image[1::2, 1::2]) * np.float32(0.25)
+
+
+def _reduced(archive: Archive, sizes: Sequence[HeightWidth], progress: bool) -> Iterator[tuple[int, bytes]]:
+    """Yield (which of `sizes`, bytes of an image) in order, decoding in threads (Pillow releases the GIL)."""
+    chunk = max(1, CHUNK_BYTES // (archive.height * archive.width * archive.channels))
+    bar = tqdm(total=len(archive), desc="Reducing images", unit="img", disable=None if progress else True)
+    with bar, ThreadPoolExecutor(min(8, cpu_threads())) as pool:
+        for start in range(0, len(archive), chunk):
+            indices = range(start, min(start + chunk, len(archive)))
+            for levels in pool.map(lambda i: reduce(archive.read(i), sizes), indices):
+                yield from ((level, image.tobytes()) for level, image in enumerate(levels))
+                bar.update()
+
+
+# Cache files
+
+
+def _build(archive: Archive, sizes: Sequence[HeightWidth], folder: Path, progress: bool) -> None:
+    """Write all files at once; of two runs that do it at the same time the last one wins, with the same bytes."""
+    targets = [_file(archive, size, folder) for size in sizes]
+    sums: list[list[int]] = [[] for _ in sizes]
+    try:
+        with contextlib.ExitStack() as stack:
+            scratch = [stack.enter_context(atomic_write(target)) for target in targets]
+            files = [stack.enter_context(path.open("wb")) for path in scratch]
+            for level, image in _reduced(archive, sizes, progress):
+                files[level].write(image)
+                sums[level].append(zlib.crc32(image))
+            for file, found in zip(files, sums, strict=True):
+                file.write(np.array(found, "<u4").tobytes())
+    except OSError as error:
         raise UserError(
-            f"{archive.path} holds {archive.width}x{archive.height} pictures, which no halving turns into"
-            f" {size[1]}x{size[0]}: convert it with {conversion(archive.path, nearest)}"
-        )
+            f"Cannot write to {folder} ({error.strerror or error}): make room, or set STYLEGAN_CACHE to a folder on "
+            "another disk"
+        ) from error
 
 
-def _cache_folder(archive: Archive, sizes: Sequence[Size]) -> Path:
-    """The first place that holds all of `sizes` already, else the first that can be written."""
-    chosen = os.environ.get("STYLEGAN_CACHE")
-    beside = archive.path.with_name(archive.path.name + ".cache")
-    home = Path(os.path.expanduser("~"), ".cache", "stylegan", "data")
-    candidates = [Path(chosen)] if chosen else [beside, home]
-    for folder in candidates:
-        if all(_is_whole(archive, size, folder) for size in sizes):
-            return folder
-    for folder in candidates:
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-            return folder
-    raise UserError(f"cannot write to {' or '.join(map(str, candidates))}: set STYLEGAN_CACHE to a writable folder")
+def _open(archive: Archive, size: HeightWidth, folder: Path) -> np.memmap:
+    shape = (len(archive), archive.channels, *size)
+    return np.memmap(_file(archive, size, folder), dtype=np.uint8, mode="r", shape=shape)
 
 
-def _file(archive: Archive, size: Size, folder: Path) -> Path:
-    # Without "crc", earlier versions had files without checksums: neither takes the other's for damaged.
+def checksums(pages: np.memmap) -> np.ndarray:
+    """The CRC-32 of each image of a cache file: uint32 [N]."""
+    return np.fromfile(str(pages.filename), "<u4", count=len(pages), offset=pages.nbytes)
+
+
+def _file(archive: Archive, size: HeightWidth, folder: Path) -> Path:
+    # Files of earlier versions have no checksums and no "crc" in their names, so neither version misreads the other's.
     return folder / f"{archive.content_hash[:24]}-{archive.channels}x{size[0]}x{size[1]}.crc.u8"
 
 
-def _bytes(archive: Archive, size: Size) -> int:
-    """Of a file: the pictures and their checksums."""
+def _bytes(archive: Archive, size: HeightWidth) -> int:
+    """The length of a cache file: images and their checksums."""
     return len(archive) * (archive.channels * size[0] * size[1] + CHECKSUM_BYTES)
 
 
-def _is_whole(archive: Archive, size: Size, folder: Path) -> bool:
+def _is_complete(archive: Archive, size: HeightWidth, folder: Path) -> bool:
     try:
         return _file(archive, size, folder).stat().st_size == _bytes(archive, size)
     except OSError:
         return False
 
 
-def _open(archive: Archive, size: Size, folder: Path) -> np.memmap:
-    shape = (len(archive), archive.channels, *size)
-    return np.memmap(_file(archive, size, folder), dtype=np.uint8, mode="r", shape=shape)
+def _cache_folder(archive: Archive, sizes: Sequence[HeightWidth]) -> Path:
+    """The first place that holds all of `sizes` already, else the first that can be written."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    beside = archive.path.with_name(archive.path.name + ".cache")
+    candidates = [cache_folder("data")] if chosen else [beside, cache_folder("data")]
+    former = [Path(chosen)] if chosen else []  # where earlier versions put the files
+    for folder in [*candidates, *former]:
+        if all(_is_complete(archive, size, folder) for size in sizes):
+            return folder
+    for folder in candidates:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+            return folder
+    raise UserError(f"Cannot write to {' or '.join(map(str, candidates))}: set STYLEGAN_CACHE to a writable folder")
 
 
-def _check_disk(archive: Archive, sizes: Sequence[Size], folder: Path) -> None:
+def _check_disk(archive: Archive, sizes: Sequence[HeightWidth], folder: Path) -> None:
     needed = sum(_bytes(archive, size) for size in sizes)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"{folder} needs {needed / 2**20:.0f} MiB for the reduced pictures, but {free / 2**20:.0f} MiB are free:"
+            f"{folder} needs {needed / 2**20:.0f} MiB for the reduced images, but {free / 2**20:.0f} MiB are free:"
             " make room, or set STYLEGAN_CACHE to a folder on another disk"
         )
 
 
 def _remove_stale(archive: Archive, folder: Path) -> None:
-    """Removes what killed runs left behind and, beside the archive, what was made from its former content."""
+    """Remove what killed runs left behind and, beside the archive, what was built from its former content."""
     beside = folder.name == archive.path.name + ".cache"
     for path in folder.iterdir():
         with contextlib.suppress(OSError):  # another run may be removing it too, or (on Windows) still reading it
@@ -165,84 +203,47 @@ def _remove_stale(archive: Archive, folder: Path) -> None:
                 path.unlink()
 
 
-def _build(archive: Archive, sizes: Sequence[Size], folder: Path, progress: bool) -> None:
-    """Writes scratch files, then renames: of two runs at once the last one wins, with the same bytes.
-
-    Scratch names are random, as process numbers may repeat among machines that share a disk.
-    """
-    targets = [_file(archive, size, folder) for size in sizes]
-    scratch = [target.with_name(f"{target.stem}.{uuid.uuid4().hex}.tmp") for target in targets]
-    sums: list[list[int]] = [[] for _ in sizes]
-    try:
-        with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(path.open("wb")) for path in scratch]
-            for level, pictures in _reduced(archive, sizes, progress):
-                files[level].write(pictures)
-                sums[level].append(zlib.crc32(pictures))
-            for file, found in zip(files, sums, strict=True):
-                file.write(np.array(found, "<u4").tobytes())
-        for path, target in zip(scratch, targets, strict=True):
-            put_in_place(path, target)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {folder} ({error.strerror or error}): make room, or set STYLEGAN_CACHE to a folder on "
-            "another disk"
-        ) from error
-    finally:
-        for path in scratch:
-            path.unlink(missing_ok=True)
-
-
-def _reduced(archive: Archive, sizes: Sequence[Size], progress: bool) -> Iterator[tuple[int, bytes]]:
-    """Yields (which of `sizes`, bytes of a picture) in order, decoding in threads (Pillow releases the GIL)."""
-    chunk = max(1, CHUNK_BYTES // (archive.height * archive.width * archive.channels))
-    bar = tqdm(total=len(archive), desc="Reducing pictures", unit="img", disable=None if progress else True)
-    with bar, ThreadPoolExecutor(min(8, cpu_threads())) as pool:
-        for start in range(0, len(archive), chunk):
-            indices = range(start, min(start + chunk, len(archive)))
-            for levels in pool.map(lambda i: reduce(archive.read(i), sizes), indices):
-                yield from ((level, picture.tobytes()) for level, picture in enumerate(levels))
-                bar.update()
-
-
-# Reading packed pictures, each held against its checksum when it is first read
+# Reading, with each image verified when it is first read
 
 
 class CheckedPages:
-    """All pictures of an archive at one size (height, width). What is wrong with their file is mended, with a word."""
+    """All images of an archive at one size (height, width). Damage to their file is repaired, and reported."""
 
-    def __init__(self, archive: Archive, size: Size, pages: np.memmap | None = None) -> None:
+    def __init__(self, archive: Archive, size: HeightWidth, pages: np.memmap | None = None) -> None:
         self._archive, self._size = archive, size
-        self._seen = np.zeros(len(archive), bool)
+        self._verified = np.zeros(len(archive), bool)
         self._open(packed(archive, *size) if pages is None else pages)
 
     def _open(self, pages: np.memmap) -> None:
         self._file, self._sums = str(pages.filename), checksums(pages)
         self._pages = np.asarray(pages)  # still the mapping, without the costlier indexing of np.memmap
 
-    def read(self, places: np.ndarray) -> np.ndarray:
-        """uint8 [n,C,height,width] at `places`, int64 [n]. Raises UserError for damage that stays."""
-        pictures = self._pages[places]
-        if not self._seen[places].all():
-            if not self._right(pictures, places):
-                pictures = self._mended(places)
-            self._seen[places] = True
-        return pictures
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """uint8 [n,C,height,width] at `indices`, int64 [n]. Raises UserError for damage that cannot be repaired."""
+        images = self._pages[indices]
+        if not self._verified[indices].all():
+            if not self._intact(images, indices):
+                images = self._repaired(indices)
+            self._verified[indices] = True
+        return images
 
-    def _right(self, pictures: np.ndarray, places: np.ndarray) -> bool:
+    def _intact(self, images: np.ndarray, indices: np.ndarray) -> bool:
         return all(
-            zlib.crc32(picture) == self._sums[place]
-            for picture, place in zip(pictures, places, strict=True)
-            if not self._seen[place]
+            zlib.crc32(image) == self._sums[index]
+            for image, index in zip(images, indices, strict=True)
+            if not self._verified[index]
         )
 
-    def _mended(self, places: np.ndarray) -> np.ndarray:
-        self._open(packed(self._archive, *self._size, progress=False))  # another process may have mended it by now
-        if not self._right(self._pages[places], places):
-            tqdm.write(f"{self._file} is damaged: making it anew from {self._archive.path}")
-            self._seen[:] = False
-            self._open(mended(self._archive, self._size))
-        pictures = self._pages[places]
-        if not self._right(pictures, places):
-            raise UserError(f"{self._file} was made anew and is damaged again; see to that disk or set STYLEGAN_CACHE")
-        return pictures
+    def _repaired(self, indices: np.ndarray) -> np.ndarray:
+        self._open(packed(self._archive, *self._size, progress=False))  # another process may have rebuilt it by now
+        if not self._intact(self._pages[indices], indices):
+            tqdm.write(f"{self._file} is damaged: rebuilding it from {self._archive.path}")
+            self._verified[:] = False
+            self._open(rebuilt(self._archive, self._size))
+        images = self._pages[indices]
+        if not self._intact(images, indices):
+            raise UserError(
+                f"{self._file} was rebuilt and is damaged again: check that disk, or set STYLEGAN_CACHE to a folder on"
+                " another one"
+            )
+        return images

@@ -14,20 +14,20 @@ import torch
 
 from stylegan.networks.inference import with_kernels
 from torch_utils.device import pick_device
-from torch_utils.distributed import ALONE, World, from_environment, joined, told
+from torch_utils.distributed import SINGLE_PROCESS, DistContext, from_environment, process_group, broadcast_from_rank0
 from torch_utils.errors import UserError
 from torch_utils.interrupt import sigterm_ends
-from torch_utils.threads import cpu_threads
+from torch_utils.device import cpu_threads
 from training.vision_aid import build_vision_aid
-from training.data.archive import (EMBEDDED, Archive)
-from training.runs.hours import (budget_lines, plan)
-from training.runs.resume import (choose, description, unplanned)
+from training.data.archive import EMBEDDED, Archive
+from training.runs.hours import budget_lines, plan
+from training.runs.resume import choose, description, unplanned
 from training.config import FLAGS, RunConfig
 from training.runs.plan import estimated_speed
 from training.runs.memory import footprint
 from training.runs.run_dir import (locked, locked_name)
 from training.loop import open_data, pick_dtype, train
-from training.metrics.live import require_measurable
+from training.runs.live_metrics import require_measurable
 from training.runs.plan import (describe, growth_table)
 from training.runs.processes import (check_devices, device_of, train_in_processes)
 from training.runs.resume import (DataFacts, resolve, resumed, same_data)
@@ -50,14 +50,14 @@ def launch(
     if isinstance(resume, str):
         _launch_newest(typed, outdir, init_from, dry_run, began)
         return
-    world = from_environment(os.environ)
-    if world:
-        typed = _joining(typed, world)
+    dist = from_environment(os.environ)
+    if dist:
+        typed = _joining(typed, dist)
     if resume:
         run_dir, cfg = resume, _resumed(resume, outdir, init_from, typed)
     else:
         facts = _facts(typed.get("data.path", ""))
-        cfg = _new(typed, facts, quiet=world is not None and world.rank > 0, init_from=init_from)
+        cfg = _new(typed, facts, quiet=dist is not None and dist.rank > 0, init_from=init_from)
     # What could fail later is tried before anything is written.
     device = with_kernels(pick_device(cfg.device))
     require_measurable(cfg, device)
@@ -70,18 +70,18 @@ def launch(
         print(describe(cfg, estimated_speed(cfg, dtype, device), footprint(cfg, dtype, device)))
         return
     desc = "" if resume else description(cfg, facts)
-    if world:
-        with joined(world, device_of(cfg, world), cfg.timeout) as world:
-            _agree(world, resume)
+    if dist:
+        with process_group(dist, device_of(cfg, dist), cfg.timeout) as dist:
+            _agree(dist, resume)
             if planning:
-                cfg = _planned(cfg, world, began, outdir, dry_run)
+                cfg = _planned(cfg, dist, began, outdir, dry_run)
             if not dry_run:
-                _train_as_one_of(world, cfg, lambda: resume or _run_dir(outdir, desc, cfg, again), resume, init_from)
+                _train_as_one_of(dist, cfg, lambda: resume or _run_dir(outdir, desc, cfg, again), resume, init_from)
         return
     check_devices(cfg)
     with sigterm_ends(), ExitStack() as held:
         if planning:
-            cfg = _planned(cfg, ALONE, began, outdir, dry_run)
+            cfg = _planned(cfg, SINGLE_PROCESS, began, outdir, dry_run)
         if dry_run:
             return
         if not resume:
@@ -99,10 +99,10 @@ def _launch_newest(
     typed: Mapping[str, Any], outdir: Path | None, init_from: str | None, dry_run: bool, began: float
 ) -> None:
     """--resume auto. In a group each process chooses by itself, before any of them writes: all see the same files."""
-    world = from_environment(os.environ)
-    first = world is None or world.rank == 0
+    dist = from_environment(os.environ)
+    first = dist is None or dist.rank == 0
     facts = _facts(typed.get("data.path", ""))
-    asked = _joining(typed, world) if world else typed
+    asked = _joining(typed, dist) if dist else typed
     name = plain_name(description(_new(asked, facts, quiet=True), facts))
     outdir = _require_outdir(outdir, written=first and not dry_run)
     with locked_name(outdir, name) if first and not dry_run else nullcontext():
@@ -117,46 +117,46 @@ def _launch_newest(
             launch(typed, outdir, None, init_from, dry_run, began, again=choice.run_dir)
 
 
-def _joining(typed: Mapping[str, Any], world: World) -> Mapping[str, Any]:
+def _joining(typed: Mapping[str, Any], dist: DistContext) -> Mapping[str, Any]:
     """What was typed, with the number of processes that another launcher has started."""
-    if typed.get("gpus", world.size) != world.size:
-        raise UserError(f"--gpus {typed['gpus']}, but {world.size} processes were started; leave --gpus out")
-    return {**typed, "gpus": world.size}
+    if typed.get("gpus", dist.world_size) != dist.world_size:
+        raise UserError(f"--gpus {typed['gpus']}, but {dist.world_size} processes were started; leave --gpus out")
+    return {**typed, "gpus": dist.world_size}
 
 
 def _train_as_one_of(
-    world: World, cfg: RunConfig, find: Callable[[], Path], resume: Path | None, init_from: str | None
+    dist: DistContext, cfg: RunConfig, find: Callable[[], Path], resume: Path | None, init_from: str | None
 ) -> None:
     """Train as one of a group that torchrun or srun has started. find: the run's directory, asked of one only."""
-    run_dir = Path(told(world, "the directory of the run", lambda: str(find())))
-    with locked(run_dir) if world.rank == 0 else nullcontext():
-        if resume and world.rank == 0:
+    run_dir = Path(broadcast_from_rank0(dist, "the directory of the run", lambda: str(find())))
+    with locked(run_dir) if dist.rank == 0 else nullcontext():
+        if resume and dist.rank == 0:
             store_end(run_dir, cfg)
-        saved = world.attempt > 0 and has_state(run_dir)
-        train(cfg, run_dir, resume is not None or saved, init_from, world)
+        saved = dist.attempt > 0 and has_state(run_dir)
+        train(cfg, run_dir, resume is not None or saved, init_from, dist)
 
 
-def _agree(world: World, resume: Path | None) -> None:
+def _agree(dist: DistContext, resume: Path | None) -> None:
     """Raises UserError unless all processes go on with the same run, or all with a new one."""
     mine = str(resume or "a new run")
-    first = told(world, f"the choice of a run, attempt {world.attempt}", lambda: mine)
+    first = broadcast_from_rank0(dist, f"the choice of a run, attempt {dist.attempt}", lambda: mine)
     if first != mine:
-        raise UserError(f"process {world.rank} sees {mine} and process 0 {first}; use an --outdir that all share")
+        raise UserError(f"Rank {dist.rank} sees {mine} and rank 0 {first}; use an --outdir that all ranks share")
 
 
-def _planned(cfg: RunConfig, world: World, began: float, outdir: Path | None, dry_run: bool) -> RunConfig:
+def _planned(cfg: RunConfig, dist: DistContext, began: float, outdir: Path | None, dry_run: bool) -> RunConfig:
     """`cfg` with the growth for which its hours leave time, measured here and now; the plan is printed."""
     if not dry_run:
         _require_outdir(outdir)
-    if world.rank == 0:
+    if dist.rank == 0:
         print("Measuring how fast this machine trains", flush=True)
-    open_data(cfg, world.rank == 0)  # packed once, which is no part of a run
-    if world.size > 1:
-        costs, gone = costs_in_group(cfg, world, began)
+    open_data(cfg, dist.rank == 0)  # packed once, which is no part of a run
+    if dist.world_size > 1:
+        costs, gone = costs_in_group(cfg, dist, began)
     else:
         costs, gone = costs_of(cfg), time.perf_counter() - began
     cfg = plan(cfg, costs, 3600 * (cfg.hours or 0.0) - gone)
-    if world.rank == 0:
+    if dist.rank == 0:
         speed = partial(costs.images_per_second, cfg)
         device = pick_device(cfg.device)
         memory = footprint(cfg, pick_dtype(cfg, device), device)
@@ -168,7 +168,7 @@ def _planned(cfg: RunConfig, world: World, began: float, outdir: Path | None, dr
 def _facts(path: str) -> DataFacts:
     """What the data are. Raises UserError if there are none."""
     if not path:
-        raise UserError("which pictures? give --data, as in --data mnist or --data faces.zip")
+        raise UserError("which images? give --data, as in --data mnist or --data faces.zip")
     return DataFacts.of(Archive.open(path))
 
 
@@ -179,7 +179,7 @@ def _new(typed: Mapping[str, Any], facts: DataFacts, quiet: bool, init_from: str
         path = str(Path(path).resolve())
     cfg = resolve({**typed, "data.path": path}, facts)
     if "preset" not in typed and not quiet:
-        print(f"No --cfg given: for {facts.width}x{facts.height} pictures, taking {cfg.preset}.")
+        print(f"No --cfg given: for {facts.width}x{facts.height} images, taking {cfg.preset}.")
     if init_from and (wide := {k: v for k, v in width_of(init_from, cfg.model).items() if k not in typed}):
         cfg = resolve({**typed, **wide, "data.path": path}, facts)
         if not quiet:
@@ -199,7 +199,7 @@ def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: M
 
 
 def _run_dir(outdir: Path | None, desc: str, cfg: RunConfig, again: Path | None) -> Path:
-    """A new run directory, or `again`, with the configuration in it. Before that, every picture has been read."""
+    """A new run directory, or `again`, with the configuration in it. Before that, every image has been read."""
     outdir = _require_outdir(outdir)
     open_data(cfg)
     run_dir = again or create_run_dir(outdir, desc)

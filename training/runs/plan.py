@@ -37,10 +37,10 @@ TYPICAL = Machine(gflops=400, gb=30)
 
 
 def passes(loss: LossConfig, resolution: int) -> tuple[float, float]:
-    """How often a picture goes through the generator, and through the discriminator, in a whole training step.
+    """How often an image goes through the generator, and through the discriminator, in a whole training step.
 
     D step: fakes made (1), D on fakes forward (1) and backward (2), D on reals forward and backward (3), its penalty:
-    one gradient and the derivative of that (3). G step: made (1) unless both share the fakes, judged (1), back through
+    one gradient and the derivative of that (3). G step: made (1) unless both share the fakes, scored (1), back through
     D (1) and G (2).
     """
     penalties = (loss.r1_gamma.at(resolution) > 0) + (loss.r2_gamma.at(resolution) > 0)
@@ -58,8 +58,8 @@ def step_cost(model: NetworkConfig, loss: LossConfig, resolution: int) -> tuple[
 def aid_cost(cfg: RunConfig, resolution: int) -> tuple[float, float]:
     """Of one image through the eyes of the vision aid in a training step: gflop, and GB that are moved.
 
-    D step: a real and a made picture forward (2). G step: the same (2) unless both share the fakes, and back to the
-    made picture (1).
+    D step: a real and a generated image forward (2). G step: the same (2) unless both share the fakes, and back to the
+    generated image (1).
     """
     height, width = cfg.model.size(resolution)
     if cfg.loss.vision_aid == "none" or min(height, width) < AID_SMALLEST:
@@ -143,7 +143,7 @@ def _seconds(work: Callable[[], object], device: torch.device, repeats: int) -> 
 
 
 ImagesPerSecond = Callable[[int], float]  # resolution -> training speed
-Footprint = Callable[[int], tuple[int, int]]  # resolution -> peak memory of a device in bytes, and pictures at once
+Footprint = Callable[[int], tuple[int, int]]  # resolution -> peak memory of a device in bytes, and images at once
 
 
 def describe(cfg: RunConfig, estimate: ImagesPerSecond | None = None, footprint: Footprint | None = None) -> str:
@@ -168,7 +168,7 @@ def describe(cfg: RunConfig, estimate: ImagesPerSecond | None = None, footprint:
 def growth_table(
     cfg: RunConfig, estimate: ImagesPerSecond | None = None, footprint: Footprint | None = None
 ) -> list[str]:  # fmt: skip
-    """One line per phase: picture size, kimg from and to, batch, learning rate, steps; memory of a device, given
+    """One line per phase: image size, kimg from and to, batch, learning rate, steps; memory of a device, given
     `footprint`; and time, given `estimate`.
     """
     rows: list[tuple[str, ...]] = [("phase", "size", "", "kimg", "batch", "lr", "steps", "memory", "time")]
@@ -203,11 +203,11 @@ def parameter_counts(model: NetworkConfig) -> tuple[int, int]:
 
 
 def _memory_line(cfg: RunConfig, footprint: Footprint | None) -> list[str]:
-    """The resolution that takes most memory, and how many pictures at once that is for."""
+    """The resolution that takes most memory, and how many images at once that is for."""
     if footprint is None:
         return []
-    (peak, at_once), resolution = max((footprint(res), res) for res in cfg.growth.resolutions)
-    return [f"Memory       about {_gib(peak)} per device, at {resolution} with {at_once} pictures at once"]
+    (peak, micro_batch), resolution = max((footprint(res), res) for res in cfg.growth.resolutions)
+    return [f"Memory       about {_gib(peak)} per device, at {resolution} with {micro_batch} images at once"]
 
 
 def _gib(count: int) -> str:

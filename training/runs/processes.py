@@ -26,8 +26,9 @@ from typing import Any
 import torch
 
 from torch_utils.device import pick_device
-from torch_utils.distributed import LostRank, World, from_environment, joined
+from torch_utils.distributed import LostRank, DistContext, from_environment, process_group
 from torch_utils.errors import UserError
+from torch_utils.files import write_atomically
 from training.config import RunConfig
 from training.loop import train
 from training.runs.run_dir import has_state
@@ -37,7 +38,7 @@ START = "forkserver"  # forks from a process that has loaded everything, and not
 INSTALLED = {"site-packages", "dist-packages"}  # folders that Python has among its own paths
 SHUTDOWN_S = 60  # for the others to end once one is lost
 
-Work = Callable[[RunConfig, Path, bool, str | None, World], object]  # `train`, or what is called like it
+Work = Callable[[RunConfig, Path, bool, str | None, DistContext], object]  # `train`, or what is called like it
 Entry = Callable[[RunConfig, Path, bool, str | None, Path, Connection], int]
 
 
@@ -54,10 +55,10 @@ def check_devices(cfg: RunConfig) -> None:
         raise UserError(f"--gpus {cfg.gpus}, but torch sees {there} here; use --gpus {max(there, 1)}")
 
 
-def device_of(cfg: RunConfig, world: World) -> torch.device:
+def device_of(cfg: RunConfig, dist: DistContext) -> torch.device:
     """Where one of the processes computes: on the GPU with its number on this machine, or on the CPU."""
     device = pick_device(cfg.device)
-    return pick_device(f"cuda:{world.local_rank}") if device.type == "cuda" else device
+    return pick_device(f"cuda:{dist.local_rank}") if device.type == "cuda" else device
 
 
 def train_in_processes(
@@ -123,8 +124,8 @@ def process(
 
     Ends with SystemExit(1) instead where the launcher is to start all of them again.
     """
-    world = from_environment(os.environ)
-    assert world is not None
+    dist = from_environment(os.environ)
+    assert dist is not None
     os.setsid()  # Ctrl-C in a terminal is for the launcher, which passes it on
     threading.Thread(target=_stop_with, args=(launcher,), daemon=True).start()
     stop = _stop_wanted(notes)
@@ -134,7 +135,7 @@ def process(
     if not _noted(notes):  # by an earlier attempt
         with ExitStack() as stack:
             stack.push(lambda kind, error, tb: _noted(notes))
-            code = _train_in_group(cfg, run_dir, resume, init_from, world, notes, work)
+            code = _train_in_group(cfg, run_dir, resume, init_from, dist, notes, work)
     if launcher.poll():  # nobody is there to take the code
         sys.exit(code or 1)
     return code
@@ -146,13 +147,13 @@ def _stop_with(launcher: Connection) -> None:
 
 
 def _train_in_group(
-    cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, world: World, notes: Path, work: Work
+    cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, dist: DistContext, notes: Path, work: Work
 ) -> int:
     try:
-        with joined(world, device_of(cfg, world), cfg.timeout) as world, ExitStack() as stack:
-            stack.push(partial(_write_note, notes, world.rank))
-            saved = world.attempt > 0 and has_state(run_dir)
-            work(cfg, run_dir, resume or saved, init_from, world)
+        with process_group(dist, device_of(cfg, dist), cfg.timeout) as dist, ExitStack() as stack:
+            stack.push(partial(_write_note, notes, dist.rank))
+            saved = dist.attempt > 0 and has_state(run_dir)
+            work(cfg, run_dir, resume or saved, init_from, dist)
     except SystemExit as stop:
         return int(stop.code or 0)
     except KeyboardInterrupt:  # the second Ctrl-C
@@ -160,7 +161,7 @@ def _train_in_group(
     except LostRank as error:
         if _noted(notes):
             return 1
-        (notes / f"lost-{world.attempt}-{world.rank}").write_text(str(error))
+        (notes / f"lost-{dist.attempt}-{dist.rank}").write_text(str(error))
         sys.exit(1)
     return 0
 
@@ -172,9 +173,8 @@ def _write_note(
     if kind is None or issubclass(kind, LostRank) or not issubclass(kind, Exception):
         return
     text = str(error) if issubclass(kind, UserError) else "".join(traceback.format_exception(kind, error, tb))
-    scratch = notes / f".{rank}.tmp"
-    scratch.write_text(json.dumps({"rank": rank, "mistake": issubclass(kind, UserError), "text": text}))
-    scratch.rename(notes / f"error-{rank}.json")
+    note = {"rank": rank, "mistake": issubclass(kind, UserError), "text": text}
+    write_atomically(notes / f"error-{rank}.json", json.dumps(note).encode())
 
 
 def _noted(notes: Path) -> bool:
@@ -203,7 +203,7 @@ def _lost(cfg: RunConfig, run_dir: Path, notes: Path, rank: int, exitcode: int) 
         what = f"process {rank} of {cfg.gpus} ended with code {exitcode}"
     again = f", after {cfg.max_restarts} restarts" if cfg.max_restarts else ""
     if not has_state(run_dir):
-        return f"{what}{again}; nothing was saved by then: see to it, and start anew"
+        return f"{what}{again}; nothing was saved by then: find the cause, then start again"
     return f"{what}{again}; what was saved is in {run_dir}: train.py --resume {run_dir}"
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 from stylegan.networks.base import Generator
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
+from torch_utils.files import atomic_write, write_atomically
 from torch_utils.images import (enlarge, grid, to_pil, to_uint8)
 from training.data.dataset import Dataset
 
@@ -194,7 +195,7 @@ def _tensorboard(run_dir: Path, nimg: int) -> _Curves | None:
     return writer
 
 
-# Pictures of a run: grids of reals and fakes, and their growth as a film
+# Images of a run: grids of reals and fakes, and their growth as a film
 
 
 FRAME_MS, LAST_FRAME_MS, MAX_FRAMES = 120, 3000, 150
@@ -211,7 +212,7 @@ def seeds_and_classes(model: NetworkConfig) -> tuple[list[int], int, torch.Tenso
 
 
 def save_reals(path: Path, data: Dataset, model: NetworkConfig) -> None:
-    """The first pictures of the data, as many as there are fakes."""
+    """The first images of the data, as many as there are fakes."""
     seeds, columns, _ = seeds_and_classes(model)
     images, _ = data.batch(0, len(seeds), *model.size(model.resolution))
     _save(path, grid(images.permute(0, 2, 3, 1).numpy(), columns))
@@ -228,11 +229,11 @@ def save_key(path: Path, model: NetworkConfig) -> None:
     """Which seed (and class) each cell of the fakes is, so that generate.py can make it again."""
     seeds, columns, c = seeds_and_classes(model)
     key = {"columns": columns, "seeds": seeds, "classes": None if c is None else c.tolist(), "trunc": 1.0}
-    path.write_text(json.dumps(key) + "\n")
+    write_atomically(path, f"{json.dumps(key)}\n".encode())
 
 
 def save_growth(run_dir: Path) -> None:
-    """growth.webp: the grid of fakes over the whole run, from the pictures that are there."""
+    """growth.webp: the grid of fakes over the whole run, from the images that are there."""
     files = [run_dir / FIRST, *sorted(run_dir.glob("fakes[0-9]*.png"))]
     save_film(
         run_dir / "growth.webp", [files[i] for i in np.unique(np.linspace(0, len(files) - 1, MAX_FRAMES).astype(int))]
@@ -240,18 +241,17 @@ def save_growth(run_dir: Path) -> None:
 
 
 def save_film(path: Path, files: list[Path]) -> None:
-    """The pictures that are whole, one after the other; the last stays for longer. None at all leaves no file."""
+    """The images that are whole, one after the other; the last stays for longer. None at all leaves no file."""
     frames = [frame for frame in map(_opened, files) if frame]
     if not frames:
         return
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
-    scratch = path.with_name(f".{path.name}.tmp")
-    frames[0].save(scratch, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80)
-    scratch.replace(path)
+    with atomic_write(path) as scratch:
+        frames[0].save(scratch, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80)
 
 
 def _opened(file: Path) -> Image.Image | None:
-    """A picture, None if it is damaged: a film without it is better than a run that cannot go on."""
+    """An image, None if it is damaged: a film without it is better than a run that cannot go on."""
     try:
         return Image.open(file).convert("RGB")
     except (OSError, SyntaxError):  # the latter is Pillow's word for a broken PNG
@@ -259,6 +259,5 @@ def _opened(file: Path) -> Image.Image | None:
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:
-    scratch = path.with_name(f".{path.name}.tmp")
-    to_pil(pixels).save(scratch, "PNG")
-    scratch.replace(path)
+    with atomic_write(path) as scratch:
+        to_pil(pixels).save(scratch, "PNG")

@@ -10,7 +10,7 @@ from stylegan.networks.registry import family_of
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, leaves, replaced, shown
 from training.data.archive import Archive
-from training.data.dataset import base_for
+from training.data.sizes import base_for
 from training.runs.check import check
 from training.config import FLAGS, LossConfig, RunConfig
 from training.presets import PRESETS
@@ -32,7 +32,7 @@ AHEAD_ON_RESUME = {found.name for found in declared(RunConfig, FLAGS) if found.f
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a run needs to know of its data: height, width and channels of every picture, 0 classes if unlabelled."""
+    """What a run needs to know of its data: height, width and channels of every image, 0 classes if unlabelled."""
 
     name: str
     count: int
@@ -53,7 +53,7 @@ class DataFacts:
 
     @property
     def resolution(self) -> int:
-        """The nominal resolution of the whole pictures: 4 * 2^(number of halvings down to the base)."""
+        """The nominal resolution of the whole images: 4 * 2^(number of halvings down to the base)."""
         return 4 * self.height // self.base[0]
 
 
@@ -76,12 +76,12 @@ def resolve(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
         cond = typed.get("data.cond", cfg.data.cond and facts.num_classes > 0)
     if resolution > facts.resolution:
         raise UserError(
-            f"--cfg {chosen} grows to {resolution}, but pictures of {facts.width}x{facts.height} ({facts.name}) "
+            f"--cfg {chosen} grows to {resolution}, but images of {facts.width}x{facts.height} ({facts.name}) "
             f"only allow {facts.resolution}; use --resolution {facts.resolution}, or convert them with "
             f"dataset_tool.py --resolution {resolution}"
         )
     if typed.get("data.subset", 1) > facts.count:
-        raise UserError(f"--subset {typed['data.subset']} is more than the {facts.count} pictures of {facts.name}")
+        raise UserError(f"--subset {typed['data.subset']} is more than the {facts.count} images of {facts.name}")
     from_data: dict[str, Any] = {
         "model.base": facts.base,
         "model.resolution": resolution,
@@ -162,7 +162,7 @@ def preset_for(facts: DataFacts) -> str:
 def resumed(stored: RunConfig, typed: Mapping[str, Any], images_done: Callable[[], int]) -> RunConfig:
     """The stored configuration of a run, with what may change changed as typed; --kimg prolongs or shortens it.
 
-    A run that was planned by --hours forgets its time once --kimg says how far to go. How its learning rate shall fall
+    A run that was planned by --hours forgets its time once --kimg says how far to go. How its learning rate will fall
     can be said until it does.
     Nothing in training depends on the total, so such a run is the one that was meant to be as long from the start.
     images_done: how far the run has got, asked for only where it matters
@@ -222,7 +222,7 @@ def same_data(stored: RunConfig, facts: DataFacts) -> RunConfig:
 # Which run `--resume auto` means: the newest unfinished one that the same command would have made, or a new one
 
 
-# Told apart elsewhere: the data by `same_data`, and the length by `resumed`, as it counts only where it was typed.
+# Compared elsewhere: the data by `same_data`, and the length by `resumed`, as it counts only where it was typed.
 ELSEWHERE = FREE_ON_RESUME | {"data.content_hash", "total_kimg"}
 # What --hours plans when a run begins: it stays, however fast the machine is when the command is repeated.
 PLANNED = {"growth.stable_kimg", "growth.fade_kimg", "growth.anneal_from", "growth.anneal_kimg", "time_limit"}
@@ -275,7 +275,7 @@ def choose(outdir: Path, typed: Mapping[str, Any], facts: DataFacts, inherits: b
             return Choice(f"--resume auto: {run_dir} ended before its first save, beginning it again", run_dir)
     if finished:
         return Choice(f"--resume auto: {finished} is finished already; --resume {finished} with a larger --kimg "
-                      "prolongs it, another --desc starts anew", finished, saved=True, finished=True)  # fmt: skip
+                      "prolongs it, another --desc starts a new one", finished, saved=True, finished=True)  # fmt: skip
     return Choice(f"--resume auto: no run {desc} in {outdir} to go on with, starting one")
 
 

@@ -13,7 +13,7 @@ import re
 import tempfile
 from dataclasses import replace
 from torch_utils.checkpoint import (damage, load_state)
-from torch_utils.files import put_in_place
+from torch_utils.files import put_in_place, write_atomically
 from torch_utils.untrusted import read_json
 from stylegan.networks.config import NetworkConfig
 from stylegan.networks.registry import config_from_json
@@ -87,7 +87,7 @@ def make_outdir(outdir: Path) -> None:
 def create_run_dir(outdir: Path, desc: str) -> Path:
     """Make and return `outdir/NNNNN-desc` with the next free number.
 
-    Two runs that start at the same moment get two numbers: a number belongs to whoever makes the bare directory
+    Two runs that start at the same moment get two numbers: a number belongs to the run that creates the bare directory
     `NNNNN`, which is then renamed. Raises UserError if nothing can be written there.
     """
     safe = plain_name(desc)
@@ -132,10 +132,8 @@ def _claim(outdir: Path, number: int) -> bool:
 
 def write_options(run_dir: Path, cfg: RunConfig) -> None:
     """Store the configuration, whole or not at all."""
-    scratch = run_dir / f"{OPTIONS}.tmp"
     try:
-        scratch.write_text(json.dumps(to_plain(cfg), indent=2) + "\n")
-        put_in_place(scratch, run_dir / OPTIONS)
+        write_atomically(run_dir / OPTIONS, f"{json.dumps(to_plain(cfg), indent=2)}\n".encode())
     except OSError as error:
         raise UserError(f"cannot write {run_dir / OPTIONS} ({error.strerror}); make room there") from None
 
@@ -209,9 +207,7 @@ def settle_state(run_dir: Path) -> str:
 
 def mark_finished(run_dir: Path, kimg: float) -> None:
     """Note that nothing is left to do after `kimg`."""
-    scratch = run_dir / f"{FINISHED}.tmp"
-    scratch.write_text(f"{kimg!r}\n")
-    put_in_place(scratch, run_dir / FINISHED)
+    write_atomically(run_dir / FINISHED, f"{kimg!r}\n".encode())
 
 
 def is_finished(run_dir: Path, kimg: float) -> bool:

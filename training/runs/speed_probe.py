@@ -15,16 +15,16 @@ from pathlib import Path
 
 import torch
 
-from torch_utils.distributed import ALONE, World, alone, highest, told
+from torch_utils.distributed import SINGLE_PROCESS, DistContext, on_rank0, all_reduce_max, broadcast_from_rank0
 from torch_utils.settings import from_plain, to_plain
 from training.runs.hours import Costs
 from training.config import RunConfig
 from training.data.dataset import Dataset
 from training.runs.report import (save_fakes, save_film, save_reals)
 from training.loop import next_reals, open_data, set_up
-from training.metrics.live import NO_METRICS, measure_snapshot
-from training.runs.checkpointing import (disk_trouble, save_networks)
-from training.runs.processes import (process, train_in_processes)
+from training.runs.live_metrics import (NO_METRICS, measure_snapshot)
+from training.runs.checkpointing import disk_trouble, save_networks
+from training.runs.processes import process, train_in_processes
 from stylegan.networks.config import Stage
 from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
@@ -67,33 +67,33 @@ def trial_process(
     return process(cfg, folder, resume, init_from, notes, launcher, try_out)
 
 
-def costs_in_group(cfg: RunConfig, world: World, began: float) -> tuple[Costs, float]:
+def costs_in_group(cfg: RunConfig, dist: DistContext, began: float) -> tuple[Costs, float]:
     """The same, asked by all processes of a group that another launcher has started; and the seconds since `began`.
 
     All get the same answer, after a restart as well.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        try_out(cfg, folder, world=world)
+        try_out(cfg, folder, dist=dist)
 
         def find() -> str:
             costs = replace(read_costs(folder), launch=0.0)
             return json.dumps([to_plain(costs), time.perf_counter() - began])
 
-        costs, gone = json.loads(told(world, "the costs", find))
+        costs, gone = json.loads(broadcast_from_rank0(dist, "the costs", find))
     return from_plain(Costs, costs), gone
 
 
 def try_out(
-    cfg: RunConfig, folder: Path, resume: bool = False, init_from: str | None = None, world: World = ALONE
+    cfg: RunConfig, folder: Path, resume: bool = False, init_from: str | None = None, dist: DistContext = SINGLE_PROCESS
 ) -> None:
     """Process 0 writes the `Costs` to `folder`, `launch` being the seconds that this took. Called as `train` is."""
     began = time.perf_counter()
-    device, dtype, _ = set_up(cfg, world)
-    data = open_data(cfg, world.rank == 0)
+    device, dtype, _ = set_up(cfg, dist)
+    data = open_data(cfg, dist.rank == 0)
     state = fresh_state(cfg, device)
     ready = time.perf_counter() - began
-    step = step_seconds(state, cfg, data, dtype, world)
+    step = step_seconds(state, cfg, data, dtype, dist)
 
     def finish() -> None:
         with disk_trouble(folder):
@@ -102,7 +102,7 @@ def try_out(
             costs = replace(costs, step=step, begin=costs.begin + ready, launch=spent)
             (folder / COSTS).write_text(json.dumps(to_plain(costs)))
 
-    alone(world, "the trial of saving", finish)
+    on_rank0(dist, "the trial of saving", finish)
     if device.type == "cuda":
         del state
         torch.cuda.empty_cache()
@@ -113,7 +113,7 @@ def read_costs(folder: Path) -> Costs:
 
 
 def step_seconds(
-    state: TrainState, cfg: RunConfig, data: Dataset, dtype: torch.dtype, world: World
+    state: TrainState, cfg: RunConfig, data: Dataset, dtype: torch.dtype, dist: DistContext
 ) -> dict[int, float]:  # fmt: skip
     """Of a step, by resolution: the mean over its fade and the time it is held, with and without lazy penalties.
 
@@ -128,25 +128,25 @@ def step_seconds(
     def step(sample: Sample, turn: int) -> None:
         stage = sample.stage
         state.nimg = sample.nimg + turn * cfg.loss.r1_interval * stage.batch
-        train_step(state, next_reals(data, state.nimg, stage, cfg, device, world), stage, cfg, labels, dtype, world)
+        train_step(state, next_reals(data, state.nimg, stage, cfg, device, dist), stage, cfg, labels, dtype, dist)
 
     for sample in samples:  # to warm up
         step(sample, 0)
     sums, rounds, begin = [0.0] * len(samples), 0, time.perf_counter()
-    while rounds < MIN_ROUNDS or _agreed(world, time.perf_counter() - begin) < limit:
+    while rounds < MIN_ROUNDS or _agreed(dist, time.perf_counter() - begin) < limit:
         rounds += 1
         for index, sample in enumerate(samples):
             sums[index] += _timed(lambda: step(sample, rounds), device)  # noqa: B023
-    means = [_agreed(world, total / rounds) for total in sums]
+    means = [_agreed(dist, total / rounds) for total in sums]
     seconds = dict.fromkeys(cfg.growth.resolutions, 0.0)
     for sample, mean in zip(samples, means, strict=True):
         seconds[sample.stage.resolution] += sample.weight * mean
     return seconds
 
 
-def _agreed(world: World, seconds: float) -> float:
+def _agreed(dist: DistContext, seconds: float) -> float:
     """The most of all processes."""
-    return highest(world, "seconds", round(1e9 * seconds)) / 1e9
+    return all_reduce_max(dist, "seconds", round(1e9 * seconds)) / 1e9
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:
@@ -178,7 +178,7 @@ def samples_of(cfg: RunConfig) -> Iterator[Sample]:
 
 
 def costs_besides(state: TrainState, cfg: RunConfig, folder: Path, data: Dataset) -> Costs:
-    """All costs but those of steps; `begin` is that of the first pictures. Leaves files in `folder`."""
+    """All costs but those of steps; `begin` is that of the first images. Leaves files in `folder`."""
     cpu = torch.device("cpu")  # files are written there, whatever has made their contents
     fakes = {}
     for resolution in cfg.growth.resolutions:

@@ -1,5 +1,5 @@
-// Bias and activation, and their first two derivatives, in one pass over memory each. ops/bias_act.py says what they mean.
-#include "lanes.h"  // first: the activations must see its exp and tanh
+// Bias and activation, and their first two derivatives, in one pass over memory each. ops/bias_act.py defines them.
+#include "lanes.h"  // first, because the activations use its exp and tanh
 //
 #include "../activation.h"
 #include "../tensors.h"
@@ -11,9 +11,9 @@
 namespace stylegan {
 namespace {
 
-constexpr int64_t chunk = 16384;  // elements that one thread takes at a time
+constexpr int64_t chunk = 16384;  // elements that one thread processes at a time
 
-// How the channels lie in dense memory: outer x channels x inner elements.
+// The position of the channels in dense memory: outer x channels x inner elements.
 struct Layout {
   int64_t outer, channels, inner;
   int64_t count() const { return outer * channels * inner; }
@@ -30,18 +30,18 @@ Layout layout_of(const Tensor& x, int64_t dim) {
 
 int64_t padded(int64_t channels) { return (channels + 15) / 16 * 16; }
 
-// [C] with zeros behind, so that whole vectors can be read; empty for none.
+// [C], padded with zeros so that whole vectors can be read; empty if there is no bias.
 template <class A> std::vector<A> padded_copy(const std::optional<Tensor>& bias, int64_t channels) {
   std::vector<A> copy;
   if (bias) {
     copy.assign(padded(channels), A(0));
-    const Tensor dense = torch::stable::contiguous(*bias);  // a gradient may be one number for all
+    const Tensor dense = torch::stable::contiguous(*bias);  // a gradient may be an expanded number
     std::copy_n(data<A>(dense), channels, copy.begin());
   }
   return copy;
 }
 
-// What is added to the channels of a vector: up to two values for each, [C] or null for none.
+// Up to two values to add to each channel of a vector: [C], or null.
 template <class A> struct Biases {
   const A *first, *second = nullptr;
   struct Lane {
@@ -51,8 +51,9 @@ template <class A> struct Biases {
   Lane from(int64_t c) const { return {first ? load(first + c) : Lanes<A>{}, second ? load(second + c) : Lanes<A>{}}; }
 };
 
-// Calls f(offset, count, biases) for every vector of up to `width` elements, in parallel, and adds what it returns to
-// sums[C] (if Sums), in an order that does not depend on the number of threads. f should hold what it needs by value.
+// Calls f(offset, count, biases) for every vector of up to `width` elements, in parallel, and adds its results to
+// sums[C] (if Sums), in an order that does not depend on the number of threads. f captures by value, as for
+// in_parallel.
 template <class A, bool Sums, class F> void each_vector(const Layout& l, Biases<A> biases, A* sums, F f) {
   constexpr int64_t w = width<A>;
   const bool rows = l.inner == 1;
@@ -99,7 +100,7 @@ template <class A, bool Sums, class F> void each_vector(const Layout& l, Biases<
     for (int64_t c = 0; c < channels; ++c) sums[c] += partial[p * step + c];
 }
 
-// Without channels to tell apart, memory is one row after another of any length.
+// If the channels do not matter, memory can be divided into rows of any length.
 Layout flat(const Layout& l) {
   const int64_t n = l.count();
   return n % 1024 ? Layout{1, 1, n} : Layout{n / 1024, 1024, 1};
@@ -110,7 +111,7 @@ template <Act act> struct Constant {
   template <class A> static Lanes<A> slope(Act, Lanes<A> x, A s) { return slope_at<act>(x, s); }
 };
 
-// The smooth ones cost so much themselves that choosing one for every vector costs nothing.
+// Smooth activations are so expensive that a switch for each vector does not matter.
 struct Chosen {
 #define STYLEGAN_CHOOSE(f, x, s)                            \
   switch (act) {                                            \
@@ -147,7 +148,7 @@ template <class A> struct Params {
       : act(Act(act)), slope(A(slope)), gain(A(gain)), clamp(A(clamp)), clamped(clamp >= 0) {}
 };
 
-// Zero where the result was clamped. seen is the result of a piecewise linear activation, else the input with bias.
+// Zero where the result was clamped. seen: the result of a piecewise linear activation, else the input plus bias.
 template <class F, class A>
 STYLEGAN_INLINE Lanes<A> mask_clamped(F f, Lanes<A> value, Lanes<A> seen, const Params<A>& p) {
   if (!p.clamped) return value;
@@ -202,7 +203,7 @@ std::tuple<Tensor, Tensor> bias_act_grad(Tensor dy, std::optional<Tensor> db, Te
       auto at_vector = [=](int64_t at, int n, auto bias) __attribute__((always_inline)) {
         Lanes<A> g = load(in + at, n) + bias.second;
         const Lanes<A> u = load(sign + at, n) + bias.first;
-        // The sign of a piecewise linear result is that of the input, unless the gain turns it over.
+        // A piecewise linear result has the sign of the input, or the opposite sign if the gain is negative.
         const Lanes<A> at_u = piecewise_linear(p.act) && p.gain < 0 ? -u : u;
         g = mask_clamped<decltype(f), A>(f, g * p.gain * f.template slope<A>(p.act, at_u, p.slope), u, p);
         out.put(at, g, n);

@@ -1,7 +1,7 @@
-// The arithmetic of pad, upsample, filter, downsample along one axis: which inputs an output reads, with which taps.
+// Pad, upsample, filter, downsample along one axis: which inputs and taps an output uses.
 //
-// Output o stands at o * down - pad in the upsampled input, of which only every up-th sample is not zero. It reads tap j
-// where (o * down - pad + j) / up is a whole number, which is then the index of the input.
+// Output o starts at o * down - pad in the upsampled input, where only every up-th sample is not zero. It uses tap j if
+// (o * down - pad + j) / up is an integer, which is then the index of the input.
 #pragma once
 
 #include "../tensors.h"
@@ -16,13 +16,13 @@ namespace stylegan {
 
 struct Axis {
   int64_t in, out, up, down, pad;
-  std::vector<double> taps;  // as they meet the samples, left to right
+  std::vector<double> taps;  // in the order of the samples, left to right
 
-  int64_t phase(int64_t o) const { return ((pad - o * down) % up + up) % up; }  // the first tap that o reads
-  int64_t first(int64_t o) const { return (o * down - pad + phase(o)) / up; }   // and the input it meets
+  int64_t phase(int64_t o) const { return ((pad - o * down) % up + up) % up; }  // the first tap that o uses
+  int64_t first(int64_t o) const { return (o * down - pad + phase(o)) / up; }   // and its input
 };
 
-// For each output along an axis: the neighbouring inputs that it reads, none beyond the edges, and their weights.
+// For each output along an axis: the neighbouring inputs that it reads, within the edges, and their weights.
 template <class A> class Reads {
  public:
   struct Read {
@@ -51,18 +51,19 @@ template <class A> class Reads {
   std::vector<Read> reads;
 };
 
-// The pattern repeats: a group of UP outputs reads the columns from m + g * DOWN on. P is the first tap of the first output.
+// A repeating pattern: group g of UP outputs reads the columns from m + g * DOWN on. P: the first tap of the first
+// output.
 template <int TAPS, int UP, int DOWN, int P> struct Pattern {
   static constexpr int up = UP, down = DOWN, window = (DOWN * (UP - 1) + TAPS - 1 - P) / UP + 1;
   static constexpr int taps = TAPS, phase = P;
-  // Does output q of a group read tap j, and in which column of the window?
+  // Whether output q of a group uses tap j, and for which column of the window.
   static constexpr bool meets(int q, int j) { return (q * DOWN + j - P) % UP == 0; }
   static constexpr int column(int q, int j) { return (q * DOWN + j - P) / UP; }
   static int64_t start(const Axis& x) { return (P - x.pad) / UP; }
 };
 
-// Calls f with the pattern of an axis; returns false if it is none that is compiled: those of [1,2,1] and [1,3,3,1] as
-// StyleGAN pads them, and of their gradients. Every one more takes the compiler half a second.
+// Calls f with the pattern of an axis; returns false if that pattern is not compiled. Those of [1,2,1] and [1,3,3,1]
+// with StyleGAN's padding are, and those of their gradients. Each one takes the compiler half a second.
 template <class F> bool with_pattern(const Axis& x, F&& f) {
   const bool keeps = x.up == 1 && x.down == 1, halves = x.up == 1 && x.down == 2;
   const bool doubles = x.up == 2 && x.down == 1 && x.phase(0) == 0;
@@ -73,15 +74,15 @@ template <class F> bool with_pattern(const Axis& x, F&& f) {
   return false;
 }
 
-// The whole problem, with a separable filter: y.taps, then x.taps. N samples of C feature maps.
+// The whole operation with a separable filter: y.taps, then x.taps, on n samples of c feature maps.
 struct Separable {
   int64_t n, c;
   Axis y, x;
 };
 
-// Calls work(plane, first row, end row) for all the rows of the output, in parallel; make() makes the work, with the
-// memory that it needs, for each thread. Every output is computed in the same way whoever computes it, so the result
-// does not depend on the number of threads. The first row of a block is a multiple of 4.
+// Calls work(plane, first row, end row) for all rows of the output, in parallel; make() creates `work`, with the memory
+// that it needs, for each thread. The computation of an output does not depend on the number of threads. The first row
+// of a block is a multiple of 4.
 template <class F> void each_block_of_rows(int64_t planes, const Axis& y, int64_t row_size, F make) {
   constexpr int64_t worthwhile = 16384;  // elements
   const int64_t rows = std::clamp<int64_t>(worthwhile / row_size, 8, std::max<int64_t>(8, y.out)) / 4 * 4;
@@ -96,7 +97,7 @@ template <class F> void each_block_of_rows(int64_t planes, const Axis& y, int64_
   });
 }
 
-// For the layouts, each in a file of its own: returns false, and does nothing, where there is no fast path.
+// One for each layout, in separate files; they return false, and do nothing, if there is no fast path.
 template <class T> bool filter_planes(const Separable& s, const T* in, const Result<T>& out);
 template <class T> bool filter_channels_last(const Separable& s, const T* in, const Result<T>& out);
 

@@ -1,4 +1,4 @@
-// Vectors for the CPU kernels: 64 bytes of float or double, in the compiler's own vector type, so that the same text
+// Vectors for the CPU kernels: 64 bytes of float or double, in the compiler's own vector type, so that the same source
 // becomes AVX-512, AVX2, SSE or NEON. 16-bit types are widened when loaded and rounded to nearest even when stored.
 #pragma once
 
@@ -22,13 +22,13 @@ namespace stylegan {
 using bf16 = c10::BFloat16;
 using fp16 = c10::Half;
 
-// What a stored type is computed in.
+// The type in which a stored type is computed.
 template <class T> struct accumulate { using type = float; };
 template <> struct accumulate<double> { using type = double; };
 template <class T> using accumulate_t = typename accumulate<T>::type;
 
-// The types that CPUs train in, worth a kernel for each special case. The others get the general ones: every kernel costs
-// the user compile time.
+// The types used for training on CPUs, which have a kernel for each special case. The others use the general kernels,
+// because every kernel costs the user compile time.
 template <class T> constexpr bool trained_in = std::is_same_v<T, float> || std::is_same_v<T, bf16>;
 
 typedef float FloatLanes __attribute__((vector_size(64)));
@@ -59,7 +59,7 @@ STYLEGAN_EACH_LANE(tanh)
 
 template <class A> inline Lanes<A> splat(A value) { return Lanes<A>{} + value; }
 
-// One instruction; b where one of them is not a number.
+// The maximum, in one instruction; b if one of them is NaN.
 inline FloatLanes larger(FloatLanes a, FloatLanes b) {
 #ifdef __AVX512F__
   return reinterpret_cast<FloatLanes>(_mm512_max_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
@@ -69,14 +69,14 @@ inline FloatLanes larger(FloatLanes a, FloatLanes b) {
 }
 inline DoubleLanes larger(DoubleLanes a, DoubleLanes b) { return a > b ? a : b; }
 
-// Lanes S, S + 1, ... of a and then b.
+// Lanes S, S + 1, ... of a, followed by those of b.
 template <int S, class V> inline V slide(V a, V b) {
   return [&]<int... I>(std::integer_sequence<int, I...>) {
     return __builtin_shufflevector(a, b, (S + I)...);
   }(std::make_integer_sequence<int, sizeof(V) / sizeof(a[0])>{});
 }
 
-// The second half is added to the first, and so on.
+// Adds the second half to the first, and so on.
 template <class A, int half = width<A> / 2> inline A sum_lanes(Lanes<A> x) {
   if constexpr (half == 0) return x[0];
   else return sum_lanes<A, half / 2>(x + slide<half>(x, x));
@@ -124,14 +124,14 @@ inline void store(fp16* p, FloatLanes x) {
 #endif
 }
 
-// The lanes of a float vector at element i of a row that lie within it: from `begin` on, before `end`.
+// The lanes [begin, end) of a float vector at element i that are inside a row of `size` elements.
 struct Inside {
   int begin, end;
   Inside(int64_t i, int64_t size)
       : begin(int(std::clamp<int64_t>(-i, 0, width<float>))), end(int(std::clamp<int64_t>(size - i, 0, width<float>))) {}
   uint32_t mask() const { return (1u << end) - 1 & ~0u << begin; }
 };
-// Those lanes; the others load as 0, and their memory is not looked at.
+// Loads only those lanes; the others become 0, and their memory is not accessed.
 template <class T> inline FloatLanes load(const T* p, Inside inside) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
   if constexpr (std::is_same_v<T, float>) {
@@ -149,7 +149,7 @@ template <class T> inline FloatLanes load(const T* p, Inside inside) {
 #endif
 }
 
-// The first `count` lanes only; the others load as 0.
+// Loads only the first `count` lanes; the others become 0.
 template <class T> inline Lanes<accumulate_t<T>> load(const T* p, int count) {
   if (count >= width<accumulate_t<T>>) return load(p);
   if constexpr (trained_in<T>) return load(p, Inside(0, count));
@@ -173,7 +173,7 @@ template <class T> inline void store(T* p, Lanes<accumulate_t<T>> x, int count) 
 }
 
 #ifdef __AVX512F__
-// Past the cache; p is aligned to what is written.
+// Stores that bypass the cache; p is aligned to the number of bytes.
 inline void stream(float* p, FloatLanes x) { _mm512_stream_ps(p, reinterpret_cast<__m512>(x)); }
 inline void stream(double* p, DoubleLanes x) { _mm512_stream_pd(p, reinterpret_cast<__m512d>(x)); }
 template <class T> void stream(T* p, FloatLanes x) {
@@ -183,7 +183,7 @@ template <class T> void stream(T* p, FloatLanes x) {
 }
 #endif
 
-// Of the last level, in bytes; 0 where the system does not say. sysconf is wrong about some AMD processors.
+// The size of the last-level cache in bytes; 0 if it is unknown. sysconf is wrong for some AMD processors.
 inline int64_t cache_size() {
   long long kib = 0;
   if (std::FILE* file = std::fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r")) {
@@ -193,14 +193,14 @@ inline int64_t cache_size() {
   return int64_t(kib) << 10;
 }
 
-// A result of so many bytes and what it is made from would leave little else in the cache.
+// From this number of bytes on, a result and its inputs would leave little room in the cache for anything else.
 inline int64_t beyond_cache() {
   static const int64_t size = cache_size(), least = 8 << 20, most = 32 << 20;
   return size ? std::clamp(size / 4, least, most) : most;
 }
 
-// Where a kernel writes. What is larger than the cache is written past it: its lines need not be read first, and do not
-// drive out what else is there. What is smaller stays in the cache for the next op.
+// The output of a kernel. If it is large, it bypasses the cache: its lines are then not read first, and do not evict
+// others. If it is small, it stays in the cache for the next op.
 template <class T> class Result {
  public:
   using A = accumulate_t<T>;
@@ -218,14 +218,14 @@ template <class T> class Result {
   bool past_cache;
 };
 
-// Calls f(begin, end) for parts of [0, n), in parallel. Each thread has its own copy of f: what f holds by value may then
-// stay in registers, as no store to memory can change it.
+// Calls f(begin, end) for parts of [0, n), in parallel. Each thread has its own copy of f, so that values in f can stay
+// in registers, because no store to memory can change them.
 template <class F> void in_parallel(int64_t n, int64_t grain, const F& f) {
   torch::stable::parallel_for(0, n, grain, [&f](int64_t begin, int64_t end) {
     F mine = f;
     mine(begin, end);
 #ifdef __AVX512F__
-    _mm_sfence();  // what was written past the cache is there for other threads
+    _mm_sfence();  // makes stores that bypass the cache visible to other threads
 #endif
   });
 }

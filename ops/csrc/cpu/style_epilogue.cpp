@@ -1,9 +1,10 @@
-// The epilogue of a StyleGAN layer, forward and backward: y = gain * normalise(lrelu(x + noise * strength + bias)) + shift.
+// The epilogue of a StyleGAN layer, forward and backward: y = gain * normalise(lrelu(x + noise * strength + bias)) +
+// shift.
 //
-// Two passes over memory each: one for the sums over a feature map, one that writes. A feature map that is still in the
-// cache after the first pass is not read from memory again. The work is divided into tiles: some channels of one sample
-// (channels_last) or one feature map (contiguous), and tiles into chunks of pixels whose sums are added in a fixed
-// order, so that the result does not depend on the number of threads.
+// Both make two passes over memory: one for the sums over a feature map, one that writes the result. A feature map that
+// is still in the cache after the first pass is not read from memory again. The work is divided into tiles, which are
+// some channels of one sample (channels_last) or one feature map (contiguous), and tiles into chunks of pixels. The
+// sums of chunks are added in a fixed order, so that the result does not depend on the number of threads.
 #include "../tensors.h"
 #include "lanes.h"
 
@@ -18,15 +19,15 @@ namespace {
 
 using Maybe = const std::optional<Tensor>&;
 
-// Few enough that each lane may sum in the type itself; the sums of chunks are added in double. In contiguous memory the
-// pixels are spread over many lanes.
+// Pixels per chunk: few enough for each lane to sum in its own type; the sums of chunks are added in double. In
+// contiguous memory the pixels are distributed over many lanes.
 template <bool last> constexpr int64_t chunk_pixels = last ? 256 : 4096;
 
-// Everything that belongs to a channel or to a channel of a sample, as plain pointers, null where it is left out.
+// The arguments per channel or per sample, as plain pointers, or null if they are missing.
 template <class A> struct Settings {
   const A *bias, *strength, *style;  // [C], [C], [N,2C]
   const A* noise;                    // [1 or N, pixels]
-  int64_t noise_stride;              // from a sample's noise to the next's
+  int64_t noise_stride;              // from the noise of one sample to that of the next
   A slope;
   bool norm;
 };
@@ -35,20 +36,21 @@ struct Shape {
   int64_t n, c, pixels;
 };
 
-// Something of each channel of a tile: K vectors that hold neighbouring channels, or one that holds the same channel.
+// A value for each channel of a tile: K vectors with neighbouring channels, or one vector with one channel in all
+// lanes.
 template <class A, int K> struct PerChannel {
   Lanes<A> at[K];
   const Lanes<A>& operator[](int k) const { return at[k]; }
 };
 
-// A tile, K x P vectors a time. In channels_last: K vectors with neighbouring channels of each of P pixels. Else K is 1:
-// P vectors with neighbouring pixels of a channel.
+// A tile, of which K x P vectors are processed at a time. In channels_last: K vectors with neighbouring channels of
+// each of P pixels. Otherwise K is 1: P vectors with neighbouring pixels of a channel.
 template <class T, bool last, int K, int P> struct Tile {
   using A = accumulate_t<T>;
   using Spread = PerChannel<A, K>;
   static constexpr int w = width<A>;
   int64_t n, c, offset;  // sample, first channel, first element
-  int count;             // channels in all
+  int count;             // number of channels
   Shape shape;
 
   Spread spread(const A* values, A otherwise = 0) const {
@@ -60,7 +62,7 @@ template <class T, bool last, int K, int P> struct Tile {
     }
     return s;
   }
-  // What K x P vectors have summed up, for each channel, and where the channels of all tiles have their place.
+  // The sum of K x P vectors for each channel; and `put` stores such values in an array of all channels.
   Spread together(const Lanes<A>* sums) const {
     Spread s;
     std::copy_n(sums, K, s.at);
@@ -72,13 +74,13 @@ template <class T, bool last, int K, int P> struct Tile {
     for (int k = 0; k < K && k * w < count; ++k) store(out + c + k * w, s.at[k], std::min(w, count - k * w));
   }
 
-  // While a feature map is written, the next one comes into the cache, so that reading and writing overlap.
+  // While a feature map is written, the next one is loaded into the cache, so that reading and writing overlap.
   void fetch_next(const T* at) const {
     if (!last) __builtin_prefetch(at + shape.pixels);
   }
 
-  // f(k, i, element, lanes, noise) for each vector of the pixels [begin, end): the k-th of the channels, the i-th of the
-  // K x P.
+  // Calls f(k, i, element, lanes, noise) for each vector of the pixels [begin, end): the k-th of the channels, the i-th
+  // of the K x P.
   template <class F>
   __attribute__((always_inline)) void each(int64_t begin, int64_t end, const A* noise, F f) const {
     constexpr std::integral_constant<int, w> whole;
@@ -106,7 +108,7 @@ template <class T, bool last, int K, int P> struct Tile {
   }
 };
 
-// Lanes beyond the end of a feature map must not count in its sums.
+// Lanes beyond the end of a feature map must not contribute to its sums.
 template <class A> Lanes<A> first_lanes(Lanes<A> x, int count) {
   for (int i = count; i < width<A>; ++i) x[i] = 0;
   return x;
@@ -115,8 +117,8 @@ template <bool last, class A> Lanes<A> counted(Lanes<A> x, int count) {
   return last || count == width<A> ? x : first_lanes<A>(x, count);
 }
 
-// Calls sum(tile, chunk), then finish(tile), then write(tile, chunk) for all, in parallel over tiles where there are
-// enough of them, else over chunks. The three are copied, as in_parallel says.
+// Calls sum(tile, chunk), then finish(tile), then write(tile, chunk) for all, in parallel over tiles if there are
+// enough of them, else over chunks. The three functions are copied, see in_parallel.
 template <class S, class F, class W>
 void two_passes(int64_t tiles, int64_t chunks, bool sums, S sum, F finish, W write) {
   if (tiles >= torch::stable::get_num_threads() || chunks == 1) {
@@ -150,7 +152,7 @@ template <class T, bool last, int K, int P> struct Epilogue {
   int64_t tiles = shape.n * tiles_per_sample;
   int64_t chunks = (shape.pixels + chunk_pixels<last> - 1) / chunk_pixels<last>;
 
-  // Two sums per sample, chunk and channel; `places` of each.
+  // Two sums for each sample, chunk and channel, of which there are `places`.
   int64_t places = shape.n * chunks * shape.c;
   A *first = nullptr, *second = nullptr;
 
@@ -170,12 +172,12 @@ template <class T, bool last, int K, int P> struct Epilogue {
     return sum;
   }
 
-  // What the norm gets to see: the input, and its activation. Held by value, as in_parallel says.
+  // The operations before the norm. Captured by value, see in_parallel.
   struct Layer {
     typename Piece::Spread bias, strength;
     Lanes<A> slope;
     Lanes<A> input(int k, Lanes<A> x, Lanes<A> noise) const { return x + noise * strength[k] + bias[k]; }
-    Lanes<A> activate(Lanes<A> u) const { return larger(u * slope, u); }  // a slope is 1 at the most
+    Lanes<A> activate(Lanes<A> u) const { return larger(u * slope, u); }  // the slope is at most 1
     Lanes<A> operator()(int k, Lanes<A> x, Lanes<A> noise) const { return activate(input(k, x, noise)); }
   };
   Layer layer(const Piece& p) const { return {p.spread(set.bias), p.spread(set.strength), splat(set.slope)}; }
@@ -194,8 +196,8 @@ template <class T, bool last, int K, int P> struct Epilogue {
     two_passes(
         tiles, chunks, set.norm,
         [=, *this](int64_t t, int64_t chunk) {
-          // Sums of differences from the mean of the first pixels: the variance keeps its digits however large the
-          // mean is.
+          // Sums of differences from the mean of the first pixels, so that the variance is accurate even if the mean
+          // is large.
           const Piece p = tile(t);
           const Layer a = layer(p);
           const int64_t some = std::min<int64_t>(shape.pixels, w);
@@ -262,7 +264,7 @@ template <class T, bool last, int K, int P> struct Epilogue {
           p.put(p.together(s2), part(second, p, chunk));
         },
         [=, *this](int64_t t) {
-          // From here on the sums of chunk 0 are the whole ones: of dy, and of dy times the normalised input.
+          // From here on, the place of chunk 0 holds the total: of dy, and of dy times the normalised input.
           const Piece p = tile(t);
           for (int64_t c = p.c; c < p.c + p.count; ++c) {
             const A s1 = A(total(first, p, c)), s2 = A(total(second, p, c) * rstd[p.n * shape.c + c]);
@@ -316,7 +318,7 @@ void with_epilogue(const Tensor& x, Maybe bias, Maybe noise, Maybe strength, May
     const Settings<A> set{data<A>(bias), noisy ? data<A>(strength) : nullptr, data<A>(style),
                           noisy ? data<A>(noise) : nullptr, noise_stride, A(slope), norm};
     if (x.is_contiguous()) return f(t, Epilogue<T, false, 1, 4>{shape, set});
-    // Few channels: their sums stay in registers. Many: whole pixels, as jumps from one to the next defeat prefetching.
+    // Few channels: their sums stay in registers. Many: whole pixels, because jumps between them prevent prefetching.
     if constexpr (trained_in<T>) {
       if (shape.c > 8 * width<A>) return f(t, Epilogue<T, true, 32, 1>{shape, set});
       if (shape.c <= width<A>) return f(t, Epilogue<T, true, 1, 4>{shape, set});

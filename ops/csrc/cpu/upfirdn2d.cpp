@@ -1,5 +1,5 @@
-// Pad, upsample, filter, downsample. ops/upfirdn2d.py says what it means; fir.h how the indices run. Here: any filter and
-// any factors, row by row; the short separable filters have files of their own for each layout.
+// Pad, upsample, filter, downsample. ops/upfirdn2d.py defines the operation, and fir.h the indices. This file handles
+// any filter and any factors, row by row; short separable filters have separate files for each layout.
 #include "fir.h"
 
 #include <cmath>
@@ -12,7 +12,7 @@ namespace {
 using torch::headeronly::MemoryFormat;
 using Ints = std::vector<int64_t>;
 
-// Rows of taps, as they meet the samples; or, if they are a column times a row, these two.
+// Rows of taps in the order of the samples; column and row as well if the filter is the product of the two.
 struct Filter {
   int64_t height = 1, width = 1;
   std::vector<double> taps = {1}, column, row;
@@ -27,7 +27,7 @@ std::vector<double> values(const Tensor& f) {
   return v;
 }
 
-// Is the filter a column times a row, exactly? Products of two floats are exact in double.
+// Sets column and row if their product is exactly the filter. Products of two floats are exact in double.
 void split(Filter& f) {
   const auto smaller = [](double a, double b) { return std::abs(a) < std::abs(b); };
   const int64_t top = std::max_element(f.taps.begin(), f.taps.end(), smaller) - f.taps.begin();
@@ -40,7 +40,7 @@ void split(Filter& f) {
   for (int64_t j = 0; j < f.width; ++j) f.row.push_back(f.at(i0, j) / f.taps[top]);
 }
 
-// A convolution meets the samples with the taps in reverse order, a correlation (flip) as they are.
+// A convolution uses the taps in reverse order, a correlation (flip) as they are.
 Filter filter_of(const std::optional<Tensor>& given, bool flip, double gain) {
   Filter f;
   if (given) {
@@ -54,7 +54,7 @@ Filter filter_of(const std::optional<Tensor>& given, bool flip, double gain) {
   return f;
 }
 
-// The outputs along x that read a given tap: `count` of them, every so-th from o on, from every si-th input from i on.
+// The outputs along x that use a given tap: `count` outputs, every so-th from o on, with every si-th input from i on.
 struct Span {
   int64_t o = 0, i = 0, so, si, count = 0;
   Span(const Axis& x, int64_t tap) {
@@ -78,7 +78,7 @@ template <class T, class A> void add(A* sum, const T* x, int64_t n, A weight) {
   for (; i < n; ++i) sum[i] += A(x[i]) * weight;
 }
 
-// Any filter, in any layout: a row holds the pixels of one feature map, or all channels of each pixel (channels_last).
+// Any filter, in any layout. A row consists of pixels of one feature map, or of all channels (channels_last).
 template <class T> class General {
  public:
   using A = accumulate_t<T>;
@@ -144,7 +144,7 @@ Tensor upfirdn2d(Tensor x, std::optional<Tensor> f, Ints up, Ints down, Ints pad
   const Filter filter = filter_of(f, flip, gain);
   Separable s{x.size(0), x.size(1), {x.size(2), 0, up[1], down[1], padding[2], filter.column},
               {x.size(3), 0, up[0], down[0], padding[0], filter.row}};
-  if (!filter.separable()) {  // then the weight of a row is its number in the filter
+  if (!filter.separable()) {  // then the weight of a row is its index in the filter
     s.y.taps.resize(filter.height), s.x.taps.resize(filter.width);
     std::iota(s.y.taps.begin(), s.y.taps.end(), 0.0);
   }

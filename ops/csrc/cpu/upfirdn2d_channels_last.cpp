@@ -1,5 +1,5 @@
-// Short separable filters in channels_last. A vector holds neighbouring channels; one walk along a row sums the rows of
-// the input into columns that stay in registers while the outputs that need them pass by. Nothing is stored in between.
+// Short separable filters in channels_last. A vector holds neighbouring channels. One pass along a row adds the rows of
+// the input to columns, which stay in registers as long as outputs need them. No intermediate result is stored.
 #include "fir.h"
 
 namespace stylegan {
@@ -7,7 +7,7 @@ namespace {
 
 constexpr int max_rows = 4;
 
-// One row of the output, K vectors of channels; only the first `count` lanes if K is 1. x: the first row that it reads.
+// One row of the output, K vectors of channels; only the first `count` lanes if K is 1. x: the first input row.
 template <class P, int K, class T>
 void strip(const T* x, const Reads<float>::Read& rows, const Separable& s, const float* taps, int64_t c, int count,
            const Result<T>& out, int64_t to) {
@@ -17,7 +17,7 @@ void strip(const T* x, const Reads<float>::Read& rows, const Separable& s, const
   float weight[max_rows];
   for (int i = 0; i < max_rows; ++i) row[i] = x + i * stride + c, weight[i] = i < rows.count ? rows.weight[i] : 0;
   const int n = rows.count;
-  const T* ahead = x + n * stride + c;  // where the next row of the output will read on
+  const T* ahead = x + n * stride + c;  // the next input row of the next output row
   FloatLanes window[P::window][K];
   auto column = [&](int64_t at, FloatLanes* sum) __attribute__((always_inline)) {
 #pragma GCC unroll 4

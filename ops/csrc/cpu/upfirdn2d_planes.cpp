@@ -1,5 +1,6 @@
-// Short separable filters in contiguous memory: a few rows of the output at a time, from left to right. A vector of each
-// input row is loaded once and summed into all those rows; the sums stay in registers while they are filtered along.
+// Short separable filters in contiguous memory: a few rows of the output at a time, from left to right. A vector of
+// each input row is loaded once and added to all these rows. The sums stay in registers while they are filtered
+// horizontally.
 #include "fir.h"
 
 #include <array>
@@ -10,17 +11,17 @@ namespace {
 
 constexpr int w = width<float>;
 
-// Every other lane of a and then b, from S on.
+// Every second lane of a and then b, from S on.
 template <int S, int... I> FloatLanes every_other(FloatLanes a, FloatLanes b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, (S + 2 * I)...);
 }
-// The lanes of a and b in turn, from lane S on.
+// The lanes of a and b alternately, from lane S on.
 template <int S, int... I> FloatLanes woven(FloatLanes a, FloatLanes b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, (S + I / 2 + I % 2 * w)...);
 }
 constexpr std::make_integer_sequence<int, w> all{};
 
-// Three neighbouring vectors of a row: lane i of the middle one, and the others, D lanes on.
+// Three neighbouring vectors of a row; at<D>() is the middle one, shifted by D lanes.
 struct Around {
   FloatLanes before{}, here{}, after{};
   template <int D> FloatLanes at() const {
@@ -30,7 +31,7 @@ struct Around {
   }
 };
 
-// Calls f with 0, 1, ... N - 1 as constants, so that what it indexes may live in registers.
+// Calls f with the constants 0, 1, ... N - 1, so that the arrays that it indexes can stay in registers.
 #define STYLEGAN_INLINE __attribute__((always_inline))
 template <int N, class F> STYLEGAN_INLINE inline void each(F&& f) {
   [&]<int... I>(std::integer_sequence<int, I...>) STYLEGAN_INLINE {
@@ -38,17 +39,17 @@ template <int N, class F> STYLEGAN_INLINE inline void each(F&& f) {
   }(std::make_integer_sequence<int, N>{});
 }
 
-// P: the pattern of both axes. START: the first column that the first output reads, or nearly so: vectors are loaded
-// from multiples of their size on, but for `offset`, which is what is missing.
+// P: the pattern of both axes. START: about the first column that the first output reads; `offset` is the difference.
+// Vectors are loaded from `offset` plus multiples of their size.
 template <class P, int START> struct Tile {
   static constexpr int rows = 4, groups = rows / P::up;
-  static constexpr int reads = P::window + (groups - 1) * P::down;  // rows of the input
+  static constexpr int reads = P::window + (groups - 1) * P::down;  // input rows
   using Sums = std::array<std::array<Around, P::down>, rows>;        // if down is 2: even columns, odd columns
 
   const float *column_taps, *row_taps;
   int64_t in, out, offset;
 
-  // On to the next vectors: the sums over input rows of the columns from i on.
+  // Advances to the next vectors: the sums over the input rows for the columns from i on.
   template <class T> STYLEGAN_INLINE void next(const T* const* row, int64_t i, Sums& s) const {
     FloatLanes sums[rows][P::down] = {};
     if (i < in)
@@ -88,7 +89,7 @@ template <class P, int START> struct Tile {
     return y;
   }
 
-  // row: the rows of the input that are read, `in` elements each. The first `count` rows of the output, from `to` on.
+  // Computes the first `count` rows of the output, from `to` on. row: the input rows, `in` elements each.
   template <class T> void run(const T* const* row, const Result<T>& y, int64_t to, int count) const {
     Sums s{};
     if (offset > 0) next(row, offset - w * P::down, s);

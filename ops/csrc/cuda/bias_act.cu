@@ -31,14 +31,14 @@ template <Order order, bool smooth, class T> void launch_elements(const Launcher
   launch(bias_act_kernel<order, smooth, T>, Launcher::striding(vectors, bias_act_threads), bias_act_threads, p);
 }
 
-// dx and its sums by channel, `total`. How the work is divided, and with it the order of additions, follows from the
-// shape alone.
+// dx and its sums per channel, `total`. The division of the work, and with it the order of additions, depends only on
+// the shape.
 template <bool smooth, class T> void launch_reducing(const Launcher& launch, const BiasAct<T>& p, const Tensor& total) {
   using A = accumulate_t<T>;
   constexpr int64_t most_partials = 1024;
   const int64_t outer = p.count / (p.channels * p.inner);
   const bool columns = p.inner == 1;
-  const int64_t along = columns ? outer : p.inner;  // what is divided into chunks
+  const int64_t along = columns ? outer : p.inner;  // the elements that are divided into chunks
   const int64_t wanted = columns ? most_partials : ceil_div<int64_t>(4 * most_partials, outer * p.channels);
   const int64_t smallest = columns ? 64 : bias_act_threads * vec<T> * 4;
   int64_t chunk = std::max<int64_t>(smallest, ceil_div<int64_t>(along, wanted));

@@ -1,7 +1,7 @@
 // Kernels of bias_act and its first two derivatives. ops/bias_act.py says what they compute.
 //
-// Memory moved, in elements of x: 2 for the value (x, y), 3 for the gradient (dy, what tells the slope, dx), 4 for the
-// second derivative (x, dy, ddx, its result); the sums over the bias's channels come for nothing.
+// Memory traffic, in elements of x: 2 for the value (x, y), 3 for the gradient (dy, x or y, dx), 4 for the second
+// derivative (x, dy, ddx, its result). The sums over the bias's channels add no traffic.
 #pragma once
 
 #include "../activation.h"
@@ -11,13 +11,13 @@ namespace stylegan {
 
 enum class Order : int { value, gradient, curvature };
 
-// Everything but x's element type.
+// All parameters that do not depend on x's element type.
 template <class A> struct Formula {
   Act act;
-  A slope, gain, clamp;  // clamp is negative for none
+  A slope, gain, clamp;  // a negative clamp means none
 };
 
-// f(act) for the activation, one of the piecewise linear ones or one of the others: kernels for the former stay small.
+// f(act) for a smooth or for a piecewise linear activation, in separate kernels so that the latter stay small.
 template <bool smooth, class F> __device__ __forceinline__ void with_activation(Act act, F f) {
 #define STYLEGAN_CASE(name) \
   case Act::name: return f(std::integral_constant<Act, Act::name>{})
@@ -40,15 +40,15 @@ template <bool smooth, class F> __device__ __forceinline__ void with_activation(
 #undef STYLEGAN_CASE
 }
 
-// What becomes of one element. u: input with bias, or for the gradient of a piecewise linear activation its result.
-// g: what is multiplied with the derivative.
+// Computes one element. u: input plus bias, or for the gradient of a piecewise linear activation its result. g: the
+// factor of the derivative.
 template <Order order, Act act, class A> __device__ __forceinline__ A element(const Formula<A>& f, A u, A g) {
   if constexpr (order == Order::value) {
     A y = activate<act>(u, f.slope) * f.gain;
     if (f.clamp >= 0) y = y > f.clamp ? f.clamp : y < -f.clamp ? -f.clamp : y;
     return y;
   } else {
-    // The sign of a piecewise linear result is that of the input, unless the gain turns it over.
+    // A piecewise linear result has the sign of the input, or the opposite sign if the gain is negative.
     const bool by_result = order == Order::gradient && piecewise_linear(act);
     const A at = by_result && f.gain < 0 ? -u : u;
     A d = g * f.gain * (order == Order::gradient ? slope_at<act>(at, f.slope) : curvature_at<act>(at, f.slope));
@@ -60,7 +60,7 @@ template <Order order, Act act, class A> __device__ __forceinline__ A element(co
   }
 }
 
-// The operands of all orders, in dense memory: outer x channels x inner elements.
+// The operands of all orders, in dense memory of outer x channels x inner elements.
 template <class T> struct BiasAct {
   using A = accumulate_t<T>;
   const T *u, *g, *h;     // x or the result; dy; ddx
@@ -68,10 +68,10 @@ template <class T> struct BiasAct {
   const A *bias, *db;     // [channels], or null
   int64_t count, channels, inner;
   Formula<A> formula;
-  bool aligned;           // u, g, h and out are
+  bool aligned;           // u, g, h and out are multiples of 16
 };
 
-// The values of a vector's channels. c: the first element's channel; r: its place among the channel's `inner`.
+// The values of a vector's channels. c: the channel of the first element; r: its index among the channel's `inner`.
 template <class T, class A> __device__ __forceinline__ void channel_values(
     A (&to)[vec<T>], const A* values, int64_t c, int64_t r, int64_t channels, int64_t inner) {
   constexpr int V = vec<T>;
@@ -96,7 +96,7 @@ template <class T, class A> __device__ __forceinline__ void channel_values(
   }
 }
 
-// Computes the n <= V elements from `at` on, whose channels have these biases; leaves them in `result` too.
+// Computes the n <= V elements from `at` on, whose channels have these biases; also stores them in `result`.
 template <Order order, bool smooth, class T, class A> __device__ __forceinline__ void vector(
     const BiasAct<T>& p, int64_t at, int n, bool aligned, const A (&bias)[vec<T>], const A (&db)[vec<T>],
     A (&result)[vec<T>]) {
@@ -139,8 +139,8 @@ template <Order order, bool smooth, class T> __global__ void __launch_bounds__(b
   }
 }
 
-// The gradient and its sums by channel where a channel has many neighbouring elements. A group of threads takes one of
-// `chunks` parts of a row of `inner` elements and leaves partial[outer][chunk][channel].
+// The gradient and its sums per channel, if a channel has many neighbouring elements. A group of threads processes one
+// of `chunks` parts of a row of `inner` elements and stores partial[outer][chunk][channel].
 template <bool smooth, class T> __global__ void __launch_bounds__(bias_act_threads, 3)
     bias_act_grad_rows_kernel(BiasAct<T> p, int group, int64_t chunks, int64_t chunk, accumulate_t<T>* partial) {
   using A = accumulate_t<T>;
@@ -167,8 +167,8 @@ template <bool smooth, class T> __global__ void __launch_bounds__(bias_act_threa
   if (active && threadIdx.x % group == 0) partial[(outer * chunks + k) * p.channels + c] = sum[0];
 }
 
-// The same where neighbouring elements belong to neighbouring channels. A block takes `lanes` vectors of channels of
-// `chunk` pixels and leaves partial[chunk][channel].
+// The same if neighbouring elements belong to neighbouring channels. A block processes `lanes` vectors of channels of
+// `chunk` pixels and stores partial[chunk][channel].
 template <bool smooth, class T> __global__ void __launch_bounds__(bias_act_threads, 3)
     bias_act_grad_columns_kernel(BiasAct<T> p, int lanes, int64_t chunk, accumulate_t<T>* partial) {
   using A = accumulate_t<T>;

@@ -1,7 +1,7 @@
-// What every CUDA kernel here starts from: vectors of 16 bytes, sums over threads, and how a kernel is launched.
+// The basis of all CUDA kernels: vectors of 16 bytes, sums over threads, and launching a kernel.
 //
-// Kernels are launched on one-dimensional grids of one-dimensional blocks. Without nvcc this header takes the words of
-// CUDA from emulate.h, and the same kernels and launchers serve CPU tensors, under the name stylegan_emulated.
+// Kernels are launched on one-dimensional grids of one-dimensional blocks. Without nvcc, emulate.h replaces CUDA, and
+// the same kernels and launchers work on CPU tensors, as ops of the library stylegan_emulated.
 #pragma once
 
 #include "../tensors.h"
@@ -23,19 +23,19 @@
 
 namespace stylegan {
 
-// What a stored type is computed in.
+// The type in which a stored type is computed.
 template <class T> struct accumulate { using type = float; };
 template <> struct accumulate<double> { using type = double; };
 template <class T> using accumulate_t = typename accumulate<T>::type;
 
-// Elements in 16 bytes, the most that a thread loads or stores at a time.
+// Elements in 16 bytes, which is the most that a thread can load or store at once.
 template <class T> constexpr int vec = 16 / sizeof(T);
 
 template <class T> constexpr T ceil_div(T a, T b) { return (a + b - 1) / b; }
 
 inline bool is_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
-// n of the elements at p, widened; the others become 0. aligned: p is a multiple of 16 bytes.
+// Loads n elements from p and widens them; the others become 0. aligned: p is a multiple of 16 bytes.
 template <class T, class A, int V> __device__ __forceinline__ void load(A (&to)[V], const T* p, int n, bool aligned) {
   if constexpr (V * sizeof(T) % 16 == 0)
     if (aligned && n >= V) {
@@ -62,7 +62,7 @@ template <class T, class A, int V> __device__ __forceinline__ void store(T* p, c
 #pragma unroll
       for (int i = 0; i < V; ++i) values[i] = static_cast<T>(from[i]);
       memcpy(raw, static_cast<const void*>(values), sizeof values);
-      // An assignment would do, if compilers did not take it apart and merge it with those below.
+      // Not a plain assignment, because compilers split it and merge it with those below.
 #pragma unroll
       for (int i = 0; i < words; ++i) __stwb(reinterpret_cast<uint4*>(p) + i, raw[i]);
       return;
@@ -72,8 +72,8 @@ template <class T, class A, int V> __device__ __forceinline__ void store(T* p, c
     if (i < n) p[i] = static_cast<T>(from[i]);
 }
 
-// Every x[k] becomes its sum over the thread's group: `group` neighbouring threads, a power of 2 up to 32, or the whole
-// block. All threads of the block must call it. The order of the additions is fixed.
+// Replaces each x[k] by its sum over the thread's group: `group` neighbouring threads, a power of 2 up to 32, or the
+// whole block. All threads of the block must call it. The order of the additions is fixed.
 template <class A, int K> __device__ __forceinline__ void group_sum(A (&x)[K], int group) {
   const int lanes = group < 32 ? group : 32;
   for (int distance = lanes / 2; distance; distance /= 2)
@@ -82,7 +82,7 @@ template <class A, int K> __device__ __forceinline__ void group_sum(A (&x)[K], i
   if (group <= 32) return;
   __shared__ A parts[K][32];
   const int lane = threadIdx.x % 32, warps = blockDim.x / 32;
-  __syncthreads();  // until all have read what the last call left here
+  __syncthreads();  // until all threads have read the results of the last call
   if (lane == 0)
 #pragma unroll
     for (int k = 0; k < K; ++k) parts[k][threadIdx.x / 32] = x[k];
@@ -101,7 +101,7 @@ inline int power_of_2(int64_t n, int most) {
   return p;
 }
 
-// Launches kernels on x's device, in PyTorch's current stream: nothing is allocated and nothing waited for.
+// Launches kernels on x's device, in PyTorch's current stream, without allocating memory or waiting.
 class Launcher {
  public:
 #ifdef __CUDACC__
@@ -134,7 +134,7 @@ class Launcher {
     emulated::launch(kernel, blocks, threads, args...);
   }
 
-  // So few that the stepping is put to the test.
+  // So few blocks that their threads have to step.
   static int64_t striding(int64_t items, int threads) { return std::min<int64_t>(ceil_div<int64_t>(items, threads), 3); }
 #endif
 };

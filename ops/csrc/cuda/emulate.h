@@ -1,10 +1,11 @@
 // Runs the CUDA kernels on the CPU, so that their indexing, tails, shared memory and reductions can be tested without a
-// GPU: the few words of CUDA that they use, and blocks whose threads are fibers.
+// GPU. It defines the few CUDA functions that they use, and blocks whose threads are fibers.
 //
-// Blocks run one after the other. In a block, a warp runs up to the next barrier of the whole block before another one
-// does, and its threads one after the other up to the next barrier or shuffle. All these orders change from block to
-// block: a kernel that forgets a barrier, or whose result depends on the order, is found out by running it twice. A barrier that only part of the threads reach is an error, and so is a 16-byte access of an address
-// that is no multiple of 16; a GPU would hang or trap.
+// Blocks run one after the other. In a block, a warp runs up to the next barrier of the whole block before the next
+// warp runs, and its threads run one after the other up to the next barrier or shuffle. All these orders change from
+// block to block: running a kernel twice reveals a missing barrier, or a result that depends on the order. A barrier
+// that only some of the threads reach is an error, and so is a 16-byte access to an address that is not a multiple of
+// 16. A GPU would hang or trap.
 #pragma once
 
 #include <ucontext.h>
@@ -46,14 +47,14 @@ namespace stylegan::emulated {
 
 struct Barrier {
   int arrived = 0;
-  uint64_t opened = 0;  // how often
+  uint64_t opened = 0;  // number of times
 };
 
 class Block {
  public:
   // Calls body() once per thread.
   void run(int threads, const std::function<void()>& body) {
-    // Fibers are kept from block to block, each in a loop of its own: making one costs more than running it.
+    // Blocks reuse the fibers, each of which runs a loop, because creating a fiber costs more than running it.
     while (int(fibers_.size()) < threads) fibers_.push_back(std::make_unique<Fiber>());
     threads_ = threads;
     body_ = &body;
@@ -64,8 +65,8 @@ class Block {
     ++turn_;
     for (bool all_done = false, moved = true; !all_done;) {
       if (!moved) {
-        fibers_.clear();  // they are stuck in the middle
-        throw std::runtime_error("a barrier or shuffle was reached by some threads of a block only");
+        fibers_.clear();  // they are stopped in the middle of a kernel
+        throw std::runtime_error("only some threads of a block reached a barrier or shuffle");
       }
       all_done = true, moved = false;
       for (int k = 0; k < count; ++k) {
@@ -82,15 +83,15 @@ class Block {
 
   void sync() { wait(whole_, threads_); }
 
-  // The value that lane `from` of the calling thread's warp passes here.
+  // The `value` that lane `from` of the calling thread's warp passes.
   template <class T> T shuffle(T value, int from) {
     static_assert(sizeof(T) <= 8);
     const int warp = now_ / 32, lanes = std::min(32, threads_ - warp * 32);
-    // Two sets of slots in turn: none is written again before all have read it.
+    // Two sets of slots alternate, so that none is overwritten before all threads have read it.
     uint64_t* slots = slots_[warps_[warp].opened % 2];
     std::memcpy(&slots[now_], &value, sizeof value);
     wait(warps_[warp], lanes);
-    // A lane outside the warp gives the caller's own value, as on the GPU.
+    // For a lane outside the warp, the result is the caller's own value, as on the GPU.
     if (from >= 0 && from < lanes) std::memcpy(&value, &slots[warp * 32 + from], sizeof value);
     return value;
   }
@@ -103,7 +104,7 @@ class Block {
     std::unique_ptr<char[]> stack;
   };
 
-  // Lets each thread of a warp run until it waits; have all come to their end?
+  // Lets each thread of a warp run until it waits; returns whether all have finished.
   bool go_round(int warp) {
     const int begin = warp * 32, lanes = std::min(32, threads_ - begin);
     bool all_done = true;
@@ -126,7 +127,7 @@ class Block {
     while (barrier.opened == opened) leave();
   }
 
-  // swapcontext() calls the kernel each time; these jumps do not.
+  // Faster than swapcontext(), which makes a system call each time.
   void leave() {
     if (!_setjmp(fibers_[now_]->at)) _longjmp(home_, 1);
   }
@@ -149,7 +150,7 @@ class Block {
 
   int threads_ = 0, now_ = 0;
   uint64_t turn_ = 0;
-  bool moved_ = false;  // has a thread come to a barrier or to its end?
+  bool moved_ = false;  // whether a thread has reached a barrier or its end
   const std::function<void()>* body_ = nullptr;
   Barrier whole_;
   std::vector<Barrier> warps_;
@@ -172,7 +173,7 @@ template <class... P> void launch(void (*kernel)(P...), int64_t blocks, int thre
   gridDim.x = unsigned(blocks);
   blockDim.x = unsigned(threads);
   const std::function<void()> body = [&] { kernel(args...); };
-  // Every other launch takes the blocks backwards.
+  // Every second launch runs the blocks in reverse order.
   static uint64_t launches = 0;
   const bool backwards = ++launches % 2;
   for (int64_t b = 0; b < blocks; ++b) {
@@ -182,9 +183,9 @@ template <class... P> void launch(void (*kernel)(P...), int64_t blocks, int thre
 }
 
 inline void check_aligned(const void* p) {
-  // No exception: it could not leave the fiber's stack.
+  // Not an exception, which could not leave the fiber's stack.
   if (reinterpret_cast<uintptr_t>(p) % 16) {
-    std::fprintf(stderr, "a 16-byte access of %p\n", p);
+    std::fprintf(stderr, "16-byte access to %p, which is not aligned\n", p);
     std::abort();
   }
 }

@@ -1,5 +1,5 @@
-// Sums over the rows of matrices: how the partial sums of many blocks become one number per channel, always in the same
-// order.
+// Sums over the rows of matrices: they add the partial sums of many blocks to one number per channel, always in the
+// same order.
 #pragma once
 
 #include "device.h"
@@ -15,14 +15,14 @@ template <class A> struct RowSums {
 
 constexpr int row_sums_threads = 512;
 
-// Every x[k] becomes its sum over the threads of the block that have the same place among `lanes` neighbours, a power of
-// 2 up to 32. All threads must call it.
+// Replaces each x[k] by its sum over the threads of the block that have the same index among `lanes` neighbours, a
+// power of 2 up to 32. All threads must call it.
 template <int threads, class A, int K> __device__ __forceinline__ void column_sum(A (&x)[K], int lanes) {
   __shared__ A parts[K][threads];
   for (int distance = lanes; distance < 32; distance *= 2)
 #pragma unroll
     for (int k = 0; k < K; ++k) x[k] += __shfl_xor_sync(0xffffffffu, x[k], distance);
-  __syncthreads();  // until all have read what the last call left here
+  __syncthreads();  // until all threads have read the results of the last call
   if (int(threadIdx.x % 32) < lanes)
 #pragma unroll
     for (int k = 0; k < K; ++k) parts[k][threadIdx.x / 32 * lanes + threadIdx.x % 32] = x[k];
@@ -34,7 +34,7 @@ template <int threads, class A, int K> __device__ __forceinline__ void column_su
     for (int k = 0; k < K; ++k) x[k] += parts[k][warp * lanes + threadIdx.x % lanes];
 }
 
-// A block takes `lanes` columns of a group; the other threads share the rows.
+// A block processes `lanes` columns of a group; its threads share the rows.
 template <class A> __global__ void __launch_bounds__(row_sums_threads) row_sums_kernel(RowSums<A> p, int lanes) {
   const unsigned tiles = unsigned(ceil_div<int64_t>(p.cols, lanes)), g = blockIdx.x / tiles;
   const int64_t c = int64_t(blockIdx.x - g * tiles) * lanes + threadIdx.x % lanes;

@@ -25,10 +25,10 @@ template <class T> Epilogue<T> operands(const Tensor& x, const T* dy, const Tens
   return p;
 }
 
-// How the work is divided: from the shape alone, and with it the order in which partial sums are added.
+// How the work is divided, and with it the order in which partial sums are added. It depends only on the shape.
 template <class T> struct Plan {
   bool last, small = true;
-  int threads, across;  // across: threads to a map, or to the channels of a pixel
+  int threads, across;  // across: threads per map, or per pixel
   int64_t blocks;
 
   Plan(Epilogue<T>& p, bool channels_last) : last(channels_last) {
@@ -37,7 +37,7 @@ template <class T> struct Plan {
   }
 
   void divide_pixels(Epilogue<T>& p) {
-    // 8 vectors are a cache line. Few large chunks would not occupy a GPU, and many small ones cost to be merged.
+    // 8 vectors are a cache line. Few large chunks would not occupy a GPU; merging many small ones is expensive.
     across = power_of_2(ceil_div<int64_t>(p.channels, vec<T>), 8);
     threads = last_threads;
     p.chunk = std::max<int64_t>(256, ceil_div<int64_t>(p.pixels, 256));

@@ -1,10 +1,10 @@
 // Kernels of the epilogue of a StyleGAN layer, forward and backward. ops/style_epilogue.py says what they compute.
 //
-// Memory moved, in elements of x. Forward: 2 where a block holds a whole feature map in its registers, else 3, of which
-// the second reading finds part of x in the L2 cache. Backward: 3 (x, dy, dx), else 5.
+// Memory traffic, in elements of x. Forward: 2 if a block holds a whole feature map in its registers, else 3, where the
+// second pass finds a part of x in the L2 cache. Backward: 3 (x, dy, dx), else 5.
 //
-// A map, or the part of one that a block or less works on (a chunk), is gone through by up to three passes. Chunks
-// leave partial sums that are added in a fixed order: the result does not depend on which block comes first.
+// A block, or a part of it, works on a feature map or on a part of one (a chunk), in up to three passes. The chunks'
+// partial sums are added in a fixed order, so the result does not depend on the order of the blocks.
 #pragma once
 
 #include "row_sums.cuh"
@@ -12,9 +12,9 @@
 namespace stylegan {
 
 enum class Pass : int {
-  whole,  // there is but one chunk: sum, then write the result
-  sums,   // leave the chunk's sums in partial
-  write   // from the sums of all chunks
+  whole,  // there is only one chunk: sum, then write the result
+  sums,   // store the chunk's sums in partial
+  write   // write the result from the sums of all chunks
 };
 
 template <class T> struct Epilogue {
@@ -23,14 +23,14 @@ template <class T> struct Epilogue {
   T* out;                              // y, or dx
   const A *bias, *strength, *style;    // [C], [C], [N,2C], or null
   const A* noise;                      // [1 or N, pixels], or null
-  int64_t noise_stride;                // from a sample's noise to the next's
+  int64_t noise_stride;                // from the noise of one sample to that of the next
   A *mean, *rstd;                      // [N,C]; written forward, read backward
   A* sums;                             // [N,2C] of dy * normalised and of dy; only backward
   A* partial[2];                       // [N,chunks,C]: means and squared deviations, or the two sums
   A* channel_sums[2];                  // [N,chunks,C] of dx and of dx * noise; only backward
   int64_t samples, channels, pixels, chunks, chunk;
   A slope, eps;
-  bool norm, aligned;                  // the latter: x, dy, out and noise are
+  bool norm, aligned;                  // aligned: x, dy, out and noise are multiples of 16
 };
 
 template <class A> struct ChannelSettings {
@@ -55,21 +55,21 @@ template <class A> __device__ __forceinline__ A inverse_deviation(A square_sum, 
   return A(1) / std::sqrt(square_sum / A(count) + eps);
 }
 
-// How much of a map a thread holds in its registers, and how many threads a block may then have: the backward kernel
-// needs two values per element, and a thread of a full SM has 64 registers, or 128 if there are half as many.
+// How much of a map a thread holds in its registers, and the maximum number of threads per block: the backward kernel
+// needs two values per element, and a thread of a full SM has 64 registers, or 128 with half as many threads.
 struct Small {
   static constexpr int threads = 1024, bytes = 32;
   static __host__ __device__ constexpr int group(int threads_to_a_map) { return threads_to_a_map; }
 };
 struct Large {
   static constexpr int threads = 512, bytes = 128;
-  // Always the whole block: the distances between a thread's vectors are constants then, and need no registers.
+  // Always the whole block, so that the distances between a thread's vectors are constants and need no registers.
   static __host__ __device__ constexpr int group(int) { return threads; }
 };
-// Elements; few of float64, which is there for checking derivatives.
+// In elements; few for float64, which is only used for checking derivatives.
 template <class T, class Held> constexpr int held = Held::bytes / (sizeof(accumulate_t<T>) == 8 ? 16 : 4);
 
-// A chunk of a map in contiguous memory, and this thread's part in it. Registers are scarce: maps are counted in 32 bits.
+// A chunk of a contiguous map, and this thread's part of it. Maps are counted in 32 bits, because registers are scarce.
 template <class T> struct MapChunk {
   using A = accumulate_t<T>;
   static constexpr int V = vec<T>;
@@ -94,7 +94,7 @@ template <class T> struct MapChunk {
   __device__ __forceinline__ int at(int j) const { return (j * group + lane) * V; }
   __device__ __forceinline__ int left(int j) const { return size - at(j); }
   __device__ __forceinline__ bool first() const { return size && lane == 0; }
-  // Where the chunk's sums belong in [N,chunks,C].
+  // The index of the chunk's sums in [N,chunks,C].
   __device__ __forceinline__ int64_t part(const Epilogue<T>& p) const { return (n * p.chunks + k) * p.channels + c; }
 
   __device__ __forceinline__ void load_noise(A (&z)[V], int j) const {
@@ -161,13 +161,13 @@ template <class T, class Held> __global__ void __launch_bounds__(Held::threads, 
   }
 }
 
-// What a gradient at the output becomes before the activation's slope. a: centred activation.
+// The gradient of the norm: from the gradient g of its result. a: centred activation.
 template <class A> struct Normed {
   A mean, rstd, gain, m1, m2;
   __device__ __forceinline__ A operator()(A g, A a) const { return (g - m1 - a * m2) * gain; }
 };
 
-// From the sums of dy * normalised and of dy over a map.
+// Computes Normed from the sums of dy * normalised and of dy over a map.
 template <class T, class A = accumulate_t<T>>
 __device__ __forceinline__ Normed<A> normed(const Epilogue<T>& p, A gain, A mean, A rstd, A dy_normed, A dy) {
   const A area = A(p.pixels);
@@ -202,7 +202,7 @@ template <class T, class Held> __global__ void __launch_bounds__(Held::threads, 
     }
     if (m.first()) total[0] = sum[0], total[p.channels] = sum[1];
   }
-  // The gain is read again rather than kept: registers are full.
+  // The gain is read again, because the registers are full.
   const Normed<A> norm = normed(p, channel_settings(p, m.n, m.c).gain, mean, rstd, sum[0], sum[1]);
   sum[0] = sum[1] = 0;
 #pragma unroll
@@ -212,7 +212,7 @@ template <class T, class Held> __global__ void __launch_bounds__(Held::threads, 
     m.load_noise(z, j);
 #pragma unroll
     for (int i = 0; i < V; ++i) {
-      // The activation has its input's sign, or is 0 where the slope is.
+      // The activation has the sign of its input, or is 0 where the slope is 0.
       A d = norm(g[j][i], a[j][i] - mean);
       d = a[j][i] > 0 ? d : d * p.slope;
       g[j][i] = d;

@@ -1,4 +1,4 @@
-// The epilogue's kernels for channels_last: neighbouring elements belong to neighbouring channels of one pixel.
+// The kernels of the epilogue for channels_last: neighbouring elements are neighbouring channels of one pixel.
 #pragma once
 
 #include "style_epilogue.cuh"
@@ -7,12 +7,12 @@ namespace stylegan {
 
 constexpr int last_threads = 256;
 
-// The pixels of one chunk and a tile of channels, of which this thread has one vector, in every step-th pixel.
+// The pixels of one chunk and a tile of channels; this thread has one vector of the tile, in every step-th pixel.
 template <class T> struct PixelChunk {
   using A = accumulate_t<T>;
   static constexpr int V = vec<T>;
   int64_t n, k, c, begin, end;
-  int lanes, row, step, count;  // count: of this thread's V channels, those that exist
+  int lanes, row, step, count;  // count: how many of this thread's V channels exist
   bool aligned;
   A bias[V], strength[V];
 
@@ -27,7 +27,7 @@ template <class T> struct PixelChunk {
     aligned = p.aligned && p.channels % V == 0;
     per_channel(bias, p.bias, 0), per_channel(strength, p.strength, 0);
   }
-  // values[at + c ...], or `otherwise` where there are none.
+  // values[at + c ...], or `otherwise` for missing values.
   __device__ __forceinline__ void per_channel(A (&to)[V], const A* values, int64_t at, A otherwise = 0) const {
 #pragma unroll
     for (int i = 0; i < V; ++i) to[i] = values && i < count ? values[at + c + i] : otherwise;
@@ -55,7 +55,7 @@ template <class T> __global__ void __launch_bounds__(last_threads)
   const PixelChunk<T> m(p, lanes);
   A mean[V], rstd[V];
   if (pass != Pass::write) {
-    // Sums of differences from the first pixel: the variance keeps its digits however large the mean is.
+    // Sums of differences from the first pixel, so that the variance is accurate even if the mean is large.
     A sum[V] = {}, squares[V] = {};
     m.load_activations(mean, p, m.begin, m.noise(p, m.begin));
     if (m.count)

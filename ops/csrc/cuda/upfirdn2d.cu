@@ -9,7 +9,7 @@ namespace {
 using torch::headeronly::MemoryFormat;
 using Ints = std::vector<int64_t>;
 
-// How a filter is spread over the axes: one tap along an axis is none.
+// Taps along each axis; a size of 1 means that this axis is not filtered.
 struct FirSize {
   int64_t height, width;
 };
@@ -34,7 +34,7 @@ template <class T, int V> void launch_general(const Launcher& launch, const Fir<
 
 template <class P> bool fits(const FirAxis& a) { return a.taps == P::taps && a.up == P::up && a.down == P::down; }
 
-// Launches the kernel of a pattern if this is one; else returns false.
+// Launches the kernel of pattern P and returns true, or returns false if the arguments do not match the pattern.
 template <class P, class T, int V> bool launch_pattern(const Launcher& launch, const Fir<T>& p) {
   if (!fits<P>(p.y) || !fits<P>(p.x_axis)) return false;
   const int lanes = power_of_2(p.x_axis.out * int64_t(p.vectors), 32);
@@ -45,7 +45,7 @@ template <class P, class T, int V> bool launch_pattern(const Launcher& launch, c
 }
 
 template <class T, int V> void launch_best(const Launcher& launch, const Fir<T>& p) {
-  // float64 is there for checking derivatives.
+  // float64 is only used for checking derivatives, and has no fast kernels.
   if constexpr (!std::is_same_v<T, double>)
     if (launch_pattern<FirPattern<4, 1, 1>, T, V>(launch, p) || launch_pattern<FirPattern<4, 2, 1>, T, V>(launch, p) ||
         launch_pattern<FirPattern<4, 1, 2>, T, V>(launch, p) || launch_pattern<FirPattern<3, 1, 1>, T, V>(launch, p) ||
@@ -54,7 +54,7 @@ template <class T, int V> void launch_best(const Launcher& launch, const Fir<T>&
   launch_general<T, V>(launch, p);
 }
 
-// One pass. up, down: x, y. padding: left, right, top, bottom. f: what Fir says.
+// One pass. up, down: x, y. padding: left, right, top, bottom. f: as in Fir.
 Tensor filtered(const Launcher& launch, const Tensor& x, const std::optional<Tensor>& f, FirSize size, bool outer, const Ints& up,
                 const Ints& down, const Ints& padding, bool flip, double gain) {
   const bool last = !x.is_contiguous();
@@ -83,7 +83,7 @@ Tensor upfirdn2d(Tensor x, std::optional<Tensor> f, Ints up, Ints down, Ints pad
   if (!f) return filtered(launch, x, f, {1, 1}, false, up, down, padding, flip, gain);
   f = torch::stable::contiguous(torch::stable::to(*f, compute_type(x)));
   const int64_t height = f->size(0), width = f->size(f->dim() - 1);
-  constexpr int64_t few = 4;  // taps whose products cost less than a second pass
+  constexpr int64_t few = 4;  // up to this number of taps, their products cost less than a second pass
   if (f->dim() == 2 || width <= few) return filtered(launch, x, f, {height, width}, f->dim() == 1, up, down, padding, flip, gain);
   const Tensor rows = filtered(launch, x, f, {1, width}, false, {up[0], 1}, {down[0], 1}, {padding[0], padding[1], 0, 0}, flip, gain);
   return filtered(launch, rows, f, {height, 1}, false, {1, up[1]}, {1, down[1]}, {0, 0, padding[2], padding[3]}, flip, 1);

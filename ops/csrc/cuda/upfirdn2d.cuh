@@ -1,10 +1,10 @@
 // Kernels of pad, upsample, filter, downsample. ops/upfirdn2d.py says what they compute.
 //
-// Output o stands at o * down - pad in the upsampled input, of which only every up-th sample is not zero. It reads tap j
-// where (o * down - pad + j) / up is a whole number, which is then the index of the input.
+// Output o starts at o * down - pad in the upsampled input, where only every up-th sample is not zero. It uses tap j if
+// (o * down - pad + j) / up is an integer, which is then the index of the input.
 //
-// A plane is what is filtered: pixels of one number (contiguous), or of all channels (channels_last), which are read in
-// vectors of 16 bytes where they can be. Memory moved: the input once (neighbouring outputs find it in the L1 cache) and
+// A plane consists of pixels with one number (contiguous) or with all channels (channels_last), which are read as
+// vectors of 16 bytes if possible. Memory traffic: the input once (neighbouring outputs find it in the L1 cache), and
 // the output.
 #pragma once
 
@@ -22,15 +22,15 @@ template <class T> struct Fir {
   using A = accumulate_t<T>;
   const T* x;
   T* out;
-  const A* f;     // [y.taps, x.taps], or one axis's taps for both, or null for ones
-  bool outer;     // the former of the two is the outer product of f with itself
-  bool flip;      // the taps meet the samples as they are, not in reverse order
+  const A* f;     // [y.taps, x.taps], or the taps of one axis for both, or null for ones
+  bool outer;     // the filter is the outer product of f with itself
+  bool flip;      // the taps are used as they are, not in reverse order
   A gain;
   FirAxis y, x_axis;
   int64_t planes;
-  int vectors;    // of a pixel
+  int vectors;    // vectors per pixel
 
-  // The tap that meets sample (jy, jx) of an output's window.
+  // The tap for sample (jy, jx) of an output's window.
   __device__ __forceinline__ A tap(int jy, int jx) const {
     if (!f) return 1;
     const int ky = flip ? jy : y.taps - 1 - jy, kx = flip ? jx : x_axis.taps - 1 - jx;
@@ -38,7 +38,7 @@ template <class T> struct Fir {
   }
 };
 
-// The place of a thread: a vector of an output column, and a tile of rows. A block has `lanes` vectors of a row.
+// The position of a thread: a vector of an output column, and a tile of rows. A block has `lanes` vectors of a row.
 struct FirPlace {
   int64_t plane;
   int column, vector, tile;
@@ -63,7 +63,7 @@ template <class T, int V> __global__ void __launch_bounds__(fir_threads) fir_gen
   using A = accumulate_t<T>;
   const FirPlace at(p, lanes, p.y.out);
   if (!at.inside) return;
-  // The first tap that is read along an axis, and the input that it meets.
+  // The first tap along an axis, and its input.
   const FirAxis &y = p.y, &x = p.x_axis;
   const int from_y = at.tile * y.down - y.pad, from_x = at.column * x.down - x.pad;
   const int phase_y = (y.up - from_y % y.up) % y.up, phase_x = (x.up - from_x % x.up) % x.up;
@@ -84,14 +84,14 @@ template <class T, int V> __global__ void __launch_bounds__(fir_threads) fir_gen
   store(p.out + fir_pixel<T, V>(p, at.plane * y.out + at.tile, x.out, at.column, at.vector), sum, V, true);
 }
 
-// The filters and factors that StyleGAN uses, the same along both axes: a thread computes ROWS outputs, one below the
-// other, and reads what they share once.
+// The filters and factors of StyleGAN, equal along both axes. A thread computes several outputs, one below the other,
+// and reads the inputs that they share once.
 template <int TAPS, int UP, int DOWN> struct FirPattern {
   static constexpr int taps = TAPS, up = UP, down = DOWN;
   static constexpr int reads = (TAPS - 1) / UP + 1;  // along x, for one output
-  // More rows share more of what they read, but need more registers.
+  // With more rows, more inputs are shared, but more registers are needed.
   static __host__ __device__ constexpr int rows(int vector) { return vector > 1 ? 4 : (TAPS > 3 * UP ? 4 : 8) / DOWN; }
-  // Tiles begin where an output reads tap 0, which may be one above the first.
+  // Tiles begin at an output that uses tap 0, which may be one above the first output.
   static __host__ __device__ int above(const FirAxis& y) { return UP == 1 ? 0 : y.pad & 1; }
   static_assert(UP <= 2);
 };

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ops import bias_act, build, style_epilogue, toolchain, upfirdn2d
 
-assert bias_act and style_epilogue and upfirdn2d  # imported because they define the schemas
+assert bias_act and style_epilogue and upfirdn2d  # imported, because they define the schemas
 
 FLAGS = ["-x", "c++", "-O1", "-std=c++20", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE"]
 
@@ -28,7 +28,7 @@ def headers(folder: Path) -> list[Path]:
 
 
 def compile_emulated(folder: Path) -> Path:
-    """The library of all emulated kernels, in `folder`; compiled if one of its sources is new."""
+    """The library of all emulated kernels, in `folder`; compiled if one of its sources has changed."""
     sources = sorted((build.CSRC / "cuda").glob("*.cu"))
     seen = hashlib.sha256(torch.__version__.encode() + " ".join(FLAGS).encode())
     for path in [*sources, *headers(build.CSRC)]:
@@ -66,9 +66,9 @@ def compile_all(sources: list[Path], library: Path) -> None:
 
 @pytest.fixture(scope="session")
 def emulated(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """emulated(name, *args) runs an op by its emulated CUDA kernel, twice, and checks that the result is the same.
+    """emulated(name, *args) runs an op's emulated CUDA kernel twice, and checks that the result is the same.
 
-    The emulation takes threads and blocks in another order the second time.
+    The emulation runs threads and blocks in another order the second time.
     """
     if sys.platform != "linux":
         pytest.skip("the emulation of CUDA threads needs Linux's ucontext")
@@ -89,5 +89,5 @@ def emulated(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 
 def bits(x: Tensor) -> Tensor:
-    """x such that NaNs are equal to themselves."""
+    """The bits of x, so that NaNs are equal to themselves."""
     return x.contiguous().flatten().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()])

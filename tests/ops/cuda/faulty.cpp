@@ -1,11 +1,11 @@
-// Kernels with the faults that the emulation is there to find.
+// Kernels with faults that the emulation must detect.
 #include "emulate.h"
 
 namespace {
 
 using stylegan::emulated::launch;
 
-// Each thread reads its neighbour's number, which may not be there yet if nobody waits.
+// Each thread reads its neighbour's number, which may not have been written yet if there is no barrier.
 __global__ void shift_kernel(int* out, bool wait) {
   __shared__ int numbers[64];
   numbers[threadIdx.x] = int(threadIdx.x + 64 * blockIdx.x);

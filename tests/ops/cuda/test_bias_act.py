@@ -10,7 +10,7 @@ from ops.bias_act import ACTIVATIONS, _Spec, bias_act_grad2_ref, bias_act_ref
 NAMES = list(ACTIVATIONS)
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 LAST = torch.channels_last
-# Around the width of a vector (2, 4, 8), of a warp, of a block of 256 threads and of a grid of 3 blocks.
+# About the width of a vector (2, 4, 8), a warp, a block of 256 threads, and a grid of 3 blocks.
 SHAPES = [
     ((3, 5), 1), ((2, 8), 1), ((1, 1), 1), ((7,), 0), ((0, 3, 4, 4), 1), ((2, 3, 0, 4), 1),
     ((2, 3, 4, 4), 1), ((1, 2, 5, 7), 1), ((2, 16, 1, 1), 1), ((3, 17, 3, 3), 1), ((2, 3, 4, 5), 3), ((4, 3, 2, 2), 0),
@@ -20,7 +20,7 @@ TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-13, torch.bfloat16: 8e-3, to
 
 
 def drawn(shape, dtype, layout=torch.contiguous_format, offset=0):
-    """Random numbers amid NaNs, which a kernel must neither read nor overwrite; offset 0 is aligned to 16 bytes."""
+    """Random numbers between NaNs, which a kernel must neither read nor overwrite; offset 0 is aligned to 16 bytes."""
     n = torch.Size(shape).numel()
     around = torch.full([n + 128], torch.nan, dtype=dtype)
     start = 64 + (-(around.data_ptr() // around.element_size() + 64)) % (16 // around.element_size()) + offset
@@ -55,7 +55,7 @@ def check(
     assert got.numel() == 0 or got.is_contiguous(memory_format=layout)
     close(got, y.detach(), dtype)
 
-    # The gradient is to be judged at the result that the kernel itself saw.
+    # The exact gradient is computed at the result that the kernel itself has used.
     seen, seen_bias = (got, None) if index < 3 else (x, bias)
     column = [-1 if d == dim else 1 for d in range(len(shape))]
     g = dy.double() if db is None else dy.double() + db.double().view(column)
@@ -104,7 +104,7 @@ def test_without_bias_or_sums(emulated, layout):
     check(emulated, (2, 5, 9, 6), 1, torch.bfloat16, "lrelu", layout, reduce=False)
 
 
-def test_a_nan_stays_one(emulated):
+def test_a_nan_remains_a_nan(emulated):
     for act in NAMES:
         y = emulated("bias_act", torch.full((1, 4), torch.nan), None, 0, NAMES.index(act), 0.2, 1.0, 1.0)
         assert y.isnan().all(), act

@@ -1,6 +1,6 @@
-"""nvcc takes the CUDA kernels for every kind of GPU, and no kernel needs more registers than there are.
+"""nvcc compiles the CUDA kernels for every kind of GPU, and no kernel needs more registers than there are.
 
-`make cuda-check` compiles for all of them and prints a table; the ordinary tests take one.
+`make cuda-check` compiles for all kinds and prints a table; the ordinary tests compile for one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OTHERS = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_100", "sm_120"]
 
 
 def kernels(report: str) -> dict[str, tuple[int, int, int]]:
-    """What ptxas says of each kernel: registers, bytes of local memory, bytes spilled."""
+    """What ptxas reports about each kernel: registers, bytes of local memory, bytes spilled."""
     found = {}
     for name, text in re.findall(r"Compiling entry function '(\w+)'(.*?Used \d+ registers)", report, re.DOTALL):
         registers, stack, *spilled = (
@@ -73,6 +73,6 @@ def test_no_kernel_spills(source: Path, arch: str, tmp_path: Path, request: pyte
         f"\n{source.name:20} {arch:6} {seconds:5.1f} s  {len(found)} kernels, {min(registers)} to {max(registers)}"
         f" registers, {len(spilling)} with local memory"
     )
-    # Of float64 kernels, which are for checking derivatives, nobody expects speed. The d stands for double.
+    # float64 kernels are only used for checking derivatives, and may be slow. The d stands for double.
     hot = {name: numbers for name, numbers in spilling.items() if not re.search(r"kernelI\w*d(Li|NS_|EE)", name)}
     assert not hot

@@ -1,4 +1,4 @@
-"""The emulation of CUDA threads finds the faults that it is there to find."""
+"""The emulation of CUDA threads detects the faults of faulty.cpp."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def test_barriers_and_shuffles_work(faulty):
     assert sums.tolist() == [sum(range(32))] * 32 + [sum(range(32, 64))] * 32
 
 
-def test_a_forgotten_barrier_shows(faulty):
+def test_a_missing_barrier_is_detected(faulty):
     assert not np.array_equal(shifted(faulty, False), shifted(faulty, False))
 
 
 def test_a_barrier_for_half_of_the_threads_is_an_error(faulty):
     faulty.half_of_a_barrier.restype = ctypes.c_bool
     assert faulty.half_of_a_barrier()
-    test_barriers_and_shuffles_work(faulty)  # and does no harm to what comes after
+    test_barriers_and_shuffles_work(faulty)  # and later launches still work

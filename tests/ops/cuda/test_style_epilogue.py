@@ -12,7 +12,7 @@ from ops.style_epilogue import EPS, style_epilogue_grad_ref, style_epilogue_ref
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2, torch.float16: 2e-3}
-# Single pixels, parts of a vector, of a warp, of a block; maps that one block holds and maps that several share.
+# Single pixels, parts of a vector, of a warp and of a block; maps in one block, and maps in several.
 SHAPES = [
     (0, 2, 4, 4), (1, 1, 1, 1), (2, 3, 1, 1), (3, 5, 1, 3), (2, 17, 2, 2), (2, 8, 4, 4), (3, 33, 4, 4), (2, 7, 5, 5),
     (1, 40, 8, 8), (2, 3, 9, 15), (1, 5, 16, 16), (2, 2, 17, 31), (1, 9, 32, 32), (1, 4, 33, 40), (2, 2, 64, 64),
@@ -24,7 +24,7 @@ def inputs(shape, dtype, layout, maps, offset=0):
     n, c, h, w = shape
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     drawn = torch.randn(2, n * c * h * w + offset, dtype=torch.float64)[:, offset:].to(dtype).clone()
-    if offset:  # no multiple of 16 bytes
+    if offset:  # not a multiple of 16 bytes
         drawn = torch.cat([drawn.new_zeros(2, offset), drawn], dim=1)[:, offset:]
     if layout == torch.channels_last:
         x, dy = (t.view(n, h, w, c).permute(0, 3, 1, 2) for t in drawn)
@@ -57,7 +57,7 @@ def check(emulated, shape, dtype, layout, maps=None, slope=0.2, norm=True, leave
     got = emulated("style_epilogue_grad", dy, x, *small, means, rstd, slope, norm)
     wanted = style_epilogue_grad_ref(slope, norm, dy.double(), x.double(), *exact)
     assert got[0].dtype == dtype and (y.numel() == 0 or got[0].is_contiguous(memory_format=layout))
-    # Normalised to deviation 1, values of maps of equal pixels are ill-conditioned, as is their gradient.
+    # Normalising a map of equal pixels to deviation 1 is ill-conditioned, and so is its gradient.
     steep = float(rstd.max()) if rstd.numel() else 1.0
     close(got[0], wanted[0], tolerance, scale=max(1.0, steep))
     sums = 1e-10 if dtype == torch.float64 else 3e-5
@@ -89,7 +89,7 @@ def test_unaligned(emulated, shape, layout):
     [*((layout, (2, 5, 6, 6)) for layout in LAYOUTS), (LAYOUTS[0], (1, 1, 129, 130)), (LAYOUTS[1], (2, 3, 20, 17))],
     ids=str,
 )
-def test_parts_left_out(emulated, layout, shape, norm):
+def test_missing_arguments(emulated, layout, shape, norm):
     some = [(), (0,), (1, 3), (0, 1, 2, 3)]
     every = [parts for r in range(5) for parts in itertools.combinations(range(4), r)]
     for parts in some if shape[2] > 100 else every:
@@ -99,7 +99,7 @@ def test_parts_left_out(emulated, layout, shape, norm):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_statistics_do_not_suffer_from_a_large_mean(emulated, layout):
+def test_statistics_are_accurate_with_a_large_mean(emulated, layout):
     for shape in [(2, 5, 16, 16), (1, 2, 129, 130)]:
         x = torch.randn(shape).contiguous(memory_format=layout)
         x += 1000

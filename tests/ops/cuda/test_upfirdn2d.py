@@ -19,7 +19,7 @@ def check(emulated, shape, f, up=(1, 1), down=(1, 1), pad=(0, 0, 0, 0), dtype=to
     torch.manual_seed(sum(shape))
     n, c, h, w = shape
     last = layout == torch.channels_last
-    # A NaN before and after: it must not be read, nor met by a tap that is 0.
+    # NaNs before and after, which must not be read, not even for a tap that is 0.
     flat = torch.randn(n * c * h * w + 32, dtype=torch.float64).to(dtype)
     flat[: 16 + offset] = flat[16 + offset + n * c * h * w :] = torch.nan
     x = flat[16 + offset : 16 + offset + n * c * h * w]
@@ -33,7 +33,7 @@ def check(emulated, shape, f, up=(1, 1), down=(1, 1), pad=(0, 0, 0, 0), dtype=to
     assert got.numel() == 0 or got.is_contiguous(
         memory_format=layout if h * w > 1 and c > 1 else torch.contiguous_format
     )
-    # Long separable filters take two passes, and low precision is rounded in between.
+    # Long separable filters need two passes, and 16-bit numbers are rounded in between.
     passes = 2 if f is not None and f.ndim == 1 else 1
     scale = 1.0 if wanted.numel() == 0 else max(1.0, float(wanted.abs().max()))
     tolerance = TOLERANCE[dtype] * passes
@@ -41,7 +41,7 @@ def check(emulated, shape, f, up=(1, 1), down=(1, 1), pad=(0, 0, 0, 0), dtype=to
 
 
 def taps(*size):
-    """No tap like another, so that an exchange shows."""
+    """Different numbers, so that exchanged taps are detected."""
     return torch.arange(1, 1 + torch.Size(size).numel(), dtype=torch.float32).sqrt().view(size) / 4
 
 
@@ -90,7 +90,7 @@ def test_a_filter_of_another_dtype_and_layout(emulated):
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("up, down, k", list(itertools.product((1, 2), (1, 2), (3, 4, 5))))
-def test_an_infinity_reaches_only_what_has_a_tap_on_it(emulated, layout, up, down, k):
+def test_an_infinity_affects_only_outputs_that_use_it(emulated, layout, up, down, k):
     x = torch.zeros(1, 4, 8, 8).contiguous(memory_format=layout)
     x[:, :, 3, 4] = torch.inf
     plain = ([up, up], [down, down], [2, 1, 2, 1])

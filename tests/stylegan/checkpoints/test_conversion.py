@@ -10,6 +10,7 @@ import torch
 from stylegan.checkpoints.conversion import convert
 from stylegan.checkpoints.snapshot import load_snapshot
 from stylegan.checkpoints.tensorflow import load_official
+from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 
 DATA = Path(__file__).parents[2] / "data"
@@ -22,12 +23,18 @@ def test_a_converted_file_draws_the_same_picture(path: Path, with_d: bool, tmp_p
     dest = tmp_path / "converted.safetensors"
     picture = convert(path, dest, with_d).picture
     again, original = load_snapshot(dest), load_official(path, with_d)
-    assert torch.equal(again.G.render([0], psi=1.0), picture)
-    assert torch.equal(original.G.render([0], psi=1.0), picture)
-    assert (again.config, again.resolution, again.alpha) == (original.config, original.resolution, original.alpha)
+    assert torch.equal(again.renderer.render([0], psi=1.0), picture)
+    assert torch.equal(original.renderer.render([0], psi=1.0), picture)
+    assert (again.config, again.stage) == (original.config, original.stage)
     assert (again.D is not None) == with_d
     if again.D is not None and original.D is not None:
         assert torch.equal(again.D(picture), original.D(picture))
+
+
+def test_a_half_grown_network_keeps_its_stage(models: Path, tmp_path: Path) -> None:
+    made = convert(models / "half.safetensors", tmp_path / "copy.safetensors")
+    assert made.copy.stage == Stage(8, 0.4) and made.picture.shape == (1, 3, 8, 8)
+    assert torch.equal(made.picture, load_snapshot(models / "half.safetensors").renderer.render([0], psi=1.0))
 
 
 @pytest.mark.parametrize("dest", ["network.pkl", "missing/network.safetensors"])

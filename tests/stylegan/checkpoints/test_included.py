@@ -22,9 +22,9 @@ def test_each_has_a_card_and_pictures_that_differ(name: str) -> None:
     card = (INCLUDED / f"{name}.md").read_text()
     assert all(word in card for word in (name, "Data:", "Recipe:", "Limits", "16 bits"))
     assert (snap.D is None) == ("without its discriminator" in card)
-    assert snap.alpha == 1.0 and snap.resolution == snap.config.resolution
+    assert snap.stage == snap.config.full
     classes = None if not snap.config.num_classes else torch.arange(20) % snap.config.num_classes
-    pictures = to_uint8(snap.G.render(range(20), c=classes)).astype(np.float32)
+    pictures = to_uint8(snap.snapshot.renderer.render(range(20), classes)).astype(np.float32)
     assert pictures.std(0).mean() > 20 and len({picture.tobytes() for picture in pictures}) == 20
 
 
@@ -43,17 +43,18 @@ def test_digits32_draws_the_digits_that_it_is_asked_for():
     real = np.stack([archive.read(i)[..., 0] for i in range(2000)]).astype(np.float32)
     means = np.stack([real[labels == k].mean(0) for k in range(10)])
     asked = torch.arange(500) % 10
-    made = to_uint8(snap.G.render(range(500), c=asked))[..., 0].astype(np.float32)
+    made = to_uint8(snap.snapshot.renderer.render(range(500), asked))[..., 0].astype(np.float32)
     nearest = ((made[:, None] - means) ** 2).sum((2, 3)).argmin(1)
     assert (nearest == asked.numpy()).mean() > 0.7
 
 
 def test_a_model_is_explored_as_it_is_loaded() -> None:
-    G = stylegan.load("digits32")
-    a, b = (G.G.map(torch.randn(1, G.config.z_dim), c=torch.tensor([c])) for c in (3, 8))
-    assert torch.equal(G.mix(a, b, []), a)
-    found = unsupervised(Search(method="sefa", count=1, labels=Labels(classes=range(10))), G, G.resolution)
-    there = G.move(a, found, 2.0)
+    model = stylegan.load("digits32")
+    a, b = (model.ws([5], c=c) for c in (3, 8))
+    assert torch.equal(model.mix(a, b, []), a)
+    search = Search(method="sefa", count=1, labels=Labels(classes=range(10)))
+    found = unsupervised(search, model.snapshot, model.stage.resolution)
+    there = model.move(a, found, 2.0)
     assert not torch.equal(there, a)
-    assert torch.allclose(G.move(there, found, -2.0), a, atol=1e-5)
-    assert G.generate([4], c=3)[0].size == (32, 32)
+    assert torch.allclose(model.move(there, found, -2.0), a, atol=1e-5)
+    assert model.generate([4], c=3)[0].size == (32, 32)

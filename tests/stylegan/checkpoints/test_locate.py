@@ -15,11 +15,13 @@ import pytest
 import torch
 
 import stylegan
-from stylegan.checkpoints.locate import cache, latest
+from stylegan.checkpoints.locate import latest
 from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
+from torch_utils.files import cache_folder
 
 ROOT = Path(__file__).parents[3]
 TINY = StyleGAN1Config(resolution=8, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=8)
@@ -27,8 +29,8 @@ TINY = StyleGAN1Config(resolution=8, z_dim=8, w_dim=8, mapping_layers=2, mapping
 
 def save(path: Path, kimg: float = 1.0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_snapshot(path, build_generator(TINY), build_discriminator(TINY), config=TINY, resolution=8, alpha=1.0,
-                  kimg=kimg, data="faces")  # fmt: skip
+    save_snapshot(path, build_generator(TINY), build_discriminator(TINY), config=TINY, stage=Stage(8), kimg=kimg,
+                  data="faces")  # fmt: skip
     return path
 
 
@@ -84,17 +86,10 @@ def test_a_published_network_comes_with_its_discriminator():
 
 
 def test_a_name_is_looked_up_in_the_cache(tmp_path):
-    save(cache() / "smallfaces.safetensors", kimg=7)
+    save(cache_folder("models") / "smallfaces.safetensors", kimg=7)
     assert stylegan.load("smallfaces").kimg == 7
     with pytest.raises(UserError, match="no model bigfaces.*cache.*known names:.*smallfaces"):
         stylegan.load("bigfaces")
-
-
-def test_the_cache_is_in_the_home_folder_unless_told_otherwise(tmp_path, monkeypatch):
-    assert cache() == tmp_path / "cache/models"
-    monkeypatch.delenv("STYLEGAN_CACHE")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache() == tmp_path / ".cache/stylegan/models"
 
 
 @pytest.mark.parametrize("where", ["missing.safetensors", "runs/missing", "missing.pkl", "/nowhere/at/all"])
@@ -142,7 +137,7 @@ def test_importing_is_quick_and_loading_needs_no_torchvision(tmp_path):
     code = f"""
 import sys, stylegan
 assert not {{"torch", "numpy", "PIL"}} & sys.modules.keys()
-print(stylegan.load({str(path)!r}).G.generate([0])[0].size)
+print(stylegan.load({str(path)!r}).generate([0])[0].size)
 """
     env = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=tmp_path)
@@ -150,11 +145,11 @@ print(stylegan.load({str(path)!r}).G.generate([0])[0].size)
 
 
 def test_the_public_names_of_the_readme_work(tmp_path):
-    snap = stylegan.load(save(tmp_path / "x.safetensors"))
-    G, D = snap.G, snap.D
+    model = stylegan.load(save(tmp_path / "x.safetensors"))
+    G, D = model.G, model.D
     w = G.mapping(torch.randn(2, 8))
     ws = G.broadcast(w)
-    assert (w.shape, ws.shape) == ((2, 8), (2, G.num_ws, 8))
-    images = G.synthesis(ws, resolution=8, alpha=0.5, noise="none")
-    assert D(images, c=None, alpha=0.5).shape == (2,)
-    assert len(G.generate([1, 2, 3], psi=0.7)) == 3
+    assert (w.shape, ws.shape) == ((2, 8), (2, model.config.num_ws, 8))
+    images = G.synthesis(ws, Stage(8, 0.5), noise="none")
+    assert D(images, c=None, stage=Stage(8, 0.5)).shape == (2,)
+    assert len(model.generate([1, 2, 3], psi=0.7)) == 3

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from stylegan.checkpoints.tensorflow import OfficialNetwork, growth, read_official, translate
-from stylegan.networks.base import Generator
+from stylegan.networks.base import Discriminator, Generator
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.sampling import mix
 
@@ -56,10 +56,10 @@ def inputs(name: str, key: str) -> torch.Tensor:
 def compute(name: str, case: dict[str, Any]) -> torch.Tensor:
     official, net = network(name, case["net"])
     full = official.config.resolution
-    resolution, alpha = growth(full, case.get("lod", 0.0))
+    stage = growth(full, case.get("lod", 0.0))
     if isinstance(net, Discriminator):
-        images = F.avg_pool2d(inputs(name, "images")[: case["first"]], full // resolution)
-        return net(images, alpha=alpha)[:, None]
+        images = F.avg_pool2d(inputs(name, "images")[: case["first"]], full // stage.resolution)
+        return net(images, stage=stage)[:, None]
     z = inputs(name, "z")
     match case["what"]:
         case "ws":
@@ -73,7 +73,7 @@ def compute(name: str, case: dict[str, Any]) -> torch.Tensor:
         case "images of a crossover":
             ws = mix(net.latents(z), net.latents(inputs(name, "z2")), case["crossover"])
     every = case.get("every", 1)
-    return net.synthesis(ws, resolution, alpha)[:, :, ::every, ::every]
+    return net.synthesis(ws, stage)[:, :, ::every, ::every]
 
 
 @torch.inference_mode()

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from stylegan.checkpoints.snapshot import FORMAT, load_snapshot, save_snapshot
+from stylegan.checkpoints import snapshot as snapshots
+from stylegan.checkpoints.snapshot import FORMAT, fingerprint, load_snapshot, save_snapshot
+from stylegan.networks.config import NetworkConfig, Stage
+from stylegan.networks.inference import Renderer
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.sampling import z_for_seeds
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.checkpoint import save_tensors
 from torch_utils.errors import UserError
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+HALF = Stage(8, 0.4)
 
 
-def save(
-    path: Path, cfg: StyleGAN1Config = TINY, with_d: bool = False, resolution: int = 8, alpha: float = 0.4
-) -> Path:
+def save(path: Path, cfg: StyleGAN1Config = TINY, with_d: bool = False, stage: Stage = HALF) -> Path:
     torch.manual_seed(0)
     G, D = build_generator(cfg), build_discriminator(cfg) if with_d else None
-    save_snapshot(path, G, D, config=cfg, resolution=resolution, alpha=alpha, kimg=12.5, data="faces")
+    save_snapshot(path, G, D, config=cfg, stage=stage, kimg=12.5, data="faces")
     return path
 
 
@@ -41,8 +45,8 @@ def test_what_was_saved_comes_back(cfg, with_d, tmp_path):
     random_before = torch.get_rng_state()
     snap = load_snapshot(path)
     assert torch.equal(torch.get_rng_state(), random_before)
-    assert (snap.config, snap.resolution, snap.alpha, snap.kimg, snap.data) == (cfg, 8, 0.4, 12.5, "faces")
-    assert snap.G.synthesis.grown == (8, 0.4)
+    assert (snap.config, snap.stage, snap.kimg, snap.data) == (cfg, Stage(8, 0.4), 12.5, "faces")
+    assert type(snap.config) is type(cfg) and snap.renderer.stage == snap.stage
     assert not snap.G.training
     assert (snap.D is not None) == with_d
     for mine, theirs in [(snap.G, G), *([(snap.D, D)] if with_d else [])]:
@@ -55,8 +59,32 @@ def test_it_draws_the_same_pictures(tmp_path):
     snap = load_snapshot(save(tmp_path / "x.safetensors"))
     torch.manual_seed(0)
     original = build_generator(TINY)
-    original.synthesis.grown = (8, 0.4)
-    assert torch.equal(snap.G.render([3]), original.render([3]))
+    drawn = snap.renderer.render([3])
+    assert torch.equal(drawn, Renderer.of(original, Stage(8, 0.4)).render([3]))
+    z = z_for_seeds([3], 8)
+    torch.testing.assert_close(drawn, original(z, psi=0.7, stage=Stage(8, 0.4)), rtol=1e-3, atol=1e-4)
+
+
+def test_its_weights_are_prepared_and_hashed_once(tmp_path, monkeypatch):
+    snap = load_snapshot(save(tmp_path / "x.safetensors"))
+    hashed = []
+
+    def counting(config: NetworkConfig, weights: Mapping[str, torch.Tensor]) -> str:
+        hashed.append(config)
+        return fingerprint(config, weights)
+
+    monkeypatch.setattr(snapshots, "fingerprint", counting)
+    assert snap.fingerprint == snap.fingerprint == fingerprint(TINY, snap.G.state_dict()) and hashed == [TINY]
+    assert snap.renderer is snap.renderer
+
+
+def test_another_stage_is_the_same_network(tmp_path):
+    """It has a renderer of its own, and the same fingerprint."""
+    snap = load_snapshot(save(tmp_path / "x.safetensors"))
+    before = snap.renderer.render([3])
+    other = replace(snap, stage=Stage(16))
+    assert other.renderer.render([3]).shape[2:] == (16, 16) and torch.equal(snap.renderer.render([3]), before)
+    assert other.fingerprint == snap.fingerprint
 
 
 def test_half_precision_files_are_read_as_float32(tmp_path):
@@ -77,8 +105,8 @@ def header() -> dict[str, object]:
     [
         ({"format": None}, "not a snapshot"),
         ({"format": "stylegan-snapshot-999"}, "not a snapshot"),
-        ({"config": {**TINY.to_json(), "colour": 1}}, "colour"),
-        ({"config": {**TINY.to_json(), "z_dim": "many"}}, "z_dim"),
+        ({"config": {**TINY.to_json(), "colour": 1}}, "setting 'config.colour'"),
+        ({"config": {**TINY.to_json(), "z_dim": "many"}}, "setting 'config.z_dim'"),
         ({"config": {**TINY.to_json(), "resolution": 17}}, "17"),
         ({"config": {**TINY.to_json(), "z_dim": -3}}, "z_dim"),
         ({"config": {**TINY.to_json(), "w_dim": 0}}, "w_dim"),
@@ -99,7 +127,9 @@ def header() -> dict[str, object]:
         ({"config": {**TINY.to_json(), "z_dim": "x" * 10**6}}, "z_dim"),
         ({"config": {**TINY.to_json(), "y" * 10**6: 1}}, "yyy"),
         ({"kimg": float("inf")}, "number of pictures"),
-        ({"config": [1, 2]}, "config"),
+        ({"config": [1, 2]}, "setting 'config' must be a group of settings"),
+        ({"config": {**TINY.to_json(), "family": "biggan"}}, "family 'biggan'; this version has stylegan, progan"),
+        ({"config": {**TINY.to_json(), "family": 3}}, "config.family"),
         ({"resolution": "8"}, "resolution"),
         ({"resolution": 32}, "grown"),
         ({"alpha": 1.5}, "grown"),
@@ -156,7 +186,7 @@ def test_files_that_were_cut_short(keep, tmp_path):
     path = save(tmp_path / "x.safetensors")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * keep) if isinstance(keep, float) else keep])
-    with pytest.raises(UserError, match="not a whole"):
+    with pytest.raises(UserError, match="not a complete"):
         load_snapshot(path)
 
 

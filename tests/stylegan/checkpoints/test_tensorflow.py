@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from stylegan.checkpoints.tensorflow import OfficialFile, growth, load_official, read_official, translate
 from stylegan.checkpoints.unpickle import Record, read_pickle
+from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANGenerator
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
@@ -102,7 +103,8 @@ def test_the_number_in_a_training_snapshot_is_its_kimg(tmp_path: Path) -> None:
 @given(st.integers(0, 8), st.floats(0, 1, exclude_max=True))
 def test_growth_and_level_of_detail_say_the_same(level: int, fraction: float) -> None:
     lod = min(level + fraction, 8.0)
-    resolution, alpha = growth(1024, lod)
+    stage = growth(1024, lod)
+    resolution, alpha = stage.resolution, stage.alpha
     assert 4 <= resolution <= 1024
     assert 0 < alpha <= 1
     assert 8 - (math.log2(resolution) - 2) + 1 - alpha == pytest.approx(lod)
@@ -117,7 +119,7 @@ def test_there_is_no_picture_below_4x4_or_above_full(lod: float) -> None:
 def test_a_half_grown_network_draws_as_far_as_it_has_grown() -> None:
     settings = TINY | {"resolution": 16}
     found = translate("G_style", settings, stylegan_variables(settings, lod=1.25))
-    assert (found.resolution, found.alpha) == (8, 0.75)
+    assert found.stage == Stage(8, 0.75)
 
 
 def test_a_conditional_generator_embeds_its_classes() -> None:

@@ -41,7 +41,7 @@ def test_converting_is_the_default_command(photos: Path, command: list[str]) -> 
     assert result.exit_code == 0, result.output
     archive = Archive.open(dest)
     assert (len(archive), archive.width, archive.height) == (3, 12, 8)
-    assert "20x16 (3)" in result.output and "not a picture: broken.jpg" in result.output
+    assert "20x16 (3)" in result.output and "not an image: broken.jpg" in result.output
 
 
 def test_a_dry_run_prints_the_table_only(photos: Path) -> None:

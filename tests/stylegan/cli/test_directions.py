@@ -17,20 +17,20 @@ import stylegan
 from stylegan.cli import directions, generate
 from stylegan.editing.directions import along, load_directions
 from stylegan.networks.sampling import z_for_seeds
-from training.attributes import load_judge
+from training.attributes import load_classifier
 from training.data.archive import ArchiveWriter
 
 
 @pytest.fixture(scope="module", autouse=True)
 def z_drawn_once() -> Iterator[None]:
     """Keep what was drawn for the same seeds: most commands here begin with the same 20,000, which take seconds."""
-    kept = lru_cache(maxsize=64)(z_for_seeds)
+    kept = lru_cache(maxsize=None)(z_for_seeds)
 
     def draw(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
         return kept(tuple(seeds), z_dim).clone()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stylegan.directions.direction.z_for_seeds", draw)
+        patch.setattr("stylegan.editing.directions.z_for_seeds", draw)
         yield
 
 
@@ -117,7 +117,7 @@ def test_photographs_are_moved_but_not_for_a_plan(run, tmp_path, pca):
     assert run("faces", "apply", *words, "--name", 0, "--cells").exit_code == 0
     assert Path("out/eva.png").exists() and pixels("out/grid.png").shape == (32, 80, 3)
     own = run("faces", "apply", *words, "--name", 0, "--cells", "--outdir", ".")
-    assert own.exit_code == 2 and "eva.png is what the results are made from" in own.stderr
+    assert own.exit_code == 2 and "eva.png is one of the inputs" in own.stderr
     assert "photographs" in CliRunner().invoke(directions.main, ["apply", "--help"]).stdout
 
 
@@ -198,10 +198,11 @@ def test_a_classifier_is_learnt_and_tells_of_generated_pictures(run, models):
     words = ["--labels", "a.attributes.safetensors", "--samples", 20, "--count", 2]
     result = run("faces", "channels", *words, "--dest", "b.direction.safetensors")
     assert result.exit_code == 0 and result.stdout.count("in its score, for one standard deviation") == 2, result.output
-    judge, G = load_judge(Path("a.attributes.safetensors")), stylegan.load(models / "faces.safetensors").G
-    found, ws = load_directions(Path("b.direction.safetensors"), None)[:1], G.map(z_for_seeds(range(20), 8))
+    judge, model = load_classifier(Path("a.attributes.safetensors")), stylegan.load(models / "faces.safetensors")
+    found, ws = load_directions(Path("b.direction.safetensors"), None)[:1], model.ws(range(20))
+    draw = model.snapshot.renderer.draw
     before, after = (
-        judge.scores(G.draw(ws, edits=[s * strength * found.scales[0] for s in found.styles])).mean()
+        judge.scores(draw(ws, edits=[s * strength * found.scales[0] for s in found.styles])).mean()
         for strength in (0.0, 0.05)
     )
     assert after > before  # a direction has more of the attribute at positive strengths
@@ -217,7 +218,7 @@ LABELS = "find --method labels --dest a.direction.safetensors --labels"
     ("faces", "find --count 9 --samples 50 --dest a.direction.safetensors", "--count 9: w has 8 dimensions"),
     ("faces", "find --method sefa --layers 4-6 --dest a.direction.safetensors", "no layer 6: this network has 6"),
     ("faces", "find --method activations --layer 6 --count 2 --dest a.direction.safetensors", "no layer 6"),
-    ("progan", "find --dest a.direction.safetensors", "ProGAN has no styles"),
+    ("progan", "find --dest a.direction.safetensors", "this ProGAN network has no styles"),
     ("digits", "find --count 2 --dest a.direction.safetensors", "10 classes; choose with --class"),
     ("faces", f"{LABELS} none.csv", "no none.csv"), ("faces", f"{LABELS} words.csv", "'often'"),
     ("faces", f"{LABELS} unknown.csv", "'eva' in unknown.csv is no seed"),
@@ -227,7 +228,7 @@ LABELS = "find --method labels --dest a.direction.safetensors --labels"
     ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out", "pc0, pc1; choose one with"),
     ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name x", "no direction 'x'"),
     ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name 0 --layers 6", "no layer 6"),
-    ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name 0 --film a.avi", "a film is"),
+    ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name 0 --film a.avi", "Invalid"),
     ("others", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name 0", "another network"),
     ("small", "sheet --directions pca.direction.safetensors --seeds 1 --outdir out --force", "this network has 4 lay"),
     ("faces", "find --trunc 1 --dest a.direction.safetensors", "No such option"),

@@ -128,13 +128,14 @@ def test_photographs_are_keyframes_and_what_they_cannot_be_is_said_before_any_pr
     with monkeypatch.context() as patch:
         patch.setattr(project_photos, "project", None)  # would fail
         for options, says in ((["--grid", "2x1"], "3 keyframes cannot be dealt out to 2 films"),
-                              (["--frames", 0], "--frames 0"), (["--num-steps", 1], "--num-steps 1 is too few"),
+                              (["--frames", 0], "--frames 0"),
+                              (["--num-steps", 1], "--num-steps must be at least 2, got 1"),
                               (["--seeds", f"1,{photos / 'eva.png'},x.latent.safetensors"], "no file x.latent"),
                               (["--space", "z"], "z")):  # fmt: skip
             refused = run("faces", "--seeds", seeds, *options, out="other")
             assert refused.exit_code == 2 and says in refused.stderr.splitlines()[-1], refused.output
         own = run("faces", "--seeds", seeds, out="photos/eva.png")
-        assert own.exit_code == 2 and "is what the results are made from" in own.stderr
+        assert own.exit_code == 2 and "is one of the inputs" in own.stderr
 
 
 def test_a_film_that_is_replaced_is_said(run):
@@ -155,15 +156,15 @@ def test_defaults_are_shown_as_they_are_typed():
     ("faces", "--seeds 0-4 --grid 2x2", "multiple of 4"),
     ("faces", "--seeds 0-4 --grid auto", "COLUMNSxROWS"),
     ("faces", "--seeds 0-1 --frames 0", "--frames 0"),
-    ("faces", "--seeds 0-1 --fps 0", "0 frames a second"),
+    ("faces", "--seeds 0-1 --fps 0", "got 0"),
     ("faces", "--seeds 0-1 --psi-sweep 1", "FROM:TO"),
     ("faces", "--seeds 0-1 --psi-sweep 0:1 --trunc 0.5", "leave out --trunc"),
-    ("faces", "--seeds 0-1 --class 1", "unconditional"), ("faces", "--seeds 0,,1", "'0,,1' lacks something at a comma"),
+    ("faces", "--seeds 0-1 --class 1", "unconditional"), ("faces", "--seeds 0,,1", "'0,,1' has an empty item"),
     ("missing", "--seeds 0-1 --frames 0", "--frames 0"),
     ("digits", "--seeds 0-1", "10 classes; choose"),
     ("digits", "--seeds 0-2 --class 0,1", "2 classes for 3 seeds"),
     ("progan", "--seeds 0-1 --space w", "ProGAN has no w"),
-    ("faces", "--seeds 0-1 --batch 0", "--batch 0"),
+    ("faces", "--seeds 0-1 --batch 0", "got 0"),
     ("missing", "--seeds 0-1", "missing.safetensors"),
 ])  # fmt: skip
 def test_mistakes_are_one_line_and_nothing_is_written(run, tmp_path, name, options, says):

@@ -13,8 +13,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import stylegan
+from stylegan.checkpoints.snapshot import load_snapshot
 from stylegan.cli import generate
-from stylegan.networks.base import Generator
+from stylegan.networks.inference import Renderer
 from stylegan.projection.pivotal_tuning import Delta, save_delta
 from torch_utils.images import grid
 
@@ -46,7 +47,7 @@ def test_a_file_for_each_seed_the_same_in_any_batch(run, models, tmp_path):
         assert "6 pictures" in result.stdout and f"{tmp_path / f'{batch}'}" in result.stdout
     assert files(tmp_path / "1") == files(tmp_path / "3") == files(tmp_path / "8")
     assert sorted(files(tmp_path / "1")) == [f"seed{seed:04d}.png" for seed in (0, 1, 2, 3, 4, 17)]
-    expected = stylegan.load(models / "faces.safetensors").G.generate([17])[0]
+    expected = stylegan.load(models / "faces.safetensors").generate([17])[0]
     np.testing.assert_array_equal(pixels(tmp_path / "1/seed0017.png"), np.asarray(expected))
 
 
@@ -79,7 +80,7 @@ def test_zip_holds_what_the_folder_would_and_nothing_else_is_left(run, tmp_path)
 def test_an_unfinished_zip_does_not_get_the_name(run, tmp_path, monkeypatch, error):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/images.zip").write_bytes(b"of an earlier run")
-    draw, drawn = Generator.draw, []
+    draw, drawn = Renderer.draw, []
 
     def fails_later(self, ws, *rest):
         drawn.extend(ws)
@@ -87,7 +88,7 @@ def test_an_unfinished_zip_does_not_get_the_name(run, tmp_path, monkeypatch, err
             raise error
         return draw(self, ws, *rest)
 
-    monkeypatch.setattr(Generator, "draw", fails_later)
+    monkeypatch.setattr(Renderer, "draw", fails_later)
     result = run("faces", "--seeds", "0-10", "--format", "zip", "--batch", 4)
     assert result.exit_code == (2 if isinstance(error, OSError) else 130)
     assert files(tmp_path / "out") == {}
@@ -125,13 +126,14 @@ def test_progan_is_not_truncated_unless_asked_and_then_says_why_not(run, tmp_pat
     assert run("progan", "--seeds", 1).exit_code == 0
     assert run("progan", "--seeds", 1, "--trunc", 1).exit_code == 0
     result = run("progan", "--seeds", 1, "--trunc", 0.7, "--outdir", tmp_path / "no")
-    assert result.exit_code == 2 and "ProGAN has no w" in result.stderr
+    says = "ProGAN has no w, because it generates images from z directly; leave out the truncation of 0.7"
+    assert result.exit_code == 2 and says in result.stderr
     assert not (tmp_path / "no").exists()
 
 
 def test_a_half_grown_network_draws_at_its_stage(run, models, tmp_path):
     run("half", "--seeds", 1)
-    expected = stylegan.load(models / "half.safetensors").G.generate([1])[0]
+    expected = stylegan.load(models / "half.safetensors").generate([1])[0]
     assert expected.size == (8, 8)
     np.testing.assert_array_equal(pixels(tmp_path / "out/seed0001.png"), np.asarray(expected))
     run("half", "--seeds", 1, "--resolution", 4, "--outdir", tmp_path / "small")
@@ -161,30 +163,30 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     "name, options, says",
     [
         ("faces", "", "--seeds is missing"),
-        ("faces", "--seeds 5-1", "backwards"),
+        ("faces", "--seeds 5-1", "Invalid range 5-1"),
         ("faces", "--seeds x", "x"),
-        ("faces", "--seeds 1,2,1", "seed 1 is named 2 times"),
+        ("faces", "--seeds 1,2,1", "seed 1 occurs 2 times"),
         ("faces", "--seeds 4294967296", "from 0 to 4294967295"),
         ("faces", "--seeds 0 --class 0", "unconditional"),
         ("digits", "--seeds 0", "10 classes"),
         ("digits", "--seeds 0 --class 10", "0 to 9"),
         ("digits", "--seeds 0 --class -1", "class"),
         ("icons", "--seeds 0 --format jpg", "alpha"),
-        ("faces", "--seeds 0-6 --grid 3x2", "holds 6 pictures, not 7"),
+        ("faces", "--seeds 0-6 --grid 3x2", "room for 6 images, not 7"),
         ("faces", "--seeds 0 --grid 3", "COLUMNSxROWS"),
         ("faces", "--seeds 0 --grid 0x3", "COLUMNSxROWS"),
-        ("faces", "--seeds 0 --batch 0", "--batch 0"),
-        ("faces", "--seeds 0 --trunc nan", "--trunc nan"),
-        ("faces", "--seeds 0 --trunc 1e30", "--trunc 1e+30 is not from -10 to 10"),
-        ("faces", "--seeds 1,,2", "'1,,2' lacks something at a comma; write it as in 0-7,12"),
+        ("faces", "--seeds 0 --batch 0", "got 0"),
+        ("faces", "--seeds 0 --trunc nan", "--trunc must be from -10 to 10, got nan"),
+        ("faces", "--seeds 0 --trunc 1e30", "--trunc must be from -10 to 10, got 1e+30"),
+        ("faces", "--seeds 1,,2", "'1,,2' has an empty item at a comma; write a list such as 0-7,12"),
         ("faces", "--seeds no.latent.safetensors", "Error: there is no file no.latent.safetensors"),
         ("faces", "--seeds no.png", "no photograph no.png"),
-        ("faces", "--seeds 0 --trunc-cutoff 7", "6 layers"),
-        ("faces", "--seeds 0 --trunc-cutoff -1", "6 layers"),
+        ("faces", "--seeds 0 --trunc-cutoff 7", "cutoff must be from 0 to 6, the layers of this network; got 7"),
+        ("faces", "--seeds 0 --trunc-cutoff -1", "cutoff must be from 0 to 6, the layers of this network; got -1"),
         ("half", "--seeds 0 --resolution 16", "4, 8"),
         ("faces", "--seeds 0 --resolution 12", "4, 8, 16"),
         ("faces", "--seeds 0 --alpha 1.5", "0 to 1"),
-        ("faces", "--seeds 0 --device gpu", "no device"),
+        ("faces", "--seeds 0 --device gpu", "Invalid --device gpu"),
         ("faces", "--seeds 0 --noise-mode loud", "noise-mode"),
         ("missing", "--seeds 0", "missing.safetensors"),
     ],
@@ -238,10 +240,11 @@ def test_photographs_stand_beside_seeds_and_are_never_replaced(run, tmp_path):
     assert sorted(files(tmp_path / "out")) == ["eva.png", "seed0003.png"]
     before = photo.read_bytes()
     refused = run("faces", *words, "--outdir", tmp_path)
-    assert refused.exit_code == 2 and "eva.png is what the results are made from" in refused.stderr
+    assert refused.exit_code == 2 and "eva.png is one of the inputs" in refused.stderr
     assert photo.read_bytes() == before
     assert "10 classes; choose with --class" in run("digits", "--seeds", photo, "-n").stderr
-    assert "ProGAN has no w to project into" in run("progan", "--seeds", photo).stderr
+    says = "ProGAN has no w, because it generates images from z directly; use a StyleGAN network for this"
+    assert says in run("progan", "--seeds", photo).stderr
 
 
 def test_what_is_replaced_is_said(run):
@@ -258,7 +261,7 @@ def test_a_network_that_is_none_is_named_with_what_to_give(run, tmp_path):
 
 def test_tuned_weights_of_another_network_are_refused_unless_forced(run, models, tmp_path):
     path = tmp_path / "a.delta.safetensors"
-    save_delta(path, Delta({}), stylegan.load(models / "others.safetensors"))
+    save_delta(path, Delta({}), load_snapshot(models / "others.safetensors"))
     refused = run("faces", "--seeds", 0, "--delta", path)
     assert refused.exit_code == 2 and "belongs to another network" in refused.stderr and "--force" in refused.stderr
     assert run("faces", "--seeds", 0, "--delta", path, "--force").exit_code == 0

@@ -15,8 +15,9 @@ from stylegan.checkpoints.snapshot import save_snapshot
 from stylegan.cli import metrics as calc_metrics
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
-from training.config import DataConfig, RunConfig, to_json
+from training.config import DataConfig, RunConfig
 from training.data.archive import Archive, ArchiveWriter
+from training.runs.run_dir import write_options
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 
@@ -27,7 +28,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "cache"))
     (tmp_path / "quarters.py").write_text(
         "import torch.nn.functional as F\n"
-        "def embed(pictures):\n    return F.adaptive_avg_pool2d(pictures.double() / 255, 2).flatten(1)\n"
+        "def embed(images):\n    return F.adaptive_avg_pool2d(images.double() / 255, 2).flatten(1)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "quarters", raising=False)
@@ -38,10 +39,10 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "00000-blotches"
     folder.mkdir()
     torch.manual_seed(0)
-    save_snapshot(folder / "network-snapshot-000001.safetensors", build_generator(TINY), config=TINY, resolution=16,
-                  alpha=1.0, kimg=1.0, data="blotches")  # fmt: skip
+    save_snapshot(folder / "network-snapshot-000001.safetensors", build_generator(TINY), config=TINY, stage=TINY.full,
+                  kimg=1.0, data="blotches")  # fmt: skip
     data = DataConfig(str(tmp_path / "blotches.zip"), content_hash=Archive.open(tmp_path / "blotches.zip").content_hash)
-    (folder / "training_options.json").write_text(json.dumps(to_json(RunConfig(data=data))))
+    write_options(folder, RunConfig(model=TINY, data=data))
     return folder
 
 
@@ -72,7 +73,7 @@ def test_flags_reach_the_record(run_dir, tmp_path):
 def test_a_dry_run_writes_nothing(run_dir):
     result = run("--network", run_dir, "--metrics", "fid5k_full,msssim4,swd99", "-n")
     assert "fid5k_full (5000 fakes), msssim4 (8 fakes), swd99 (30 fakes)" in result.output
-    assert result.exit_code == 0 and "30 pictures, 16x16x3" in result.output
+    assert result.exit_code == 0 and "30 images, 16x16x3" in result.output
     assert not list(run_dir.glob("metric-*"))
 
 
@@ -86,7 +87,7 @@ def test_a_dry_run_writes_nothing(run_dir):
     (["--network", "RUN", "--directions", "none.safetensors"], "there is no none.safetensors"),
     (["--network", "RUN", "--metrics", "ls100"], "1 of 1 metric could not be measured: ls100"),
     (["--network", "RUN", "--gpus", "0"], "--gpus 0 is no number"),
-    (["--network", "RUN", "--batch", "0"], "--batch 0 is no number"),
+    (["--network", "RUN", "--batch", "0"], "--batch must be at least 1, got 0"),
     (["--network", "RUN", "--metrics", "kid40", "--features-weights", "x.pt"], "--features-weights are for"),
     (["--network", "RUN", "--metrics", "kid40", "--data", "none.zip"], "no archive or folder at none.zip"),
 ])  # fmt: skip
@@ -110,7 +111,7 @@ def test_data_of_other_channels_are_refused(run_dir, tmp_path):
     with ArchiveWriter(tmp_path / "grey.zip") as writer:
         writer.add(np.zeros((16, 16, 1), np.uint8))
     result = run("--network", run_dir, "--metrics", "kid40", "--data", tmp_path / "grey.zip")
-    assert result.exit_code == 2 and "pictures of 1 channels" in result.output
+    assert result.exit_code == 2 and "images of 1 channels" in result.output
 
 
 def test_help_is_quick_and_names_the_metrics():

@@ -13,8 +13,7 @@ from PIL import Image
 from stylegan.cli import generate
 from stylegan.cli import mix as style_mixing
 from stylegan.latents import sources as points
-from stylegan.latents.render import open_painter
-from stylegan.latents.view import View
+from stylegan.latents.render import View
 from stylegan.projection import project_photos
 
 
@@ -99,7 +98,7 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     ("faces", "--cols 1", "--rows is missing"),
     ("faces", "--rows 1 --cols 2 --styles fine", "no fine styles at 16x16"),
     ("faces", "--rows 1 --cols 2 --styles 0-6", "no layer 6: this network has 6 layers"),
-    ("faces", "--rows 1 --cols 2 --styles rough", "'rough' is no layer"),
+    ("faces", "--rows 1 --cols 2 --styles rough", "'rough' is not a layer"),
     ("faces", "--rows 1 --cols 2 --resolution 8 --styles 4", "4 layers at 8x8"),
     ("faces", "--rows 1 --cols no.latent.safetensors", "there is no file no.latent.safetensors"),
     ("faces", "--rows 1 --cols no.png", "no photograph no.png"),
@@ -107,10 +106,10 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     ("digits", "--rows 1 --cols 2 --row-class 0", "10 classes; choose with --col-class"),
     ("digits", "--rows 1-3 --cols 2 --row-class 0,1 --col-class 0", "--row-class: there are 2 classes for 3 seeds"),
     ("icons", "--rows 1 --cols 2 --cells --format jpg", "alpha"),
-    ("progan", "--rows 1 --cols 2", "ProGAN has no styles"),
-    ("faces", "--rows 1 --cols 2 --batch 0", "--batch 0"), ("faces", "--rows 1,,2 --cols 2", "'1,,2' lacks something"),
+    ("progan", "--rows 1 --cols 2", "this ProGAN network has no styles"),
+    ("faces", "--rows 1 --cols 2 --batch 0", "got 0"), ("faces", "--rows 1,,2 --cols 2", "'1,,2' has an empty item"),
     ("faces", "--rows 1 --cols 2 --format webp", "--format webp is for the files of the cells"),
-    ("faces", "--rows 1 --cols 2 --trunc 1e30", "--trunc 1e+30 is not from -10 to 10"),
+    ("faces", "--rows 1 --cols 2 --trunc 1e30", "--trunc must be from -10 to 10, got 1e+30"),
 ])  # fmt: skip
 def test_mistakes_are_one_line_and_nothing_is_written(run, tmp_path, name, options, says):
     result = run(style_mixing, name, *options.split())
@@ -136,7 +135,7 @@ def test_photographs_are_projected_once_but_not_for_a_plan(run, eva, tmp_path, m
 
     def project(snapshot, paths, settings, c, watch):
         asked.append(([path.name for path in paths], settings.num_steps, list(c)))
-        latents = points.of_seeds([30], open_painter(View(str(tmp_path / "faces.safetensors"))))
+        latents = points.of_seeds([30], View.of(snapshot))
         return replace(latents, names=("eva",), origins=("photo eva",))
 
     monkeypatch.setattr(project_photos, "project_photos", project)
@@ -156,12 +155,12 @@ def test_what_cannot_be_is_said_before_any_photograph_is_projected(run, eva, tmp
     (tmp_path / "photos/broken.png").write_bytes(b"no picture")
     for name, words, says in (
         ("faces", ["--cols", "no.latent.safetensors"], "there is no file no.latent.safetensors"),
-        ("faces", ["--cols", tmp_path / "photos/broken.png"], "broken.png: no picture"),
+        ("faces", ["--cols", tmp_path / "photos/broken.png"], "broken.png: not an image"),
         ("digits", ["--cols", 2, "--row-class", 3], "10 classes; choose with --col-class"),
         ("digits", ["--cols", 2], "10 classes; choose with --class"),
-        ("faces", ["--cols", 2, "--num-steps", 0], "--num-steps 0"),
+        ("faces", ["--cols", 2, "--num-steps", 0], "--num-steps must be at least 2, got 0"),
         ("faces", ["--cols", 2, "--outdir", eva], "is a file; name a folder with --outdir"),
-        ("faces", ["--cols", 2, "--outdir", "/proc/x"], "no folder can be made in /proc; name another folder with"),
+        ("faces", ["--cols", 2, "--outdir", "/proc/x"], "cannot create a folder in /proc; name another folder with"),
     ):
         result = run(style_mixing, name, "--rows", eva, *words)
         assert result.exit_code == 2 and says in result.stderr.splitlines()[-1], result.output
@@ -176,5 +175,5 @@ def test_what_is_replaced_is_said_and_never_what_it_is_made_from(run, tmp_path):
     saved = tmp_path / "out/mixed.latent.safetensors"
     before = saved.read_bytes()
     result = run(style_mixing, "faces", "--rows", saved, "--cols", 3, "--save-latents")
-    assert result.exit_code == 2 and "mixed.latent.safetensors is what the results are made from" in result.stderr
+    assert result.exit_code == 2 and "mixed.latent.safetensors is one of the inputs" in result.stderr
     assert saved.read_bytes() == before

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from ops import VARIABLE, build
 from stylegan.cli import convert, generate, train
-from stylegan.cli.options import ops_option, with_kernels
+from stylegan.cli.options import ops_option
+from stylegan.networks.inference import with_kernels
 from torch_utils.cli import Command
 from torch_utils.errors import UserError
 from training.runs import launch

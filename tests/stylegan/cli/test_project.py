@@ -52,7 +52,9 @@ def test_a_folder_of_photos(run, photos, models, tmp_path):
     result = run("faces", photos, "--space", "w+", "--pti", "--report", "pixels", "--save-video", "webp", "--batch", 2)
     assert result.exit_code == 0, result.output
     out, snap = tmp_path / "out", load_snapshot(models / "faces.safetensors")
-    assert "tom.jpg: 40x32 cut to 32x32 resized to 16x16" in result.output and "broken.png: no picture" in result.output
+    assert (
+        "tom.jpg: 40x32 cut to 32x32 resized to 16x16" in result.output and "broken.png: not an image" in result.output
+    )
     for name, found in report(out).items():
         latents = load_latents(out / f"{name}.latent.safetensors", snap)
         assert latents.names == (name,) and latents.plus and len(latents.noise) == 6
@@ -191,9 +193,9 @@ def test_a_dry_run_writes_nothing(run, photos, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "target", "options", "message"), [
-    ("faces", "absent.png", (), "there is no file or folder"), ("faces", "empty", (), "there is no picture in"),
-    ("faces", "text.png", (), "text.png: no picture"), ("progan", "photos", (), "ProGAN has no w"),
-    ("faces", "photos", ("--batch", 0), "--batch 0"), ("faces", "photos", ("--num-steps", 1), "--num-steps 1"),
+    ("faces", "absent.png", (), "There is no file or folder"), ("faces", "empty", (), "There is no image in"),
+    ("faces", "text.png", (), "text.png: not an image"), ("progan", "photos", (), "ProGAN has no w"),
+    ("faces", "photos", ("--batch", 0), "got 0"), ("faces", "photos", ("--num-steps", 1), "--num-steps 1"),
     ("faces", "photos", ("--outdir", "/dev/null"), "/dev/null is a file"),
     ("faces", "photos", ("--face", 2), "are for --align"), ("faces", "photos", ("--distance", "l1"), "'l1' is not one"),
     ("faces", "photos", ("--report", "l1"), "there is no distance 'l1'"),

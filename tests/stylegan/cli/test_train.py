@@ -1,6 +1,5 @@
 """train.py as a user meets it: what it resolves, what it refuses, what it leaves alone. Training itself is replaced."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ import stylegan
 from stylegan.cli import data as dataset_tool
 from stylegan.cli import train
 from torch_utils.checkpoint import save_state
-from training.config import RunConfig, from_json
-from training.presets import preset
+from training.config import RunConfig
 from training.runs.hours import Costs, parts
-from training.runs.run_dir import STATE
+from training.runs.resume import preset
+from training.runs.run_dir import OPTIONS, STATE, parse_options
 from training.schedule import PerResolution
 
 FACES64 = preset("faces64", 1)
@@ -60,7 +59,7 @@ def test_a_run_gets_a_directory_its_options_and_its_training(calls, faces, tmp_p
 
 def test_a_run_from_another_network_is_at_least_as_wide_unless_it_shall_not_be(calls, faces, tmp_path):
     fixed = ("--outdir", tmp_path / "runs", "--data", faces, "--cfg", "faces64", "--init-from", "faces64")
-    theirs = stylegan.load("faces64").G.cfg
+    theirs = stylegan.load("faces64").config
     for typed in ((), ("--fmap-base", theirs.fmap_base // 2), ("--fmap-max", theirs.fmap_max * 2)):
         assert run(*fixed, *typed).exit_code == 0
     widths = [(call[0].model.fmap_base, call[0].model.fmap_max) for call in calls]
@@ -111,7 +110,7 @@ def test_resume_accepts_what_repeats_or_does_not_matter(calls, stopped):
 
 
 def stored_options(run_dir: Path) -> RunConfig:
-    return from_json(json.loads((run_dir / "training_options.json").read_text()))
+    return parse_options(run_dir / OPTIONS)
 
 
 def test_a_longer_run_is_stored_and_nothing_else(calls, stopped, no_footprint):
@@ -129,7 +128,7 @@ def test_a_longer_run_is_stored_and_nothing_else(calls, stopped, no_footprint):
 @pytest.fixture
 def no_footprint(monkeypatch) -> None:
     """Plans that do not say how much memory a run takes, as finding that out takes long."""
-    monkeypatch.setattr("training.launch.footprint", lambda *_: lambda resolution: (1 << 30, 1))
+    monkeypatch.setattr("training.runs.launch.footprint", lambda *_: lambda resolution: (1 << 30, 1))
 
 
 @pytest.fixture
@@ -262,5 +261,5 @@ def test_a_size_that_cannot_grow_is_refused_by_both_tools_in_the_same_words(call
     trained = run("--outdir", tmp_path / "runs", "--data", folder)
     converted = CliRunner().invoke(dataset_tool.main, ["--source", str(folder), "--dest", str(tmp_path / "odd.zip")])
     assert trained.exit_code == converted.exit_code == 2 and not calls
-    assert trained.stderr == converted.stderr.splitlines()[-1] + "\n" and "base of 4 to 15" in trained.stderr
+    assert trained.stderr == converted.stderr.splitlines()[-1] + "\n" and "base with 4 to 15" in trained.stderr
     assert list(tmp_path.iterdir()) == [folder]

@@ -9,10 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from stylegan.latents.start import DIRECTIONS
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.directions import Directions, load_directions, save_directions, together
+from stylegan.latents.notation import DIRECTIONS
+from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.checkpoint import load_tensors, save_tensors
@@ -24,12 +25,12 @@ TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mappin
 def snapshot(cfg: StyleGAN1Config = TINY, seed: int = 0) -> Snapshot:
     torch.manual_seed(seed)
     G = build_generator(cfg).eval().requires_grad_(False)
-    return Snapshot(G=G, D=None, config=cfg, resolution=16, alpha=1.0, kimg=1.0, data="faces")
+    return Snapshot(G=G, D=None, config=cfg, stage=Stage(16), kimg=1.0, data="faces")
 
 
 def some(rows: int = 1, styles: bool = False, count: int = 3) -> Directions:
     torch.manual_seed(1)
-    sizes = snapshot().G.synthesis.style_sizes() if styles else []
+    sizes = TINY.style_dims() if styles else []
     return Directions(
         torch.randn(count, rows, 8), tuple("abcdef"[:count]), ((0, 1), (2,), (0, 5))[:count], torch.rand(count),
         "by chance", torch.tensor([0.9, 0.6, torch.nan])[:count], torch.tensor([0.5, 0.25, torch.nan])[:count],
@@ -89,7 +90,7 @@ def test_a_network_of_another_shape_is_an_error_even_if_forced(path, cfg, rows, 
 @pytest.mark.parametrize(("changes", "says"), [
     ({"format": "else"}, "holds no directions"), ({"vectors": None}, "cannot be read: 'vectors'"),
     ({"vectors": torch.zeros(3, 8)}, "different lengths"), ({"names": ["a"]}, "different lengths"),
-    ({"layers": [[0], [1], ["x"]]}, "layers.*should be"), ({"layers": [[0], [1], [-1]]}, "below 0"),
+    ({"layers": [[0], [1], ["x"]]}, "layers.*must be"), ({"layers": [[0], [1], [-1]]}, "below 0"),
     ({"scales": torch.full((3,), torch.inf)}, "not finite"), ({"names": ["a", "b", "\n"]}, "no name"),
 ])  # fmt: skip
 def test_a_file_of_something_else_is_one_clear_line(changes, says, path):
@@ -123,4 +124,5 @@ def test_a_damaged_file_is_directions_or_a_user_error(data, damaged, tmp_path_fa
     except UserError as error:
         assert str(error).isprintable()
     else:
-        assert len(found.names) == len(found.vectors) and all(0 <= x < SNAP.G.num_ws for y in found.layers for x in y)
+        assert len(found.names) == len(found.vectors)
+        assert all(0 <= layer < TINY.num_ws for layers in found.layers for layer in layers)

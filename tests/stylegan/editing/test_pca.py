@@ -46,12 +46,12 @@ def test_activations_are_those_of_the_layer():
     found = list(pca.activations(G, w.split(4), 3))
     assert torch.equal(torch.cat([part for part, _ in found]), w)
     features = torch.cat([feature for _, feature in found])
-    x, cfg = None, G.cfg
-    for row in range(4):
-        x = G.synthesis.style_layer(row)(x, w, G.synthesis.style_layer(row).noise, torch.float32)
-    assert x is not None and features.shape == (6, cfg.nf(8) * 64)
+    x, layers = None, G.synthesis.style_layers()
+    for layer in layers[:4]:
+        x = layer(x, w, layer.noise, torch.float32)
+    assert x is not None and features.shape == (6, TINY.nf(8) * 64)
     torch.testing.assert_close(features, x.flatten(1), rtol=1e-4, atol=1e-4)
-    assert len(G.synthesis.style_layer(3)._forward_hooks) == 0
+    assert len(layers[3]._forward_hooks) == 0
 
 
 def test_directions_of_linear_activations_are_the_inverse_map():

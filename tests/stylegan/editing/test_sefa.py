@@ -34,11 +34,21 @@ def test_no_direction_moves_the_styles_of_a_network_more():
     w, others = torch.randn(1, 8), torch.nn.functional.normalize(torch.randn(100, 8))
 
     def change(d: torch.Tensor) -> torch.Tensor:
-        before, after = (G.synthesis.styles(G.broadcast(x)) for x in (w, w + d))
+        before, after = (G.styles(G.broadcast(x)) for x in (w, w + d))
         return sum((after[k] - before[k]).square().sum(dim=1) for k in (1, 2))
 
     torch.testing.assert_close(change(directions.float()), sizes.float(), rtol=1e-3, atol=1e-4)
     assert (change(others) <= sizes[0] * 1.001).all()
+
+
+def test_each_layer_has_its_part_of_the_matrix():
+    torch.manual_seed(0)
+    G = build_generator(TINY).eval().requires_grad_(False)
+    parts = [style_weights(G, [layer]) for layer in range(6)]
+    assert [len(part) for part in parts] == TINY.style_dims()
+    assert torch.equal(style_weights(G, [1, 4]), torch.cat([parts[1], parts[4]]))
+    for part, layer in zip(parts, G.synthesis.style_layers()):
+        assert torch.equal(part, (layer.style.weight * layer.style.scale).double())
 
 
 def test_more_than_there_are():

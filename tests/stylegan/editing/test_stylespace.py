@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from stylegan.editing.stylespace import as_directions, responding, steering, styles_of
+from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
@@ -19,8 +20,8 @@ def test_styles_are_those_that_the_layers_use():
     G = build_generator(TINY).eval().requires_grad_(False)
     w = torch.randn(5, 8)
     found = styles_of(G, w.split(2))
-    assert [s.shape[1] for s in found] == G.synthesis.style_sizes() and len(found[0]) == 5
-    torch.testing.assert_close(found[3], G.synthesis.style_layer(3).style(w))
+    assert [s.shape[1] for s in found] == TINY.style_dims() and len(found[0]) == 5
+    torch.testing.assert_close(found[3], G.synthesis.style_layers()[3].style(w))
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -43,26 +44,27 @@ def test_more_channels_than_there_are():
         responding([torch.randn(9, 4)], np.arange(4), np.arange(4, 9), 5)
 
 
-def test_the_channel_that_changes_a_score_most_comes_first():
+@pytest.mark.parametrize("stage", [Stage(16), Stage(8, 0.4)])
+def test_the_channel_that_changes_a_score_most_comes_first(stage):
     """The effect of a channel is the slope of the score along it, for one standard deviation."""
     torch.manual_seed(0)
     G = build_generator(TINY).eval().requires_grad_(False)
     ws = G.broadcast(torch.randn(12, 8))
-    styles = styles_of(G, [torch.randn(50, 8)])
+    styles = styles_of(G, [torch.randn(50, 8)])[: len(TINY.layers_at(stage.resolution))]
     done: list[int] = []
 
     def score(pictures: torch.Tensor) -> torch.Tensor:
         return pictures[:, 0].mean(dim=(1, 2)) * 3
 
-    found = steering(G, ws.split(5), styles, score, 4, done.append)
+    found = steering(G, stage, ws.split(5), styles, score, 4, done.append)
     assert sum(done) == 12 and [abs(c.effect) for c in found] == sorted((abs(c.effect) for c in found), reverse=True)
     for channel in (found[0], found[3]):
         assert channel.spread == pytest.approx(float(styles[channel.layer][:, channel.index].std()), rel=1e-4)
         step, scores = 1e-2 * channel.spread, []
         for sign in (-1, 1):
-            edits = [torch.zeros(1, size) for size in G.synthesis.style_sizes()]
+            edits = [torch.zeros(1, size) for size in TINY.style_dims()]
             edits[channel.layer][0, channel.index] = sign * step
-            scores.append(score(G.synthesis(ws, edits=edits).clamp(-1, 1)).mean())
+            scores.append(score(G.synthesis(ws, stage, edits=edits).clamp(-1, 1)).mean())
         assert float(scores[1] - scores[0]) / 2e-2 == pytest.approx(channel.effect, rel=0.05)
     with pytest.raises(UserError, match="channels, not 9999"):
-        steering(G, [ws], styles, score, 9999, done.append)
+        steering(G, stage, [ws], styles, score, 9999, done.append)

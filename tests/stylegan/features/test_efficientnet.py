@@ -44,8 +44,9 @@ def weights() -> Weights:
 
 
 @pytest.fixture(autouse=True)
-def these_are_the_ones(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The weights above stand for the package's."""
+def these_are_the_ones(weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights above replace those of the package, in a cache of their own."""
+    monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(effnet, "CONTENT_SHA256", content_sha256(weights))
     monkeypatch.setattr(package_weights, "installed", lambda member: None)
     monkeypatch.setattr(package_weights, "download", offline)

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.checkpoints.snapshot import Snapshot, fingerprint
 from stylegan.latents.latents import SUFFIX, Latents, joined, load_latents, save_latents
+from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
@@ -25,14 +26,14 @@ CONDITIONAL = replace(TINY, num_classes=3)
 def snapshot(cfg: StyleGAN1Config = TINY, seed: int = 0) -> Snapshot:
     torch.manual_seed(seed)
     G = build_generator(cfg).eval().requires_grad_(False)
-    return Snapshot(G=G, D=None, config=cfg, resolution=16, alpha=1.0, kimg=1.0, data="faces")
+    return Snapshot(G=G, D=None, config=cfg, stage=Stage(16), kimg=1.0, data="faces")
 
 
 def latents(snap: Snapshot, count: int = 3, noise: bool = False) -> Latents:
     torch.manual_seed(1)
     z = torch.randn(count, snap.config.z_dim)
     c = torch.arange(count) % 3 if snap.config.num_classes else None
-    sizes = snap.G.synthesis.noise_sizes(16) if noise else []
+    sizes = snap.config.noise_shapes(16) if noise else []
     return Latents(
         snap.G.latents(z, c), tuple(f"seed{i:04d}" for i in range(count)), tuple(f"seed {i}" for i in range(count)),
         z, c, tuple(torch.randn(count, 1, h, w) for h, w in sizes), psi=1.0,
@@ -40,7 +41,7 @@ def latents(snap: Snapshot, count: int = 3, noise: bool = False) -> Latents:
 
 
 def edited(latents: Latents, snap: Snapshot) -> Latents:
-    sizes = snap.G.synthesis.style_sizes()
+    sizes = snap.config.style_dims()
     return replace(latents, styles=tuple(torch.randn(len(latents), size) for size in sizes))
 
 
@@ -116,7 +117,8 @@ def test_a_network_of_another_shape_is_an_error_even_if_forced(path):
 
 
 def test_the_fingerprint_is_of_weights_and_config():
-    assert fingerprint(snapshot()) == fingerprint(replace(snapshot(), kimg=7.0, data="others"))
+    same = replace(snapshot(), kimg=7.0, data="others", stage=Stage(8, 0.5))
+    assert snapshot().fingerprint == same.fingerprint == fingerprint(TINY, same.G.state_dict())
     changed = snapshot()
     changed.G.mapping.w_avg += 1e-6
     assert len({s.fingerprint for s in (snapshot(), snapshot(seed=1), snapshot(CONDITIONAL), changed)}) == 4
@@ -138,8 +140,8 @@ def damage(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(("changes", "message"), [
     ({"format": "else"}, "holds no latents"), ({"ws": None}, "cannot be read: 'ws'"),
     ({"ws": torch.zeros(3, 8)}, "different lengths"), ({"names": ["a"]}, "different lengths"),
-    ({"names": 5}, "names.*should be"), ({"z": torch.full((3, 8), torch.nan)}, "not finite"),
-    ({"psi": "much"}, "psi.*should be"), ({"names": ["a", "../b", "c"]}, "'../b' is no name"),
+    ({"names": 5}, "names.*must be"), ({"z": torch.full((3, 8), torch.nan)}, "not finite"),
+    ({"psi": "much"}, "psi.*must be"), ({"names": ["a", "../b", "c"]}, "'../b' is no name"),
 ])  # fmt: skip
 def test_a_file_of_something_else_is_one_clear_line(changes, message, path):
     save_latents(path, latents(snapshot()), snapshot())
@@ -150,10 +152,10 @@ def test_a_file_of_something_else_is_one_clear_line(changes, message, path):
 
 
 def test_no_file_and_no_safetensors(path):
-    with pytest.raises(UserError, match="there is no file|not a whole|is not a safetensors file; give one"):
+    with pytest.raises(UserError, match="there is no file|not a complete|is not a safetensors file; give one"):
         load_latents(path, snapshot())
     path.write_bytes(b"abc")
-    with pytest.raises(UserError, match="not a whole"):
+    with pytest.raises(UserError, match="not a complete"):
         load_latents(path, snapshot())
 
 
@@ -170,4 +172,4 @@ def test_a_damaged_file_is_latents_or_a_user_error(data, damaged, tmp_path_facto
     except UserError as error:
         assert str(error).isprintable()
     else:
-        assert len(found.names) == len(found) and found.ws.shape[1:] == (SNAP.G.num_ws, 8)
+        assert len(found.names) == len(found) and found.ws.shape[1:] == (SNAP.config.num_ws, 8)

@@ -1,4 +1,4 @@
-"""An opened network with how to draw with it. What it refuses is in test_generate.py, by the flags of the command."""
+"""A network together with how its images are rendered: at which stage, how truncated, with which noise."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from stylegan.latents.view import View
 
-import stylegan
-from stylegan.checkpoints.snapshot import save_snapshot
-from stylegan.latents.render import in_words, open_painter
+from stylegan.checkpoints.snapshot import load_snapshot, save_snapshot
+from stylegan.cli.options import about_network
+from stylegan.latents.render import View, stage_of
+from stylegan.latents.sources import of_seeds
+from stylegan.networks.config import Stage
+from stylegan.networks.inference import Renderer
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
+from torch_utils.errors import UserError
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 
@@ -24,31 +27,53 @@ def half_grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     G = build_generator(TINY)
     G.mapping.w_avg.normal_()
-    save_snapshot(path, G, config=TINY, resolution=8, alpha=0.4, kimg=5.0, data="pictures")
+    save_snapshot(path, G, config=TINY, stage=Stage(8, 0.4), kimg=5.0, data="pictures")
     return path
 
 
 def test_without_wishes_a_network_draws_as_it_would_itself(half_grown):
-    expected = stylegan.load(half_grown).G.render([3, 4])
-    assert torch.equal(open_painter(View(str(half_grown))).paint([3, 4]), expected)
+    expected = load_snapshot(half_grown).renderer.render([3, 4])
+    assert expected.shape == (2, 3, 8, 8)
+    assert torch.equal(View.of(load_snapshot(half_grown)).render([3, 4]), expected)
 
 
 def test_every_wish_reaches_the_network(half_grown):
-    view = View(str(half_grown), trunc=0.5, trunc_cutoff=2, noise_mode="none", resolution=4)
-    G = stylegan.load(half_grown).G
-    G.synthesis.grown = (4, 1.0)
-    expected = G.render([3], psi=0.5, cutoff=2, noise="none")
-    assert torch.equal(open_painter(view).paint([3]), expected)
+    view = View.of(load_snapshot(half_grown), psi=0.5, cutoff=2, noise_mode="none", resolution=4)
+    expected = Renderer.of(load_snapshot(half_grown).G, Stage(4)).render([3], psi=0.5, cutoff=2, noise="none")
+    assert torch.equal(view.render([3]), expected)
 
 
-@pytest.mark.parametrize("wish, grown", [({}, (8, 0.4)), ({"alpha": 1.0}, (8, 1.0)), ({"resolution": 4}, (4, 1.0)),
-                                         ({"resolution": 8}, (8, 0.4))])  # fmt: skip
-def test_the_network_stands_where_the_view_says(half_grown, wish, grown):
-    assert open_painter(View(str(half_grown), **wish)).snapshot.G.synthesis.grown == grown
+@pytest.mark.parametrize("wish, stage", [({}, Stage(8, 0.4)), ({"alpha": 1.0}, Stage(8, 1.0)),
+                                         ({"resolution": 4}, Stage(4)), ({"resolution": 8}, Stage(8, 0.4)),
+                                         ({"resolution": 4, "alpha": 0.5}, Stage(4, 0.5))])  # fmt: skip
+def test_it_is_drawn_at_the_stage_that_the_view_says(half_grown, wish, stage):
+    snapshot = load_snapshot(half_grown)
+    view = View.of(snapshot, noise_mode="random", **wish)
+    assert view.stage == view.snapshot.stage == view.renderer.stage == stage_of(snapshot, **wish) == stage
+    assert snapshot.stage == Stage(8, 0.4) and view.snapshot.fingerprint == snapshot.fingerprint
+    expected = Renderer.of(snapshot.G, stage).render([3], noise="random")
+    assert torch.equal(view.render([3]), expected) and torch.equal(view.draw(of_seeds([3], view)), expected)
+
+
+def test_what_the_network_cannot_do_is_refused(half_grown):
+    for wish, says in (
+        ({"resolution": 16}, "--resolution 16.* at 4, 8"), ({"alpha": 1.5}, "alpha must be from 0 to 1, got 1.5"),
+        ({"cutoff": 7}, "cutoff must be from 0 to 6.*got 7"), ({"psi": float("nan")}, "--trunc must be from -10 to 10"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=says):
+            View.of(load_snapshot(half_grown), **wish)
+
+
+def test_a_network_without_w_is_not_truncated(models):
+    snapshot = load_snapshot(models / "progan.safetensors")
+    assert View.of(snapshot).psi == View.of(snapshot, psi=1).psi == 1
+    with pytest.raises(UserError, match="ProGAN has no w, because .*; leave out the truncation of 0.7"):
+        View.of(snapshot, psi=0.7)
 
 
 def test_the_words_tell_of_the_network(half_grown):
-    network, pictures, truncation = in_words(open_painter(View(str(half_grown), trunc_cutoff=2)), 7)
-    assert str(half_grown) in network and "5 kimg of pictures" in network
+    view = View.of(load_snapshot(half_grown), cutoff=2)
+    network, pictures, truncation = about_network("half.safetensors", view, 7)
+    assert "half.safetensors: stylegan" in network and "5 kimg of pictures" in network
     assert pictures.endswith("7 of 8x8, RGB, of which the last step at 0.40")
     assert truncation.endswith("0.7 in 2 layers")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from stylegan.latents.view import View
 
-from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import SUFFIX, Latents, save_latents
-from stylegan.latents.render import Painter, open_painter
+from stylegan.latents.render import View
 from stylegan.latents.sources import classes_of, gather, in_batches, names_of, opened
+from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
@@ -23,97 +23,94 @@ TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mappin
 CONDITIONAL = replace(TINY, num_classes=3, channels=1)
 
 
-def painter(folder: Path, cfg: StyleGAN1Config = TINY, seed: int = 0, **view: object) -> Painter:
+def view_of(cfg: StyleGAN1Config = TINY, seed: int = 0, **how: object) -> View:
     torch.manual_seed(seed)
-    G = build_generator(cfg)
+    G = build_generator(cfg).eval().requires_grad_(False)
     for name, value in G.state_dict().items():
         if name.endswith(("bias", "noise_strength", "w_avg")):
             value.normal_(std=0.3)
-    path = folder / f"{seed}.safetensors"
-    save_snapshot(path, G, config=cfg, resolution=16, alpha=1.0, kimg=5.0, data="pictures")
-    return open_painter(View(str(path), **view))  # type: ignore[arg-type]
+    return View.of(Snapshot(G, None, cfg, Stage(16), 5.0, "pictures"), **how)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("view", [{}, {"trunc": 0.4, "trunc_cutoff": 2}, {"noise_mode": "random"},
+@pytest.mark.parametrize("how", [{}, {"psi": 0.4, "cutoff": 2}, {"noise_mode": "random"},
                                   {"noise_mode": "none", "resolution": 8}])  # fmt: skip
-def test_seeds_are_the_pictures_that_they_always_are(tmp_path, view):
-    paint = painter(tmp_path, **view)
-    latents = gather((3, 17, 4), paint)
-    expected = paint.paint([3, 17, 4])
-    assert torch.equal(paint.draw(latents), expected) and torch.equal(paint.draw(latents[1:2]), expected[1:2])
-    assert (latents.names[1], latents.origins[1], latents.psi) == ("seed0017", "seed 17", paint.psi)
+def test_seeds_are_the_pictures_that_they_always_are(how):
+    view = view_of(**how)
+    latents = gather((3, 17, 4), view)
+    expected = view.render([3, 17, 4])
+    assert torch.equal(view.draw(latents), expected) and torch.equal(view.draw(latents[1:2]), expected[1:2])
+    assert (latents.names[1], latents.origins[1], latents.psi) == ("seed0017", "seed 17", view.psi)
 
 
 def test_progan_too(tmp_path):
-    paint = painter(tmp_path, ProGANConfig(resolution=16, z_dim=8, fmap_max=16))
-    assert torch.equal(paint.draw(gather((3, 4), paint)), paint.paint([3, 4]))
+    view = view_of(ProGANConfig(resolution=16, z_dim=8, fmap_max=16))
+    assert torch.equal(view.draw(gather((3, 4), view)), view.render([3, 4]))
 
 
 def test_classes_are_needed_for_seeds_only(tmp_path):
-    paint, path = painter(tmp_path, CONDITIONAL), tmp_path / f"a{SUFFIX}"
-    latents = gather((4, 5), paint, classes=(0, 2))
+    view, path = view_of(CONDITIONAL), tmp_path / f"a{SUFFIX}"
+    latents = gather((4, 5), view, classes=(0, 2))
     assert latents.c is not None and latents.c.tolist() == [0, 2]
-    assert torch.equal(paint.draw(latents), paint.paint([4, 5], torch.tensor([0, 2])))
-    save_latents(path, latents, paint.snapshot)
-    assert torch.equal(gather((path,), paint).ws, latents.ws)
+    assert torch.equal(view.draw(latents), view.render([4, 5], torch.tensor([0, 2])))
+    save_latents(path, latents, view.snapshot)
+    assert torch.equal(gather((path,), view).ws, latents.ws)
     with pytest.raises(UserError, match="3 classes"):
-        gather((path, 4), paint)
+        gather((path, 4), view)
 
 
 def test_latent_files_keep_their_rows_their_truncation_and_their_noise(tmp_path):
-    paint, path = painter(tmp_path, trunc=1.0), tmp_path / f"a{SUFFIX}"
-    latents = gather((4, 5), painter(tmp_path, trunc=0.5))
-    maps = tuple(torch.randn(2, 1, h, w) for h, w in paint.snapshot.G.synthesis.noise_sizes(16))
-    save_latents(path, replace(latents, noise=maps), paint.snapshot)
-    found = gather((3, path, 4), paint)
+    view, path = view_of(psi=1.0), tmp_path / f"a{SUFFIX}"
+    latents = gather((4, 5), view_of(psi=0.5))
+    maps = tuple(torch.randn(2, 1, h, w) for h, w in view.config.noise_shapes(16))
+    save_latents(path, replace(latents, noise=maps), view.snapshot)
+    found = gather((3, path, 4), view)
     assert found.names == ("seed0003", "seed0004", "seed0005", "seed0004") and found.psi is None
-    pictures = paint.draw(found)
-    assert torch.equal(pictures[[0, 3]], paint.paint([3, 4]))  # the network's own noise, as nothing else was said
-    assert torch.equal(pictures[1:3], paint.snapshot.G.draw(latents.ws, maps))
-    assert not torch.equal(pictures[1], paint.snapshot.G.draw(latents.ws)[0])
-    assert torch.equal(paint.draw(found, batch=1), pictures)
+    pictures = view.draw(found)
+    assert torch.equal(pictures[[0, 3]], view.render([3, 4]))  # the network's own noise, as nothing else was said
+    assert torch.equal(pictures[1:3], view.renderer.draw(latents.ws, maps))
+    assert not torch.equal(pictures[1], view.renderer.draw(latents.ws)[0])
+    assert torch.equal(view.draw(found, batch=1), pictures)
 
 
 def test_noise_maps_of_another_resolution_are_an_error(tmp_path):
-    paint = painter(tmp_path)
-    maps = tuple(torch.zeros(1, 1, h, w) for h, w in paint.snapshot.G.synthesis.noise_sizes(8))
-    latents = replace(gather((4,), paint), noise=maps)
+    view = view_of()
+    maps = tuple(torch.zeros(1, 1, h, w) for h, w in view.config.noise_shapes(8))
+    latents = replace(gather((4,), view), noise=maps)
     with pytest.raises(UserError, match="seed 4.*--noise-mode none"):
-        paint.draw(latents)
-    assert paint.snapshot.G.synthesis.grown == (16, 1.0)
-    paint.snapshot.G.synthesis.grown = (8, 1.0)
-    assert paint.draw(latents).shape == (1, 3, 8, 8)
+        view.draw(latents)
+    assert view.snapshot.stage == Stage(16)
+    assert view_of(resolution=8).draw(latents).shape == (1, 3, 8, 8)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_batches_are_the_whole_in_parts(tmp_path, batch):
-    paint, path = painter(tmp_path), tmp_path / f"a{SUFFIX}"
-    save_latents(path, gather((7, 8, 9), paint), paint.snapshot)
+    view, path = view_of(), tmp_path / f"a{SUFFIX}"
+    save_latents(path, gather((7, 8, 9), view), view.snapshot)
     points = (1, 2, path, 7)
-    found = opened(points, paint, [None] * 4)
-    parts = list(in_batches(found, paint, [None] * 4, batch))
+    found = opened(points, view, [None] * 4)
+    parts = list(in_batches(found, view, [None] * 4, batch))
     assert max(map(len, parts)) <= batch
-    assert torch.equal(torch.cat([part.ws for part in parts]), gather(points, paint).ws)
+    assert torch.equal(torch.cat([part.ws for part in parts]), gather(points, view).ws)
     assert names_of(found) == ["seed0001", "seed0002", "seed0007", "seed0008", "seed0009", "seed0007-2"]
 
 
 def test_photographs_go_to_the_one_who_projects(tmp_path):
-    paint = painter(tmp_path)
+    view = view_of()
     for name in ("eva.png", "tom.png"):
         (tmp_path / name).touch()
     eva, tom = tmp_path / "eva.png", tmp_path / "tom.png"
 
-    def project(paths: object, given: Painter, classes: Sequence[int]) -> Latents:
-        assert paths == [tom, eva] and given is paint and not classes
-        return replace(gather((21, 22), paint), names=("tom", "eva"))
+    def project(paths: object, given: View, classes: Sequence[int]) -> Latents:
+        assert paths == [tom, eva] and given is view and not classes
+        return replace(gather((21, 22), view), names=("tom", "eva"))
 
-    found = gather((tom, 3, eva, tom), paint, project=project)
+    found = gather((tom, 3, eva, tom), view, project=project)
     assert found.names == ("tom", "seed0003", "eva", "tom")
-    assert torch.equal(found.ws, gather((21, 3, 22, 21), paint).ws)
+    assert torch.equal(found.ws, gather((21, 3, 22, 21), view).ws)
     with pytest.raises(UserError, match=r"tom.png is a photograph: project.py"):
-        gather((3, tom), paint)
+        gather((3, tom), view)
     with pytest.raises(UserError, match=r"no photograph .*no.png"):
-        gather((tmp_path / "no.png",), paint, project=project)
+        gather((tmp_path / "no.png",), view, project=project)
 
 
 def test_each_seed_and_each_photograph_has_its_class():
@@ -132,19 +129,19 @@ def test_each_seed_and_each_photograph_has_its_class():
 
 
 def test_a_photograph_of_two_classes_is_projected_for_each(tmp_path):
-    paint, eva = painter(tmp_path, CONDITIONAL), tmp_path / "eva.png"
+    view, eva = view_of(CONDITIONAL), tmp_path / "eva.png"
     eva.touch()
 
-    def project(paths: Sequence[Path], given: Painter, classes: Sequence[int]) -> Latents:
+    def project(paths: Sequence[Path], given: View, classes: Sequence[int]) -> Latents:
         assert list(paths) == [eva, eva] and list(classes) == [2, 0]
-        return gather((21, 22), paint, (0, 2))
+        return gather((21, 22), view, (0, 2))
 
-    found = gather((eva, 4, eva, eva), paint, (2, 1, 0, 2), project=project, each=True)
+    found = gather((eva, 4, eva, eva), view, (2, 1, 0, 2), project=project, each=True)
     assert found.c is not None and found.c.tolist() == [2, 1, 0, 2]
 
 
 def test_latents_of_another_network_are_refused_unless_forced(tmp_path):
-    one, other, path = painter(tmp_path), painter(tmp_path, seed=1), tmp_path / f"a{SUFFIX}"
+    one, other, path = view_of(), view_of(seed=1), tmp_path / f"a{SUFFIX}"
     save_latents(path, gather((3,), one), one.snapshot)
     with pytest.raises(UserError, match="another network"):
         gather((path,), other)

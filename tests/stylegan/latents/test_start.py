@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan.latents.start import is_photograph, parse_points
+from stylegan.latents.notation import is_photograph, parse_points
 from torch_utils.errors import UserError
 from torch_utils.text import parse_seeds
 

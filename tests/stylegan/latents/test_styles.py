@@ -40,6 +40,8 @@ def test_layers_beyond_the_network_are_an_error_that_counts_them():
         layers_of("0-4", SMALL, resolution=8)  # half-grown
     with pytest.raises(UserError, match="no styles"):
         layers_of("0", ProGANConfig(resolution=16))
+    with pytest.raises(UserError, match="no styles"):
+        layers_of("0", replace(SMALL, styles=False))
 
 
 @pytest.mark.parametrize("text", ["", "1-", "-1", "4-2", "rough", "0-6,", "1234"])

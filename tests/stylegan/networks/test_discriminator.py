@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from ops.resample import upsample_nearest
+from stylegan.networks.base import Discriminator
+from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
-from stylegan.networks.stylegan1 import StyleGAN1Config, StyleGAN1Discriminator, fade
+from stylegan.networks.registry import build_discriminator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 
 TINY = StyleGAN1Config(resolution=32, fmap_base=128, fmap_max=16)
@@ -29,7 +32,7 @@ every_config = pytest.mark.parametrize("cfg", CONFIGS.values(), ids=CONFIGS)
 
 def network(cfg: StyleGAN1Config) -> Discriminator:
     torch.manual_seed(0)
-    net = StyleGAN1Discriminator(cfg)
+    net = build_discriminator(cfg)
     for name, parameter in net.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.3)
@@ -58,17 +61,19 @@ def test_it_scores_at_every_resolution(cfg):
 def test_a_fade_starts_at_the_smaller_networks_scores_and_ends_at_the_larger_ones(cfg, resolution):
     net, c = network(cfg), classes(cfg)
     small = pictures(cfg, resolution // 2)
-    torch.testing.assert_close(net(upsample_nearest(small), c, alpha=0.0), net(small, c), rtol=1e-4, atol=1e-4)
+    start = net(upsample_nearest(small), c, Stage(resolution, 0.0))
+    torch.testing.assert_close(start, net(small, c), rtol=1e-4, atol=1e-4)
     large = pictures(cfg, resolution)
-    torch.testing.assert_close(net(large, c, alpha=1 - 1e-7), net(large, c), rtol=1e-3, atol=1e-3)
-    assert not torch.allclose(net(large, c, alpha=0.5), net(large, c))
+    torch.testing.assert_close(net(large, c, Stage(resolution, 1 - 1e-7)), net(large, c), rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(net(large, c, Stage(resolution, 0.5)), net(large, c))
+    assert torch.equal(net(large, c), net(large, c, Stage(resolution)))
 
 
 @pytest.mark.parametrize("cfg", [CONFIGS["4x6"], CONFIGS["conditional"], CONFIGS["progan"]])
 def test_scoring_has_no_side_effects(cfg):
     net, images, c = network(cfg), pictures(cfg), classes(cfg)
     random_before = torch.get_rng_state()
-    assert torch.equal(net.train()(images, c, 0.5), net.eval()(images, c, 0.5))
+    assert torch.equal(net.train()(images, c, Stage(32, 0.5)), net.eval()(images, c, Stage(32, 0.5)))
     assert torch.equal(torch.get_rng_state(), random_before)
 
 
@@ -99,7 +104,7 @@ def test_pictures_of_another_size():
 @every_config
 def test_it_can_be_differentiated_twice_as_r1_does(cfg):
     net, images = network(cfg), pictures(cfg).requires_grad_()
-    (grad,) = torch.autograd.grad(net(images, classes(cfg), 0.5).sum(), images, create_graph=True)
+    (grad,) = torch.autograd.grad(net(images, classes(cfg), Stage(32, 0.5)).sum(), images, create_graph=True)
     grad.square().sum().backward()
     names = [name for name, p in net.named_parameters() if name.startswith("blocks.") and name.endswith("weight")]
     assert all(net.get_parameter(name).grad.abs().max() > 0 for name in names)
@@ -110,12 +115,3 @@ def test_bfloat16_is_close():
     exact, rough = net(images), net(images, dtype=torch.bfloat16)
     assert rough.dtype == torch.float32
     assert (rough - exact).abs().max() < 0.05 * max(1.0, exact.abs().max().item())
-
-
-def test_reals_fade_as_the_generators_pictures_do():
-    images = pictures(TINY)
-    assert fade(images, 1.0) is images
-    half = fade(images, 0.0)
-    torch.testing.assert_close(half, upsample_nearest(half[..., ::2, ::2]))
-    torch.testing.assert_close(half.mean((2, 3)), images.mean((2, 3)))
-    torch.testing.assert_close(fade(images, 0.3), 0.7 * half + 0.3 * images)

@@ -1,4 +1,4 @@
-"""Seeds become pictures, the same ones always."""
+"""Seeds become images, the same ones always."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from stylegan.networks.base import Generator
+from stylegan.networks.config import Stage
+from stylegan.networks.inference import Renderer
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
 from stylegan.networks.sampling import z_for_seeds
@@ -30,6 +32,10 @@ def network(cfg: StyleGAN1Config) -> Generator:
     return net
 
 
+def shown(cfg: StyleGAN1Config, stage: Stage | None = None) -> Renderer:
+    return Renderer.of(network(cfg), stage or cfg.full)
+
+
 @pytest.fixture
 def threads():
     before = torch.get_num_threads()
@@ -38,62 +44,71 @@ def threads():
 
 
 def test_a_seed_is_the_same_picture_to_the_last_bit_whatever_the_batch_and_the_threads(threads):
-    net, seeds = network(USUAL), list(range(9))
+    renderer, seeds = shown(USUAL), list(range(9))
     c = torch.arange(9) % 3
     threads(1)
-    expected = net.render(seeds, c=c, noise="random", batch=1)
+    expected = renderer.render(seeds, c, noise="random", batch=1)
     assert len(np.unique(to_uint8(expected))) > 100
     for count, batch in [(1, 8), (2, 3), (3, 8), (2, 1)]:
         threads(count)
-        assert torch.equal(net.render(seeds, c=c, noise="random", batch=batch), expected)
+        assert torch.equal(renderer.render(seeds, c, noise="random", batch=batch), expected)
         assert torch.get_num_threads() == count
-    assert torch.equal(net.render([7, 2], c=c[[7, 2]], noise="random"), expected[[7, 2]])
+    assert torch.equal(renderer.render([7, 2], c[[7, 2]], noise="random"), expected[[7, 2]])
 
 
-@pytest.mark.parametrize(
-    "cfg", [TINY, replace(TINY, base=(4, 6), channels=1), ProGANConfig(resolution=16, fmap_max=16)]
-)
-def test_render_is_forward_one_by_one(cfg):
-    net = network(cfg)
-    psi = net.default_psi
-    pictures = net.render([3, 4])
-    assert pictures.shape == (2, cfg.channels, *cfg.size(16))
-    torch.testing.assert_close(pictures, net(z_for_seeds([3, 4], cfg.z_dim), psi=psi), rtol=1e-3, atol=1e-4)
-    assert net.render([]).shape == (0, cfg.channels, *cfg.size(16))
+CONFIGS = [
+    TINY, replace(TINY, base=(4, 6), channels=1), replace(TINY, styles=False, const_input=False),
+    ProGANConfig(resolution=16, fmap_max=16),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cfg", CONFIGS)
+@pytest.mark.parametrize("stage", [None, Stage(16, 0.7), Stage(8, 0.4), Stage(4)])
+def test_render_is_forward_one_by_one(cfg, stage):
+    renderer, wanted = shown(cfg, stage), stage or Stage(16)
+    net, psi = renderer.G, renderer.G.default_psi
+    pictures = renderer.render([3, 4])
+    assert pictures.shape == (2, cfg.channels, *cfg.size(wanted.resolution)) and pictures.shape[2:] == renderer.size
+    expected = net(z_for_seeds([3, 4], cfg.z_dim), psi=psi, stage=stage)
+    torch.testing.assert_close(pictures, expected, rtol=1e-3, atol=1e-4)
+    assert renderer.render([]).shape == (0, cfg.channels, *renderer.size)
 
 
 def test_render_leaves_no_trace():
-    net = network(TINY)
-    before = {name: value.clone() for name, value in net.state_dict().items()}
+    renderer = shown(TINY)
+    before = {name: value.clone() for name, value in renderer.G.state_dict().items()}
     random_before = torch.get_rng_state()
-    assert not net.render([0], noise="random").requires_grad
+    assert not renderer.render([0], noise="random").requires_grad
     assert torch.equal(torch.get_rng_state(), random_before)
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in renderer.G.state_dict().items())
 
 
-def test_half_grown_networks_draw_as_far_as_they_have_grown():
+def test_renderers_of_one_network_at_several_stages_do_not_disturb_each_other():
     net = network(TINY)
-    net.synthesis.grown = (8, 0.4)
-    picture = net.render([5], psi=1.0, noise="none")
-    expected = net(z_for_seeds([5], 8), resolution=8, alpha=0.4, noise="none")
-    torch.testing.assert_close(picture, expected, rtol=1e-3, atol=1e-4)
-    assert net.generate([5])[0].size == (8, 8)
+    stages = [Stage(8, 0.4), Stage(16), Stage(4)]
+    renderers = [Renderer.of(net, stage) for stage in stages]
+    first = [renderer.render([5]) for renderer in renderers]
+    assert [picture.shape[2] for picture in first] == [8, 16, 4]
+    assert all(torch.equal(a, b.render([5])) for a, b in zip(first, renderers))
+    assert [m.shape[2] for m in renderers[0].noise_of([5])] == [4, 4, 8, 8]
 
 
 def test_truncation_ends_at_the_average_face():
-    net = network(TINY)
-    assert torch.equal(*net.render([1, 2], psi=0.0))
+    renderer = shown(TINY)
+    net = renderer.G
+    assert torch.equal(*renderer.render([1, 2], psi=0.0))
     average = net.synthesis(net.broadcast(net.mapping.w_avg[None]))
-    torch.testing.assert_close(net.render([1], psi=0.0), average, rtol=1e-3, atol=1e-4)
-    assert not torch.equal(net.render([1], psi=0.7, cutoff=2), net.render([1], psi=0.7))
-    assert torch.equal(net.render([1], psi=0.7, cutoff=0), net.render([1], psi=1.0))
+    torch.testing.assert_close(renderer.render([1], psi=0.0), average, rtol=1e-3, atol=1e-4)
+    assert not torch.equal(renderer.render([1], psi=0.7, cutoff=2), renderer.render([1], psi=0.7))
+    assert torch.equal(renderer.render([1], psi=0.7, cutoff=0), renderer.render([1], psi=1.0))
 
 
 def test_truncation_ends_at_the_average_of_the_class():
-    net = network(replace(TINY, num_classes=3))
-    assert torch.equal(*net.render([1, 2], psi=0.0, c=torch.tensor([2, 2])))
-    averages = net.draw(net.broadcast(net.mapping.w_avg))
-    assert torch.equal(net.render([1, 1, 1], psi=0.0, c=torch.arange(3)), averages)
+    renderer = shown(replace(TINY, num_classes=3))
+    net = renderer.G
+    assert torch.equal(*renderer.render([1, 2], torch.tensor([2, 2]), psi=0.0))
+    averages = renderer.draw(net.broadcast(net.mapping.w_avg))
+    assert torch.equal(renderer.render([1, 1, 1], torch.arange(3), psi=0.0), averages)
     assert not torch.equal(averages[0], averages[1])
     between = net.mapping.centre(torch.tensor([[0.25, 0, 0.75]]))
     torch.testing.assert_close(between[0], net.mapping.w_avg[0] * 0.25 + net.mapping.w_avg[2] * 0.75)
@@ -108,26 +123,15 @@ def test_a_single_average_is_taken_for_that_of_every_class():
     assert old["mapping.w_avg"].ndim == 1, "whose state it is keeps it as it was"
 
 
-@pytest.mark.parametrize("channels, mode", [(1, "L"), (3, "RGB"), (4, "RGBA")])
-def test_generate_gives_pil_pictures(channels, mode):
-    net = network(replace(TINY, channels=channels, base=(4, 6)))
-    first, second = net.generate([0, 1])
-    assert (first.mode, first.size) == (mode, (24, 16))
-    assert first.tobytes() != second.tobytes()
-    assert net.generate([1])[0].tobytes() == second.tobytes()
-    assert net.generate([1], psi=0.7)[0].tobytes() == second.tobytes()
-
-
 def test_classes():
-    net = network(replace(TINY, num_classes=3))
-    zero, two = net.generate([4, 4], c=[0, 2])
-    assert zero.tobytes() != two.tobytes()
-    assert net.generate([4], c=2)[0].tobytes() == two.tobytes()
-    for wrong in (None, 3, -1):
+    renderer = shown(replace(TINY, num_classes=3))
+    zero, two = renderer.render([4, 4], torch.tensor([0, 2]))
+    assert not torch.equal(zero, two)
+    for wrong in (None, torch.tensor([3]), torch.tensor([-1])):
         with pytest.raises(UserError, match="0 to 2"):
-            net.generate([4], c=wrong)
+            renderer.render([4], wrong)
     with pytest.raises(UserError, match="unconditional"):
-        network(TINY).generate([4], c=0)
+        shown(TINY).render([4], torch.tensor([0]))
 
 
 def test_a_blend_of_classes_lies_between_them():
@@ -141,23 +145,14 @@ def test_mapping_without_layers_needs_matching_widths():
         network(replace(TINY, mapping_layers=0, w_dim=9))
 
 
-def test_mix_and_generate_take_seeds_and_ws_alike():
-    net = network(TINY)
-    ws = net.map(z_for_seeds([3, 4], 8))
-    assert [p.tobytes() for p in net.generate(ws)] == [p.tobytes() for p in net.generate([3, 4])]
-    assert torch.equal(net.mix([3, 4], [7], "coarse"), net.mix(ws, net.map(z_for_seeds([7], 8)), [0, 1, 2, 3]))
-    assert torch.equal(net.mix([3, 4], [7], []), ws)
-    with pytest.raises(UserError, match="6 layers"):
-        net.mix([3], [4], "0-6")
-
-
 def test_ws_are_drawn_with_the_noise_given_and_alone():
-    net = network(USUAL)
-    ws = net.map(torch.randn(3, 512), c=torch.eye(3))
-    maps = net.noise_of([5, 6, 7])
-    pictures = net.draw(ws, maps)
-    assert torch.equal(net.draw(ws[1:2], [m[1:2] for m in maps]), pictures[1:2])
-    assert torch.equal(
-        net.draw(ws, [m[:1] for m in maps])[1:], net.draw(ws[1:], [m[:1].expand(2, -1, -1, -1) for m in maps])
+    renderer = shown(USUAL)
+    ws = renderer.map(torch.randn(3, 512), torch.eye(3))
+    maps = renderer.noise_of([5, 6, 7])
+    pictures = renderer.draw(ws, maps)
+    assert torch.equal(renderer.draw(ws[1:2], [m[1:2] for m in maps]), pictures[1:2])
+    shared, copied = [m[:1] for m in maps], [m[:1].expand(2, -1, -1, -1) for m in maps]
+    assert torch.equal(renderer.draw(ws, shared)[1:], renderer.draw(ws[1:], copied))
+    assert not torch.equal(renderer.draw(ws), pictures) and not torch.equal(
+        renderer.draw(ws), renderer.draw(ws, "none")
     )
-    assert not torch.equal(net.draw(ws), pictures) and not torch.equal(net.draw(ws), net.draw(ws, "none"))

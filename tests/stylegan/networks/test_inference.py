@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from stylegan.networks.config import Stage
 from stylegan.networks.inference import folded
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
@@ -24,10 +25,10 @@ CONFIGS = [
 @pytest.mark.parametrize("cfg", CONFIGS)
 def test_it_draws_the_same(cfg, dtype):
     torch.manual_seed(0)
-    G, z = build_generator(cfg), torch.randn(2, 8 if cfg.family == "stylegan" else 512)
+    G, z = build_generator(cfg), torch.randn(2, cfg.z_dim)
     c = torch.tensor([0, 2]) if cfg.num_classes else None
     for resolution, alpha in [(16, 1.0), (8, 0.3)]:
-        how = {"resolution": resolution, "alpha": alpha, "dtype": dtype}
+        how = {"stage": Stage(resolution, alpha), "dtype": dtype}
         assert torch.equal(folded(G, dtype)(z, c, **how), G(z, c, **how))
         with torch.no_grad():
             ours, plain = folded(G, dtype, batch=2)(z, c, **how).float(), G(z, c, **how).float()
@@ -39,13 +40,14 @@ def test_a_discriminator_sees_the_same_to_the_last_bit(dtype):
     torch.manual_seed(0)
     D, x = build_discriminator(TINY), torch.randn(2, 3, 16, 16)
     kept = folded(D, dtype)
-    before = list(kept.features(x, 0.3, dtype))
-    assert all(map(torch.equal, before, D.features(x, 0.3, dtype)))
-    torch.testing.assert_close(kept(x, alpha=0.3, dtype=dtype), D(x, alpha=0.3, dtype=dtype))
+    stage = Stage(16, 0.3)
+    before = list(kept.features(x, stage, dtype))
+    assert all(map(torch.equal, before, D.features(x, stage, dtype)))
+    torch.testing.assert_close(kept(x, stage=stage, dtype=dtype), D(x, stage=stage, dtype=dtype))
     with torch.no_grad():
         D.blocks["16"].conv1.weight.add_(1)
-    assert all(map(torch.equal, before, kept.features(x, 0.3, dtype)))
-    assert not torch.equal(before[1], list(D.features(x, 0.3, dtype))[1])
+    assert all(map(torch.equal, before, kept.features(x, stage, dtype)))
+    assert not torch.equal(before[1], list(D.features(x, stage, dtype))[1])
 
 
 def test_kernels_lie_as_convolutions_read_them():

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from ops.resample import upsample_nearest
+from stylegan.networks.base import Generator
+from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config, SynthesisNetwork
@@ -34,13 +36,19 @@ CONFIGS = {
 every_config = pytest.mark.parametrize("cfg", CONFIGS.values(), ids=CONFIGS)
 
 
-def network(cfg: StyleGAN1Config) -> SynthesisNetwork:
+def generator(cfg: StyleGAN1Config) -> Generator:
     """With biases and noise strengths that are not zero, as after training."""
     torch.manual_seed(0)
-    net = build_generator(cfg).synthesis
-    for name, parameter in net.named_parameters():
+    G = build_generator(cfg)
+    for name, parameter in G.synthesis.named_parameters():
         if name.endswith(("bias", "noise_strength")):
             torch.nn.init.normal_(parameter, std=0.3)
+    return G
+
+
+def network(cfg: StyleGAN1Config) -> SynthesisNetwork:
+    net = generator(cfg).synthesis
+    assert isinstance(net, SynthesisNetwork)
     return net
 
 
@@ -52,7 +60,7 @@ def latents(cfg: StyleGAN1Config, n: int = 2) -> torch.Tensor:
 def test_it_builds_and_draws_at_every_resolution(cfg):
     net = network(cfg)
     for resolution in cfg.resolutions:
-        image = net(latents(cfg), resolution)
+        image = net(latents(cfg), Stage(resolution))
         assert image.shape == (2, cfg.channels, *cfg.size(resolution))
         assert torch.isfinite(image).all()
 
@@ -61,26 +69,33 @@ def test_it_builds_and_draws_at_every_resolution(cfg):
 @pytest.mark.parametrize("resolution", [8, 32])
 def test_a_fade_starts_where_the_smaller_network_ended_and_ends_at_the_larger(cfg, resolution):
     net, ws = network(cfg), latents(cfg)
-    start, end = upsample_nearest(net(ws, resolution // 2)), net(ws, resolution)
-    torch.testing.assert_close(net(ws, resolution, 0.0), start)
-    torch.testing.assert_close(net(ws, resolution, 1.0), end)
-    torch.testing.assert_close(net(ws, resolution, 0.25), 0.75 * start + 0.25 * end)
+    start, end = upsample_nearest(net(ws, Stage(resolution // 2))), net(ws, Stage(resolution))
+    torch.testing.assert_close(net(ws, Stage(resolution, 0.0)), start)
+    torch.testing.assert_close(net(ws, Stage(resolution, 1.0)), end)
+    torch.testing.assert_close(net(ws, Stage(resolution, 0.25)), 0.75 * start + 0.25 * end)
 
 
-def test_it_draws_as_far_as_it_has_grown_unless_told_otherwise():
-    net, ws = network(TINY), latents(TINY)
-    net.grown = (16, 0.4)
-    assert torch.equal(net(ws), net(ws, 16, 0.4))
-    assert torch.equal(net(ws, 8), net(ws, 8, 1.0))
-    assert torch.equal(net(ws, alpha=0.7), net(ws, 16, 0.7))
+@every_config
+def test_without_a_stage_it_draws_at_its_full_size(cfg):
+    net, ws = network(cfg), latents(cfg)
+    net(ws, Stage(8, 0.4))  # which leaves nothing behind
+    assert torch.equal(net(ws), net(ws, Stage(32)))
+    assert torch.equal(net(ws, Stage(8)), net(ws, Stage(8, 1.0)))
+    assert net(ws).shape[2:] == cfg.size(32) and not torch.equal(net(ws), net(ws, Stage(32, 0.7)))
+
+
+def test_the_generator_hands_the_stage_on():
+    G, z = generator(TINY), torch.randn(2, 8)
+    for stage in (None, Stage(16, 0.4)):
+        assert torch.equal(G(z, stage=stage), G.synthesis(G.latents(z), stage))
 
 
 @every_config
 def test_drawing_has_no_side_effects(cfg):
     net, ws = network(cfg), latents(cfg)
     before, random_before = copy.deepcopy(net.state_dict()), torch.get_rng_state()
-    first = net.train()(ws, 16, 0.5)
-    assert torch.equal(first, net.eval()(ws, 16, 0.5))
+    first = net.train()(ws, Stage(16, 0.5))
+    assert torch.equal(first, net.eval()(ws, Stage(16, 0.5)))
     assert torch.equal(torch.get_rng_state(), random_before)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
@@ -90,6 +105,7 @@ def test_noise_modes():
     assert torch.equal(net(ws), net(ws, noise="const"))
     stored = [layer.noise for res in TINY.resolutions for layer in net.blocks[str(res)].children()]
     assert torch.equal(net(ws), net(ws, noise=stored))
+    assert torch.equal(net(ws, Stage(8)), net(ws, Stage(8), noise=stored[:4]))
     torch.testing.assert_close(net(ws, noise="none"), net(ws, noise=[torch.zeros_like(m) for m in stored]))
     torch.manual_seed(7)
     first = net(ws, noise="random")
@@ -105,17 +121,17 @@ def test_noise_modes():
 
 def test_each_style_layer_listens_to_its_own_row():
     net, ws = network(TINY), latents(TINY, 1)
-    whole = net(ws, 16)
+    whole = net(ws, Stage(16))
     for row in range(TINY.num_ws):
         other = ws.clone()
         other[:, row] += 1
-        assert torch.equal(net(other, 16), whole) == (row >= 6)  # the last two rows belong to 32x32
+        assert torch.equal(net(other, Stage(16)), whole) == (row >= 6)  # the last two rows belong to 32x32
 
 
 @every_config
 def test_every_weight_that_shows_learns(cfg):
     net = network(cfg)
-    net(latents(cfg), alpha=0.5).square().sum().backward()
+    net(latents(cfg), Stage(32, 0.5)).square().sum().backward()
     hidden = {f"to_rgb.{res}.{kind}" for res in (4, 8) for kind in ("weight", "bias")}
     for name, parameter in net.named_parameters():
         silent = parameter.grad is None or not parameter.grad.abs().max() > 0
@@ -132,20 +148,40 @@ def test_bfloat16_is_close(cfg):
 
 @pytest.mark.parametrize("cfg", [cfg for cfg in CONFIGS.values() if cfg.styles])
 def test_an_edit_is_added_to_the_style_and_nothing_else_changes(cfg):
-    net, ws = network(cfg), latents(cfg)
-    styles = net.styles(ws)
-    assert [s.shape[1] for s in styles] == net.style_sizes()
-    edits = [torch.randn(1, size) for size in net.style_sizes()]
+    G, ws = generator(cfg), latents(cfg)
+    net = G.synthesis
+    styles = G.styles(ws)
+    assert [s.shape[1] for s in styles] == cfg.style_dims()
+    edits = [torch.randn(1, size) for size in cfg.style_dims()]
     expected = net(ws)
     assert torch.equal(net(ws, edits=[0 * e for e in edits]), expected)
     edited = net(ws, edits=edits)
     assert not torch.allclose(edited, expected)
     with torch.no_grad():
-        for row, edit in enumerate(edits):
-            net.style_layer(row).style.bias += edit[0]
+        for layer, edit in zip(net.style_layers(), edits):
+            layer.style.bias += edit[0]
     torch.testing.assert_close(net(ws), edited, rtol=2e-3, atol=2e-3)  # sums are rounded in another order
 
 
-def test_a_network_without_styles_says_so():
+@pytest.mark.parametrize("cfg", [cfg for cfg in CONFIGS.values() if cfg.styles])
+def test_a_style_is_the_weight_times_w_and_the_bias(cfg):
+    G, ws = generator(cfg), latents(cfg)
+    for layer, (own, style) in enumerate(zip(G.synthesis.style_layers(), G.styles(ws))):
+        w = ws[:, cfg.layers[layer].row]
+        torch.testing.assert_close(w @ G.style_weight(layer).T + own.style.bias, style, rtol=1e-4, atol=1e-5)
+
+
+def test_own_noise_is_that_of_the_layers_that_have_some():
+    G = generator(TINY)
+    assert [tuple(maps.shape) for maps in G.own_noise()] == [(1, 1, *size) for size in TINY.noise_shapes(32)]
+    assert all(a is b.noise for a, b in zip(G.own_noise(), G.synthesis.style_layers()))
+    assert generator(CONFIGS["no noise"]).own_noise() == generator(CONFIGS["progan"]).own_noise() == []
+
+
+@pytest.mark.parametrize("name", ["progan", "no styles"])
+@pytest.mark.parametrize(
+    "ask", [lambda G, ws: G.styles(ws), lambda G, ws: G.style_weight(0), lambda G, ws: G.activations(ws, 0)]
+)
+def test_a_network_without_styles_says_so(name, ask):
     with pytest.raises(UserError, match="no styles"):
-        network(CONFIGS["progan"]).styles(latents(CONFIGS["progan"]))
+        ask(generator(CONFIGS[name]), latents(CONFIGS[name]))

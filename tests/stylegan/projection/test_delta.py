@@ -15,7 +15,7 @@ from stylegan.projection.settings import DELTA
 from torch_utils.errors import UserError
 
 TINY = StyleGAN1Config(resolution=8, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
-SNAP = Snapshot(build_generator(TINY).eval().requires_grad_(False), None, TINY, 8, 1.0, 1.0, "faces")
+SNAP = Snapshot(build_generator(TINY).eval().requires_grad_(False), None, TINY, TINY.full, 1.0, "faces")
 
 
 def test_a_name_in_a_damaged_file_cannot_speak_to_the_terminal(tmp_path):

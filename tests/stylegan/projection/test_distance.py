@@ -8,18 +8,20 @@ import pytest
 import torch
 
 from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.distance import PIXELS, Distance, against, pick_distance, pixel_pyramid
 from torch_utils.errors import UserError
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+FULL = Stage(16)
 
 
-def snapshot(alpha: float = 1.0, with_d: bool = True) -> Snapshot:
+def snapshot(stage: Stage = FULL, with_d: bool = True) -> Snapshot:
     torch.manual_seed(0)
     G, D = (build(TINY).eval().requires_grad_(False) for build in (build_generator, build_discriminator))
-    return Snapshot(G=G, D=D if with_d else None, config=TINY, resolution=16, alpha=alpha, kimg=1.0, data="faces")
+    return Snapshot(G=G, D=D if with_d else None, config=TINY, stage=stage, kimg=1.0, data="faces")
 
 
 def pictures(seed: int, count: int = 3) -> torch.Tensor:
@@ -27,7 +29,7 @@ def pictures(seed: int, count: int = 3) -> torch.Tensor:
 
 
 DISTANCES = [pick_distance("pixels", snapshot()), pick_distance("discriminator", snapshot()),
-             pick_distance("discriminator", snapshot(alpha=0.5))]  # fmt: skip
+             pick_distance("discriminator", snapshot(Stage(16, 0.5)))]  # fmt: skip
 
 
 @pytest.mark.parametrize("distance", DISTANCES, ids=lambda d: d.name)
@@ -72,6 +74,17 @@ def test_names_and_weights_that_do_not_fit(tmp_path):
         pick_distance("l1", snapshot())
     with pytest.raises(UserError, match="pixels needs none"):
         pick_distance("pixels", snapshot(), [tmp_path])
+
+
+def test_the_discriminator_looks_at_images_of_its_stage_as_they_fade_in_there():
+    a, b = pictures(1), pictures(2)
+    fading, grown = (pick_distance("", snapshot(stage)) for stage in (Stage(16, 0.5), Stage(16)))
+    assert not torch.allclose(fading(a, b), grown(a, b))
+    small = [torch.nn.functional.avg_pool2d(x, 2) for x in (a, b)]
+    torch.testing.assert_close(fading(*small), grown(*small))  # of another size: alpha is not theirs
+    half = pick_distance("", snapshot(Stage(8, 0.5)))
+    assert not torch.allclose(half(*small), grown(*small))
+    torch.testing.assert_close(half(a, b), grown(a, b))
 
 
 def test_features_end_where_the_head_begins():

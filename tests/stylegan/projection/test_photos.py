@@ -1,4 +1,4 @@
-"""Any picture file becomes one of the network's, and it is said how."""
+"""Any image file becomes a target in the size and channels of the network, and a note says how."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import torch
 from PIL import Image
 
 from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.photos import as_targets, fitted, photos_in, read_photo, read_photos
 from torch_utils.errors import UserError
+from training.data.importers.image import Target, convert_image
+from training.data.sizes import Size
 
 
-def snapshot(channels: int = 3, base: tuple[int, int] = (4, 4)) -> Snapshot:
+def snapshot(channels: int = 3, base: tuple[int, int] = (4, 4), stage: Stage | None = None) -> Snapshot:
     cfg = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16,
                       channels=channels, base=base)  # fmt: skip
-    return Snapshot(build_generator(cfg), None, cfg, 16, 1.0, 1.0, "faces")
+    return Snapshot(build_generator(cfg), None, cfg, stage or cfg.full, 1.0, "faces")
 
 
 def saved(path: Path, mode: str = "RGB", size: tuple[int, int] = (16, 16), seed: int = 0) -> Path:
@@ -30,7 +33,7 @@ def saved(path: Path, mode: str = "RGB", size: tuple[int, int] = (16, 16), seed:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_a_picture_that_fits_is_taken_as_it_is(channels, tmp_path):
+def test_an_image_that_fits_is_not_changed(channels, tmp_path):
     path = saved(tmp_path / "a.png", {1: "L", 3: "RGB", 4: "RGBA"}[channels])
     pixels, notes = read_photo(path, snapshot(channels))
     assert notes == () and np.array_equal(pixels, np.asarray(Image.open(path)).reshape(16, 16, channels))
@@ -44,23 +47,39 @@ def test_a_picture_that_fits_is_taken_as_it_is(channels, tmp_path):
     ("L", 3, "grey made RGB"), ("RGB", 1, "colour made grey"), ("RGBA", 3, "laid on white"), ("L", 4, "grey made RGBA"),
     ("RGB", 4, "RGB made RGBA"), ("LA", 1, "laid on white"), ("RGBA", 1, "laid on white, colour made grey"),
 ])  # fmt: skip
-def test_other_channels_are_converted_and_said(mode, channels, said, tmp_path):
+def test_other_channels_are_converted_with_a_note(mode, channels, said, tmp_path):
     pixels, notes = read_photo(saved(tmp_path / "a.png", mode), snapshot(channels))
     assert notes == (said,) and pixels.shape == (16, 16, channels)
 
 
-def test_16_bit_grey_keeps_its_greys(tmp_path):
-    grey = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_grey_in_16_bits_keeps_its_greys(bits, tmp_path):
+    grey = np.linspace(0, 2**bits - 1, 256).astype(np.uint16).reshape(16, 16)
     Image.fromarray(grey).save(tmp_path / "a.png")
     pixels, _ = read_photo(tmp_path / "a.png", snapshot())
-    assert np.abs(pixels[:, :, 0].astype(int) - grey // 257).max() <= 1
+    assert np.array_equal(pixels[:, :, 0], grey >> (bits - 8))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "CMYK", "1", "I;16"])
+@pytest.mark.parametrize("size", [(16, 16), (30, 41), (7, 9)])
+def test_a_photo_has_the_pixels_that_an_archive_would_have(mode, size, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), np.uint8)
+    grey = noise[:, :, 0].astype(np.uint16) * 250
+    image = Image.fromarray(grey) if mode == "I;16" else Image.fromarray(noise).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.tif", exif=exif)
+    for channels in (1, 3):
+        pixels, _ = read_photo(tmp_path / "a.tif", snapshot(channels))
+        archived = convert_image((tmp_path / "a.tif").read_bytes(), Target(Size(16, 16), channels, upscale=True))
+        np.testing.assert_array_equal(pixels, archived)
 
 
 @pytest.mark.parametrize(("size", "said"), [
     ((32, 32), "32x32 resized to 16x16"), ((40, 32), "40x32 cut to 32x32 resized to 16x16"),
     ((10, 30), "10x30 cut to 10x10 resized to 16x16"), ((1, 1), "1x1 resized to 16x16"),
 ])  # fmt: skip
-def test_other_sizes_are_cut_and_resized_and_said(size, said, tmp_path):
+def test_other_sizes_are_cropped_and_resized_with_a_note(size, said, tmp_path):
     pixels, notes = read_photo(saved(tmp_path / "a.png", size=size), snapshot())
     assert notes == (said,) and pixels.shape == (16, 16, 3)
 
@@ -78,7 +97,12 @@ def test_networks_that_are_not_square(tmp_path):
     assert pixels.shape == (24, 16, 3) and notes == ("48x48 cut to 32x48 resized to 16x24",)
 
 
-def test_a_photo_is_turned_as_its_camera_says(tmp_path):
+def test_a_half_grown_network_takes_pictures_of_the_size_that_it_draws(tmp_path):
+    pixels, notes = read_photo(saved(tmp_path / "a.png"), snapshot(stage=Stage(8, 0.4)))
+    assert pixels.shape == (8, 8, 3) and notes == ("16x16 resized to 8x8",)
+
+
+def test_a_photo_is_turned_upright_as_exif_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     image = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
@@ -87,27 +111,29 @@ def test_a_photo_is_turned_as_its_camera_says(tmp_path):
     assert np.array_equal(pixels[:, :, 0], np.asarray(image)[::-1, ::-1])
 
 
-def test_alignment_comes_first_and_is_said(tmp_path):
+def test_alignment_comes_first_and_has_a_note(tmp_path):
     path = saved(tmp_path / "a.png", "L", (64, 48))
     pixels, notes = read_photo(path, snapshot(), lambda image: (image.crop((0, 0, 16, 16)), f"aligned {image.mode}"))
     assert notes == ("aligned RGB",) and pixels.shape == (16, 16, 3)
 
 
-def test_broken_files_are_told_from_the_others_and_names_are_never_alike(tmp_path):
+def test_broken_files_have_reasons_and_the_others_unique_names(tmp_path):
     for name in ("b.png", "B.webp", "b.jpg"):
         saved(tmp_path / name)
     (tmp_path / "c.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     (tmp_path / "d.jpg").write_bytes((tmp_path / "b.jpg").read_bytes()[:400])
-    (tmp_path / "notes.txt").touch()
+    for name in ("notes.txt", "._b.jpg"):
+        (tmp_path / name).touch()
     paths = photos_in(tmp_path)
     photos, faults = read_photos(paths, snapshot())
     assert len({photo.name.lower() for photo in photos}) == 3 and {photo.name[0] for photo in photos} == {"b", "B"}
     assert {path.name for path in faults} == {"c.png", "d.jpg"}
     assert all(str(path) in reason and "\n" not in reason for path, reason in faults.items())
+    assert "d.jpg: broken (Truncated File Read)" in faults[tmp_path / "d.jpg"]
 
 
-def test_where_there_is_no_picture(tmp_path):
-    with pytest.raises(UserError, match="there is no picture in"):
+def test_where_there_is_no_image(tmp_path):
+    with pytest.raises(UserError, match="There is no image in"):
         photos_in(tmp_path)
-    with pytest.raises(UserError, match="there is no file or folder"):
+    with pytest.raises(UserError, match="There is no file or folder"):
         photos_in(tmp_path / "absent.png")

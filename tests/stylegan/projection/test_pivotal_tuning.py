@@ -10,6 +10,7 @@ import torch
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import SUFFIX, Latents, load_latents, save_latents
+from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection import pivotal_tuning as pivot
@@ -21,19 +22,20 @@ from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+FULL = Stage(16)
 FAST = TuningSettings(steps=40, lr=3e-3, maps="float32")
 
 
-def snapshot(cfg: StyleGAN1Config = TINY, seed: int = 0) -> Snapshot:
+def snapshot(cfg: StyleGAN1Config = TINY, seed: int = 0, stage: Stage = FULL) -> Snapshot:
     torch.manual_seed(seed)
     G = build_generator(cfg).eval().requires_grad_(False)
-    return Snapshot(G=G, D=None, config=cfg, resolution=16, alpha=1.0, kimg=1.0, data="faces")
+    return Snapshot(G=G, D=None, config=cfg, stage=stage, kimg=1.0, data="faces")
 
 
 def pivots(snap: Snapshot, count: int = 1) -> Latents:
     torch.manual_seed(1)
     names = tuple(f"photo{i}" for i in range(count))
-    noise = tuple(torch.randn(count, 1, h, w) for h, w in snap.G.synthesis.noise_sizes(16))
+    noise = tuple(torch.randn(count, 1, h, w) for h, w in snap.config.noise_shapes(snap.stage.resolution))
     return Latents(snap.G.latents(torch.randn(count, 8)), names, names, noise=noise)
 
 
@@ -50,34 +52,45 @@ def test_the_pivots_become_the_pictures_and_the_network_stays_as_it_was(count):
     snap, wanted = snapshot(), targets(count)
     points, before = pivots(snap, count), weights(snap)
     tuned, delta, report = tune(snap, points, wanted, FAST, PIXELS)
-    start = PIXELS(snap.G.draw(points.ws, points.noise), wanted)
+    start = PIXELS(snap.renderer.draw(points.ws, points.noise), wanted)
     assert (report.distance < 0.5 * start).all() and delta.origins == points.origins
-    torch.testing.assert_close(PIXELS(tuned.G.draw(points.ws, points.noise), wanted), report.distance)
+    torch.testing.assert_close(PIXELS(tuned.renderer.draw(points.ws, points.noise), wanted), report.distance)
     assert all(torch.equal(value, before[name]) for name, value in snap.G.state_dict().items())
     assert not any(p.requires_grad for p in tuned.G.parameters())
     assert all(name.startswith("synthesis.") and not name.endswith(".noise") for name in delta.changes)
 
 
+@pytest.mark.parametrize("locality", [0.0, 0.5])
+def test_a_half_grown_network_is_tuned_at_its_stage(locality):
+    snap, wanted = snapshot(stage=Stage(8, 0.4)), torch.nn.functional.avg_pool2d(targets(), 2)
+    points = pivots(snap)
+    start = PIXELS(snap.renderer.draw(points.ws, points.noise), wanted)
+    tuned, delta, report = tune(snap, points, wanted, replace(FAST, locality=locality, reach=0.5), PIXELS)
+    assert tuned.stage == snap.stage and float(report.distance) < 0.5 * float(start)
+    torch.testing.assert_close(PIXELS(tuned.renderer.draw(points.ws, points.noise), wanted), report.distance)
+    assert not any(".16." in name for name in delta.changes)  # what is not drawn does not change
+
+
 def test_locality_leaves_what_lies_around_as_it_was():
     snap, wanted = snapshot(), targets()
-    start = PIXELS(snap.G.draw(pivots(snap).ws, pivots(snap).noise), wanted)
+    start = PIXELS(snap.renderer.draw(pivots(snap).ws, pivots(snap).noise), wanted)
     moved = []
     for locality in (0.0, 1.0):
         settings = replace(FAST, locality=locality, reach=0.5)
         tuned, _, report = tune(snap, pivots(snap), wanted, settings, PIXELS)
         assert (report.distance < 0.5 * start).all()
         unseen = torch.cat([pivot.around(snap, pivots(snap).ws, None, settings)(1000 + i) for i in range(8)])
-        moved.append(float(PIXELS(tuned.G.draw(unseen), snap.G.draw(unseen)).mean()))
+        moved.append(float(PIXELS(tuned.renderer.draw(unseen), snap.renderer.draw(unseen)).mean()))
     assert moved[1] < 0.8 * moved[0]
 
 
 def test_points_around_a_pivot_lie_as_far_from_it_as_was_asked_for():
     snap = snapshot(replace(TINY, num_classes=2))
-    ws = torch.randn(3, snap.G.num_ws, 8)
+    ws = torch.randn(3, snap.config.num_ws, 8)
     c = torch.tensor([0, 1, 0])
     near = pivot.around(snap, ws, c, replace(FAST, reach=0.7))
     spread = centre_of_w(snap.G, 3, c, ProjectionSettings(w_samples=1000))[1]
-    torch.testing.assert_close((near(0) - ws).norm(dim=2, keepdim=True), 0.7 * spread.expand(-1, snap.G.num_ws, 1))
+    torch.testing.assert_close((near(0) - ws).norm(dim=2, keepdim=True), 0.7 * spread.expand(-1, snap.config.num_ws, 1))
     assert torch.equal(near(0), near(0)) and not torch.equal(near(0), near(1))
 
 
@@ -105,7 +118,7 @@ def test_the_file_gives_exactly_the_network_that_was_measured(dtype, tmp_path: P
 def test_nothing_changed_is_nothing_kept():
     snap = snapshot()
     assert not delta_between(snap.G, snap.G, torch.float16).changes
-    assert fingerprint(with_delta(snap, delta_between(snap.G, snap.G, torch.float32))) == snap.fingerprint
+    assert with_delta(snap, delta_between(snap.G, snap.G, torch.float32)).fingerprint == snap.fingerprint
 
 
 def test_latents_of_the_network_are_taken_by_what_was_tuned_from_it(tmp_path: Path):
@@ -124,7 +137,7 @@ def test_files_that_do_not_fit(tmp_path: Path):
     save_delta(path, delta, snap)
     with pytest.raises(UserError, match="belongs to another network.*--force") as caught:
         load_delta(path, snapshot(seed=1))
-    assert snap.fingerprint in str(caught.value) and fingerprint(snapshot(seed=1)) in str(caught.value)
+    assert snap.fingerprint in str(caught.value) and snapshot(seed=1).fingerprint in str(caught.value)
     assert load_delta(path, snapshot(seed=1), force=True).changes
     with pytest.raises(UserError, match="does not fit this network"):
         load_delta(path, snapshot(replace(TINY, fmap_max=8)), force=True)

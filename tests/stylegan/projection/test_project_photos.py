@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stylegan.latents.view import View
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.render import Painter
+from stylegan.latents.render import View
 from stylegan.latents.sources import gather
+from stylegan.model import Model
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.distance import PIXELS
@@ -28,7 +28,7 @@ FAST = ProjectionSettings(num_steps=4, w_samples=50)
 def snapshot(num_classes: int = 0) -> Snapshot:
     torch.manual_seed(0)
     cfg = replace(TINY, num_classes=num_classes)
-    return Snapshot(build_generator(cfg).eval().requires_grad_(False), None, cfg, 16, 1.0, 1.0, "faces")
+    return Snapshot(build_generator(cfg).eval().requires_grad_(False), None, cfg, cfg.full, 1.0, "faces")
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def test_latents_are_called_after_their_photos(photos):
     found = project_photos(snap, photos, FAST, PIXELS)
     assert found.names == ("eva", "tom") and found.origins == ("photo eva.png", "photo tom.png")
     assert found.psi == 1 and len(found.noise) == 6 and found.ws.shape == (2, 6, 8)
-    short = snap.project(str(photos[1]), num_steps=4)
-    assert short.names == ("tom",) and snap.G.draw(short.ws, short.noise).shape == (1, 3, 16, 16)
+    short = Model(snap).project(str(photos[1]), num_steps=4)
+    assert short.names == ("tom",) and snap.renderer.draw(short.ws, short.noise).shape == (1, 3, 16, 16)
 
 
 def test_classes_are_counted_round(photos):
@@ -62,10 +62,10 @@ def test_a_file_that_is_no_picture_is_named(photos, tmp_path):
 
 
 def test_photos_and_seeds_are_gathered_together(photos, capsys):
-    painter = Painter(View(), snapshot(), 1.0)
-    found = gather([photos[0], 5, photos[0]], painter, project=projecting(4))
+    view = View.of(snapshot(), psi=1.0)
+    found = gather([photos[0], 5, photos[0]], view, project=projecting(4))
     assert found.names[0] == "eva" and torch.equal(found.ws[0], found.ws[2])
-    torch.testing.assert_close(painter.draw(found)[1:2], view.render([5]))
+    torch.testing.assert_close(view.draw(found)[1:2], view.render([5]))
     assert "Projecting 1 photo:" in capsys.readouterr().err
 
 

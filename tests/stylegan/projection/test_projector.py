@@ -10,6 +10,7 @@ import torch
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import Latents
+from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
@@ -20,24 +21,25 @@ from stylegan.projection.settings import Moment, ProjectionSettings
 from torch_utils.errors import UserError
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+FULL = Stage(16)
 CONDITIONAL = replace(TINY, num_classes=3)
 FAST = ProjectionSettings(num_steps=12, plus_steps=8, w_samples=100, dtype="float32")
 
 
-def snapshot(cfg: StyleGAN1Config = TINY, noise: float = 0.1) -> Snapshot:
+def snapshot(cfg: StyleGAN1Config = TINY, noise: float = 0.1, stage: Stage = FULL) -> Snapshot:
     torch.manual_seed(0)
     G, D = (build(cfg).eval().requires_grad_(False) for build in (build_generator, build_discriminator))
     for name, value in G.named_parameters():
         if name.endswith("noise_strength"):
             value.fill_(noise)
-    return Snapshot(G=G, D=D, config=cfg, resolution=16, alpha=1.0, kimg=1.0, data="faces")
+    return Snapshot(G=G, D=D, config=cfg, stage=stage, kimg=1.0, data="faces")
 
 
 def drawn(snap: Snapshot, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     """ws and the pictures of seeds."""
     z = torch.randn(count, 8, generator=torch.Generator().manual_seed(3))
     ws = snap.G.latents(z, torch.arange(count) if snap.config.num_classes else None)
-    return ws, snap.G.draw(ws)
+    return ws, snap.renderer.draw(ws)
 
 
 def near(a: Latents, b: Latents) -> None:
@@ -53,8 +55,25 @@ def test_a_drawn_picture_comes_back(name, left, off):
     distance = pick_distance(name, snap)
     latents, report = project(snap, targets, replace(FAST, num_steps=100), distance)
     centre = snap.G.broadcast(centre_of_w(snap.G, 2, None, FAST)[0])
-    assert (report.distance < left * distance(snap.G.draw(centre), targets)).all()
+    assert (report.distance < left * distance(snap.renderer.draw(centre), targets)).all()
     assert not latents.plus and ((latents.ws - ws).norm(dim=(1, 2)) < off * (centre - ws).norm(dim=(1, 2))).all()
+
+
+@pytest.mark.parametrize("name", ["pixels", "discriminator"])
+def test_a_half_grown_network_is_searched_at_its_stage(name):
+    snap = snapshot(noise=0.0, stage=Stage(8, 0.4))
+    _, targets = drawn(snap)
+    assert targets.shape == (2, 3, 8, 8)
+    distance = pick_distance(name, snap)
+    seen: list[torch.Tensor] = []
+    settings = replace(FAST, num_steps=60)
+    latents, report = project(snap, targets, settings, distance, watch=lambda moment: seen.append(moment.pictures))
+    assert {tuple(pictures.shape) for pictures in seen} == {(2, 3, 8, 8)} and len(latents.noise) == 4
+    torch.testing.assert_close(distance(snap.renderer.draw(latents.ws, latents.noise), targets), report.distance)
+    centre = snap.G.broadcast(centre_of_w(snap.G, 2, None, FAST)[0])
+    assert (report.distance < 0.5 * distance(snap.renderer.draw(centre), targets)).all()
+    with pytest.raises(UserError, match=r"must be \[N, 3, 8, 8\]"):
+        project(snap, torch.zeros(1, 3, 16, 16), FAST, PIXELS)
 
 
 def test_the_last_steps_are_small():
@@ -72,8 +91,8 @@ def test_w_plus_finds_what_w_cannot():
     ws, _ = drawn(snap)
     mixed = torch.cat([ws[:1, :3], ws[1:, 3:]], dim=1)
     settings = replace(FAST, num_steps=40, plus_steps=60)
-    w, in_w = project(snap, snap.G.draw(mixed), settings, PIXELS)
-    plus, in_plus = project(snap, snap.G.draw(mixed), replace(settings, space="w+"), PIXELS)
+    w, in_w = project(snap, snap.renderer.draw(mixed), settings, PIXELS)
+    plus, in_plus = project(snap, snap.renderer.draw(mixed), replace(settings, space="w+"), PIXELS)
     assert plus.plus and not w.plus and float(in_plus.distance) < 0.6 * float(in_w.distance)
     assert (in_w.steps, in_plus.steps) == (40, 100)
 
@@ -81,13 +100,13 @@ def test_w_plus_finds_what_w_cannot():
 def test_noise_maps_are_found_kept_and_drawn_with():
     snap = snapshot(noise=0.5)
     ws, _ = drawn(snap, 1)
-    sizes = snap.G.synthesis.noise_sizes(16)
-    targets = snap.G.draw(ws, [torch.randn(1, 1, h, w) for h, w in sizes])
+    sizes = snap.config.noise_shapes(16)
+    targets = snap.renderer.draw(ws, [torch.randn(1, 1, h, w) for h, w in sizes])
     latents, report = project(snap, targets, replace(FAST, num_steps=80, noise_weight=10.0), PIXELS)
     assert [tuple(m.shape) for m in latents.noise] == [(1, 1, h, w) for h, w in sizes]
     for m in latents.noise:
         assert abs(float(m.mean())) < 1e-5 and float(m.var(unbiased=False)) == pytest.approx(1, abs=1e-4)
-    with_maps, without = (PIXELS(snap.G.draw(latents.ws, n), targets) for n in (latents.noise, "const"))
+    with_maps, without = (PIXELS(snap.renderer.draw(latents.ws, n), targets) for n in (latents.noise, "const"))
     torch.testing.assert_close(with_maps, report.distance)
     assert float(with_maps) < 0.8 * float(without)
 
@@ -128,7 +147,7 @@ def test_in_bfloat16_it_comes_as_near(name):
     fine, rough = (
         project(snap, targets, replace(settings, dtype=dtype), distance)[1] for dtype in ("float32", "bfloat16")
     )
-    start = distance(snap.G.draw(snap.G.broadcast(centre_of_w(snap.G, 2, None, FAST)[0])), targets)
+    start = distance(snap.renderer.draw(snap.G.broadcast(centre_of_w(snap.G, 2, None, FAST)[0])), targets)
     assert not torch.equal(fine.distance, rough.distance)
     assert (rough.distance - fine.distance < 0.05 * start).all()
 

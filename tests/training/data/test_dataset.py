@@ -1,4 +1,4 @@
-"""Laws of the endless stream of pictures."""
+"""Laws of the endless stream of images."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ops.resample import upsample_nearest
 from torch_utils.errors import UserError
 from training.data.archive import Archive, ArchiveWriter
-from training.data.dataset import Dataset, indices_at, mirrored_at, random_bits, splitmix64
+from training.data.dataset import Dataset, fade, indices_at, mirrored_at, random_bits, splitmix64
 
 lengths = st.integers(1, 60)
 seeds = st.integers(0, 2**63)
@@ -24,7 +25,7 @@ def archive(tmp_path_factory):
 
 
 @given(lengths, seeds, st.integers(0, 10**9))
-def test_every_epoch_shows_every_example_once(length, seed, epoch):
+def test_every_epoch_shows_every_image_once(length, seed, epoch):
     shown = indices_at(np.arange(epoch * length, (epoch + 1) * length), length, seed)
     assert sorted(shown.tolist()) == list(range(length))
 
@@ -32,8 +33,8 @@ def test_every_epoch_shows_every_example_once(length, seed, epoch):
 @given(lengths, seeds, st.lists(st.integers(0, 10**12), max_size=40))
 def test_the_stream_is_a_function_of_the_position(length, seed, positions):
     together = indices_at(np.array(positions, dtype=np.int64), length, seed)
-    alone = [indices_at(np.array([position]), length, seed).item() for position in positions]
-    assert together.tolist() == alone
+    single = [indices_at(np.array([position]), length, seed).item() for position in positions]
+    assert together.tolist() == single
 
 
 def test_epochs_and_seeds_differ_in_order():
@@ -99,7 +100,7 @@ def test_a_subset_is_a_fixed_choice_of_the_whole(archive):
 
 @pytest.mark.parametrize("subset", [0, -1, 11])
 def test_an_impossible_subset_is_refused(archive, subset):
-    with pytest.raises(UserError, match=f"subset of {subset} was asked for: .* has 10 pictures"):
+    with pytest.raises(UserError, match=f"subset of {subset} images was requested, but .* has 10 images"):
         Dataset(archive, subset=subset)
 
 
@@ -109,3 +110,12 @@ def test_without_labels_there_are_none(tmp_path):
     images, labels = Dataset(Archive.open(tmp_path / "a.zip")).batch(0, 3, 4, 4)
     assert labels is None
     assert images.shape == (3, 1, 4, 4)
+
+
+def test_real_images_fade_in_as_generated_ones_do():
+    images = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    assert fade(images, 1.0) is images
+    half = fade(images, 0.0)
+    torch.testing.assert_close(half, upsample_nearest(half[..., ::2, ::2]))
+    torch.testing.assert_close(half.mean((2, 3)), images.mean((2, 3)))
+    torch.testing.assert_close(fade(images, 0.3), 0.7 * half + 0.3 * images)

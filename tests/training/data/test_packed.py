@@ -1,4 +1,4 @@
-"""Laws of the cache of reduced pictures."""
+"""Laws of the cache of reduced images, and of its repair after damage."""
 
 import multiprocessing
 import os
@@ -12,7 +12,7 @@ import pytest
 from torch_utils.errors import UserError
 from training.data import packed as module
 from training.data.archive import Archive, ArchiveWriter
-from training.data.packed import pack_pyramid, packed
+from training.data.packed import CheckedPages, pack_pyramid, packed, rebuilt
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_one_size_at_a_time_equals_the_pyramid(tmp_path):
         assert np.array_equal(packed(archive, *size), pages)
 
 
-def test_pictures_are_decoded_once_for_all_sizes_and_never_again(tmp_path, monkeypatch):
+def test_images_are_decoded_once_for_all_sizes_and_never_again(tmp_path, monkeypatch):
     archive = make(tmp_path / "a.zip")
     reads = []
     read = Archive.read
@@ -73,7 +73,7 @@ def test_small_chunks_change_nothing(tmp_path, monkeypatch):
     assert np.array_equal(packed(archive, 8, 8), box(archive, 2))
 
 
-def test_a_changed_archive_is_packed_anew_and_the_old_pages_go(tmp_path):
+def test_a_changed_archive_is_packed_again_and_the_old_pages_go(tmp_path):
     old = np.array(packed(make(tmp_path / "a.zip", seed=0), 4, 4))
     changed = make(tmp_path / "a.zip", seed=1)
     assert np.array_equal(packed(changed, 4, 4), box(changed, 4))
@@ -102,7 +102,7 @@ def test_leftovers_of_killed_runs_go_but_not_those_of_living_ones(tmp_path):
     assert not (cache / "dead.tmp").exists()
 
 
-def test_a_broken_picture_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_a_broken_image_leaves_nothing_behind(tmp_path, monkeypatch):
     archive = make(tmp_path / "a.zip")
     read = Archive.read
 
@@ -149,26 +149,36 @@ def test_two_runs_may_build_it_at_once(tmp_path):
 )
 def test_a_size_that_halving_cannot_reach_is_refused_with_the_cure(tmp_path, height, width, wanted, cure):
     archive = make(tmp_path / "a.zip", 1, height, width)
-    with pytest.raises(UserError, match=f"holds {width}x{height} pictures.* into {wanted[1]}x{wanted[0]}: .*{cure}"):
+    with pytest.raises(UserError, match=f"holds {width}x{height} images.* into {wanted[1]}x{wanted[0]}: .*{cure}"):
         packed(archive, *wanted)
     assert not (tmp_path / "a.zip.cache").exists()
 
 
-def test_the_cache_goes_elsewhere_if_told_or_if_it_must(tmp_path, monkeypatch):
+def test_the_cache_goes_elsewhere_on_request_or_if_it_must(tmp_path, monkeypatch):
     archive = make(tmp_path / "a.zip")
     monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "chosen"))
     packed(archive, 4, 4)
-    assert len(list((tmp_path / "chosen").iterdir())) == 1
+    assert len(list((tmp_path / "chosen/data").iterdir())) == 1
 
     monkeypatch.delenv("STYLEGAN_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "a.zip.cache").touch()  # a file where the folder should be: as unwritable for root as for others
     assert np.array_equal(packed(archive, 4, 4), box(archive, 4))
     assert len(list((tmp_path / "home/.cache/stylegan/data").iterdir())) == 1
 
     monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "a.zip"))
-    with pytest.raises(UserError, match="cannot write to .*: set STYLEGAN_CACHE"):
+    with pytest.raises(UserError, match="Cannot write to .*: set STYLEGAN_CACHE"):
         packed(archive, 8, 8)
+
+
+def test_files_that_earlier_versions_put_into_the_chosen_folder_itself_are_used(tmp_path, monkeypatch):
+    archive = make(tmp_path / "a.zip")
+    packed(archive, 4, 4)
+    (tmp_path / "a.zip.cache").rename(tmp_path / "chosen")
+    monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "chosen"))
+    monkeypatch.setattr(module, "_build", None)
+    assert np.array_equal(packed(archive, 4, 4), box(archive, 4))
 
 
 def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
@@ -177,3 +187,41 @@ def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch
     with pytest.raises(UserError, match="needs 0 MiB .* but 0 MiB are free: make room"):
         packed(archive, 4, 4)
     assert list((tmp_path / "a.zip.cache").iterdir()) == []
+
+
+def spoil(pages: np.memmap, index: int) -> None:
+    """Change one byte of an image on the disk."""
+    with Path(str(pages.filename)).open("r+b") as file:
+        file.seek(index * pages[0].size + 5)
+        file.write(bytes([pages[index].flat[5] ^ 1]))
+
+
+def test_what_is_read_is_what_was_packed_whatever_happened_to_the_file(tmp_path, capsys):
+    archive = make(tmp_path / "a.zip")
+    right = np.array(packed(archive, 8, 8))
+    spoil(packed(archive, 8, 8), 4)
+    pages = CheckedPages(archive, (8, 8))
+    assert np.array_equal(pages.read(np.array([0, 1])), right[:2]) and capsys.readouterr().out == ""
+    assert np.array_equal(pages.read(np.array([5, 4, 4])), right[[5, 4, 4]])
+    assert np.array_equal(pages.read(np.arange(6)), right)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1 and "is damaged: rebuilding it from" in said[0]
+    assert np.array_equal(packed(archive, 8, 8), right)
+
+
+def test_what_another_process_has_rebuilt_is_only_opened_again(tmp_path, monkeypatch, capsys):
+    archive = make(tmp_path / "a.zip")
+    pages = CheckedPages(archive, (8, 8))
+    right = np.array(packed(archive, 8, 8))
+    spoil(packed(archive, 8, 8), 0)
+    rebuilt(archive, (8, 8))
+    monkeypatch.setattr(module, "rebuilt", lambda *_: pytest.fail("it was intact"))
+    assert np.array_equal(pages.read(np.array([0])), right[:1]) and capsys.readouterr().out == ""
+
+
+def test_damage_that_stays_is_an_error(tmp_path, monkeypatch):
+    archive = make(tmp_path / "a.zip")
+    spoil(packed(archive, 8, 8), 3)
+    monkeypatch.setattr(module, "rebuilt", lambda *_: packed(archive, 8, 8))
+    with pytest.raises(UserError, match="damaged again.*STYLEGAN_CACHE"):
+        CheckedPages(archive, (8, 8)).read(np.array([3]))

@@ -163,7 +163,7 @@ def test_names_say_what_was_measured_and_with_what():
     assert paths_of("ppl_wfull", "discriminator").largest == 0
     with pytest.raises(UserError, match="there are ppl_zfull, ppl_zend, ppl_wfull, ppl_wend"):
         paths_of("ppl2_wend", "lpips-vgg16")
-    with pytest.raises(UserError, match="whole pictures only"):
+    with pytest.raises(UserError, match="whole images only"):
         paths_of("ppl_wfull", "discriminator", crop=True)
 
 

@@ -1,4 +1,4 @@
-"""Pictures to compare: each is of its number alone."""
+"""Images to compare: each is of its number alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from torch_utils.errors import UserError
 from training.data.archive import Archive, ArchiveWriter
-from training.metrics.pictures import Fakes, reals_for
+from training.metrics.images import Fakes, reals_for
 
 
 @pytest.fixture
@@ -78,5 +78,5 @@ def test_some_reals_are_chosen_by_a_seed_and_all_are_in_the_order_of_the_archive
 def test_other_channels_are_refused(snapshot, tmp_path):
     with ArchiveWriter(tmp_path / "grey.zip") as writer:
         writer.add(np.zeros((16, 16, 1), np.uint8))
-    with pytest.raises(UserError, match="pictures of 1 channels, this network makes 3"):
+    with pytest.raises(UserError, match="images of 1 channels, this network makes 3"):
         reals_for(snapshot, Archive.open(tmp_path / "grey.zip"))

@@ -1,4 +1,4 @@
-"""Pictures of a run: every cell can be made again, and the film shows the whole run."""
+"""Images of a run: every cell can be made again, and the film shows the whole run."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ CPU = torch.device("cpu")
 
 
 def cells(path: Path, columns: int, size: tuple[int, int]) -> np.ndarray:
-    """The pictures of a grid file, [N,H,W,...]."""
-    picture = np.array(Image.open(path))
-    rows = picture.shape[0] // size[0]
-    grid = picture.reshape(rows, size[0], columns, size[1], *picture.shape[2:])
-    return grid.swapaxes(1, 2).reshape(-1, *size, *picture.shape[2:])
+    """The images of a grid file, [N,H,W,...]."""
+    image = np.array(Image.open(path))
+    rows = image.shape[0] // size[0]
+    grid = image.reshape(rows, size[0], columns, size[1], *image.shape[2:])
+    return grid.swapaxes(1, 2).reshape(-1, *size, *image.shape[2:])
 
 
 @pytest.mark.parametrize("cond", [False, True])
@@ -59,8 +59,8 @@ def test_classes_have_a_column_each(tiny, classes: int, columns: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_reals_are_pictures_of_the_data(new_pictures, tiny, tmp_path, channels: int) -> None:
-    archive = Archive.open(new_pictures(size=(16, 24), channels=channels))
+def test_reals_are_pictures_of_the_data(new_images, tiny, tmp_path, channels: int) -> None:
+    archive = Archive.open(new_images(size=(16, 24), channels=channels))
     cfg = tiny(archive.path)
     save_reals(tmp_path / "reals.png", Dataset(archive), cfg.model)
     known = {archive.read(i).tobytes() for i in range(len(archive))}

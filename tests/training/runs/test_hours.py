@@ -91,7 +91,7 @@ def test_what_metrics_and_snapshots_take_is_taken_off() -> None:
     plain, rich = costs_for(cfg, 0.1), costs_for(cfg, 0.1, metrics=60.0, save=10.0, begin=100.0)
     assert plan(cfg, rich, 7200).total_kimg < plan(cfg, plain, 7200).total_kimg
     spent = parts(plan(cfg, rich, 7200), rich)
-    assert set(spent) == {"start", "training", "pictures", "snapshots", "metrics"} and spent["start"] == 100
+    assert set(spent) == {"start", "training", "images", "snapshots", "metrics"} and spent["start"] == 100
     assert any("metrics" in line for line in budget_lines(plan(cfg, rich, 7200), rich))
 
 

@@ -1,4 +1,4 @@
-"""Finding out how many pictures fit: the choice is right, and the rehearsal leaves no trace."""
+"""Finding out how many images fit: the choice is right, and the rehearsal leaves no trace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import training.runs.memory
-from torch_utils.distributed import ALONE, World
+from torch_utils.distributed import SINGLE_PROCESS, DistContext
 from torch_utils.errors import UserError
 from torch_utils.images import to_float
 from training.config import AUGMENTATIONS, RunConfig
@@ -70,8 +70,8 @@ def test_a_rehearsal_changes_no_bit_of_what_follows(changes: dict[str, Any], tin
     assert_equal(everything(state), everything(other))
 
 
-@pytest.mark.parametrize("limit, at_once", [(16, 16), (15, 8), (5, 4), (2, 2)])
-def test_as_many_as_fit_and_it_is_said_once(limit: int, at_once: int, memory_for, tiny) -> None:
+@pytest.mark.parametrize("limit, micro_batch", [(16, 16), (15, 8), (5, 4), (2, 2)])
+def test_as_many_as_fit_and_it_is_said_once(limit: int, micro_batch: int, memory_for, tiny) -> None:
     cfg = tiny(**GROUPS)
     state, said = fresh_state(cfg, CPU), []
     memory_for(state.D, limit)
@@ -82,33 +82,33 @@ def test_as_many_as_fit_and_it_is_said_once(limit: int, at_once: int, memory_for
             stage,
             cfg,
             torch.float32,
-            ALONE,
+            SINGLE_PROCESS,
             said.append,
             partial(rehearsed, state, stage, cfg, torch.float32, 1),
         )
-    assert state.micro_batch == {16: at_once}
+    assert state.micro_batch == {16: micro_batch}
     (line,) = said
-    assert line.startswith(f"at 16: {at_once} of 16 pictures")
+    assert line.startswith(f"at 16: {micro_batch} of 16 images")
 
 
 def test_too_little_for_the_smallest_part_is_an_error_with_a_cure(tiny) -> None:
     cfg = tiny(**GROUPS)
-    with pytest.raises(UserError, match="2 pictures of 16x16 .*--fmap-max"):
-        fit(fresh_state(cfg, CPU), cfg.growth.at(200), cfg, torch.float32, ALONE, print, lambda at_once: False)
+    with pytest.raises(UserError, match="2 images of 16x16 .*--fmap-max"):
+        fit(fresh_state(cfg, CPU), cfg.growth.at(200), cfg, torch.float32, SINGLE_PROCESS, print, lambda micro_batch: False)
 
 
 def test_processes_agree_on_what_fits_the_smallest(tiny, monkeypatch) -> None:
     """The other process has room for 2."""
     cfg = tiny(**GROUPS, gpus=2)
     state = fresh_state(cfg, CPU)
-    monkeypatch.setattr(training.runs.memory, "highest", lambda world, name, number: max(number, -2))
-    fit(state, cfg.growth.at(200), cfg, torch.float32, World(0, 2), print, lambda at_once: at_once <= 4)
+    monkeypatch.setattr(training.runs.memory, "all_reduce_max", lambda dist, name, number: max(number, -2))
+    fit(state, cfg.growth.at(200), cfg, torch.float32, DistContext(0, 2), print, lambda micro_batch: micro_batch <= 4)
     assert state.micro_batch == {16: 2}
 
 
 def test_on_a_cpu_or_when_asked_nothing_is_tried(tiny) -> None:
-    for asked, at_once in ((None, 16), (4, 4), (64, 16)):
+    for asked, micro_batch in ((None, 16), (4, 4), (64, 16)):
         cfg = tiny(**GROUPS, batch_gpu=asked)
         state = fresh_state(cfg, CPU)
-        fit(state, cfg.growth.at(200), cfg, torch.float32, ALONE, pytest.fail)
-        assert state.micro_batch == {16: at_once}
+        fit(state, cfg.growth.at(200), cfg, torch.float32, SINGLE_PROCESS, pytest.fail)
+        assert state.micro_batch == {16: micro_batch}

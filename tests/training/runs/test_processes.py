@@ -37,10 +37,10 @@ def faulty(
     cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, notes: Path, launcher: Connection
 ) -> int:
     """A process of a run, to one of which something happens in a step of the first attempt, as `FAULT` says."""
-    world = from_environment(os.environ)
-    assert world
+    dist = from_environment(os.environ)
+    assert dist
     fault = json.loads((run_dir / FAULT).read_text()) if (run_dir / FAULT).exists() else {}
-    if fault and world.rank in fault["ranks"] and world.attempt <= fault["attempts"]:
+    if fault and dist.rank in fault["ranks"] and dist.attempt <= fault["attempts"]:
         healthy, calls = training.loop.train_step, 0
 
         def sick(*arguments: Any) -> Any:
@@ -130,15 +130,17 @@ def test_a_run_of_two_processes_is_one_run(undisturbed, straight) -> None:
     assert [line.split("  ")[0] for line in log(undisturbed)[1:-1]] == [
         line.split("  ")[0] for line in log(straight)[1:-1]
     ]
-    ours, alone = ([json.loads(line) for line in (d / STATS).read_text().splitlines()] for d in (undisturbed, straight))
-    for a, b in zip(ours, alone, strict=True):
+    ours, single = (
+        [json.loads(line) for line in (d / STATS).read_text().splitlines()] for d in (undisturbed, straight)
+    )
+    for a, b in zip(ours, single, strict=True):
         assert a["Loss/D/loss"] == pytest.approx(b["Loss/D/loss"], rel=0.05)
 
 
 def test_processes_agree_on_the_average_of_each_class(crew, tiny) -> None:
     cfg = two(tiny, data__cond=True, loss__diffaugment=AUGMENTATIONS, loss__name="relativistic")
-    together, alone = (crew(it) for it in (cfg, replace(cfg, gpus=1)))
-    ours, theirs = (saved(run_dir)["G"]["mapping.w_avg"] for run_dir in (together, alone))
+    together, single = (crew(it) for it in (cfg, replace(cfg, gpus=1)))
+    ours, theirs = (saved(run_dir)["G"]["mapping.w_avg"] for run_dir in (together, single))
     assert ours.ndim == 2 and (ours != 0).any(dim=1).all()
     torch.testing.assert_close(ours, theirs, rtol=0.2, atol=0.02)
 
@@ -211,8 +213,8 @@ def test_a_run_goes_on_with_another_number_of_processes(tiny, tmp_path, crew) ->
 
 def test_what_is_not_finite_in_one_is_skipped_by_all(crew, tiny) -> None:
     run_dir = crew(two(tiny), what="infinite", step=29)
-    told = [line for line in log(run_dir) if line.startswith("step skipped")]
-    assert len(told) == 2 and saved(run_dir)["skipped"] == 2
+    skips = [line for line in log(run_dir) if line.startswith("step skipped")]
+    assert len(skips) == 2 and saved(run_dir)["skipped"] == 2
 
 
 def test_processes_run_the_code_of_the_checkout_they_were_started_from(tmp_path) -> None:
@@ -250,7 +252,7 @@ def test_as_many_devices_as_processes(tiny, monkeypatch) -> None:
         check_devices(two(tiny, device="cuda:1"))
 
 
-def test_who_is_started_by_another_launcher_must_not_ask_for_other_numbers(pictures, tmp_path, monkeypatch) -> None:
+def test_who_is_started_by_another_launcher_must_not_ask_for_other_numbers(images, tmp_path, monkeypatch) -> None:
     for name, value in {
         "RANK": 0,
         "WORLD_SIZE": 2,
@@ -259,7 +261,7 @@ def test_who_is_started_by_another_launcher_must_not_ask_for_other_numbers(pictu
         "MASTER_PORT": 1,
     }.items():
         monkeypatch.setenv(name, str(value))
-    asked = ["--data", str(pictures), "--outdir", str(tmp_path / "runs"), "--device", "cpu", "--cfg", "digits32"]
+    asked = ["--data", str(images), "--outdir", str(tmp_path / "runs"), "--device", "cpu", "--cfg", "digits32"]
     result = CliRunner().invoke(main, [*asked, "--resolution", "16", "--gpus", "3"])
     assert result.exit_code == 2 and "--gpus 3, but 2 processes were started" in result.output
     assert not (tmp_path / "runs").exists()

@@ -41,7 +41,7 @@ def calls(monkeypatch) -> list[Call]:
 
 @pytest.fixture
 def faces(tmp_path) -> Path:
-    """A folder of one 64x64 picture."""
+    """A folder of one 64x64 image."""
     (tmp_path / "faces").mkdir()
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "faces" / "0.png")
     return tmp_path / "faces"
@@ -169,9 +169,9 @@ def test_of_two_at_once_one_is_told(auto, calls, tmp_path):
     with locked(calls[0][1]):
         beside = auto()
     with locked_name(tmp_path / "runs", NAME):
-        at_once = auto()
-    assert beside.exit_code == at_once.exit_code == 2 and len(calls) == 1
-    assert "in use by another training" in beside.stderr and f"has {NAME}" in at_once.stderr
+        micro_batch = auto()
+    assert beside.exit_code == micro_batch.exit_code == 2 and len(calls) == 1
+    assert "in use by another training" in beside.stderr and f"has {NAME}" in micro_batch.stderr
 
 
 def test_a_dry_run_says_which_and_writes_nothing(auto, calls, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import training.runs.speed_probe
-from torch_utils.distributed import ALONE
+from torch_utils.distributed import SINGLE_PROCESS
 from training.loop import open_data
 from training.runs.speed_probe import costs_of, samples_of, step_seconds
 from training.schedule import PerResolution
@@ -44,7 +44,7 @@ def test_steps_are_timed_as_they_come(tiny, monkeypatch) -> None:
 
     monkeypatch.setattr(training.runs.speed_probe, "train_step", step)
     monkeypatch.setattr(training.runs.speed_probe.time, "perf_counter", lambda: now[0])
-    seconds = step_seconds(fresh_state(cfg, torch.device("cpu")), cfg, open_data(cfg), torch.float32, ALONE)
+    seconds = step_seconds(fresh_state(cfg, torch.device("cpu")), cfg, open_data(cfg), torch.float32, SINGLE_PROCESS)
     assert seconds == pytest.approx({r: r * (10 + 3 * 1) / 4 for r in (4, 8, 16)})
 
 

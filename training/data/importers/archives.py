@@ -1,4 +1,4 @@
-"""Pictures in a zip or a tar file."""
+"""Sources: images in a zip or a tar file."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from pathlib import Path
 from typing import IO
 
 from torch_utils.errors import UserError
-from torch_utils.text import printable
+from torch_utils.text import is_image, printable
 from torch_utils.untrusted import ZIP_ERRORS, excess, read_member
-from training.data.importers.source import Source, find_manifest, is_picture
+from training.data.importers.source import Source, find_manifest, require_images
 
-KEPT_FREE = 1 << 30  # bytes of the disk that unpacking leaves to others
+KEPT_FREE = 1 << 30  # bytes of the disk that unpacking leaves free
 # RecursionError, for headers upon headers, is a RuntimeError.
 TAR_ERRORS = (tarfile.TarError, *ZIP_ERRORS, LookupError, TypeError)
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 def open_zip(path: Path) -> Source:
-    """The pictures of a zip file, sorted by name. Raises UserError if it is damaged or has none."""
+    """The images of a zip file, sorted by name. Raises UserError if it is damaged or contains no images."""
     try:
         archive = zipfile.ZipFile(path)
         files = sorted(member.filename for member in archive.infolist() if not member.is_dir())
         manifest = find_manifest(files)
         content = (manifest, read_member(archive, manifest, "table_mib")) if manifest else None
     except ZIP_ERRORS as error:
-        raise UserError(f"cannot open {path} as a zip file: {error}") from error
-    names = [name for name in files if is_picture(name)]
-    _require(names, path, len(files))
+        raise UserError(f"Cannot open {path} as a zip file: {error}") from error
+    names = [name for name in files if is_image(name)]
+    require_images(names, path, len(files))
     lock = threading.Lock()
 
     def read(index: int) -> bytes:
@@ -53,9 +53,9 @@ def open_zip(path: Path) -> Source:
 
 
 def open_tar(path: Path) -> Source:
-    """The pictures of a tar file, sorted by name; a compressed one is unpacked once into a nameless temporary file.
+    """The images of a tar file, sorted by name; a compressed one is unpacked once into a nameless temporary file.
 
-    Raises UserError if it is damaged or has none.
+    Raises UserError if it is damaged or contains no images.
     """
     file: IO[bytes] = path.open("rb")
     try:
@@ -64,25 +64,25 @@ def open_tar(path: Path) -> Source:
             members = {m.name: (m.offset_data, m.size) for m in archive if m.isreg() and not m.issparse()}
     except TAR_ERRORS as error:
         file.close()
-        raise UserError(f"cannot open {path} as a tar file: {error}") from error
+        raise UserError(f"Cannot open {path} as a tar file: {error}") from error
     lock = threading.Lock()
 
     def read(name: str) -> bytes:
         offset, size = members[name]
-        fault = excess("it", size, "picture_mib" if is_picture(name) else "table_mib")
+        fault = excess("it", size, "picture_mib" if is_image(name) else "table_mib")
         if fault:
             raise OSError(fault)
-        with lock:  # one file position for all threads
+        with lock:  # all threads share one file position
             file.seek(offset)
             return file.read(size)
 
-    names = sorted(name for name in members if is_picture(name))
-    _require(names, path, len(members))
+    names = sorted(name for name in members if is_image(name))
+    require_images(names, path, len(members))
     manifest = find_manifest(list(members))
     try:
         content = (manifest, read(manifest)) if manifest else None
     except OSError as error:
-        raise UserError(f"cannot read {printable(manifest or '')} in {path}: {error}") from error
+        raise UserError(f"Cannot read {printable(manifest or '')} in {path}: {error}") from error
     return Source(
         kind="tar",
         path=path,
@@ -95,7 +95,7 @@ def open_tar(path: Path) -> Source:
 
 
 def uncompressed(file: IO[bytes]) -> IO[bytes]:
-    """`file` itself, or its content unpacked: a compressed stream cannot be read in any order."""
+    """`file` itself, or its content unpacked, because a compressed stream cannot be read in any order."""
     magic = file.read(6)
     file.seek(0)
     for signature, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open)):
@@ -111,15 +111,10 @@ def uncompressed(file: IO[bytes]) -> IO[bytes]:
 
 
 def _check_unpacked(file: IO[bytes]) -> None:
-    """Raises OSError when what is unpacked becomes larger than anything honest, or would fill the disk."""
+    """Raises OSError when the unpacked content exceeds the limit, or would fill the disk."""
     size = file.tell()
     fault = excess("unpacked, it", size, "unpacked_gib")
     if fault:
         raise OSError(fault)
     if size % (64 << 20) < 1 << 20 and shutil.disk_usage(tempfile.gettempdir()).free < KEPT_FREE:
-        raise OSError(f"unpacked, it fills {tempfile.gettempdir()}; unpack it elsewhere, and give the folder")
-
-
-def _require(names: list[str], path: Path, files: int) -> None:
-    if not names:
-        raise UserError(f"no pictures in {path} ({files} other files): check --source")
+        raise OSError(f"unpacking it fills {tempfile.gettempdir()}; unpack it elsewhere, and give the folder")

@@ -1,4 +1,7 @@
-"""Public data sets that `dataset_tool.py download` knows: where they are, and how to tell that they are whole."""
+"""Public data sets that `dataset_tool.py download` can fetch: their addresses, checksums and licences.
+
+Imports nothing slow, because --help lists them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class PublicDataset:
-    """files: (name, sha256), the first being the one to open. mirrors: addresses that a file's name is appended to."""
+    """A data set that can be downloaded.
+
+    title: stored in the archive, so another title would change its content
+    mirrors: addresses, to which a file's name is appended     files: (name, sha256); the first is the one to open
+    """
 
     title: str
     mirrors: tuple[str, ...]
@@ -63,9 +70,11 @@ CATALOGUE = {
 
 
 def fetch(dataset: PublicDataset, folder: Path, progress: bool = True) -> Path:
-    """Download what is missing of a data set into `folder`; the file to open. Raises UserError if no mirror has it."""
-    # Here and not above: the names of the data sets are wanted without waiting for what downloads them.
-    from torch_utils.download import download
+    """Download missing files of a data set into `folder`. Returns the file to open.
+
+    Raises UserError if no mirror delivers them.
+    """
+    from torch_utils.download import download  # slow to import
 
     paths = [
         download([mirror + name for mirror in dataset.mirrors], folder / name, sha256=sha256, progress=progress)

@@ -1,29 +1,142 @@
-"""A map over threads that keeps the order, so that results never depend on the number of workers."""
+"""Look at a source before anything is written: recognise it, open it, decode every image, and say what was found."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+import zipfile
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from torch_utils.errors import UserError
+from torch_utils.images import DECODER_ERRORS, GREY_MODES, BadImage, decode, first_line, is_sideways, open_image
 from torch_utils.progress import Progress
-from training.data.importers.geometry import Size
-from training.data.importers.picture import DECODER_ERRORS, GREY, BadPicture, is_turned, load, open_picture, words
-from training.data.importers.source import Source
+from torch_utils.text import is_image, printable
+from training.data.importers.archives import TAR_SUFFIXES, open_tar, open_zip
+from training.data.importers.cifar import is_cifar, open_cifar
+from training.data.importers.idx import IDX_IMAGES, find_idx, open_idx
+from training.data.importers.labels import Labels
+from training.data.importers.source import Source, open_folder, open_lmdb
+from training.data.sizes import Size
+
+CELEBA = "img_align_celeba"
+SHOWN = 8  # values in one row of the table
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """function(item) for each item, in order. At most 4 results per worker wait to be taken.
+def open_source(path: Path) -> Source:
+    """Open a folder, zip, tar, LMDB, IDX file, CIFAR-10 or CelebA. Close the result with `contextlib.closing`.
 
-    Threads serve here: decoding, scaling and compressing pictures release the interpreter's lock.
+    Raises UserError if there is nothing at `path`, or nothing that this tool reads.
+    """
+    if path.is_dir():
+        return _open_directory(path)
+    if not path.is_file():
+        raise UserError(f"There is no such file or folder: {path}")
+    name = path.name.lower()
+    if IDX_IMAGES in name:
+        return open_idx(path)
+    if is_cifar(path):
+        return open_cifar(path)
+    if name.endswith(TAR_SUFFIXES):
+        return open_tar(path)
+    if path.suffix.lower() in (".mdb", ".lmdb"):
+        return open_lmdb(path)
+    if zipfile.is_zipfile(path) or name.endswith(".zip"):
+        return open_zip(path)
+    if is_image(name):
+        raise UserError(f"{path} is a single image: give the folder that contains it")
+    raise UserError(
+        f"Cannot tell what kind of source {path} is: give a folder, .zip, .tar(.gz), LMDB, IDX file or CIFAR-10 archive"
+    )
+
+
+def _open_directory(path: Path) -> Source:
+    if (path / "data.mdb").is_file():
+        return open_lmdb(path)
+    idx = find_idx(path)
+    if idx:
+        return open_idx(idx)
+    if is_cifar(path):
+        return open_cifar(path)
+    if (path / CELEBA).is_dir():  # beside it are lists, and perhaps the same faces uncropped
+        return open_folder(path / CELEBA)
+    if (path / f"{CELEBA}.zip").is_file():
+        return open_zip(path / f"{CELEBA}.zip")
+    return open_folder(path)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one image is. size: upright. digest: of the file or the pixels. problem: "" if it is intact."""
+
+    index: int
+    name: str
+    size: Size | None = None
+    mode: str = ""
+    transparent: bool = False
+    digest: bytes = b""
+    problem: str = ""
+
+    @property
+    def grey(self) -> bool:
+        return self.mode in GREY_MODES
+
+
+def inspect(source: Source, indices: Sequence[int], workers: int, progress: bool = True) -> list[Finding]:
+    """One Finding per index, in order. Every image is decoded to its end, so that truncated ones are found here."""
+    findings = []
+    with Progress("inspect", len(indices), quiet=not progress) as bar:
+        for finding in ordered_map(lambda index: inspect_one(source, index), indices, workers):
+            findings.append(finding)
+            bar.advance()
+    return findings
+
+
+def inspect_one(source: Source, index: int) -> Finding:
+    """Never raises for what is in the image: that is the finding's `problem`."""
+    name = source.title(index)
+    try:
+        data = source.read(index)
+    except DECODER_ERRORS as error:
+        return Finding(index, name, problem=f"cannot be read ({first_line(error)})")
+    content = data.tobytes() if isinstance(data, np.ndarray) else data
+    digest = hashlib.blake2b(content, digest_size=16).digest()
+    try:
+        image = open_image(data)
+        mode, (width, height) = image.mode, image.size
+        image.draft("L", (max(1, width // 8), max(1, height // 8)))  # still reads a JPEG to its end, in less time
+        decode(image)
+        size = Size(width, height) if is_sideways(image) else Size(height, width)
+        return Finding(index, name, size, mode, image.has_transparency_data, digest)
+    except BadImage as problem:
+        return Finding(index, name, digest=digest, problem=str(problem))
+
+
+def duplicates(findings: Sequence[Finding]) -> dict[int, str]:
+    """{index: name of the first one} for every intact image that equals an earlier one, byte for byte."""
+    first: dict[tuple[bytes, Size | None], str] = {}
+    again = {}
+    for finding in findings:
+        if not finding.problem:
+            original = first.setdefault((finding.digest, finding.size), finding.name)
+            if original != finding.name:
+                again[finding.index] = original
+    return again
+
+
+def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
+    """function(item) for each item, in order, so that results never depend on the number of workers.
+
+    At most 4 results per worker wait to be used. Threads are enough, because decoding, scaling and compressing images
+    release the interpreter's lock.
     """
     if workers == 1:
         yield from map(function, items)
@@ -38,63 +151,40 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
             yield waiting.popleft().result()
 
 
-# Look at every picture of a source before anything is written
+# The table of what was found
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What one picture is. size: as seen, upright. digest: of the file or the pixels. problem: "" if it is sound."""
-
-    index: int
-    name: str
-    size: Size | None = None
-    mode: str = ""
-    transparent: bool = False
-    digest: bytes = b""
-    problem: str = ""
-
-    @property
-    def grey(self) -> bool:
-        return self.mode in GREY
-
-
-def inspect(source: Source, indices: Sequence[int], workers: int, progress: bool = True) -> list[Finding]:
-    """One Finding per index, in order. Every picture is decoded to its end, so that truncated ones are found here."""
-    findings = []
-    with Progress("inspect", len(indices), quiet=not progress) as bar:
-        for finding in ordered_map(lambda index: inspect_one(source, index), indices, workers):
-            findings.append(finding)
-            bar.advance()
-    return findings
+def findings_table(source: Source, findings: Sequence[Finding], labels: Labels | None, duplicates_rule: str) -> str:
+    """A few lines about everything that was found."""
+    intact = [finding for finding in findings if not finding.problem]
+    broken = [finding for finding in findings if finding.problem]
+    others = f"; {source.other_files} other files in it are not images" if source.other_files else ""
+    rows = [
+        ("Source", f"{source.path} ({source.kind}{others})"),
+        ("Images", f"{len(findings)}: {len(intact)} intact, {len(broken)} broken"),
+        ("Sizes", _tally(str(finding.size) for finding in intact)),
+        ("Modes", _tally(finding.mode for finding in intact)),
+        ("Transparent", str(sum(finding.transparent for finding in intact))),
+        ("Broken", _tally(finding.problem for finding in broken)),
+        ("Duplicates", f"{len(duplicates(findings))} (--duplicates {duplicates_rule})"),
+        ("Classes", _classes(findings, labels)),
+    ]
+    return "\n".join(f"{name:<12}{printable(text)}" for name, text in rows)
 
 
-def inspect_one(source: Source, index: int) -> Finding:
-    """Never raises for what is in the picture: that is the finding's `problem`."""
-    name = source.title(index)
-    try:
-        data = source.read(index)
-    except DECODER_ERRORS as error:
-        return Finding(index, name, problem=f"cannot be read ({words(error)})")
-    content = data.tobytes() if isinstance(data, np.ndarray) else data
-    digest = hashlib.blake2b(content, digest_size=16).digest()
-    try:
-        image = open_picture(data)
-        mode, (width, height) = image.mode, image.size
-        image.draft("L", (max(1, width // 8), max(1, height // 8)))  # still reads a JPEG to its end, in less time
-        load(image)
-        size = Size(width, height) if is_turned(image) else Size(height, width)
-        return Finding(index, name, size, mode, image.has_transparency_data, digest)
-    except BadPicture as problem:
-        return Finding(index, name, digest=digest, problem=str(problem))
+def _classes(findings: Sequence[Finding], labels: Labels | None) -> str:
+    if labels is None:
+        return "none"
+    numbers = [labels.classes[finding.index] for finding in findings]
+    names = dict(enumerate(labels.class_names))
+    tally = _tally(names.get(number, str(number)) for number in numbers if number is not None)
+    without = f"; {numbers.count(None)} images have none" if None in numbers else ""
+    return f"{len(set(numbers) - {None})} from {labels.origin}: {tally}{without}"
 
 
-def duplicates(findings: Sequence[Finding]) -> dict[int, str]:
-    """{index: name of the first of its kind} for every sound picture that has been met before, byte for byte."""
-    first: dict[tuple[bytes, Size | None], str] = {}
-    again = {}
-    for finding in findings:
-        if not finding.problem:
-            original = first.setdefault((finding.digest, finding.size), finding.name)
-            if original != finding.name:
-                again[finding.index] = original
-    return again
+def _tally(values: Iterable[str]) -> str:
+    counts = Counter(values).most_common()
+    if not counts:
+        return "none"
+    more = f", {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
+    return ", ".join(f"{value} ({count})" for value, count in counts[:SHOWN]) + more

@@ -1,26 +1,30 @@
-"""What the user can decide about a conversion, with the flags and the help of the command line."""
+"""What the user can decide about a conversion, with the flags and the help of the command line.
+
+Imports nothing slow, because --help needs it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from torch_utils.errors import UserError
 from torch_utils.settings import Flag, setting
-from training.data.importers.geometry import Size, parse_size
+from training.data.sizes import Size, base_for, parse_size
 
-PICTURES, SELECTION = "Pictures", "Selection"
+IMAGES, SELECTION = "Images", "Selection"
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How pictures become an archive. `upscale`: enlarge the ones that are too small, where others skip them."""
+    """How images become an archive. upscale: enlarge images that are too small, instead of skipping them."""
 
     resolution: Size | None = setting(
         None,
         Flag(
             "--resolution",
-            "Size of every picture in the archive; without it they must all have one size already.",
-            PICTURES,
+            "Size of every image in the archive; without it they must all have one size already.",
+            IMAGES,
             parse=parse_size,
             metavar="N|WxH",
         ),
@@ -29,18 +33,18 @@ class Rules:
         "center",
         Flag(
             "--crop",
-            "center: the largest centred part of the target's shape. fit: the whole picture, with a black border"
-            " (transparent with --alpha keep). none: pictures of any other size are skipped.",
-            PICTURES,
+            "center: the largest centred part with the target's aspect ratio. fit: the whole image, with a black border"
+            " (transparent with --alpha keep). none: images of any other size are skipped.",
+            IMAGES,
         ),
     )
     channels: Literal["auto", "1", "3", "4"] = setting(
         "auto",
         Flag(
             "--channels",
-            "1: grey, 3: RGB, 4: RGBA. auto: grey if all pictures are, RGBA with --alpha keep if any is transparent,"
+            "1: grey, 3: RGB, 4: RGBA. auto: grey if all images are, RGBA with --alpha keep if any is transparent,"
             " RGB otherwise.",
-            PICTURES,
+            IMAGES,
         ),
     )
     alpha: Literal["white", "drop", "keep"] = setting(
@@ -48,27 +52,39 @@ class Rules:
         Flag(
             "--alpha",
             "Transparency. white: laid on white. drop: ignored, which shows the colours below it. keep: RGBA.",
-            PICTURES,
+            IMAGES,
         ),
     )
     resize_filter: Literal["lanczos", "box"] = setting(
-        "lanczos", Flag("--resize-filter", "Filter for scaling; both average over all pixels concerned.", PICTURES)
+        "lanczos", Flag("--resize-filter", "Filter for scaling; both average over all pixels concerned.", IMAGES)
     )
     labels: str = setting(
         "auto",
         Flag(
             "--labels",
             "Classes. folders: the first level of sub-folders. FILE: a table (.csv, or CelebA's .txt) with a column of"
-            " file names; FILE:COLUMN says which other column is the class. auto: what the source brings along"
+            " file names; FILE:COLUMN says which other column is the class. auto: what the source provides"
             " (dataset.json, IDX, CIFAR), or else its sub-folders. none: no classes.",
             SELECTION,
             metavar="folders|none|auto|FILE[:COLUMN]",
         ),
     )
-    max_images: int | None = setting(
-        None, Flag("--max-images", "Look at the first N pictures only.", SELECTION, metavar="N")
-    )
+    max_images: int | None = setting(None, Flag("--max-images", "Use only the first N images.", SELECTION, metavar="N"))
     duplicates: Literal["keep", "skip"] = setting(
         "keep", Flag("--duplicates", "What to do with files that are equal byte for byte.", SELECTION)
     )
     upscale: bool = False
+
+
+def check_rules(rules: Rules) -> None:
+    """Raises UserError for rules that contradict each other, or a size that no network can have."""
+    if rules.channels == "4" and rules.alpha != "keep":
+        raise UserError(f"--channels 4 stores transparency, but --alpha {rules.alpha} removes it: add --alpha keep")
+    if rules.alpha == "keep" and rules.channels in ("1", "3"):
+        raise UserError(
+            f"--alpha keep needs four channels, and --channels {rules.channels} has fewer: leave out one of the two"
+        )
+    if rules.max_images is not None and rules.max_images < 1:
+        raise UserError(f"--max-images must be at least 1, got {rules.max_images}")
+    if rules.resolution is not None:
+        base_for(*rules.resolution)

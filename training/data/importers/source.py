@@ -1,27 +1,32 @@
-"""What every kind of source looks like to the rest of the dataset tool."""
+"""Sources: images in a fixed order, wherever they are stored. `inspect.open_source` picks the reader for a path.
+
+Here are the readers of folders and of LMDBs; zip and tar files, IDX and CIFAR-10 have modules of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from torch_utils.text import printable
+from torch_utils.errors import UserError
+from torch_utils.text import is_image, printable
+from torch_utils.untrusted import read_plain
+from training.data.archive import MANIFEST
 
-PICTURE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".heic", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".tga", ".tif"}
-    | {".tiff", ".webp", ".pbm", ".pgm", ".pnm", ".ppm"}
-)
-MANIFEST = "dataset.json"
+MAX_DEPTH, MAX_LINKS = 100, 10_000  # levels of folders, and links to folders that are followed
 
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures in a fixed order. `read(i)`: the encoded file, or uint8 pixels [H,W] or [H,W,C]; safe in threads.
+    """Images in a fixed order. `read(i)`: the encoded file, or uint8 pixels [H,W] or [H,W,C]; safe in threads.
 
-    labels: the class numbers the source itself knows, as IDX and CIFAR files do   manifest: content of `dataset.json`
+    labels: class numbers, if the source itself has them, as IDX and CIFAR files do
+    manifest: name and content of its `dataset.json`     other_files: how many files in it are not images
     """
 
     kind: str
@@ -35,18 +40,96 @@ class Source:
     other_files: int = 0
 
     def title(self, index: int) -> str:
-        """The name of a picture as it can be printed: file names are bytes, and may say anything."""
+        """The name of an image, safe to print: file names are bytes and can contain anything."""
         return printable(self.names[index].encode("utf-8", "backslashreplace").decode())
-
-
-def is_picture(name: str) -> bool:
-    """Does the name promise a picture? Hidden files, and the twins that macOS writes into archives, do not."""
-    parts = PurePosixPath(name).parts
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
 
 
 def find_manifest(names: Sequence[str]) -> str | None:
     """The `dataset.json` nearest to the root."""
     found = [name for name in names if PurePosixPath(name).name == MANIFEST]
     return min(found, key=lambda name: (name.count("/"), name), default=None)
+
+
+def require_images(names: Sequence[str], path: Path, files: int) -> None:
+    """Raises UserError if none of the files in `path` is an image."""
+    if not names:
+        raise UserError(f"There are no images in {path} ({files} other files): check --source")
+
+
+# Folders
+
+
+def open_folder(root: Path) -> Source:
+    """All images below `root`, sorted by relative name. Links to folders are followed, up to a limit.
+
+    Raises UserError if there are no images, or if the tree does not end.
+    """
+    files = sorted(_walk(root, "", frozenset(), count()))
+    names = [name for name in files if is_image(name)]
+    require_images(names, root, len(files))
+    manifest = find_manifest(files)
+    return Source(
+        kind="folder",
+        path=root,
+        names=names,
+        read=lambda index: read_plain(root / names[index], "picture_mib"),
+        manifest=(manifest, _read_manifest(root / manifest)) if manifest else None,
+        other_files=len(files) - len(names) - bool(manifest),
+    )
+
+
+def _read_manifest(path: Path) -> bytes:
+    try:
+        return read_plain(path, "table_mib")
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}") from error
+
+
+def _walk(root: Path, below: str, above: frozenset[str], links: Iterator[int]) -> Iterator[str]:
+    """Relative names, with forward slashes, of all files under root/below.
+
+    above: the real paths of the folders that contain it     links: counts links to folders, which can multiply
+    """
+    real = os.path.realpath(root / below)
+    if real in above:  # a link to a folder that contains it
+        return
+    try:
+        entries = list(os.scandir(root / below))
+    except OSError as error:
+        raise UserError(f"Cannot list {root / below}: {error.strerror}") from error
+    if len(above) >= MAX_DEPTH:
+        raise UserError(f"{root} has more than {MAX_DEPTH} levels of folders: check --source")
+    for entry in entries:
+        name = f"{below}/{entry.name}" if below else entry.name
+        if entry.is_dir():
+            if entry.is_symlink() and next(links) >= MAX_LINKS:
+                raise UserError(f"{root} has more than {MAX_LINKS:,} links to folders: check --source")
+            yield from _walk(root, name, above | {real}, links)
+        else:
+            yield name
+
+
+# LMDB, as LSUN ships its images: every value is an encoded image
+
+
+def open_lmdb(path: Path) -> Source:
+    """All values of the database in order of their keys. Raises UserError without the `lmdb` package or on damage."""
+    try:
+        import lmdb
+    except ImportError as error:
+        raise UserError(f"{path} is an LMDB, and the package that reads it is missing: pip install lmdb") from error
+    try:
+        database = lmdb.open(str(path), readonly=True, lock=False, readahead=False, subdir=path.is_dir())
+        with database.begin() as transaction:
+            keys = list(transaction.cursor().iternext(keys=True, values=False))
+    except lmdb.Error as error:
+        raise UserError(f"Cannot open {path} as an LMDB: {error}") from error
+
+    def read(index: int) -> bytes:
+        with database.begin() as transaction:
+            return bytes(transaction.get(keys[index]) or b"")
+
+    if not keys:
+        raise UserError(f"The LMDB {path} is empty: check --source")
+    names = [key.decode() if key.isascii() else key.hex() for key in keys]
+    return Source(kind="LMDB", path=path, names=names, read=read, close=database.close)

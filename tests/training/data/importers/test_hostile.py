@@ -1,4 +1,4 @@
-"""Archives and folders made to do harm end in one line, or in a picture left out, and nothing else happens."""
+"""Archives and folders made to do harm end in one line, or in an image left out, and nothing else happens."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from torch_utils.errors import UserError
-from torch_utils.images import open_image
+from torch_utils.images import BadImage, open_image
 from training.data.archive import Archive
 from training.data.importers.convert import Job, run
-from training.data.importers.detect import open_source
+from training.data.importers.inspect import open_source
 from training.data.importers.labels import from_manifest
 from training.data.importers.rules import Rules
 
@@ -101,7 +101,7 @@ def test_members_larger_than_the_limit_are_not_unpacked(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
-def test_damage_within_any_packing_is_a_picture_left_out(method: int, tmp_path: Path) -> None:
+def test_damage_within_any_packing_is_an_image_left_out(method: int, tmp_path: Path) -> None:
     path = packed(tmp_path / "x.zip", ("a.png", P), ("b.png", np.random.RandomState(0).bytes(999)), method=method)
     content = bytearray(path.read_bytes())
     at = content.rindex(b"PK\3\4") + 30 + len("b.png") + 20
@@ -122,13 +122,13 @@ def test_names_lead_nowhere_and_cannot_drive_the_terminal(tmp_path: Path) -> Non
     assert set(tmp_path.parent.rglob("*")) - before == {path, tmp_path / "out.zip"}
 
 
-def test_a_picture_is_opened_by_decoders_of_pictures_only(tmp_path: Path) -> None:
+def test_an_image_is_opened_by_decoders_of_images_only(tmp_path: Path) -> None:
     for content in (HUGE, EPS):
         path = packed(tmp_path / "x.zip", ("a.png", content), ("b.png", P))
         refused(Archive.open, path)
         assert [skip.name for skip in converted(path)[0]] == ["a.png"]
         (tmp_path / "out.zip").unlink()
-    with pytest.raises(OSError):
+    with pytest.raises(BadImage, match="not an image"):
         open_image(EPS)
 
 
@@ -153,7 +153,7 @@ def test_pipes_devices_and_links_without_end_do_not_hang(tmp_path: Path) -> None
 
 
 def tar_of(size: bytes) -> bytes:
-    """A tar with one picture, and a manifest that claims `size`, as a tar header writes numbers."""
+    """A tar with one image, and a manifest that claims `size`, as a tar header writes numbers."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         for name in ("a.png", "dataset.json"):

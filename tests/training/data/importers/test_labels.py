@@ -1,3 +1,5 @@
+"""Classes from the source itself, from sub-folders, or from tables."""
+
 from __future__ import annotations
 
 import json
@@ -31,11 +33,11 @@ def test_sub_folders_are_classes_in_alphabetical_order(rule: str) -> None:
     "names",
     [("1.png", "2.png"), ("a/1.png", "a/2.png"), ("a/1.png", "b/2.png", "3.png"), ("00000/1.png", "01000/2.png")],
 )
-def test_auto_sees_no_classes_where_folders_are_none(names: tuple[str, ...]) -> None:
+def test_auto_finds_no_classes_if_folders_are_not_classes(names: tuple[str, ...]) -> None:
     assert classes(source(*names), "auto") is None
 
 
-def test_folders_asked_for() -> None:
+def test_folders_requested() -> None:
     assert classes(source("a/1.png", "b/2.png", "3.png"), "folders") == [0, 1, None]
     with pytest.raises(UserError, match="sub-folders"):
         label(source("a/1.png", "a/2.png"), "folders")
@@ -64,13 +66,13 @@ def test_damaged_dataset_json_is_one_line(manifest: object) -> None:
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_a_table_finds_pictures_by_any_of_their_names(tmp_path: Path, separator: str) -> None:
+def test_a_table_finds_images_by_any_of_their_names(tmp_path: Path, separator: str) -> None:
     table = tmp_path / "t.csv"
     rows = [("file", "sex", "age"), ("x/1.png", "m", "10"), ("2.png", "f", "9"), ("3", "m", ""), ("other", "q", "1")]
     table.write_text("\ufeff" + "\n".join(separator.join(row) for row in rows), "utf-8")
-    pictures = source("x/1.png", "y/2.png", "3.png", "4.png")
-    assert classes(pictures, str(table)) == [1, 0, 1, None]
-    assert classes(pictures, f"{table}:age") == [2, 1, None, None]  # 1, 9, 10: by value, not by alphabet
+    images = source("x/1.png", "y/2.png", "3.png", "4.png")
+    assert classes(images, str(table)) == [1, 0, 1, None]
+    assert classes(images, f"{table}:age") == [2, 1, None, None]  # 1, 9, 10: by value, not alphabetically
 
 
 def test_a_table_without_headings(tmp_path: Path) -> None:
@@ -91,8 +93,8 @@ def test_celeba_attributes(tmp_path: Path) -> None:
         ("file,age\n1.png,0.5\n", "", "measurements"),
         ("file,age\n1.png,3\n", ":sex", "no column 'sex'"),
         ("file\n1.png\n", "", "single column"),
-        ("", "", "empty"),
-        ("file,age\n9.png,3\n", "", "names none of the pictures"),
+        ("", "", "is empty"),
+        ("file,age\n9.png,3\n", "", "names none of the images"),
     ],
 )
 def test_unusable_tables_are_one_line(tmp_path: Path, content: str, column: str, message: str) -> None:
@@ -103,5 +105,5 @@ def test_unusable_tables_are_one_line(tmp_path: Path, content: str, column: str,
 
 
 def test_a_missing_table() -> None:
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="there is no such file"):
         label(source("1.png"), "nowhere.csv:x")

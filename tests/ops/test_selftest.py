@@ -1,4 +1,4 @@
-"""What the measurements of ops count, and what the comparison with the reference notices."""
+"""The self-test of the ops detects mistakes and counts bytes, and every kernel passes it, also with large tensors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from ops.selftest import CASES, DTYPES, LAYOUTS, Case, failures, features, interleaved, least_bytes, passes
 
 CPU = torch.device("cpu")
+MEMORY = 16 << 20  # bytes; larger results bypass the cache
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
@@ -21,7 +22,7 @@ def test_the_least_bytes():
     case = Case("add", lambda x: [x, torch.zeros(x.shape[1])], lambda t, impl: t[0] + t[1][:, None, None])
     x = torch.zeros(2, 3, 4, 5, dtype=torch.bfloat16)
     big, small = 2 * 3 * 4 * 5, 3 * 4
-    # In: x in bfloat16 and a float32 bias; out: float32, as the sum is. back: dy, two gradients, and x again.
+    # Forward: x in bfloat16 and a float32 bias, and a float32 result. Backward: dy, two gradients, and x again.
     assert least_bytes(case, case.tensors(x)) == {
         "forward": 2 * big + small + 4 * big, "forward+backward": 2 * (2 * big + small + 4 * big) + 2 * big,
     }  # fmt: skip
@@ -41,14 +42,14 @@ def test_every_case_can_be_run_and_timed(case, dtype, layout):
 
 
 @every_case
-def test_the_kernels_are_right(case):
+def test_the_kernels_are_correct(case):
     for dtype in DTYPES.values():
         for layout in LAYOUTS:
             assert failures(case, CPU, dtype, layout) == []
 
 
 @pytest.mark.parametrize("mistake", [0.999, float("nan")])
-def test_mistakes_of_a_gradient_are_noticed(mistake):
+def test_mistakes_in_a_gradient_are_detected(mistake):
     class Wrong(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
@@ -61,3 +62,21 @@ def test_mistakes_of_a_gradient_are_noticed(mistake):
     case = Case("double", lambda x: [x], lambda t, impl: t[0] * 2 if impl == "ref" else Wrong.apply(t[0]))
     found = failures(case, CPU, torch.float32, "contiguous")
     assert len(found) == 2 and all(line.startswith("gradient 0 at ") for line in found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@every_case
+def test_large_results_are_the_same(case, layout, dtype):
+    """With an odd width, so that rows begin anywhere in a cache line."""
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randn(1, 20, 165, 167, generator=generator).to(dtype).contiguous(memory_format=layout)
+    torch.manual_seed(1)
+    rest = case.tensors(one)[1:]
+    with torch.no_grad():
+        small = case.run([one, *rest], "cpu")
+        count = MEMORY // (small.numel() * small.element_size()) + 1
+        many = one.expand(count, -1, -1, -1).contiguous(memory_format=layout)
+        # Each sample has its own style and noise.
+        large = case.run([many, *(t.expand(count, *t.shape[1:]) if t.ndim > 1 else t for t in rest)], "cpu")
+    assert count > 1 and all(torch.equal(row[None], small) for row in large)

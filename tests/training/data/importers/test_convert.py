@@ -1,22 +1,26 @@
-"""From a folder to an archive, and every way in which that is refused."""
+"""From a folder to an archive, and every way in which that is refused; every image is converted or listed."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from torch_utils.errors import UserError
 from training.data.archive import Archive
 from training.data.importers.convert import Job, run
-from training.data.importers.geometry import Size
 from training.data.importers.rules import Rules
+from training.data.sizes import Size
 
 SMALL = Rules(resolution=Size(8, 8))
 
@@ -24,14 +28,14 @@ SMALL = Rules(resolution=Size(8, 8))
 def convert(source: Path, rules: Rules = SMALL, /, **job: object) -> tuple[Path, dict[str, str]]:
     """The archive, and {name: reason} of what was left out."""
     dest = source.parent / "out.zip"
-    settings = Job(source, dest, overwrite=True, progress=False)
-    skipped = run(replace(settings, **job), rules, say=lambda text: None)  # type: ignore[arg-type]
+    job_of = Job(source, dest, overwrite=True, progress=False)
+    skipped = run(replace(job_of, **job), rules, say=lambda text: None)  # type: ignore[arg-type]
     return dest, {skip.name: skip.reason for skip in skipped}
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Twelve pictures in two folders, of which ten are sound."""
+    """Twelve files in two folders, ten of them intact."""
     random = np.random.RandomState(0)
     for index in range(10):
         folder = tmp_path / "photos" / ("cat", "dog")[index % 2]
@@ -48,7 +52,7 @@ def test_an_archive_comes_out_with_labels_and_a_list_of_skips(photos: Path) -> N
     assert (len(archive), archive.height, archive.width, archive.channels) == (10, 8, 8, 3)
     assert archive.labels is not None and archive.labels.tolist() == [0] * 5 + [1] * 5
     assert archive.class_names == ["cat", "dog"]
-    assert skipped == {"dog/cut.png": "truncated", "dog/text.jpg": "not a picture"}
+    assert skipped == {"dog/cut.png": "truncated", "dog/text.jpg": "not an image"}
 
 
 def test_the_number_of_workers_does_not_change_a_byte(photos: Path) -> None:
@@ -125,16 +129,16 @@ def test_a_dry_run_writes_nothing(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("rules", "job", "message"),
     [
-        (Rules(), {}, "sizes: choose one, such as --resolution 16"),
+        (Rules(), {}, "different sizes: add --resolution, such as 16"),
         (Rules(resolution=Size(100, 100)), {}, "--resolution 96"),
-        (Rules(resolution=Size(64, 64)), {}, "none of the 12 pictures"),
+        (Rules(resolution=Size(64, 64)), {}, "None of the 12 images"),
         (Rules(resolution=Size(8, 8), crop="none"), {}, "--crop none"),
         (Rules(resolution=Size(8, 8), channels="4"), {}, "--alpha keep"),
         (Rules(resolution=Size(8, 8), channels="1", alpha="keep"), {}, "--channels 1"),
         (replace(SMALL, max_images=0), {}, "--max-images"),
-        (replace(SMALL, labels="no.csv"), {}, "no such file"),
+        (replace(SMALL, labels="no.csv"), {}, "there is no such file"),
         (SMALL, {"dest": Path("out.tar")}, "must end in .zip"),
-        (SMALL, {"source": Path("nowhere")}, "no such file"),
+        (SMALL, {"source": Path("nowhere")}, "There is no such file"),
         (SMALL, {"skip_list": Path("/nowhere/x.txt")}, "--skip-list"),
     ],
 )
@@ -147,7 +151,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert [path.name for path in photos.parent.iterdir()] == ["photos"]
 
 
-def test_an_archive_is_not_replaced_unasked(photos: Path) -> None:
+def test_an_archive_is_only_replaced_on_request(photos: Path) -> None:
     dest, _ = convert(photos)
     before = dest.read_bytes()
     with pytest.raises(UserError, match="--overwrite"):
@@ -160,12 +164,12 @@ def test_an_archive_is_not_replaced_unasked(photos: Path) -> None:
 def test_places_that_cannot_be_written(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (photos.parent / "file").write_text("")
     (photos.parent / "folder.zip").mkdir()
-    with pytest.raises(UserError, match="cannot write into"):
+    with pytest.raises(UserError, match="Cannot write into"):
         convert(photos, dest=photos.parent / "file" / "out.zip")
     with pytest.raises(UserError, match="is a folder"):
         convert(photos, dest=photos.parent / "folder.zip")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(UserError, match="cannot write into"):
+    with pytest.raises(UserError, match="Cannot write into"):
         convert(photos)
 
 
@@ -191,8 +195,79 @@ def test_a_file_name_that_is_not_text(tmp_path: Path) -> None:
     folder.mkdir()
     Image.new("RGB", (8, 8)).save(folder / "a.png")
     try:
-        (folder / os.fsdecode(b"\xff.png")).write_bytes(b"no picture")
+        (folder / os.fsdecode(b"\xff.png")).write_bytes(b"not an image")
     except OSError:
-        pytest.skip("this file system wants text")
+        pytest.skip("this file system only has names of text")
     _, skipped = convert(folder)
     assert list(skipped) == ["\\udcff.png"]
+
+
+KINDS = {
+    "1": "PNG", "L": "PNG", "LA": "PNG", "P": "PNG", "RGB": "JPEG", "RGBA": "WEBP", "CMYK": "JPEG", "I;16": "PNG",
+    "I": "TIFF", "F": "TIFF", "YCbCr": "JPEG", "LAB": "TIFF",
+}  # fmt: skip
+images = st.tuples(
+    st.sampled_from(sorted(KINDS)),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from(["", "cut", "text", "turned"]),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    specs=st.lists(images, min_size=1, max_size=8),
+    size=st.sampled_from([Size(8, 8), Size(8, 12), Size(24, 16)]),
+    crop=st.sampled_from(["center", "fit", "none"]),
+    alpha=st.sampled_from(["white", "drop", "keep"]),
+    upscale=st.booleans(),
+)
+def test_every_image_conforms_or_is_listed(specs, size: Size, crop, alpha, upscale: bool) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "in"
+        source.mkdir()
+        for index, spec in enumerate(specs):
+            (source / f"{index}.png").write_bytes(make_image(*spec))
+        rules = Rules(resolution=size, crop=crop, alpha=alpha, upscale=upscale)
+        must = {
+            f"{index}.png"
+            for index, (mode, width, height, damage) in enumerate(specs)
+            if mode != "F" and damage == "" and ((upscale and crop != "none") or Size(height, width) == size)
+        }
+        try:
+            dest = Path(scratch) / "out.zip"
+            job = Job(source, dest, progress=False)
+            skipped = {skip.name: skip.reason for skip in run(job, rules, say=lambda text: None)}
+        except UserError as error:
+            assert str(error).startswith("None of the") and not must
+            assert [path.name for path in Path(scratch).iterdir()] == ["in"]
+            return
+        assert not must & set(skipped)
+        archive = Archive.open(dest)
+        assert len(archive) + len(skipped) == len(specs)
+        assert all(skipped.values())
+        for index in range(len(archive)):
+            assert archive.read(index).shape == (size.height, size.width, archive.channels)
+
+
+def make_image(mode: str, width: int, height: int, damage: str) -> bytes:
+    """An encoded image of the mode, intact, damaged or turned by EXIF."""
+    if damage == "text":
+        return b"words"
+    ramp = np.linspace(0, 255, width * height).reshape(height, width)
+    if mode in ("I;16", "I", "F"):
+        dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+        image = Image.fromarray((ramp * 200).astype(dtype))
+    elif mode == "LAB":
+        image = Image.merge("LAB", [Image.fromarray(ramp.astype(np.uint8))] * 3)
+    else:
+        image = Image.fromarray(ramp.astype(np.uint8)).convert("RGB").convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    kind = KINDS[mode]
+    if kind == "TIFF" or damage != "turned":
+        image.save(buffer, kind)
+    else:
+        image.save(buffer, kind, exif=exif)
+    return buffer.getvalue()[: len(buffer.getvalue()) // 2] if damage == "cut" else buffer.getvalue()

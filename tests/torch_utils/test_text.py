@@ -1,4 +1,4 @@
-"""Lists of whole numbers as they are typed."""
+"""Numbers and lists of numbers in text."""
 
 import contextlib
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_utils.errors import UserError
-from torch_utils.text import parse_classes, parse_seeds, require_each_once
+from torch_utils.text import counted, parse_classes, parse_seeds, require_each_once
 
 ranges = st.tuples(st.integers(0, 10**6), st.integers(0, 20)).map(lambda p: (p[0], p[0] + p[1]))
 
@@ -51,6 +51,10 @@ def test_a_seed_that_comes_twice_is_named(seeds):
     try:
         require_each_once(seeds)
     except UserError as error:
-        assert any(f"seed {seed} is named {seeds.count(seed)} times" in str(error) for seed in twice)
+        assert any(f"seed {seed} occurs {seeds.count(seed)} times" in str(error) for seed in twice)
         return
     assert not twice
+
+
+def test_one_of_a_kind_and_several():
+    assert [counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]

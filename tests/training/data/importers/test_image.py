@@ -1,3 +1,5 @@
+"""One image of any kind becomes what the archive stores: placed, scaled, converted."""
+
 from __future__ import annotations
 
 import io
@@ -8,10 +10,51 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from training.data.importers.geometry import Size
-from training.data.importers.picture import BadPicture, Target, convert_picture
+from torch_utils.images import BadImage
+from training.data.importers.image import DoesNotFit, Target, convert_image, place
+from training.data.sizes import Size
 
 GREY, RGB, RGBA = (Target(Size(8, 8), channels, alpha=a) for channels, a in ((1, "white"), (3, "white"), (4, "keep")))
+
+
+side = st.integers(1, 3000)
+grown = st.builds(
+    lambda k, short, long, wide: Size(short << k, long << k) if wide else Size(long << k, short << k),
+    st.integers(0, 8), st.integers(4, 7), st.integers(7, 12), st.booleans(),
+)  # fmt: skip
+
+
+@given(side, side, grown, st.sampled_from(["center", "fit"]))
+def test_a_placement_lies_inside_image_and_target(height: int, width: int, target: Size, crop: str) -> None:
+    placed = place(Size(height, width), Target(target, 3, crop, upscale=True))
+    left, top, right, bottom = placed.box
+    assert 0 <= left < right <= width and 0 <= top < bottom <= height
+    assert 0 <= placed.left <= placed.left + placed.size.width <= target.width
+    assert 0 <= placed.top <= placed.top + placed.size.height <= target.height
+    if crop == "center":
+        assert placed.size == target and (right - left == width or bottom - top == height)
+    else:
+        assert (left, top, right, bottom) == (0, 0, width, height)
+        assert placed.size.width == target.width or placed.size.height == target.height
+
+
+@given(side, side, grown, st.sampled_from(["center", "fit"]))
+def test_nothing_is_enlarged_without_upscale(height: int, width: int, target: Size, crop: str) -> None:
+    try:
+        placed = place(Size(height, width), Target(target, 3, crop))
+    except DoesNotFit:
+        assert height < target.height or width < target.width
+        return
+    assert placed.box[2] - placed.box[0] >= placed.size.width - 1
+    assert placed.box[3] - placed.box[1] >= placed.size.height - 1
+
+
+def test_an_image_of_the_right_size_is_copied() -> None:
+    for crop in ("center", "fit", "none"):
+        placed = place(Size(64, 96), Target(Size(64, 96), 3, crop))
+        assert placed.box == (0, 0, 96, 64) and placed.size == Size(64, 96)
+    with pytest.raises(DoesNotFit, match="not 96x64"):
+        place(Size(64, 97), Target(Size(64, 96), 3, "none", upscale=True))
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -38,7 +81,7 @@ def red(mode: str = "RGB") -> Image.Image:
 )
 def test_red_stays_red_in_every_mode(mode: str, kind: str) -> None:
     image = red() if mode == "LAB" else red(mode)
-    pixels = convert_picture(encode(image, kind), RGB)
+    pixels = convert_image(encode(image, kind), RGB)
     assert pixels.shape == (8, 8, 3) and pixels.dtype == np.uint8
     np.testing.assert_allclose(pixels, np.full((8, 8, 3), (255, 0, 0)), atol=4)
 
@@ -48,7 +91,7 @@ def test_red_stays_red_in_every_mode(mode: str, kind: str) -> None:
 def test_transparency_follows_the_rule(mode: str, alpha: str) -> None:
     image = Image.new("RGBA", (16, 16), (40, 40, 40, 0))
     image = image.quantize(4) if mode == "P" else image.convert(mode)
-    pixels = convert_picture(encode(image), Target(Size(8, 8), 4 if alpha == "keep" else 3, alpha=alpha))
+    pixels = convert_image(encode(image), Target(Size(8, 8), 4 if alpha == "keep" else 3, alpha=alpha))
     if alpha == "white":
         assert (pixels == 255).all()
     elif alpha == "keep":
@@ -60,36 +103,36 @@ def test_transparency_follows_the_rule(mode: str, alpha: str) -> None:
 def test_no_colour_leaks_out_of_the_transparent_part() -> None:
     image = Image.new("RGBA", (16, 16), (255, 0, 0, 255))
     image.paste((0, 255, 0, 0), (0, 0, 7, 16))
-    pixels = convert_picture(encode(image), RGBA)
+    pixels = convert_image(encode(image), RGBA)
     assert (pixels[..., 1][pixels[..., 3] > 0] <= 2).all()
 
 
-def test_opaque_pictures_get_an_opaque_fourth_channel() -> None:
-    assert (convert_picture(encode(red()), RGBA)[..., 3] == 255).all()
+def test_opaque_images_get_an_opaque_fourth_channel() -> None:
+    assert (convert_image(encode(red()), RGBA)[..., 3] == 255).all()
 
 
 def test_transparent_grey_by_a_key_colour() -> None:
-    assert (convert_picture(encode(Image.new("L", (8, 8), 7), transparency=7), GREY) == 255).all()
+    assert (convert_image(encode(Image.new("L", (8, 8), 7), transparency=7), GREY) == 255).all()
 
 
 def test_sixteen_bits_keep_their_upper_eight() -> None:
     ramp = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
     for kind in ("PNG", "TIFF", "PPM"):
-        np.testing.assert_array_equal(convert_picture(encode(Image.fromarray(ramp), kind), GREY)[..., 0], ramp >> 8)
+        np.testing.assert_array_equal(convert_image(encode(Image.fromarray(ramp), kind), GREY)[..., 0], ramp >> 8)
 
 
 def test_black_and_white() -> None:
     bits = np.indices((8, 8)).sum(0) % 2 == 0
-    np.testing.assert_array_equal(convert_picture(encode(Image.fromarray(bits)), GREY)[..., 0], bits * 255)
+    np.testing.assert_array_equal(convert_image(encode(Image.fromarray(bits)), GREY)[..., 0], bits * 255)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_turns_the_picture_upright(orientation: int) -> None:
+def test_exif_turns_the_image_upright(orientation: int) -> None:
     upright = Image.fromarray(np.random.RandomState(0).randint(0, 256, (8, 8, 3), np.uint8))
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = upright if orientation == 1 else upright.transpose(_as_the_sensor_saw_it(orientation))
-    np.testing.assert_array_equal(convert_picture(encode(stored, exif=exif), RGB), np.asarray(upright))
+    np.testing.assert_array_equal(convert_image(encode(stored, exif=exif), RGB), np.asarray(upright))
 
 
 def _as_the_sensor_saw_it(orientation: int) -> Image.Transpose:
@@ -110,38 +153,38 @@ def _as_the_sensor_saw_it(orientation: int) -> Image.Transpose:
 def test_an_animation_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("green", "blue", "white")]
     data = encode(red().resize((8, 8)), "GIF", save_all=True, append_images=frames)
-    assert (convert_picture(data, RGB)[..., 0] == 255).all() and (convert_picture(data, RGB)[..., 1] == 0).all()
+    assert (convert_image(data, RGB)[..., 0] == 255).all() and (convert_image(data, RGB)[..., 1] == 0).all()
 
 
 def test_the_centre_is_kept_and_the_rest_cut() -> None:
     wide = np.zeros((8, 24, 3), np.uint8)
     wide[:, 8:16] = 200
-    assert (convert_picture(encode(Image.fromarray(wide)), RGB) == 200).all()
+    assert (convert_image(encode(Image.fromarray(wide)), RGB) == 200).all()
 
 
 def test_fit_shows_the_whole_on_black_or_on_nothing() -> None:
-    picture = encode(Image.new("RGB", (16, 8), "white"))
-    pixels = convert_picture(picture, Target(Size(8, 8), 3, crop="fit"))
+    wide = encode(Image.new("RGB", (16, 8), "white"))
+    pixels = convert_image(wide, Target(Size(8, 8), 3, crop="fit"))
     assert (pixels[2:6] == 255).all() and (pixels[:2] == 0).all() and (pixels[6:] == 0).all()
-    assert (convert_picture(picture, Target(Size(8, 8), 4, crop="fit", alpha="keep"))[:2] == 0).all()
+    assert (convert_image(wide, Target(Size(8, 8), 4, crop="fit", alpha="keep"))[:2] == 0).all()
 
 
 def test_the_box_filter_averages() -> None:
     pixels = np.random.RandomState(0).randint(0, 256, (16, 16), np.uint8)
-    small = convert_picture(encode(Image.fromarray(pixels)), Target(Size(8, 8), 1, resize_filter="box"))
+    small = convert_image(encode(Image.fromarray(pixels)), Target(Size(8, 8), 1, resize_filter="box"))
     np.testing.assert_allclose(small[..., 0], pixels.reshape(8, 2, 8, 2).mean((1, 3)), atol=1)
 
 
 def test_the_right_size_passes_unchanged() -> None:
     pixels = np.random.RandomState(0).randint(0, 256, (8, 8, 3), np.uint8)
-    np.testing.assert_array_equal(convert_picture(pixels, RGB), pixels)
+    np.testing.assert_array_equal(convert_image(pixels, RGB), pixels)
 
 
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"just some words", "not a picture"),
+        (b"just some words", "not an image"),
         (encode(red())[:45], "truncated|broken"),
         (
             encode(Image.fromarray(np.random.RandomState(0).randint(0, 256, (99, 99, 3), np.uint8)), "JPEG")[:900],
@@ -153,8 +196,8 @@ def test_the_right_size_passes_unchanged() -> None:
     ],
 )
 def test_reasons_are_plain(data: bytes, reason: str) -> None:
-    with pytest.raises(BadPicture, match=reason):
-        convert_picture(data, RGB)
+    with pytest.raises(BadImage, match=reason):
+        convert_image(data, RGB)
 
 
 @settings(max_examples=200, deadline=None)
@@ -165,8 +208,8 @@ def test_damage_is_a_reason_and_never_a_crash(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 8))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     try:
-        pixels = convert_picture(bytes(whole[: data.draw(st.integers(0, len(whole)))]), RGB)
-    except BadPicture as reason:
+        pixels = convert_image(bytes(whole[: data.draw(st.integers(0, len(whole)))]), RGB)
+    except BadImage as reason:
         assert str(reason)
     else:
         assert pixels.shape == (8, 8, 3)

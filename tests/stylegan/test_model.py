@@ -1,0 +1,167 @@
+"""What `stylegan.load` returns: a model that generates, mixes, moves and projects, at the stage it has grown to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import stylegan
+from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.editing.directions import Directions, in_w, moved, moved_ws
+from stylegan.latents.latents import Latents
+from stylegan.model import Model
+from stylegan.networks.config import Stage
+from stylegan.networks.progan import ProGANConfig
+from stylegan.networks.registry import build_generator
+from stylegan.networks.sampling import z_for_seeds
+from stylegan.networks.stylegan1 import StyleGAN1Config
+from torch_utils.errors import UserError
+from torch_utils.images import to_pil, to_uint8
+
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+
+
+def model(cfg: StyleGAN1Config = TINY, stage: Stage | None = None) -> Model:
+    """With averages, biases and noise strengths that are not zero, as after training."""
+    torch.manual_seed(0)
+    G = build_generator(cfg).eval().requires_grad_(False)
+    for name, value in G.state_dict().items():
+        if name.endswith(("bias", "noise_strength", "w_avg")):
+            value.normal_(std=0.3)
+    return Model(Snapshot(G, None, cfg, stage or cfg.full, kimg=1.0, data="faces"))
+
+
+def direction(seed: int = 0) -> Directions:
+    torch.manual_seed(seed)
+    return in_w(torch.randn(1, 8), ["smile"], range(6), "at random", torch.eye(8, dtype=torch.float64))
+
+
+def pixels(found: list) -> list[bytes]:
+    return [picture.tobytes() for picture in found]
+
+
+@pytest.mark.parametrize("channels, mode", [(1, "L"), (3, "RGB"), (4, "RGBA")])
+def test_generate_gives_pil_pictures(channels, mode):
+    net = model(replace(TINY, channels=channels, base=(4, 6)))
+    first, second = net.generate([0, 1])
+    assert (first.mode, first.size) == (mode, (24, 16))
+    assert first.tobytes() != second.tobytes()
+    assert net.generate([1])[0].tobytes() == second.tobytes()
+    assert net.generate([1], psi=0.7)[0].tobytes() == second.tobytes()
+    assert net.generate([1], psi=0.7, cutoff=0)[0].tobytes() == net.generate([1], psi=1)[0].tobytes()
+
+
+def test_what_it_generates_is_what_its_renderer_draws():
+    net = model()
+    drawn = net.snapshot.renderer.render([3, 4], psi=0.5, cutoff=2)
+    assert pixels(net.generate([3, 4], psi=0.5, cutoff=2)) == [to_pil(p).tobytes() for p in to_uint8(drawn)]
+
+
+@pytest.mark.parametrize("cfg", [TINY, replace(TINY, styles=False), ProGANConfig(resolution=16, z_dim=8, fmap_max=16)])
+@pytest.mark.parametrize("stage", [Stage(8, 0.4), Stage(4), Stage(16, 0.2)])
+def test_a_half_grown_network_is_drawn_at_its_stage(cfg, stage):
+    net = model(cfg, stage)
+    (picture,) = net.generate([5], psi=1.0)
+    expected = net.G(z_for_seeds([5], 8), stage=stage)
+    assert picture.size == cfg.size(stage.resolution)[::-1]
+    assert np.abs(to_uint8(expected)[0].astype(int) - np.array(picture)).max() <= 1
+    ws = net.ws([5], psi=1.0)
+    assert pixels(net.generate(ws)) == [picture.tobytes()]
+    assert pixels(net.generate(Latents(ws, ("a",), ("a",)))) == [picture.tobytes()]
+
+
+def test_layers_of_a_half_grown_network_are_those_of_its_stage():
+    net = model(stage=Stage(8, 0.4))
+    assert torch.equal(net.mix([3], [4], "coarse"), net.mix([3], [4], "0-3"))
+    for use in (lambda: net.mix([3], [4], "0-4"), lambda: net.move([3], direction(), 1.0, "4")):
+        with pytest.raises(UserError, match="4 layers at 8x8"):
+            use()
+
+
+def test_classes():
+    net = model(replace(TINY, num_classes=3))
+    zero, two = net.generate([4, 4], c=[0, 2])
+    assert zero.tobytes() != two.tobytes()
+    assert net.generate([4], c=2)[0].tobytes() == two.tobytes()
+    assert torch.equal(net.mix([4], [5], [], c=2), net.ws([4], c=[2]))
+    for wrong in (None, 3, -1):
+        with pytest.raises(UserError, match="0 to 2"):
+            net.generate([4], c=wrong)
+    with pytest.raises(UserError, match="unconditional"):
+        model().generate([4], c=0)
+
+
+def test_mix_and_generate_take_seeds_and_ws_alike():
+    net = model()
+    ws = net.ws([3, 4])
+    assert torch.equal(ws, net.snapshot.renderer.map(z_for_seeds([3, 4], 8)))
+    assert net.ws(ws) is ws and torch.equal(net.ws(torch.tensor([3, 4])), ws)
+    assert pixels(net.generate(ws)) == pixels(net.generate([3, 4]))
+    assert torch.equal(net.mix([3, 4], [7], "coarse"), net.mix(ws, net.ws([7]), [0, 1, 2, 3]))
+    assert torch.equal(net.mix([3, 4], [7], []), ws)
+    with pytest.raises(UserError, match="6 layers"):
+        net.mix([3], [4], "0-6")
+
+
+def test_move_takes_seeds_ws_and_latents_alike():
+    net, way = model(), direction()
+    ws = net.ws([1, 2])
+    start = Latents(ws, ("a", "b"), ("a", "b"))
+    assert torch.equal(net.move(ws, way, 2.0), moved_ws(ws, way, 2.0))
+    assert torch.equal(net.move([1, 2], way, 2.0), net.move(ws, way, 2.0))
+    assert torch.equal(net.move([1, 2], way, 2.0, psi=0.3), moved_ws(net.ws([1, 2], psi=0.3), way, 2.0))
+    found = net.move(start, way, 2.0, layers="coarse")
+    assert torch.equal(found.ws, moved(start, way, 2.0, range(4)).ws) and torch.equal(found.ws[:, 4:], ws[:, 4:])
+    assert found.names == ("a+2smile", "b+2smile") and net.move([1, 2, 3], way, 0.0).shape == (3, 6, 8)
+    channel = [torch.zeros(1, size) for size in TINY.style_dims()]
+    channel[2][0, 5] = 1.0
+    edit = replace(way, vectors=torch.zeros(1, 1, 8), styles=tuple(channel), layers=((2,),))
+    edited = net.generate(net.move(start, edit, 3.0))
+    assert len(edited) == 2 and edited[0].tobytes() != net.generate(start)[0].tobytes()
+    assert net.generate(start)[1].tobytes() == net.generate(start.ws)[1].tobytes()
+    with pytest.raises(UserError, match="edits styles"):
+        net.move([1, 2], edit, 3.0)
+
+
+@pytest.mark.parametrize("cfg", [ProGANConfig(resolution=16, z_dim=8, fmap_max=16), replace(TINY, styles=False)])
+def test_a_network_without_styles_has_nothing_to_mix(cfg):
+    net = model(cfg)
+    with pytest.raises(UserError, match="no styles"):
+        net.mix([3], [4], "coarse")
+
+
+def test_without_a_w_nothing_is_truncated_or_projected(tmp_path):
+    net = model(ProGANConfig(resolution=16, z_dim=8, fmap_max=16))
+    assert pixels(net.generate([3])) == pixels(net.generate([3], psi=1))
+    net.generate([3])[0].save(tmp_path / "eva.png")
+    for use in (lambda: net.generate([3], psi=0.7), lambda: net.project(tmp_path / "eva.png", num_steps=2)):
+        with pytest.raises(UserError, match="ProGAN has no w"):
+            use()
+
+
+@pytest.mark.parametrize("stage", [Stage(16), Stage(8, 0.4)])
+def test_what_it_projects_has_the_size_that_it_draws(stage, tmp_path):
+    net = model(stage=stage)
+    net.generate([3])[0].save(tmp_path / "eva.png")
+    latents = net.project(tmp_path / "eva.png", num_steps=2)
+    assert [tuple(m.shape[2:]) for m in latents.noise] == TINY.noise_shapes(stage.resolution)
+    assert net.generate(latents)[0].size == (stage.resolution, stage.resolution)
+    assert net.project(str(tmp_path / "eva.png"), "w+", num_steps=2).plus
+
+
+def test_load_opens_a_model(models: Path):
+    half = stylegan.load(models / "half.safetensors")
+    assert isinstance(half, stylegan.Model) and half.snapshot.G is half.G
+    assert (half.stage, half.kimg, half.data, half.config.resolution) == (Stage(8, 0.4), 5.0, "pictures", 16)
+    assert half.D is not None and half.D.config == half.config
+    assert half.generate([0])[0].size == (8, 8)
+
+
+def test_the_public_names_are_there():
+    assert {getattr(stylegan, name) for name in stylegan.__all__} == {Directions, Latents, Model, stylegan.load}
+    with pytest.raises(AttributeError, match="nothing"):
+        stylegan.nothing  # noqa: B018
