@@ -76,6 +76,8 @@ class NetworkConfig:
     """Least and most that a file may ask for, by setting."""
 
     def __post_init__(self) -> None:
+        if self.family != type(self).family:
+            raise UserError(f"{self.TITLE} cannot be of the family {self.family!r}; leave out 'family'")
         steps = self.resolution // 4
         if self.resolution < 4 or self.resolution != 4 * steps or steps & (steps - 1):
             raise UserError(f"resolution {self.resolution} is not 4 times a power of two; use 4, 8, 16, ... 1024")
