@@ -19,7 +19,7 @@ from stylegan.latents.notation import layers_of
 from stylegan.networks.base import Discriminator, Generator
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.sampling import mix_layers, z_for_seeds
-from stylegan.projection.project_photos import project_photos
+from stylegan.projection.photos import project_photos
 from stylegan.projection.settings import ProjectionSettings
 from torch_utils.images import to_pil, to_uint8
 

@@ -115,7 +115,7 @@ def apply(typed: dict[str, Any], dry_run: bool) -> None:
             outdir=request.outdir)  # fmt: skip
     check_apply(request)
     check_walking(request)
-    from stylegan.projection.project_photos import projecting, standing_in
+    from stylegan.projection.photos import projecting, standing_in
 
     view, found, layers = opened_for(request)
     if len(found) > 1 and not request.name:
@@ -144,7 +144,7 @@ def sheet(typed: dict[str, Any], dry_run: bool) -> None:
     check_count(request.count)
     check_walking(request)
     from stylegan.editing.search import listed
-    from stylegan.projection.project_photos import projecting, standing_in
+    from stylegan.projection.photos import projecting, standing_in
 
     view, found, layers = opened_for(request)
     found = found[: request.count]

@@ -73,7 +73,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan.editing.films import drawn, planned, samples_of, times_of, untruncated
     from stylegan.latents.sources import gather
-    from stylegan.projection import project_photos
+    from stylegan.projection.photos import projecting, standing_in
     from torch_utils.progress import Progress
 
     view = untruncated(opened(request.rendering, request.force), request.film)
@@ -84,7 +84,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
         keys = gather(request.seeds, view, request.classes, project=project, force=request.force, each=True)
         return planned(keys, columns * rows, view, film)
 
-    walks = walks_by(project_photos.standing_in)  # so that what cannot be is said before any projection
+    walks = walks_by(standing_in)  # so that what cannot be is said before any projection
     segments = walks[0].segments
     count = segments * film.frames + (not film.closed)
     sweep = "" if film.psi_sweep is None else ", psi {:g} to {:g}".format(*film.psi_sweep)
@@ -94,7 +94,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
         network = about_network(request.rendering.network, view, count * len(walks))
         click.echo("\n".join([*network, *photos, f"Film:       {about}"]))
         return
-    walks = walks_by(project_photos.projecting(request.num_steps, request.batch))
+    walks = walks_by(projecting(request.num_steps, request.batch))
     measured = (segments * samples_of(film) + 1) * len(walks) if film.even else 0
     with Progress("Drawing", count * len(walks) + measured) as bar:
         times = times_of(walks, view, film, request.batch, bar.advance)

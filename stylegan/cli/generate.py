@@ -59,13 +59,13 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan.latents import sources as points
     from stylegan.latents.latents import save_latents
-    from stylegan.projection import project_photos
+    from stylegan.projection.photos import projecting, standing_in
 
     start, output = request.start, request.output
     view = opened(request.rendering, start.force)
     kinds = points.classes_of(start.seeds, start.classes, view.config.num_classes)
     find = partial(points.opened, start.seeds, view, kinds, force=start.force)
-    found = find(project=project_photos.standing_in)  # so that what cannot be is said before any projection
+    found = find(project=standing_in)  # so that what cannot be is said before any projection
     names = output.names(points.names_of(found))
     check_output(output, len(names), view.config.channels)
     files = planned_files(output, names, [SAVED] * request.save_latents, start.seeds)
@@ -75,7 +75,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
         photos = about_photographs(start.seeds, view, start.num_steps)
         click.echo("\n".join(about_network(request.rendering.network, view, len(names)) + photos + about))
         return
-    found = find(project=project_photos.projecting(start.num_steps, request.batch))
+    found = find(project=projecting(start.num_steps, request.batch))
     kept: list[Latents] = []
     parts = points.in_batches(found, view, kinds, request.batch)
     write_images(output, names, drawn(parts, view, request, kept))

@@ -80,7 +80,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     request = replaced(Request(), typed)
     check(request)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
-    from stylegan.projection import project_photos
+    from stylegan.projection.photos import projecting, standing_in
 
     view = opened(request.rendering, request.force)
     config, resolution = view.config, view.stage.resolution
@@ -88,14 +88,14 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     if request.cells and request.format == "jpg" and config.channels == 4:
         raise UserError("--format jpg holds no alpha channel, and this network makes one; use png or webp")
     # Both sides at first without any projection, so that what cannot be is said before one.
-    rows, cols = sides(request, view, project_photos.standing_in)
+    rows, cols = sides(request, view, standing_in)
     files = in_words(request, rows, cols)
     if dry_run:
         photos = about_photographs([*request.rows, *request.cols], view, request.num_steps)
         about = [f"Styles:     layers {layers_in_words(layers)} of {config.num_ws}", f"Files:      {files}"]
         click.echo("\n".join(about_network(request.rendering.network, view, len(rows) * len(cols)) + photos + about))
         return
-    rows, cols = sides(request, view, project_photos.projecting(request.num_steps, request.batch))
+    rows, cols = sides(request, view, projecting(request.num_steps, request.batch))
     write_matrix(request, view, rows, cols, layers)
     click.echo(f"{len(rows)}x{len(cols)} mixed in layers {layers_in_words(layers)}: {files}")
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageSequence
 
 from stylegan.cli import film as interpolate
 from stylegan.cli import generate
-from stylegan.projection import project_photos
+from stylegan.projection import photos as photographs
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_photographs_are_keyframes_and_what_they_cannot_be_is_said_before_any_pr
     assert result.exit_code == 0 and "Projecting 2 photos: 3/3 step" in result.stderr, result.output
     assert len(film(tmp_path / "film")) == 3
     with monkeypatch.context() as patch:
-        patch.setattr(project_photos, "project", None)  # would fail
+        patch.setattr(photographs, "latents_of", None)  # would fail
         for options, says in ((["--grid", "2x1"], "3 keyframes cannot be dealt out to 2 films"),
                               (["--frames", 0], "--frames 0"),
                               (["--num-steps", 1], "--num-steps must be at least 2, got 1"),
