@@ -109,7 +109,9 @@ def with_state(build: Callable[[NetworkConfig], Network], config: StyleGAN1Confi
         found, wanted = state.get(name), expected.get(name)
         if found is None or wanted is None or found.shape != wanted.shape:
             raise UserError(f"its settings and its {name} contradict each other; the network is not as published")
-    net.load_state_dict(state, assign=True)
+    # clone: with the strides of a transposed matrix, products could be rounded differently.
+    own = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    net.load_state_dict(own, assign=True)
     return net.eval().requires_grad_(False)
 
 
@@ -327,15 +329,15 @@ class Variables:
         if name not in self.arrays or np.ndim(self.arrays[name]) != ndim:
             raise UserError(f"variable {name} is missing or of another shape; the network is not as published")
         self.unused.discard(name)
-        return torch.tensor(np.asarray(self.arrays[name], dtype=np.float32))
+        return torch.from_numpy(np.array(self.arrays[name], dtype=np.float32))
 
     def dense(self, name: str) -> Tensor:
         """[in,out] -> [out,in]."""
-        return self.take(name, ndim=2).t().contiguous()
+        return self.take(name, ndim=2).t()
 
     def conv(self, name: str, axes: str = "hwio") -> Tensor:
         """[h,w,in,out], or with other `axes` -> [out,in,h,w]."""
-        return self.take(name, ndim=4).permute([axes.index(axis) for axis in "oihw"]).contiguous()
+        return self.take(name, ndim=4).permute([axes.index(axis) for axis in "oihw"])
 
     def require_all_taken(self) -> None:
         """Raises UserError if the network has a part that ours does not have."""

@@ -5,8 +5,8 @@ names. This is a stack machine without calls: it knows the instructions that mak
 few names in the published network files it does the equivalent by hand. It stops at any other name.
 
 Python's own Unpickler with a `find_class` of ours would be shorter and would not call anything else either. But it has
-no limits: 17 bytes that name memo 2^26 take a gigabyte, and 20,000 integer keys with the same hash take 14 seconds, four
-times as long for twice as many. Only a machine that knows which values are keys can refuse them.
+no limits: 15 bytes that name memo 2^26 take a gigabyte, and a dict of 20,000 integers with the same hash takes many
+seconds, and four times as long for twice as many. Only a machine that knows which values are keys can refuse them.
 """
 
 from __future__ import annotations
