@@ -41,7 +41,7 @@ def main(source: str, dest: Path, with_d: bool, half: bool) -> None:
         f"{dest}: {made.copy.config.family}, grown to {made.copy.stage.resolution} of {made.copy.config.resolution}."
     )
     rounding = f"; 16 bits change it by {made.difference:.4f}, of 2 from black to white" if half else ""
-    mean, spread = made.picture.mean(), made.picture.std()
+    mean, spread = made.image.mean(), made.image.std()
     click.echo(f"Read back and checked: seed 0 has a mean of {mean:.3f} and a spread of {spread:.3f}{rounding}.")
 
 
