@@ -26,7 +26,7 @@ def main(source: str, dest: Path, with_d: bool, half: bool) -> None:
     """Convert a published network file, or a snapshot. No code in it is run, and TensorFlow is not needed.
 
     The averaged generator is kept, with the resolution it had grown to. The copy is read back and must draw the very
-    same picture before the command succeeds, or with --half one that can hardly be told from it. The weights stay
+    same image before the command succeeds, or with --half one that can hardly be told from it. The weights stay
     under the licence they came with.
     """
     # Here and not above: torch takes seconds to load, and --help should not wait for it.

@@ -41,8 +41,8 @@ DOWNLOADS = partial(cache_folder, "datasets")
 FILES, WORKERS = "Files", click.IntRange(min=1)
 SOURCE = Option(["--source"], type=FILE, required=True, help="Folder, zip, tar, LMDB, IDX, CIFAR-10 or CelebA.")
 DEST = Option(["--dest"], type=FILE, required=True, help="Zip file to write.")
-SKIP_LIST = Option(["--skip-list"], type=FILE, help="Write name and reason of every skipped picture to this file.")
-UPSCALE = Option(["--upscale"], is_flag=True, help="Enlarge pictures that are too small instead of skipping them.")
+SKIP_LIST = Option(["--skip-list"], type=FILE, help="Write name and reason of every skipped image to this file.")
+UPSCALE = Option(["--upscale"], is_flag=True, help="Enlarge images that are too small instead of skipping them.")
 workers = click.option("--workers", type=WORKERS, default=default_workers, help="Threads. [default: cores]")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace --dest if it exists.")
 
@@ -55,7 +55,7 @@ def main() -> None:
     dataset_tool.py --source photos/ --dest photos64.zip --resolution 64
     dataset_tool.py download cifar10
     """
-    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a picture stands in the table
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with an image stands in the table
 
 
 @main.command(
@@ -78,9 +78,9 @@ def convert(
     overwrite: bool,
     workers: int,
 ) -> None:
-    """Turn pictures of any kind into an archive of equal ones.
+    """Turn images of any kind into an archive of images of one size.
 
-    Looks at everything first and says what it found. A picture that cannot be used is left out, and named at the end.
+    Looks at everything first and says what it found. An image that cannot be used is left out, and named at the end.
     """
     # Here and not above: numpy and Pillow take a moment to load, and Ctrl-C may come meanwhile.
     from training.data.importers.convert import Job, run

@@ -1,4 +1,4 @@
-"""Grow a generative network on a folder of pictures. `python train.py --help` explains the options."""
+"""Grow a generative network on a folder of images. `python train.py --help` explains the options."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def main(
     outdir: Path | None, resume: Path | str | None, init_from: str | None, dry_run: bool, fp32: bool | None,
     typed: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Train a generative network that grows from tiny pictures to the full size of yours.
+    """Train a generative network that grows from tiny images to the full size of yours.
 
     \b
       train.py --outdir runs --data mnist --cfg digits32
@@ -51,7 +51,7 @@ def main(
       train.py --resume runs/00000-mnist-digits32 --kimg 500
       train.py --outdir runs --data faces.zip --cfg faces64 --resume auto
 
-    Training is counted in kimg: thousands of real pictures shown. It proceeds in phases: a resolution is trained for a
+    Training is counted in kimg: thousands of real images shown. It proceeds in phases: a resolution is trained for a
     while, then the next one fades in, and so on up to the full size. --dry-run shows them.
 
     Batch sizes, learning rates and times may differ by resolution: "8:256,16:128,32" is 256 at 8x8, 128 at 16x16 and
