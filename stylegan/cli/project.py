@@ -70,7 +70,7 @@ class Request:
         metavar="NAMES"))  # fmt: skip
     save_video: str | None = setting(None, Flag(
         "--save-video", "Also a film of each search; mp4 where PyAV is installed, else webp.", FILES,
-        choices=("auto", "mp4", "webp", "gif"), alone="auto"))  # fmt: skip
+        choices=("auto", "mp4", "webp", "gif"), bare="auto"))  # fmt: skip
 
 
 @click.command(cls=Command, params=tool_options(Request), context_settings={"max_content_width": 110})

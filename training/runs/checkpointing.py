@@ -17,6 +17,7 @@ from torch_utils.checkpoint import load_tensors
 from torch_utils.device import fast_bf16, peak_memory_mb
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, on_rank0
 from torch_utils.errors import UserError
+from torch_utils.files import SCRATCH
 from torch_utils.images import to_float
 from torch_utils.interrupt import Interrupts
 from training.vision_aid import LOOKS
@@ -77,7 +78,7 @@ def begin_run(
 
 def _tidy_up(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
     """Remove what a killed process has left, and write the state's own snapshot again if it is not whole."""
-    for scratch in run_dir.glob("*.tmp"):  # those of `atomic_write`, and training_options.json.tmp of earlier versions
+    for scratch in run_dir.glob(SCRATCH):
         scratch.unlink()
     path, due = snapshot_path(run_dir, state), state.tick_nimg == state.nimg and snapshot_due(state, cfg)
     if path.exists() or due:
