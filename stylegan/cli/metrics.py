@@ -59,7 +59,7 @@ class Request:
         "--directions", "File of directions.py find, for purity.", ATTRIBUTES, metavar="FILE"))  # fmt: skip
     crop: bool = setting(False, Flag(
         "--crop", "Look at the middle of faces only, as published for the path length of FFHQ.", COMPARED,
-        alone="1"))  # fmt: skip
+        bare="1"))  # fmt: skip
     trunc: float = setting(1.0, Flag("--trunc", "Truncation psi of the fakes.", COMPARED))
     seed: int = setting(0, Flag("--seed", "Of the fakes, and of all that is random.", COMPARED))
     outdir: str = setting("", Flag(

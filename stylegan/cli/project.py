@@ -69,8 +69,8 @@ class Request:
         "--report", "Further distances to report, as in lpips-vgg16,lpips-alex.", FILES, parse=parse_distances,
         metavar="NAMES"))  # fmt: skip
     save_video: str | None = setting(None, Flag(
-        "--save-video", "Also a film of each search; auto is mp4 where PyAV is installed, else webp.", FILES,
-        choices=("auto", "mp4", "webp", "gif"), alone="auto"))  # fmt: skip
+        "--save-video", "Also a film of each search; mp4 where PyAV is installed, else webp.", FILES,
+        choices=("auto", "mp4", "webp", "gif"), bare="auto"))  # fmt: skip
 
 
 @click.command(cls=Command, params=tool_options(Request), context_settings={"max_content_width": 110})
