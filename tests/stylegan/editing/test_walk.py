@@ -44,7 +44,7 @@ def view_of(cfg: StyleGAN1Config = TINY, **how: object) -> View:
     for name, value in G.state_dict().items():
         if name.endswith(("bias", "noise_strength", "w_avg")):
             value.normal_(std=0.3)
-    return View.of(Snapshot(G, None, cfg, Stage(16), 5.0, "pictures"), **how)  # type: ignore[arg-type]
+    return View.of(Snapshot(G, None, cfg, Stage(16), 5.0, "faces"), **how)  # type: ignore[arg-type]
 
 
 # Curves
