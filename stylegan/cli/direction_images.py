@@ -254,7 +254,7 @@ def sheet_names(latents: Latents) -> list[str]:
 
 
 def write_sheets(request: Sheet, view: View, latents: Latents, found: Directions, layers: Layers) -> None:
-    """Write a table for each of the latents, with a row for each direction. Raises as `write_applied` does."""
+    """Write a table for each of the latents, with a row for each direction. Raises UserError if that fails."""
     from stylegan.editing.directions import moved_by_each
     from stylegan.editing.films import draw_each
     from torch_utils.images import encode
