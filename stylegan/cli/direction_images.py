@@ -237,7 +237,7 @@ def sheet_files(request: Sheet, latents: Latents) -> str:
 
 
 def sheets_of(latents: Latents) -> list[str]:
-    from stylegan.latents.sources import distinct
+    from stylegan.latents.latents import distinct
 
     return [f"sheet-{name}.png" for name in distinct(latents.names)]
 

@@ -20,7 +20,7 @@ from stylegan.cli.options import (
     opened,
     tool_options,
 )
-from stylegan.latents.notation import LATENTS, Point, Styles, layers_in_words, layers_of, parse_points, parse_styles
+from stylegan.latents.notation import LATENTS, Point, Styles, layer_ranges, layers_of, parse_points, parse_styles
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
@@ -92,12 +92,12 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     files = in_words(request, rows, cols)
     if dry_run:
         photos = about_photographs([*request.rows, *request.cols], view, request.num_steps)
-        about = [f"Styles:     layers {layers_in_words(layers)} of {config.num_ws}", f"Files:      {files}"]
+        about = [f"Styles:     layers {layer_ranges(layers)} of {config.num_ws}", f"Files:      {files}"]
         click.echo("\n".join(about_network(request.rendering.network, view, len(rows) * len(cols)) + photos + about))
         return
     rows, cols = sides(request, view, project_photos.projecting(request.num_steps, request.batch))
     write_matrix(request, view, rows, cols, layers)
-    click.echo(f"{len(rows)}x{len(cols)} mixed in layers {layers_in_words(layers)}: {files}")
+    click.echo(f"{len(rows)}x{len(cols)} mixed in layers {layer_ranges(layers)}: {files}")
 
 
 def check(request: Request) -> None:

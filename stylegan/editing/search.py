@@ -18,9 +18,9 @@ from stylegan.editing.directions import WEAK, Directions, along, conditional, in
 from stylegan.editing.pca_sefa import activations, components, covariance, from_activations, sefa, style_weights
 from stylegan.editing.settings import FOR_GRADIENTS, FOR_SCALES, SAMPLES, Labels, Search
 from stylegan.editing.stylespace import Channel, as_directions, responding, steering, styles_of
-from stylegan.latents.notation import layers_in_words, layers_of
+from stylegan.latents.notation import layer_ranges, layers_of
 from stylegan.latents.render import View
-from stylegan.latents.sources import classes_for_seeds, classes_of, in_batches
+from stylegan.latents.sources import Sources, classes_for_seeds
 from torch_utils.errors import UserError
 from torch_utils.output import Progress
 from torch_utils.text import counted
@@ -55,7 +55,7 @@ def listed(found: Directions) -> list[str]:
     lines = [summary(found)]
     for number, name in enumerate(found.names):
         space = "styles" if found.styles else "w" if found.vectors.shape[1] == 1 else "w+"
-        about = [space, f"layer{'s' * (len(found.layers[number]) != 1)} {layers_in_words(found.layers[number])}"]
+        about = [space, f"layer{'s' * (len(found.layers[number]) != 1)} {layer_ranges(found.layers[number])}"]
         share, accuracy = float(found.shares[number]), float(found.accuracies[number])
         about += [f"{share:.1%} of the variation"] * (share == share) + [worth(accuracy)] * (accuracy == accuracy)
         lines.append(f"{number:3}  {name:24} {', '.join(about)}")
@@ -125,7 +125,7 @@ def unsupervised(search: Search, snapshot: Snapshot, resolution: int) -> Directi
             weights = style_weights(G, layers)
             vectors, squares = sefa(weights, search.count)
             shares = squares / weights.square().sum()
-            name, method = "sefa", f"SeFa of layers {layers_in_words(layers)}"
+            name, method = "sefa", f"SeFa of layers {layer_ranges(layers)}"
     return in_w(vectors, [f"{name}{i}" for i in range(search.count)], layers, method, cov, shares.float())
 
 
@@ -225,10 +225,10 @@ def by_gradient(labels: Labels, view: View, teller: Teller, count: int, batch: i
     (place,) = chosen
     seeds = range(labels.samples or FOR_GRADIENTS)
     styles = styles_of(G, sampled(view.snapshot, seeds, labels.classes))[: drawn_layers(view)]
-    kinds = classes_of(seeds, labels.classes, view.config.num_classes)
+    sources = Sources.of(seeds, view, labels.classes)
     with Progress("Looking at pictures", len(seeds)) as bar:
         found = steering(
-            G, view.stage, (part.ws for part in in_batches(seeds, view, kinds, batch)), styles,
+            G, view.stage, (part.ws for part in sources.batches(batch)), styles,
             lambda pictures: teller.scores(pictures)[:, place], count, bar.advance,
         )  # fmt: skip
     return as_found(found, view, f"style channels that steer {teller.names[place]}")

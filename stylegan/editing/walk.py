@@ -9,9 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from stylegan.editing.directions import Directions, moved
-from stylegan.latents.latents import Latents, joined
+from stylegan.latents.latents import Latents, distinct, joined
 from stylegan.latents.render import View
-from stylegan.latents.sources import distinct
 from torch_utils.images import grid, to_uint8
 from torch_utils.output import Progress
 

@@ -98,7 +98,7 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     ("faces", "--cols 1", "--rows is missing"),
     ("faces", "--rows 1 --cols 2 --styles fine", "no fine styles at 16x16"),
     ("faces", "--rows 1 --cols 2 --styles 0-6", "no layer 6: this network has 6 layers"),
-    ("faces", "--rows 1 --cols 2 --styles rough", "'rough' is not a layer"),
+    ("faces", "--rows 1 --cols 2 --styles rough", "Invalid layer 'rough': expected layers as in 0-6"),
     ("faces", "--rows 1 --cols 2 --resolution 8 --styles 4", "4 layers at 8x8"),
     ("faces", "--rows 1 --cols no.latent.safetensors", "there is no file no.latent.safetensors"),
     ("faces", "--rows 1 --cols no.png", "no photograph no.png"),
