@@ -120,8 +120,7 @@ def mixed(rows: Latents, cols: Latents, layers: Sequence[int], pairs: Sequence[P
         ws=mix_layers(a.ws, b.ws, layers),
         names=mixed_names(rows, cols, pairs),
         origins=tuple(
-            f"{row}, with layers {layer_ranges(layers)} of {col}"
-            for row, col in zip(a.origins, b.origins, strict=True)
+            f"{row}, with layers {layer_ranges(layers)} of {col}" for row, col in zip(a.origins, b.origins, strict=True)
         ),
         z=None,
         c=None,
