@@ -248,7 +248,7 @@ def sheet_files(request: Sheet, latents: Latents) -> str:
 
 
 def sheet_names(latents: Latents) -> list[str]:
-    from stylegan.latents.sources import distinct
+    from stylegan.latents.latents import distinct
 
     return [f"sheet-{name}.png" for name in distinct(latents.names)]
 

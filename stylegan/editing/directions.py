@@ -17,10 +17,9 @@ from torch import Tensor
 
 from stylegan.checkpoints.bound import Kind, in_turn, load_bound, numbered, save_bound
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.latents import Latents
+from stylegan.latents.latents import Latents, distinct
 from stylegan.latents.latents import joined as joined_latents
-from stylegan.latents.notation import DIRECTIONS, layers_in_words, layers_of
-from stylegan.latents.sources import distinct
+from stylegan.latents.notation import DIRECTIONS, layer_ranges, layers_of
 from stylegan.networks.config import NetworkConfig
 from stylegan.networks.sampling import move
 from torch_utils.errors import UserError
@@ -125,7 +124,7 @@ def listed(found: Directions) -> list[str]:
     lines = [summary(found)]
     for number, name in enumerate(found.names):
         space = "styles" if found.styles else "w" if found.vectors.shape[1] == 1 else "w+"
-        about = [space, f"layer{'s' * (len(found.layers[number]) != 1)} {layers_in_words(found.layers[number])}"]
+        about = [space, f"layer{'s' * (len(found.layers[number]) != 1)} {layer_ranges(found.layers[number])}"]
         share, accuracy = float(found.shares[number]), float(found.accuracies[number])
         about += [f"{share:.1%} of the variation"] * (share == share)
         about += [accuracy_text(accuracy)] * (accuracy == accuracy)

@@ -34,9 +34,9 @@ from stylegan.editing.stylespace import (
     channels_by_gradient,
     styles_of,
 )
-from stylegan.latents.notation import layers_in_words, layers_of
+from stylegan.latents.notation import layer_ranges, layers_of
 from stylegan.latents.render import View
-from stylegan.latents.sources import classes_for_seeds, classes_of, in_batches
+from stylegan.latents.sources import Sources, classes_for_seeds
 from stylegan.networks.config import NetworkConfig, require_styles
 from stylegan.networks.sampling import z_for_seeds
 from torch_utils.errors import UserError
@@ -95,7 +95,7 @@ def unsupervised(search: Search, snapshot: Snapshot) -> Directions:
             weights = style_weights(G, rows)
             vectors, squares = sefa(weights, search.count)
             shares = squares / weights.square().sum()
-            name, method = "sefa", f"SeFa of layers {layers_in_words(rows)}"
+            name, method = "sefa", f"SeFa of layers {layer_ranges(rows)}"
     return in_w(vectors, [f"{name}{i}" for i in range(search.count)], rows, method, cov, shares.float())
 
 
@@ -245,10 +245,10 @@ def by_gradient(
     (index,) = chosen
     seeds = range(labels.samples or SAMPLES_FOR_GRADIENTS)
     styles = _up_to_stage(styles_of(G, sample_w(view.snapshot, seeds, labels.classes)), view)
-    kinds = classes_of(seeds, labels.classes, view.config.num_classes)
+    sources = Sources.of(seeds, view, labels.classes)
     with Progress("Analysing images", len(seeds)) as bar:
         channels = channels_by_gradient(
-            G, view.stage, (part.ws for part in in_batches(seeds, view, kinds, batch)), styles,
+            G, view.stage, (part.ws for part in sources.batches(batch)), styles,
             lambda images: classifier.scores(images)[:, index], count, bar.advance,
         )  # fmt: skip
     return _with_effects(channels, view, f"style channels that steer {classifier.names[index]}")

@@ -5,8 +5,8 @@
 There is no growth, no w and no styles (figure 1). The discriminator is the mirror image, with leaky ReLU.
 
 Batch norm makes a training image depend on the other images of its micro-batch. It also keeps running averages, with
-which images are generated after training. Of all networks here, these averages alone change in a forward pass, and only
-in training mode.
+which images are generated after training. Nothing else in these networks changes in a forward pass, and these averages
+change only in training mode.
 """
 
 from __future__ import annotations
