@@ -74,14 +74,13 @@ class View:
 
         Raises UserError if those maps are of other sizes than the network's at the view's resolution.
         """
-        maps = latents.noise
+        maps, wanted = latents.noise, self.config.noise_shapes(self.stage.resolution)
         if self.noise_mode == "none":
             return self.renderer.draw(latents.ws, "none", batch, latents.styles)
         if not maps:
-            if self.noise_mode == "random":
+            if self.noise_mode == "random" and wanted:
                 raise UserError("random noise is drawn from seeds, and these latents do not come from seeds")
             return self.renderer.draw(latents.ws, "const", batch, latents.styles)
-        wanted = self.config.noise_shapes(self.stage.resolution)
         if [tuple(m.shape[2:]) for m in maps[: len(wanted)]] != wanted:
             raise UserError(f"the noise maps of {latents.origins[0]} do not have the sizes of this network at this "
                             "resolution; --noise-mode none draws without noise")  # fmt: skip
