@@ -48,8 +48,8 @@ def base_for(height: int, width: int) -> tuple[int, int]:
     base = _halved(height, width)
     if base == (height, width) or not MIN_BASE <= min(base) <= MAX_BASE:
         raise UserError(
-            f"Images of {width}x{height} cannot be trained on: they must grow by doubling from a base with {MIN_BASE} to "
-            f"{MAX_BASE} pixels on the shorter side. The nearest size that works is dataset_tool.py --resolution "
+            f"Images of {width}x{height} cannot be trained on: they must grow by doubling from a base with {MIN_BASE} "
+            f"to {MAX_BASE} pixels on the shorter side. The nearest size that works is dataset_tool.py --resolution "
             f"{nearest_size(height, width).typed}"
         )
     return base
