@@ -129,30 +129,6 @@ def test_the_defaults_are_a_run_that_can_be(family):
     check(RunConfig(model=model, growth=growth))
 
 
-@pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize("gpus", [1, 2, 3, 4, 6, 8, 16])
-def test_every_preset_can_be_run_on_any_number_of_gpus(name, gpus):
-    cfg = preset(name, gpus)
-    check(cfg)
-    assert (cfg.preset, cfg.gpus, cfg.growth.final) == (name, gpus, cfg.model.resolution)
-    assert all(batch % gpus == 0 for batch in cfg.growth.batch.values())
-    assert cfg.growth.phases(cfg.total_kimg)[-1].resolution == cfg.growth.final, "it reaches the full size"
-
-
-@pytest.mark.parametrize("name, cap", [("ffhq1024", 0.003), ("celebahq1024", 0.002)])
-def test_published_learning_rates(name, cap):
-    lr = preset(name, 8).growth.lr
-    assert [lr.at(r) for r in (8, 64, 128, 256, 512, 1024)] == [0.001, 0.001, 0.0015, 0.002, cap, cap]
-
-
-def test_published_progan():
-    one, eight = preset("progan1024", 1), preset("progan1024", 8)
-    assert (one.model.family, one.growth.initial, one.total_kimg, one.loss.name) == ("progan", 4, 12000, "wgan-gp")
-    assert [one.growth.lr.at(r) for r in (4, 512, 1024)] == [0.001, 0.001, 0.0015]
-    assert [eight.growth.batch.at(r) for r in (4, 8, 16, 32, 64, 1024)] == [512, 256, 128, 64, 32, 32]
-    assert one.loss.r1_gamma == PerResolution(0.0) and not one.model.styles
-
-
 def test_an_unknown_preset_is_answered_with_the_known_ones():
     with pytest.raises(UserError, match="faces64"):
         preset("face", 1)
