@@ -65,7 +65,7 @@ MACHINES = (
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
-@click.option("--resolution", type=int, default=64, help="Of the pictures in the measurement.")
+@click.option("--resolution", type=int, default=64, help="Of the images in the measurement.")
 @click.option("--batch", type=int, default=8, help="Images per step and process.")
 @click.option("--steps", type=int, default=10, help="Steps to take the median of.")
 @click.option("--processes", type=int, default=2, help="Compare one process with this many.")

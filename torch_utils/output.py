@@ -59,7 +59,7 @@ class Output:
     format: Format = setting("png", Flag("--format", "File format; zip is one images.zip of PNGs.", FILES))
     grid: Grid | None = setting(None, Flag(
         "--grid", "Also write grid.png; roughly square if no size is given.", FILES,
-        parse=parse_grid, metavar="[COLSxROWS]", alone="auto"))  # fmt: skip
+        parse=parse_grid, metavar="[COLSxROWS]", bare="auto"))  # fmt: skip
 
     @property
     def folder(self) -> Path:

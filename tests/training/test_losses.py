@@ -16,12 +16,12 @@ import torch
 
 from stylegan.checkpoints.tensorflow import (
     STYLEGAN,
-    OfficialFile,
+    PublishedFile,
     Variables,
     discriminator_state,
-    growth,
     mapping_state,
-    read_official,
+    read_published,
+    stage_of,
     synthesis_state,
 )
 from stylegan.networks.registry import build_discriminator, build_generator
@@ -49,8 +49,8 @@ def published() -> dict[str, np.ndarray]:
 
 
 @lru_cache(maxsize=2)
-def networks(family: str) -> OfficialFile:
-    return read_official(DATA / f"{family}_r32.pkl")
+def networks(family: str) -> PublishedFile:
+    return read_published(DATA / f"{family}_r32.pkl")
 
 
 class Table:
@@ -61,7 +61,7 @@ class Table:
         self.G, self.D = build_generator(file.G.config), build_discriminator(file.D.config)
         self.G.load_state_dict(file.G.state)
         self.D.load_state_dict(file.D.state)
-        self.stage = growth(32, float(lod.removeprefix("lod")))
+        self.stage = stage_of(32, float(lod.removeprefix("lod")))
         self.prefix = f"{family}/{lod}"
         self.reals = torch.from_numpy(published()[f"{family}/in/reals"])
         blend = torch.from_numpy(published()[f"{family}/in/mixing_factors"]).flatten()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, leaves

@@ -13,28 +13,26 @@ from typing import Any
 import torch
 
 from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.networks.config import Stage
 from torch_utils.checkpoint import load_tensors
 from torch_utils.device import fast_bf16, peak_memory_mb
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, on_rank0
 from torch_utils.errors import UserError
+from torch_utils.files import SCRATCH
 from torch_utils.images import to_float
 from torch_utils.interrupt import Interrupts
-from training.vision_aid import LOOKS
-from training.runs.hours import LATE
-from training.runs.report import Clock
 from training.config import RunConfig
-from training.runs.plan import seconds_left
 from training.data.dataset import Dataset
-from training.runs.report import (FIRST, save_fakes, save_growth, save_key, save_reals)
-from training.runs.live_metrics import (NO_METRICS, keep_best, measure_snapshot, prune)
-from training.runs.plan import duration
-from training.runs.report import STAT_NAMES, Report
+from training.runs.hours import LATE
+from training.runs.live_metrics import NO_METRICS, keep_best, measure_snapshot, prune
+from training.runs.plan import duration, seconds_left
+from training.runs.report import FIRST, STAT_NAMES, Clock, Report, save_fakes, save_growth, save_key, save_reals
 from training.runs.run_dir import PREVIOUS, STATE, settle_state
-from stylegan.networks.config import Stage
 from training.schedule import TrainingStage
 from training.state import TrainState
-from training.transfer import transfer_weights
 from training.step import StepResult
+from training.transfer import transfer_weights
+from training.vision_aid import LOOKS
 
 MAX_ROLLBACKS = 3
 
@@ -77,7 +75,7 @@ def begin_run(
 
 def _tidy_up(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
     """Remove what a killed process has left, and write the state's own snapshot again if it is not whole."""
-    for scratch in run_dir.glob("*.tmp"):  # those of `atomic_write`, and training_options.json.tmp of earlier versions
+    for scratch in run_dir.glob(SCRATCH):
         scratch.unlink()
     path, due = snapshot_path(run_dir, state), state.tick_nimg == state.nimg and snapshot_due(state, cfg)
     if path.exists() or due:
@@ -144,8 +142,8 @@ def roll_back(state: TrainState, run_dir: Path, report: Report, dist: DistContex
     bad, rollbacks, skipped, seconds = state.bad_steps, state.rollbacks + 1, state.skipped, state.seconds
     if rollbacks > MAX_ROLLBACKS:
         raise UserError(
-            f"the run diverged {rollbacks} times; the last good state is in {run_dir}. Start a new run with a lower --lr, "
-            "a higher --gamma or --fp32 1"
+            f"the run diverged {rollbacks} times; the last good state is in {run_dir}. Start a new run with a lower "
+            "--lr, a higher --gamma or --fp32 1"
         )
     damaged = restore_newest(state, run_dir, dist)
     if damaged:
@@ -155,7 +153,9 @@ def roll_back(state: TrainState, run_dir: Path, report: Report, dist: DistContex
                f"with other random numbers (time {rollbacks} of {MAX_ROLLBACKS})")  # fmt: skip
 
 
-def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, dist: DistContext = SINGLE_PROCESS) -> None:
+def tick(
+    state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, dist: DistContext = SINGLE_PROCESS
+) -> None:
     """Report, draw the fakes, and save when it is time to."""
     seconds, stage = clock.seconds(), cfg.growth.at(state.nimg)
     images = max(clock.images, 1)  # a resumed run may have had nothing left to do
@@ -216,8 +216,8 @@ def save(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, film:
 def save_networks(path: Path, state: TrainState, cfg: RunConfig, stage: TrainingStage) -> None:
     """A snapshot."""
     save_snapshot(
-        path, state.G_ema, state.D if cfg.snap_d else None, config=cfg.model, stage=Stage(stage.resolution, stage.alpha),
-        kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
+        path, state.G_ema, state.D if cfg.snap_d else None, config=cfg.model,
+        stage=Stage(stage.resolution, stage.alpha), kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
     )  # fmt: skip
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 from torch_utils.errors import UserError
 from training.config import RunConfig
-from training.runs.report import MAX_FRAMES
 from training.runs.live_metrics import NO_METRICS
 from training.runs.plan import duration
+from training.runs.report import MAX_FRAMES
 from training.schedule import PerResolution, Phase
 
 MIN_STEPS = 20  # of a phase: with fewer, nothing is learned in it

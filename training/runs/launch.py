@@ -13,27 +13,34 @@ from typing import Any
 import torch
 
 from stylegan.networks.inference import with_kernels
-from torch_utils.device import pick_device
-from torch_utils.distributed import SINGLE_PROCESS, DistContext, from_environment, process_group, broadcast_from_rank0
+from torch_utils.device import cpu_threads, pick_device
+from torch_utils.distributed import SINGLE_PROCESS, DistContext, broadcast_from_rank0, from_environment, process_group
 from torch_utils.errors import UserError
 from torch_utils.interrupt import sigterm_ends
-from torch_utils.device import cpu_threads
-from training.vision_aid import build_vision_aid
-from training.data.archive import EMBEDDED, Archive
-from training.runs.hours import budget_lines, plan
-from training.runs.resume import choose, description, unplanned
 from training.config import FLAGS, RunConfig
-from training.runs.plan import estimated_speed
-from training.runs.memory import footprint
-from training.runs.run_dir import (locked, locked_name)
+from training.data.archive import EMBEDDED, Archive
 from training.loop import open_data, pick_dtype, train
+from training.runs.hours import budget_lines, plan
 from training.runs.live_metrics import require_measurable
-from training.runs.plan import (describe, growth_table)
-from training.runs.processes import (check_devices, device_of, train_in_processes)
-from training.runs.resume import (DataFacts, resolve, resumed, same_data)
-from training.runs.run_dir import (create_run_dir, has_state, images_done, make_outdir, plain_name, read_options, store_end, write_options)
+from training.runs.memory import footprint
+from training.runs.plan import describe, estimated_speed, growth_table
+from training.runs.processes import check_devices, device_of, train_in_processes
+from training.runs.resume import DataFacts, choose, description, resolve, resumed, same_data, unplanned
+from training.runs.run_dir import (
+    create_run_dir,
+    has_state,
+    images_done,
+    locked,
+    locked_name,
+    make_outdir,
+    plain_name,
+    read_options,
+    store_end,
+    write_options,
+)
+from training.runs.speed_probe import costs_in_group, costs_of
 from training.transfer import width_of
-from training.runs.speed_probe import (costs_in_group, costs_of)
+from training.vision_aid import build_vision_aid
 
 
 def launch(

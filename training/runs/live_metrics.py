@@ -19,12 +19,11 @@ from torch_utils.untrusted import parse_json
 from training.config import RunConfig
 from training.data.archive import Archive
 from training.metrics import registry as latent
-from training.metrics.context import Aids
-from training.metrics.registry import (parse, parse_names)
-from training.metrics.context import Context
+from training.metrics.context import Aids, Context
 from training.metrics.evaluate import append, evaluate, table
-from training.metrics.features import NAMES, pick_features
 from training.metrics.feature_store import Compute
+from training.metrics.features import NAMES, pick_features
+from training.metrics.registry import parse, parse_names
 
 NO_METRICS = "none"
 BEST = "best.safetensors"

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from collections.abc import Callable
-from functools import partial
+
 from torch_utils.adam import Adam
 from torch_utils.device import return_freed_memory
 from torch_utils.distributed import DistContext, all_reduce_max
 from torch_utils.errors import UserError
 from training.augment import DRAWS
 from training.config import RunConfig
-from training.inputs import Inputs
-from training.schedule import TrainingStage
+from training.inputs import Batch, Inputs
 from training.losses import regularisers
-from training.step import out_of_memory, phases, micro_batch_sizes, too_large
-from training.inputs import Batch
-from training.state import TrainState
-from functools import cache
+from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
-
+from training.step import micro_batch_sizes, out_of_memory, phases, too_large
 
 _local_scalar = torch.ops.aten._local_scalar_dense.default
 
@@ -75,8 +72,8 @@ Fits = Callable[[int], bool]  # so many images at once
 
 
 def fit(
-    state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, dist: DistContext, say: Callable[[str], object],
-    fits: Fits | None = None,
+    state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, dist: DistContext,
+    say: Callable[[str], object], fits: Fits | None = None,
 ) -> None:  # fmt: skip
     """Decide how many images are worked on at once at the resolution of `stage`, unless that has been done.
 

@@ -6,17 +6,17 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
-from stylegan.networks.config import NetworkConfig
-from stylegan.features.lpips import layer_sizes
-from training.config import AID_NETS, AID_SMALLEST, LossConfig, RunConfig
 from torch import nn
-from stylegan.networks.registry import (build_discriminator, build_generator)
-from torch_utils.settings import leaves, shown
-from training.config import RunConfig
-from training.schedule import Phase
 
+from stylegan.features.lpips import layer_sizes
+from stylegan.networks.config import NetworkConfig
+from stylegan.networks.registry import build_discriminator, build_generator
+from torch_utils.settings import leaves, shown
+from training.config import AID_NETS, AID_SMALLEST, LossConfig, RunConfig
+from training.schedule import Phase
 
 # Fitted to training steps on two CPU cores (docs/performance-log.md): every number between two convolutions is moved
 # about so many bytes in each pass, as kernels read, write and rearrange it, and a step costs so much in Python besides.
@@ -77,7 +77,11 @@ def seconds_per_image(cfg: RunConfig, resolution: int, machine: Machine) -> floa
     """Of training: arithmetic, memory, and what every step costs besides."""
     aid_gflop, aid_gb = aid_cost(cfg, resolution)
     gflop, gb = step_cost(cfg.model, cfg.loss, resolution)
-    return (gflop + aid_gflop) / machine.gflops + (gb + aid_gb) / machine.gb + STEP_OVERHEAD_S / cfg.growth.batch.at(resolution)
+    return (
+        (gflop + aid_gflop) / machine.gflops
+        + (gb + aid_gb) / machine.gb
+        + STEP_OVERHEAD_S / cfg.growth.batch.at(resolution)
+    )
 
 
 def seconds_left(cfg: RunConfig, nimg: int, measured: float, machine: Machine) -> tuple[float, float]:

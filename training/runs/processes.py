@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from torch_utils.device import pick_device
-from torch_utils.distributed import LostRank, DistContext, from_environment, process_group
+from torch_utils.distributed import DistContext, LostRank, from_environment, process_group
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
 from training.config import RunConfig

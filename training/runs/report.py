@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from training.config import RunConfig
-from training.runs.plan import (TYPICAL, Machine)
-from training.state import TrainState
 import json
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
-from tqdm import tqdm
-from training.runs.plan import duration
+
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
+
 from stylegan.networks.base import Generator
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
 from torch_utils.files import atomic_write, write_atomically
-from torch_utils.images import (enlarge, grid, to_pil, to_uint8)
+from torch_utils.images import enlarge, grid, to_pil, to_uint8
+from training.config import RunConfig
 from training.data.dataset import Dataset
+from training.runs.plan import TYPICAL, Machine, duration
+from training.state import TrainState
 
 
 class Clock:

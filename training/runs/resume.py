@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
 from stylegan.networks.registry import family_of
 from torch_utils.errors import UserError
-from torch_utils.settings import declared, leaves, replaced, shown
+from torch_utils.settings import declared, differences, leaves, replaced, shown
+from training.config import FLAGS, LossConfig, RunConfig
 from training.data.archive import Archive
 from training.data.sizes import base_for
-from training.runs.check import check
-from training.config import FLAGS, LossConfig, RunConfig
 from training.presets import PRESETS
+from training.runs.check import check
+from training.runs.run_dir import OPTIONS, has_state, is_finished, parse_options, plain_name
 from training.schedule import GrowthSchedule, PerResolution
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from torch_utils.settings import declared, differences, shown
-from training.config import FLAGS, RunConfig
-from training.runs.run_dir import (OPTIONS, has_state, is_finished, parse_options, plain_name)
-
 
 # What may differ between a run and its resumption: where and how often, nothing of the mathematics. The data may have
 # moved; that they are the same images is checked by their hash.
@@ -124,8 +120,8 @@ def _require_settings(cfg: RunConfig, typed: Mapping[str, Any]) -> None:
     for name in typed:
         if name not in known:
             flag = FLAGS[name].spellings[0]
-            raise UserError(f"{flag} is not a setting of {cfg.model.TITLE}, the network of --cfg {cfg.preset}; leave it "
-                            "out, or take another --cfg")  # fmt: skip
+            raise UserError(f"{flag} is not a setting of {cfg.model.TITLE}, the network of --cfg {cfg.preset}; leave "
+                            "it out, or take another --cfg")  # fmt: skip
 
 
 def _require_taken(cfg: RunConfig, typed: Mapping[str, Any]) -> None:

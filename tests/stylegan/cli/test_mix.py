@@ -14,7 +14,7 @@ from stylegan.cli import generate
 from stylegan.cli import mix as style_mixing
 from stylegan.latents import sources as points
 from stylegan.latents.render import View
-from stylegan.projection import project_photos
+from stylegan.projection import photos
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     ("faces", "--cols 1", "--rows is missing"),
     ("faces", "--rows 1 --cols 2 --styles fine", "no fine styles at 16x16"),
     ("faces", "--rows 1 --cols 2 --styles 0-6", "no layer 6: this network has 6 layers"),
-    ("faces", "--rows 1 --cols 2 --styles rough", "'rough' is not a layer"),
+    ("faces", "--rows 1 --cols 2 --styles rough", "Invalid layer 'rough': expected layers as in 0-6"),
     ("faces", "--rows 1 --cols 2 --resolution 8 --styles 4", "4 layers at 8x8"),
     ("faces", "--rows 1 --cols no.latent.safetensors", "there is no file no.latent.safetensors"),
     ("faces", "--rows 1 --cols no.png", "no photograph no.png"),
@@ -108,7 +108,7 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     ("icons", "--rows 1 --cols 2 --cells --format jpg", "alpha"),
     ("progan", "--rows 1 --cols 2", "this ProGAN network has no styles"),
     ("faces", "--rows 1 --cols 2 --batch 0", "got 0"), ("faces", "--rows 1,,2 --cols 2", "'1,,2' has an empty item"),
-    ("faces", "--rows 1 --cols 2 --format webp", "--format webp is for the files of the cells"),
+    ("faces", "--rows 1 --cols 2 --format webp", "--format webp is the format of the cells"),
     ("faces", "--rows 1 --cols 2 --trunc 1e30", "--trunc must be from -10 to 10, got 1e+30"),
 ])  # fmt: skip
 def test_mistakes_are_one_line_and_nothing_is_written(run, tmp_path, name, options, says):
@@ -133,25 +133,25 @@ def eva(tmp_path) -> Path:
 def test_photographs_are_projected_once_but_not_for_a_plan(run, eva, tmp_path, monkeypatch):
     asked = []
 
-    def project(snapshot, paths, settings, c, watch):
-        asked.append(([path.name for path in paths], settings.num_steps, list(c)))
-        latents = points.of_seeds([30], View.of(snapshot))
+    def project(targets, projector, c, watch):
+        asked.append(([photo.path.name for photo in targets], projector.settings.num_steps, c))
+        latents = points.of_seeds([30], View.of(projector.snapshot))
         return replace(latents, names=("eva",), origins=("photo eva",))
 
-    monkeypatch.setattr(project_photos, "project_photos", project)
+    monkeypatch.setattr(photos, "latents_of", project)
     words = ["--rows", f"1,{eva}", "--cols", f"2,{eva}", "--cells", "--num-steps", 7]
     planned = run(style_mixing, "faces", *words, "-n")
     assert "4 of 16x16" in planned.stdout and asked == []
     assert "Photos:     eva.png: each projected into W in 7 steps, distance discriminator" in planned.stdout
     (tmp_path / "faces.safetensors").symlink_to(run.models / "faces.safetensors")
-    assert run(style_mixing, "faces", *words).exit_code == 0 and asked == [(["eva.png"], 7, [])]
+    assert run(style_mixing, "faces", *words).exit_code == 0 and asked == [(["eva.png"], 7, None)]
     assert (tmp_path / "out/roweva-col2.png").exists()
     run(generate, "faces", "--seeds", 30, "--outdir", tmp_path / "seed")
     np.testing.assert_array_equal(cell(pixels(tmp_path / "out/grid.png"), 2, 0), pixels(tmp_path / "seed/seed0030.png"))
 
 
 def test_what_cannot_be_is_said_before_any_photograph_is_projected(run, eva, tmp_path, monkeypatch):
-    monkeypatch.setattr(project_photos, "project_photos", None)  # would fail
+    monkeypatch.setattr(photos, "latents_of", None)  # would fail
     (tmp_path / "photos/broken.png").write_bytes(b"no picture")
     for name, words, says in (
         ("faces", ["--cols", "no.latent.safetensors"], "there is no file no.latent.safetensors"),

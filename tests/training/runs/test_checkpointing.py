@@ -13,7 +13,7 @@ from torch_utils.errors import UserError
 from training.loop import pick_dtype, train
 from training.runs import checkpointing as milestones
 from training.runs.report import LOG
-from training.runs.run_dir import FINISHED, STATE
+from training.runs.run_dir import FINISHED, OPTIONS, STATE
 
 
 def test_the_state_is_saved_between_snapshots_when_they_are_far_apart(tiny, tmp_path, monkeypatch) -> None:
@@ -59,10 +59,12 @@ def test_a_picture_that_cannot_be_written_ends_the_run_in_one_line(tiny, tmp_pat
 
 def test_scratch_files_of_a_killed_process_are_removed(tiny, tmp_path) -> None:
     train(tiny(total_kimg=0.08), tmp_path)
-    (tmp_path / f".{STATE}.12345.tmp").write_bytes(b"half")
+    for name in (f".{STATE}.12345.tmp", f"{OPTIONS}.tmp"):  # the second as earlier versions called it
+        (tmp_path / name).write_bytes(b"half")
     (tmp_path / ".keep").touch()
     train(tiny(total_kimg=0.08), tmp_path, resume=True)
     assert [path.name for path in tmp_path.glob(".*") if path.name != FINISHED] == [".keep"]
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_a_run_says_where_its_weights_are_from(tiny, tmp_path) -> None:

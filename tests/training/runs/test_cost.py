@@ -12,7 +12,6 @@ from stylegan.features import lpips
 from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from training.config import AID_NETS, AID_SMALLEST, LossConfig
-from training.runs.resume import preset
 from training.runs.plan import (
     TYPICAL,
     Machine,
@@ -24,6 +23,7 @@ from training.runs.plan import (
     seconds_per_image,
     step_cost,
 )
+from training.runs.resume import preset
 from training.schedule import PerResolution
 
 CPU = torch.device("cpu")

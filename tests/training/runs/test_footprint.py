@@ -10,9 +10,9 @@ import torch
 from stylegan.features import lpips
 from torch_utils.settings import replaced
 from training.config import AID_NETS
-from training.runs.resume import preset
 from training.runs.memory import KEPT, PROCESS_BYTES, footprint
 from training.runs.plan import parameter_counts
+from training.runs.resume import preset
 from training.schedule import PerResolution
 
 CPU, FP32 = torch.device("cpu"), torch.float32

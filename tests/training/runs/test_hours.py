@@ -14,9 +14,9 @@ from torch_utils.errors import UserError
 from torch_utils.settings import from_plain, to_plain
 from training.config import RunConfig
 from training.presets import PRESETS
-from training.runs.resume import preset
 from training.runs.check import check
 from training.runs.hours import LATE, MIN_STEPS, Costs, budget_lines, parts, plan, scaled
+from training.runs.resume import preset
 from training.schedule import PerResolution, Phase
 
 

@@ -94,7 +94,15 @@ def test_as_many_as_fit_and_it_is_said_once(limit: int, micro_batch: int, memory
 def test_too_little_for_the_smallest_part_is_an_error_with_a_cure(tiny) -> None:
     cfg = tiny(**GROUPS)
     with pytest.raises(UserError, match="2 images of 16x16 .*--fmap-max"):
-        fit(fresh_state(cfg, CPU), cfg.growth.at(200), cfg, torch.float32, SINGLE_PROCESS, print, lambda micro_batch: False)
+        fit(
+            fresh_state(cfg, CPU),
+            cfg.growth.at(200),
+            cfg,
+            torch.float32,
+            SINGLE_PROCESS,
+            print,
+            lambda micro_batch: False,
+        )
 
 
 def test_processes_agree_on_what_fits_the_smallest(tiny, monkeypatch) -> None:

@@ -8,8 +8,8 @@ import pytest
 from stylegan.networks.registry import build_discriminator, build_generator
 from torch_utils.settings import leaves, replaced
 from training.presets import PRESETS
-from training.runs.resume import preset
 from training.runs.plan import describe, duration, growth_table, parameter_counts
+from training.runs.resume import preset
 from training.schedule import PerResolution
 
 DIGITS = preset("digits32", 1)

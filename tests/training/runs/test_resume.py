@@ -9,9 +9,8 @@ from click.testing import CliRunner
 from stylegan.cli import train
 from torch_utils.errors import UserError
 from torch_utils.settings import leaves, replaced
-from training.runs.resume import preset
 from training.runs.check import check
-from training.runs.resume import DataFacts, resolve, resumed, same_data
+from training.runs.resume import DataFacts, preset, resolve, resumed, same_data
 from training.runs.run_dir import STATE, write_options
 from training.schedule import PerResolution
 
@@ -112,7 +111,7 @@ def test_what_does_not_go_together_is_said(typed, facts, says):
     ({"model.styles": False}, "--styles is not a setting of DCGAN, the network of --cfg dcgan-mnist; leave it out"),
     ({"model.w_dim": 64}, "--w-dim is not a setting of DCGAN"),
     ({"growth.initial": 8}, "--init-res 8: DCGAN does not grow from there; leave it out"),
-    ({"preset": "progan1024", "model.w_dim": 64}, "--w-dim 64 is not possible with ProGAN, where it is 512; leave it out"),
+    ({"preset": "progan1024", "model.w_dim": 64}, "--w-dim 64 is not possible with ProGAN, where it is 512"),
     ({"preset": "progan1024", "model.styles": True}, "ProGAN has no styles"),
 ])  # fmt: skip
 def test_what_a_network_does_not_have_is_one_clear_line(typed, says):

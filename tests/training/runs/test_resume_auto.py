@@ -18,8 +18,8 @@ from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from torch_utils.checkpoint import save_state
 from training.config import RunConfig
-from training.runs.resume import preset
 from training.runs.hours import Costs
+from training.runs.resume import preset
 from training.runs.run_dir import OPTIONS, PREVIOUS, STATE, locked, locked_name, mark_finished
 
 Call = tuple[RunConfig, Path, bool, str | None]
