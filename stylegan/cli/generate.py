@@ -52,7 +52,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     # Not at the top, because --help should not wait for torch.
     from stylegan.latents.latents import save_latents
     from stylegan.latents.sources import Sources, together
-    from stylegan.projection.project_photos import projecting, standing_in
+    from stylegan.projection.photos import projecting, standing_in
     from torch_utils.images import to_uint8
 
     start, output = request.start, request.output

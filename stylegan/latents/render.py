@@ -74,14 +74,13 @@ class View:
         Raises UserError if these maps have other sizes than those of the network at this resolution, and for random
         noise without maps.
         """
-        maps = latents.noise
+        maps, wanted = latents.noise, self.config.noise_shapes(self.stage.resolution)
         if self.noise_mode == "none":
             return self.renderer.draw(latents.ws, "none", batch, latents.styles)
         if not maps:
-            if self.noise_mode == "random":
+            if self.noise_mode == "random" and wanted:
                 raise UserError("noise_mode='random' needs seeds, but these latents do not come from seeds")
             return self.renderer.draw(latents.ws, "const", batch, latents.styles)
-        wanted = self.config.noise_shapes(self.stage.resolution)
         if [tuple(m.shape[2:]) for m in maps[: len(wanted)]] != wanted:
             raise UserError(f"the noise maps of {latents.origins[0]} do not have the sizes of this network at this "
                             "resolution; leave them out with --noise-mode none")  # fmt: skip

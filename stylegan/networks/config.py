@@ -123,6 +123,10 @@ class NetworkConfig:
         """Length of the style of each layer, up to a resolution (default: all); empty without styles."""
         return [layer.style_dim for layer in self.layers_at(resolution or self.resolution) if layer.style_dim]
 
+    def style_channel_name(self, layer: int, index: int) -> str:
+        """The name of entry `index` of the style of a layer, such as "layer 3 channel 5"."""
+        return f"layer {layer} channel {index}"
+
     @property
     def num_ws(self) -> int:
         """Number of rows of ws: 1 if the same latent feeds all layers."""

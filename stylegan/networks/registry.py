@@ -34,9 +34,9 @@ def family_of(name: str) -> Family[Any]:
 
 
 def config_from_json(data: Any, name: str = "") -> NetworkConfig:
-    """A config of the family that the data name. Raises UserError for unknown names and wrong types.
+    """A config of the family that the data name.
 
-    name: of the group of settings, for messages
+    Raises UserError, naming the setting (dotted, below `name`), for unknown names and wrong types.
     """
     family = data.get("family", stylegan1.FAMILY.name) if isinstance(data, Mapping) else stylegan1.FAMILY.name
     if not isinstance(family, str):

@@ -100,6 +100,11 @@ class StyleGAN1Config(NetworkConfig):
             for index, res in enumerate(self.resolutions) for k in (0, 1)
         )  # fmt: skip
 
+    def style_channel_name(self, layer: int, index: int) -> str:
+        """A style is a scale for each feature map, then a shift for each: "layer 3 scale 5" or "layer 3 shift 5"."""
+        maps = self.layers[layer].style_dim // 2
+        return f"layer {layer} {'scale' if index < maps else 'shift'} {index % maps}"
+
     @property
     def ws_dim(self) -> int:
         return self.w_dim

@@ -1,6 +1,7 @@
-"""Crops a face as FFHQ's are: upright, eyes and mouth where they always are (ProGAN, appendix C; StyleGAN, appendix A).
+"""Crops a face like those of FFHQ: upright, with eyes and mouth in fixed places.
 
-Pure functions of landmarks and pictures; `landmarks.py` finds the landmarks.
+dlib finds the faces and their landmarks (an extra: `pip install .[faces]`). The crop follows from the landmarks as in
+ProGAN, appendix C, and StyleGAN, appendix A.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from scipy.ndimage import gaussian_filter
 from torch_utils.errors import UserError
 
 SUPERSAMPLING = 4
-LARGEST = 4096  # pixels on a side of the supersampled crop
-TOLERANCE = 0.05  # of the side: how far the corners of an aligned picture's crop are from its own
+MAX_FINE = 4096  # pixels on a side of the supersampled crop
+MAX_SEARCHED = 1600  # pixels of the longer side of the image in which faces are looked for
+TOLERANCE = 0.05  # of the side: how far the corners of an aligned image's crop are from its own
+MODEL = "shape_predictor_68_face_landmarks.dat"
+DEBIAN = Path("/usr/share/dlib") / MODEL
+_CURE = "crop it by hand and leave out --align"
 
 
 @dataclass(frozen=True)
 class Face:
-    """Where the eyes and the corners of the mouth are, in pixels (x, y). Left and right are those of the picture."""
+    """Where the eyes and the corners of the mouth are, in pixels (x, y). Left and right are those of the image."""
 
     left_eye: np.ndarray
     right_eye: np.ndarray
@@ -32,113 +37,39 @@ class Face:
     mouth_right: np.ndarray
 
 
-def face_of(landmarks: np.ndarray) -> Face:
-    """From the 68 landmarks [68,2] of the iBUG scheme: eyes are the means of their outlines."""
-    points = landmarks.astype(np.float64)
-    return Face(points[36:42].mean(axis=0), points[42:48].mean(axis=0), points[48], points[54])
-
-
-def crop_of(face: Face) -> np.ndarray:
-    """Corners [4,2] of the square to cut out: top left, bottom left, bottom right, top right (ProGAN, appendix C).
-
-    Its x axis is the mean direction of eye to eye and of mouth to eyes, turned; it is 4 times as wide as the eyes are
-    apart, or 3.6 times the way from eyes to mouth; its centre is a tenth of that way below the eyes.
-    """
-    eyes, mouth = (face.left_eye + face.right_eye) / 2, (face.mouth_left + face.mouth_right) / 2
-    across, down = face.right_eye - face.left_eye, mouth - eyes
-    x = across + _turned_back(down)
-    length = np.linalg.norm(x)
-    if not length:
-        raise ValueError("these landmarks are all in one place")
-    x *= max(2.0 * np.linalg.norm(across), 1.8 * np.linalg.norm(down)) / length
-    y = -_turned_back(x)
-    centre = eyes + 0.1 * down
-    return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
-
-
-def is_aligned(crop: np.ndarray, size: tuple[int, int], tolerance: float = TOLERANCE) -> bool:
-    """Is the crop [4,2] about the whole of a picture of this width and height, so that nothing is to be done?"""
-    width, height = size
-    whole = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
-    return bool(np.abs(crop - whole).max() <= tolerance * max(width, height))
-
-
-def cut_out(image: Image.Image, crop: np.ndarray, size: int) -> Image.Image:
-    """The crop [4,2] of an RGB picture, size x size pixels. Beyond the picture's edge it goes on mirrored and blurred.
-
-    Large pictures are reduced first, and the crop is sampled 4 times as finely as needed and then reduced.
-    """
-    crop = crop.astype(np.float64)
-    factor = int(_side(crop) / (2 * size))
-    if factor > 1:
-        image, crop = image.reduce(factor), crop / factor
-    image, crop = _bounded(image, crop)
-    fine = min(size * SUPERSAMPLING, max(LARGEST, size))
-    # Pillow's coordinates are those of the corners of pixels, as are the landmarks' after the half is added.
-    corners = tuple(float(v) for v in (crop + 0.5).flatten())
-    image = image.transform((fine, fine), Image.Transform.QUAD, corners, Image.Resampling.BILINEAR)
-    return image if fine == size else image.resize((size, size), Image.Resampling.LANCZOS)
-
-
-def _turned_back(v: np.ndarray) -> np.ndarray:
-    """By a quarter, so that what points down points right."""
-    return np.array([v[1], -v[0]])
-
-
-def _side(crop: np.ndarray) -> float:
-    return float(np.linalg.norm(crop[3] - crop[0]))
-
-
-def _bounded(image: Image.Image, crop: np.ndarray) -> tuple[Image.Image, np.ndarray]:
-    """Just the part of the picture that the crop needs, with a border made up where there is no picture."""
-    margin = max(round(_side(crop) * 0.1), 3)
-    low, high = np.floor(crop.min(axis=0)).astype(int) - margin, np.ceil(crop.max(axis=0)).astype(int) + margin
-    inner_low, inner_high = np.maximum(low, 0), np.minimum(high, image.size)
-    if (inner_high <= inner_low).any():
-        raise ValueError("the face is outside of the picture")
-    image = image.crop((*inner_low.tolist(), *inner_high.tolist()))
-    before, after = inner_low - low, high - inner_high
-    if (np.concatenate([before, after]) > margin).any():
-        image = _extended(image, before, after, _side(crop))
-        return image, crop - low
-    return image, crop - inner_low
-
-
-def _extended(image: Image.Image, before: np.ndarray, after: np.ndarray, side: float) -> Image.Image:
-    """Mirrored over its edges by before and after (x, y), ever more blurred outwards, and at last of its median."""
-    widths = ((before[1], after[1]), (before[0], after[0]))
-    padded = np.pad(np.asarray(image, np.float32), (*widths, (0, 0)), mode="reflect" if min(image.size) > 1 else "edge")
-    rows, columns = (_outside(n, *w) for n, w in zip(padded.shape[:2], widths, strict=True))
-    depth = np.maximum(rows[:, None], columns[None, :])[:, :, None]
-    blurred = gaussian_filter(padded, (0.02 * side, 0.02 * side, 0))
-    padded += (blurred - padded) * np.clip(3 * depth + 1, 0, 1)
-    padded += (np.median(padded, axis=(0, 1)) - padded) * np.clip(depth, 0, 1)
-    return Image.fromarray(np.clip(np.rint(padded), 0, 255).astype(np.uint8))
-
-
-def _outside(length: int, before: int, after: int) -> np.ndarray:
-    """How deep each place is in the border, [length]: 0 at its inner edge, 1 at its outer one, below 0 inside."""
-    at = np.arange(length)
-    return np.maximum(1 - at / max(before, 1), 1 - (length - 1 - at) / max(after, 1))
-
-
-# Faces in a photograph, and their landmarks, by dlib. An extra: `pip install .[faces]`
-
-
-MODEL = "shape_predictor_68_face_landmarks.dat"
-DEBIAN = Path("/usr/share/dlib") / MODEL
-_LARGEST = 1600  # pixels of the longer side in which faces are looked for
-
 Find = Callable[[Image.Image], list[Face]]
-"""An RGB picture -> the faces in it, the largest first."""
+"""An RGB image -> the faces in it, the largest first."""
+
+
+def aligned(image: Image.Image, find: Find, size: int, which: int | None = None) -> tuple[Image.Image, str]:
+    """An RGB photograph cropped like those of FFHQ, size x size pixels, and a note on what was done.
+
+    which: of several faces, counted from the largest, which is 1; None takes that and notes it. A photograph that is
+    aligned already is returned unchanged. Raises UserError if there is no such face.
+    """
+    faces = find(image)
+    if not faces:
+        raise UserError(f"no face was found; try a larger or sharper photograph, or {_CURE}")
+    if which is not None and not 1 <= which <= len(faces):
+        raise UserError(f"--face must be from 1, the largest, to {len(faces)}, as many as were found; got {which}")
+    chosen = "the largest" if which in (None, 1) else f"number {which}"
+    note = "aligned" if len(faces) == 1 else f"aligned ({chosen} of {len(faces)} faces)"
+    try:
+        crop = crop_of(faces[(which or 1) - 1])
+        return (image, "aligned already") if is_aligned(crop, image.size) else (cut_out(image, crop, size), note)
+    except ValueError as error:
+        raise UserError(f"the face cannot be cut out, because {error}; {_CURE}") from error
+
+
+# Finding faces and their landmarks
 
 
 def face_finder(given: Path | None = None) -> Find:
-    """Looks for faces with dlib's detector and its 68 landmarks. Raises UserError if one of the two is not here.
+    """Finds faces with dlib's detector and its 68 landmarks. Raises UserError if one of the two is missing.
 
     given: the landmark file; else that of the package face_recognition_models, or of Debian's libdlib-data.
     """
-    path = _model(given)
+    path = _landmark_file(given)
     try:
         import dlib
     except ImportError as error:
@@ -147,14 +78,14 @@ def face_finder(given: Path | None = None) -> Find:
     try:
         predictor = dlib.shape_predictor(str(path))
     except RuntimeError as error:
-        raise UserError(f"{path} is not dlib's file of 68 landmarks ({error})") from error
+        raise UserError(f"{path} is not dlib's file of 68 landmarks ({error}); get {MODEL}") from error
     return lambda image: _found(image, detector, predictor)
 
 
-def _model(given: Path | None) -> Path:
+def _landmark_file(given: Path | None) -> Path:
     if given is not None:
         if not given.is_file():
-            raise UserError(f"--landmarks {given}: there is no such file")
+            raise UserError(f"there is no landmark file {given}; give {MODEL} with --landmarks, or leave it out")
         return given
     spec = importlib.util.find_spec("face_recognition_models")
     folders = spec.submodule_search_locations if spec is not None else None
@@ -166,7 +97,7 @@ def _model(given: Path | None) -> Path:
 
 
 def _found(image: Image.Image, detector: Any, predictor: Any) -> list[Face]:
-    factor = max(1, -(-max(image.size) // _LARGEST))
+    factor = max(1, -(-max(image.size) // MAX_SEARCHED))
     pixels = np.asarray(image.convert("RGB"))
     small = np.asarray(image.convert("RGB").reduce(factor)) if factor > 1 else pixels
     boxes = sorted(detector(small, 1), key=lambda box: box.area(), reverse=True)  # 1: enlarged once, for small faces
@@ -174,26 +105,99 @@ def _found(image: Image.Image, detector: Any, predictor: Any) -> list[Face]:
     return [face_of((np.asarray(p, np.float64) + 0.5) * factor - 0.5) for p in points]
 
 
-def aligned(image: Image.Image, find: Find, size: int, which: int | None = None) -> tuple[Image.Image, str]:
-    """An RGB photograph cropped as FFHQ's are, size x size, and what was done, in words.
+def face_of(landmarks: np.ndarray) -> Face:
+    """From the 68 landmarks [68,2] of the iBUG scheme: eyes are the means of their outlines."""
+    points = landmarks.astype(np.float64)
+    return Face(points[36:42].mean(axis=0), points[42:48].mean(axis=0), points[48], points[54])
 
-    which: of several faces, counted from the largest, which is 1; None takes that and says so. A photograph that is
-    aligned already comes back as it is. Raises UserError if there is no such face.
+
+# The crop that a face needs
+
+
+def crop_of(face: Face) -> np.ndarray:
+    """Corners [4,2] of the square to cut out: top left, bottom left, bottom right, top right (ProGAN, appendix C).
+
+    Its x axis is the mean direction of eye to eye and of mouth to eyes, turned; it is 4 times as wide as the distance
+    between the eyes, or 3.6 times that from eyes to mouth; its centre is a tenth of the latter below the eyes.
+    Raises ValueError for landmarks that are all in one place.
     """
-    faces = find(image)
-    if not faces:
-        raise UserError("no face found; crop it by hand and leave out --align, or try a larger or sharper photo")
-    if which is not None and not 1 <= which <= len(faces):
-        raise UserError(f"--face {which}: {len(faces)} found; the largest is 1")
-    crop = crop_of(faces[(which or 1) - 1])
-    if is_aligned(crop, image.size):
-        return image, "aligned already"
-    said = (
-        ""
-        if len(faces) == 1
-        else f" ({'the largest' if which in (None, 1) else f'number {which}'} of {len(faces)} faces)"
-    )
-    try:
-        return cut_out(image, crop, size), f"aligned{said}"
-    except ValueError as error:
-        raise UserError(f"the face cannot be cut out: {error}; crop it by hand and leave out --align") from error
+    eyes, mouth = (face.left_eye + face.right_eye) / 2, (face.mouth_left + face.mouth_right) / 2
+    across, down = face.right_eye - face.left_eye, mouth - eyes
+    x = across + _turned_back(down)
+    length = np.linalg.norm(x)
+    if not length:
+        raise ValueError("its landmarks are all in one place")
+    x *= max(2.0 * np.linalg.norm(across), 1.8 * np.linalg.norm(down)) / length
+    y = -_turned_back(x)
+    centre = eyes + 0.1 * down
+    return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
+
+
+def _turned_back(v: np.ndarray) -> np.ndarray:
+    """Turned by a quarter, so that what points down points right."""
+    return np.array([v[1], -v[0]])
+
+
+def is_aligned(crop: np.ndarray, size: tuple[int, int], tolerance: float = TOLERANCE) -> bool:
+    """Whether the crop [4,2] is about the whole of an image of this width and height, so that nothing is to be done."""
+    width, height = size
+    whole = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
+    return bool(np.abs(crop - whole).max() <= tolerance * max(width, height))
+
+
+# Cutting it out
+
+
+def cut_out(image: Image.Image, crop: np.ndarray, size: int) -> Image.Image:
+    """The crop [4,2] of an RGB image, size x size pixels. Beyond the edge the image continues mirrored and blurred.
+
+    Large images are reduced first, and the crop is sampled 4 times as finely as needed and then reduced. Raises
+    ValueError for a crop that lies outside the image.
+    """
+    crop = crop.astype(np.float64)
+    factor = int(_side(crop) / (2 * size))
+    if factor > 1:
+        image, crop = image.reduce(factor), crop / factor
+    image, crop = _bounded(image, crop)
+    fine = min(size * SUPERSAMPLING, max(MAX_FINE, size))
+    # Pillow's coordinates are those of the corners of pixels, as are the landmarks' after the half is added.
+    corners = tuple(float(v) for v in (crop + 0.5).flatten())
+    image = image.transform((fine, fine), Image.Transform.QUAD, corners, Image.Resampling.BILINEAR)
+    return image if fine == size else image.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def _side(crop: np.ndarray) -> float:
+    return float(np.linalg.norm(crop[3] - crop[0]))
+
+
+def _bounded(image: Image.Image, crop: np.ndarray) -> tuple[Image.Image, np.ndarray]:
+    """The part of the image that the crop needs, with a border made up where there is no image."""
+    margin = max(round(_side(crop) * 0.1), 3)
+    low, high = np.floor(crop.min(axis=0)).astype(int) - margin, np.ceil(crop.max(axis=0)).astype(int) + margin
+    inner_low, inner_high = np.maximum(low, 0), np.minimum(high, image.size)
+    if (inner_high <= inner_low).any():
+        raise ValueError("it is outside of the image")
+    image = image.crop((*inner_low.tolist(), *inner_high.tolist()))
+    before, after = inner_low - low, high - inner_high
+    if (np.concatenate([before, after]) > margin).any():
+        image = _extended(image, before, after, _side(crop))
+        return image, crop - low
+    return image, crop - inner_low
+
+
+def _extended(image: Image.Image, before: np.ndarray, after: np.ndarray, side: float) -> Image.Image:
+    """Mirrored over its edges by before and after (x, y), more and more blurred outwards, finally its median."""
+    widths = ((before[1], after[1]), (before[0], after[0]))
+    padded = np.pad(np.asarray(image, np.float32), (*widths, (0, 0)), mode="reflect" if min(image.size) > 1 else "edge")
+    rows, columns = (_depth(n, *w) for n, w in zip(padded.shape[:2], widths, strict=True))
+    depth = np.maximum(rows[:, None], columns[None, :])[:, :, None]
+    blurred = gaussian_filter(padded, (0.02 * side, 0.02 * side, 0))
+    padded += (blurred - padded) * np.clip(3 * depth + 1, 0, 1)
+    padded += (np.median(padded, axis=(0, 1)) - padded) * np.clip(depth, 0, 1)
+    return Image.fromarray(np.clip(np.rint(padded), 0, 255).astype(np.uint8))
+
+
+def _depth(length: int, before: int, after: int) -> np.ndarray:
+    """How deep each place is in the border, [length]: 0 at its inner edge, 1 at its outer one, below 0 inside."""
+    at = np.arange(length)
+    return np.maximum(1 - at / max(before, 1), 1 - (length - 1 - at) / max(after, 1))

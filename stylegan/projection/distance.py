@@ -1,4 +1,7 @@
-"""How far pictures are apart: what projection makes small, as an argument that anything can take the place of."""
+"""Distances between images, which projection minimises: of pixels, of the network's own discriminator, or LPIPS.
+
+Any function of two batches of images can take their place.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from stylegan.projection.settings import DISTANCES
 from torch_utils.errors import UserError
 
 Against = Callable[[Tensor], Tensor]
-"""Pictures [N,C,H,W] -> their distances [N] to pictures that stay."""
+"""Images [N,C,H,W] -> their distances [N] to fixed images."""
 
 
 class Embed(Protocol):
@@ -33,11 +36,10 @@ class Embed(Protocol):
 
 @dataclass(frozen=True)
 class Distance:
-    """A distance that is Euclidean once pictures are embedded.
+    """A distance that is Euclidean once images are embedded.
 
-    embed: pictures [N,C,H,W] in [-1, 1], and in which numbers to compute feature maps (float32 by default) -> one or
-    more [N,K,h,w], float32. The distance is the sum over these of the squared difference, summed over K and averaged
-    over places.
+    embed: images [N,C,H,W] in [-1, 1], and the type of feature maps (float32 by default) -> one or more [N,K,h,w],
+    float32. The distance is the sum over these of the squared difference, summed over K and averaged over positions.
     """
 
     name: str
@@ -45,80 +47,50 @@ class Distance:
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """[N,C,H,W] and [N,C,H,W] in [-1, 1] -> [N], with gradients."""
-        return _gap(self.embed(a), self.embed(b))
+        return _squared_difference(self.embed(a), self.embed(b))
 
     def against(self, b: Tensor, dtype: torch.dtype = torch.float32) -> Against:
         """The distance to b, which is embedded once for all that is compared with it; feature maps in `dtype`."""
         with torch.no_grad():
-            kept = self.embed(b, dtype)
-        return lambda a: _gap(self.embed(a, dtype), kept)
+            embedded = self.embed(b, dtype)
+        return lambda a: _squared_difference(self.embed(a, dtype), embedded)
 
 
 AnyDistance = Distance | Callable[[Tensor, Tensor], Tensor]
 
 
 def against(distance: AnyDistance, b: Tensor, dtype: torch.dtype = torch.float32) -> Against:
-    """`Distance.against`, of any function distance(a, b) -> [N]; such a one computes in what numbers it likes."""
+    """`Distance.against`, also for any other function distance(a, b) -> [N], which has its own type of feature maps."""
     return distance.against(b, dtype) if isinstance(distance, Distance) else lambda a: distance(a, b)
 
 
-def pick_distance(name: str, snapshot: Snapshot, weights: Sequence[Path] = ()) -> Distance:
-    """The distance of a name; by default ("") of the network's own discriminator, or of pixels if it has none.
+def _squared_difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    parts = [(x - y).square().sum(dim=1).mean(dim=(1, 2)) for x, y in zip(a, b, strict=True)]
+    return torch.stack(parts).sum(dim=0)
 
-    weights: files for those that need some; see `lpips_weights.find_weights`. Raises UserError for an unknown name, for
-    weights that cannot be had, and where there is no discriminator.
+
+def pick_distance(name: str, snapshot: Snapshot, weights: Sequence[Path] = ()) -> Distance:
+    """The distance called `name`; "" chooses the network's own discriminator, or pixels if it has none.
+
+    weights: files for LPIPS, see `lpips.find_weights`. Raises UserError for an unknown name, for weights that cannot be
+    found, and where there is no discriminator.
     """
     if not name:
         name = "pixels" if snapshot.D is None else "discriminator"
     if weights and name not in lpips.NETS:
-        raise UserError(f"--distance-weights are for {' and '.join(lpips.NETS)}; {name} needs none")
+        nets = " and ".join(lpips.NETS)
+        raise UserError(f"--distance-weights is for {nets}, but the distance is {name}, which needs none; leave it out")
     if name == "pixels":
         return PIXELS
     if name == "discriminator":
         return discriminator_distance(snapshot)
     if name in lpips.NETS:
         return lpips_distance(name, find_weights(name, weights), snapshot.device)
-    raise UserError(f"there is no distance {name!r}; choose from {', '.join(DISTANCES)}")
-
-
-def lpips_distance(net: str, weights: Mapping[str, Tensor], device: torch.device) -> Distance:
-    """LPIPS with a net of `lpips.NETS` and its weights."""
-
-    @functools.cache
-    def moved(dtype: torch.dtype) -> dict[str, Tensor]:
-        found = {}
-        for name, value in weights.items():
-            order = torch.channels_last if value.ndim == 4 else torch.preserve_format
-            found[name] = value.to(device, dtype if name.startswith("conv") else value.dtype, memory_format=order)
-        return found
-
-    def embed(images: Tensor, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-        return lpips.embed(net, moved(dtype), images)
-
-    return Distance(net, embed)
-
-
-def discriminator_distance(snapshot: Snapshot) -> Distance:
-    """LPIPS with the network's own discriminator in the classifier's place.
-
-    Its features after from_rgb and after every block, each vector at unit length, all blocks weighing the same. Not the
-    head: it compares the pictures of a batch. Raises UserError if the snapshot has no discriminator.
-    """
-    if snapshot.D is None:
-        raise UserError("this snapshot has no discriminator; choose --distance pixels, or lpips-vgg16")
-    D = functools.cache(partial(folded, snapshot.D))
-
-    def embed(images: Tensor, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-        resolution = snapshot.config.nominal(images.shape[2])
-        stage = snapshot.stage if resolution == snapshot.stage.resolution else Stage(resolution)
-        found = list(D(dtype).features(images, stage, dtype))
-        return [lpips.unit(x, len(found) ** -0.5) for x in found]
-
-    return Distance("discriminator", embed)
+    raise UserError(f"'{name}' is not a distance; choose one of {', '.join(DISTANCES)}")
 
 
 def pixel_pyramid(images: Tensor, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """The picture at its own size, half of it, a quarter, and so on to 4 pixels; the mean of their mean squares.
+    """Images at their own size, half of it, a quarter, and so on to 4 pixels; the mean of their mean square errors.
 
     Always float32: it takes no time.
     """
@@ -131,6 +103,37 @@ def pixel_pyramid(images: Tensor, dtype: torch.dtype = torch.float32) -> list[Te
 PIXELS = Distance("pixels", pixel_pyramid)
 
 
-def _gap(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    parts = [(x - y).square().sum(dim=1).mean(dim=(1, 2)) for x, y in zip(a, b, strict=True)]
-    return torch.stack(parts).sum(dim=0)
+def discriminator_distance(snapshot: Snapshot) -> Distance:
+    """LPIPS with the network's own discriminator in place of the classifier.
+
+    Its features after from_rgb and after every block, each vector at unit length, all blocks with the same weight. Not
+    the head, as that compares the images of a batch. Raises UserError if the snapshot has no discriminator.
+    """
+    if snapshot.D is None:
+        raise UserError("this snapshot has no discriminator to measure a distance with; choose pixels or lpips-vgg16")
+    D = functools.cache(partial(folded, snapshot.D))
+
+    def embed(images: Tensor, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        resolution = snapshot.config.nominal(images.shape[2])
+        stage = snapshot.stage if resolution == snapshot.stage.resolution else Stage(resolution)
+        found = list(D(dtype).features(images, stage, dtype))
+        return [lpips.unit(x, len(found) ** -0.5) for x in found]
+
+    return Distance("discriminator", embed)
+
+
+def lpips_distance(net: str, weights: Mapping[str, Tensor], device: torch.device) -> Distance:
+    """LPIPS with a net of `lpips.NETS` and its weights."""
+
+    @functools.cache
+    def converted(dtype: torch.dtype) -> dict[str, Tensor]:
+        found = {}
+        for name, value in weights.items():
+            layout = torch.channels_last if value.ndim == 4 else torch.preserve_format
+            found[name] = value.to(device, dtype if name.startswith("conv") else value.dtype, memory_format=layout)
+        return found
+
+    def embed(images: Tensor, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        return lpips.embed(net, converted(dtype), images)
+
+    return Distance(net, embed)

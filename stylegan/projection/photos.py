@@ -1,9 +1,15 @@
-"""Photographs as targets of a projection: any image file, in the size and channels of the network."""
+"""Photographs: read from any image file, fitted to the network's images, and projected in one call.
+
+The tools that start from seeds take photographs in their place: `projecting` finds their latents.
+"""
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +18,18 @@ from PIL import Image
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.latents.latents import Latents, joined
+from stylegan.latents.render import View
+from stylegan.latents.sources import Project, classes_for_seeds
+from stylegan.networks.base import require_w
+from stylegan.networks.sampling import z_for_seeds
+from stylegan.projection.distance import AnyDistance, pick_distance
+from stylegan.projection.projector import Projector, SearchStep, Watch
+from stylegan.projection.settings import ProjectionSettings
 from torch_utils.errors import UserError
 from torch_utils.images import BadImage, centred_box, read_image, to_float, with_channels
-from torch_utils.text import is_image
+from torch_utils.progress import Progress
+from torch_utils.text import counted, is_image
 from torch_utils.untrusted import read_plain
 
 Align = Callable[[Image.Image], tuple[Image.Image, str]]
@@ -31,6 +46,9 @@ class Photo:
     path: Path
     pixels: np.ndarray
     notes: tuple[str, ...]
+
+
+# From files to targets
 
 
 def photos_in(target: Path) -> list[Path]:
@@ -64,9 +82,14 @@ def read_photos(
     return photos, faults
 
 
-def as_targets(photos: Sequence[Photo]) -> Tensor:
-    """[N,C,H,W] in [-1, 1]."""
-    return to_float(torch.from_numpy(np.stack([photo.pixels for photo in photos])).permute(0, 3, 1, 2))
+def _unique_name(path: Path, taken: set[str]) -> str:
+    """The name of the file without its suffix, without characters that file systems reject, and not yet taken."""
+    stem = "".join(letter if letter.isprintable() and letter not in ":\\" else "_" for letter in path.stem)
+    stem = stem if stem.strip(". ") else "photo"
+    name, number = stem, 2
+    while name.lower() in taken:
+        name, number = f"{stem}-{number}", number + 1
+    return name
 
 
 def read_photo(path: Path, snapshot: Snapshot, align: Align | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -80,7 +103,10 @@ def read_photo(path: Path, snapshot: Snapshot, align: Align | None = None) -> tu
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
     if align is not None:
-        image, note = align(image.convert("RGB"))
+        try:
+            image, note = align(image.convert("RGB"))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
         notes.append(note)
     image, note = converted(image, snapshot.config.channels)
     notes.append(note)
@@ -123,11 +149,92 @@ def fitted(image: Image.Image, width: int, height: int) -> tuple[Image.Image, st
     return image.resize((width, height), resample, box=box), f"{note}resized to {width}x{height}"
 
 
-def _unique_name(path: Path, taken: set[str]) -> str:
-    """The name of the file without its suffix, without characters that file systems reject, and not yet taken."""
-    stem = "".join(letter if letter.isprintable() and letter not in ":\\" else "_" for letter in path.stem)
-    stem = stem if stem.strip(". ") else "photo"
-    name, number = stem, 2
-    while name.lower() in taken:
-        name, number = f"{stem}-{number}", number + 1
-    return name
+def as_targets(photos: Sequence[Photo]) -> Tensor:
+    """[N,C,H,W] in [-1, 1]."""
+    return to_float(torch.from_numpy(np.stack([photo.pixels for photo in photos])).permute(0, 3, 1, 2))
+
+
+# From targets to latents
+
+
+def project_photos(
+    snapshot: Snapshot, paths: Sequence[str | Path], settings: ProjectionSettings | None = None,
+    distance: AnyDistance | str = "", c: Sequence[int] = (), align: Align | None = None, watch: Watch | None = None,
+) -> Latents:  # fmt: skip
+    """The latents of photographs, all in one batch, named after their files.
+
+    distance: one of `DISTANCES`, "" for the default, or any function. c: classes; of a list, photo I gets number I,
+    counted round. Raises UserError for a file that is not an image, and as `Projector.project` does.
+    """
+    photos = _readable(snapshot, paths, align)
+    if isinstance(distance, str):
+        distance = pick_distance(distance, snapshot)
+    classes = classes_for_seeds(c, range(len(photos)), snapshot.config.num_classes)
+    return latents_of(photos, Projector(snapshot, settings or ProjectionSettings(), distance), classes, watch)
+
+
+def latents_of(photos: Sequence[Photo], projector: Projector, c: Tensor | None, watch: Watch | None = None) -> Latents:
+    """The latents of photographs of classes c [N], all in one batch. Raises UserError as `Projector.project` does."""
+    latents, _ = projector.project(as_targets(photos), c, watch)
+    return named(latents, photos)
+
+
+def named(latents: Latents, photos: Sequence[Photo]) -> Latents:
+    """Latents named after the photographs that they belong to, and on the CPU."""
+    cpu = torch.device("cpu")
+    return replace(
+        latents, ws=latents.ws.to(cpu), c=None if latents.c is None else latents.c.to(cpu),
+        noise=tuple(m.to(cpu) for m in latents.noise), names=tuple(photo.name for photo in photos),
+        origins=tuple(f"photo {photo.path.name}" for photo in photos),
+    )  # fmt: skip
+
+
+def _readable(snapshot: Snapshot, paths: Sequence[str | Path], align: Align | None = None) -> list[Photo]:
+    photos, faults = read_photos([Path(path) for path in paths], snapshot, align)
+    if faults:
+        raise UserError("; ".join(faults.values()))
+    return photos
+
+
+# In place of seeds
+
+
+def projecting(num_steps: int, batch: int = 8) -> Project:
+    """What `sources.gather` takes to open photographs with: projects each once, `batch` of them at a time."""
+    settings = ProjectionSettings(num_steps=num_steps)
+    projector_of = functools.cache(lambda snapshot: Projector(snapshot, settings, pick_distance("", snapshot)))
+    known: dict[tuple[Path, int | None], Latents] = {}
+
+    def find(paths: Sequence[Path], view: View, c: Sequence[int]) -> Latents:
+        kinds: Sequence[int | None] = c or [None] * len(paths)
+        wished = list(zip(paths, kinds, strict=True))
+        todo = [photograph for photograph in wished if photograph not in known]
+        steps = num_steps * math.ceil(len(todo) / batch)
+        with Progress(f"Projecting {counted(len(todo), 'photo')}", steps, "step", quiet=not todo) as bar:
+            for start in range(0, len(todo), batch):
+                part = todo[start : start + batch]
+                photos = _readable(view.snapshot, [path for path, _ in part])
+                own = [kind for _, kind in part if kind is not None]
+                classes = classes_for_seeds(own, range(len(photos)), view.config.num_classes)
+                found = latents_of(photos, projector_of(view.snapshot), classes, partial(show, bar))
+                known.update((photograph, found[i : i + 1]) for i, photograph in enumerate(part))
+        return joined([known[photograph] for photograph in wished])
+
+    return find
+
+
+def show(bar: Progress, step: SearchStep) -> None:
+    """Advance the bar by a step, and show how far off the images are on average."""
+    bar.advance(note=f"{step.phase} {float(step.distances.mean()):.4f}")
+
+
+def standing_in(paths: Sequence[Path], view: View, c: Sequence[int]) -> Latents:
+    """Takes the place of `projecting` for plans and early checks: any latents, at once, for photographs.
+
+    Raises UserError for those that cannot be projected.
+    """
+    require_w(view.snapshot.G)
+    photos, config = _readable(view.snapshot, paths), view.config
+    ws = view.snapshot.G.broadcast(z_for_seeds(range(len(paths)), config.ws_dim))
+    names = tuple(photo.name for photo in photos)
+    return Latents(ws, names, names, c=torch.tensor(c) if c else None)

@@ -28,7 +28,7 @@ PRELOADED = ["training.loop", "torch._dynamo", "torch.utils.tensorboard"]  # sec
 
 # What is about to happen, for the how-manieth time in the process, when it is killed. Of the files that are put in
 # place only networks and states count.
-IN_A_FADE = ("training.loop.update", 9)
+IN_A_FADE = ("training.loop.train_step", 9)
 FILE_WRITTEN_NOT_YET_IN_PLACE = ("torch_utils.files.put_in_place", 4)
 PICTURES_DRAWN_NOTHING_SAVED = ("training.runs.checkpointing.save_snapshot", 2)
 NETWORK_SAVED_STATE_NOT = ("training.state.save_state", 1)
@@ -170,7 +170,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny, run_dirs) -> None:
     cfg = tiny(snap=100, tick_kimg=PerResolution(100.0))
     straight, stopped = run_dirs("straight", cfg), run_dirs("stopped", cfg)
     train(cfg, straight)
-    code = in_a_process(("training.loop.update", 12), cfg, stopped, False, signal.SIGINT)
+    code = in_a_process(("training.loop.train_step", 12), cfg, stopped, False, signal.SIGINT)
     assert code == 0
     last = (stopped / LOG).read_text().splitlines()[-1]
     assert last == f"Stopped at 0.1 kimg; all is saved. To go on: train.py --resume {stopped}"

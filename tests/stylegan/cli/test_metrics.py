@@ -28,7 +28,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "cache"))
     (tmp_path / "quarters.py").write_text(
         "import torch.nn.functional as F\n"
-        "def embed(pictures):\n    return F.adaptive_avg_pool2d(pictures.double() / 255, 2).flatten(1)\n"
+        "def embed(images):\n    return F.adaptive_avg_pool2d(images.double() / 255, 2).flatten(1)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "quarters", raising=False)
@@ -111,7 +111,7 @@ def test_data_of_other_channels_are_refused(run_dir, tmp_path):
     with ArchiveWriter(tmp_path / "grey.zip") as writer:
         writer.add(np.zeros((16, 16, 1), np.uint8))
     result = run("--network", run_dir, "--metrics", "kid40", "--data", tmp_path / "grey.zip")
-    assert result.exit_code == 2 and "pictures of 1 channels" in result.output
+    assert result.exit_code == 2 and "images of 1 channels" in result.output
 
 
 def test_help_is_quick_and_names_the_metrics():

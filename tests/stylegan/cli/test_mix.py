@@ -14,7 +14,7 @@ from stylegan.cli import generate
 from stylegan.cli import mix as style_mixing
 from stylegan.latents import sources as points
 from stylegan.latents.render import View
-from stylegan.projection import project_photos
+from stylegan.projection import photos
 
 
 @pytest.fixture
@@ -133,25 +133,25 @@ def eva(tmp_path) -> Path:
 def test_photographs_are_projected_once_but_not_for_a_plan(run, eva, tmp_path, monkeypatch):
     asked = []
 
-    def project(snapshot, paths, settings, c, watch):
-        asked.append(([path.name for path in paths], settings.num_steps, list(c)))
-        latents = points.of_seeds([30], View.of(snapshot))
+    def project(targets, projector, c, watch):
+        asked.append(([photo.path.name for photo in targets], projector.settings.num_steps, c))
+        latents = points.of_seeds([30], View.of(projector.snapshot))
         return replace(latents, names=("eva",), origins=("photo eva",))
 
-    monkeypatch.setattr(project_photos, "project_photos", project)
+    monkeypatch.setattr(photos, "latents_of", project)
     words = ["--rows", f"1,{eva}", "--cols", f"2,{eva}", "--cells", "--num-steps", 7]
     planned = run(style_mixing, "faces", *words, "-n")
     assert "4 of 16x16" in planned.stdout and asked == []
     assert "Photos:     eva.png: each projected into W in 7 steps, distance discriminator" in planned.stdout
     (tmp_path / "faces.safetensors").symlink_to(run.models / "faces.safetensors")
-    assert run(style_mixing, "faces", *words).exit_code == 0 and asked == [(["eva.png"], 7, [])]
+    assert run(style_mixing, "faces", *words).exit_code == 0 and asked == [(["eva.png"], 7, None)]
     assert (tmp_path / "out/roweva-col2.png").exists()
     run(generate, "faces", "--seeds", 30, "--outdir", tmp_path / "seed")
     np.testing.assert_array_equal(cell(pixels(tmp_path / "out/grid.png"), 2, 0), pixels(tmp_path / "seed/seed0030.png"))
 
 
 def test_what_cannot_be_is_said_before_any_photograph_is_projected(run, eva, tmp_path, monkeypatch):
-    monkeypatch.setattr(project_photos, "project_photos", None)  # would fail
+    monkeypatch.setattr(photos, "latents_of", None)  # would fail
     (tmp_path / "photos/broken.png").write_bytes(b"no picture")
     for name, words, says in (
         ("faces", ["--cols", "no.latent.safetensors"], "there is no file no.latent.safetensors"),

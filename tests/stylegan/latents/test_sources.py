@@ -47,6 +47,14 @@ def test_progan_too(tmp_path):
     assert torch.equal(view.draw(gather((3, 4), view)), view.render([3, 4]))
 
 
+@pytest.mark.parametrize("cfg", [replace(TINY, noise=False), ProGANConfig(resolution=16, z_dim=8, fmap_max=16)])
+def test_a_network_without_noise_is_drawn_alike_in_every_noise_mode(cfg):
+    expected = view_of(cfg).render([3, 4])
+    for mode in ("random", "none"):
+        view = view_of(cfg, noise_mode=mode)
+        assert torch.equal(view.draw(gather((3, 4), view)), expected) and torch.equal(view.render([3, 4]), expected)
+
+
 def test_classes_are_needed_for_seeds_only(tmp_path):
     view, path = view_of(CONDITIONAL), tmp_path / f"a{SUFFIX}"
     latents = gather((4, 5), view, classes=(0, 2))

@@ -17,7 +17,7 @@ from stylegan.model import Model
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.distance import PIXELS
-from stylegan.projection.project_photos import as_pictures, project_photos, projecting
+from stylegan.projection.photos import as_pictures, project_photos, projecting
 from stylegan.projection.settings import ProjectionSettings
 from torch_utils.errors import UserError
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch_utils.checkpoint import load_state, save_state
 from torch_utils.errors import UserError
 from training.config import RunConfig
-from training.presets import preset
+from training.runs.resume import preset
 from training.runs.run_dir import (
     OPTIONS,
     PREVIOUS,
