@@ -313,7 +313,9 @@ def test_it_is_generated_interpolated_and_measured(run_dir: Path, tmp_path: Path
     again = tmp_path / "out" / "pictures.latent.safetensors"
     works(generate.main, *network, "--seeds", again, "--outdir", tmp_path / "again")
     for seed in range(5):
-        assert (tmp_path / f"out/seed{seed:04d}.png").read_bytes() == (tmp_path / f"again/seed{seed:04d}.png").read_bytes()
+        assert (tmp_path / f"out/seed{seed:04d}.png").read_bytes() == (
+            tmp_path / f"again/seed{seed:04d}.png"
+        ).read_bytes()
     works(film.main, *network, "--seeds", "0-2", "--space", "z", "--frames", 2, "--out", tmp_path / "frames")
     frames = sorted((tmp_path / "frames").iterdir())
     assert len(frames) == 5
