@@ -85,6 +85,16 @@ class AttributeClassifier:
     network: Classifier
     scope: Scope
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The attributes."""
+        return self.scope.names
+
+    @property
+    def quantities(self) -> tuple[bool, ...]:
+        """Which attributes are numbers, not yes or no."""
+        return self.scope.quantities
+
     def scores(self, images: Tensor) -> Tensor:
         """images: [N,channels,H,W] in [-1, 1] -> [N,attributes]: logits, and quantities in standard deviations.
 

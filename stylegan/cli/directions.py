@@ -262,11 +262,9 @@ def classifier_of(labels: Labels) -> AttributeClassifier | None:
 
         read_seeds(Path(labels.source), labels.attributes)
         return None
-    from stylegan.editing.search import AttributeClassifier
     from training.attributes import load_classifier
 
-    trained = load_classifier(Path(labels.source))
-    return AttributeClassifier(trained.scope.names, trained.scope.quantities, trained.values, trained.scores)
+    return load_classifier(Path(labels.source))
 
 
 def turn_text(before: Directions, after: Directions) -> str:

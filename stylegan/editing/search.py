@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -106,19 +107,22 @@ def _rows_to_move(search: Search, config: NetworkConfig) -> list[int]:
 # Samples with labels
 
 
-@dataclass(frozen=True)
-class AttributeClassifier:
-    """A classifier of images.
+class AttributeClassifier(Protocol):
+    """A classifier of images, such as that of `training.attributes`."""
 
-    names: of the attributes   quantities: which are numbers, not yes or no
-    values: images [N,channels,H,W] in [-1, 1] -> [N,attributes], quantities or probabilities
-    scores: the same as logits, and quantities in standard deviations, with gradients
-    """
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The attributes."""
 
-    names: tuple[str, ...]
-    quantities: tuple[bool, ...]
-    values: Callable[[Tensor], Tensor]
-    scores: Callable[[Tensor], Tensor]
+    @property
+    def quantities(self) -> tuple[bool, ...]:
+        """Which attributes are numbers, not yes or no."""
+
+    def values(self, images: Tensor) -> Tensor:
+        """images: [N,channels,H,W] in [-1, 1] -> [N,attributes], quantities or probabilities."""
+
+    def scores(self, images: Tensor) -> Tensor:
+        """The same as logits, and quantities in standard deviations, with gradients."""
 
 
 @dataclass(frozen=True)

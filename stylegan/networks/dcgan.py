@@ -110,11 +110,11 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         averages = self.get_buffer("mean"), self.get_buffer("variance")
-        moved = mean, variance = averages[0].clone(), averages[1].clone()
+        mean, variance = (average.clone() for average in averages)
         y = F.batch_norm(x.float(), mean, variance, self.weight, self.bias, self.training)
         if self.training:
-            # A step that diverges is not taken. Its averages must not be, either: what is not finite would remain.
-            for average, new in zip(averages, moved, strict=True):
+            # A step that diverges is not taken, but its averages would remain, so leave out what is not finite.
+            for average, new in zip(averages, (mean, variance), strict=True):
                 average.copy_(torch.where(new.isfinite(), new, average))
         return y.to(x.dtype)
 

@@ -39,17 +39,21 @@ def snapshot(cfg: StyleGAN1Config = TINY) -> Snapshot:
     return Snapshot(G=G, D=None, config=cfg, stage=cfg.full, kimg=1.0, data="faces")
 
 
-def classifier() -> AttributeClassifier:
+class Answers:
     """Of brightness, as a probability, and of redness, as a quantity."""
 
-    def scores(images: torch.Tensor) -> torch.Tensor:
+    names, quantities = ("bright", "red"), (False, True)
+
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
         return torch.stack([images.mean(dim=(1, 2, 3)) * 9, images[:, 0].mean(dim=(1, 2))], dim=1)
 
-    def values(images: torch.Tensor) -> torch.Tensor:
-        bright, red = scores(images).unbind(dim=1)
+    def values(self, images: torch.Tensor) -> torch.Tensor:
+        bright, red = self.scores(images).unbind(dim=1)
         return torch.stack([bright.sigmoid(), red], dim=1)
 
-    return AttributeClassifier(("bright", "red"), (False, True), values, scores)
+
+def classifier() -> AttributeClassifier:
+    return Answers()
 
 
 def test_samples_are_the_w_of_the_seeds_and_need_classes_where_there_are_some():
