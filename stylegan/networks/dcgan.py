@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -52,7 +53,7 @@ class DCGANConfig(NetworkConfig):
         """Only the full size, as the network does not grow."""
         return (self.resolution,)
 
-    @property
+    @cached_property
     def layers(self) -> tuple[LayerInfo, ...]:
         """The dense layer and the transposed convolutions, all with the same row: z and the class."""
         return tuple(LayerInfo(row=0, resolution=res) for res in self.resolutions)

@@ -15,6 +15,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, TypeVar
 
 import torch
@@ -89,7 +90,7 @@ class StyleGAN1Config(NetworkConfig):
         "mapping_lr_mul": (1e-9, 1e9), "style_mixing": (0, 1),
     }  # fmt: skip
 
-    @property
+    @cached_property
     def layers(self) -> tuple[LayerInfo, ...]:
         """Two layers for each resolution, each with its own row of ws; without styles, all share one row."""
         return tuple(
@@ -189,11 +190,10 @@ class StyleLayer(nn.Module):
     def __init__(self, config: StyleGAN1Config, kind: str, in_channels: int, out_channels: int, size: tuple[int, int]):
         super().__init__()
         self.config, self.kind, self.size = config, kind, size
-        height, width = size
         if kind == "const":
-            self.const = nn.Parameter(torch.ones(1, out_channels, height, width))
+            self.const = nn.Parameter(torch.ones(1, out_channels, *size))
         elif kind == "dense":
-            self.weight = nn.Parameter(torch.randn(out_channels * height * width, in_channels))
+            self.weight = nn.Parameter(torch.randn(out_channels * math.prod(size), in_channels))
             # A quarter of the usual gain, as in the first layer of ProGAN.
             self.scale = SQRT2 / 4 / math.sqrt(in_channels)
         else:
@@ -202,7 +202,7 @@ class StyleLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         if config.noise:
             self.noise_strength = nn.Parameter(torch.zeros(out_channels))
-            self.register_buffer("noise", torch.randn(1, 1, height, width))
+            self.register_buffer("noise", torch.randn(1, 1, *size))
         if config.styles:
             self.style = EqualLinear(config.w_dim, 2 * out_channels, gain=1.0)
 
