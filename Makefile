@@ -31,10 +31,10 @@ demo: venv
 	$(PY) generate.py --network digits32 --seeds 0-39 --class 0-9 --outdir out/digits --grid 10x4
 	$(PY) style_mixing.py --network faces64 --rows 0-3 --cols 4-9 --styles middle --outdir out/mixed
 	@echo; echo "Look at out/faces/grid.png, out/digits/grid.png and out/mixed/grid.png."
-	@echo "Now a new one grows before your eyes; its pictures appear every minute. Ctrl-C ends it whenever you like."
+	@echo "Now a new one grows before your eyes; its images appear every minute. Ctrl-C ends it whenever you like."
 	$(PY) train.py --outdir runs --data mnist --cfg digits32
 	@run=$$(ls -td runs/*-mnist-digits32 | head -n 1); \
-		echo; echo "The pictures are in $$run: fakes*.png, and growth.webp shows how they grew."
+		echo; echo "The images are in $$run: fakes*.png, and growth.webp shows how they grew."
 
 test: venv
 	$(PY) -m pytest

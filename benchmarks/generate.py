@@ -22,7 +22,6 @@ from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
 from torch_utils.device import cpu_threads, keep_freed_memory, peak_memory_mb, pick_device
-from training.runs.plan import forward_gflop
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -57,7 +56,7 @@ def main(
     rate = batch / statistics.median(times[2:])
     result = {
         "images_per_s": rate,
-        "gflops": rate * forward_gflop(cfg, resolution),
+        "gflops": rate * cfg.generator_cost(resolution).gflop,
         "first_s": times[0],
         "peak_rss_mb": peak_memory_mb(where),
     }

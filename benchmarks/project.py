@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.cli.options import ops_option
+from stylegan.networks.config import Stage
 from stylegan.networks.inference import with_kernels
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
@@ -75,14 +76,14 @@ def untrained(resolution: int, device: torch.device) -> Snapshot:
     for name, value in G.named_parameters():
         if name.endswith("noise_strength"):
             value.fill_(0.1)
-    return Snapshot(G=G, D=D, config=cfg, resolution=resolution, alpha=1.0, kimg=0.0, data="none")
+    return Snapshot(G=G, D=D, config=cfg, stage=Stage(resolution), kimg=0.0, data="none")
 
 
 def timed(snapshot: Snapshot, distance: Distance, settings: ProjectionSettings, count: int) -> tuple[float, float]:
     """Seconds for `count` images, and their mean distance, after a few steps as a warm-up."""
     z = torch.randn(count, snapshot.config.z_dim, generator=torch.Generator().manual_seed(1)).to(snapshot.device)
     c = torch.zeros(count, dtype=torch.long, device=snapshot.device) if snapshot.config.num_classes else None
-    targets = snapshot.G.draw(snapshot.G.latents(z, c))
+    targets = snapshot.renderer.draw(snapshot.G.latents(z, c))
     project(snapshot, targets, replace(settings, num_steps=3, w_samples=100), distance, c)
     started = time.perf_counter()
     _, report = project(snapshot, targets, settings, distance, c)

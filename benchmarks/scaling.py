@@ -32,7 +32,7 @@ from torch_utils.device import keep_freed_memory
 from torch_utils.distributed import CPU, DistContext, all_reduce_gradients, all_reduce_max, process_group
 from training.config import RunConfig
 from training.inputs import Batch
-from training.presets import preset
+from training.runs.resume import preset
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
 from training.step import train_step
@@ -65,7 +65,7 @@ MACHINES = (
 
 
 @click.command(cls=Command, context_settings={"show_default": True})
-@click.option("--resolution", type=int, default=64, help="Of the pictures in the measurement.")
+@click.option("--resolution", type=int, default=64, help="Of the images in the measurement.")
 @click.option("--batch", type=int, default=8, help="Images per step and process.")
 @click.option("--steps", type=int, default=10, help="Steps to take the median of.")
 @click.option("--processes", type=int, default=2, help="Compare one process with this many.")

@@ -27,7 +27,7 @@ from torch_utils.cli import Command
 from torch_utils.device import cpu_threads, keep_freed_memory, peak_memory_mb, pick_device
 from training.config import LossConfig, RunConfig
 from training.inputs import Batch
-from training.runs.plan import aid_cost, conv_gflops, step_gflop
+from training.runs.plan import aid_cost, conv_gflops, step_cost
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
 from training.step import train_step
@@ -68,7 +68,7 @@ def main(
     times = iteration_seconds(cfg, STEPS, DTYPES[dtype], where)
     peak = peak_memory_mb(where)
     speed = batch / statistics.median(times)
-    gflop = step_gflop(model, cfg.loss, resolution) + aid_cost(cfg, resolution)[0]
+    gflop = step_cost(model, cfg.loss, resolution)[0] + aid_cost(cfg, resolution)[0]
     result = {
         "images_per_s": speed,
         "gflop_per_image": gflop,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.editing.directions import Directions, moved, moved_ws
+from stylegan.editing.directions import Directions, layers_to_move, moved, moved_ws
 from stylegan.latents.latents import Latents
 from stylegan.latents.notation import layers_of
 from stylegan.networks.base import Discriminator, Generator
@@ -109,7 +109,9 @@ class Model:
 
         layers: as for `mix`; None for the direction's own. Raises UserError as `directions.moved` does.
         """
-        chosen = None if layers is None else layers_of(layers, self.config, self.stage.resolution)
+        chosen = None
+        if layers is not None:
+            chosen = layers_to_move(direction, layers, self.config, self.stage.resolution)
         if isinstance(points, Latents):
             return moved(points, direction, strength, chosen)
         return moved_ws(self.ws(points, psi, None, c), direction, strength, chosen)

@@ -1,6 +1,8 @@
-"""The rules of the house, read off the source: who may import whom, and how large things may grow."""
+"""The rules of the house, read off the source: who may import whom, who may name a family, how large a file may be."""
 
 import ast
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {"ops": set(), "torch_utils": set(), "stylegan": {"ops", "torch_utils"},
           "training": {"ops", "torch_utils", "stylegan"}}  # fmt: skip
+CLI = "stylegan/cli/"
+"""The commands stand on all floors, so nothing below them may import them."""
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
 ROOMS = [*FLOORS, "benchmarks", "docs", "tests"]
 SOURCES = sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))])
 PRODUCT = [path for path in SOURCES if "tests" not in path.relative_to(ROOT).parts]
-MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 300, 60, 8
+MODULES = [path for path in PRODUCT if path.relative_to(ROOT).parts[0] in FLOORS]
+FOLDERS = sorted({path.parent for path in MODULES})
+MAX_LINES, MAX_ENTRIES, MAX_PARAMETERS, MAX_DOOR = 500, 15, 8, 25
 JUNK_DRAWERS = {"utils", "util", "misc", "common", "helpers", "helper"}
 
 
@@ -20,6 +26,7 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), name_of(path))
 
@@ -28,43 +35,83 @@ def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     return [node for node in ast.walk(tree(path)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
-def imported(path: Path) -> set[str]:
-    """The top-level packages a file imports, wherever in it."""
-    names: set[str] = set()
+def imports(path: Path) -> Iterator[str]:
+    """Yields the dotted names that a file imports, wherever in it, under `TYPE_CHECKING` and in functions too."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            names.add((node.module or "").split(".")[0] if not node.level else path.relative_to(ROOT).parts[0])
-    return names
+            assert not node.level, f"{name_of(path)}:{node.lineno} imports relatively"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level packages a file imports."""
+    return {name.split(".")[0] for name in imports(path)}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def graph() -> dict[str, set[str]]:
+    """Module -> the modules of ours it imports."""
+    modules = {module_of(path): path for path in MODULES}
+    found = {}
+    for module, path in modules.items():
+        whole = {name if name in modules else name.rpartition(".")[0] for name in imports(path)}
+        found[module] = {name for name in whole if name in modules and name != module}
+    return found
 
 
 every_source = pytest.mark.parametrize("path", SOURCES, ids=name_of)
 every_product_file = pytest.mark.parametrize("path", PRODUCT, ids=name_of)
+every_folder = pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
+every_script = pytest.mark.parametrize("script", sorted(ROOT.glob("*.py")), ids=name_of)
 
 
 def test_there_is_something_to_check():
-    assert {"train.py", "training/schedule.py", "stylegan/networks/generator.py"} <= {name_of(path) for path in PRODUCT}
+    assert {"train.py", "training/schedule.py", "stylegan/networks/stylegan1.py"} <= {name_of(path) for path in PRODUCT}
+    assert "stylegan.networks.base" in graph()["stylegan.networks.dcgan"]
 
 
 @every_product_file
 def test_imports_go_down_only(path):
-    floor = "cli" if "stylegan/cli/" in name_of(path) else path.relative_to(ROOT).parts[0]
+    floor = path.relative_to(ROOT).parts[0]
     ours = imported(path) & (set(FLOORS) | SCRIPTS | {"tests", "benchmarks"})
     own = {floor} | SCRIPTS if floor == "benchmarks" else set()  # which may time the scripts, and be several files
-    allowed = FLOORS[floor] | {floor} if floor in FLOORS else set(FLOORS) | own
+    below = floor in FLOORS and not name_of(path).startswith(CLI)
+    allowed = FLOORS[floor] | {floor} if below else set(FLOORS) | own
     assert ours <= allowed, f"{name_of(path)} imports {sorted(ours - allowed)}"
+    if below:
+        assert [name for name in imports(path) if name.startswith("stylegan.cli")] == []
+
+
+def test_no_import_circles():
+    """Each module that is left over imports another one that is left over, and so on in a circle."""
+    left = graph()
+    while ready := {module for module, needs in left.items() if not needs & left.keys()}:
+        left = {module: needs for module, needs in left.items() if module not in ready}
+    assert {module: sorted(needs & left.keys()) for module, needs in left.items()} == {}
 
 
 @every_source
-def test_files_are_short(path):
-    assert len(path.read_text().splitlines()) <= MAX_FILE
+def test_files_have_an_end(path):
+    assert len(path.read_text().splitlines()) <= MAX_LINES
 
 
-@every_product_file
-def test_functions_are_short(path):
-    long = {f.name: f.end_lineno - f.lineno + 1 for f in functions(path) if f.end_lineno}
-    assert {name: lines for name, lines in long.items() if lines > MAX_FUNCTION} == {}
+@every_folder
+def test_folders_can_be_taken_in_at_a_glance(folder):
+    entries = [path.name for path in folder.iterdir() if path in MODULES or path in FOLDERS]
+    entries = [name for name in entries if name != "__init__.py"]
+    assert len(entries) <= MAX_ENTRIES, sorted(entries)
+
+
+@every_script
+def test_scripts_are_doors(script):
+    """What a command does is in `stylegan/cli/`, where the installed `stylegan` finds it too."""
+    assert len(script.read_text().splitlines()) <= MAX_DOOR
 
 
 @every_product_file
@@ -83,6 +130,24 @@ def test_parameters_are_not_passed_through_unnamed(path):
         for argument in call.keywords if argument.arg is None and ast.unparse(argument.value) == f.args.kwarg.arg
     ]  # fmt: skip
     assert handed_on == []
+
+
+@every_product_file
+def test_only_networks_ask_which_family_it_is(path):
+    """Elsewhere a family's own methods answer, so that a new family is a file and an entry in the registry."""
+    if name_of(path).startswith("stylegan/networks/"):
+        return
+    asked = [
+        node.lineno for node in ast.walk(tree(path)) if isinstance(node, ast.Compare)
+        for side in (node.left, *node.comparators) if ast.unparse(side).split(".")[-1] in ("family", "FAMILY")
+    ]  # fmt: skip
+    assert asked == [], name_of(path)
+
+
+def test_a_family_is_one_file():
+    """dcgan is the proof: outside its module and the registry only its presets name it."""
+    naming = {name_of(path) for path in MODULES if "dcgan" in path.read_text().lower()}
+    assert naming == {"stylegan/networks/dcgan.py", "stylegan/networks/registry.py", "training/presets.py"}
 
 
 @every_source

@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from benchmarks.traffic import Traffic, added
 from ops import VARIABLE
 from ops.style_epilogue import style_epilogue
+from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 
@@ -172,7 +173,7 @@ def test_scaling_measures_processes_and_weighs_gradients():
 def test_scaling_counts_what_has_gradients(resolution: int):
     model = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
     G, D = build_generator(model), build_discriminator(model)
-    images = G.synthesis(G.broadcast(G.mapping(torch.randn(2, 8))), resolution, 1.0, "none")
+    images = G.synthesis(G.broadcast(G.mapping(torch.randn(2, 8))), Stage(resolution), "none")
     D(images).sum().backward()
     quiet = sum(p.numel() for name, p in G.named_parameters() if "noise_strength" in name and p.grad is None)
     for network, without in ((G, quiet), (D, 0)):

@@ -17,6 +17,7 @@ from PIL import Image
 import stylegan
 from stylegan.cli import data as dataset_tool
 from stylegan.cli import generate, train
+from stylegan.networks.config import Stage
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -65,10 +66,10 @@ def test_data_become_a_network_that_makes_pictures(size, mode, options, tmp_path
     run(dataset_tool.main, "--source", folder, "--dest", data, *(["--alpha", "keep"] if mode == "RGBA" else []))
     run(train.main, "--outdir", tmp_path / "runs", "--data", data, *TINY.split(), *options.split())
     (run_dir,) = (tmp_path / "runs").iterdir()
-    snap = stylegan.load(run_dir)
-    assert (snap.resolution, snap.config.channels, snap.kimg) == (16, channels, 0.048)
+    model = stylegan.load(run_dir)
+    assert (model.stage, model.config.channels, model.kimg) == (Stage(16), channels, 0.048)
     conditional = "--cond 1" in options
-    assert bool(snap.config.num_classes) == conditional
+    assert bool(model.config.num_classes) == conditional
     run(generate.main, "--network", run_dir, "--seeds", "0-2", "--outdir", tmp_path / "out", "--trunc", 1,
         *(["--class", 0] if conditional else []))  # fmt: skip
     pictures = [Image.open(path) for path in sorted((tmp_path / "out").glob("*.png"))]

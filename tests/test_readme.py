@@ -71,8 +71,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = StyleGAN1Config(
         resolution=16, z_dim=16, w_dim=16, mapping_layers=2, mapping_dim=16, fmap_base=64, fmap_max=16
     )
-    save_snapshot(home / TINY, build_generator(tiny), build_discriminator(tiny), config=tiny, resolution=16, alpha=1.0,
-                  kimg=5.0, data="photos")  # fmt: skip
+    save_snapshot(home / TINY, build_generator(tiny), build_discriminator(tiny), config=tiny, stage=tiny.full, kimg=5.0,
+                  data="photos")  # fmt: skip
     shutil.copy(ROOT / "tests/data/stylegan_r32.pkl", home / "karras2019stylegan-ffhq-1024x1024.pkl")
     return home
 

@@ -162,26 +162,30 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
 def load_tensors(path: Path, wanted: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Load the tensors and the header of a safetensors file.
 
-    wanted: what the user should give instead, for the message. Raises UserError if the file is missing, of another
-    kind, or truncated.
+    wanted: what the user should give instead, for the message. Raises UserError if the file is missing, cannot be read,
+    is of another kind, or truncated.
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}" if not path.is_dir() else f"{path} is a folder, not a file")
     try:
         with path.open("rb") as plain:
-            _check_header(plain.read(9), path, wanted)
+            _check_header(plain.read(64), path, wanted)
         with safe_open(path, framework="pt") as file:
             header = {key: _plain(value) for key, value in (file.metadata() or {}).items()}
             # clone: tensors in the file have arbitrary addresses, and matrix products round differently by address.
             return {name: file.get_tensor(name).clone() for name in file.keys()}, header  # noqa: SIM118 (not a dict)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         reason = printable(shortened((str(error).splitlines() or [""])[0], 200))
         raise UserError(f"{path} is not a complete safetensors file ({reason}); copy or download it again") from None
 
 
 def _check_header(begin: bytes, path: Path, wanted: str) -> None:
-    """Raises UserError unless the first 9 bytes announce a JSON header of reasonable length."""
-    if begin[8:] not in (b"{", b""):
+    """Raises UserError unless the first bytes announce a JSON header of reasonable length."""
+    if begin.lstrip().startswith(b"<") and begin[8:9] != b"{":
+        raise UserError(f"{path} is a web page, saved under that name; download the file itself")
+    if begin[8:9] not in (b"{", b""):
         raise UserError(f"{path} is not a safetensors file" + (f"; give {wanted}" if wanted else ""))
     length = int.from_bytes(begin[:8], "little")
     if length > MAX_HEADER:

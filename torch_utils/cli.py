@@ -128,8 +128,8 @@ def was_typed(ctx: click.Context, parameter: str) -> bool:
 
 def _option(found: Declared, varies: bool) -> Option:
     flag, kind = found.flag, _param_type(found.flag, found.kind)
-    meant = True if kind is Bool else flag.alone  # --mirror without a value means yes
-    alone: dict[str, Any] = {} if meant is None else {"is_flag": False, "flag_value": meant}
+    meant = True if kind is Bool else flag.bare  # --mirror without a value means yes
+    bare: dict[str, Any] = {} if meant is None else {"is_flag": False, "flag_value": meant}
     shown = "by --cfg" if varies else f"default: {flag.typed}" if flag.typed else ""
     option = Option(
         [found.name.replace(".", "_"), *flag.spellings],
@@ -138,7 +138,7 @@ def _option(found: Declared, varies: bool) -> Option:
         default=found.default,
         show_default=not shown and found.default not in (None, "", ()),
         metavar=flag.metavar,
-        **alone,
+        **bare,
     )
     option.setting = found.name
     return under(flag.group, option)

@@ -20,7 +20,7 @@ import requests
 
 from torch_utils.errors import UserError
 from torch_utils.files import put_in_place
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from torch_utils.text import printable
 from torch_utils.untrusted import excess
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-SCRATCH = ".*.tmp"  # matches the scratch names of `atomic_write`, for whoever removes what killed processes left
+SCRATCH = "*.tmp"  # glob for scratch files of killed processes; only those of earlier versions do not begin with a dot
 CACHE_VARIABLE = "STYLEGAN_CACHE"
 _NOT_FOR_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EISDIR}
 

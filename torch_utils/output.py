@@ -1,38 +1,36 @@
-"""Where a command writes its images: the options for folder, file format and grid, and the code that writes them.
+"""Where a command writes its images and films: options for folder, format and grid, checks, and writing itself.
 
 All commands follow one rule: an existing file of the same name is replaced, and the line that names the files says so.
 A file that the results are made from is never replaced.
 
-`--help` imports this file for its options, so what writes images imports `torch_utils.images` (and with it torch) late.
+`--help` imports this file for its options, so the functions that write import numpy and `torch_utils.images` late.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
+from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zipfile import ZipFile, ZipInfo
-
-from tqdm import tqdm
 
 from torch_utils.errors import UserError
 from torch_utils.files import atomic_write, write_atomically
+from torch_utils.progress import Progress
 from torch_utils.settings import Flag, setting
 from torch_utils.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
-
+    from PIL.Image import Image
 
 FILES = "Files"
 ZIP, GRID = "images.zip", "grid.png"
@@ -61,7 +59,7 @@ class Output:
     format: Format = setting("png", Flag("--format", "File format; zip is one images.zip of PNGs.", FILES))
     grid: Grid | None = setting(None, Flag(
         "--grid", "Also write grid.png; roughly square if no size is given.", FILES,
-        parse=parse_grid, metavar="[COLSxROWS]", alone="auto"))  # fmt: skip
+        parse=parse_grid, metavar="[COLSxROWS]", bare="auto"))  # fmt: skip
 
     @property
     def folder(self) -> Path:
@@ -151,7 +149,7 @@ def require_folder(folder: Path, flag: str = "--outdir") -> None:
         raise UserError(f"cannot write to {folder}: {why}; name another folder with {flag}") from error
 
 
-# Writing
+# Images, one file each or all in a zip file
 
 
 def write_images(output: Output, names: Sequence[str], batches: Iterable[np.ndarray]) -> None:
@@ -205,62 +203,89 @@ def destination(folder: Path, archive: str = "") -> Iterator[Callable[[str, byte
         yield lambda name, content: file.writestr(ZipInfo(name), content)  # without dates: same images, same bytes
 
 
-# Progress
+# Films: mp4 with PyAV, the other formats with Pillow. imageio would wrap the same two libraries, and the checks, even
+# sizes, frame durations and options below would remain, so it would only be one more dependency.
 
 
-LINE_EVERY_S = 10.0
+GIF_FPS = 50  # GIF counts hundredths of a second, and players slow down frames shorter than two
+_PILLOW_KINDS = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG", ".png": "PNG"}
+_FILM_KINDS = {"", ".mp4", *_PILLOW_KINDS}
 
 
-class Progress:
-    """Counts towards `total`, and shows it unless `quiet`. Use it as a context manager.
+def check_film(path: Path, fps: float, channels: int) -> None:
+    """Raises UserError unless a film of images with so many channels can be written to `path`. Writes nothing.
 
-    total: None if not yet known
-    unit: "B" for bytes, shown as kB and MB; any other word is shown as it is
+    path: ends in .mp4, .gif, .webp, .apng or .png (animated too); without a suffix it is a new folder of PNGs.
     """
-
-    def __init__(self, label: str, total: int | None = None, unit: str = "img", quiet: bool = False) -> None:
-        self.label, self.total, self.unit, self.done = label, total, unit, 0
-        self._quiet, self._note = quiet, ""
-        self._started = self._last_line = time.monotonic()
-        live = sys.stderr.isatty() and not quiet
-        self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=unit == "B", leave=True) if live else None
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        elif not self._quiet and kind is None:
-            self._print()
-
-    def advance(self, amount: int = 1, note: str = "") -> None:
-        """Add `amount` to what is done. note: a few words on the state, shown after the numbers."""
-        self.done += amount
-        self._note = note
-        if self._bar is not None:
-            if note:
-                self._bar.set_postfix_str(note, refresh=False)
-            self._bar.update(amount)
-        elif not self._quiet and time.monotonic() - self._last_line > LINE_EVERY_S:
-            self._print()
-
-    def move_to(self, done: int, total: int | None) -> None:
-        """Set position and total, for a download that resumes or has to start again."""
-        self.done, self.total = done, total
-        if self._bar is not None:
-            self._bar.total, self._bar.n = total, done
-            self._bar.refresh()
-
-    def _print(self) -> None:
-        self._last_line = time.monotonic()
-        scale, unit = (1e6, "MB") if self.unit == "B" else (1.0, self.unit)
-        digits = 1 if self.unit == "B" else 0
-        of = "" if self.total is None else f"/{self.total / scale:.{digits}f}"
-        seconds = self._last_line - self._started
-        note = f", {self._note}" if self._note else ""
-        print(
-            f"{self.label}: {self.done / scale:.{digits}f}{of} {unit}, {seconds:.0f} s{note}",
-            file=sys.stderr,
-            flush=True,
+    kind = path.suffix.lower()
+    if kind not in _FILM_KINDS:
+        raise UserError(
+            f"Invalid film {path}: expected .mp4, .gif, .webp or .apng, or a name without suffix for a folder of frames"
         )
+    if not 0 < fps <= 1000:
+        raise UserError(f"--fps must be above 0 and at most 1000 frames a second, got {fps:g}; 30 is usual")
+    if kind == ".gif" and fps > GIF_FPS:
+        raise UserError(f"GIF supports at most {GIF_FPS} frames a second, got {fps:g}; use --fps {GIF_FPS}, or .webp")
+    if kind == ".mp4" and find_spec("av") is None:
+        raise UserError("mp4 needs PyAV: pip install 'stylegan-engine[video]', or use .gif, .webp or .apng")
+    if kind == ".mp4" and channels == 4:
+        raise UserError("mp4 cannot store the alpha channel of this network's images; use .webp or .apng")
+    if not kind and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists already; name a new folder")
+
+
+def write_film(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Write frames, uint8 [H,W,C] each, to a path that `check_film` allows, atomically.
+
+    Frames of mp4 and folders are written one by one; Pillow keeps those of the other formats in memory until the last,
+    and writes films that loop. Raises UserError if the film cannot be written.
+    """
+    from torch_utils.images import encode, to_pil
+
+    kind = path.suffix.lower()
+    with writing_to(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as scratch:
+            if kind == "":
+                scratch.mkdir()
+                for number, frame in enumerate(frames):
+                    (scratch / f"frame{number:05d}.png").write_bytes(encode(frame, "png"))
+            elif kind == ".mp4":
+                _write_mp4(scratch, frames, fps)
+            else:
+                _write_with_pillow(scratch, map(to_pil, frames), fps, _PILLOW_KINDS[kind])
+
+
+def _write_mp4(scratch: Path, frames: Iterable[np.ndarray], fps: float) -> None:
+    """Write H.264 that every player supports, in even sizes: others get their last row or column twice."""
+    import av
+    import numpy as np
+
+    with av.open(str(scratch), "w", format="mp4", options={"movflags": "faststart"}) as film:
+        stream: Any = None
+        for pixels in frames:
+            height, width, channels = pixels.shape
+            even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            rgb = even.repeat(3, axis=2) if channels == 1 else even
+            if stream is None:
+                rate = Fraction(fps).limit_denominator(1001)
+                try:
+                    stream = film.add_stream("libx264", rate=rate, options={"crf": "16"})
+                except ValueError as error:
+                    raise UserError(
+                        f"this PyAV was built without H.264 ({error}); install it with pip, or use .webp"
+                    ) from None
+                stream.height, stream.width, stream.pix_fmt = *rgb.shape[:2], "yuv420p"
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")))
+        if stream is not None:
+            film.mux(stream.encode())
+
+
+def _write_with_pillow(scratch: Path, frames: Iterator[Image], fps: float, kind: str) -> None:
+    first = next(frames)
+    others = frames if kind == "GIF" else list(frames)
+    duration = round(100 / fps) * 10 if kind == "GIF" else 1000 / fps
+    with scratch.open("wb") as file:
+        first.save(
+            file, kind, save_all=True, append_images=others, duration=duration, loop=0, quality=90, method=4
+        )  # fmt: skip (the last two for WebP)

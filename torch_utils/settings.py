@@ -22,7 +22,7 @@ class Flag:
     spelling: every name of the flag ("-n/--dry-run")
     group: heading in --help
     parse: reads the typed text if the type of the setting is not enough
-    alone: value of the flag if none follows it; None if one must follow
+    bare: value of the flag if none follows it; None if one must follow
     typed: the default as a user would type it, if that differs from its Python form
     kind: type of a setting that only some configurations have
     positive: forbids 0, which numbers may be otherwise
@@ -35,7 +35,7 @@ class Flag:
     choices: tuple[str, ...] = ()
     parse: Callable[[str], Any] | None = None
     metavar: str | None = None
-    alone: str | None = None
+    bare: str | None = None
     typed: str = ""
     kind: Any = None
     positive: bool = False

@@ -1,4 +1,4 @@
-"""How a classifier of attributes is taught, as it is typed. Imports nothing that takes time."""
+"""A small network that recognises attributes of images, such as glasses: how it is trained, and its file."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from torch_utils.adam import Adam
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 from torch_utils.images import to_float
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from torch_utils.settings import from_plain, to_plain
 from torch_utils.text import counted
 from training.data.archive import Archive
 from training.data.packed import packed
 
-# A small network that tells attributes of pictures, learnt from a labelled data set, and its file
+# A small network that tells attributes of images, learnt from a labelled data set, and its file
 
 
 FORMAT = "stylegan-attributes-1"
@@ -37,8 +37,9 @@ class Scope:
     """What a classifier tells, and of what.
 
     names: of the attributes   quantities: which of them are numbers, not yes or no
-    centres, spreads: of the quantities in the data (0 and 1 for the others)   accuracy: held-out, see `judged`
-    channels: of the pictures   size: height and width it was trained at   data: whose attributes these are
+    centres, spreads: of the quantities in the data (0 and 1 for the others)
+    accuracy: see `held_out_accuracy`
+    channels: of the images   size: height and width it was trained at   data: whose attributes these are
     """
 
     names: tuple[str, ...]
@@ -52,7 +53,7 @@ class Scope:
 
 
 class Classifier(nn.Module):
-    """Strided convolutions with batch norm down to a mean over the picture; one output per attribute."""
+    """Strided convolutions with batch norm down to a mean over the image; one output per attribute."""
 
     def __init__(self, channels: int, attributes: int):
         super().__init__()
@@ -67,7 +68,7 @@ class Classifier(nn.Module):
             before = width
         self.features = nn.Sequential(*stages)
         self.head = nn.Linear(before, attributes)
-        self.position = nn.Parameter(torch.zeros(before, 4, 4))  # what lies where counts, as pictures are aligned
+        self.position = nn.Parameter(torch.zeros(before, 4, 4))  # what lies where counts, as images are aligned
 
     def forward(self, images: Tensor) -> Tensor:
         """images: [N,channels,H,W] in [-1, 1] -> [N,attributes]: logits, and standardised quantities."""
@@ -78,20 +79,30 @@ class Classifier(nn.Module):
 
 
 @dataclass(frozen=True)
-class Judge:
+class AttributeClassifier:
     """A trained classifier with its scope."""
 
     network: Classifier
     scope: Scope
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The attributes."""
+        return self.scope.names
+
+    @property
+    def quantities(self) -> tuple[bool, ...]:
+        """Which attributes are numbers, not yes or no."""
+        return self.scope.quantities
+
     def scores(self, images: Tensor) -> Tensor:
         """images: [N,channels,H,W] in [-1, 1] -> [N,attributes]: logits, and quantities in standard deviations.
 
-        With gradients. Raises UserError for pictures of other channels.
+        With gradients. Raises UserError for images of other channels.
         """
         scope = self.scope
         if images.shape[1] != scope.channels:
-            raise UserError(f"the classifier of {scope.data} looks at pictures of {scope.channels} channels, these "
+            raise UserError(f"the classifier of {scope.data} looks at images of {scope.channels} channels, these "
                             f"have {images.shape[1]}")  # fmt: skip
         if tuple(images.shape[2:]) != scope.size:
             images = F.interpolate(images, scope.size, mode="bilinear", antialias=True)
@@ -106,15 +117,15 @@ class Judge:
         return torch.where(torch.tensor(scope.quantities, device=scores.device), numbers, scores.sigmoid())
 
 
-def save_judge(path: Path, judge: Judge) -> None:
+def save_classifier(path: Path, classifier: AttributeClassifier) -> None:
     """Write it, whole or not at all. Raises UserError when the disk is full, or the name does not end in ATTRIBUTES."""
     if not path.name.endswith(ATTRIBUTES):
         raise UserError(f"{path} is no name for a classifier: it must end in {ATTRIBUTES}")
-    save_tensors(path, judge.network.state_dict(), {"format": FORMAT, "scope": to_plain(judge.scope)})
+    save_tensors(path, classifier.network.state_dict(), {"format": FORMAT, "scope": to_plain(classifier.scope)})
 
 
-def load_judge(path: Path) -> Judge:
-    """Open what `save_judge` wrote. Runs no code from the file. Raises UserError if it is something else."""
+def load_classifier(path: Path) -> AttributeClassifier:
+    """Open what `save_classifier` wrote. Runs no code from the file. Raises UserError if it is something else."""
     try:
         tensors, header = load_tensors(path, f"what directions.py learn made, which ends in {ATTRIBUTES}")
     except OSError as error:
@@ -127,25 +138,25 @@ def load_judge(path: Path) -> Judge:
         network.load_state_dict(tensors)
     except (UserError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"the classifier in {path} cannot be read: {str(error).splitlines()[-1].strip()}") from error
-    return Judge(network.eval().requires_grad_(False), scope)
+    return AttributeClassifier(network.eval().requires_grad_(False), scope)
 
 
-# Learning to tell the attributes of pictures, from an archive and a table of what its pictures show
+# Learning to tell the attributes of images, from an archive and a table of what its images show
 
 
-FEWEST = 20  # pictures of each kind, with which learning can begin
+FEWEST = 20  # images of each kind, with which learning can begin
 
 
-def learn(archive: Archive, table: Table, settings: ClassifierSettings, device: torch.device) -> Judge:
-    """Train a classifier on the archive's pictures, and judge it on those held out.
+def learn(archive: Archive, table: Table, settings: ClassifierSettings, device: torch.device) -> AttributeClassifier:
+    """Train a classifier on the archive's images, and measure it on those held out.
 
-    Raises UserError for a table of other pictures, and for attributes with hardly a picture that has them.
+    Raises UserError for a table of other images, and for attributes with hardly an image that has them.
     """
     targets = matched(archive, table)
     size = size_of(archive, settings.resolution)
     count = len(archive) - settings.held_out
     if settings.held_out < 1 or count < 2 * FEWEST:
-        raise UserError(f"--held-out {settings.held_out}: of {len(archive)} pictures hold out a tenth or so")
+        raise UserError(f"--held-out {settings.held_out}: of {len(archive)} images hold out a tenth or so")
     scope = scope_of(archive, table, targets[:count], size)
     images = packed(archive, *size)
     goals = standardised(torch.from_numpy(targets).float(), scope)
@@ -158,13 +169,15 @@ def learn(archive: Archive, table: Table, settings: ClassifierSettings, device: 
             loss_of(network(pixels.to(device)), goal.to(device), scope).backward()
             optimiser.step(settings.lr * 0.5 * (1 + math.cos(math.pi * done)))
             bar.advance(len(pixels))
-    judge = Judge(network.eval().requires_grad_(False), scope)
-    found = torch.cat([judge.values(part.to(device)).cpu() for part in in_order(images[count:])])
-    return Judge(judge.network, replace(scope, accuracy=judged(found, torch.from_numpy(targets[count:]), scope)))
+    classifier = AttributeClassifier(network.eval().requires_grad_(False), scope)
+    found = torch.cat([classifier.values(part.to(device)).cpu() for part in in_order(images[count:])])
+    return AttributeClassifier(
+        classifier.network, replace(scope, accuracy=held_out_accuracy(found, torch.from_numpy(targets[count:]), scope))
+    )
 
 
 def size_of(archive: Archive, resolution: int) -> tuple[int, int]:
-    """Height and width of the archive's pictures, halved while the shorter side is longer than `resolution`."""
+    """Height and width of the archive's images, halved while the shorter side is longer than `resolution`."""
     height, width = archive.height, archive.width
     while min(height, width) > resolution and height % 2 == width % 2 == 0:
         height, width = height // 2, width // 2
@@ -172,14 +185,14 @@ def size_of(archive: Archive, resolution: int) -> tuple[int, int]:
 
 
 def matched(archive: Archive, table: Table) -> np.ndarray:
-    """The table's row of each picture, float64 [pictures,attributes], found by the file's name; nan where it has none.
+    """The table's row of each image, float64 [images,attributes], found by the file's name; nan where it has none.
 
-    Raises UserError for rows of pictures that the archive has not.
+    Raises UserError for rows of images that the archive has not.
     """
     places = {PurePosixPath(name).name: place for place, name in enumerate(archive.names)}
     unknown = [key for key in table.keys if PurePosixPath(key).name not in places]
     if unknown:
-        raise UserError(f"the table has {len(unknown)} of {len(table.keys)} pictures that {archive.path} lacks, such "
+        raise UserError(f"the table has {len(unknown)} of {len(table.keys)} images that {archive.path} lacks, such "
                         f"as '{unknown[0]}'; the archive's are named as in {archive.names[0]}")  # fmt: skip
     targets = np.full((len(archive), len(table.names)), np.nan)
     targets[[places[PurePosixPath(key).name] for key in table.keys]] = table.values
@@ -187,14 +200,14 @@ def matched(archive: Archive, table: Table) -> np.ndarray:
 
 
 def scope_of(archive: Archive, table: Table, targets: np.ndarray, size: tuple[int, int]) -> Scope:
-    """Raises UserError for an attribute that all pictures share, or that hardly any has."""
+    """Raises UserError for an attribute that all images share, or that hardly any has."""
     centres, spreads = [], []
     for name, quantity, column in zip(table.names, table.quantities, targets.T, strict=True):
         known = column[~np.isnan(column)]
         if len(known) < 2 * FEWEST or (quantity and known.std() == 0):
-            raise UserError(f"'{name}' says the same of all pictures, or is known of {len(known)} only")
+            raise UserError(f"'{name}' says the same of all images, or is known of {len(known)} only")
         if not quantity and min((known == 0).sum(), (known == 1).sum()) < FEWEST:
-            raise UserError(f"'{name}' is a single class: {counted(int((known == 1).sum()), 'picture')} with it, "
+            raise UserError(f"'{name}' is a single class: {counted(int((known == 1).sum()), 'image')} with it, "
                             f"{(known == 0).sum():.0f} without; each needs {FEWEST} or more")  # fmt: skip
         centres.append(float(known.mean()) if quantity else 0.0)
         spreads.append(float(known.std()) if quantity else 1.0)
@@ -220,7 +233,7 @@ def loss_of(scores: Tensor, goals: Tensor, scope: Scope) -> Tensor:
 def batches(
     images: np.ndarray, goals: Tensor, settings: ClassifierSettings
 ) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
-    """(share of the settings done, (pictures, goals)), shuffled anew each epoch, a little moved and brightened.
+    """(share of the settings done, (images, goals)), shuffled again each epoch, slightly moved and brightened.
 
     Never mirrored: an attribute may be a matter of left and right.
     """
@@ -235,7 +248,7 @@ def batches(
 
 
 def varied(images: Tensor, random: np.random.Generator) -> Tensor:
-    """Pictures moved by up to 1/16 of their size, the same for all of a batch, with other contrast and brightness."""
+    """Images moved by up to 1/16 of their size, the same for all of a batch, with other contrast and brightness."""
     reach = max(1, images.shape[-1] // 16)
     down, right = (int(random.integers(0, 2 * reach + 1)) for _ in range(2))
     moved = F.pad(images, (reach,) * 4, mode="replicate")
@@ -249,11 +262,11 @@ def in_order(images: np.ndarray, batch: int = 256) -> Iterator[Tensor]:
         yield to_float(torch.from_numpy(np.array(images[start : start + batch])))
 
 
-def judged(found: Tensor, truth: Tensor, scope: Scope) -> tuple[float, ...]:
+def held_out_accuracy(found: Tensor, truth: Tensor, scope: Scope) -> tuple[float, ...]:
     """Balanced accuracy of each attribute, the mean of that on yes and on no, so that guessing scores 0.5.
 
-    found: values [N,K] as `Judge.values` gives them   truth: [N,K], nan where not known. A quantity counts as yes above
-    its centre. An attribute of which only one kind was held out scores nan.
+    found: values [N,K], see `AttributeClassifier.values`   truth: [N,K], nan where not known. A quantity counts as yes
+    above its centre. An attribute of which only one kind was held out scores nan.
     """
     scores = []
     for k, (quantity, centre) in enumerate(zip(scope.quantities, scope.centres, strict=True)):

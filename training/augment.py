@@ -1,4 +1,4 @@
-"""What the discriminator gets to see of a picture, so that it cannot learn few pictures by heart: DiffAugment.
+"""DiffAugment: the discriminator sees changed images, so that it does not memorise a small data set.
 
 (S. Zhao, Z. Liu, J. Lin, J.-Y. Zhu, S. Han: Differentiable Augmentation for Data-Efficient GAN Training, NeurIPS 2020.)
 Reals and fakes are changed in the same ways, in both halves of a step; as the generator learns through the change, what
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from training.config import Augmentation
 
-DRAWS = 7  # uniform numbers for each picture: three for colour, two each for the others
+DRAWS = 7  # uniform numbers for each image: three for colour, two each for the others
 SHIFT, HOLE = 1 / 8, 1 / 2  # of a side: the farthest shift (at least a pixel), and the side of what is cut out
 
 
 def augment(images: Tensor, draws: Tensor, kinds: tuple[Augmentation, ...]) -> Tensor:
     """images [N,C,H,W] in [-1, 1], each changed as its row of draws [N,7] says. Differentiable.
 
-    draws: uniform in [0, 1), on the CPU, as no GPU shall wait for the shifts
+    draws: uniform in [0, 1), on the CPU, so that no GPU has to wait for the shifts
     """
     brightness, saturation, contrast, _, _, top, left = draws.float().to(images.device).unbind(dim=1)
     height, width = images.shape[2:]
@@ -39,7 +39,7 @@ def augment(images: Tensor, draws: Tensor, kinds: tuple[Augmentation, ...]) -> T
 
 
 def _each(values: Tensor) -> Tensor:
-    """[N] for pictures [N,C,H,W]."""
+    """[N] for images [N,C,H,W]."""
     return values[:, None, None, None]
 
 
@@ -54,7 +54,7 @@ def _steps(draws: Tensor, side: int) -> list[int]:
 
 
 def _shifted(images: Tensor, down: list[int], right: list[int]) -> Tensor:
-    """Each picture moved by whole pixels; what comes in is grey."""
+    """Each image moved by whole pixels; what comes in is grey."""
     rows = zip(images.split(1), down, right, strict=True)
     return torch.cat([F.pad(image, (x, -x, y, -y)) for image, y, x in rows])
 

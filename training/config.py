@@ -48,7 +48,7 @@ def parse_augmentations(text: str) -> tuple[Augmentation, ...]:
 
 
 AID_NETS = {"vgg16": "lpips-vgg16"}  # --vision-aid -> a net of `lpips.NETS`
-AID_SMALLEST = 32  # of a picture's sides: such a net knows nothing of smaller ones
+AID_SMALLEST = 32  # of an image's sides: such a net knows nothing of smaller ones
 
 # The flags of settings that are declared elsewhere, where nothing is known of command lines. Those with a kind belong
 # to some families of networks only, see their configs.
@@ -63,7 +63,7 @@ FLAGS: Mapping[str, Flag] = {
                              parse=_table, metavar=_TABLE),
     "growth.lr": Flag("--lr", "Learning rate of both networks.", LEARNING, parse=_table, metavar=_TABLE, positive=True),
     "growth.anneal_from": Flag("--anneal-from", "The kimg from which the learning rate falls, but not before the final"
-                               " resolution stands alone.", LEARNING, resume="ahead"),
+                               " resolution has faded in.", LEARNING, resume="ahead"),
     "growth.anneal_kimg": Flag("--anneal-kimg", "How long the learning rate takes to fall to --lr-end of itself; 0: it"
                                " does not fall.", LEARNING, resume="ahead"),
     "growth.lr_end": Flag("--lr-end", "Share of the learning rate that --anneal-kimg leaves.", LEARNING,
@@ -72,13 +72,13 @@ FLAGS: Mapping[str, Flag] = {
     "model.fmap_base": Flag("--fmap-base", "Feature maps at resolution R: FMAP_BASE/R, at most FMAP_MAX.", kind=int,
                             positive=True),
     "model.fmap_max": Flag("--fmap-max", "Most feature maps at any resolution.", kind=int, positive=True),
-    "model.d_fmap_max": Flag("--d-fmap-max", "Most feature maps of the discriminator, if it shall have fewer than the"
+    "model.d_fmap_max": Flag("--d-fmap-max", "Most feature maps of the discriminator, if it has fewer than the"
                              " generator.", kind=int, positive=True),
     "model.z_dim": Flag("--z-dim", "Length of the random input z.", positive=True),
     "model.w_dim": Flag("--w-dim", "Length of the style vector w.", kind=int, positive=True),
     "model.mapping_layers": Flag("--map-depth", "Layers of the mapping network from z to w.", kind=int),
     "model.mapping_dim": Flag("--map-dim", "Width of the mapping network.", kind=int, positive=True),
-    "model.styles": Flag("--styles", "Feed the picture through styles; off: a traditional generator.", kind=bool),
+    "model.styles": Flag("--styles", "Feed the image through styles; off: a traditional generator.", kind=bool),
     "model.const_input": Flag("--const-input", "Start from a learned constant; off: from w.", kind=bool),
     "model.noise": Flag("--noise", "Add noise to every layer.", kind=bool),
     "model.pixel_norm": Flag("--pixel-norm", "Normalise every pixel's features.", kind=bool),
@@ -97,7 +97,7 @@ class LossConfig:
     )
     r1_gamma: PerResolution[float] = setting(
         PerResolution(10.0),
-        Flag("--gamma", "Strength of R1, which keeps the discriminator smooth around real images. Too high and pictures"
+        Flag("--gamma", "Strength of R1, which keeps the discriminator smooth around real images. Too high and images"
              " stay blurred, too low and training becomes unstable; try a half and a double.", ESSENTIALS,
              parse=_table, metavar=_TABLE),
     )  # fmt: skip
@@ -109,15 +109,21 @@ class LossConfig:
     )
     r2_gamma: PerResolution[float] = setting(
         PerResolution(0.0),
-        Flag("--r2-gamma", "Strength of the same penalty around made images.", LEARNING, parse=_table, metavar=_TABLE),
+        Flag(
+            "--r2-gamma",
+            "Strength of the same penalty around generated images.",
+            LEARNING,
+            parse=_table,
+            metavar=_TABLE,
+        ),
     )
     diffaugment: tuple[Augmentation, ...] = setting(
-        (), Flag("--diffaugment", "For few pictures: change what the discriminator sees of them, real and made, so that"
-                 " it does not learn them by heart. color,translation,cutout, some of these, or none.", LEARNING,
+        (), Flag("--diffaugment", "For few images: change what the discriminator sees of them, real and made, so that"
+                 " it does not memorise them. color,translation,cutout, some of these, or none.", LEARNING,
                  parse=parse_augmentations, metavar="KINDS", typed="none"),
     )  # fmt: skip
     vision_aid: Literal["none", "vgg16"] = setting(
-        "none", Flag("--vision-aid", "A second discriminator, which looks at pictures from 32x32 on with the eyes of a"
+        "none", Flag("--vision-aid", "A second discriminator, which looks at images from 32x32 on with the eyes of a"
                      " network that knows photographs (fetched once, 64 MB): better faces sooner, for about twice the"
                      " work.", LEARNING),
     )  # fmt: skip
@@ -127,9 +133,7 @@ class LossConfig:
     )  # fmt: skip
     aid_zoom: int = setting(
         1,
-        Flag(
-            "--aid-zoom", "How many times as large as they are the vision aid sees pictures.", typed="2", positive=True
-        ),
+        Flag("--aid-zoom", "How many times as large as they are the vision aid sees images.", typed="2", positive=True),
     )
     aid_weight: float = setting(1.0, Flag("--aid-weight", "Weight of what the vision aid says."))
     aid_gamma: float = setting(0.05, Flag("--aid-gamma", "Strength of R1 and R2 at the features of the vision aid."))
@@ -195,7 +199,7 @@ class RunConfig:
         10.0,
         Flag(
             "--ema-kimg",
-            "Half-life of the averaged generator, the one that makes the pictures.",
+            "Half-life of the averaged generator, the one that makes the images.",
             LEARNING,
             positive=True,
         ),
@@ -247,7 +251,7 @@ class RunConfig:
         "",
         Flag(
             "--val",
-            "Pictures that are not trained on, for the metric overfit500.",
+            "Images that are not trained on, for the metric overfit500.",
             MACHINE,
             metavar="ZIP|DIR",
             resume="free",

@@ -1,4 +1,4 @@
-"""What a training step is fed with: real images, and for the generator numbers drawn from seed and position alone."""
+"""What a training step is fed with: real images, and for the generator numbers drawn from seed and position only."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Inputs:
     def split(self, parts: int) -> Iterator[Inputs]:
         """The same inputs in equal parts, each of every parts-th image.
 
-        Members of a group of the minibatch deviation lie equally far apart, so that whole groups stay together.
+        Members of a group of the minibatch standard deviation lie equally far apart, so whole groups stay together.
         """
         for start in range(parts):
             part = slice(start, None, parts)

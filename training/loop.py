@@ -71,9 +71,9 @@ def train(
             report.say(damaged)
         begin_run(state, cfg, run_dir, report, data, dtype, resume, init_from, dist)
         clock.restart()
-        judge = partial(measure, state, cfg, run_dir, report, clock, interrupted)
+        measure_now = partial(measure, state, cfg, run_dir, report, clock, interrupted)
         if resume and state.tick_nimg == state.nimg and snapshot_due(state, cfg):
-            on_rank0(dist, "metrics", judge)  # what was cut short
+            on_rank0(dist, "metrics", measure_now)  # what was cut short
         stop = wish_of_any(dist, interrupted, clock.late(state, cfg))
         while state.nimg < cfg.total_kimg * 1000 and not stop:
             stage = cfg.growth.at(state.nimg)
@@ -91,7 +91,7 @@ def train(
             if state.nimg - state.tick_nimg >= cfg.tick_kimg.at(stage.resolution) * 1000:
                 tick(state, cfg, run_dir, report, clock, dist)
                 if snapshot_due(state, cfg):
-                    on_rank0(dist, "metrics", judge)
+                    on_rank0(dist, "metrics", measure_now)
             stop = wish_of_any(dist, interrupted, clock.late(state, cfg))
         if stop > TIME_IS_UP:
             state.seconds += clock.lap()
@@ -101,18 +101,18 @@ def train(
             measured = state.nimg == state.tick_nimg and snapshot_due(state, cfg)
             end_run(state, cfg, run_dir, report, clock, dist)
             kimg = min(state.nimg / 1000, cfg.total_kimg)
-            stop = _last_measurement(dist, None if measured else judge, interrupted, run_dir, kimg)
+            stop = _last_measurement(dist, None if measured else measure_now, interrupted, run_dir, kimg)
     if stop == signal.SIGTERM:
         raise SystemExit(128 + signal.SIGTERM)
     return state
 
 
 def _last_measurement(
-    dist: DistContext, judge: Callable[[], None] | None, interrupted: Interrupts, run_dir: Path, kimg: float
+    dist: DistContext, measure_now: Callable[[], None] | None, interrupted: Interrupts, run_dir: Path, kimg: float
 ) -> int:
     """What comes when all is saved; then the run is finished. Returns the signal that came in between, 0 for none."""
-    if judge:
-        on_rank0(dist, "metrics", judge)
+    if measure_now:
+        on_rank0(dist, "metrics", measure_now)
     stop = wish_of_any(dist, interrupted)
     if not stop:
         on_rank0(dist, "the end", partial(mark_finished, run_dir, kimg))
@@ -136,7 +136,7 @@ def set_up(cfg: RunConfig, dist: DistContext) -> tuple[torch.device, torch.dtype
 
 
 def open_data(cfg: RunConfig, progress: bool = True) -> Dataset:
-    """The pictures of a run, packed for all its resolutions. Raises UserError if there is anything wrong with them."""
+    """The images of a run, packed for all its resolutions. Raises UserError if there is anything wrong with them."""
     data = Dataset(Archive.open(cfg.data.path), cfg.data.mirror, cfg.seed, cfg.data.subset)
     data.prepare([cfg.model.size(res) for res in cfg.growth.resolutions], progress)
     return data
@@ -150,9 +150,9 @@ def next_reals(
     device: torch.device,
     dist: DistContext = SINGLE_PROCESS,
 ) -> Batch:
-    """This process's share of the real pictures after `nimg` images, at the size and the fade of the stage.
+    """This process's share of the real images after `nimg` images, at the size and the fade of the stage.
 
-    Of the batch, every `dist.world_size`-th picture: `Inputs.split` says why.
+    Of the batch, every `dist.world_size`-th image: `Inputs.split` says why.
     """
     size = cfg.model.size(stage.resolution)
     images, c = data.batch(nimg + dist.rank, stage.batch // dist.world_size, *size, step=dist.world_size)

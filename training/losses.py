@@ -96,7 +96,7 @@ def by_name(name: str, drift: float = 0.001) -> tuple[ScoreLoss, ScoreLoss, Scor
 
 
 def squared_gradient(scores: Tensor, images: Tensor) -> Tensor:
-    """|d score / d picture|^2 summed over pixels and channels, [N]; differentiable in D's weights.
+    """|d score / d image|^2 summed over pixels and channels, [N]; differentiable in D's weights.
 
     R1 and R2 are gamma / 2 times this, at reals and at fakes (Mescheder et al. 2018).
     `scores` must have been computed from `images`, which require gradients.
@@ -106,7 +106,7 @@ def squared_gradient(scores: Tensor, images: Tensor) -> Tensor:
 
 
 def one_lipschitz(squared: Tensor, target: float = 1.0) -> Tensor:
-    """WGAN-GP, from `squared_gradient` at mixed pictures: ((norm - target) / target)^2 (Gulrajani et al. 2017)."""
+    """WGAN-GP, from `squared_gradient` at mixed images: ((norm - target) / target)^2 (Gulrajani et al. 2017)."""
     return (squared.sqrt() - target).square() / target**2
 
 

@@ -76,7 +76,7 @@ _DIGITS32: Settings = {
     "growth.lr": PerResolution(0.005),
     "loss.name": "relativistic", "loss.r1_gamma": PerResolution(0.5, {32: 1.0}),
     "loss.r2_gamma": PerResolution(0.5, {32: 1.0}), "loss.r1_interval": 4,
-    "data.cond": True, "total_kimg": 36, "ema_kimg": 2.0, "ema_ramp": 0.05, "tick_kimg": PerResolution(1), "snap": 10,
+    "data.cond": True, "total_kimg": 36, "ema_kimg": 2.0, "ema_ramp": 0.05, "tick_kimg": PerResolution(1),
 }  # fmt: skip
 
 _FACES64: Settings = {
@@ -107,7 +107,7 @@ _FACES128: Settings = {
 _DCGAN: Settings = {
     "loss.name": "logistic", "loss.r1_gamma": PerResolution(0.0), "optim.beta1": 0.5, "optim.beta2": 0.999,
     "growth.lr": PerResolution(0.0002), "growth.batch": PerResolution(64),
-    "ema_kimg": 2.0, "ema_ramp": 0.05, "snap": 10,
+    "ema_kimg": 2.0, "ema_ramp": 0.05,
 }  # fmt: skip
 
 _DCGAN_MNIST: Settings = {

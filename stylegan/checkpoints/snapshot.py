@@ -16,24 +16,33 @@ from torch import Tensor, nn
 from stylegan.networks.base import Discriminator, Generator
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
-from stylegan.networks.limits import require_affordable, require_buildable
-from stylegan.networks.registry import build_discriminator, build_generator, config_from_json
+from stylegan.networks.registry import (
+    build_discriminator,
+    build_empty,
+    build_generator,
+    config_from_json,
+    require_buildable,
+)
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 from torch_utils.settings import from_plain
 
 FORMAT = "stylegan-snapshot-1"
 
-Net = TypeVar("Net", bound=nn.Module)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What tools need of a trained network.
+    """A trained network, as tools use it.
 
-    G: the averaged generator   D: the discriminator, if it was stored   config: of both
-    stage: how far it has grown   kimg: thousands of real images it was trained on   data: their name
-    tuned_from: the fingerprint of the network that pivotal tuning began with, whose latents this one takes (not saved)
+    G: the averaged generator
+    D: the discriminator, if it was stored
+    config: of both
+    stage: how far they have grown
+    kimg: thousands of real images that they were trained on
+    data: the name of the data set
+    tuned_from: the fingerprint of the network before pivotal tuning, whose latents this one accepts; it is not stored
     """
 
     G: Generator
@@ -46,12 +55,11 @@ class Snapshot:
 
     @property
     def device(self) -> torch.device:
-        """Where the generator is."""
         return self.G.device
 
     @cached_property
     def fingerprint(self) -> str:
-        """What distinguishes this generator from any other, see `fingerprint`."""
+        """Distinguishes this generator from any other, see `fingerprint`."""
         return fingerprint(self.config, self.G.state_dict())
 
     @cached_property
@@ -61,7 +69,7 @@ class Snapshot:
 
 
 def fingerprint(config: NetworkConfig, weights: Mapping[str, Tensor]) -> str:
-    """A hash of a generator's config and weights, 16 hexadecimal digits."""
+    """A hash of the config and the weights of a generator, 16 hexadecimal digits."""
     found = hashlib.sha256(json.dumps(config.to_json(), sort_keys=True).encode())
     for name, value in sorted(weights.items()):
         found.update(name.encode())
@@ -69,13 +77,16 @@ def fingerprint(config: NetworkConfig, weights: Mapping[str, Tensor]) -> str:
     return found.hexdigest()[:16]
 
 
+# Writing
+
+
 def save_snapshot(
     path: Path, G: nn.Module, D: nn.Module | None = None, *,
     config: NetworkConfig, stage: Stage, kimg: float, data: str, half: bool = False,
 ) -> None:  # fmt: skip
-    """Write a snapshot, whole or not at all. Raises UserError when the disk is full.
+    """Write a snapshot, atomically. Raises UserError if the disk is full.
 
-    half: as 16-bit floats, for a network that is passed on; training goes on from the 32-bit ones of the run's state
+    half: as 16-bit floats, for passing the network on; training resumes from the 32-bit weights of the training state
     """
     tensors = {f"G.{name}": value for name, value in G.state_dict().items()}
     if D is not None:
@@ -83,35 +94,16 @@ def save_snapshot(
     if half:
         tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
     header = {"format": FORMAT, "config": config.to_json(), "resolution": stage.resolution, "alpha": stage.alpha,
-              "kimg": kimg,
-              "data": data}  # fmt: skip
+              "kimg": kimg, "data": data}  # fmt: skip
     save_tensors(path, tensors, header)
 
 
-def load_snapshot(path: Path, device: torch.device | str = "cpu") -> Snapshot:
-    """Open what `save_snapshot` wrote. Runs no code from the file. Raises UserError if it is something else."""
-    try:
-        with open(path, "rb") as file:
-            if file.read(64).lstrip().startswith(b"<"):
-                raise UserError(f"{path} is a web page, saved under that name; download the file itself")
-        tensors, plain = load_tensors(path, "a snapshot (.safetensors), a published network (.pkl), or a run's folder")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    header = _header(path, plain)
-    config = header.config
-    G = _build(build_generator, config, tensors, "G.", path)
-    D = None
-    if any(name.startswith("D.") for name in tensors):
-        D = _build(build_discriminator, config, tensors, "D.", path)
-    return Snapshot(
-        G=G.to(device), D=D if D is None else D.to(device),
-        config=config, stage=Stage(header.resolution, header.alpha), kimg=header.kimg, data=header.data,
-    )  # fmt: skip
+# Reading
 
 
 @dataclass(frozen=True)
 class _Header:
-    """What a snapshot file holds beside the tensors."""
+    """The content of a snapshot file besides its tensors."""
 
     format: str
     config: NetworkConfig
@@ -121,39 +113,49 @@ class _Header:
     data: str
 
 
-def _header(path: Path, plain: dict[str, Any]) -> _Header:
-    """Raises UserError unless everything is there, of the right type and in range."""
+def load_snapshot(path: Path, device: torch.device | str = "cpu") -> Snapshot:
+    """Open a file of `save_snapshot`. Runs no code from it. Raises UserError for any other file."""
+    tensors, plain = load_tensors(path, "a snapshot (.safetensors), a published network (.pkl), or a run directory")
+    header = _read_header(path, plain)
+    G = _load_network(path, build_generator, header.config, tensors, "G.")
+    D = None
+    if any(name.startswith("D.") for name in tensors):
+        D = _load_network(path, build_discriminator, header.config, tensors, "D.").to(device)
+    stage = Stage(header.resolution, header.alpha)
+    return Snapshot(G.to(device), D, header.config, stage, header.kimg, header.data)
+
+
+def _read_header(path: Path, plain: dict[str, Any]) -> _Header:
+    """Raises UserError unless the header is complete, and its values have the right type and range."""
     if plain.get("format") != FORMAT:
-        raise UserError(f"{path} is not a snapshot of this project; files of the published networks end in .pkl")
+        raise UserError(f"{path} is not a snapshot of this project; published networks are files that end in .pkl")
     missing = [field.name for field in fields(_Header) if field.name not in plain]
     try:
         if missing:
-            raise UserError(f"it lacks {', '.join(missing)}")
+            raise UserError(f"{', '.join(missing)} is missing")
         header = from_plain(_Header, plain, readers={NetworkConfig: config_from_json})
         require_buildable(header.config)
         if header.resolution not in header.config.resolutions or not 0 <= header.alpha <= 1:
-            raise UserError(f"a network of {header.config.resolution} cannot have grown to resolution "
+            raise UserError(f"a network of resolution {header.config.resolution} cannot have grown to resolution "
                             f"{header.resolution}, alpha {header.alpha}")  # fmt: skip
+        if not 0 <= header.kimg < 1e12:
+            raise UserError(f"kimg must be a number from 0 to 1e12, got {header.kimg}")
     except UserError as error:
-        raise UserError(f"the header of {path} cannot be read: {error}") from error
-    if not 0 <= header.kimg < 1e12:
-        raise UserError(f"the header of {path} cannot be read: it has seen no such number of pictures")
+        raise UserError(f"the header of {path} is invalid: {error}") from error
     return header
 
 
-def _build(
-    builder: Callable[[NetworkConfig], Net], config: NetworkConfig, tensors: dict[str, Tensor], prefix: str, path: Path
-) -> Net:
-    """A network with the tensors whose names start with `prefix`. Raises UserError if they are not the ones it has."""
-    mine = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+def _load_network(
+    path: Path, build: Callable[[NetworkConfig], Network], config: NetworkConfig, tensors: dict[str, Tensor],
+    prefix: str,
+) -> Network:  # fmt: skip
+    """A network with the tensors whose names start with `prefix`. Raises UserError unless they are exactly its own."""
+    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     try:
-        with torch.device("meta"):  # no random weights, and no memory if the config does not fit the file
-            net = builder(config)
-        require_affordable(net)
-        mine = {name: value.float() for name, value in mine.items()}
-        net.load_state_dict(mine, assign=True)
+        net = build_empty(build, config)
+        net.load_state_dict({name: value.float() for name, value in own.items()}, assign=True)
     except UserError as error:
-        raise UserError(f"{path} is refused: {error}") from error
+        raise UserError(f"{path} cannot be opened: {error}") from error
     except (ArithmeticError, ValueError, RuntimeError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()[:200]
         raise UserError(f"the weights in {path} do not fit its config: {reason}") from error

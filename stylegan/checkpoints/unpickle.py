@@ -1,8 +1,12 @@
-"""Reads a pickle as data, without calling anything that it names.
+"""Reading a pickle as data, without calling anything that it names.
 
 A pickle is a program for a small stack machine, and two of its instructions, REDUCE and BUILD, call whatever the file
-asks for. Here is a stack machine without calls: it knows the instructions that make containers and numbers, and for the
-few names that network files of TensorFlow days contain it does the equivalent by hand. Any other name ends the reading.
+names. This is a stack machine without calls: it knows the instructions that make containers and numbers, and for the
+few names in the published network files it does the equivalent by hand. It stops at any other name.
+
+Python's own Unpickler with a `find_class` of ours would be shorter and would not call anything else either. But it has
+no limits: 15 bytes that name memo 2^26 take a gigabyte, and a dict of 20,000 integers with the same hash takes many
+seconds, and four times as long for twice as many. Only a machine that knows which values are keys can refuse them.
 """
 
 from __future__ import annotations
@@ -21,17 +25,17 @@ import numpy as np
 from torch_utils.errors import UserError
 from torch_utils.untrusted import excess
 
-MAX_STEPS = 2_000_000  # a published file has some ten thousand instructions
+MAX_STEPS = 2_000_000  # a published file has about ten thousand instructions
 MAX_AXES = 32
 
 
 class _BrokenError(Exception):
-    """The program in the file makes no sense."""
+    """The program in the file is invalid."""
 
 
 @dataclass(eq=False)
 class Record:
-    """What is left of an object in the file: the name of its class and its state, as plain data."""
+    """An object in the file: the name of its class and its state, as plain data."""
 
     class_name: str
     state: Any = None
@@ -39,14 +43,14 @@ class Record:
 
 @dataclass(eq=False)
 class Array:
-    """An array in the file; `data` is read-only, and None until the file has filled it in."""
+    """An array in the file. `data` is read-only, and None until the file sets it."""
 
     data: np.ndarray | None = None
 
 
 @dataclass(eq=False)
 class _DType:
-    """An array's element type: a letter of "fiub" and its bytes, and later the byte order."""
+    """The type of an array's elements: a letter of "fiub" with the number of bytes, and the byte order."""
 
     code: str
     order: str = "<"
@@ -76,7 +80,7 @@ _ALLOWED = {
     ("tfutil", "Network"): _Name.NETWORK,
 }
 
-# Instructions whose decoded argument is the value. Protocols 0 and 1, all text, were no network file's.
+# Instructions whose decoded argument is the value. No network file used protocols 0 and 1, which are text.
 _NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"}
 _TEXTS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"}
 _BYTES = {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
@@ -88,11 +92,11 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 def read_pickle(path: Path) -> Any:
     """The content of a pickle file as containers, numbers, text, `Array` and `Record`.
 
-    Raises UserError on a file that is missing, broken, too large, or names anything that a network file does not need.
+    Raises UserError if the file is missing, damaged or too large, or names anything that network files do not need.
     """
     try:
         if path.exists() and not path.is_file():
-            raise UserError(f"{path} is no file; check the path")
+            raise UserError(f"{path} is not a file; check the path")
         fault = excess(str(path), path.stat().st_size, "pickle_gib")
         if fault:
             raise UserError(fault)
@@ -100,7 +104,7 @@ def read_pickle(path: Path) -> Any:
     except OSError as err:
         raise UserError(f"cannot read {path}: {err.strerror}; check the path") from err
     if data[:64].lstrip()[:1] == b"<":
-        raise UserError(f"{path} is a web page, not a network file; download it again")
+        raise UserError(f"{path} is a web page, saved under that name; download the file itself")
     if data[:4] == b"PK\x03\x04":
         raise UserError(f"{path} is a PyTorch or zip file, not a network file of StyleGAN or ProGAN")
     try:
@@ -110,7 +114,7 @@ def read_pickle(path: Path) -> Any:
 
 
 def parse_pickle(data: bytes) -> Any:
-    """As `read_pickle`, of bytes."""
+    """The same as `read_pickle`, from bytes."""
     machine = _Machine(len(data))
     try:
         for step, (opcode, argument, _) in enumerate(pickletools.genops(data)):
@@ -120,11 +124,11 @@ def parse_pickle(data: bytes) -> Any:
                 machine.run(opcode.name, argument)
         return machine.stack.pop()
     except (_BrokenError, ValueError, LookupError) as err:
-        raise UserError("it is not a whole network file; download it again") from err
+        raise UserError("it is not a complete network file; download it again") from err
 
 
 class _Machine:
-    """The stack, the marks that divide it, and the memo. A fault in the program raises _BrokenError or LookupError."""
+    """The stack, the marks that divide it, and the memo. An invalid program raises _BrokenError or LookupError."""
 
     def __init__(self, size: int) -> None:
         self.stack: list[Any] = []
@@ -164,7 +168,7 @@ class _Machine:
         elif name in self.actions:
             self.actions[name]()
         elif name not in ("PROTO", "FRAME"):
-            raise UserError(f"its instruction {name} is in no network file of StyleGAN or ProGAN; nothing was run")
+            raise UserError(f"files of StyleGAN and ProGAN do not contain its instruction {name}; nothing was run")
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -189,12 +193,12 @@ class _Machine:
 
     def extend(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
-            raise _BrokenError("append to something that is no list")
+            raise _BrokenError("append to something other than a list")
         self.stack[-1].extend(items)
 
     def update(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], dict):
-            raise _BrokenError("item of something that is no dict")
+            raise _BrokenError("item of something other than a dict")
         keys, values = items[::2], items[1::2]
         if len(keys) != len(values) or not all(map(_is_key, keys)):
             raise _BrokenError("not keys and values")
@@ -207,10 +211,10 @@ class _Machine:
         self.push(_equivalent(name, args))
 
     def spend(self, values: tuple[Any, ...]) -> None:
-        """Text in `values` is about to be copied: all of the file once, but not the same megabyte a million times."""
+        """Account for copies of text. The whole file may be copied once, but not the same megabyte a million times."""
         self.to_encode -= sum(len(value) for value in values if isinstance(value, str))
         if self.to_encode < 0:
-            raise _BrokenError("it copies more than it holds")
+            raise _BrokenError("it copies more than it contains")
 
     def build(self) -> None:
         state = self.stack.pop()
@@ -225,11 +229,11 @@ class _Machine:
             _, shape, dtype, fortran, raw = state
             target.data = _array(shape, dtype, raw, "F" if fortran else "C")
         elif not isinstance(target, dict) or state:  # a dict of a class of its own may come with an empty state
-            raise _BrokenError("state for something that has none")
+            raise _BrokenError("state for something without one")
 
 
 def _is_key(key: Any) -> bool:
-    """Large integers could be chosen so that all of them collide, and a dict of them takes for ever."""
+    """Whether a dict may have this key. Of large integers and tuples a file could choose many with the same hash."""
     return isinstance(key, (str, bytes, float)) or (isinstance(key, int) and -(1 << 31) <= key < 1 << 31)
 
 
@@ -237,13 +241,13 @@ def _lookup(module: Any, name: Any) -> _Name:
     if not isinstance(module, str) or not isinstance(name, str):
         raise _BrokenError("a name that is not text")
     if (module, name) not in _ALLOWED:
-        called = ascii(f"{module}.{name}")[1:-1][:80]  # ascii: a name must not be able to drive the terminal
-        raise UserError(f"it wants to call {called}, so it is no network file of StyleGAN or ProGAN; nothing was run")
+        called = ascii(f"{module}.{name}")[1:-1][:80]  # ascii, so that a name cannot control the terminal
+        raise UserError(f"it asks to call {called}, which files of StyleGAN and ProGAN do not; nothing was run")
     return _ALLOWED[module, name]
 
 
 def _equivalent(name: Any, args: Any) -> Any:
-    """What calling an allowed name with these arguments would give."""
+    """The result of calling an allowed name with these arguments."""
     match name, args:
         case _Name.NETWORK, ():
             return Record("Network")
@@ -256,12 +260,12 @@ def _equivalent(name: Any, args: Any) -> Any:
         case _Name.SCALAR, (_DType() as dtype, raw):
             return _array((), dtype, raw, "C")[()]
         case _Name.ENCODE, (str(text), "latin1"):
-            return text.encode("latin1")  # how bytes looked in the protocols before 3
+            return text.encode("latin1")  # the form of bytes in protocols before 3
     raise _BrokenError(f"{name} with arguments that network files do not use")
 
 
 def _array(shape: Any, dtype: Any, raw: Any, order: Any) -> np.ndarray:
-    """An array over the file's bytes. Nothing is allocated, so a lie about the shape costs nothing."""
+    """An array that shares the bytes of the file. A wrong shape costs nothing, because nothing is allocated."""
     if isinstance(raw, str):
         raw = raw.encode("latin1")
     if not isinstance(dtype, _DType) or not isinstance(raw, bytes):

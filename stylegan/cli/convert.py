@@ -1,9 +1,4 @@
-"""Turn a published StyleGAN or ProGAN network file (.pkl) into a snapshot (.safetensors) that every tool here opens,
-or a snapshot into one of half the size.
-
-python convert.py --source karras2019stylegan-ffhq-1024x1024.pkl --dest ffhq1024.safetensors
-python convert.py --source runs/00000-faces-faces64 --dest faces.safetensors --half
-"""
+"""Convert a published network file or a snapshot. `stylegan convert --help` explains the options."""
 
 from __future__ import annotations
 
@@ -17,32 +12,35 @@ from torch_utils.cli import Command
 
 @click.command(cls=Command, params=[ops_option()])
 @click.option(
-    "--source", metavar="MODEL", required=True, help="Published .pkl file, snapshot, folder of a run, URL, or name."
+    "--source", metavar="MODEL", required=True, help="Published .pkl file, snapshot, run directory, URL, or name."
 )
 @click.option("--dest", type=click.Path(path_type=Path), required=True, help="The .safetensors file to write.")
-@click.option("--with-d", is_flag=True, help="Keep the discriminator as well, to train on from here.")
-@click.option("--half", is_flag=True, help="Weights in 16 bits: half the size, to pass it on.")
+@click.option("--with-d", is_flag=True, help="Include the discriminator, which further training needs.")
+@click.option("--half", is_flag=True, help="Store weights with 16 bits, in half the size, for passing the network on.")
 def main(source: str, dest: Path, with_d: bool, half: bool) -> None:
-    """Convert a published network file, or a snapshot. No code in it is run, and TensorFlow is not needed.
+    """Convert a published StyleGAN or ProGAN file (.pkl) to a snapshot (.safetensors), or a snapshot to a smaller one.
 
-    The averaged generator is kept, with the resolution it had grown to. The copy is read back and must draw the very
-    same picture before the command succeeds, or with --half one that can hardly be told from it. The weights stay
-    under the licence they came with.
+    \b
+      convert.py --source karras2019stylegan-ffhq-1024x1024.pkl --dest ffhq1024.safetensors
+      convert.py --source runs/00000-faces-faces64 --dest faces.safetensors --half
+
+    No code in the file is run, and TensorFlow is not needed. The averaged generator is converted, at the resolution to
+    which it has grown. The copy is read back, and must generate the same image (with --half nearly the same). The
+    licence of the weights does not change.
     """
-    # Here and not above: torch takes seconds to load, and --help should not wait for it.
+    # Not at the top, because --help should not wait for torch.
     import torch
 
     from stylegan.checkpoints.conversion import convert
     from stylegan.networks.inference import with_kernels
 
     with_kernels(torch.device("cpu"))
-    made = convert(source, dest, with_d, half)
-    click.echo(
-        f"{dest}: {made.copy.config.family}, grown to {made.copy.stage.resolution} of {made.copy.config.resolution}."
-    )
-    rounding = f"; 16 bits change it by {made.difference:.4f}, of 2 from black to white" if half else ""
-    mean, spread = made.picture.mean(), made.picture.std()
-    click.echo(f"Read back and checked: seed 0 has a mean of {mean:.3f} and a spread of {spread:.3f}{rounding}.")
+    found = convert(source, dest, with_d, half)
+    config, stage, image = found.copy.config, found.copy.stage, found.image
+    click.echo(f"{dest}: {config.family}, grown to {stage.resolution} of {config.resolution}.")
+    rounding = f"; 16 bits change it by {found.difference:.4f}, where white is 2 from black" if half else ""
+    click.echo(f"Read back and checked: the image of seed 0 has mean {image.mean():.3f} and standard deviation "
+               f"{image.std():.3f}{rounding}.")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""Make an archive for training from a folder, zip, tar, LMDB, MNIST, CIFAR-10 or CelebA; or download a public data set.
-
-dataset_tool.py --source photos/ --dest photos64.zip --resolution 64
-dataset_tool.py download cifar10
-"""
+"""Make a training archive from images, or download a public data set. `stylegan data --help` explains the options."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ from training.data.importers.rules import IMAGES, Rules
 
 
 class ConvertByDefault(Group):
-    """Without a command's name in front, the options are those of `convert`."""
+    """A group whose options belong to `convert` if they do not follow the name of a command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0].startswith("-") and args[0] not in self.get_help_option_names(ctx):
@@ -30,7 +26,7 @@ class ConvertByDefault(Group):
 
 
 def default_workers() -> int:
-    """One thread for each usable core."""
+    """The number of usable cores."""
     from torch_utils.device import cpu_threads
 
     return cpu_threads()
@@ -41,48 +37,43 @@ DOWNLOADS = partial(cache_folder, "datasets")
 FILES, WORKERS = "Files", click.IntRange(min=1)
 SOURCE = Option(["--source"], type=FILE, required=True, help="Folder, zip, tar, LMDB, IDX, CIFAR-10 or CelebA.")
 DEST = Option(["--dest"], type=FILE, required=True, help="Zip file to write.")
-SKIP_LIST = Option(["--skip-list"], type=FILE, help="Write name and reason of every skipped picture to this file.")
-UPSCALE = Option(["--upscale"], is_flag=True, help="Enlarge pictures that are too small instead of skipping them.")
-workers = click.option("--workers", type=WORKERS, default=default_workers, help="Threads. [default: cores]")
+SKIP_LIST = Option(["--skip-list"], type=FILE, help="Write the name of each skipped image, and why, to this file.")
+UPSCALE = Option(["--upscale"], is_flag=True, help="Enlarge images that are too small instead of skipping them.")
+workers = click.option(
+    "--workers", type=WORKERS, default=default_workers, help="Number of threads. [default: usable cores]"
+)
 overwrite = click.option("--overwrite", is_flag=True, help="Replace --dest if it exists.")
 
 
 @click.group(cls=ConvertByDefault)
 def main() -> None:
-    """Make an archive for training. `convert` is meant where no command is named.
+    """Make an archive for training. The command may be left out: it is then `convert`.
 
     \b
     dataset_tool.py --source photos/ --dest photos64.zip --resolution 64
     dataset_tool.py download cifar10
     """
-    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a picture stands in the table
+    warnings.filterwarnings("ignore", module="PIL")  # the table lists images with problems
 
 
-@main.command(
-    params=[
-        *(under(FILES, option) for option in (SOURCE, DEST, SKIP_LIST)),
-        *settings_options(Rules),
-        under(IMAGES, UPSCALE),
-    ]
-)
-@click.option("-n", "--dry-run", is_flag=True, help="Look and report, write nothing.")
+CONVERT = [
+    *(under(FILES, option) for option in (SOURCE, DEST, SKIP_LIST)), *settings_options(Rules), under(IMAGES, UPSCALE),
+]  # fmt: skip
+
+
+@main.command(params=CONVERT)
+@click.option("-n", "--dry-run", is_flag=True, help="Print the report, and write nothing.")
 @overwrite
 @workers
 def convert(
-    source: Path,
-    dest: Path,
-    skip_list: Path | None,
-    typed: dict[str, Any],
-    upscale: bool,
-    dry_run: bool,
-    overwrite: bool,
-    workers: int,
-) -> None:
-    """Turn pictures of any kind into an archive of equal ones.
+    source: Path, dest: Path, skip_list: Path | None, typed: dict[str, Any], upscale: bool, dry_run: bool,
+    overwrite: bool, workers: int,
+) -> None:  # fmt: skip
+    """Convert images of any kind into an archive of images with the same size and mode.
 
-    Looks at everything first and says what it found. A picture that cannot be used is left out, and named at the end.
+    This first inspects all files and reports what it found. Images that cannot be used are left out and listed.
     """
-    # Here and not above: numpy and Pillow take a moment to load, and Ctrl-C may come meanwhile.
+    # Not at the top, because numpy and Pillow take a moment to load, and Ctrl-C should work in the meantime.
     from training.data.importers.convert import Job, run
 
     job = Job(source, dest, overwrite, dry_run, workers, skip_list)
@@ -93,11 +84,11 @@ def convert(
 @main.command("download")
 @click.argument("name", type=click.Choice(list(CATALOGUE)))
 @click.option("--dest", type=FILE, help="Zip file to write. [default: NAME.zip]")
-@click.option("--cache", type=FILE, default=DOWNLOADS, help="Folder for the files as they come.")
+@click.option("--cache", type=FILE, default=DOWNLOADS, help="Folder for the downloaded files.")
 @overwrite
 @workers
 def download_dataset(name: str, dest: Path | None, cache: Path, overwrite: bool, workers: int) -> None:
-    """Fetch a public data set and make an archive of it. A download that was cut off goes on where it stopped."""
+    """Download a public data set and make an archive of it. An interrupted download resumes where it stopped."""
     from training.data.importers.convert import Job, check_dest, run
 
     dataset = CATALOGUE[name]

@@ -1,4 +1,4 @@
-"""`stylegan directions`: find directions in latent space, and go along them."""
+"""`stylegan directions`: find directions in latent space, and move images along them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stylegan.cli import direction_images
-from stylegan.cli.direction_images import check_count
 from stylegan.cli.options import BATCH, NetworkOptions, opened, ops_option
 from stylegan.editing.settings import (
     ATTRIBUTES,
     FILE,
-    HOW,
+    SEARCH,
     ClassifierSettings,
     Labels,
     Rank,
     Search,
+    check_count,
     check_labels,
     check_search,
-    is_classifier,
 )
 from stylegan.latents.notation import DIRECTIONS
 from torch_utils.cli import Command, Group, require, require_batch, settings_options
@@ -33,15 +32,16 @@ from torch_utils.text import parse_classes
 
 if TYPE_CHECKING:
     from stylegan.editing.directions import Directions
-    from stylegan.editing.search import Teller
+    from stylegan.editing.search import AttributeClassifier
     from stylegan.latents.render import View
 
 DEST = Flag("--dest", f"The file to write (*{DIRECTIONS}).", FILES, metavar="FILE")
+WIDE = {"max_content_width": 110}
 
 
 @dataclass(frozen=True)
 class Find:
-    """`find`, as typed."""
+    """The settings of `find`."""
 
     model: NetworkOptions = NetworkOptions()
     search: Search = Search()
@@ -51,47 +51,45 @@ class Find:
 
 @dataclass(frozen=True)
 class Channels:
-    """`channels`, as typed."""
+    """The settings of `channels`."""
 
     model: NetworkOptions = NetworkOptions()
     labels: Labels = Labels()
     rank: Rank | None = setting(None, Flag(
-        "--rank", "gradient: by how much a channel changes what the classifier says; difference: by that of its means "
-        "with and without, which may change nothing to be seen.  [gradient, with what `learn` made; else difference]",
-        HOW))  # fmt: skip
-    count: int = setting(10, Flag("--count", "How many channels.", HOW))
+        "--rank", "gradient: by how much a channel changes the score of the classifier; difference: by that of its "
+        "means with and without the attribute, which may not change anything visible.  [gradient, with a file of "
+        "`learn`; else difference]", SEARCH))  # fmt: skip
+    count: int = setting(10, Flag("--count", "How many channels.", SEARCH))
     dest: str = setting("", DEST)
     batch: int = setting(8, BATCH)
 
 
 @dataclass(frozen=True)
 class Conditional:
-    """`conditional`, as typed."""
+    """The settings of `conditional`."""
 
     model: NetworkOptions = NetworkOptions()
     directions: str = setting("", FILE)
-    name: str = setting("", Flag("--name", "The direction to change.", HOW))
-    without: str = setting("", Flag("--without", "Those that shall stay as they are, as in glasses,gender.", HOW))
+    name: str = setting("", Flag("--name", "The direction to change.", SEARCH))
+    without: str = setting("", Flag("--without", "Those that must stay as they are, as in glasses,gender.", SEARCH))
     classes: Sequence[int] = setting((), Flag(
-        "--class", "For conditional networks, as in `find`.", HOW, parse=parse_classes, metavar="CLASS"))  # fmt: skip
-    force: bool = setting(False, Flag("--force", "Take directions that belong to another network.", HOW))
+        "--class", "For conditional networks, as in `find`.", SEARCH, parse=parse_classes,
+        metavar="CLASS"))  # fmt: skip
+    force: bool = setting(False, Flag("--force", "Take directions that belong to another network.", SEARCH))
     dest: str = setting("", DEST)
 
 
 @dataclass(frozen=True)
 class Learn:
-    """`directions.py learn`, as typed."""
+    """The settings of `learn`."""
 
     classifier: ClassifierSettings = ClassifierSettings()
     dest: str = setting("", Flag("--dest", f"The file to write (*{ATTRIBUTES}).", FILES, metavar="FILE"))
 
 
-WIDE = {"max_content_width": 110}
-
-
 @click.group(cls=Group, context_settings=WIDE)
 def main() -> None:
-    """Directions in which pictures change in one respect: find them, look at them, go along them.
+    """Directions in which images change in one respect: find them, look at them, move images along them.
 
     \b
       directions.py find --network runs/00001-faces-faces64 --method pca --dest pca.direction.safetensors
@@ -103,7 +101,7 @@ def main() -> None:
 
 
 def command(config: type) -> Any:
-    """A sub-command with the settings of `config`."""
+    """A sub-command with the settings and the name of `config`."""
     options = [*settings_options(config), ops_option()]
     return main.command(config.__name__.lower(), cls=Command, params=options, context_settings=WIDE)
 
@@ -112,29 +110,29 @@ def command(config: type) -> Any:
 def find(typed: dict[str, Any]) -> None:
     """Find directions, and write them to a file."""
     request = replaced(Find(), typed)
-    search, labels = request.search, request.search.labels
+    settings, labels = request.search, request.search.labels
     require(f"--network runs/00000-faces --method pca --dest pca{DIRECTIONS}", network=request.model.network,
             dest=request.dest)  # fmt: skip
-    check_search(search)
-    dest = ready(request.dest)
+    check_search(settings)
+    dest = writable(request.dest)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
-    from stylegan.editing import search as searches
-    from stylegan.editing import search as words
+    from stylegan.editing import search
     from stylegan.editing.boundaries import require_sklearn
+    from stylegan.editing.directions import listed
 
-    teller = None
-    if search.method == "labels":
+    classifier = None
+    if settings.method == "labels":
         require_sklearn()
-        teller = teller_of(labels)
+        classifier = classifier_of(labels)
     require_batch(request.batch)
     view = opened(request.model)
-    if search.method == "labels":
-        known = searches.labelled(labels, view, teller, request.batch)
-        found = searches.from_labels(search, known, view, click.echo)
+    if settings.method == "labels":
+        samples = search.labelled_samples(labels, view, classifier, request.batch)
+        found = search.from_labels(settings, samples, view, click.echo)
     else:
-        found = searches.unsupervised(search, view.snapshot, view.stage.resolution)
-        click.echo("\n".join(words.listed(found)[1:]))
-    written(dest, found, view)
+        found = search.unsupervised(settings, view.snapshot)
+        click.echo("\n".join(listed(found)[1:]))
+    save(dest, found, view)
 
 
 @command(Channels)
@@ -150,32 +148,34 @@ def channels(typed: dict[str, Any]) -> None:
             dest=request.dest)  # fmt: skip
     check_labels(request.labels)
     check_count(request.count)
-    dest = ready(request.dest)
-    from stylegan.editing import search as searches
+    dest = writable(request.dest)
+    from stylegan.editing import search
 
-    teller = teller_of(request.labels)
+    classifier = classifier_of(request.labels)
     require_batch(request.batch)
     view = opened(request.model)
-    searches.require_channels(view, request.count)
-    if teller is not None:  # before looking at many pictures
-        searches.require_one_attribute([teller.names[k] for k in searches.told(request.labels, teller)])
+    search.require_channels(view, request.count)
+    if classifier is not None:  # before many images are rendered
+        search.require_one_attribute(
+            [classifier.names[k] for k in search.attribute_indices(request.labels, classifier)]
+        )
     elif request.rank == "gradient":
-        raise UserError("--rank gradient needs a classifier: --labels FILE, as `directions.py learn` makes it")
-    if teller is not None and request.rank != "difference":
-        found, effects = searches.by_gradient(request.labels, view, teller, request.count, request.batch)
+        raise UserError("--rank gradient needs a classifier; give a file of `directions.py learn` with --labels")
+    if classifier is not None and request.rank != "difference":
+        found, effects = search.by_gradient(request.labels, view, classifier, request.count, request.batch)
         unit = "in its score, for one standard deviation"
     else:
-        known = searches.labelled(request.labels, view, teller, request.batch)
-        found, effects = searches.by_difference(known, view, request.count)
-        unit = f"standard deviations with {known.names[0]}"
+        samples = search.labelled_samples(request.labels, view, classifier, request.batch)
+        found, effects = search.by_difference(samples, view, request.count)
+        unit = f"standard deviations with {samples.names[0]}"
     for number, (name, effect) in enumerate(zip(found.names, effects, strict=True)):
         click.echo(f"{number:3}  {name:24} {effect:+.2f} {unit}")
-    written(dest, found, view)
+    save(dest, found, view)
 
 
 @command(Learn)
 def learn(typed: dict[str, Any]) -> None:
-    """Teach a classifier the attributes of a labelled data set, for `find --method labels --labels FILE`.
+    """Train a classifier on the attributes of a labelled data set, for `find --method labels --labels FILE`.
 
     \b
       directions.py learn --data faces.zip --table faces.csv --attributes 'smile>0.5,gender=male,yaw'
@@ -185,21 +185,20 @@ def learn(typed: dict[str, Any]) -> None:
     settings = request.classifier
     require("--data faces.zip --table faces.csv --dest faces.attributes.safetensors", data=settings.data,
             table=settings.table, dest=request.dest)  # fmt: skip
-    dest, older = ready(request.dest, ATTRIBUTES), replaces([Path(request.dest).expanduser()])
+    dest, older = writable(request.dest, ATTRIBUTES), replaces([Path(request.dest).expanduser()])
     from stylegan.editing.attribute_table import read_csv
-    from stylegan.editing.search import worth
+    from stylegan.editing.directions import accuracy_text
     from torch_utils.device import pick_device
     from training import attributes
-    from training import attributes as classifier
     from training.data.archive import Archive
 
     archive = Archive.open(settings.data)
     table = read_csv(Path(settings.table), settings.key, settings.attributes)
-    judge = attributes.learn(archive, table, settings, pick_device(settings.device))
-    classifier.save_judge(dest, judge)
-    for name, accuracy in zip(judge.scope.names, judge.scope.accuracy, strict=True):
-        click.echo(f"{name:16} {worth(accuracy)}")
-    click.echo(f"{settings.held_out} of {len(archive)} pictures were held out: {dest}{older}")
+    trained = attributes.learn(archive, table, settings, pick_device(settings.device))
+    attributes.save_classifier(dest, trained)
+    for name, accuracy in zip(trained.scope.names, trained.scope.accuracy, strict=True):
+        click.echo(f"{name:16} {accuracy_text(accuracy)}")
+    click.echo(f"{settings.held_out} of {len(archive)} images were held out: {dest}{older}")
 
 
 @command(Conditional)
@@ -209,65 +208,70 @@ def conditional(typed: dict[str, Any]) -> None:
     require(f"--network runs/00000-faces --directions smile{DIRECTIONS} --name smile --without gender --dest NAME",
             network=request.model.network, directions=request.directions, name=request.name, without=request.without,
             dest=request.dest)  # fmt: skip
-    dest = ready(request.dest)
+    dest = writable(request.dest)
     from stylegan.editing.directions import load_directions
-    from stylegan.editing.search import projected_out, turned
+    from stylegan.editing.search import conditional_by_name
 
     view = opened(request.model)
     found = load_directions(Path(request.directions), view.snapshot, request.force)
     others = [name.strip() for name in request.without.split(",")]
-    apart = projected_out(found, request.name, others, view.snapshot, request.classes)
-    click.echo(turned(found.named(request.name), apart))
-    written(dest, apart, view)
+    changed = conditional_by_name(found, request.name, others, view.snapshot, request.classes)
+    click.echo(turn_text(found.named(request.name), changed))
+    save(dest, changed, view)
 
 
 @main.command(cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
 def info(file: Path) -> None:
     """List the directions in a file."""
-    from stylegan.editing.directions import load_directions
-    from stylegan.editing.search import listed
+    from stylegan.editing.directions import listed, load_directions
 
     click.echo("\n".join(listed(load_directions(file, None))))
 
 
-def ready(dest: str, suffix: str = DIRECTIONS) -> Path:
-    """Where to write. Raises UserError, before any work, for a name of another kind, and if there is no such folder."""
+main.add_command(direction_images.apply)
+main.add_command(direction_images.sheet)
+
+
+def writable(dest: str, suffix: str = DIRECTIONS) -> Path:
+    """The path of a file to write. Raises UserError, before any work, for another suffix and for a missing folder."""
     path = Path(dest).expanduser()
     if not path.name.endswith(suffix):
         raise UserError(f"--dest {path}: the name must end in {suffix}")
     if not path.parent.is_dir():
-        raise UserError(
-            f"there is no folder {path.parent} to write {path.name} to; make it, or name another with --dest"
-        )
+        raise UserError(f"there is no folder {path.parent} for {path.name}; make it, or name another with --dest")
     if path.is_dir():
         raise UserError(f"--dest {path} is a folder; name a file")
     require_folder(path.parent, "--dest")
     return path
 
 
-def written(dest: Path, found: Directions, view: View) -> None:
-    from stylegan.editing.directions import save_directions
-    from stylegan.editing.search import summary
+def save(dest: Path, found: Directions, view: View) -> None:
+    """Write the directions and print a line on the file."""
+    from stylegan.editing.directions import save_directions, summary
 
     older = replaces([dest])
     save_directions(dest, found, view.snapshot)
     click.echo(f"{summary(found)}: {dest}{older}")
 
 
-def teller_of(labels: Labels) -> Teller | None:
-    """The classifier, where --labels names one. Raises UserError for labels that cannot be read, early."""
-    if not is_classifier(labels):
+def classifier_of(labels: Labels) -> AttributeClassifier | None:
+    """The classifier that --labels names, if it names one. Raises UserError, before any work, for unreadable labels."""
+    if not labels.from_classifier:
         from stylegan.editing.attribute_table import read_seeds
 
-        read_seeds(Path(labels.labels), labels.attributes)
+        read_seeds(Path(labels.source), labels.attributes)
         return None
-    from stylegan.editing.search import Teller
-    from training.attributes import load_judge
+    from training.attributes import load_classifier
 
-    judge = load_judge(Path(labels.labels))
-    return Teller(judge.scope.names, judge.scope.quantities, judge.values, judge.scores)
+    return load_classifier(Path(labels.source))
 
 
-main.add_command(direction_images.apply)
-main.add_command(direction_images.sheet)
+def turn_text(before: Directions, after: Directions) -> str:
+    """A line on how far a direction turned when others were taken out of it."""
+    from stylegan.editing.directions import angle_between
+
+    angle = angle_between(before, after)
+    if angle < 0.05:  # degrees: below what can be seen
+        return f"{before.names[0]} shares nothing with the others: it stays as it was"
+    return f"{before.names[0]} turned by {angle:.1f} degrees"

@@ -1,4 +1,4 @@
-"""Is everything here that makes this engine run, and run fast? `python doctor.py` tells, and names the cure."""
+"""Check this machine, and propose a cure for each problem. `stylegan doctor --help` explains the options."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch_utils.cli import Command
 
 
 @click.command(cls=Command)
-@click.option("--fix", is_flag=True, help="First clear away stale locks and what broken builds have left.")
-@click.option("--device", default="auto", show_default=True, help="Whose kernels to try: auto, cpu, cuda or cuda:1.")
+@click.option("--fix", is_flag=True, help="First remove stale locks and the remains of failed builds.")
+@click.option("--device", default="auto", show_default=True, help="Which kernels to test: auto, cpu, cuda or cuda:1.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def main(ctx: click.Context, fix: bool, device: str, as_json: bool) -> None:
     """Check this machine: versions, compilers, GPU, caches, memory, threads, disk, and every fused op.
 
-    Each op is compared with its reference in plain PyTorch, values and gradients, and timed beside it. The exit code is
-    0 if nothing is broken, else 1; a note is what works and could be better.
+    The values, gradients and times of each op are compared with those of its reference in plain PyTorch. The exit code
+    is 0 if nothing is broken, else 1. A note is about something that works but could be better.
     """
-    # Here and not above: torch takes seconds to load, --help should not wait for it, and Ctrl-C may come meanwhile.
+    # Not at the top, because --help should not wait for torch, and Ctrl-C should work while it loads.
     from stylegan.diagnosis import examine, table
 
     report = examine(device, fix)

@@ -1,4 +1,4 @@
-"""Films and pictures from one picture to the next. `python interpolate.py --help` explains the options."""
+"""`stylegan film` (interpolate.py): films of latent walks from image to image."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stylegan.cli.options import (
+    BATCH,
     FORCE,
     STEPS,
     WHAT,
@@ -20,25 +21,25 @@ from stylegan.cli.options import (
     opened,
     tool_options,
 )
-from stylegan.editing.settings import FilmSettings, require_frames
+from stylegan.editing.settings import FilmSettings, check_frames
 from stylegan.latents.notation import Point, parse_points
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, parse_grid, replaces, require_folder
+from torch_utils.output import FILES, check_film, parse_grid, replaces, require_folder, write_film
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted, parse_classes
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from stylegan.editing.films import Walk
+    from stylegan.editing.walk import Walk
     from stylegan.latents.sources import Project
-    from torch_utils.output import Progress
+    from torch_utils.progress import Progress
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for on the command line."""
+    """The settings of `film`."""
 
     rendering: RenderingOptions = RenderingOptions()
     seeds: Sequence[Point] = setting((), Flag(
@@ -50,18 +51,18 @@ class Request:
     force: bool = setting(False, FORCE)
     film: FilmSettings = FilmSettings()
     grid: tuple[int, int] = setting((1, 1), Flag(
-        "--grid", "Several films side by side: the keyframes are dealt out in order.", WHAT,
+        "--grid", "Several films side by side, which get the keyframes in order.", WHAT,
         parse=parse_grid, metavar="COLSxROWS", typed="1x1"))  # fmt: skip
     out: str = setting("", Flag(
         "--out", "film.mp4, .gif, .webp or .apng; without an ending a folder of frames.", FILES,
         metavar="FILE"))  # fmt: skip
     fps: float = setting(30.0, Flag("--fps", "Frames a second.", FILES))
-    batch: int = setting(8, Flag("--batch", "Pictures in work at once. Does not change them."))
+    batch: int = setting(8, BATCH)
 
 
 @click.command(cls=Command, params=tool_options(Request), context_settings={"max_content_width": 110})
 def main(typed: dict[str, Any], dry_run: bool) -> None:
-    """Make a film that goes from picture to picture: at each keyframe it shows what generate.py makes of it.
+    """Make a film that goes from image to image: at each keyframe it shows the image of generate.py.
 
     \b
       interpolate.py --network runs/00001-faces-faces64 --seeds 0-5 --path cubic --loop --out faces.mp4
@@ -71,11 +72,11 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     request = replaced(Request(), typed)
     check(request)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
-    from stylegan.editing.films import drawn, planned, samples_of, times_of, untruncated
+    from stylegan.editing.films import draw_frames, samples_per_segment, times_of
+    from stylegan.editing.walk import plan_walks, untruncated
     from stylegan.latents.sources import gather
     from stylegan.projection.photos import projecting, standing_in
-    from torch_utils.output import Progress
-    from torch_utils.video import check_film, write_film
+    from torch_utils.progress import Progress
 
     view = untruncated(opened(request.rendering, request.force), request.film)
     out, film, (columns, rows) = Path(request.out), request.film, request.grid
@@ -83,9 +84,9 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
 
     def walks_by(project: Project) -> list[Walk]:
         keys = gather(request.seeds, view, request.classes, project=project, force=request.force, each=True)
-        return planned(keys, columns * rows, view, film)
+        return plan_walks(keys, columns * rows, view, film)
 
-    walks = walks_by(standing_in)  # so that what cannot be is said before any projection
+    walks = walks_by(standing_in)  # so that every mistake is reported before a projection
     segments = walks[0].segments
     count = segments * film.frames + (not film.closed)
     sweep = "" if film.psi_sweep is None else ", psi {:g} to {:g}".format(*film.psi_sweep)
@@ -96,37 +97,37 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
         click.echo("\n".join([*network, *photos, f"Film:       {about}"]))
         return
     walks = walks_by(projecting(request.num_steps, request.batch))
-    measured = (segments * samples_of(film) + 1) * len(walks) if film.even else 0
+    measured = (segments * samples_per_segment(film) + 1) * len(walks) if film.even else 0
     with Progress("Drawing", count * len(walks) + measured) as bar:
         times = times_of(walks, view, film, request.batch, bar.advance)
-        parts = drawn(walks, times, view, request.batch)
+        parts = draw_frames(walks, times, view, request.batch)
         write_film(out, frames(parts, request.grid, bar), request.fps)
     click.echo(about)
 
 
 def check(request: Request) -> None:
-    """Raises UserError for what no network could serve."""
+    """Raises UserError for settings that cannot work with any network."""
     require("--network runs/00000-faces --seeds 0-5 --out film.mp4", network=request.rendering.network,
             seeds=request.seeds, out=request.out)  # fmt: skip
     require_batch(request.batch)
-    require_frames(request.film)
+    check_frames(request.film)
     if request.film.psi_sweep is not None and request.rendering.trunc is not None:
         raise UserError("--psi-sweep sets the truncation of each frame; leave out --trunc")
     check_steps(request.num_steps)
     if not isinstance(request.grid, tuple):
-        raise UserError("--grid needs a size here; write COLUMNSxROWS, as in 2x2")
+        raise UserError("--grid auto is not possible here; give COLUMNSxROWS, for example 2x2")
     require_folder(Path(request.out).parent, "--out")
 
 
 def frames(parts: Iterator[list[Any]], shape: tuple[int, int], bar: Progress) -> Iterator[np.ndarray]:
-    """Each frame, uint8 [H,W,C], from pictures of each cell, some frames at a time."""
+    """Yield each frame, uint8 [H,W,C], from the images [n,channels,H,W] of each cell for some frames at a time."""
     from torch_utils.images import grid, to_uint8
 
     for cells in parts:
-        pixels = [to_uint8(pictures) for pictures in cells]
-        for pictures in zip(*pixels, strict=True):
-            yield grid(pictures, *shape)
-            bar.advance(len(pictures))
+        converted = [to_uint8(images) for images in cells]
+        for images in zip(*converted, strict=True):
+            yield grid(images, *shape)
+            bar.advance(len(images))
 
 
 if __name__ == "__main__":

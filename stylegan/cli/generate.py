@@ -1,15 +1,15 @@
-"""Make pictures with a trained network. `python generate.py --help` explains the options."""
+"""Generate images with a trained network. `stylegan generate --help` explains the options."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from stylegan.cli.options import (
+    BATCH,
+    WIDE,
     RenderingOptions,
     SourceOptions,
     about_network,
@@ -18,35 +18,28 @@ from stylegan.cli.options import (
     opened,
     tool_options,
 )
-from stylegan.latents.notation import LATENTS
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.output import FILES, Output, check_output, planned_files, require_folder, write_images
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted, require_each_once
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from stylegan.latents.latents import Latents
-    from stylegan.latents.render import View
-
-SAVED = f"pictures{LATENTS}"
+SAVED = "pictures.latent.safetensors"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for on the command line."""
+    """The command line."""
 
     rendering: RenderingOptions = RenderingOptions()
     start: SourceOptions = SourceOptions()
     output: Output = Output()
-    save_latents: bool = setting(False, Flag("--save-latents", f"Also {SAVED}, for the other tools.", FILES))
-    batch: int = setting(8, Flag("--batch", "Pictures in work at once. Does not change them."))
+    save_latents: bool = setting(False, Flag("--save-latents", f"Also write {SAVED}, for the other tools.", FILES))
+    batch: int = setting(8, BATCH)
 
 
-@click.command(cls=Command, params=tool_options(Request), context_settings={"max_content_width": 110})
+@click.command(cls=Command, params=tool_options(Request), context_settings=WIDE)
 def main(typed: dict[str, Any], dry_run: bool) -> None:
-    """Make the picture of each seed: seed 17 is the same picture whatever the batch, on every machine.
+    """Generate the image of each seed. Seed 17 gives the same image in any batch, on every machine.
 
     \b
       generate.py --network runs/00000-mnist-digits32 --seeds 0-35 --class 0-9 --outdir out --grid
@@ -56,36 +49,36 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     """
     request = replaced(Request(), typed)
     check(request)
-    # Here and not above: torch takes seconds to load, and --help should not wait for it.
-    from stylegan.latents import sources as points
+    # Not at the top, because --help should not wait for torch.
     from stylegan.latents.latents import save_latents
+    from stylegan.latents.sources import Sources, together
     from stylegan.projection.photos import projecting, standing_in
+    from torch_utils.images import to_uint8
 
     start, output = request.start, request.output
     view = opened(request.rendering, start.force)
-    kinds = points.classes_of(start.seeds, start.classes, view.config.num_classes)
-    find = partial(points.opened, start.seeds, view, kinds, force=start.force)
-    found = find(project=standing_in)  # so that what cannot be is said before any projection
-    names = output.names(points.names_of(found))
+    sources = Sources.of(start.seeds, view, start.classes, force=start.force)
+    # With stand-ins for photographs, so that every mistake is reported before any projection.
+    names = output.names(sources.projected(standing_in).names)
     check_output(output, len(names), view.config.channels)
     files = planned_files(output, names, [SAVED] * request.save_latents, start.seeds)
     if dry_run:
-        chosen = sorted({kind for kind in kinds if kind is not None})
-        about = [f"Classes:    {', '.join(map(str, chosen)) or 'none'}", f"Files:      {files}"]
-        photos = about_photographs(start.seeds, view, start.num_steps)
-        click.echo("\n".join(about_network(request.rendering.network, view, len(names)) + photos + about))
+        classes = sorted({c for c in sources.classes if c is not None})
+        lines = about_network(request.rendering.network, view, len(names))
+        lines += about_photographs(start.seeds, view, start.num_steps)
+        lines += [f"Classes:    {', '.join(map(str, classes)) or 'none'}", f"Files:      {files}"]
+        click.echo("\n".join(lines))
         return
-    found = find(project=projecting(start.num_steps, request.batch))
-    kept: list[Latents] = []
-    parts = points.in_batches(found, view, kinds, request.batch)
-    write_images(output, names, drawn(parts, view, request, kept))
-    if request.save_latents:
-        save_latents(output.folder / SAVED, points.together(kept, view), view.snapshot)
-    click.echo(f"{counted(len(names), 'picture')}: {files}")
+    batches = sources.projected(projecting(start.num_steps, request.batch)).batches(request.batch)
+    kept = list(batches) if request.save_latents else []
+    write_images(output, names, (to_uint8(view.draw(latents, request.batch)) for latents in kept or batches))
+    if kept:
+        save_latents(output.folder / SAVED, together(kept, view), view.snapshot)
+    click.echo(f"{counted(len(names), 'image')}: {files}")
 
 
 def check(request: Request) -> None:
-    """Raises UserError for what no network could serve."""
+    """Raises UserError for options that are missing or invalid for any network."""
     start, output = request.start, request.output
     require("--network runs/00000-faces --seeds 0-35 --outdir out", network=request.rendering.network,
             seeds=start.seeds, outdir=output.outdir)  # fmt: skip
@@ -93,16 +86,6 @@ def check(request: Request) -> None:
     require_batch(request.batch)
     check_steps(start.num_steps)
     require_folder(output.folder)
-
-
-def drawn(parts: Iterator[Latents], view: View, request: Request, kept: list[Latents]) -> Iterator[np.ndarray]:
-    """The pictures, uint8 [N,H,W,C], --batch at a time. `kept` gets their latents, if they are to be saved."""
-    from torch_utils.images import to_uint8
-
-    for part in parts:
-        if request.save_latents:
-            kept.append(part)
-        yield to_uint8(view.draw(part, request.batch))
 
 
 if __name__ == "__main__":

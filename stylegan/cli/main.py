@@ -1,4 +1,4 @@
-"""`stylegan VERB`: all commands behind one name, each loaded only when it is asked for.
+"""`stylegan VERB`: all commands behind one name. Each is imported only when it is used.
 
 The scripts at the root of the repository are the same commands under the names that the field knows.
 """
@@ -14,7 +14,7 @@ from torch_utils.cli import Group
 
 
 class Verb(NamedTuple):
-    """A command: the module in this folder that holds it as `main`, and its line in `stylegan --help`."""
+    """A command: the module in this folder whose `main` it is, and its line in `stylegan --help`."""
 
     module: str
     about: str
@@ -35,7 +35,7 @@ VERBS = {
 
 
 class LazyGroup(Group):
-    """Imports the module of a command when the command is used, so that `--help` loads nothing else."""
+    """A group that imports the module of a command when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)

@@ -1,4 +1,4 @@
-"""Measure a network. `python calc_metrics.py --help` explains the options."""
+"""Measure a network: FID, KID and others. `stylegan metrics --help` explains the options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan.cli.options import WHAT, ops_option
+from stylegan.cli.options import BATCH, WHAT, WIDE, NetworkOptions, ops_option
 from stylegan.editing.settings import Attribute, parse_attributes
 from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
 from torch_utils.errors import UserError
@@ -26,76 +26,72 @@ COMPARED, ATTRIBUTES = "Comparison", "Attributes"
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for on the command line."""
+    """The command line."""
 
-    network: str = setting("", Flag(
-        "--network", "Snapshot (.safetensors), published network (.pkl), folder of a run, URL, or name.", WHAT,
-        metavar="MODEL"))  # fmt: skip
+    model: NetworkOptions = NetworkOptions()
     metrics: str = setting("kid5k_full", Flag(
-        "--metrics", "Names, with any number of pictures; see below.", WHAT, metavar="NAMES"))  # fmt: skip
+        "--metrics", "Names, with any number of images; see below.", WHAT, metavar="NAMES"))  # fmt: skip
     data: str = setting("", Flag(
-        "--data", "Archive or folder to compare with.  [what the network was trained on]", COMPARED,
+        "--data", "Archive or folder to compare with.  [the data that the network was trained on]", COMPARED,
         metavar="ZIP|DIR"))  # fmt: skip
     mirror: bool = setting(False, Flag("--mirror", "Compare with the data and their mirror images.", COMPARED))
     features: str = setting("efficientnet-lite0", Flag(
         "--features", "efficientnet-lite0, inception-2015-12-05 (for the published numbers), lpips-vgg16, lpips-alex, "
-        "a TorchScript file, or module:function; these two are run, so name only those that you trust.", COMPARED,
+        "a TorchScript file, or module:function; the last two are programs, so use only ones that you trust.", COMPARED,
         metavar="NAME"))  # fmt: skip
     weights: str = setting("", Flag(
-        "--features-weights", "File of their weights.  [the cache, a package, or a download]", COMPARED,
+        "--features-weights", "File with their weights.  [the cache, a package, or a download]", COMPARED,
         metavar="FILE"))  # fmt: skip
     val: str = setting("", Flag(
-        "--val", "Pictures that were not trained on, for overfit.", COMPARED, metavar="ZIP|DIR"))  # fmt: skip
+        "--val", "Images that the network was not trained on, for overfit.", COMPARED, metavar="ZIP|DIR"))  # fmt: skip
     classifier: str = setting("", Flag(
-        "--classifier", "File of directions.py learn, for ls, dci and purity.", ATTRIBUTES,
+        "--classifier", "File of `directions.py learn`, for ls, dci and purity.", ATTRIBUTES,
         metavar="FILE"))  # fmt: skip
     labels: str = setting("", Flag(
-        "--labels", "Or a CSV of what the data's pictures show, to learn from; its column 'file' names them.",
-        ATTRIBUTES, metavar="CSV"))  # fmt: skip
+        "--labels", "Instead, a CSV of attributes, from which a classifier learns; its column 'file' names images of "
+        "the data.", ATTRIBUTES, metavar="CSV"))  # fmt: skip
     attributes: Sequence[Attribute] = setting((), Flag(
-        "--attributes", "Which of its columns, as in smile>0.5,gender=male,yaw.  [all]", ATTRIBUTES,
+        "--attributes", "Which columns of the CSV, as in smile>0.5,gender=male,yaw.  [all]", ATTRIBUTES,
         parse=parse_attributes))  # fmt: skip
     directions: str = setting("", Flag(
-        "--directions", "File of directions.py find, for purity.", ATTRIBUTES, metavar="FILE"))  # fmt: skip
+        "--directions", "File of `directions.py find`, for purity.", ATTRIBUTES, metavar="FILE"))  # fmt: skip
     crop: bool = setting(False, Flag(
-        "--crop", "Look at the middle of faces only, as published for the path length of FFHQ.", COMPARED,
-        alone="1"))  # fmt: skip
-    trunc: float = setting(1.0, Flag("--trunc", "Truncation psi of the fakes.", COMPARED))
-    seed: int = setting(0, Flag("--seed", "Of the fakes, and of all that is random.", COMPARED))
+        "--crop", "Use only the middle of faces, as for the published path length of FFHQ.", COMPARED))  # fmt: skip
+    trunc: float = setting(1.0, Flag("--trunc", "Truncation psi of the generated images.", COMPARED))
+    seed: int = setting(0, Flag("--seed", "Seed of the generated images, and of everything random.", COMPARED))
     outdir: str = setting("", Flag(
-        "--outdir", "Where to add a line to metric-NAME.jsonl.  [the run's folder]", FILES, metavar="DIR"))  # fmt: skip
-    gpus: int = setting(1, Flag("--gpus", "Processes that share the work, each with a GPU where there are GPUs."))
-    batch: int = setting(8, Flag("--batch", "Pictures drawn at once. Does not change them."))
-    device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))
+        "--outdir", "Where to add lines to metric-NAME.jsonl.  [the run directory]", FILES, metavar="DIR"))  # fmt: skip
+    gpus: int = setting(1, Flag("--gpus", "Number of processes, each on its own GPU if there are GPUs."))
+    batch: int = setting(8, BATCH)
 
 
 EPILOG = """\b
-Metrics, N being a number such as 500 or 50k:
-  fidN_full, kidN_full       distance to the data, by the Frechet and the kernel measure (KID for few pictures)
-  prN_K_full, dcN_full       precision and recall by K neighbours (pr5k3_full, pr500_3), density and coverage
+Metrics, where N is a number such as 500 or 50k:
+  fidN_full, kidN_full       distance to the data, by the Frechet and the kernel measure (KID for few images)
+  prN_K_full, dcN_full       precision and recall with K neighbours (pr5k3_full, pr500_3), density and coverage
   isN, swdN, msssimN         inception score, sliced Wasserstein distance, similarity of pairs
   pplN_wfull, wend, zfull, zend     perceptual path length (ppl1k_wend), of 50k paths if N is left out
   lsN, dciN, purityN         separability, disentanglement and purity of directions, by a classifier of attributes
-  diversityN, nearestN       do pictures differ from each other (collapse), and from what was trained on (copies)?
-  overfitN                   has the discriminator learnt its data by heart?
-What they look through may be named behind: kid5k_full-inception, ppl1k_wend-discriminator. Without _full as many of
-the data are taken as fakes, chosen by --seed.
+  diversityN, nearestN       whether images differ from each other (collapse), and from the data (copies)
+  overfitN                   whether the discriminator has memorised its data
+A name may end in features: kid5k_full-inception, ppl1k_wend-discriminator. Without _full, as many images of the data
+are used as generated ones, chosen by --seed.
 """
 
 OPTIONS = [
     *settings_options(Request),
     ops_option(),
-    under(FILES, Option(["-n", "--dry-run"], is_flag=True, help="Print what would be done and stop.")),
+    under(FILES, Option(["-n", "--dry-run"], is_flag=True, help="Print the plan and stop.")),
 ]
 
 
-@click.command(cls=Command, params=OPTIONS, epilog=EPILOG, context_settings={"max_content_width": 110})
+@click.command(cls=Command, params=OPTIONS, epilog=EPILOG, context_settings=WIDE)
 def main(typed: dict[str, Any], dry_run: bool) -> None:
-    """Measure how good the pictures of a network are, and how well its latents are disentangled.
+    """Measure how good the images of a network are, and how well its latents are disentangled.
 
-    The name of every number says in which features it was measured: fid5k_full-effnetlite0. Only fid5k_full, without
-    more, is in Inception, as published. Features are kept in the cache, so that what was stopped goes on, and the next
-    metric begins where the last one ended.
+    The name of every result says in which features it was measured: fid5k_full-effnetlite0. Only plain fid5k_full is in
+    features of Inception, as published. Features are cached, so a metric that was stopped resumes, and the next one
+    uses the same features.
 
     \b
       calc_metrics.py --network runs/00001-faces-faces64 --metrics fid5k_full,kid5k_full,pr5k3_full
@@ -103,67 +99,68 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
                       --features inception-2015-12-05 --gpus 8
     """
     request = replaced(Request(), typed)
-    require("--network runs/00000-faces --metrics kid5k_full", network=request.network)
+    require("--network runs/00000-faces --metrics kid5k_full", network=request.model.network)
     require_batch(request.batch)
     if request.gpus < 1:
-        raise UserError(f"--gpus {request.gpus} is no number of processes; use 1 or more")
+        raise UserError(f"--gpus must be at least 1, got {request.gpus}")
     if not 0 <= request.seed < 2**64:
-        raise UserError(f"--seed {request.seed} is no seed; use one from 0 to {2**64 - 1}")
-    # Here and not above: torch takes seconds to load, and --help should not wait for it.
-    from training.metrics.catalogue import parse_names
+        raise UserError(f"--seed must be from 0 to {2**64 - 1}, got {request.seed}")
+    # Not at the top, because --help should not wait for torch.
     from training.metrics.evaluate import append, evaluate, table
+    from training.metrics.registry import parse_names
 
     names = parse_names(request.metrics)
-    run_dir = run_of(request.network)
+    run_dir = run_of(request.model.network)
     context = opened(request, run_dir)
     outdir = Path(request.outdir) if request.outdir else run_dir
     if outdir is not None:
         require_folder(outdir)
     if dry_run:
-        click.echo(in_words(request, context, names, outdir))
+        click.echo(plan(request, context, names, outdir))
         return
-    faults: list[str] = []
-    found = []
+    skipped: list[str] = []
+    files: list[str] = []
 
-    def skipped(name: str, reason: str) -> None:
-        faults.append(name)
+    def skip(name: str, reason: str) -> None:
+        skipped.append(name)
         click.echo(f"{name} was skipped: {reason}", err=True)
 
-    for result in evaluate(names, context, skipped):
-        found.append(result)
+    for result in evaluate(names, context, skip):
         click.echo(table([result]))
         if outdir is not None:
             append(outdir, result)
-    if outdir is not None and found:
-        click.echo(f"Added to {', '.join(str(outdir / f'metric-{result.metric}.jsonl') for result in found)}")
-    if faults:
-        raise UserError(f"{len(faults)} of {counted(len(names), 'metric')} could not be measured: {', '.join(faults)}")
+            files.append(str(outdir / f"metric-{result.metric}.jsonl"))
+    if files:
+        click.echo(f"Added to {', '.join(files)}")
+    if skipped:
+        every = counted(len(names), "metric")
+        raise UserError(f"{len(skipped)} of {every} could not be measured: {', '.join(skipped)}")
 
 
 def run_of(network: str) -> Path | None:
-    """The folder of the run that a network is from, None if it is from none."""
+    """The directory of the run that a network comes from; None if it comes from elsewhere."""
     path = Path(network)
     folder = path if path.is_dir() else path.parent
     return folder if path.exists() and (folder / "training_options.json").is_file() else None
 
 
 def data_of(run_dir: Path) -> DataConfig:
-    """What a run trains on. Raises UserError if that cannot be told."""
+    """The data of a run. Raises UserError if its settings cannot be read."""
     from training.runs.run_dir import OPTIONS, parse_options
 
     return parse_options(run_dir / OPTIONS).data
 
 
 def opened(request: Request, run_dir: Path | None) -> Context:
-    """The network and its data, in agreement. Raises UserError where they are not, or are not there."""
+    """Open the network, its data, and the files for single metrics. Raises UserError if one cannot be used."""
     from stylegan.checkpoints.locate import locate
     from stylegan.latents.render import View, open_for_tools
     from training.data.archive import Archive
-    from training.metrics.aids import Aids
-    from training.metrics.context import Context
-    from training.metrics.workers import Crew
+    from training.metrics.context import Aids, Context
+    from training.metrics.feature_store import Compute
 
-    view = View.of(open_for_tools(request.network, request.device), psi=request.trunc)
+    network = request.model.network
+    view = View.of(open_for_tools(request.model.network, request.model.device), psi=request.trunc)
     trained = data_of(run_dir) if run_dir and not request.data else None
     where = request.data or (trained.path if trained else "")
     archive = Archive.open(where) if where else None
@@ -178,22 +175,22 @@ def opened(request: Request, run_dir: Path | None) -> Context:
         snapshot=view.snapshot, data=archive, features=request.features,
         weights=Path(request.weights) if request.weights else None,
         seed=request.seed, psi=view.psi, mirror=request.mirror,
-        crew=Crew(view.snapshot.device, request.batch, request.gpus), aids=aids,
-        file=request.network if request.network.startswith("http") else str(locate(request.network)),
+        compute=Compute(view.snapshot.device, request.batch, request.gpus), aids=aids,
+        file=network if network.startswith("http") else str(locate(network)),
     )  # fmt: skip
 
 
 def _path(text: str) -> Path | None:
-    """Raises UserError if there is nothing there."""
+    """None for "". Raises UserError for a file that does not exist."""
     if text and not Path(text).exists():
-        raise UserError(f"there is no {text}; look whether the name is right")
+        raise UserError(f"there is no file {text}; check the name")
     return Path(text) if text else None
 
 
-def in_words(request: Request, context: Context, names: Sequence[str], outdir: Path | None) -> str:
-    """The plan of --dry-run."""
-    from training.metrics.catalogue import parse
+def plan(request: Request, context: Context, names: Sequence[str], outdir: Path | None) -> str:
+    """The text that --dry-run prints."""
     from training.metrics.evaluate import fakes_of
+    from training.metrics.registry import parse
 
     asked = [(name, parse(name, request.features)) for name in names]
     fakes = [f"{name} ({counted(fakes_of(*found, context), 'fake')})" for name, found in asked]

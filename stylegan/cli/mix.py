@@ -1,4 +1,4 @@
-"""Mix the styles of pictures. `python style_mixing.py --help` explains the options."""
+"""Mix the styles of images: a matrix of rows and columns. `stylegan mix --help` explains the options."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from stylegan.cli.options import (
+    BATCH,
     FORCE,
     STEPS,
     WHAT,
+    WIDE,
     RenderingOptions,
     about_network,
     about_photographs,
@@ -20,7 +22,7 @@ from stylegan.cli.options import (
     opened,
     tool_options,
 )
-from stylegan.latents.notation import LATENTS, Point, Styles, layers_in_words, layers_of, parse_points, parse_styles
+from stylegan.latents.notation import LATENTS, Point, Styles, layer_ranges, layers_of, parse_points, parse_styles
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from stylegan.latents.latents import Latents
     from stylegan.latents.render import View
-    from stylegan.latents.sources import Project
+    from stylegan.latents.sources import Sources
 
 SAVED = f"mixed{LATENTS}"
 Classes = Sequence[int]
@@ -41,14 +43,14 @@ Classes = Sequence[int]
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for on the command line."""
+    """The command line."""
 
     rendering: RenderingOptions = RenderingOptions()
     rows: Sequence[Point] = setting((), Flag(
-        "--rows", "The pictures at the left: seeds as in 85,100-103, latent files, photographs.", WHAT,
+        "--rows", "The images on the left: seeds as in 85,100-103, latent files, photographs.", WHAT,
         parse=parse_points))  # fmt: skip
     cols: Sequence[Point] = setting((), Flag(
-        "--cols", "The pictures at the top, whose styles the cells get.", WHAT, parse=parse_points))  # fmt: skip
+        "--cols", "The images at the top, whose styles the cells get.", WHAT, parse=parse_points))  # fmt: skip
     styles: Styles = setting(("coarse",), Flag(
         "--styles", "Which layers come from the top: 0-6, or coarse (4x4, 8x8), middle (16x16, 32x32), fine (64x64 and "
         "up).", WHAT, parse=parse_styles))  # fmt: skip
@@ -56,22 +58,22 @@ class Request:
         "--class", "For conditional networks: the class of all seeds and photographs.", WHAT,
         parse=parse_classes, metavar="CLASS"))  # fmt: skip
     row_classes: Classes = setting((), Flag(
-        "--row-class", "That of the rows, or one for each as in 3,1,4.", WHAT,
+        "--row-class", "The class of the rows, or one for each as in 3,1,4.", WHAT,
         parse=parse_classes, metavar="CLASSES"))  # fmt: skip
     col_classes: Classes = setting((), Flag(
         "--col-class", "The same for the columns.", WHAT, parse=parse_classes, metavar="CLASSES"))  # fmt: skip
     num_steps: int = setting(500, STEPS)
     force: bool = setting(False, FORCE)
     outdir: str = setting("", Flag("--outdir", f"Where to put {GRID}, the matrix.", FILES, metavar="DIR"))
-    cells: bool = setting(False, Flag("--cells", "Also a file for each cell: row85-col55.png.", FILES))
-    format: Literal["png", "jpg", "webp", "npy"] = setting("png", Flag("--format", "Kind of the cells' files.", FILES))
-    save_latents: bool = setting(False, Flag("--save-latents", f"Also {SAVED}, the latents of the cells.", FILES))
-    batch: int = setting(8, Flag("--batch", "Pictures in work at once. Does not change them."))
+    cells: bool = setting(False, Flag("--cells", "Also write a file for each cell: row85-col55.png.", FILES))
+    format: Literal["png", "jpg", "webp", "npy"] = setting("png", Flag("--format", "File format of the cells.", FILES))
+    save_latents: bool = setting(False, Flag("--save-latents", f"Also write {SAVED}, the latents of the cells.", FILES))
+    batch: int = setting(8, BATCH)
 
 
-@click.command(cls=Command, params=tool_options(Request), context_settings={"max_content_width": 110})
+@click.command(cls=Command, params=tool_options(Request), context_settings=WIDE)
 def main(typed: dict[str, Any], dry_run: bool) -> None:
-    """Make the style-mixing matrix: each cell is the picture at its left with some styles of the one at its top.
+    """Generate the style-mixing matrix: each cell is the image on its left with some styles of the image above it.
 
     \b
       style_mixing.py --network runs/00001-faces-faces64 --rows 85,100,75 --cols 55,821 --styles 0-3 --outdir out
@@ -79,75 +81,72 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     """
     request = replaced(Request(), typed)
     check(request)
-    # Here and not above: torch takes seconds to load, and --help should not wait for it.
+    # Not at the top, because --help should not wait for torch.
     from stylegan.projection.photos import projecting, standing_in
 
     view = opened(request.rendering, request.force)
-    config, resolution = view.config, view.stage.resolution
-    layers = layers_of(request.styles, config, resolution)
-    if request.cells and request.format == "jpg" and config.channels == 4:
-        raise UserError("--format jpg holds no alpha channel, and this network makes one; use png or webp")
-    # Both sides at first without any projection, so that what cannot be is said before one.
-    rows, cols = sides(request, view, standing_in)
-    files = in_words(request, rows, cols)
+    layers = layers_of(request.styles, view.config, view.stage.resolution)
+    if request.cells and request.format == "jpg" and view.config.channels == 4:
+        raise UserError("--format jpg cannot store the alpha channel of this network's images; use png or webp")
+    sources = sources_of(request, view)
+    # With stand-ins for photographs, so that every mistake is reported before any projection.
+    rows, cols = (side.projected(standing_in).latents() for side in sources)
+    files = planned(request, rows, cols)
     if dry_run:
-        photos = about_photographs([*request.rows, *request.cols], view, request.num_steps)
-        about = [f"Styles:     layers {layers_in_words(layers)} of {config.num_ws}", f"Files:      {files}"]
-        click.echo("\n".join(about_network(request.rendering.network, view, len(rows) * len(cols)) + photos + about))
+        lines = about_network(request.rendering.network, view, len(rows) * len(cols))
+        lines += about_photographs([*request.rows, *request.cols], view, request.num_steps)
+        lines += [f"Styles:     layers {layer_ranges(layers)} of {view.config.num_ws}", f"Files:      {files}"]
+        click.echo("\n".join(lines))
         return
-    rows, cols = sides(request, view, projecting(request.num_steps, request.batch))
+    project = projecting(request.num_steps, request.batch)
+    rows, cols = (side.projected(project).latents() for side in sources)
     write_matrix(request, view, rows, cols, layers)
-    click.echo(f"{len(rows)}x{len(cols)} mixed in layers {layers_in_words(layers)}: {files}")
+    click.echo(f"{len(rows)}x{len(cols)} mixed in layers {layer_ranges(layers)}: {files}")
 
 
 def check(request: Request) -> None:
-    """Raises UserError for what no network could serve."""
+    """Raises UserError for options that are missing or invalid for any network."""
     require("--network runs/00000-faces --rows 85,100 --cols 55,821 --outdir out",
             network=request.rendering.network, rows=request.rows, cols=request.cols, outdir=request.outdir)  # fmt: skip
     require_batch(request.batch)
     if request.format != "png" and not request.cells:
-        raise UserError(f"--format {request.format} is for the files of the cells; add --cells, or leave it out")
+        raise UserError(f"--format {request.format} is the format of the cells; add --cells, or leave it out")
     check_steps(request.num_steps)
     require_folder(Path(request.outdir))
 
 
-def sides(request: Request, view: View, project: Project) -> tuple[Latents, Latents]:
-    """Rows and columns. Raises UserError for what cannot be opened, and for classes that do not fit."""
-    from stylegan.latents.sources import gather
+def sources_of(request: Request, view: View) -> tuple[Sources, Sources]:
+    """Rows and columns. Raises UserError for files and classes that cannot be used."""
+    from stylegan.latents.sources import Sources
 
-    apart = request.row_classes or request.col_classes
-    rows, cols = (
-        gather(points, view, own or request.classes, project=project, force=request.force, each=True,
-               flag=flag if apart else "--class")
-        for points, own, flag in (
-            (request.rows, request.row_classes, "--row-class"), (request.cols, request.col_classes, "--col-class")
-        )
-    )  # fmt: skip
-    return rows, cols
+    def side(points: Sequence[Point], classes: Classes, flag: str) -> Sources:
+        flag = flag if request.row_classes or request.col_classes else "--class"
+        return Sources.of(points, view, classes or request.classes, force=request.force, each=True, flag=flag)
+
+    rows = side(request.rows, request.row_classes, "--row-class")
+    return rows, side(request.cols, request.col_classes, "--col-class")
 
 
-def in_words(request: Request, rows: Latents, cols: Latents) -> str:
-    """The files that are made, and how many they replace."""
-    from stylegan.latents.mixing import names_of, pairs_of
+def planned(request: Request, rows: Latents, cols: Latents) -> str:
+    """The files that will be written, and how many older ones they replace."""
+    from stylegan.latents.latents import mixed_names, pairs_of
 
-    folder, made = Path(request.outdir), [GRID]
+    folder, names = Path(request.outdir), [GRID]
     files = [f"{folder / GRID} ({len(cols) + 1}x{len(rows) + 1})"]
     if request.cells:
-        made += [f"{name}.{request.format}" for name in names_of(rows, cols, pairs_of(rows, cols))]
-        files.append(f"{counted(len(made) - 1, 'cell')} as {folder / f'row*-col*.{request.format}'}")
+        names += [f"{name}.{request.format}" for name in mixed_names(rows, cols, pairs_of(rows, cols))]
+        files.append(f"{counted(len(names) - 1, 'cell')} as {folder / f'row*-col*.{request.format}'}")
     if request.save_latents:
-        made.append(SAVED)
+        names.append(SAVED)
         files.append(str(folder / SAVED))
-    return ", ".join(files) + replaces((folder / name for name in made), [*request.rows, *request.cols])
+    return ", ".join(files) + replaces((folder / name for name in names), [*request.rows, *request.cols])
 
 
 def write_matrix(request: Request, view: View, rows: Latents, cols: Latents, layers: Sequence[int]) -> None:
-    """Draw it and write the files. Raises UserError where they cannot be written."""
-
-    from stylegan.latents.latents import save_latents
-    from stylegan.latents.mixing import mixed, pairs_of
+    """Generate the matrix and write all files. Raises UserError if they cannot be written."""
+    from stylegan.latents.latents import mixed, pairs_of, save_latents
     from torch_utils.images import encode, grid, to_uint8
-    from torch_utils.output import Progress
+    from torch_utils.progress import Progress
 
     folder, pairs = Path(request.outdir), pairs_of(rows, cols)
     with (
@@ -160,19 +159,19 @@ def write_matrix(request: Request, view: View, rows: Latents, cols: Latents, lay
         cells: list[np.ndarray] = []
         for start in range(0, len(pairs), request.batch):
             part = mixed(rows, cols, layers, pairs[start : start + request.batch])
-            pixels = to_uint8(view.draw(part, request.batch))
-            for name, picture in zip(part.names, pixels, strict=True):
+            images = to_uint8(view.draw(part, request.batch))
+            for name, image in zip(part.names, images, strict=True):
                 if request.cells:
-                    add(f"{name}.{request.format}", encode(picture, request.format))
-            cells.extend(pixels)
-            bar.advance(len(pixels))
+                    add(f"{name}.{request.format}", encode(image, request.format))
+            cells.extend(images)
+            bar.advance(len(images))
         write_atomically(folder / GRID, encode(grid(list(in_matrix(left, top, cells)), len(cols) + 1), "png"))
         if request.save_latents:
             save_latents(folder / SAVED, mixed(rows, cols, layers, pairs), view.snapshot)
 
 
 def in_matrix(left: np.ndarray, top: np.ndarray, cells: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Row by row, the sources on the edges, and nothing in the corner. Pictures are uint8 [H,W,C]."""
+    """Images uint8 [H,W,C], row by row: a black corner, the columns' sources, then each row after its own source."""
     yield top[0] * 0
     yield from top
     for row, source in enumerate(left):

@@ -1,6 +1,6 @@
-"""The options that several commands share: which network, how its images are rendered, what to start from, the kernels.
+"""Options that several commands share: the network, how its images are rendered, what to start from, the kernels.
 
-Nothing here loads PyTorch: `--help` should not wait for it, so functions import what they need.
+Nothing at the top of this file loads PyTorch, because `--help` should not wait for it. Functions import what they need.
 """
 
 from __future__ import annotations
@@ -26,60 +26,62 @@ if TYPE_CHECKING:
     from stylegan.latents.render import View
 
 WHAT, HOW = "Images", "Rendering"
-MODES_OF_IMAGES = {1: "grey", 3: "RGB", 4: "RGBA"}
+WIDE = {"max_content_width": 110}
+CHANNEL_NAMES = {1: "grey", 3: "RGB", 4: "RGBA"}
 
-STEPS = Flag("--num-steps", "Steps to project photographs into W in; project.py has more to choose from.", WHAT)
-FORCE = Flag("--force", "Take files that belong to another network.", WHAT)
-BATCH = Flag("--batch", "Images in work at once. Does not change them.")
+STEPS = Flag("--num-steps", "Steps for projecting each photograph into W; project.py has more options.", WHAT)
+FORCE = Flag("--force", "Accept files that belong to another network.", WHAT)
+BATCH = Flag("--batch", "Images to compute at a time. It does not change them.")
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """A network, for commands that do not render."""
+    """The network."""
 
     network: str = setting("", Flag(
-        "--network", "Snapshot (.safetensors), published network (.pkl), folder of a run, URL, or name.", WHAT,
+        "--network", "Snapshot (.safetensors), published network (.pkl), run directory, URL, or name.", WHAT,
         metavar="MODEL"))  # fmt: skip
     device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))
 
 
 @dataclass(frozen=True)
 class RenderingOptions(NetworkOptions):
-    """A network, and how its images are rendered. None: as the network itself says."""
+    """The network, and how its images are rendered. None stands for the default of the network."""
 
     trunc: float | None = setting(None, Flag(
-        "--trunc", "Truncation psi: 1 for all variety, less for better images.  [0.7; networks without w: 1]", HOW,
+        "--trunc", "Truncation psi: 1 is full variety, less gives better images.  [0.7; networks without w: 1]", HOW,
         parse=parse_psi, metavar="PSI"))  # fmt: skip
     trunc_cutoff: int | None = setting(None, Flag("--trunc-cutoff", "Truncate only the first N layers.", HOW))
     noise_mode: NoiseMode = setting(
-        "const", Flag("--noise-mode", "Fine detail: the network's own, drawn from the seed, or none.", HOW)
+        "const", Flag("--noise-mode", "Noise for fine detail: the network's own, drawn from the seed, or none.", HOW)
     )
     resolution: int | None = setting(None, Flag("--resolution", "Render at a lower resolution of the network.", HOW))
     alpha: float | None = setting(None, Flag("--alpha", "Weight of the newest resolution, 0 to 1.", HOW))
     delta: str = setting("", Flag(
-        "--delta", "Weights tuned to a photo, NAME.delta.safetensors of project.py --pti.", HOW,
+        "--delta", "Weights tuned to a photograph: NAME.delta.safetensors of project.py --pti.", HOW,
         metavar="FILE"))  # fmt: skip
 
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What to start from. classes: of the images of seeds and photographs; latents bring their own."""
+    """What to start from. classes: of seeds and photographs; latent files contain their own."""
 
     seeds: Sequence[Point] = setting((), Flag(
-        "--seeds", "Which images: seeds as in 0-35,40, latent files, which are rendered as they are, and photographs.",
+        "--seeds", "Which images: seeds as in 0-35,40, latent files, which are used as they are, and photographs.",
         WHAT, parse=parse_points))  # fmt: skip
     classes: Sequence[int] = setting((), Flag(
-        "--class", "Class, for conditional networks. Of a list as in 0-9, seed S gets number S, counted round.", WHAT,
+        "--class", "Class, for conditional networks. A list as in 0-9 repeats: seed S gets class S of the list.", WHAT,
         parse=parse_classes, metavar="CLASS"))  # fmt: skip
     num_steps: int = setting(500, STEPS)
     force: bool = setting(False, FORCE)
 
 
 def ops_option(heading: str = Flag.group) -> Option:
-    """--ops, which belongs to the machine and not to a run. It sets the environment variable for this process and those
-    it starts, and needs no parameter."""
+    """The option --ops. It is a property of the machine and not of a run, so it sets the environment variable, for this
+    process and its children, and passes no parameter to the command."""
     text = (
-        "Fused kernels: auto compiles them at first use and falls back if it cannot, ref does without, strict insists."
+        "Compiled kernels: auto compiles them at first use, or does without if that fails; ref never uses them; strict "
+        "stops if they cannot be compiled."
     )
     option = Option(
         ["--ops"], type=click.Choice(MODES), default="auto", show_default=True, envvar=VARIABLE, expose_value=False,
@@ -93,14 +95,16 @@ def _export(ctx: click.Context, param: click.Parameter, value: str) -> None:
 
 
 def tool_options(config: type) -> list[click.Option]:
-    """The settings of `config`, --ops, and --dry-run, which reaches the command as `dry_run`."""
-    dry_run = Option(["-n", "--dry-run"], is_flag=True, help="Print what would be generated and stop.")
+    """The options for the settings of `config`, --ops, and --dry-run, which the command gets as `dry_run`."""
+    dry_run = Option(["-n", "--dry-run"], is_flag=True, help="Print what would be generated, and stop.")
     return [*settings_options(config), ops_option(), under(FILES, dry_run)]
 
 
 def opened(options: NetworkOptions, force: bool = False) -> View:
-    """The network, and how its images are rendered. Raises UserError for a network that cannot be opened, and for what
-    it cannot do. force: take tuned weights (--delta) of another network."""
+    """Open a network. Returns it with how its images are rendered. force: accept a --delta of another network
+
+    Raises UserError if the network cannot be opened, or does not support an option.
+    """
     from stylegan.latents.render import View, open_for_tools
     from stylegan.projection.pivotal_tuning import apply_delta
 
@@ -116,30 +120,30 @@ def opened(options: NetworkOptions, force: bool = False) -> View:
 
 
 def about_network(network: str, view: View, count: int) -> list[str]:
-    """The lines of a plan for `count` images that tell of the network."""
-    (height, width), alpha, snapshot = view.renderer.size, view.stage.alpha, view.snapshot
-    fading = f", of which the last step at {alpha:.2f}" if alpha < 1 else ""
+    """Lines of a plan for `count` images that describe the network."""
+    (height, width), alpha, snapshot = view.config.size(view.stage.resolution), view.stage.alpha, view.snapshot
+    fading = f", faded in to {alpha:.2f}" if alpha < 1 else ""
     cutoff = "" if view.cutoff is None else f" in {counted(view.cutoff, 'layer')}"
     return [
         f"Network:    {network}: {view.config.family}, {snapshot.kimg:g} kimg of {snapshot.data}",
-        f"Images:     {count} of {width}x{height}, {MODES_OF_IMAGES[view.config.channels]}{fading}",
+        f"Images:     {count} of {width}x{height}, {CHANNEL_NAMES[view.config.channels]}{fading}",
         f"Truncation: {view.psi:g}{cutoff}",
     ]
 
 
 def about_photographs(points: Sequence[Point], view: View, num_steps: int) -> list[str]:
-    """The line of a plan that tells of the photographs among `points`; none where there are none."""
+    """The line of a plan that names the photographs among `points`, if there are any."""
     from stylegan.projection.distance import pick_distance
 
     photos = list(dict.fromkeys(point.name for point in points if isinstance(point, Path) and is_photograph(point)))
     if not photos:
         return []
     some = ", ".join(photos[:8]) + (", ..." if len(photos) > 8 else "")
-    return [f"Photos:     {some}: each projected into W in {num_steps} steps, distance "
-            f"{pick_distance('', view.snapshot).name}"]  # fmt: skip
+    distance = pick_distance("", view.snapshot).name
+    return [f"Photos:     {some}: each projected into W in {num_steps} steps, distance {distance}"]
 
 
 def check_steps(num_steps: int) -> None:
-    """Raises UserError for a number of steps that projects nothing."""
+    """Raises UserError for fewer than 2 steps, which would not project anything."""
     if num_steps < 2:
         raise UserError(f"--num-steps must be at least 2, got {num_steps}")

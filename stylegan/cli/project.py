@@ -14,7 +14,7 @@ from stylegan.cli.options import WHAT, NetworkOptions, tool_options
 from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
 from torch_utils.cli import Command, require, require_batch
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, require_folder
+from torch_utils.output import FILES, check_film, require_folder
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted, parse_classes
 
@@ -69,8 +69,8 @@ class Request:
         "--report", "Further distances to report, as in lpips-vgg16,lpips-alex.", FILES, parse=parse_distances,
         metavar="NAMES"))  # fmt: skip
     save_video: str | None = setting(None, Flag(
-        "--save-video", "Also a film of each search; auto is mp4 where PyAV is installed, else webp.", FILES,
-        choices=("auto", "mp4", "webp", "gif"), alone="auto"))  # fmt: skip
+        "--save-video", "Also a film of each search; mp4 where PyAV is installed, else webp.", FILES,
+        choices=("auto", "mp4", "webp", "gif"), bare="auto"))  # fmt: skip
 
 
 @click.command(cls=Command, params=tool_options(Request), context_settings={"max_content_width": 110})
@@ -123,7 +123,6 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
 
 def film_kind(request: Request, snapshot: Snapshot) -> str:
     """mp4, webp or gif, or "" for no film. Raises UserError for one that cannot be written."""
-    from torch_utils.video import check_film
 
     kind = request.save_video or ""
     if kind == "auto":

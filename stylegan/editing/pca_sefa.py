@@ -1,4 +1,8 @@
-"""Directions without labels: where w, or what a layer makes of it, varies most (GANSpace, Härkönen et al. 2020)."""
+"""Directions without labels: principal components (GANSpace, Härkönen et al. 2020) and SeFa (Shen and Zhou 2021).
+
+Principal components are the directions in which w varies most, or the output of a layer. SeFa needs no samples: it
+takes the directions of w that change the styles of layers most.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,20 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from stylegan.editing.directions import upright
 from stylegan.networks.base import Generator
 from torch_utils.errors import UserError
 from torch_utils.text import counted
 
-MAX_BYTES = 2 << 30
+MAX_BYTES = 2 << 30  # of activations
+
+
+# Principal components of w
 
 
 def covariance(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor, int]:
-    """Mean [D] and covariance [D,D] in float64, and the count, of [n,D] at a time, each seen once.
+    """Mean [D] and covariance [D,D] in float64, and the count, of batches [n,D], each read once.
 
-    By updates about the running mean (Chan, Golub, LeVeque 1983), as sums of squares would cancel. Raises UserError
+    Updates about the running mean (Chan, Golub, LeVeque 1983), because sums of squares would cancel. Raises UserError
     for fewer than two samples.
     """
     count, mean, scatter = 0, torch.zeros(0), torch.zeros(0)
@@ -33,7 +39,7 @@ def covariance(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor, int]:
         scatter = scatter + centred.T @ centred + torch.outer(shift, shift) * (count * len(x) / total)
         mean, count = mean + shift * (len(x) / total), total
     if count < 2:
-        raise UserError(f"{counted(count, 'sample')} cannot vary; take some thousand")
+        raise UserError(f"{counted(count, 'sample')} cannot vary; use some thousand")
     return mean, scatter / (count - 1), count
 
 
@@ -43,13 +49,22 @@ def components(cov: Tensor, count: int) -> tuple[Tensor, Tensor]:
     Largest variance first. Raises UserError for more than D.
     """
     if not 1 <= count <= len(cov):
-        raise UserError(f"there are {len(cov)} principal components, not {count}")
+        raise UserError(f"there are {len(cov)} principal components, not {count}; use a smaller count")
     variances, vectors = torch.linalg.eigh(cov)
     return upright(vectors.T.flip(0)[:count]), variances.flip(0)[:count]
 
 
+def upright(vectors: Tensor) -> Tensor:
+    """Vectors [K,D], turned so that the largest entry of each is positive, because their sign is arbitrary."""
+    largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
+    return vectors * torch.where(largest < 0, -1.0, 1.0)
+
+
+# Principal components of activations
+
+
 def activations(G: Generator, batches: Iterable[Tensor], layer: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(w [n,D], what style layer `layer` makes of them [n,C*H*W]) of w [n,D] at a time, both on the CPU."""
+    """Yield batches of w [n,D] with the output of a layer for them, [n,C*H*W], both on the CPU."""
     device = next(G.parameters()).device
     for w in batches:
         with torch.inference_mode():
@@ -60,11 +75,11 @@ def activations(G: Generator, batches: Iterable[Tensor], layer: int) -> Iterator
 def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Directions of w [count,D] (not of unit length) that cause the principal components of activations.
 
-    And the share of the activations' variance that each component has, [count].
+    Also the share of the variance of the activations that each component has, [count].
 
-    pairs: (w [n,D], activations [n,F]) at a time. w is regressed on the coordinates along the components, so each
-    direction is the mean change of w for one unit of its own (GANSpace, equation 3).
-    Raises UserError for too much to hold, and for fewer samples than components.
+    pairs: batches of w [n,D] and activations [n,F]. w is regressed on the coordinates along the components, so each
+    direction is the mean change of w for one unit of its own coordinate (GANSpace, equation 3).
+    Raises UserError if the activations need too much memory, and for fewer samples than components.
     """
     ws: list[Tensor] = []
     features: list[Tensor] = []
@@ -73,14 +88,13 @@ def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: i
         held += feature.numel() * 4
         if held > MAX_BYTES:
             raise UserError(f"the activations of {sum(len(part) for part in ws)} samples already take "
-                            f"{held / 2**30:.1f} GiB; take an earlier layer or fewer --samples")  # fmt: skip
+                            f"{held / 2**30:.1f} GiB; use an earlier layer or fewer --samples")  # fmt: skip
         ws.append(w.double())
         features.append(feature.float())
     w, x = torch.cat(ws), torch.cat(features)
     if not 1 <= count < min(x.shape):
-        raise UserError(
-            f"{len(x)} samples of {x.shape[1]} activations have no {counted(count, 'component')}; take more samples"
-        )
+        raise UserError(f"{len(x)} samples of {x.shape[1]} activations do not have {counted(count, 'component')}; use "
+                        "more samples")  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         _, sizes, basis = torch.pca_lowrank(x, q=min(count + 8, *x.shape), niter=4)  # some more, for accuracy
@@ -89,25 +103,28 @@ def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: i
     return torch.linalg.lstsq((centred @ basis[:, :count]).double(), w - w.mean(dim=0)).solution, shares
 
 
-# Directions without samples: those of w that move the styles most (SeFa, Shen and Zhou 2021)
+# SeFa
 
 
-def style_weights(G: Generator, layers: Sequence[int]) -> Tensor:
-    """The matrix A [sum of 2C,w_dim] that makes w the styles of `layers`, float64 on the CPU."""
-    chosen = G.config.layers_of_rows(layers)
-    return torch.cat([G.style_weight(layer).detach().double().cpu() for layer in chosen])
+def style_weights(G: Generator, rows: Sequence[int]) -> Tensor:
+    """The matrix A [sum of style_dim,w_dim] from w to the styles of all layers that these rows of ws feed.
+
+    In float64, on the CPU.
+    """
+    layers = G.config.layers_of_rows(rows)
+    return torch.cat([G.style_weight(layer).detach().double().cpu() for layer in layers])
 
 
 def sefa(A: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The unit vectors d for which |A d| is largest: [count,D], orthonormal, and |A d|^2 [count], largest first.
 
-    |A d|^2 of all D of them add up to the sum of the squares of A.
+    The |A d|^2 of all D vectors add up to the sum of the squares of A.
 
     They are the eigenvectors of A^T A (Shen and Zhou 2021, equation 6), found as singular vectors of A, which keeps
     the digits that squaring would lose. Raises UserError for more than D.
     """
     if not 1 <= count <= A.shape[1]:
-        raise UserError(f"there are {A.shape[1]} such directions, not {count}")
+        raise UserError(f"there are {A.shape[1]} such directions, not {count}; use a smaller count")
     _, sizes, vectors = torch.linalg.svd(A, full_matrices=len(A) < A.shape[1])
     padded = torch.zeros(A.shape[1], dtype=A.dtype)
     padded[: len(sizes)] = sizes

@@ -1,4 +1,7 @@
-"""Single channels of the styles that go with an attribute (StyleSpace, Wu et al. 2021)."""
+"""Directions of single style channels that go with an attribute (StyleSpace, Wu et al. 2021).
+
+A channel is one entry of the style of a layer; the network's config says what it is called.
+"""
 
 from __future__ import annotations
 
@@ -11,43 +14,38 @@ from torch import Tensor
 
 from stylegan.editing.directions import Directions
 from stylegan.networks.base import Generator
-from stylegan.networks.config import Stage
+from stylegan.networks.config import NetworkConfig, Stage
 from torch_utils.errors import UserError
 
 
 @dataclass(frozen=True)
 class Channel:
-    """Number `index` of a layer's style: one of C scales, or of C shifts after them.
+    """Entry `index` of the style of a layer.
 
-    effect: difference of its means with and without the attribute, in standard deviations (Cohen's d); or what one
-    standard deviation of it does to a score
+    effect: the difference of its means with and without the attribute, in standard deviations (Cohen's d); or the
+    change of a score for one standard deviation of the channel
     spread: its standard deviation
     """
 
     layer: int
     index: int
-    width: int
     effect: float
     spread: float
-
-    @property
-    def name(self) -> str:
-        maps = self.width // 2
-        return f"layer {self.layer} {'scale' if self.index < maps else 'shift'} {self.index % maps}"
 
 
 @torch.inference_mode()
 def styles_of(G: Generator, batches: Iterable[Tensor]) -> list[Tensor]:
-    """The styles [N,2C] of each layer of w [n,w_dim] at a time, on the CPU."""
+    """The styles [N,style_dim] of each layer, on the CPU, of batches of w [n,w_dim]."""
     device = next(G.parameters()).device
     parts = [[s.cpu() for s in G.styles(G.broadcast(w.to(device)))] for w in batches]
     return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
 
-def responding(styles: Sequence[Tensor], yes: np.ndarray, no: np.ndarray, count: int) -> list[Channel]:
-    """The `count` channels of `styles` ([N,2C] for each layer) that differ most between the pictures yes and no.
+def channels_by_difference(styles: Sequence[Tensor], yes: np.ndarray, no: np.ndarray, count: int) -> list[Channel]:
+    """The `count` channels that differ most between images with an attribute and images without.
 
-    By the size of the effect (Wu et al. 2021, section 4, where it is measured against all pictures).
+    By the size of the effect (Wu et al. 2021, section 4, where it is measured against all images).
+    styles: [N,style_dim] for each layer   yes, no: indices of the images with and without.
     Raises UserError for more channels than there are.
     """
     effects, spreads = [], []
@@ -59,24 +57,25 @@ def responding(styles: Sequence[Tensor], yes: np.ndarray, no: np.ndarray, count:
     return _largest(effects, spreads, count)
 
 
-def steering(
+def channels_by_gradient(
     G: Generator, stage: Stage, batches: Iterable[Tensor], styles: Sequence[Tensor],
     score: Callable[[Tensor], Tensor], count: int, advance: Callable[[int], object],
 ) -> list[Channel]:  # fmt: skip
-    """The `count` channels that change a score of the pictures most: its mean derivative by each channel, times the
-    channel's standard deviation, so that the effect is that of a usual change.
+    """The `count` channels that change a score of the images most.
 
-    The mean over many pictures keeps what has the same sign for most of them (compare the gradients of Wu et al. 2021,
-    section 4). batches: ws [n,L,w_dim]; styles: of random pictures [N,2C] for each layer that is drawn;
-    score: pictures [n,C,H,W] on the CPU -> [n]; advance hears how many are done.
+    The effect of a channel is the mean derivative of the score by it, times its standard deviation, which is the effect
+    of a usual change. The mean over many images keeps what has the same sign for most of them (compare the gradients of
+    Wu et al. 2021, section 4).
+    batches: ws [n,L,w_dim]   styles: of random images, [N,style_dim] for each layer up to the stage
+    score: images [n,C,H,W] on the CPU -> [n]   advance: takes the number of images done
     Raises UserError for more channels than there are.
     """
     device, total = next(G.parameters()).device, 0
     sums = [torch.zeros(size, dtype=torch.float64) for size in G.config.style_dims()][: len(styles)]
     for ws in batches:
         edits = [torch.zeros(len(ws), size, device=device, requires_grad=True) for size in G.config.style_dims()]
-        pictures = G.synthesis(ws.to(device), stage, edits=edits)
-        slopes = torch.autograd.grad(score(pictures.cpu().clamp(-1, 1)).sum(), edits[: len(styles)])
+        images = G.synthesis(ws.to(device), stage, edits=edits)
+        slopes = torch.autograd.grad(score(images.cpu().clamp(-1, 1)).sum(), edits[: len(styles)])
         for own, slope in zip(sums, slopes, strict=True):
             own += slope.double().sum(dim=0).cpu()
         total += len(ws)
@@ -86,27 +85,27 @@ def steering(
 
 
 def _largest(effects: Sequence[Tensor], spreads: Sequence[Tensor], count: int) -> list[Channel]:
-    """Those of the largest effects, either way; both [2C] for each layer."""
+    """The channels with the largest effects of either sign. effects, spreads: [style_dim] for each layer."""
     every = torch.cat(list(effects))
     if not 1 <= count <= len(every):
-        raise UserError(f"there are {len(every)} channels, not {count}")
+        raise UserError(f"there are {len(every)} channels, not {count}; use a smaller count")
     starts = np.cumsum([0, *(len(e) for e in effects)])
     found = []
     for place in every.abs().argsort(descending=True, stable=True)[:count].tolist():
-        row = int(np.searchsorted(starts, place, side="right")) - 1
-        index = place - int(starts[row])
-        found.append(Channel(row, index, len(effects[row]), float(every[place]), float(spreads[row][index])))
+        layer = int(np.searchsorted(starts, place, side="right")) - 1
+        index = place - int(starts[layer])
+        found.append(Channel(layer, index, float(every[place]), float(spreads[layer][index])))
     return found
 
 
-def as_directions(channels: Sequence[Channel], sizes: Sequence[int], w_dim: int, method: str) -> Directions:
-    """Each channel as a direction of its own that has more of the attribute at positive strengths."""
-    styles = [torch.zeros(len(channels), size) for size in sizes]
+def channel_directions(channels: Sequence[Channel], config: NetworkConfig, method: str) -> Directions:
+    """A direction for each channel, which has more of the attribute at positive strengths."""
+    styles = [torch.zeros(len(channels), size) for size in config.style_dims()]
     for number, channel in enumerate(channels):
         styles[channel.layer][number, channel.index] = 1.0 if channel.effect >= 0 else -1.0
     return Directions(
-        vectors=torch.zeros(len(channels), 1, w_dim),
-        names=tuple(channel.name for channel in channels),
+        vectors=torch.zeros(len(channels), 1, config.ws_dim),
+        names=tuple(config.style_channel_name(channel.layer, channel.index) for channel in channels),
         layers=tuple((channel.layer,) for channel in channels),
         scales=torch.tensor([channel.spread for channel in channels]),
         method=method,

@@ -1,4 +1,4 @@
-"""Latents in a file: the one format that every tool reads and writes, tied to the network that they belong to."""
+"""Latents: points in the latent space of one network, their mixtures, and the file format of all tools."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from torch import Tensor
 
 from stylegan.checkpoints.bound import Kind, in_turn, load_bound, numbered, save_bound
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.notation import LATENTS
+from stylegan.latents.notation import LATENTS, layer_ranges
+from stylegan.networks.sampling import mix_layers
 from torch_utils.errors import UserError
-
-FORMAT = "stylegan-latents-1"
-SUFFIX = LATENTS
-FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-KIND = Kind(FORMAT, SUFFIX, "latents")
 
 
 @dataclass(frozen=True)
 class Latents:
-    """N points of a network's latent space, ready to be drawn: truncation, if any, is already applied.
+    """N latents, ready for the synthesis network: truncation, if any, is already applied.
 
-    ws: a w for each layer, [N,L,w_dim]   z: what they were mapped from, [N,z_dim]   c: classes [N], int64
-    noise: a map [N,1,H,W] for each layer, where they were optimised; else empty
-    names: one each, good for a file's name   origins: where each comes from, in words ("seed 17", "photo eva.jpg")
-    psi: the truncation that was applied, None where there is no telling
-    styles: what is added to each layer's style (see `SynthesisNetwork.forward`), [N,2C] for each; else empty
+    ws: a w for each layer, [N,L,w_dim]
+    names: one for each, usable as file names
+    origins: where each comes from ("seed 17", "photo eva.jpg")
+    z: what ws were mapped from, [N,z_dim]
+    c: classes [N], int64
+    noise: a map [N,1,H,W] for each layer if they were optimised, else empty
+    psi: the truncation that was applied; None if unknown
+    styles: added to the style of each layer, [N,style_dim] each (see `Synthesis.forward`), else empty
     """
 
     ws: Tensor
@@ -45,7 +44,6 @@ class Latents:
         return len(self.ws)
 
     def __getitem__(self, part: slice) -> Latents:
-        """Some of them."""
         return replace(
             self, ws=self.ws[part], names=self.names[part], origins=self.origins[part],
             z=None if self.z is None else self.z[part], c=None if self.c is None else self.c[part],
@@ -54,16 +52,16 @@ class Latents:
 
     @property
     def plus(self) -> bool:
-        """Is any of them in W+: with another w in one layer than in another?"""
+        """Whether any of them is in W+, with different w in different layers."""
         return bool((self.ws != self.ws[:, :1]).any())
 
 
 def joined(parts: Sequence[Latents]) -> Latents:
-    """All of several, in their order. What only some of them have is left out."""
+    """Concatenates latents. What only some of the parts have is left out, except for changes of styles."""
     first = parts[0]
-    layers = min(len(p.noise) for p in parts)
     if len(parts) == 1:
         return first
+    layers = min(len(p.noise) for p in parts)
     z, c = [p.z for p in parts if p.z is not None], [p.c for p in parts if p.c is not None]
     return Latents(
         ws=torch.cat([p.ws for p in parts]),
@@ -78,15 +76,84 @@ def joined(parts: Sequence[Latents]) -> Latents:
 
 
 def _joined_styles(parts: Sequence[Latents]) -> tuple[Tensor, ...]:
-    """Those of all, and zeros for whoever adds nothing."""
+    """Changes of styles, which are zero for the parts without any."""
     like = next((p.styles for p in parts if p.styles), ())
     filled = [p.styles or [s.new_zeros(len(p), s.shape[1]) for s in like] for p in parts]
     return tuple(torch.cat(layer) for layer in zip(*filled, strict=True))
 
 
+def distinct(wishes: Sequence[str]) -> list[str]:
+    """Names without repetition: the second eva becomes eva-2."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for wish in wishes:
+        name, number = wish, 2
+        while name in taken:
+            name, number = f"{wish}-{number}", number + 1
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+# Style mixing
+
+
+Pair = tuple[int, int]
+"""A cell of a style-mixing matrix: row and column."""
+
+
+def pairs_of(rows: Latents, cols: Latents) -> list[Pair]:
+    """All cells of the matrix, row by row."""
+    return [(row, col) for row in range(len(rows)) for col in range(len(cols))]
+
+
+def mixed(rows: Latents, cols: Latents, layers: Sequence[int], pairs: Sequence[Pair]) -> Latents:
+    """Style mixing (StyleGAN, figure 3): for each of `pairs`, the row with the styles of the column in `layers`.
+
+    The noise is that of the row.
+    """
+    a = joined([rows[row : row + 1] for row, _ in pairs])
+    b = joined([cols[col : col + 1] for _, col in pairs])
+    both = joined([a, b]).styles
+    return replace(
+        a,
+        ws=mix_layers(a.ws, b.ws, layers),
+        names=mixed_names(rows, cols, pairs),
+        origins=tuple(
+            f"{row}, with layers {layer_ranges(layers)} of {col}" for row, col in zip(a.origins, b.origins, strict=True)
+        ),
+        z=None,
+        c=None,
+        psi=a.psi if a.psi == b.psi else None,
+        styles=tuple(s[len(pairs) :] if layer in layers else s[: len(pairs)] for layer, s in enumerate(both)),
+    )
+
+
+def mixed_names(rows: Latents, cols: Latents, pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """Names of cells, such as row85-col55."""
+    row_names, col_names = _short_names(rows), _short_names(cols)
+    return tuple(f"row{row_names[row]}-col{col_names[col]}" for row, col in pairs)
+
+
+def _short_names(latents: Latents) -> list[str]:
+    """Distinct names: for a seed its number."""
+    named = zip(latents.origins, latents.names, strict=True)
+    return distinct([origin[5:] if origin.startswith("seed ") else name for origin, name in named])
+
+
+# Files
+
+
+SUFFIX = LATENTS
+FORMAT = "stylegan-latents-1"
+KIND = Kind(FORMAT, SUFFIX, "latents")
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+MAX_NAME = 200  # characters
+
+
 @dataclass(frozen=True)
 class _Header:
-    """What the file holds beside the tensors."""
+    """The content of the file besides its tensors."""
 
     names: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
@@ -94,7 +161,10 @@ class _Header:
 
 
 def save_latents(path: Path, latents: Latents, snapshot: Snapshot) -> None:
-    """Write them, whole or not at all. Raises UserError when the disk is full, or the name does not end in SUFFIX."""
+    """Write latents of a network, atomically.
+
+    Raises UserError if the disk is full, or if the name does not end in SUFFIX.
+    """
     tensors = {"ws": latents.ws.float()}
     tensors |= {name: value for name in ("z", "c") if (value := getattr(latents, name)) is not None}
     tensors |= numbered("noise", latents.noise) | numbered("styles", latents.styles)
@@ -102,45 +172,49 @@ def save_latents(path: Path, latents: Latents, snapshot: Snapshot) -> None:
 
 
 def load_latents(path: Path, snapshot: Snapshot, force: bool = False) -> Latents:
-    """Open what `save_latents` wrote. Runs no code from the file.
+    """Open a file of `save_latents`. Runs no code from it.
 
-    Raises UserError if it is something else or does not fit the network, and unless `force` if it is of another one.
+    Raises UserError for any other file, for latents that do not fit the network, and for those of another network,
+    which `force` accepts.
     """
-    return load_bound(path, KIND, _Header, _checked, snapshot, force, partial(_require_fit, path))
+    return load_bound(path, KIND, _Header, _built, snapshot, force, partial(_require_fit, path))
 
 
-def _require_fit(path: Path, latents: Latents, snapshot: Snapshot) -> None:
-    wanted = [snapshot.config.num_ws, snapshot.config.ws_dim]
-    if list(latents.ws.shape[1:]) != wanted:
-        raise UserError(f"{path} has {list(latents.ws.shape[1:])} numbers per picture, this network needs {wanted}")
-    if latents.c is not None and snapshot.config.num_classes and int(latents.c.max()) >= snapshot.config.num_classes:
-        raise UserError(f"{path} has class {int(latents.c.max())}, this network 0 to {snapshot.config.num_classes - 1}")
-    maps = [(1, *size) for size in snapshot.config.noise_shapes(snapshot.config.resolution)]
-    if [tuple(m.shape[1:]) for m in latents.noise] != maps[: len(latents.noise)]:
-        raise UserError(f"{path} has noise maps of other sizes than this network's")
-    sizes = snapshot.config.style_dims()
-    if latents.styles and [s.shape[1] for s in latents.styles] != sizes:
-        raise UserError(f"{path} edits styles of {[s.shape[1] for s in latents.styles]} numbers, this network's have "
-                        f"{sizes}")  # fmt: skip
-
-
-def _checked(tensors: dict[str, Tensor], header: _Header) -> Latents:
+def _built(tensors: dict[str, Tensor], header: _Header) -> Latents:
+    """Raises UserError for tensors that are not latents. Names become file names, so they must be plain."""
     latents = Latents(
         tensors["ws"], header.names, header.origins, tensors.get("z"), tensors.get("c"),
         in_turn("noise", tensors), header.psi, in_turn("styles", tensors),
     )  # fmt: skip
-    every = [latents.ws, *(t for t in (latents.z, latents.c) if t is not None), *latents.noise, *latents.styles]
-    flat = all(s.ndim == 2 for s in latents.styles)
-    if latents.ws.ndim != 3 or not flat or any(len(t) != len(latents.names) for t in every):
-        raise UserError("its parts are of different lengths")
     floats = [latents.ws, *latents.noise, *latents.styles, *([] if latents.z is None else [latents.z])]
-    if not all(t.dtype in FLOATS for t in floats):
-        raise UserError("its numbers are of a kind that latents have not")
-    if latents.c is not None and (latents.c.dtype != torch.int64 or latents.c.ndim != 1 or bool((latents.c < 0).any())):
-        raise UserError("its classes are no numbers from 0")
-    for name in latents.names:  # files are called so, and must stay where they belong
-        if not name.isprintable() or set(name) & set("/\\:") or not name.strip(". ") or len(name) > 200:
-            raise UserError(f"{name!r} is no name for a picture")
-    if not all(t.isfinite().all() for t in every if t.is_floating_point()):
-        raise UserError("it holds numbers that are not finite")
+    every = floats if latents.c is None else [*floats, latents.c]
+    matrices = all(s.ndim == 2 for s in latents.styles)
+    if latents.ws.ndim != 3 or not matrices or any(len(t) != len(latents.names) for t in every):
+        raise UserError("its tensors have different lengths, or are not latents")
+    for t in floats:
+        if t.dtype not in FLOATS:
+            raise UserError(f"its tensors must be floating-point numbers, got {t.dtype}")
+        if not t.isfinite().all():
+            raise UserError("it contains numbers that are not finite")
+    c = latents.c
+    if c is not None and (c.dtype != torch.int64 or c.ndim != 1 or bool((c < 0).any())):
+        raise UserError("its classes must be integers from 0")
+    for name in latents.names:
+        if not name.isprintable() or set(name) & set("/\\:") or not name.strip(". ") or len(name) > MAX_NAME:
+            raise UserError(f"{name!r} cannot be the name of an image")
     return latents
+
+
+def _require_fit(path: Path, latents: Latents, snapshot: Snapshot) -> None:
+    config = snapshot.config
+    found, wanted = list(latents.ws.shape[1:]), [config.num_ws, config.ws_dim]
+    if found != wanted:
+        raise UserError(f"{path} has ws of shape {found} for each image, but this network needs {wanted}")
+    if latents.c is not None and config.num_classes and int(latents.c.max()) >= config.num_classes:
+        raise UserError(f"{path} has class {int(latents.c.max())}, but this network has 0 to {config.num_classes - 1}")
+    maps = [(1, *size) for size in config.noise_shapes(config.resolution)]
+    if [tuple(m.shape[1:]) for m in latents.noise] != maps[: len(latents.noise)]:
+        raise UserError(f"the noise maps in {path} have other sizes than those of this network")
+    sizes = [s.shape[1] for s in latents.styles]
+    if sizes and sizes != config.style_dims():
+        raise UserError(f"{path} edits styles of lengths {sizes}, but those of this network are {config.style_dims()}")

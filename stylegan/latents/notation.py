@@ -1,6 +1,6 @@
-"""How images and layers are named in text: `0-2,me.latent.safetensors,eva.jpg` and `0-3,coarse`.
+"""The notation for images and layers: `0-2,me.latent.safetensors,eva.jpg` and `0-3,coarse`.
 
-Needs nothing of PyTorch, so that command lines can be read without loading it.
+Nothing here needs PyTorch, so that command lines can be read without loading it.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from torch_utils.text import has_image_suffix, parse_seeds, require_no_gaps
 LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
 MAX_PSI = 10
 Point = int | Path
-"""What an image is made from: a seed, or the path of a latent file or of a photograph."""
+"""What an image is generated from: a seed, or the path of a latent file or of a photograph."""
 
-# The resolutions whose styles the paper mixes together (StyleGAN, figure 3).
+# Smallest and largest resolution of the groups of styles in the paper (StyleGAN, figure 3).
 PARTS = {"coarse": (4, 8), "middle": (16, 32), "fine": (64, 1 << 30)}
 Styles = tuple[int | str, ...]
-"""Layers by their numbers, or by a name in PARTS."""
+"""Layers by number, or by a name in PARTS."""
 
 
 def is_photograph(path: Path) -> bool:
-    """Is this the name of an image file?"""
+    """Whether this is the name of an image file."""
     return has_image_suffix(path.name)
 
 
 def parse_points(text: str) -> tuple[Point, ...]:
     """ "0-2,me.latent.safetensors,eva.jpg" -> (0, 1, 2, Path("me.latent.safetensors"), Path("eva.jpg")).
 
-    Raises UserError for what is neither a seed or a range of seeds nor ends like a latent file or a photograph.
+    Raises UserError for a part that is neither a seed, a range of seeds, nor the name of a latent file or photograph.
     """
     points: list[Point] = []
     require_no_gaps(text)
@@ -47,40 +47,40 @@ def parse_points(text: str) -> tuple[Point, ...]:
 
 
 def parse_psi(text: str) -> float:
-    """ "0.7" -> 0.7. Raises UserError as `require_psi` does, and for what is not a number."""
+    """ "0.7" -> 0.7. Raises UserError as `require_psi` does, and for text that is not a number."""
     try:
         psi = float(text)
     except ValueError:
-        raise UserError(f"'{text}' is not a number; 0.7 is usual") from None
+        raise UserError(f"Invalid truncation '{text}': expected a number, for example 0.7") from None
     require_psi(psi)
     return psi
 
 
 def require_psi(psi: float, what: str = "--trunc") -> None:
-    """Raises UserError for a truncation beyond which there are only broken images, and for what is not a number."""
+    """Raises UserError for a truncation psi that is out of range, where images are broken, and for nan."""
     if not abs(psi) <= MAX_PSI:
-        raise UserError(f"{what} must be from -{MAX_PSI} to {MAX_PSI}, got {psi:g}; 0.7 is usual, 1 truncates nothing")
+        raise UserError(f"{what} must be from -{MAX_PSI} to {MAX_PSI}, got {psi:g}; 0.7 is usual, 1 is no truncation")
 
 
 def parse_styles(text: str) -> Styles:
-    """ "0-2,fine" -> (0, 1, 2, "fine"). Raises UserError for what is no layer, range of layers or name in PARTS."""
+    """ "0-2,fine" -> (0, 1, 2, "fine"). Raises UserError for text other than layers, ranges, and names in PARTS."""
     styles: list[int | str] = []
     for part in (part.strip() for part in text.lower().split(",")):
         match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", part)
         if part in PARTS:
             styles.append(part)
         elif not match:
-            raise UserError(f"'{part}' is not a layer; write layers as in 0-6, or {', '.join(PARTS)}")
+            raise UserError(f"Invalid layer '{part}': expected layers as in 0-6, or {', '.join(PARTS)}")
         else:
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first:
-                raise UserError(f"the range {first}-{last} runs backwards; write {last}-{first}")
+                raise UserError(f"Invalid range {first}-{last}: the first number is larger; write {last}-{first}")
             styles.extend(range(first, last + 1))
     return tuple(styles)
 
 
 def layers_of(styles: str | Sequence[int | str], config: NetworkConfig, resolution: int | None = None) -> list[int]:
-    """The rows of ws that are meant by `styles`, in order, each once, for images of `resolution` (else the largest).
+    """The rows of ws that `styles` denote, sorted, for images of `resolution` (default: the largest).
 
     Raises UserError for layers that the network does not have at that resolution, and for a network without styles.
     """
@@ -105,7 +105,7 @@ def layers_of(styles: str | Sequence[int | str], config: NetworkConfig, resoluti
     return sorted(rows)
 
 
-def layers_in_words(layers: Sequence[int]) -> str:
+def layer_ranges(layers: Sequence[int]) -> str:
     """[0, 1, 2, 5] -> "0-2,5"."""
     runs: list[list[int]] = []
     for layer in layers:

@@ -1,73 +1,60 @@
-"""Which class each picture is of, from what was asked for."""
+"""Seeds, latent files and photographs as latents of one network: where every tool that generates images begins.
+
+Sources are gathered in three steps. `Sources.of` finds the class of each point and opens latent files. `projected`
+replaces photographs by their latents. `batches` maps seeds, a few at a time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count, groupby
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from stylegan.latents.latents import Latents, joined, load_latents
+from stylegan.latents.latents import Latents, distinct, joined, load_latents
 from stylegan.latents.notation import Point, is_photograph
 from stylegan.latents.render import View
 from stylegan.networks.sampling import z_for_seeds
 from torch_utils.errors import UserError
 from torch_utils.text import counted
 
+Project = Callable[[Sequence[Path], View, Sequence[int]], Latents]
+"""Finds the latents of photographs: (paths, view, a class for each if the network has classes) -> one for each."""
+
+
+# Classes
+
+
+def require_classes(asked: Sequence[int], num_classes: int, flag: str = "--class") -> None:
+    """Raises UserError if the network does not have these classes, or has classes and none was given. flag: the cure"""
+    if asked and not num_classes:
+        raise UserError(f"{flag}: this network is unconditional and has no classes; leave the option out")
+    if num_classes and not (asked and max(asked) < num_classes):
+        raise UserError(f"this network has {num_classes} classes; choose with {flag}, 0 to {num_classes - 1}")
+
 
 def classes_for_seeds(asked: Sequence[int], seeds: Sequence[int], num_classes: int) -> Tensor | None:
-    """The class of each seed's picture, [N]: of a list, seed S gets number S, counted round. None without classes.
+    """The class of each seed [N]; None without classes. If several classes are given, they repeat: seed S gets class S
+    of the list, so that a seed remains the same image whatever stands beside it.
 
-    By seed and not by place in the list, so that a seed stays the same picture whatever stands beside it.
-    Raises UserError unless the network has what is asked for, and where it has classes and none is asked for.
+    Raises UserError as `require_classes` does.
     """
     require_classes(asked, num_classes)
     return torch.tensor([asked[seed % len(asked)] for seed in seeds]) if asked else None
 
 
-def require_classes(asked: Sequence[int], num_classes: int, flag: str = "--class") -> None:
-    """Raises UserError unless the network has what is asked for, and where it has classes and none is asked for."""
-    if asked and not num_classes:
-        raise UserError(f"{flag}: this network is unconditional, it has no classes; leave the option out")
-    if num_classes and not (asked and max(asked) < num_classes):
-        raise UserError(f"this network has {num_classes} classes; choose with {flag}, 0 to {num_classes - 1}")
-
-
-# Seeds, latent files and photographs as latents of one network: how every tool that starts from pictures begins
-
-
-Project = Callable[[Sequence[Path], View, Sequence[int]], Latents]
-"""Finds the latents of photographs, one for each; of their classes, where there are some."""
-
-
-def gather(
-    points: Sequence[Point], view: View, classes: Sequence[int] = (), *,
-    project: Project | None = None, force: bool = False, each: bool = False, flag: str = "--class",
-) -> Latents:  # fmt: skip
-    """The latents of `points`, in their order, on the CPU: `View.draw` makes of seeds what `View.render` does.
-
-    classes, each, flag: see `classes_of`. project, force: see `opened`. Raises UserError.
-    """
-    kinds = classes_of(points, classes, view.config.num_classes, each, flag)
-    found = opened(points, view, kinds, project=project, force=force)
-    return together(list(in_batches(found, view, kinds, sum(map(_count, found)))), view)
-
-
-def _count(point: int | Latents) -> int:
-    return 1 if isinstance(point, int) else len(point)
-
-
 def classes_of(
     points: Sequence[Point], classes: Sequence[int], num_classes: int, each: bool = False, flag: str = "--class"
 ) -> list[int | None]:
-    """The class of each of `points`, None where the network has none, and for latent files, which bring theirs.
+    """The class of each point; None without classes, and for latent files, which contain theirs.
 
-    Of several classes seed S gets number S, and photograph I number I, counted round; but if `each`, then every seed
-    and every photograph gets the next. Raises UserError for classes that the network has not, for none where seeds or
-    photographs need one, and if `each` for more or less than there are of these. flag: what it names as the cure.
+    If several classes are given, they repeat: seed S gets class S of the list, photograph I gets class I. With `each`,
+    every seed and every photograph gets the next class, and there must be one for each.
+
+    Raises UserError as `require_classes` does, and with `each` for a wrong number of classes. flag: for the message
     """
     takers = [point for point in points if isinstance(point, int) or is_photograph(point)]
     if takers or classes:
@@ -77,105 +64,107 @@ def classes_of(
     each = each and len(classes) > 1
     if each and len(classes) != len(takers):
         raise UserError(f"{flag}: there are {len(classes)} classes for {counted(len(takers), 'seed')}, photographs "
-                        "included; name one for all, or one for each")  # fmt: skip
+                        "included; give one class for all, or one for each")  # fmt: skip
     turn = count()
 
-    def kind(point: Point) -> int | None:
+    def class_of(point: Point) -> int | None:
         if isinstance(point, Path) and not is_photograph(point):
             return None
         return classes[(point if isinstance(point, int) and not each else next(turn)) % len(classes)]
 
-    return [kind(point) for point in points]
+    return [class_of(point) for point in points]
 
 
-def opened(
-    points: Sequence[Point], view: View, kinds: Sequence[int | None], *,
-    project: Project | None = None, force: bool = False,
-) -> list[int | Latents]:  # fmt: skip
-    """The files among `points` opened and the photographs projected; seeds stay, as they cost nothing until drawn.
+# Latents
 
-    kinds: the class of each, see `classes_of`. Raises UserError for files that cannot be used, before any photograph is
-    worked on, and for photographs where there is no `project`. force: take latents of another network.
+
+@dataclass(frozen=True)
+class Sources:
+    """What images are generated from, in order.
+
+    points: seeds, which cost nothing until their turn; latents; and photographs that are not projected yet
+    classes: the class of each, see `classes_of`
     """
-    paths = dict.fromkeys(point for point in points if isinstance(point, Path))
-    files = {path: load_latents(path, view.snapshot, force) for path in paths if not is_photograph(path)}
-    photographs = list(dict.fromkeys(
-        (point, kind) for point, kind in zip(points, kinds, strict=True)
-        if isinstance(point, Path) and is_photograph(point)
-    ))  # fmt: skip
-    for path, _ in photographs:
-        if not path.is_file():
-            raise UserError(f"there is no photograph {path}")
+
+    view: View
+    points: tuple[int | Latents | Path, ...]
+    classes: tuple[int | None, ...]
+
+    @staticmethod
+    def of(
+        points: Sequence[Point], view: View, classes: Sequence[int] = (), *,
+        force: bool = False, each: bool = False, flag: str = "--class",
+    ) -> Sources:  # fmt: skip
+        """Opens the latent files among `points`. classes, each, flag: see `classes_of`. force: see `load_latents`.
+
+        Raises UserError for files and classes that cannot be used.
+        """
+        found = classes_of(points, classes, view.config.num_classes, each, flag)
+        paths = dict.fromkeys(point for point in points if isinstance(point, Path))
+        files = {path: load_latents(path, view.snapshot, force) for path in paths if not is_photograph(path)}
+        for path in paths:
+            if path not in files and not path.is_file():
+                raise UserError(f"there is no photograph {path}")
+        opened = tuple(point if isinstance(point, int) else files.get(point, point) for point in points)
+        return Sources(view, opened, tuple(found))
+
+    def projected(self, project: Project | None) -> Sources:
+        """With latents instead of photographs: each is projected once for each class. Raises UserError as it does."""
+        pairs = list(zip(self.points, self.classes, strict=True))
+        photos = list(dict.fromkeys((point, c) for point, c in pairs if isinstance(point, Path)))
+        if not photos:
+            return self
         if project is None:
-            raise UserError(f"{path} is a photograph: project.py finds its latents, and this takes the file it makes")
-    found: dict[tuple[Path, int | None], Latents] = {}
-    if project is not None and photographs:
-        asked = [kind for _, kind in photographs if kind is not None]
-        projected = project([path for path, _ in photographs], view, asked)
-        found = {photograph: projected[i : i + 1] for i, photograph in enumerate(photographs)}
-    return [
-        point if isinstance(point, int) else files[point] if point in files else found[point, kind]
-        for point, kind in zip(points, kinds, strict=True)
-    ]
+            raise UserError(f"{photos[0][0]} is a photograph: find its latents with project.py, and give their file")
+        latents = project([path for path, _ in photos], self.view, [c for _, c in photos if c is not None])
+        found = {photo: latents[i : i + 1] for i, photo in enumerate(photos)}
+        return replace(self, points=tuple(found[point, c] if isinstance(point, Path) else point for point, c in pairs))
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each image, without repetition."""
+        return distinct([name for point in self.points for name in _names_of(point)])
+
+    def batches(self, batch: int) -> Iterator[Latents]:
+        """Yields latents in order, at most `batch` at a time. Seeds are mapped when it is their turn."""
+        pairs = zip(self.points, self.classes, strict=True)
+        for are_seeds, group in groupby(pairs, lambda pair: isinstance(pair[0], int)):
+            if are_seeds:
+                seeds = [(seed, c) for seed, c in group if isinstance(seed, int)]
+                for start in range(0, len(seeds), batch):
+                    part = seeds[start : start + batch]
+                    yield of_seeds([seed for seed, _ in part], self.view, [c for _, c in part if c is not None])
+            else:
+                for latents, _ in group:
+                    assert isinstance(latents, Latents)
+                    ready = _with_random_noise(latents, range(len(latents)), self.view)
+                    yield from (ready[start : start + batch] for start in range(0, len(ready), batch))
+
+    def latents(self) -> Latents:
+        """All latents in one."""
+        return together(list(self.batches(max(1, len(self.points)))), self.view)
 
 
-def in_batches(
-    found: Sequence[int | Latents], view: View, kinds: Sequence[int | None], batch: int
-) -> Iterator[Latents]:
-    """Latents of what `opened` found, in its order, at most `batch` at a time, none in memory before its turn."""
-    for are_seeds, group in groupby(zip(found, kinds, strict=True), lambda pair: isinstance(pair[0], int)):
-        if are_seeds:
-            seeds = [(seed, kind) for seed, kind in group if isinstance(seed, int)]
-            for start in range(0, len(seeds), batch):
-                part = seeds[start : start + batch]
-                yield of_seeds([seed for seed, _ in part], view, [kind for _, kind in part if kind is not None])
-        else:
-            for latents, _ in group:
-                assert isinstance(latents, Latents)
-                ready = _with_random_noise(latents, range(len(latents)), view)
-                yield from (ready[start : start + batch] for start in range(0, len(ready), batch))
+def gather(
+    points: Sequence[Point], view: View, classes: Sequence[int] = (), *,
+    project: Project | None = None, force: bool = False, each: bool = False, flag: str = "--class",
+) -> Latents:  # fmt: skip
+    """The latents of all points, in order, on the CPU. Raises UserError as `Sources.of` and `Sources.projected` do."""
+    return Sources.of(points, view, classes, force=force, each=each, flag=flag).projected(project).latents()
 
 
 def of_seeds(seeds: Sequence[int], view: View, classes: Sequence[int] = ()) -> Latents:
-    """Seeds mapped, and truncated as the view says. classes: one for each, where the network has some."""
+    """Maps seeds, with the truncation of the view. classes: one for each, if the network has classes."""
     z, c = z_for_seeds(seeds, view.config.z_dim), torch.tensor(classes) if classes else None
     latents = Latents(
         ws=view.renderer.map(z, c, psi=view.psi, cutoff=view.cutoff),
-        names=tuple(f"seed{seed:04d}" for seed in seeds), origins=tuple(f"seed {seed}" for seed in seeds),
-        z=z, c=c, psi=view.psi,
+        names=tuple(map(_seed_name, seeds)), origins=tuple(f"seed {seed}" for seed in seeds), z=z, c=c, psi=view.psi,
     )  # fmt: skip
     return _with_random_noise(latents, seeds, view)
 
 
-def names_of(found: Sequence[int | Latents]) -> list[str]:
-    """A name for each picture of what `opened` found, no two alike."""
-    return distinct([
-        name for point in found for name in (point.names if isinstance(point, Latents) else (f"seed{point:04d}",))
-    ])  # fmt: skip
-
-
-def distinct(wishes: Sequence[str]) -> list[str]:
-    """The names wished for, numbered where they come again: eva, tom, eva-2."""
-    names: list[str] = []
-    taken: set[str] = set()
-    for wish in wishes:
-        name, number = wish, 2
-        while name in taken:
-            name, number = f"{wish}-{number}", number + 1
-        taken.add(name)
-        names.append(name)
-    return names
-
-
-def _with_random_noise(latents: Latents, seeds: Sequence[int], view: View) -> Latents:
-    """With the maps of --noise-mode random, if that is asked for: those of the seed, or of the place in a file."""
-    if view.noise_mode != "random":
-        return latents
-    return replace(latents, noise=tuple(view.renderer.noise_of(seeds)))
-
-
 def together(parts: Sequence[Latents], view: View) -> Latents:
-    """All in one. If some bring noise maps, the others get the network's own, with which they would be drawn anyway."""
+    """Concatenates latents. If some have noise maps, the others get those of the network, as they would without."""
     layers = max((len(part.noise) for part in parts), default=0)
     own = view.snapshot.G.own_noise()[:layers]
     return joined([
@@ -183,3 +172,20 @@ def together(parts: Sequence[Latents], view: View) -> Latents:
         else replace(part, noise=tuple(maps.cpu().expand(len(part), -1, -1, -1) for maps in own))
         for part in parts
     ])  # fmt: skip
+
+
+def _with_random_noise(latents: Latents, seeds: Sequence[int], view: View) -> Latents:
+    """With noise maps drawn from `seeds`, if the view asks for random noise. Latents of a file get their positions."""
+    if view.noise_mode != "random":
+        return latents
+    return replace(latents, noise=tuple(view.renderer.noise_of(seeds)))
+
+
+def _names_of(point: int | Latents | Path) -> tuple[str, ...]:
+    if isinstance(point, Latents):
+        return point.names
+    return (_seed_name(point) if isinstance(point, int) else point.stem,)
+
+
+def _seed_name(seed: int) -> str:
+    return f"seed{seed:04d}"

@@ -1,4 +1,4 @@
-"""What every family's generator and discriminator can do, whatever they are made of.
+"""The interface of generators and discriminators, which every family implements.
 
 Growth is an argument: `stage` says at which resolution a network is evaluated, and with which weight of its newest
 block. A network keeps no state besides its weights.
@@ -23,7 +23,7 @@ Noise = str | Sequence[Tensor]
 
 
 class Synthesis(nn.Module):
-    """ws -> images. The part of a generator that projection and editing work on."""
+    """ws -> images: the part of a generator that projection and editing use."""
 
     def forward(
         self,
@@ -36,15 +36,15 @@ class Synthesis(nn.Module):
         """ws: [N,num_ws,ws_dim] -> images [N,channels,H,W], float32, about [-1, 1].
 
         stage: where to stop, and the weight of the newest block; None for the full size.
-        noise: see `Noise`; "random" draws from torch's global generator.
+        noise: see `Noise`; "random" uses torch's global generator.
         dtype: of the feature maps; weights, statistics, styles and images stay float32.
-        edits: what is added to each layer's style, [1 or N,style_dim] (StyleSpace, Wu et al. 2021); empty for nothing.
+        edits: added to the style of each layer, [1 or N,style_dim] each (StyleSpace, Wu et al. 2021); empty for none.
         """
         raise NotImplementedError
 
 
 class Generator(nn.Module):
-    """z -> ws -> images. A family sets `config` and `synthesis`, and `mapping` where there is a w."""
+    """z -> ws -> images. A family sets `config`, `synthesis` and, if it has a w, `mapping`."""
 
     config: NetworkConfig
     mapping: MappingNetwork
@@ -66,7 +66,7 @@ class Generator(nn.Module):
         noise: Noise = "const",
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """z [N,z_dim] -> images [N,channels,H,W]; the rest as in `latents` and `Synthesis.forward`."""
+        """z [N,z_dim] -> images [N,channels,H,W]. For the other arguments see `latents` and `Synthesis.forward`."""
         images: Tensor = self.synthesis(self.latents(z, c, psi, cutoff), stage, noise, dtype)
         return images
 
@@ -75,11 +75,11 @@ class Generator(nn.Module):
         return broadcast(w, self.config.num_ws)
 
     def own_noise(self) -> list[Tensor]:
-        """The network's own noise map [1,1,H,W] of each layer that has one."""
+        """Noise maps [1,1,H,W] that the network stores, one for each layer with noise."""
         return []
 
     def styles(self, ws: Tensor) -> list[Tensor]:
-        """ws [N,num_ws,w_dim] -> the style of each layer [N,style_dim], a point of StyleSpace (Wu et al. 2021).
+        """ws [N,num_ws,w_dim] -> style [N,style_dim] of each layer: a point in StyleSpace (Wu et al. 2021).
 
         Raises UserError for a network without styles.
         """
@@ -87,18 +87,18 @@ class Generator(nn.Module):
         raise NotImplementedError
 
     def style_weight(self, layer: int) -> Tensor:
-        """The matrix [style_dim,w_dim] that makes w the style of a layer. Raises UserError without styles."""
+        """Matrix [style_dim,w_dim] from w to the style of a layer. Raises UserError for a network without styles."""
         require_styles(self.config)
         raise NotImplementedError
 
     def activations(self, ws: Tensor, layer: int) -> Tensor:
-        """What a layer makes of ws [N,num_ws,ws_dim]: [N,C,H,W]. Raises UserError without styles."""
+        """ws [N,num_ws,ws_dim] -> output [N,C,H,W] of a layer. Raises UserError for a network without styles."""
         require_styles(self.config)
         raise NotImplementedError
 
     @property
     def default_psi(self) -> float:
-        """Truncation where none is asked for: without a w there is nothing to truncate."""
+        """Default of the truncation psi: 0.7, or 1 without a w, as there is nothing to truncate."""
         return 0.7 if self.has_w else 1.0
 
     @property
@@ -107,7 +107,7 @@ class Generator(nn.Module):
 
 
 class GeneratorWithoutW(Generator):
-    """A generator whose synthesis network is fed with z itself, and with the class beside it."""
+    """A generator whose synthesis network takes z itself, together with the class."""
 
     has_w = False
 
@@ -116,24 +116,24 @@ class GeneratorWithoutW(Generator):
         raise UserError(_no_w(self.config))
 
     def latents(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
-        """z [N,z_dim], classes [N] -> what the first layer sees, [N,1,z_dim+num_classes]: z and the one-hot class.
+        """z [N,z_dim], classes [N] -> input of the first layer [N,1,z_dim+num_classes]: z and the one-hot class.
 
-        Raises UserError unless psi is 1, and when a conditional network gets no class.
+        Raises UserError unless psi is 1, and if a conditional network gets no class.
         """
         if psi != 1:
-            raise UserError(_no_w(self.config, "leave out --trunc (psi)"))
+            raise UserError(_no_w(self.config, f"leave out the truncation of {psi:g}"))
         x = z.float()
         if self.config.num_classes:
             x = torch.cat([x, class_weights(c, self.config.num_classes)], dim=1)
         return self.broadcast(self.prepared(x))
 
     def prepared(self, x: Tensor) -> Tensor:
-        """What the first layer sees of z and the one-hot class, [N,ws_dim]."""
+        """z and the one-hot class [N,ws_dim] -> input of the first layer, of the same shape."""
         return x
 
 
 def require_w(G: Generator, cure: str = "use a StyleGAN network for this") -> None:
-    """Raises UserError for a generator without a w."""
+    """Raises UserError for a generator without a w. cure: what the message proposes"""
     if not G.has_w:
         raise UserError(_no_w(G.config, cure))
 
@@ -143,39 +143,39 @@ def _no_w(config: NetworkConfig, cure: str = "use a StyleGAN network for this") 
 
 
 class Discriminator(nn.Module):
-    """Images -> scores. The resolution is read off the images."""
+    """Images -> scores. The size of the images determines the resolution."""
 
     config: NetworkConfig
 
     def forward(
         self, images: Tensor, c: Tensor | None = None, stage: Stage | None = None, dtype: torch.dtype = torch.float32
     ) -> Tensor:
-        """images: [N,channels,H,W] in [-1, 1]  c: class numbers [N] -> scores [N], float32.
+        """images [N,channels,H,W] in [-1, 1], classes [N] -> scores [N], float32; high means real.
 
-        stage: gives alpha, the weight of the newest block; None for 1. dtype: of the feature maps.
+        stage: only its alpha counts, the weight of the newest block; None for 1. dtype: of the feature maps.
         """
         return self.outputs(images, c, stage, dtype)[0]
 
     def outputs(
         self, images: Tensor, c: Tensor | None = None, stage: Stage | None = None, dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:
-        """Scores [N] as `forward` gives them, and class logits [N,num_classes]: [N,0] but for a classifier (AC-GAN)."""
+        """Scores [N] as from `forward`, and class logits [N,num_classes], or [N,0] without a classifier (AC-GAN)."""
         raise NotImplementedError
 
     def features(
         self, images: Tensor, stage: Stage | None = None, dtype: torch.dtype = torch.float32
     ) -> Iterator[Tensor]:
-        """The feature maps from the first layer on, one after another: [N,C,H,W] down to the base. See `forward`."""
+        """Yields the feature maps [N,C,H,W] one after another, from the first layer down to the base. See `forward`."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Family(Generic[Config]):
-    """A kind of network. Its file in this folder defines it, and `registry.py` lists it.
+    """A kind of network. A file of this folder defines it, and `registry.py` lists it.
 
-    generator, discriminator: build one with fresh weights from a config of the family
-    widened: (name, weights of a narrower network, fresh weights, config) -> weights that compute what the narrower
-    network did; None where that is not possible
+    generator, discriminator: build a network with fresh weights from a config of the family
+    widened: (name, weights of a narrower network, fresh weights, config) -> weights with which the wider network
+    computes the same as the narrower one; None if the family has no such method
     """
 
     name: str

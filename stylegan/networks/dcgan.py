@@ -1,10 +1,12 @@
 """DCGAN (Radford, Metz, Chintala 2016): strided and transposed convolutions with batch norm, for 28 to 64 pixels.
 
-It does not grow, has no w and no styles: z goes through a dense layer to the base, and each transposed convolution
-doubles the size (figure 1). The discriminator is the mirror image, of strided convolutions with leaky ReLU.
+    z [N,100] and class -> dense [1024,4,4] -> up [512,8,8] -> up [256,16,16] -> up [128,32,32] -> up [3,64,64]
 
-Batch norm makes each training image depend on the others of its micro-batch, and keeps running averages for generating
-images; these are the only numbers in this engine that move in a forward pass, in training mode.
+There is no growth, no w and no styles (figure 1). The discriminator is the mirror image, with leaky ReLU.
+
+Batch norm makes a training image depend on the other images of its micro-batch. It also keeps running averages, with
+which images are generated after training. Nothing else in these networks changes in a forward pass, and these averages
+change only in training mode.
 """
 
 from __future__ import annotations
@@ -24,13 +26,14 @@ from stylegan.networks.layers import for_convolutions
 from stylegan.networks.mapping import class_weights
 from torch_utils.errors import UserError
 
-KERNEL, SPREAD = 5, 0.02  # side of all kernels; standard deviation of fresh weights (section 4)
-LARGEST = 128  # nominal; the paper stops at 64
+KERNEL = 5  # side of all kernels
+SPREAD = 0.02  # standard deviation of fresh weights (section 4)
+SMALLEST, LARGEST = 8, 128  # nominal resolutions; the paper stops at 64
 
 
 @dataclass(frozen=True)
 class DCGANConfig(NetworkConfig):
-    """The defaults are the paper's for 64x64: 1024, 512, 256 and 128 feature maps."""
+    """The defaults are those of the paper for 64x64: 1024, 512, 256 and 128 feature maps."""
 
     family: str = "dcgan"
     resolution: int = 64
@@ -41,16 +44,17 @@ class DCGANConfig(NetworkConfig):
 
     TITLE: ClassVar[str] = "DCGAN"
     LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {
-        **NetworkConfig.LIMITS, "resolution": (8, LARGEST), "fmap_base": (1, 1 << 30), "fmap_max": (1, WIDEST),
+        **NetworkConfig.LIMITS, "resolution": (SMALLEST, LARGEST), "fmap_base": (1, 1 << 30), "fmap_max": (1, WIDEST),
     }  # fmt: skip
 
     @property
     def stages(self) -> tuple[int, ...]:
+        """Only the full size, as the network does not grow."""
         return (self.resolution,)
 
     @property
     def layers(self) -> tuple[LayerInfo, ...]:
-        """The dense layer, and a transposed convolution for each doubling, all fed by the same z."""
+        """The dense layer and the transposed convolutions, all with the same row: z and the class."""
         return tuple(LayerInfo(row=0, resolution=res) for res in self.resolutions)
 
     @property
@@ -61,31 +65,41 @@ class DCGANConfig(NetworkConfig):
         return max(1, min(self.fmap_base // resolution, self.fmap_max))
 
     def channels_at(self, resolution: int) -> int:
-        """Feature maps at a resolution, of which the last are the image."""
+        """Number of feature maps at a resolution; at the highest, that of the image's channels."""
         return self.channels if resolution == self.resolution else self.nf(resolution)
 
     def generator_cost(self, resolution: int) -> Cost:
-        """A transposed convolution of stride 2 has a quarter of its taps at each output pixel."""
-        gflop, activations = 0.0, 0
-        for res in self.resolutions:
-            height, width = self.size(res)
-            inputs = self.ws_dim if res == 4 else self.channels_at(res // 2)
-            taps = 1.0 if res == 4 else KERNEL**2 / 4
-            gflop += 2 * height * width * self.channels_at(res) * inputs * taps / 1e9
-            activations += height * width * self.channels_at(res)
-        return Cost(gflop, activations)
+        height, width = self.size(self.resolution)
+        cost = self._cost(self.ws_dim)
+        return Cost(cost.gflop, cost.activations + self.channels * height * width)
 
     def discriminator_cost(self, resolution: int) -> Cost:
-        """The mirror image does the same products the other way round."""
-        return self.generator_cost(resolution)
+        return self._cost(max(self.num_classes, 1))
+
+    def _cost(self, dense: int) -> Cost:
+        """The cost at full size, without the image. dense: how many numbers the dense layer connects with the base"""
+        gflop, activations = 2 * dense * self.nf(4) * self.base[0] * self.base[1] / 1e9, 0
+        for res in self.resolutions[:-1]:
+            height, width = self.size(res)
+            gflop += 2 * KERNEL**2 * height * width * self.nf(res) * self.channels_at(2 * res) / 1e9
+            activations += self.nf(res) * height * width
+        return Cost(gflop, activations)
 
     def check(self) -> None:
-        if not 8 <= self.resolution <= LARGEST:
-            raise UserError(f"--resolution {self.resolution} is not possible with DCGAN, which is for 8 to {LARGEST}")
+        if not SMALLEST <= self.resolution <= LARGEST:
+            raise UserError(f"--resolution must be from {SMALLEST} to {LARGEST} with DCGAN, got {self.resolution}")
+
+
+def _kernels(config: DCGANConfig, resolutions: Sequence[int]) -> nn.ParameterDict:
+    """Fresh weights of the convolutions between each resolution and half of it: [feature maps below,maps above,5,5]."""
+    return nn.ParameterDict({
+        str(res): SPREAD * torch.randn(config.nf(res // 2), config.channels_at(res), KERNEL, KERNEL)
+        for res in resolutions
+    })  # fmt: skip
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation with running averages for evaluation. [N,C,H,W] -> the same, in the input's dtype."""
+    """Batch normalisation [N,C,H,W] -> the same shape and dtype, by running averages in eval mode."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -95,22 +109,25 @@ class BatchNorm(nn.Module):
         self.register_buffer("variance", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, variance = self.get_buffer("mean"), self.get_buffer("variance")
-        return F.batch_norm(x.float(), mean, variance, self.weight, self.bias, self.training).to(x.dtype)
+        averages = self.get_buffer("mean"), self.get_buffer("variance")
+        mean, variance = (average.clone() for average in averages)
+        y = F.batch_norm(x.float(), mean, variance, self.weight, self.bias, self.training)
+        if self.training:
+            # A step that diverges is not taken, but its averages would remain, so leave out what is not finite.
+            for average, new in zip(averages, (mean, variance), strict=True):
+                average.copy_(torch.where(new.isfinite(), new, average))
+        return y.to(x.dtype)
 
 
 class DCGANSynthesis(Synthesis):
-    """z and class -> images. Each layer but the last is followed by batch norm and ReLU, the last by tanh."""
+    """z and class -> images. Each layer is followed by batch norm and ReLU, except the last, which has tanh."""
 
     def __init__(self, config: DCGANConfig):
         super().__init__()
         self.config = config
         height, width = config.base
         self.dense = nn.Parameter(SPREAD * torch.randn(config.ws_dim, config.nf(4) * height * width))
-        self.weights = nn.ParameterDict(
-            {str(res): SPREAD * torch.randn(config.nf(res // 2), config.channels_at(res), KERNEL, KERNEL)
-             for res in config.resolutions if res > 4}
-        )  # fmt: skip
+        self.weights = _kernels(config, config.resolutions[1:])
         self.norms = nn.ModuleDict({str(res): BatchNorm(config.nf(res)) for res in config.resolutions[:-1]})
         self.bias = nn.Parameter(torch.zeros(config.channels))
 
@@ -122,18 +139,26 @@ class DCGANSynthesis(Synthesis):
         dtype: torch.dtype = torch.float32,
         edits: Sequence[Tensor] = (),
     ) -> Tensor:
-        """See `Synthesis.forward`. There is one stage, no noise, and nothing to edit."""
+        """See `Synthesis.forward`. There is only one stage, no noise, and no style to edit."""
         x = (ws[:, 0] @ self.dense).unflatten(1, (-1, *self.config.base))
         x = x.to(dtype, memory_format=torch.channels_last)
         for res in self.config.resolutions[:-1]:
             x = F.relu(self.norms[str(res)](x))
-            weight = for_convolutions(self.weights[str(2 * res)], dtype)
-            x = F.conv_transpose2d(x, weight, stride=2, padding=KERNEL // 2, output_padding=1)
+            x = F.conv_transpose2d(x, self.kernel(2 * res, dtype), stride=2, padding=KERNEL // 2, output_padding=1)
         return torch.tanh(x.float() + self.bias[:, None, None])
+
+    def kernel(self, resolution: int, dtype: torch.dtype) -> Tensor:
+        """The weight [I,O,5,5] of the convolution whose output has this resolution."""
+        return for_convolutions(self.weights[str(resolution)], dtype)
+
+    def fold(self, dtype: torch.dtype, batch: int | None) -> None:
+        """Keep the converted weights. See `inference.folded`."""
+        kept = {res: self.kernel(res, dtype) for res in self.config.resolutions[1:]}
+        setattr(self, "kernel", lambda resolution, dtype: kept[resolution])  # noqa: B010
 
 
 class DCGANGenerator(GeneratorWithoutW):
-    """A synthesis network that is fed with z and the one-hot class."""
+    """The synthesis network, with z and the one-hot class as its input."""
 
     config: DCGANConfig
 
@@ -144,9 +169,9 @@ class DCGANGenerator(GeneratorWithoutW):
 
 
 class DCGANDiscriminator(Discriminator):
-    """Each convolution halves the size; all but the first are followed by batch norm, all by leaky ReLU.
+    """Each convolution halves the size and is followed by batch norm (except the first) and leaky ReLU.
 
-    A conditional one has one output per class and is asked for the image's own (Mescheder et al. 2018).
+    A conditional one has an output for each class and returns that of the image's class (Mescheder et al. 2018).
     """
 
     config: DCGANConfig
@@ -154,10 +179,7 @@ class DCGANDiscriminator(Discriminator):
     def __init__(self, config: DCGANConfig):
         super().__init__()
         self.config = config
-        self.weights = nn.ParameterDict(
-            {str(res): SPREAD * torch.randn(config.nf(res // 2), config.channels_at(res), KERNEL, KERNEL)
-             for res in reversed(config.resolutions) if res > 4}
-        )  # fmt: skip
+        self.weights = _kernels(config, config.resolutions[:0:-1])
         self.bias = nn.Parameter(torch.zeros(config.nf(config.resolution // 2)))
         self.norms = nn.ModuleDict({str(res): BatchNorm(config.nf(res)) for res in reversed(config.resolutions[:-2])})
         inputs = config.nf(4) * config.base[0] * config.base[1]
@@ -166,7 +188,7 @@ class DCGANDiscriminator(Discriminator):
     def outputs(
         self, images: Tensor, c: Tensor | None = None, stage: Stage | None = None, dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:
-        (x,) = deque(self.features(images, stage, dtype), maxlen=1)  # the last
+        (x,) = deque(self.features(images, stage, dtype), maxlen=1)  # only the last
         scores = x.float().flatten(1) @ self.dense.T
         if not self.config.num_classes:
             return scores[:, 0], scores[:, 1:]
@@ -175,11 +197,10 @@ class DCGANDiscriminator(Discriminator):
     def features(
         self, images: Tensor, stage: Stage | None = None, dtype: torch.dtype = torch.float32
     ) -> Iterator[Tensor]:
-        """What comes out of each convolution, [N,C,H/2,W/2] down to the base."""
+        """Yields the outputs of the convolutions: [N,C,H/2,W/2] down to [N,C,h,w] of the base."""
         x = images.to(dtype, memory_format=torch.channels_last)
         for res in reversed(self.config.resolutions[1:]):
-            weight = for_convolutions(self.weights[str(res)], dtype)
-            x = F.conv2d(x, weight, stride=2, padding=KERNEL // 2)
+            x = F.conv2d(x, for_convolutions(self.weights[str(res)], dtype), stride=2, padding=KERNEL // 2)
             half = str(res // 2)
             x = self.norms[half](x) if half in self.norms else x + self.bias[:, None, None].to(dtype)
             x = F.leaky_relu(x, 0.2)

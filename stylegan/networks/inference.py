@@ -1,4 +1,4 @@
-"""Generating images: weights prepared once, and every image the same to the last bit in any batch."""
+"""Generating images: weights that are prepared once, and images that are the same to the last bit in any batch."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @torch.no_grad()
 def folded(network: Network, dtype: torch.dtype = torch.float32, batch: int | None = None) -> Network:
-    """The same function, to the last bit, for feature maps of `dtype`, faster where the batch is small.
+    """A copy of `network` that is faster for small batches. It computes the same to the last bit, for feature maps of
+    `dtype` (except that the scores of a discriminator may be rounded differently).
 
-    (A discriminator's scores, which come out of sums in another order, are the same but for their rounding.)
+    Each layer with a method `fold` keeps its scaled weights and merged kernels, in `dtype`. The copy shares everything
+    else with `network`, and does not follow when `network` learns.
 
-    Scaled weights, merged kernels and their conversion to `dtype` are kept, by each layer that has a method `fold`. The
-    copy shares all else with `network` and does not follow when that learns.
-
-    batch: how many images a generator is to draw at once. Then weights are kept in the order in which a CPU's
-    convolutions read them; there are no derivatives, and rounding may differ. None: any number, with derivatives.
+    batch: number of images that a generator computes at a time. Weights are then kept in the order in which the
+    convolutions of a CPU read them; there are no derivatives, and rounding may differ. None: any number, and there are
+    derivatives.
     """
     shared = {id(t): t for t in (*network.parameters(), *network.buffers())}
     copied = copy.deepcopy(network, shared)
@@ -43,11 +43,10 @@ def folded(network: Network, dtype: torch.dtype = torch.float32, batch: int | No
 
 @dataclass(frozen=True)
 class Renderer:
-    """A generator as it is shown: at a stage, with folded weights. It does not follow when the generator learns.
+    """A generator at a stage, with folded weights. It does not follow when the generator learns.
 
-    An image is the same to the last bit whatever the batch and the number of threads: sums are added up in another
-    order in batches of another size, and on more threads, so each image is computed by itself, and on a CPU by a single
-    thread.
+    An image is the same to the last bit for any batch size and number of threads. Both would change the order of
+    summation, so each image is computed by itself, and on a CPU by a single thread.
     """
 
     G: Generator
@@ -56,6 +55,7 @@ class Renderer:
 
     @staticmethod
     def of(G: Generator, stage: Stage) -> Renderer:
+        """Folds the weights of the synthesis network."""
         return Renderer(G, stage, folded(G.synthesis, batch=1))
 
     @property
@@ -64,14 +64,14 @@ class Renderer:
         return self.G.config.size(self.stage.resolution)
 
     def map(self, z: Tensor, c: Tensor | None = None, *, psi: float | None = None, cutoff: int | None = None) -> Tensor:
-        """z [N,z_dim] -> ws [N,num_ws,ws_dim] on the CPU, ready for `draw`.
+        """z [N,z_dim] -> ws [N,num_ws,ws_dim] on the CPU, for `draw`.
 
-        c: classes [N], or weights of classes [N,num_classes]. psi: `Generator.default_psi` if None.
-        Raises UserError for classes that the network does not have, and for none where it has some.
+        c: classes [N], or weights of classes [N,num_classes]. psi: None for `Generator.default_psi`.
+        Raises UserError for classes that the network does not have, and for missing classes.
         """
         G = self.G
         if c is not None and not G.config.num_classes:
-            raise UserError("this network is unconditional: it has no classes to choose from")
+            raise UserError("this network is unconditional and has no classes; leave out the class")
         chosen_psi = G.default_psi if psi is None else psi
         ws = torch.empty(len(z), G.config.num_ws, G.config.ws_dim)
 
@@ -84,18 +84,18 @@ class Renderer:
         return ws
 
     def draw(self, ws: Tensor, noise: Noise = "const", batch: int = 8, edits: Sequence[Tensor] = ()) -> Tensor:
-        """An image for each of ws [N,num_ws,ws_dim]: [N,channels,H,W] on the CPU.
+        """ws [N,num_ws,ws_dim] -> images [N,channels,H,W] on the CPU.
 
-        noise: as in `Synthesis.forward`; maps are [N,1,H,W], one image's in each row, or [1,1,H,W] for all.
-        edits: what is added to each layer's style, [N,style_dim] or [1,style_dim] for all; see there.
-        batch: how many to work on side by side.
+        noise: see `Noise`; maps are [N,1,H,W] with a row for each image, or [1,1,H,W] for all.
+        edits: as for `Synthesis.forward`: [N,style_dim], or [1,style_dim] for all.
+        batch: number of images to compute in parallel. It does not change them.
         """
         device = self.G.device
         images = torch.empty(len(ws), self.G.config.channels, *self.size)
 
         def draw_one(i: int) -> None:
             with torch.inference_mode():
-                # A copy, as the kernels may add up in another order where memory begins elsewhere.
+                # A copy, because the order of summation in the kernels depends on the memory address.
                 own = noise if isinstance(noise, str) else [_row(maps, i).to(device) for maps in noise]
                 added = [_row(styles, i).to(device) for styles in edits]
                 (images[i],) = self.synthesis(ws[i : i + 1].clone().to(device), self.stage, own, edits=added)
@@ -104,14 +104,14 @@ class Renderer:
         return images
 
     def noise_of(self, seeds: Sequence[int]) -> list[Tensor]:
-        """A noise map [N,1,H,W] for each layer with noise, each row drawn from its seed."""
+        """A noise map [N,1,H,W] for each layer with noise; each row depends only on its seed."""
         return noise_for_seeds(seeds, self.G.config.noise_shapes(self.stage.resolution))
 
     def render(
         self, seeds: Sequence[int], c: Tensor | None = None, *, psi: float | None = None, cutoff: int | None = None,
         noise: NoiseMode = "const", batch: int = 8,
     ) -> Tensor:  # fmt: skip
-        """An image per seed: `map`, then `draw`. "random" noise is drawn from the seed as well."""
+        """Seeds -> images [N,channels,H,W] on the CPU: `map`, then `draw`. "random" noise depends on the seed, too."""
         ws = self.map(z_for_seeds(seeds, self.G.config.z_dim), c, psi=psi, cutoff=cutoff)
         return self.draw(ws, self.noise_of(seeds) if noise == "random" else noise, batch)
 
@@ -121,21 +121,21 @@ def _row(maps: Tensor, i: int) -> Tensor:
 
 
 def _one_by_one(task: Callable[[int], None], count: int, device: torch.device, side_by_side: int = 1) -> None:
-    """task(0) ... task(count - 1): on a CPU each by one thread, some side by side if torch may use so many threads."""
+    """Run task(0) ... task(count - 1). On a CPU each runs on one thread, and up to `side_by_side` in parallel."""
     if device.type != "cpu":
         for i in range(count):
             task(i)
         return
-    build.available(device.type)  # here: it says how many threads there are, and in the pool each task has only one
+    build.available(device.type)  # now, because it reports the number of threads, which is 1 for each task of the pool
     with single_thread_workers(min(side_by_side, torch.get_num_threads())) as run:
         list(run(task, range(count)))
 
 
 def with_kernels(device: torch.device) -> torch.device:
-    """The same device; with `--ops strict`, its kernels have been built. Raises UserError if they cannot be."""
+    """Returns the device. With `--ops strict`, builds its kernels first; raises UserError if that fails."""
     try:
         if mode() == "strict":
             build.available(device.type)
     except BuildError as error:
-        raise UserError(f"--ops strict: {error}; or do without, with --ops auto") from error
+        raise UserError(f"--ops strict: {error}; or run without kernels, with --ops auto") from error
     return device

@@ -1,4 +1,4 @@
-"""The layers StyleGAN is made of. They take plain numbers, not configs."""
+"""Layers of StyleGAN and ProGAN. They take plain numbers, not configs."""
 
 from __future__ import annotations
 
@@ -22,42 +22,43 @@ def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 def minibatch_stddev(x: Tensor, group: int = 4, features: int = 1, eps: float = 1e-8) -> Tensor:
-    """Append maps that tell how much the batch varies. x: [N,C,H,W] -> [N,C+features,H,W] (ProGAN, section 3).
+    """Append the standard deviation over a group of samples. x: [N,C,H,W] -> [N,C+features,H,W] (ProGAN, section 3).
 
-    Sample i belongs to group i mod (N / group), so that the members of a group lie N / group apart. The size of groups
-    is the largest up to `group` that divides N (the published code takes no batch that min(group, N) does not divide).
+    Sample i belongs to group i mod (N / group), so that the members of a group lie N / group apart. The group size is
+    the largest divisor of N up to `group` (the published code requires that min(group, N) divides N).
     """
     n, c, h, w = x.shape
     group = next(size for size in range(min(group, n), 0, -1) if n % size == 0)
     y = x.float().reshape(group, n // group, features, c // features, h, w)
     y = y - y.mean(dim=0)
-    y = (y.square().mean(dim=0) + eps).sqrt()  # torch.var takes thirty times as long along this dimension
+    y = (y.square().mean(dim=0) + eps).sqrt()  # torch.var is thirty times slower along this dimension
     y = y.mean(dim=(2, 3, 4), keepdim=True).squeeze(2)
     y = y.to(x.dtype).repeat(group, 1, h, w)
     return torch.cat([x, y], dim=1)
 
 
 def for_convolutions(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """In the number format and the layout of feature maps, so that no convolution has to copy the weight again."""
+    """Convert a weight to the dtype and memory format of feature maps, so that convolutions need not copy it again."""
     return weight.to(dtype, memory_format=torch.channels_last)
 
 
 @runtime_checkable
 class Foldable(Protocol):
-    """A layer that derives something from its weights, and can keep what it has derived. See `inference.py`."""
+    """A layer that derives tensors from its weights and can keep them. See `inference.folded`."""
 
     def fold(self, dtype: torch.dtype, batch: int | None) -> None: ...
 
 
 def always(kept: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
-    """In place of a method `effective`: what it returned once. See `inference.py`."""
+    """Returns a replacement for a method `effective` that always returns `kept`. See `inference.folded`."""
     return lambda dtype=None: kept
 
 
 class EqualLinear(nn.Module):
-    """A dense layer with equalised learning rate: unit-variance weights, scaled by gain / sqrt(fan_in) when used.
+    """A dense layer with equalised learning rate (ProGAN, section 4.1). [N,in] -> [N,out].
 
-    [N,in] -> [N,out]. `lr_mul` slows learning down: weights start 1/lr_mul times larger and count lr_mul times less.
+    Weights have unit variance and are scaled by gain / sqrt(fan_in) in the forward pass. `lr_mul` slows learning down:
+    weights start 1/lr_mul times larger and count lr_mul times less.
     """
 
     def __init__(self, in_features: int, out_features: int, gain: float = SQRT2, lr_mul: float = 1.0):
@@ -68,22 +69,22 @@ class EqualLinear(nn.Module):
         self.lr_mul = lr_mul
 
     def effective(self) -> tuple[Tensor, Tensor]:
-        """Weight [out,in] but for its scale, and bias [out] as it counts."""
+        """Weight [out,in], still without its scale, and scaled bias [out]."""
         return self.weight, self.bias * self.lr_mul
 
     def fold(self, dtype: torch.dtype, batch: int | None) -> None:
-        """Keep what is derived from the weights."""
+        """Keep the derived tensors."""
         setattr(self, "effective", always(tuple(t.clone() for t in self.effective())))  # noqa: B010
 
     def forward(self, x: Tensor) -> Tensor:
-        # Rows are scaled and not the weight, which is much larger, as is its gradient.
+        # Scale the rows, because the weight and its gradient are much larger.
         return F.linear(x * self.scale, *self.effective())
 
 
 class EqualConv2d(nn.Module):
-    """A convolution with equalised learning rate and a bias, padded to keep the size. [N,I,H,W] -> [N,O,H,W].
+    """A convolution with equalised learning rate and bias, padded to keep the size. [N,I,H,W] -> [N,O,H,W].
 
-    Computes in the input's dtype; the weights themselves stay float32.
+    Computes in the dtype of the input; the weights themselves stay float32.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, gain: float = SQRT2):
@@ -93,15 +94,15 @@ class EqualConv2d(nn.Module):
         self.scale = gain / math.sqrt(in_channels * kernel**2)
 
     def effective(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Weight [O,I,k,k] and bias [O] as they count."""
+        """Scaled weight [O,I,k,k] and bias [O] in `dtype`."""
         return for_convolutions(self.weight * self.scale, dtype), self.bias.to(dtype)
 
     def fold(self, dtype: torch.dtype, batch: int | None) -> None:
-        """Keep what is derived from the weights."""
+        """Keep the derived tensors."""
         setattr(self, "effective", always(self.effective(dtype)))  # noqa: B010
 
     def forward(self, x: Tensor, activation: str = "linear") -> Tensor:
         weight, bias = self.effective(x.dtype)
-        if activation == "linear":  # then the convolution adds the bias at no cost
+        if activation == "linear":  # the convolution adds the bias at no extra cost
             return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
         return bias_act(conv2d(x, weight, padding=weight.shape[-1] // 2), self.bias, activation)

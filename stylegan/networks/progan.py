@@ -1,4 +1,4 @@
-"""ProGAN (Karras, Aila, Laine, Lehtinen 2018): StyleGAN's synthesis network without styles, fed with z itself."""
+"""ProGAN (Karras, Aila, Laine, Lehtinen 2018): StyleGAN's synthesis network without styles, with z as its input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stylegan.networks.layers import pixel_norm
 from stylegan.networks.stylegan1 import StyleGAN1Config, StyleGAN1Discriminator, SynthesisNetwork, widened
 from torch_utils.errors import UserError
 
-# What makes a StyleGAN a ProGAN: settings that a network of this family cannot have otherwise.
+# The settings of StyleGAN that have only one possible value in ProGAN.
 FIXED: Mapping[str, Any] = {
     "mapping_layers": 0, "mapping_dim": 512, "mapping_lr_mul": 0.01, "mapping_activation": "lrelu", "blur": (),
     "styles": False, "const_input": False, "noise": False, "instance_norm": False, "style_mixing": 0.0,
@@ -22,10 +22,10 @@ FIXED: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class ProGANConfig(StyleGAN1Config):
-    """The defaults are the paper's for CelebA-HQ (table 2)."""
+    """The defaults are those of the paper for CelebA-HQ (table 2)."""
 
     family: str = "progan"
-    w_dim: int = 0  # follows from z_dim and num_classes
+    w_dim: int = 0  # always z_dim + num_classes
     mapping_layers: int = 0
     blur: tuple[float, ...] = ()
     styles: bool = False
@@ -46,12 +46,12 @@ class ProGANConfig(StyleGAN1Config):
         if changed or not self.pixel_norm:
             raise UserError(
                 "ProGAN has no styles, mapping or noise; leave out --styles, --style-mixing-prob, --map-depth, "
-                "--map-dim, --const-input, --noise, --pixel-norm, --instance-norm and --w-dim, or take another --cfg"
+                "--map-dim, --const-input, --noise, --pixel-norm, --instance-norm and --w-dim, or use another --cfg"
             )
 
 
 class ProGANGenerator(GeneratorWithoutW):
-    """z, at unit length, and the one-hot class go into the first layer, which is a dense one."""
+    """The synthesis network of StyleGAN, whose first layer is a dense one of z, normalised, and the one-hot class."""
 
     config: ProGANConfig
 
@@ -65,7 +65,7 @@ class ProGANGenerator(GeneratorWithoutW):
 
 
 class ProGANDiscriminator(StyleGAN1Discriminator):
-    """One score, and the logits of a classifier (AC-GAN)."""
+    """StyleGAN's discriminator with one score and the logits of a classifier (AC-GAN)."""
 
     @property
     def num_outputs(self) -> int:

@@ -1,6 +1,7 @@
-"""Randomness keyed by position: what picture number 17 gets depends on the seed and on 17, and on nothing else.
+"""Random numbers that depend on seed and position only, and operations on latents.
 
-No generator state has to be saved, and the way a batch is split over rounds or processes cannot matter.
+The numbers for image 17 depend on the seed and on 17, and on nothing else. So there is no generator state to save, and
+it makes no difference how a batch is split over micro-batches or processes.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from torch_utils.errors import UserError
 
 
 def generator(seed: int, stream: str, position: int) -> np.random.Generator:
-    """A generator of its own for (seed, stream, position), by the counter-based Philox. position >= 0."""
+    """Returns the generator of (seed, stream, position), a counter-based Philox. position >= 0."""
     key = (seed % 2**64) << 64 | zlib.crc32(stream.encode())
-    # The position takes the upper half of the 256-bit counter, so that streams of different positions never overlap.
+    # The position is the upper half of the 256-bit counter, so that the numbers of two positions never overlap.
     return np.random.Generator(np.random.Philox(key=key, counter=position << 128))
 
 
@@ -26,13 +27,14 @@ def generator(seed: int, stream: str, position: int) -> np.random.Generator:
 
 
 def z_for_seeds(seeds: Iterable[int], z_dim: int) -> Tensor:
-    """The field's convention, so that a seed is the same face everywhere: RandomState(seed).randn(z_dim). [N,z_dim]."""
+    """z [N,z_dim] by the convention of the field, with which a seed is the same face in all tools:
+    RandomState(seed).randn(z_dim)."""
     rows = [np.random.RandomState(seed).randn(z_dim) for seed in seeds]
     return torch.from_numpy(np.asarray(rows, dtype=np.float32).reshape(-1, z_dim))
 
 
 def noise_for_seeds(seeds: Sequence[int], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """One noise map [N,1,H,W] per layer, each picture's drawn from its own seed: the same in any batch."""
+    """A noise map [N,1,H,W] for each layer. Each image's map comes from its own seed and is the same in any batch."""
     per_seed = []
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
@@ -41,15 +43,12 @@ def noise_for_seeds(seeds: Sequence[int], sizes: Sequence[tuple[int, int]]) -> l
 
 
 def broadcast(w: Tensor, num_ws: int) -> Tensor:
-    """The same w for every layer. [N,w_dim] -> [N,num_ws,w_dim]."""
+    """Repeat w for every layer. [N,w_dim] -> [N,num_ws,w_dim]."""
     return w[:, None].expand(-1, num_ws, -1)
 
 
 def truncate(ws: Tensor, w_avg: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
-    """Pull the first `cutoff` layers (all, if None) of ws [N,L,D] towards w_avg [N,D] or [1,D].
-
-    (StyleGAN, appendix B.)
-    """
+    """Move the first `cutoff` layers (None: all) of ws [N,L,D] towards w_avg [N,D] or [1,D] (StyleGAN, appendix B)."""
     if psi == 1:
         return ws
     cutoff = ws.shape[1] if cutoff is None else cutoff
@@ -57,7 +56,7 @@ def truncate(ws: Tensor, w_avg: Tensor, psi: float, cutoff: int | None = None) -
 
 
 def mix(ws_a: Tensor, ws_b: Tensor, crossover: int | Tensor) -> Tensor:
-    """Coarse styles from a, fine styles from b; both [N,L,D]. The crossover is a layer, or one per sample [N]."""
+    """Layers below `crossover` from a, the others from b; both [N,L,D]. crossover: a number, or one per sample [N]."""
     layer = torch.arange(ws_a.shape[1], device=ws_a.device)[None, :, None]
     if isinstance(crossover, Tensor):
         crossover = crossover.to(ws_a.device)[:, None, None]
@@ -65,7 +64,7 @@ def mix(ws_a: Tensor, ws_b: Tensor, crossover: int | Tensor) -> Tensor:
 
 
 def mix_layers(ws_a: Tensor, ws_b: Tensor, layers: Sequence[int]) -> Tensor:
-    """a with the styles of b in `layers` (StyleGAN, figure 3); both [N,L,D], or one of them [1,L,D] for all."""
+    """a with the styles of b in `layers` (StyleGAN, figure 3); both [N,L,D], or one of them [1,L,D]."""
     ws_a, ws_b = torch.broadcast_tensors(ws_a, ws_b)
     chosen = torch.zeros(ws_a.shape[1], dtype=torch.bool, device=ws_a.device)
     chosen[list(layers)] = True
@@ -73,9 +72,9 @@ def mix_layers(ws_a: Tensor, ws_b: Tensor, layers: Sequence[int]) -> Tensor:
 
 
 def move(ws: Tensor, vector: Tensor, step: float, layers: Sequence[int]) -> Tensor:
-    """ws [N,L,D] with step * vector ([1,D], or another one for each layer, [L,D]) added in `layers`.
+    """Add step * vector to `layers` of ws [N,L,D]. vector: [1,D], or [L,D] with a row for each layer.
 
-    Raises UserError for layers that ws has not.
+    Raises UserError for layers that do not exist.
     """
     beyond = [layer for layer in layers if not 0 <= layer < ws.shape[1]]
     if beyond:

@@ -1,7 +1,12 @@
-"""StyleGAN (Karras, Laine, Aila 2019): config, generator and discriminator. It grows by doublings, block by block.
+"""StyleGAN (Karras, Laine, Aila 2019): config, generator and discriminator.
 
-The generator maps z to w, and w to the styles (scales and shifts) of two layers per resolution (figure 1b). The
-discriminator is the mirror image, as in ProGAN (Karras et al. 2018, table 2) with StyleGAN's blur.
+    z [N,z_dim] -> mapping -> w [N,w_dim] -> broadcast -> ws [N,L,w_dim], two rows for each resolution (figure 1b)
+
+    const [C,4,4] -> style, conv, style -> up, style, conv, style -> up, ... -> to_rgb -> images [N,3,R,R]
+
+Each style layer adds noise, activates, normalises each feature map, and gives it the scale and shift that it computes
+from its row of ws. The discriminator is the mirror image, as in ProGAN (Karras et al. 2018, table 2) with StyleGAN's
+blur. Both grow: all blocks exist from the start, and a `Stage` says how many are evaluated.
 """
 
 from __future__ import annotations
@@ -48,7 +53,7 @@ SG1 = TypeVar("SG1", bound="StyleGAN1Config")
 
 @dataclass(frozen=True)
 class StyleGAN1Config(NetworkConfig):
-    """The defaults are the paper's for 1024x1024 (table 5)."""
+    """The defaults are those of the paper for 1024x1024 (table 5)."""
 
     family: str = "stylegan"
 
@@ -61,11 +66,11 @@ class StyleGAN1Config(NetworkConfig):
 
     fmap_base: int = 16384
     fmap_max: int = 512
-    d_fmap_max: int | None = None  # of the discriminator; None: as many as the generator
+    d_fmap_max: int | None = None  # of the discriminator; None: the same as the generator
     activation: Activation = "lrelu"
     blur: tuple[float, ...] = (1, 2, 1)
 
-    # Ablations of the paper (table 1): the traditional generator is styles, const_input and noise off.
+    # Ablations of the paper (table 1): the traditional generator has styles, const_input and noise off.
     styles: bool = True
     const_input: bool = True
     noise: bool = True
@@ -86,17 +91,19 @@ class StyleGAN1Config(NetworkConfig):
 
     @property
     def layers(self) -> tuple[LayerInfo, ...]:
-        """Two per resolution, each fed by a row of its own, or all by one row where styles are off."""
+        """Two layers for each resolution, each with its own row of ws; without styles, all share one row."""
         return tuple(
             LayerInfo(
-                row=2 * index + half if self.styles else 0,
-                resolution=res,
-                style_dim=2 * self.nf(res) if self.styles else 0,
-                noise_shape=self.size(res) if self.noise else None,
+                row=2 * index + k if self.styles else 0, resolution=res,
+                style_dim=2 * self.nf(res) if self.styles else 0, noise_shape=self.size(res) if self.noise else None,
             )
-            for index, res in enumerate(self.resolutions)
-            for half in (0, 1)
-        )
+            for index, res in enumerate(self.resolutions) for k in (0, 1)
+        )  # fmt: skip
+
+    def style_channel_name(self, layer: int, index: int) -> str:
+        """A style is a scale for each feature map, then a shift for each: "layer 3 scale 5" or "layer 3 shift 5"."""
+        maps = self.layers[layer].style_dim // 2
+        return f"layer {layer} {'scale' if index < maps else 'shift'} {index % maps}"
 
     @property
     def ws_dim(self) -> int:
@@ -111,12 +118,10 @@ class StyleGAN1Config(NetworkConfig):
         return self.mbstd_group
 
     def nf(self, resolution: int) -> int:
-        """Feature maps at a resolution."""
         return max(1, min(self.fmap_base // resolution, self.fmap_max))
 
     def generator_cost(self, resolution: int) -> Cost:
-        """In the least arithmetic known: convolutions that upsample cost 4 multiplications per output pixel and pair of
-        channels, not 9 (`ops.resample`)."""
+        """A convolution that upsamples takes 4 multiplications for each output pixel and pair of channels, not 9."""
         gflop, activations = 0.0, 0
         for res in self.resolutions:
             if res <= resolution:
@@ -127,24 +132,24 @@ class StyleGAN1Config(NetworkConfig):
         return Cost(gflop, activations)
 
     def discriminator_cost(self, resolution: int) -> Cost:
-        """The mirror image costs as much as a generator with its feature maps."""
+        """The mirror image costs the same as a generator with as many feature maps."""
         return self.of_discriminator.generator_cost(resolution)
 
     @property
     def of_discriminator(self: SG1) -> SG1:
-        """The same with the discriminator's feature maps, of which it may have fewer than the generator."""
+        """The config of the discriminator, which may have fewer feature maps than the generator."""
         own = self.fmap_max if self.d_fmap_max is None else self.d_fmap_max
         return replace(self, fmap_max=min(self.fmap_max, own), d_fmap_max=None)
 
     def check(self) -> None:
         width = self.z_dim * (2 if self.num_classes else 1)
         if not self.mapping_layers and self.w_dim != width:
-            raise UserError(f"--map-depth 0 makes z the style, so --w-dim {self.w_dim} must be {width}")
+            raise UserError(f"--w-dim must be {width} with --map-depth 0, where w is z itself; got {self.w_dim}")
         if self.style_mixing > 1:
-            raise UserError(f"--style-mixing-prob {self.style_mixing} is not a probability; give 0 to 1")
+            raise UserError(f"--style-mixing-prob must be from 0 to 1, got {self.style_mixing}")
 
     def wider_than(self, other: NetworkConfig) -> bool:
-        """Never with pixel norm, in which every feature map depends on all others."""
+        """See `NetworkConfig.wider_than`. Always False with pixel norm, which mixes all feature maps."""
         if not isinstance(other, StyleGAN1Config):
             return False
         shared = [2, *(res for res in other.resolutions if res in self.resolutions)]  # 2: the dense layers of D
@@ -152,16 +157,15 @@ class StyleGAN1Config(NetworkConfig):
         return all(n <= w for n, w in pairs) and any(n < w for n, w in pairs) and not self.pixel_norm
 
     def widths_of(self, other: NetworkConfig) -> dict[str, int]:
-        if not isinstance(other, StyleGAN1Config):
-            return {}
-        return {"fmap_base": other.fmap_base, "fmap_max": other.fmap_max}
+        return {"fmap_base": other.fmap_base, "fmap_max": other.fmap_max} if isinstance(other, StyleGAN1Config) else {}
 
     @property
     def own_widths(self) -> dict[str, str]:
         return {} if self.d_fmap_max is None else {"fmap_max": "d_fmap_max"}
 
     def width_of(self, other: NetworkConfig) -> dict[str, int]:
-        """A discriminator that is narrower there than the generator stays so, unless it would be narrower than here."""
+        """See `NetworkConfig.width_of`. If the discriminator of `other` is narrower than its generator, it remains so,
+        unless it would become narrower than the discriminator of this config."""
         if not isinstance(other, StyleGAN1Config):
             return {}
         found = {name: value for name, value in self.widths_of(other).items() if value > getattr(self, name)}
@@ -171,10 +175,13 @@ class StyleGAN1Config(NetworkConfig):
         return found
 
 
-class StyleLayer(nn.Module):
-    """One convolution (or the constant, or the dense input) and the epilogue after it.
+# Generator
 
-    kind: "const" and "dense" start a network, "up" doubles the resolution, "conv" keeps it.
+
+class StyleLayer(nn.Module):
+    """A convolution and what follows it: noise, bias, activation, instance norm and style (StyleGAN, section 2).
+
+    kind: "up" doubles the resolution, "conv" keeps it; the first layer is "const", the learned constant, or "dense"
     """
 
     noise: Tensor
@@ -187,7 +194,7 @@ class StyleLayer(nn.Module):
             self.const = nn.Parameter(torch.ones(1, out_channels, height, width))
         elif kind == "dense":
             self.weight = nn.Parameter(torch.randn(out_channels * height * width, in_channels))
-            # A quarter of the usual gain: ProGAN's choice for the first layer.
+            # A quarter of the usual gain, as in the first layer of ProGAN.
             self.scale = SQRT2 / 4 / math.sqrt(in_channels)
         else:
             self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
@@ -202,28 +209,28 @@ class StyleLayer(nn.Module):
     def forward(
         self, x: Tensor | None, w: Tensor, noise: Tensor | None, dtype: torch.dtype, edit: Tensor | None = None
     ) -> Tensor:
-        """x: [N,I,h,w] or None for the first layer  w: [N,w_dim]  edit: [N,2O], added to the style
+        """x [N,I,h,w], None for the first layer; w [N,w_dim]; noise [1 or N,1,H,W] -> [N,O,H,W] in `dtype`.
 
-        -> [N,O,H,W] in `dtype`.
+        edit: [1 or N,2O], added to the style
         """
         config = self.config
-        x = self._convolve(x, w, dtype)
+        x = self.convolve(x, w, dtype)
         style = self.style(w) if config.styles else None
         if edit is not None and style is not None:
             style = style + edit
         strength = self.noise_strength if noise is not None else None
-        if not config.pixel_norm:
-            return style_epilogue(x, self.bias, noise, strength, style, config.activation, config.instance_norm).to(
-                dtype
-            )
-        # Pixel norm comes between activation and instance norm; an ablation, so not worth a fused op.
-        x = style_epilogue(x, self.bias, noise, strength, None, config.activation, instance_norm=False)
-        no_bias = torch.zeros_like(self.bias)
-        return style_epilogue(pixel_norm(x), no_bias, None, None, style, "linear", config.instance_norm).to(dtype)
+        if config.pixel_norm:  # between activation and instance norm; an ablation, not worth a fused op
+            x = style_epilogue(x, self.bias, noise, strength, None, config.activation, instance_norm=False)
+            no_bias = torch.zeros_like(self.bias)
+            x = style_epilogue(pixel_norm(x), no_bias, None, None, style, "linear", config.instance_norm)
+        else:
+            x = style_epilogue(x, self.bias, noise, strength, style, config.activation, config.instance_norm)
+        return x.to(dtype)
 
-    def _convolve(self, x: Tensor | None, w: Tensor, dtype: torch.dtype) -> Tensor:
+    def convolve(self, x: Tensor | None, w: Tensor, dtype: torch.dtype) -> Tensor:
+        """[N,I,h,w] -> [N,O,H,W] in `dtype`; the constant in float32."""
         if self.kind == "const":
-            # Stays float32 up to the instance norm: it starts as ones, from which bfloat16 cannot tell what it learns.
+            # float32 up to the instance norm: it starts as ones, and bfloat16 would round away what it learns.
             return self.const.expand(len(w), -1, -1, -1).contiguous(memory_format=torch.channels_last)
         (weight,) = self.effective(dtype)
         if self.kind == "dense":
@@ -234,7 +241,7 @@ class StyleLayer(nn.Module):
         return conv2d(x, weight, padding=1)
 
     def effective(self, dtype: torch.dtype) -> tuple[Tensor]:
-        """The weight as it counts, in the form that the layer's operation takes."""
+        """The scaled weight, in the form that the operation of the layer expects."""
         if self.kind == "up":
             return (for_convolutions(upsampling_kernel(self.weight, self.scale), dtype),)
         if self.kind == "dense":
@@ -242,13 +249,13 @@ class StyleLayer(nn.Module):
         return (for_convolutions(self.weight * self.scale, dtype),)
 
     def fold(self, dtype: torch.dtype, batch: int | None) -> None:
-        """Keep what is derived from the weight; packed, if the batch is known."""
+        """Keep the derived weight, packed if the batch size is known. See `inference.folded`."""
         if self.kind != "const":
             kept = self.effective(dtype) if batch is None else self.packed(dtype, batch)
             setattr(self, "effective", always(kept))  # noqa: B010
 
     def packed(self, dtype: torch.dtype, batch: int) -> tuple[Tensor]:
-        """The weight in the order in which a convolution of so many images reads it; it has no derivative."""
+        """The weight in the order in which a convolution of `batch` images reads it; not differentiable."""
         (weight,) = self.effective(dtype)
         if self.kind == "dense":
             return (weight,)
@@ -258,7 +265,7 @@ class StyleLayer(nn.Module):
 
 
 class SynthesisNetwork(Synthesis):
-    """g: (ws, noise) -> images (StyleGAN, figure 1b). All blocks exist from the start."""
+    """g: (ws, noise) -> images (StyleGAN, figure 1b)."""
 
     def __init__(self, config: StyleGAN1Config):
         super().__init__()
@@ -269,8 +276,8 @@ class SynthesisNetwork(Synthesis):
         )
 
     def style_layers(self) -> list[StyleLayer]:
-        """In the order of `config.layers`."""
-        return [layer for res in self.config.resolutions for layer in self._block(res)]
+        """All style layers, in the order of `config.layers`."""
+        return [layer for block in self.blocks.values() for layer in block.children() if isinstance(layer, StyleLayer)]
 
     def forward(
         self,
@@ -280,7 +287,7 @@ class SynthesisNetwork(Synthesis):
         dtype: torch.dtype = torch.float32,
         edits: Sequence[Tensor] = (),
     ) -> Tensor:
-        """See `Synthesis.forward`. edits: to the scales of a layer [1 or N,C], then to its shifts."""
+        """See `Synthesis.forward`. edits: changes of the scales of a layer [1 or N,C], then of its shifts."""
         stage = stage or self.config.full
         x: Tensor | None = None
         image: Tensor | None = None
@@ -293,11 +300,6 @@ class SynthesisNetwork(Synthesis):
         newest = self._rgb(stage.resolution, x)
         return newest if image is None else torch.lerp(upsample_nearest(image), newest, stage.alpha)
 
-    def _block(self, resolution: int) -> tuple[StyleLayer, StyleLayer]:
-        first, second = self.blocks[str(resolution)].children()
-        assert isinstance(first, StyleLayer) and isinstance(second, StyleLayer)
-        return first, second
-
     def _rgb(self, resolution: int, x: Tensor | None) -> Tensor:
         image: Tensor = self.to_rgb[str(resolution)](x)
         return image.float()
@@ -309,24 +311,23 @@ class SynthesisNetwork(Synthesis):
         if noise == "const":
             return [layer.noise for layer in self.style_layers()]
         if noise == "random":
-            shapes = self.config.noise_shapes(resolution)
-            return [torch.randn(len(ws), 1, h, w, device=ws.device) for h, w in shapes]
+            return [torch.randn(len(ws), 1, *size, device=ws.device) for size in self.config.noise_shapes(resolution)]
         if isinstance(noise, str) or len(noise) < count:
-            raise ValueError(f"noise is 'const', 'random', 'none' or {count} maps, not {noise!r:.80}")
+            raise ValueError(f"noise must be 'const', 'random', 'none' or {count} maps, got {noise!r:.80}")
         return noise
 
 
 def _block(config: StyleGAN1Config, resolution: int) -> nn.ModuleList:
+    """The two style layers of a resolution."""
     out, size = config.nf(resolution), config.size(resolution)
+    kind, inputs = "up", config.nf(resolution // 2)
     if resolution == 4:
-        first = StyleLayer(config, "const" if config.const_input else "dense", config.w_dim, out, size)
-    else:
-        first = StyleLayer(config, "up", config.nf(resolution // 2), out, size)
-    return nn.ModuleList([first, StyleLayer(config, "conv", out, out, size)])
+        kind, inputs = "const" if config.const_input else "dense", config.w_dim
+    return nn.ModuleList([StyleLayer(config, kind, inputs, out, size), StyleLayer(config, "conv", out, out, size)])
 
 
 class StyleGAN1Generator(Generator):
-    """A mapping network and a synthesis network (StyleGAN, figure 1)."""
+    """Mapping network and synthesis network (StyleGAN, figure 1)."""
 
     config: StyleGAN1Config
     synthesis: SynthesisNetwork
@@ -344,7 +345,7 @@ class StyleGAN1Generator(Generator):
         return [layer.noise for layer in self.synthesis.style_layers()] if self.config.noise else []
 
     def styles(self, ws: Tensor) -> list[Tensor]:
-        """The scales of each layer (around 0), then its shifts: [N,2C]. See `Generator.styles`."""
+        """See `Generator.styles`. A style [N,2C] is the scales of all feature maps, minus 1, then the shifts."""
         require_styles(self.config)
         pairs = zip(self.config.layers, self.synthesis.style_layers(), strict=True)
         return [layer.style(ws[:, about.row]) for about, layer in pairs]
@@ -358,16 +359,16 @@ class StyleGAN1Generator(Generator):
         require_styles(self.config)
         caught: list[Tensor] = []
         module = self.synthesis.style_layers()[layer]
-        hook = module.register_forward_hook(lambda module, given, result: caught.append(result))
-        try:
+        with module.register_forward_hook(lambda module, inputs, output: caught.append(output)):
             self.synthesis(ws, Stage(self.config.layers[layer].resolution))
-        finally:
-            hook.remove()
         return caught[0]
 
 
+# Discriminator
+
+
 class DiscriminatorBlock(nn.Module):
-    """Two convolutions; the second blurs first and halves the resolution. [N,I,H,W] -> [N,O,H/2,W/2]."""
+    """Two convolutions, with a blur between them; the second halves the resolution. [N,I,H,W] -> [N,O,H/2,W/2]."""
 
     def __init__(self, config: StyleGAN1Config, resolution: int):
         super().__init__()
@@ -382,22 +383,22 @@ class DiscriminatorBlock(nn.Module):
         return bias_act(conv2d_downsample(x, kernel), self.conv1.bias, self.config.activation)
 
     def effective(self, dtype: torch.dtype) -> tuple[Tensor]:
-        """The second convolution's weight as it counts, merged with the averaging."""
+        """The scaled weight of the second convolution, merged with the averaging of 2x2 pixels."""
         return (for_convolutions(downsampling_kernel(self.conv1.weight, self.conv1.scale), dtype),)
 
     def fold(self, dtype: torch.dtype, batch: int | None) -> None:
-        """Keep what is derived from the weight."""
+        """Keep the derived weight."""
         setattr(self, "effective", always(self.effective(dtype)))  # noqa: B010
 
 
 class DiscriminatorHead(nn.Module):
-    """Minibatch statistics, a convolution at the base resolution, and two dense layers. [N,C,h,w] -> [N,outputs]."""
+    """Minibatch standard deviation, a convolution at the base, and two dense layers. [N,C,h,w] -> [N,outputs]."""
 
     def __init__(self, config: StyleGAN1Config, outputs: int):
         super().__init__()
         self.config = config
         channels, width = config.nf(4), config.nf(2)
-        self.conv = EqualConv2d(channels + _statistics(config), channels, 3)
+        self.conv = EqualConv2d(channels + _mbstd_maps(config), channels, 3)
         self.dense0 = EqualLinear(channels * config.base[0] * config.base[1], width)
         self.dense1 = EqualLinear(width, outputs, gain=1.0)
 
@@ -405,16 +406,16 @@ class DiscriminatorHead(nn.Module):
         if self.config.mbstd_group > 1:
             x = minibatch_stddev(x, self.config.mbstd_group, self.config.mbstd_features)
         x = self.conv(x, self.config.activation)
-        # Scores are float32 whatever the feature maps are.
+        # Scores are float32, whatever the dtype of the feature maps.
         x = bias_act(self.dense0(x.float().flatten(1)), activation=self.config.activation)
         scores: Tensor = self.dense1(x)
         return scores
 
 
 class StyleGAN1Discriminator(Discriminator):
-    """The mirror image of the generator, if need be a narrower one.
+    """The mirror image of the generator.
 
-    A conditional one has one output per class and is asked for the image's own (Mescheder et al. 2018).
+    A conditional one has an output for each class and returns that of the image's class (Mescheder et al. 2018).
     """
 
     config: StyleGAN1Config
@@ -425,9 +426,7 @@ class StyleGAN1Discriminator(Discriminator):
         self.from_rgb = nn.ModuleDict(
             {str(res): EqualConv2d(config.channels, config.nf(res), 1) for res in config.resolutions}
         )
-        self.blocks = nn.ModuleDict(
-            {str(res): DiscriminatorBlock(config, res) for res in config.resolutions if res > 4}
-        )
+        self.blocks = nn.ModuleDict({str(r): DiscriminatorBlock(config, r) for r in config.resolutions if r > 4})
         self.head = DiscriminatorHead(config, self.num_outputs)
 
     @property
@@ -437,11 +436,11 @@ class StyleGAN1Discriminator(Discriminator):
     def outputs(
         self, images: Tensor, c: Tensor | None = None, stage: Stage | None = None, dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:
-        (x,) = deque(self.features(images, stage, dtype), maxlen=1)  # the last
+        (x,) = deque(self.features(images, stage, dtype), maxlen=1)  # only the last
         return self.chosen(self.head(x), c)
 
     def chosen(self, outputs: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Scores [N] and class logits [N,0] from the outputs of the head [N,num_outputs]."""
+        """Outputs of the head [N,num_outputs] -> scores [N] and class logits, here [N,0]."""
         if not self.config.num_classes:
             return outputs[:, 0], outputs[:, 1:]
         return (outputs * class_weights(c, self.config.num_classes)).sum(dim=1), outputs[:, :0]
@@ -449,7 +448,7 @@ class StyleGAN1Discriminator(Discriminator):
     def features(
         self, images: Tensor, stage: Stage | None = None, dtype: torch.dtype = torch.float32
     ) -> Iterator[Tensor]:
-        """What comes out of from_rgb and of each block, [N,C,H,W] down to [N,C,h,w] of the base."""
+        """Yields the outputs of from_rgb and of each block: [N,C,H,W] down to [N,C,h,w] of the base."""
         resolution = self.config.nominal(images.shape[2])
         alpha = 1.0 if stage is None else stage.alpha
         x = self._from_rgb(resolution, images, dtype)
@@ -461,35 +460,36 @@ class StyleGAN1Discriminator(Discriminator):
             yield x
 
     def _from_rgb(self, resolution: int, images: Tensor, dtype: torch.dtype) -> Tensor:
-        x: Tensor = self.from_rgb[str(resolution)](
-            images.to(dtype, memory_format=torch.channels_last), self.config.activation
-        )
+        images = images.to(dtype, memory_format=torch.channels_last)
+        x: Tensor = self.from_rgb[str(resolution)](images, self.config.activation)
         return x
 
 
-def _statistics(config: StyleGAN1Config) -> int:
-    """How many inputs of the discriminator's last convolution are no feature maps but minibatch standard deviations."""
+def _mbstd_maps(config: StyleGAN1Config) -> int:
+    """Number of minibatch standard deviations among the inputs of the discriminator's last convolution."""
     return config.mbstd_features if config.mbstd_group > 1 else 0
 
 
-def widened(name: str, narrow: Tensor, fresh: Tensor, config: NetworkConfig) -> Tensor:
-    """The tensor `name` of the wider network, from that of the narrower one and a fresh one of the wider.
+# Widening
 
-    The two differ only in how many feature maps they have. The new feature maps start as those of a fresh network, but
-    the weights by which old maps depend on new ones are zero, so that the network computes what the narrower one did
-    (Chen et al. 2016, Net2Net, section 3). Minibatch statistics are averages over all maps: scores change a little
-    where 4x4 is wider.
+
+def widened(name: str, narrow: Tensor, fresh: Tensor, config: NetworkConfig) -> Tensor:
+    """The tensor `name` of a wider network, from that of a narrower one and a fresh one of the wider.
+
+    New feature maps start as in a fresh network, but the weights from new maps to old ones are zero, so that the wider
+    network computes the same as the narrower one (Net2Net, Chen et al. 2016, section 3). The minibatch standard
+    deviation is an average over all maps, so scores change slightly if 4x4 becomes wider.
     """
     assert isinstance(config, StyleGAN1Config)
     wide = fresh.clone()
-    if name.endswith(".const"):  # [1,C,h,w]
+    if name.endswith(".const"):  # [1,C,H,W]
         wide[:, : narrow.shape[1]] = narrow
-    elif ".style." in name:  # the scales of all maps, then the shifts of all
+    elif ".style." in name:  # scales of all maps, then shifts of all maps
         wide.unflatten(0, (2, -1))[:, : len(narrow) // 2] = narrow.unflatten(0, (2, -1))
     elif narrow.ndim == 1:
         wide[: len(narrow)] = narrow
-    else:  # [outputs, inputs, ...], scaled by 1 / sqrt(fan_in) when used
-        maps = narrow.shape[1] - (_statistics(config) if name == "head.conv.weight" else 0)
+    else:  # [outputs,inputs,...], which the network scales by 1 / sqrt(fan_in)
+        maps = narrow.shape[1] - (_mbstd_maps(config) if name == "head.conv.weight" else 0)
         old = wide[: len(narrow)].zero_()
         old[:, :maps] = narrow[:, :maps]
         old[:, old.shape[1] - narrow.shape[1] + maps :] = narrow[:, maps:]

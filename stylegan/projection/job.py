@@ -32,10 +32,10 @@ from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
 from torch_utils.images import encode, enlarge, to_uint8
 from torch_utils.interrupt import deferred_interrupts
-from torch_utils.output import Progress
+from torch_utils.output import write_film
+from torch_utils.progress import Progress
 from torch_utils.text import counted
 from torch_utils.untrusted import read_json
-from torch_utils.video import write_film
 
 REPORT, STATE = "report.json", "projection-state.pt"
 PIXELS = "picture"  # what reports call the hash of the pixels of a photograph

@@ -28,7 +28,7 @@ from stylegan.projection.projector import Projector, SearchStep, Watch
 from stylegan.projection.settings import ProjectionSettings
 from torch_utils.errors import UserError
 from torch_utils.images import BadImage, centred_box, read_image, to_float, with_channels
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from torch_utils.text import counted, is_image
 from torch_utils.untrusted import read_plain
 

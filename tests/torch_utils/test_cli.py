@@ -27,7 +27,7 @@ class Config:
     mirror: bool = setting(False, Flag("--mirror", "Both ways.", "First"))
     sizes: tuple[int, ...] = setting((1,), Flag("--sizes", "Sizes.", parse=lambda t: tuple(map(int, t.split("+")))))
     grid: int | str | None = setting(None, Flag("--grid", "Grid.", parse=lambda t: t if t == "auto" else int(t),
-                                                alone="auto"))  # fmt: skip
+                                                bare="auto"))  # fmt: skip
 
 
 BORROWED = {"part.inner": Flag("--inner", "Borrowed.")}

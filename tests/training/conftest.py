@@ -1,4 +1,4 @@
-"""Tiny runs for the tests of training: pictures of 16x16 in three classes, networks that take milliseconds."""
+"""Tiny runs for the tests of training: images of 16x16 in three classes, networks that take milliseconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stylegan.networks.stylegan1 import StyleGAN1Config
+from stylegan.networks.stylegan1 import StyleGAN1Config, StyleGAN1Discriminator
 from torch_utils.settings import replaced
 from training.config import DataConfig, LossConfig, RunConfig
 from training.data.archive import Archive, ArchiveWriter
@@ -20,10 +20,10 @@ from training.loop import train
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import TrainState
 
-Pictures = Callable[..., Path]
+Images = Callable[..., Path]
 
 
-def make_pictures(path: Path, size: tuple[int, int] = (16, 16), channels: int = 3, count: int = 40) -> Path:
+def make_images(path: Path, size: tuple[int, int] = (16, 16), channels: int = 3, count: int = 40) -> Path:
     """An archive of soft random blotches, in classes 0, 1 and 2 by their brightness."""
     rng = np.random.default_rng(0)
     with ArchiveWriter(path) as writer:
@@ -34,15 +34,15 @@ def make_pictures(path: Path, size: tuple[int, int] = (16, 16), channels: int = 
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive that most tests train on."""
-    return make_pictures(tmp_path_factory.mktemp("pictures") / "blotches.zip")
+    return make_images(tmp_path_factory.mktemp("images") / "blotches.zip")
 
 
 @pytest.fixture
-def new_pictures(tmp_path: Path) -> Pictures:
-    """Makes another archive: new_pictures(size=(16, 24), channels=1, count=40)."""
-    return partial(make_pictures, tmp_path / "pictures.zip")
+def new_images(tmp_path: Path) -> Images:
+    """Makes another archive: new_images(size=(16, 24), channels=1, count=40)."""
+    return partial(make_images, tmp_path / "images.zip")
 
 
 @pytest.fixture
@@ -87,9 +87,9 @@ def tiny_run(data: Path, **changes: Any) -> RunConfig:
 
 
 @pytest.fixture(scope="session")
-def tiny(pictures: Path) -> Callable[..., RunConfig]:
+def tiny(images: Path) -> Callable[..., RunConfig]:
     """tiny(data__cond=True, loss__name="hinge", data=other_archive) -> RunConfig"""
-    return lambda data=pictures, **changes: tiny_run(data, **changes)
+    return lambda data=images, **changes: tiny_run(data, **changes)
 
 
 @pytest.fixture(scope="session")
@@ -101,15 +101,15 @@ def straight(tiny: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def memory_for() -> Callable[[Discriminator, int, int], None]:
-    """Gives a discriminator memory for so many pictures of 16x16 at once, and for any number in its first few calls."""
+def memory_for() -> Callable[[StyleGAN1Discriminator, int, int], None]:
+    """Gives a discriminator memory for so many images of 16x16 at once, and for any number in its first few calls."""
 
-    def limit(D: Discriminator, pictures: int, spared: int = 0) -> None:
+    def limit(D: StyleGAN1Discriminator, images: int, spared: int = 0) -> None:
         left = [spared]
 
         def before(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             left[0] -= 1
-            if len(arguments[0]) > pictures and left[0] < 0:
+            if len(arguments[0]) > images and left[0] < 0:
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
         D.from_rgb["16"].register_forward_pre_hook(before)

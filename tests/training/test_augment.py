@@ -12,7 +12,7 @@ from training.config import AUGMENTATIONS, parse_augmentations
 MIDDLE = [0.5] * DRAWS
 
 
-def pictures(channels: int = 3, height: int = 16, width: int = 24) -> torch.Tensor:
+def images(channels: int = 3, height: int = 16, width: int = 24) -> torch.Tensor:
     return torch.rand(4, channels, height, width, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
@@ -26,13 +26,13 @@ def random_draws(count: int) -> torch.Tensor:
 
 
 def test_middling_draws_change_neither_colour_nor_place() -> None:
-    x = pictures()
+    x = images()
     torch.testing.assert_close(augment(x, drawn(), ("color", "translation")), x)
     assert torch.equal(augment(x, random_draws(4), ()), x)
 
 
 def test_brightness_adds_and_contrast_and_saturation_stretch() -> None:
-    x = pictures()
+    x = images()
     torch.testing.assert_close(augment(x, drawn(d0=0.75), ("color",)), x + 0.25)
     grey = augment(x, drawn(d1=0.0), ("color",))
     torch.testing.assert_close(grey, x.mean(dim=1, keepdim=True).expand_as(x))
@@ -43,7 +43,7 @@ def test_brightness_adds_and_contrast_and_saturation_stretch() -> None:
 
 @pytest.mark.parametrize("draw, steps", [(0.0, -2), (0.2, -1), (0.5, 0), (0.99, 2)])
 def test_pictures_move_by_up_to_an_eighth_and_grey_comes_in(draw: float, steps: int) -> None:
-    x = pictures()
+    x = images()
     moved = augment(x, drawn(d3=draw), ("translation",))
     assert torch.equal(moved[:, :, max(steps, 0) : 16 + min(steps, 0)], x[:, :, max(-steps, 0) : 16 - max(steps, 0)])
     grey = moved[:, :, :steps] if steps > 0 else moved[:, :, 16 + steps :]
@@ -60,16 +60,16 @@ def test_the_hole_is_half_as_wide_and_high_and_may_reach_over_the_edge() -> None
 
 
 def test_each_picture_has_its_own_way_whatever_is_beside_it() -> None:
-    x, draws = pictures(), random_draws(4)
+    x, draws = images(), random_draws(4)
     whole = augment(x, draws, AUGMENTATIONS)
     apart = torch.cat([augment(x[i : i + 1], draws[i : i + 1], AUGMENTATIONS) for i in range(4)])
     torch.testing.assert_close(whole, apart)
     same = augment(x[:1].expand(4, -1, -1, -1), draws, AUGMENTATIONS)
-    assert len({picture.numpy().tobytes() for picture in same}) == 4
+    assert len({image.numpy().tobytes() for image in same}) == 4
 
 
 def test_transparency_has_no_colour() -> None:
-    x, draws = pictures(4), random_draws(4)
+    x, draws = images(4), random_draws(4)
     seen = augment(x, draws, ("color",))
     assert torch.equal(seen[:, 3], x[:, 3])
     torch.testing.assert_close(seen[:, :3], augment(x[:, :3], draws, ("color",)))
@@ -77,7 +77,7 @@ def test_transparency_has_no_colour() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_derivatives(channels: int) -> None:
-    x = pictures(channels, 8, 8)[:2].double().requires_grad_()
+    x = images(channels, 8, 8)[:2].double().requires_grad_()
     draws = random_draws(2)
     assert torch.autograd.gradcheck(lambda x: augment(x, draws, AUGMENTATIONS), x)
     assert torch.autograd.gradgradcheck(lambda x: augment(x, draws, AUGMENTATIONS).square(), x)

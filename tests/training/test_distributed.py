@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import training.runs.processes
+from stylegan.networks.stylegan1 import StyleGAN1Discriminator
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, from_environment, process_group
 from torch_utils.settings import replaced
 from training.config import RunConfig
@@ -23,19 +24,19 @@ from training.loop import next_reals
 from training.runs.processes import train_in_processes
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
-from training.step import update
+from training.step import train_step
 
 CPU = torch.device("cpu")
 
-# Of 16 pictures in groups of 4; Adam's eps of 1 makes a step proportional to the gradient.
+# Of 16 images in groups of 4; Adam's eps of 1 makes a step proportional to the gradient.
 COMMON = {"growth__batch": PerResolution(16), "model__mbstd_group": 4, "optim__eps": 1.0}
 Prepare = Callable[[TrainState], None]
 SPLITS: list[dict[str, Any]] = [{}, {"loss.name": "relativistic"}, {"batch_gpu": 4}]
 
 
-def limit_memory(D: Discriminator, pictures: int) -> None:
+def limit_memory(D: StyleGAN1Discriminator, images: int) -> None:
     def before(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        if len(arguments[0]) > pictures:
+        if len(arguments[0]) > images:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     D.from_rgb["16"].register_forward_pre_hook(before)
@@ -52,7 +53,7 @@ def started(cfg: RunConfig) -> TrainState:
 
 
 def steps(cfg: RunConfig, dist: DistContext, count: int = 3, prepare: Prepare = lambda state: None) -> dict[str, Any]:
-    """Networks and losses after some steps at 16x16, and how many pictures are worked on at once in the end."""
+    """Networks and losses after some steps at 16x16, and how many images are worked on at once in the end."""
     data = Dataset(Archive.open(cfg.data.path), seed=cfg.seed)
     state = started(cfg)
     state.nimg = 200
@@ -61,13 +62,13 @@ def steps(cfg: RunConfig, dist: DistContext, count: int = 3, prepare: Prepare = 
     for _ in range(count):
         stage = cfg.growth.at(state.nimg)
         reals = next_reals(data, state.nimg, stage, cfg, CPU, dist)
-        outcome = update(state, reals, stage, cfg, None, torch.float32, dist)
+        outcome = train_step(state, reals, stage, cfg, None, torch.float32, dist)
         assert not outcome.bad
         stats.append({name: float(value) for name, value in outcome.stats.items()})
         state.nimg += stage.batch
     return {
         "stats": stats,
-        "at_once": state.micro_batch,
+        "micro_batch": state.micro_batch,
         **{name: getattr(state, name).state_dict() for name in ("G", "D", "G_ema")},
     }
 
@@ -80,7 +81,7 @@ def split_process(
     torch.set_num_threads(1)
     with process_group(dist, CPU, 60) as dist:
         found = [steps(replaced(cfg, split), dist) for split in SPLITS]
-        # The second process has no memory for the 8 pictures of its share: it halves them while the first one waits.
+        # The second process has no memory for the 8 images of its share: it halves them while the first one waits.
         scarce = steps(cfg, dist, prepare=lambda state: limit_memory(state.D, 4) if dist.rank else None)
         torch.save([*found, scarce], run_dir / f"{dist.rank}.pt")
     return 0
@@ -103,7 +104,7 @@ def test_a_batch_is_the_same_batch_in_processes_and_in_rounds(tiny, tmp_path, mo
     monkeypatch.setattr(training.runs.processes, "process", split_process)
     train_in_processes(tiny(**COMMON, gpus=2), tmp_path, False, None)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert first[-1]["at_once"] == second[-1]["at_once"] == {16: 4}, "agreed"
+    assert first[-1]["micro_batch"] == second[-1]["micro_batch"] == {16: 4}, "agreed"
     for split, ours, theirs in zip([*SPLITS, {}], first, second, strict=True):
         cfg = replaced(tiny(**COMMON), split | {"batch_gpu": None})
         start, whole, rounds = (
@@ -117,7 +118,7 @@ def test_a_batch_is_the_same_batch_in_processes_and_in_rounds(tiny, tmp_path, mo
         assert_same_way(whole, rounds, start)
 
 
-def test_the_share_of_a_process_is_of_every_so_many_th_picture(tiny) -> None:
+def test_the_share_of_a_process_is_of_every_so_many_th_image(tiny) -> None:
     cfg = tiny(data__mirror=True)
     data = Dataset(Archive.open(cfg.data.path), mirror=True)
     stage = cfg.growth.at(200)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from stylegan.checkpoints.snapshot import load_snapshot
+from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 from training import losses
 from training.loop import train
@@ -64,7 +65,7 @@ def test_a_run_leaves_what_the_field_expects(tiny, tmp_path) -> None:
     assert [line["Progress/resolution"] for line in lines] == [8, 16, 16]
     assert {"Loss/D/loss", "Loss/G/loss", "Loss/signs/real", "Gradient/D", "Timing/data_percent"} <= set(lines[0])
     snap = load_snapshot(tmp_path / "network-snapshot-000000.safetensors")
-    assert (snap.resolution, snap.alpha, snap.kimg, snap.data, snap.config) == (16, 1.0, 0.24, "blotches", cfg.model)
+    assert (snap.stage, snap.kimg, snap.data, snap.config) == (Stage(16), 0.24, "blotches", cfg.model)
     ours = state.G_ema.state_dict()
     assert all(torch.equal(value, ours[name]) for name, value in snap.G.state_dict().items())
     assert snap.D is not None
@@ -124,19 +125,19 @@ def test_a_finished_run_stays_as_it_is(straight, tiny, tmp_path) -> None:
     assert ((run_dir / STATS).read_bytes(), (run_dir / "growth.webp").read_bytes()) == before[1:]
 
 
-def test_the_run_learns_the_brightness_of_its_data(new_pictures, tiny, tmp_path) -> None:
+def test_the_run_learns_the_brightness_of_its_data(new_images, tiny, tmp_path) -> None:
     """Reals are darker than grey on average, fresh networks make grey."""
     cfg = tiny(growth__initial=8, growth__final=8, model__resolution=8, total_kimg=0.6, ema_kimg=0.05)
     train(cfg, tmp_path)
     reals, before, after = (
-        torch.from_numpy(picture_of(tmp_path / name)).float() / 127.5 - 1
+        torch.from_numpy(image_of(tmp_path / name)).float() / 127.5 - 1
         for name in ("reals.png", "fakes_init.png", "fakes000000.png")
     )
     assert (after.mean() - reals.mean()).abs() < 0.3
     assert (after.std() - reals.std()).abs() < (before.std() - reals.std()).abs()
 
 
-def picture_of(path: Path) -> Any:
+def image_of(path: Path) -> Any:
     import numpy as np
     from PIL import Image
 
@@ -185,18 +186,18 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     from torch_utils import checkpoint
 
     seen: list[int] = []
-    healthy_update, healthy_usage = training.loop.update, checkpoint.shutil.disk_usage
+    healthy_step, healthy_usage = training.loop.train_step, checkpoint.shutil.disk_usage
 
-    def update(state: Any, *arguments: Any) -> Any:
+    def step(state: Any, *arguments: Any) -> Any:
         seen.append(state.nimg)
-        return healthy_update(state, *arguments)
+        return healthy_step(state, *arguments)
 
     def disk_usage(folder: Path) -> Any:
         usage = healthy_usage(folder)
         return usage._replace(free=1000) if seen and seen[-1] > 100 else usage
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.loop, "update", update)
+        patch.setattr(training.loop, "train_step", step)
         patch.setattr(checkpoint.shutil, "disk_usage", disk_usage)
         yield patch
 

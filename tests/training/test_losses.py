@@ -15,20 +15,21 @@ import pytest
 import torch
 
 from stylegan.checkpoints.tensorflow import (
-    OfficialFile,
+    STYLEGAN,
+    PublishedFile,
     Variables,
     discriminator_state,
-    growth,
     mapping_state,
-    read_official,
+    read_published,
+    stage_of,
     synthesis_state,
 )
 from stylegan.networks.registry import build_discriminator, build_generator
 from training import losses
 from training.config import LossConfig
-from training.inputs import Inputs
-from training.schedule import PerResolution, Stage
-from training.step import Game, discriminator_terms, generator_loss, look
+from training.inputs import Batch, Inputs
+from training.losses import GANLoss
+from training.schedule import PerResolution, TrainingStage
 
 DATA = Path(__file__).parents[1] / "data"
 LODS = ("lod0", "lod0.6")
@@ -48,8 +49,8 @@ def published() -> dict[str, np.ndarray]:
 
 
 @lru_cache(maxsize=2)
-def networks(family: str) -> OfficialFile:
-    return read_official(DATA / f"{family}_r32.pkl")
+def networks(family: str) -> PublishedFile:
+    return read_published(DATA / f"{family}_r32.pkl")
 
 
 class Table:
@@ -60,22 +61,32 @@ class Table:
         self.G, self.D = build_generator(file.G.config), build_discriminator(file.D.config)
         self.G.load_state_dict(file.G.state)
         self.D.load_state_dict(file.D.state)
-        self.resolution, self.alpha = growth(32, float(lod.removeprefix("lod")))
+        self.stage = stage_of(32, float(lod.removeprefix("lod")))
         self.prefix = f"{family}/{lod}"
         self.reals = torch.from_numpy(published()[f"{family}/in/reals"])
         blend = torch.from_numpy(published()[f"{family}/in/mixing_factors"]).flatten()
         with np.load(DATA / f"{family}_r32.npz") as file:
             z = torch.from_numpy(file["in/z"])
-        self.inputs = Inputs(z, z, torch.full((4,), 99), None, [], blend)
+        self.inputs = Inputs(z, z, torch.full((4,), 99), None, self.G.own_noise(), blend)
 
-    def game(self, loss: LossConfig) -> Game:
-        return Game(loss, Stage(0, self.resolution, self.alpha, 4, 0.001), 32, torch.float32)
+    def gan_loss(self, loss: LossConfig) -> GANLoss:
+        stage = TrainingStage(self.stage.resolution, self.stage.alpha, phase=0, batch=4, lr=0.001)
+        weights = {"r1": loss.r1_gamma.base, "r2": loss.r2_gamma.base}
+        return GANLoss(loss, self.G, self.D, None, stage, 32, torch.float32, weights, share=4)
+
+    def d_loss(self, loss: LossConfig) -> torch.Tensor:
+        terms, _ = self.gan_loss(loss).d_loss(Batch(self.reals, None), self.inputs)
+        return torch.stack([term for term, _ in terms]).sum()
+
+    def g_loss(self, loss: LossConfig) -> torch.Tensor:
+        (term,), _ = self.gan_loss(loss).g_loss(Batch(self.reals, None), self.inputs)
+        return term[0]
 
     def fakes(self) -> torch.Tensor:
-        return self.G(self.inputs.z, resolution=self.resolution, alpha=self.alpha)
+        return self.G(self.inputs.z, stage=self.stage)
 
     def scores(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.D(self.reals, alpha=self.alpha), self.D(self.fakes(), alpha=self.alpha)
+        return self.D(self.reals, stage=self.stage), self.D(self.fakes(), stage=self.stage)
 
     def value(self, name: str) -> torch.Tensor:
         """The published loss of each sample, [N]."""
@@ -94,9 +105,9 @@ class Gradients(Variables):
 def in_our_names(gradients: dict[str, np.ndarray], kind: str) -> dict[str, torch.Tensor]:
     source = Gradients(gradients)
     if kind == "D":
-        return discriminator_state(source, networks("stylegan").D.config, fused=lambda resolution: False)
+        return discriminator_state(source, networks("stylegan").D.config, lambda resolution: False, STYLEGAN)
     config = networks("stylegan").G.config
-    return mapping_state(source, config) | synthesis_state(source, config, fused=lambda resolution: False)
+    return mapping_state(source, config) | synthesis_state(source, config, lambda resolution: False, STYLEGAN)
 
 
 def check_gradients(net: torch.nn.Module, prefix: str, function: str) -> None:
@@ -144,7 +155,7 @@ def test_penalties_are_the_published_sample_by_sample(lod: str) -> None:
     fakes, reals = table.fakes().detach().requires_grad_(), table.reals.requires_grad_()
     mixed = torch.lerp(reals, fakes, table.inputs.blend[:, None, None, None])
     mixed = mixed.detach().requires_grad_()
-    r1, r2, gp = (losses.squared_gradient(table.D(x, alpha=table.alpha), x) for x in (reals, fakes, mixed))
+    r1, r2, gp = (losses.squared_gradient(table.D(x, stage=table.stage), x) for x in (reals, fakes, mixed))
     gp = 10 * losses.one_lipschitz(gp)
     ours = {
         "D_wgan_gp": table.value("D_wgan") + gp,
@@ -160,9 +171,7 @@ def test_penalties_are_the_published_sample_by_sample(lod: str) -> None:
 @pytest.mark.parametrize("lod", LODS)
 def test_a_discriminator_learns_what_the_published_one_does(lod: str, function: str) -> None:
     table = Table("stylegan", lod)
-    game = table.game(PENALISED[function])
-    sight = look(table.reals, table.fakes(), table.inputs, game)
-    loss = sum(loss for loss, _ in discriminator_terms(table.D, sight, None, table.inputs, game, 1.0))
+    loss = table.d_loss(PENALISED[function])
     torch.testing.assert_close(loss, table.value(function).mean(), rtol=VALUE_TOLERANCE, atol=VALUE_TOLERANCE)
     loss.backward()
     check_gradients(table.D, table.prefix, function)
@@ -171,22 +180,16 @@ def test_a_discriminator_learns_what_the_published_one_does(lod: str, function: 
 @pytest.mark.parametrize("lod", LODS)
 def test_a_generator_learns_what_the_published_one_does(lod: str) -> None:
     table, function = Table("stylegan", lod), "G_logistic_nonsaturating"
-    game = table.game(R1)
-    sight = look(table.reals, table.fakes(), table.inputs, game)
-    loss, _ = generator_loss(table.D, sight, None, table.inputs, game)
+    loss = table.g_loss(R1)
     torch.testing.assert_close(loss, table.value(function).mean(), rtol=VALUE_TOLERANCE, atol=VALUE_TOLERANCE)
     loss.backward()
     check_gradients(table.G, table.prefix, function)
 
 
 @pytest.mark.parametrize("lod", LODS)
-def test_progan_plays_the_published_game(lod: str) -> None:
+def test_progan_learns_from_the_published_losses(lod: str) -> None:
     table = Table("progan", lod)
-    game = table.game(WGAN_GP)
-    sight = look(table.reals, table.fakes(), table.inputs, game)
-    d = sum(loss for loss, _ in discriminator_terms(table.D, sight, None, table.inputs, game, 1.0))
-    g, _ = generator_loss(table.D, sight, None, table.inputs, game)
-    for ours, name in ((d, "D_wgangp_acgan"), (g, "G_wgan_acgan")):
+    for ours, name in ((table.d_loss(WGAN_GP), "D_wgangp_acgan"), (table.g_loss(WGAN_GP), "G_wgan_acgan")):
         torch.testing.assert_close(ours, table.value(name).mean(), rtol=VALUE_TOLERANCE, atol=VALUE_TOLERANCE)
 
 

@@ -17,6 +17,8 @@ import torch
 from click.testing import CliRunner
 
 from stylegan.cli.train import main
+from stylegan.networks.dcgan import DCGANConfig
+from stylegan.networks.progan import ProGANConfig
 from torch_utils.checkpoint import load_tensors
 from training.config import AUGMENTATIONS, RunConfig
 from training.loop import train
@@ -28,7 +30,7 @@ PRELOADED = ["training.loop", "torch._dynamo", "torch.utils.tensorboard"]  # sec
 
 # What is about to happen, for the how-manieth time in the process, when it is killed. Of the files that are put in
 # place only networks and states count.
-IN_A_FADE = ("training.loop.update", 9)
+IN_A_FADE = ("training.loop.train_step", 9)
 FILE_WRITTEN_NOT_YET_IN_PLACE = ("torch_utils.files.put_in_place", 4)
 PICTURES_DRAWN_NOTHING_SAVED = ("training.runs.checkpointing.save_snapshot", 2)
 NETWORK_SAVED_STATE_NOT = ("training.state.save_state", 1)
@@ -133,6 +135,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "augmented": {"loss__diffaugment": AUGMENTATIONS, "loss__name": "relativistic"},
     "classes in bf16": {"data__cond": True, "precision": "bf16", "model__mbstd_group": 2},
+    "without w, images shared": {
+        "model": ProGANConfig(resolution=16, z_dim=16, fmap_max=16), "loss__name": "wgan-gp",
+        "loss__r1_gamma": PerResolution(0.0), "loss__share_fakes": True,
+    },
+    "batch norm, no growth": {
+        "model": DCGANConfig(resolution=16, z_dim=8, fmap_base=64, fmap_max=8), "growth__initial": 16,
+        "loss__r1_gamma": PerResolution(0.0),
+    },
 }  # fmt: skip
 
 
@@ -170,7 +180,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny, run_dirs) -> None:
     cfg = tiny(snap=100, tick_kimg=PerResolution(100.0))
     straight, stopped = run_dirs("straight", cfg), run_dirs("stopped", cfg)
     train(cfg, straight)
-    code = in_a_process(("training.loop.update", 12), cfg, stopped, False, signal.SIGINT)
+    code = in_a_process(("training.loop.train_step", 12), cfg, stopped, False, signal.SIGINT)
     assert code == 0
     last = (stopped / LOG).read_text().splitlines()[-1]
     assert last == f"Stopped at 0.1 kimg; all is saved. To go on: train.py --resume {stopped}"

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_utils.errors import UserError
-from training.presets import PRESETS
-from training.schedule import GrowthSchedule, PerResolution, Stage
+from training.runs.resume import preset
+from training.schedule import GrowthSchedule, PerResolution, TrainingStage
 
 # The tables of the published StyleGAN, written out again: batch by GPU count, learning rate.
 BATCH = {
@@ -39,7 +39,7 @@ def published(nimg: int, gpus: int, *, final: int = 1024, initial: int = 8, stab
 
 @pytest.mark.parametrize("gpus", BATCH)
 def test_it_is_the_published_arithmetic_at_ten_thousand_image_counts(gpus):
-    schedule = PRESETS["ffhq1024"].config(gpus).growth
+    schedule = preset("ffhq1024", gpus).growth
     rng = np.random.default_rng(gpus)
     corners = [1000 * k * 600 + d for k in range(16) for d in (-1, 0, 1) if k + d >= 0]
     for nimg in [*corners, *rng.integers(0, 12_000_000, 10_000).tolist()]:
@@ -50,7 +50,7 @@ def test_it_is_the_published_arithmetic_at_ten_thousand_image_counts(gpus):
 
 
 def test_the_phase_changes_exactly_when_lod_enters_or_leaves_an_integer():
-    schedule = PRESETS["ffhq1024"].config(1).growth
+    schedule = preset("ffhq1024", 1).growth
     counts = sorted(np.random.default_rng(0).integers(0, 9_000_000, 2000).tolist() + [600_000 * k for k in range(15)])
     bounds = [(math.floor(lod), math.ceil(lod)) for lod in (published(n, 1)[0] for n in counts)]
     phases = [schedule.at(n).phase for n in counts]
@@ -69,9 +69,9 @@ def test_other_times_and_sizes_follow_the_same_arithmetic(initial, final, stable
 
 
 def test_the_example_in_words():
-    assert GrowthSchedule().at(900_000) == Stage(phase=1, resolution=16, alpha=0.5, batch=128, lr=1e-3)
-    assert GrowthSchedule().at(0) == Stage(phase=0, resolution=8, alpha=1.0, batch=256, lr=1e-3)
-    assert GrowthSchedule().at(10**9) == Stage(phase=14, resolution=1024, alpha=1.0, batch=32, lr=3e-3)
+    assert GrowthSchedule().at(900_000) == TrainingStage(16, 0.5, phase=1, batch=128, lr=1e-3)
+    assert GrowthSchedule().at(0) == TrainingStage(8, phase=0, batch=256, lr=1e-3)
+    assert GrowthSchedule().at(10**9) == TrainingStage(1024, phase=14, batch=32, lr=3e-3)
 
 
 def test_a_fade_ends_are_the_stable_stages():

@@ -1,4 +1,6 @@
-"""What fits of another network is taken, the rest is listed."""
+"""What fits of another network is taken, the rest is listed; a wider network begins as the narrower one it
+is made from, and everything in it learns.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,9 @@ import torch
 
 import stylegan
 from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.networks.config import Stage
+from stylegan.networks.dcgan import DCGANConfig
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 from training.state import TrainState, fresh_state
 from training.transfer import CENTRE, transfer_weights, width_of
@@ -18,8 +23,8 @@ CPU = torch.device("cpu")
 
 
 def snapshot(state: TrainState, path: Path, with_d: bool = True) -> str:
-    save_snapshot(path, state.G_ema, state.D if with_d else None, config=state.G.cfg, resolution=16, alpha=1.0,
-                  kimg=1.0, data="x")  # fmt: skip
+    D = state.D if with_d else None
+    save_snapshot(path, state.G_ema, D, config=state.G.config, stage=Stage(16), kimg=1.0, data="x")
     return str(path)
 
 
@@ -49,7 +54,7 @@ def test_another_resolution_keeps_what_both_have(tiny, tmp_path, ours: int, thei
     origin, target = state(theirs, 1), state(ours, 0)
     fresh = target.G.synthesis.blocks[str(ours)][0].weight.clone()
     path = tmp_path / "a.safetensors"
-    save_snapshot(path, origin.G_ema, origin.D, config=origin.G.cfg, resolution=theirs, alpha=1.0, kimg=1.0, data="x")
+    save_snapshot(path, origin.G_ema, origin.D, config=origin.G.config, stage=Stage(theirs), kimg=1.0, data="x")
     told = transfer_weights(str(path), target)
     assert torch.equal(target.G.synthesis.blocks["8"][0].weight, origin.G.synthesis.blocks["8"][0].weight)
     assert torch.equal(target.D.blocks["8"].conv1.weight, origin.D.blocks["8"].conv1.weight)
@@ -110,9 +115,9 @@ def test_a_generator_alone_grows_wider(tiny, tmp_path) -> None:
     assert "not:" not in told and told.count("widened") == 1
     assert same(wide.D, narrow.D) == set(narrow.D.state_dict()) and same(wide.G, narrow.G) != set(wide.G.state_dict())
     path = snapshot(wide, tmp_path / "wide.safetensors")
-    assert stylegan.load(path).D.cfg == mixed.model.of_discriminator
-    assert width_of(path, narrow.G.cfg) == {"model.fmap_max": 32, "model.d_fmap_max": 16}
-    assert width_of(path, replace(narrow.G.cfg, fmap_max=64)) == {}
+    assert stylegan.load(path).D.config == mixed.model.of_discriminator
+    assert width_of(path, narrow.G.config) == {"model.fmap_max": 32, "model.d_fmap_max": 16}
+    assert width_of(path, replace(narrow.G.config, fmap_max=64)) == {}
     told = transfer_weights(path, fresh_state(tiny(model__fmap_max=32, model__d_fmap_max=8), CPU))
     assert told.count("more would fit with --fmap-base 128 --d-fmap-max 16") == 1 and told.count("would fit") == 1
 
@@ -120,7 +125,7 @@ def test_a_generator_alone_grows_wider(tiny, tmp_path) -> None:
 def test_new_resolutions_are_no_reason_for_fewer_feature_maps(tiny, tmp_path) -> None:
     origin = fresh_state(tiny(seed=1, model__resolution=8, growth__final=8), CPU)
     path = tmp_path / "a.safetensors"
-    save_snapshot(path, origin.G_ema, origin.D, config=origin.G.cfg, resolution=8, alpha=1.0, kimg=1.0, data="x")
+    save_snapshot(path, origin.G_ema, origin.D, config=origin.G.config, stage=Stage(8), kimg=1.0, data="x")
     told = transfer_weights(str(path), fresh_state(tiny(model__fmap_max=24), CPU))
     assert "widened" in told and "(new)" in told and "would fit" not in told
 
@@ -134,3 +139,94 @@ def test_a_file_without_a_discriminator_says_so(tiny, tmp_path) -> None:
 def test_a_missing_file_is_the_users_to_correct(tiny, tmp_path) -> None:
     with pytest.raises(UserError):
         transfer_weights(str(tmp_path / "absent.safetensors"), fresh_state(tiny(), CPU))
+
+
+# From a narrower network
+
+
+@pytest.fixture
+def grown(tiny, tmp_path):
+    """grown(before, after) -> the states of a run and of one that takes its weights, and what was said."""
+
+    def make(before: dict, after: dict) -> tuple[TrainState, TrainState, str]:
+        narrow, wide = fresh_state(tiny(seed=1, **before), CPU), fresh_state(tiny(**before | after), CPU)
+        for parameter in [*narrow.G_ema.parameters(), *narrow.D.parameters()]:  # the noise and biases are 0 at first
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7))
+        path = tmp_path / "narrow.safetensors"
+        save_snapshot(path, narrow.G_ema, narrow.D, config=narrow.G.config, stage=Stage(16), kimg=1.0, data="x")
+        return narrow, wide, transfer_weights(str(path), wide)
+
+    return make
+
+
+WIDER = [
+    pytest.param({}, {"model__fmap_base": 256, "model__fmap_max": 16}, id="at 16x16"),
+    pytest.param({}, {"model__fmap_base": 384, "model__fmap_max": 24}, id="everywhere"),
+    pytest.param({"model__const_input": False}, {"model__fmap_max": 24}, id="from a dense layer"),
+    pytest.param({"data__cond": True}, {"model__fmap_max": 20, "model__fmap_base": 320}, id="with classes"),
+    pytest.param({"model__styles": False, "model__noise": False}, {"model__fmap_base": 256}, id="traditional"),
+]
+
+
+@pytest.mark.parametrize("before, after", WIDER)
+def test_pictures_and_scores_stay_what_they_were(grown, before, after) -> None:
+    # Without the minibatch deviation, which is an average over all maps.
+    narrow, wide, told = grown(before | {"model__mbstd_group": 1}, after)
+    assert "widened" in told and "not:" not in told
+    z = torch.randn(4, 16, generator=torch.Generator().manual_seed(5))
+    c = torch.arange(4) % 3 if narrow.G.config.num_classes else None
+    with torch.no_grad():
+        images = narrow.G_ema(z, c)
+        for G in (wide.G, wide.G_ema):
+            assert torch.allclose(G(z, c), images, atol=1e-4)
+        assert torch.allclose(wide.D(images, c), narrow.D(images, c), atol=1e-4)
+
+
+def test_the_minibatch_deviation_stays_where_it_was(grown) -> None:
+    """With 16x16 wider and 4x4 as wide as before, it is an average over the same maps."""
+    narrow, wide, _ = grown({}, {"model__fmap_base": 256})
+    images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    with torch.no_grad():
+        assert torch.allclose(wide.D(images), narrow.D(images), atol=1e-4)
+    narrow, wide, _ = grown({}, {"model__fmap_max": 24})
+    statistic = narrow.D.head.conv.weight[:, 16] * (25 / 17) ** 0.5  # its place is the last, and the fan-in larger
+    assert torch.allclose(wide.D.head.conv.weight[:16, 24], statistic)
+
+
+def test_new_maps_learn(grown) -> None:
+    """What leads into new maps starts to move as soon as somebody looks at them: after the first step."""
+    narrow, wide, _ = grown({}, {"model__fmap_base": 256})
+    z = torch.randn(4, 16, generator=torch.Generator().manual_seed(5))
+    new = slice(narrow.G.config.nf(16), None)
+    layer = wide.G.synthesis.blocks["16"][0].weight
+    moved = []
+    optimizer = torch.optim.SGD(wide.G.parameters(), lr=0.01)
+    for _ in range(2):
+        optimizer.zero_grad()
+        wide.G(z).square().mean().backward()
+        moved.append(layer.grad[new].abs().max().item())
+        optimizer.step()
+    assert moved[0] == 0 < moved[1]
+
+
+def test_wider_is_more_maps_and_nowhere_fewer() -> None:
+    narrow = StyleGAN1Config(resolution=64, fmap_base=4096, fmap_max=128)
+    assert replace(narrow, fmap_base=8192).wider_than(narrow)
+    assert replace(narrow, resolution=128, fmap_max=256).wider_than(narrow)
+    assert replace(narrow, fmap_max=256).wider_than(replace(narrow, resolution=128))
+    assert not narrow.wider_than(narrow)
+    assert not replace(narrow, fmap_base=8192, fmap_max=64).wider_than(narrow)
+    assert not replace(narrow, fmap_max=256, pixel_norm=True).wider_than(replace(narrow, pixel_norm=True))
+    assert not replace(narrow, fmap_base=8192, resolution=32).wider_than(replace(narrow, resolution=32))
+
+
+def test_a_network_of_another_kind_is_not_widened_and_leaves_what_fits(tiny, tmp_path) -> None:
+    dcgan = DCGANConfig(resolution=16, z_dim=16, fmap_base=64, fmap_max=8)
+    style = tiny().model
+    assert not style.wider_than(dcgan) and not dcgan.wider_than(style)
+    for ours, theirs in ((style, dcgan), (dcgan, style)):
+        target, origin = (fresh_state(replace(tiny(), model=model), CPU) for model in (ours, theirs))
+        path = snapshot(origin, tmp_path / "other.safetensors")
+        told = transfer_weights(path, target)
+        assert told.count("0 tensors taken") == 2 and "widened" not in told and "would fit" not in told
+        assert width_of(path, ours) == {}

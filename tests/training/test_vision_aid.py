@@ -18,11 +18,19 @@ from training import vision_aid as module
 from training.config import AID_NETS, AID_SMALLEST, LossConfig, RunConfig
 from training.data.archive import Archive
 from training.data.dataset import Dataset
-from training.inputs import draw
-from training.schedule import PerResolution, Stage
+from training.inputs import Batch, draw
+from training.losses import GANLoss, aid_d_loss, aid_g_loss
+from training.schedule import PerResolution, TrainingStage
 from training.state import TrainState, fresh_state
-from training.step import Game, Reals, discriminator_terms, generator_loss, look, make_fakes, update
-from training.vision_aid import DEPTHS, EAGERNESS, FLOOR, Aid, AidHead, aid_d_loss, aid_g_loss, build_vision_aid
+from training.step import train_step
+from training.vision_aid import (
+    DEPTHS,
+    EAGERNESS,
+    FLOOR,
+    VisionAid,
+    VisionAidHead,
+    build_vision_aid,
+)
 
 CPU, FP32 = torch.device("cpu"), torch.float32
 NET = AID_NETS["vgg16"]
@@ -39,9 +47,9 @@ def weights() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def aid(weights) -> Aid:
+def aid(weights) -> VisionAid:
     torch.manual_seed(1)
-    return Aid(NET, weights, group=4)
+    return VisionAid(NET, weights, group=4)
 
 
 @pytest.fixture
@@ -50,15 +58,15 @@ def at_hand(weights, monkeypatch) -> None:
 
 
 @pytest.fixture
-def cfg(tiny, new_pictures, at_hand) -> RunConfig:
+def cfg(tiny, new_images, at_hand) -> RunConfig:
     """A run that begins at 32x32, where there are eyes."""
     return tiny(
-        new_pictures(size=(32, 32)), model__base=(4, 4), model__resolution=32, growth__initial=32, growth__final=32,
+        new_images(size=(32, 32)), model__base=(4, 4), model__resolution=32, growth__initial=32, growth__final=32,
         growth__batch=PerResolution(4), loss__name="relativistic", loss__vision_aid="vgg16", model__mbstd_group=2,
     )  # fmt: skip
 
 
-def pictures(seed: int, count: int = 4, size: int = 64, channels: int = 3) -> torch.Tensor:
+def some_images(seed: int, count: int = 4, size: int = 64, channels: int = 3) -> torch.Tensor:
     return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
@@ -67,7 +75,7 @@ def steps(cfg: RunConfig, count: int, state: TrainState | None = None) -> TrainS
     for _ in range(count):
         stage = cfg.growth.at(state.nimg)
         images, _ = data.batch(state.nimg, stage.batch, *cfg.model.size(stage.resolution))
-        outcome = update(state, Reals(to_float(images), None), stage, cfg, None, FP32)
+        outcome = train_step(state, Batch(to_float(images), None), stage, cfg, None, FP32)
         assert not outcome.bad and {"aid_d", "aid_g", "aid_r"} <= outcome.stats.keys()
         state.nimg += stage.batch
     return state
@@ -79,7 +87,7 @@ def flat(net: torch.nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize(("size", "channels"), [(32, 1), (64, 3), (128, 4)])
 def test_heads_see_patches_at_three_depths_and_their_averages(aid, size: int, channels: int) -> None:
-    seen = aid.features(pictures(0, size=size, channels=channels), FP32)
+    seen = aid.features(some_images(0, size=size, channels=channels), FP32)
     side = max(size, 64)
     assert [tuple(x.shape[1:]) for x in seen] == [
         (256, side // 4, side // 4), (512, side // 8, side // 8), (512, side // 16, side // 16),
@@ -92,29 +100,29 @@ def test_heads_see_patches_at_three_depths_and_their_averages(aid, size: int, ch
 
 
 def test_enlarged_pictures_show_what_is_small(weights, at_hand) -> None:
-    """Twice as many patches along each side, each of half the size; and a gradient that reaches the pictures."""
+    """Twice as many patches along each side, each of half the size; and a gradient that reaches the images."""
     aid = build_vision_aid(LossConfig(vision_aid="vgg16", aid_zoom=2), 4, CPU)
     assert aid is not None
-    images = pictures(0).requires_grad_()
+    images = some_images(0).requires_grad_()
     seen = aid.features(images, FP32)
     large = torch.nn.functional.interpolate(images, size=(128, 128), mode="bicubic")
-    for x, expected in zip(seen, Aid(NET, weights, group=4).features(large, FP32), strict=True):
+    for x, expected in zip(seen, VisionAid(NET, weights, group=4).features(large, FP32), strict=True):
         torch.testing.assert_close(x, expected)
     assert [x.shape[2] for x in seen[:DEPTHS]] == [32, 16, 8]
-    aid_g_loss(aid, aid.features(pictures(1), FP32), seen).backward()
+    aid_g_loss(aid, aid.features(some_images(1), FP32), seen).backward()
     assert images.grad is not None and images.grad.abs().sum() > 0
 
 
 def test_heads_see_how_much_there_is_of_a_thing(aid) -> None:
     """Half the contrast gives shorter feature vectors, and other scores."""
-    images = pictures(0)
+    images = some_images(0)
     full, half = (aid.features(x, FP32) for x in (images, images / 2))
     for a, b in zip(full, half, strict=True):
         assert b.norm() < 0.9 * a.norm()
 
 
 def test_calibrated_channels_vary_alike_unless_they_hardly_vary(aid) -> None:
-    reals = pictures(0, count=20)
+    reals = some_images(0, count=20)
     before = aid.features(reals, FP32)
     aid.calibrate(reals.split([12, 8]), FP32)
     for raw, x in zip(before, aid.features(reals, FP32), strict=True):
@@ -128,7 +136,7 @@ def test_eager_heads_are_drawn_as_others_and_learn_faster() -> None:
     torch.manual_seed(0)
     plain = EqualConv2d(512, 64, 1)
     torch.manual_seed(0)
-    eager = AidHead(512, 3, 1).conv0
+    eager = VisionAidHead(512, 3, 1).conv0
     x = torch.randn(2, 512, 4, 4)
     torch.testing.assert_close(eager(x), plain(x))
     moved = []
@@ -144,14 +152,14 @@ def test_only_the_heads_learn_and_only_they_and_the_calibration_are_saved(aid) -
     assert {name.split(".")[0] for name, _ in aid.named_parameters()} == {"heads"}
     calibration = {f"{what}{view}" for what in ("mean", "scale") for view in range(2 * DEPTHS)}
     assert aid.state_dict().keys() == dict(aid.named_parameters()).keys() | calibration
-    loss, _ = aid_d_loss(aid, *(aid.features(pictures(seed), FP32) for seed in (0, 1)), 1.0)
+    loss, _ = aid_d_loss(aid, *(aid.features(some_images(seed), FP32) for seed in (0, 1)), 1.0)
     loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in aid.parameters() if p.ndim > 1)
 
 
 def test_the_penalty_is_what_the_scores_change_by(aid) -> None:
     """By finite differences along the gradient, in one head, per place; and it counts gamma / 2 times."""
-    reals, fakes = pictures(0), pictures(1)
+    reals, fakes = some_images(0), some_images(1)
     maps = [aid.features(images, FP32) for images in (reals, fakes)]
     (plain, none), (whole, penalty) = (aid_d_loss(aid, *maps, gamma) for gamma in (0.0, 3.0))
     torch.testing.assert_close(whole, plain + 1.5 * penalty)
@@ -170,14 +178,14 @@ def test_the_penalty_is_what_the_scores_change_by(aid) -> None:
 
 
 def test_heads_of_whole_pictures_see_how_much_a_batch_varies(aid) -> None:
-    one, other = pictures(0)[:1], pictures(1)[:3]
+    one, other = some_images(0)[:1], some_images(1)[:3]
     alike, mixed = (aid.scores(aid.features(x, FP32)) for x in (one.repeat(4, 1, 1, 1), torch.cat([one, other])))
     for view, (a, b) in enumerate(zip(alike, mixed, strict=True)):
         assert torch.allclose(a[0], b[0], atol=1e-5) == (view < DEPTHS)
 
 
 def test_the_generator_goes_where_the_heads_say_reals_are(aid) -> None:
-    reals, fakes = pictures(0), pictures(1).requires_grad_()
+    reals, fakes = some_images(0), some_images(1).requires_grad_()
     real_maps = aid.features(reals, FP32)
     before = aid_g_loss(aid, real_maps, aid.features(fakes, FP32))
     before.backward()
@@ -190,21 +198,23 @@ def test_the_generator_goes_where_the_heads_say_reals_are(aid) -> None:
 
 @pytest.mark.parametrize("name", ["logistic", "relativistic", "hinge"])
 @pytest.mark.parametrize("resolution", [16, 32])
-def test_it_adds_to_both_halves_where_it_can_see(aid, name: str, resolution: int) -> None:
+def test_it_adds_to_both_losses_where_it_can_see(aid, name: str, resolution: int) -> None:
     model = StyleGAN1Config(resolution=32, z_dim=8, w_dim=8, mapping_dim=8, mapping_layers=2, fmap_base=128, fmap_max=8)
     torch.manual_seed(0)
     G, D = build_generator(model), build_discriminator(model)
-    alone = Game(LossConfig(name, PerResolution(1.0)), Stage(0, resolution, 1.0, 4, 0.001), 32, FP32)
-    aided = replace(alone, loss=replace(alone.loss, vision_aid="vgg16", aid_weight=0.5), aid=aid)
+    stage = TrainingStage(resolution, phase=0, batch=4, lr=0.001)
+    alone = GANLoss(LossConfig(name), G, D, None, stage, 32, FP32, {"r1": 1.0}, share=4)
+    aided = replace(alone, loss=replace(alone.loss, vision_aid="vgg16", aid_weight=0.5), vision_aid=aid)
     inputs = draw(model, 0, "d", range(4), resolution, None, CPU)
-    fakes, reals = make_fakes(G, inputs, alone)[0].detach(), pictures(0, size=resolution)
+    fakes, reals = alone.fakes(inputs)[0].detach(), some_images(0, size=resolution)
 
-    def d(game: Game) -> torch.Tensor:
-        sight = look(reals, fakes, inputs, game)
-        return torch.stack([term for term, _ in discriminator_terms(D, sight, None, inputs, game, 1.0)]).sum()
+    def d(loss: GANLoss) -> torch.Tensor:
+        terms, _ = loss.d_loss(Batch(reals, None), inputs)
+        return torch.stack([term for term, _ in terms]).sum()
 
-    def g(game: Game) -> torch.Tensor:
-        return generator_loss(D, look(reals, fakes, inputs, game), None, inputs, game)[0]
+    def g(loss: GANLoss) -> torch.Tensor:
+        ((term, _),), _ = loss.g_loss(Batch(reals, None), inputs)
+        return term
 
     seen = resolution >= AID_SMALLEST
     maps = [aid.features(images, FP32) for images in (reals, fakes)]
@@ -223,7 +233,7 @@ def test_a_batch_in_parts_is_the_batch_at_once(share_fakes: bool, cfg, uneven) -
         uneven(state)
     steps(cfg, 2, once)
     steps(replace(cfg, batch_gpu=2), 2, parts)
-    for name in ("G", "D", "aid"):
+    for name in ("G", "D", "vision_aid"):
         one, start = (flat(getattr(state, name)) for state in (once, fresh))
         moved = (one - start).abs().max()
         assert moved > 0
@@ -238,14 +248,14 @@ def test_a_run_goes_on_to_the_last_bit(cfg, tmp_path: Path) -> None:
     again = fresh_state(replace(cfg, seed=7), CPU)
     again.restore(tmp_path / "state.pt")
     steps(cfg, 1, again)
-    for name in ("G", "D", "aid", "G_ema"):
+    for name in ("G", "D", "vision_aid", "G_ema"):
         assert torch.equal(flat(getattr(through, name)), flat(getattr(again, name)))
 
 
 def test_a_run_without_it_has_none(tiny, monkeypatch) -> None:
     monkeypatch.setattr("training.vision_aid.find_weights", lambda net, advice: pytest.fail("fetched"))
     state = fresh_state(tiny(), CPU)
-    assert state.aid is None and state.judges is state.D and "aid" not in state.parts
+    assert state.vision_aid is None and state.discriminators is state.D and "aid" not in state.parts
 
 
 def test_to_count_memory_nothing_is_fetched(monkeypatch) -> None:

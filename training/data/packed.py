@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from torch_utils.device import cpu_threads
 from torch_utils.errors import UserError
-from torch_utils.files import CACHE_VARIABLE, atomic_write, cache_folder
+from torch_utils.files import CACHE_VARIABLE, SCRATCH, atomic_write, cache_folder
 from training.data.archive import Archive, conversion
 from training.data.sizes import Size
 
@@ -197,7 +197,7 @@ def _remove_stale(archive: Archive, folder: Path) -> None:
     beside = folder.name == archive.path.name + ".cache"
     for path in folder.iterdir():
         with contextlib.suppress(OSError):  # another run may be removing it too, or (on Windows) still reading it
-            abandoned = path.suffix == ".tmp" and time.time() - path.stat().st_mtime > ABANDONED_S
+            abandoned = path.match(SCRATCH) and time.time() - path.stat().st_mtime > ABANDONED_S
             former = beside and path.suffix == ".u8" and not path.name.startswith(archive.content_hash[:24])
             if abandoned or former:
                 path.unlink()

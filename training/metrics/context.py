@@ -1,25 +1,114 @@
-"""What a metric measures: a network, its data, the feature network, and how to work."""
+"""One metric as it was asked for by name: fid5k_full, pr50k3_full, ppl1k_wend, swd500."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.editing.attribute_table import read_csv
+from stylegan.editing.settings import ATTRIBUTES, Attribute, ClassifierSettings
 from torch_utils.errors import UserError
+from torch_utils.files import cache_folder
+from training.attributes import AttributeClassifier, learn, load_classifier, save_classifier
 from training.data.archive import Archive
-from training.metrics.aids import Aids
-from training.metrics.describe import Question, What, answerer
-from training.metrics.feature_store import Features
+from training.metrics.feature_store import Compute, Features, Question, What, answerer, features_of
 from training.metrics.features import DEFAULT, FeatureNetwork
-from training.metrics.pictures import Fakes, Pictures, Reals, reals_for
-from training.metrics.workers import Crew, features_of
+from training.metrics.images import Fakes, ImageSource, Reals, reals_for
+
+
+@dataclass(frozen=True)
+class Request:
+    """name: as typed, without what it looks through   title: what its numbers are called, that included
+    count: of fakes, pairs or paths   k: neighbours   whole: against all reals?   part: of paths, "zfull" to "wend"
+    features: what it looks through, a feature network as `pick_features` knows it, or a distance; "" for neither
+    """
+
+    name: str
+    title: str
+    count: int = 0
+    k: int = 0
+    whole: bool = False
+    part: str = ""
+    features: str = ""
+
+
+def parse_count(text: str) -> int:
+    """ "50k" -> 50000."""
+    return int(text[:-1]) * 1000 if text.endswith("k") else int(text)
+
+
+# What some metrics need besides a network and its data, and are refused without
+
+
+def _silent(text: str) -> None:
+    """Where nobody reads."""
+
+
+@dataclass(frozen=True)
+class Aids:
+    """classifier: a file of `directions.py learn`   table: or a CSV of what the data's images show, to train one on
+    attributes: which of its columns (all, if none)   directions: a file of `directions.py find`
+    validation: images that were not trained on   sheets: the folder for images   crop: of faces, see `Paths`
+    say: takes tables, to be read
+    """
+
+    classifier: Path | None = None
+    table: Path | None = None
+    attributes: Sequence[Attribute] = ()
+    directions: Path | None = None
+    validation: Archive | None = None
+    sheets: Path | None = None
+    crop: bool = False
+    say: Callable[[str], object] = field(default=_silent)
+
+
+def classifier_of(aids: Aids, data: Archive | None, device: torch.device) -> AttributeClassifier:
+    """The classifier, opened, or trained once on the table and kept in the cache.
+
+    Raises UserError where there is neither, and as `load_classifier` and `learn` do.
+    """
+    if aids.classifier is not None:
+        classifier = load_classifier(aids.classifier)
+    elif aids.table is None:
+        raise UserError("it takes a classifier: give --classifier FILE of directions.py learn, or --labels CSV")
+    elif data is None:
+        raise UserError(f"{aids.table} describes images: give them with --data")
+    else:
+        classifier = _trained(aids.table, aids.attributes, data, device)
+    classifier.network.to(device)
+    return classifier
+
+
+def _trained(path: Path, attributes: Sequence[Attribute], data: Archive, device: torch.device) -> AttributeClassifier:
+    settings = ClassifierSettings(
+        data=str(data.path), table=str(path), attributes=attributes, held_out=min(500, len(data) // 8)
+    )
+    table = read_csv(path, settings.key, attributes)
+    asked = f"{data.content_hash} {path.read_text()} {[str(a) for a in attributes]} {settings.held_out} {device.type}"
+    kept = cache_folder("classifiers") / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}{ATTRIBUTES}"
+    if kept.is_file():
+        return load_classifier(kept)
+    classifier = learn(data, table, settings, device)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {kept}: {error.strerror or error}; set STYLEGAN_CACHE to another") from error
+    save_classifier(kept, classifier)
+    return classifier
+
+
+# What a metric measures: a network, its data, the feature network, and how to work
 
 
 @dataclass(frozen=True)
 class Context:
-    """snapshot: as far as it has grown   data: None where there are none, for metrics of the network alone
+    """snapshot: as far as it has grown   data: None where there are none, for metrics that need none
     features, weights: for `pick_features`   seed: of all that is random   psi: truncation   mirror: reals also mirrored
     file: where the snapshot is from, for the records   aids: what only some metrics need
     """
@@ -31,20 +120,20 @@ class Context:
     seed: int = 0
     psi: float = 1.0
     mirror: bool = False
-    crew: Crew = field(kw_only=True)
+    compute: Compute = field(kw_only=True)
     file: str = ""
     aids: Aids = Aids()
 
     @cached_property
     def network(self) -> FeatureNetwork:
         """The feature network. Raises UserError where it is not to be had."""
-        found = self._question("features").network(self.crew.device)
+        found = self._question("features").network(self.compute.device)
         assert found is not None
         return found
 
     @cached_property
     def fakes(self) -> Fakes:
-        """The network's pictures, of the data's classes where it knows classes."""
+        """The network's images, of the data's classes where it knows classes."""
         classes = None if self.data is None else self.data.labels
         if classes is not None and classes.max() >= self.snapshot.config.num_classes > 0:
             raise UserError(f"{self.data and self.data.path} has more classes than this network; give its own data")
@@ -68,10 +157,10 @@ class Context:
             return self._of(reals, reals.limit, what, "Reals")
         return self._of(replace(reals, shuffled=self.seed), count, what, "Reals")
 
-    def _of(self, pictures: Pictures, count: int, what: What, label: str) -> Features:
+    def _of(self, images: ImageSource, count: int, what: What, label: str) -> Features:
         question = self._question(what)
         worker = answerer(question, self.network if question.of_network else None)
-        return features_of(pictures, count, question, worker, self.crew, f"{label}, {what}")
+        return features_of(images, count, question, worker, self.compute, f"{label}, {what}")
 
     def _question(self, what: What) -> Question:
         shape = (self.snapshot.config.channels, *self.snapshot.config.size(self.snapshot.stage.resolution))

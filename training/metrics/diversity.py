@@ -1,4 +1,4 @@
-"""Do the pictures of a network differ? Their mean distance in pairs, beside that of real pictures.
+"""Do the images of a network differ? Their mean distance in pairs, beside that of real images.
 
 LPIPS is an eye for photographs. Of line drawings, such as digits, it sees faint patterns in the paper as much as the
 lines, and may miss that these are all alike; the distances of the discriminator and of pixels do not.
@@ -17,29 +17,29 @@ from torch import Tensor
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.projection.distance import Distance
 from torch_utils.errors import UserError
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from training.data.archive import Archive
 from training.metrics.images import (
     AS_PUBLISHED,
     Sampling,
     chosen,
     classes_of,
-    fakes_at,
     in_proportion,
     pages,
-    real_pictures,
+    real_images,
+    samples_at,
 )
 
 BLOCK = 16
-ALARM = 0.6  # of the diversity of real pictures. A good network has 0.9; K pictures and no others would have 1 - 1 / K
+ALARM = 0.6  # of the diversity of real images. A good network has 0.9; K images and no others would have 1 - 1 / K
 
-Pictures = Iterable[tuple[Tensor, Tensor | None]]
-"""Some at a time: [n,C,H,W] in [-1, 1], and their classes [n] if only pictures of one class are to be compared."""
+Images = Iterable[tuple[Tensor, Tensor | None]]
+"""Some at a time: [n,C,H,W] in [-1, 1], and their classes [n] if only images of one class are to be compared."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """value: the mean distance of two pictures (of one class, where there are classes)   error: its standard error"""
+    """value: the mean distance of two images (of one class, where there are classes)   error: its standard error"""
 
     value: float
     error: float
@@ -68,9 +68,9 @@ def diversity(
     snapshot: Snapshot, distance: Distance, archive: Archive | None = None, count: int = 128,
     sampling: Sampling = AS_PUBLISHED,
 ) -> Diversity:  # fmt: skip
-    """Of pictures 0 to `count` of the sampling, always the same, so that snapshots of a run compare.
+    """Of images 0 to `count` of the sampling, always the same, so that snapshots of a run compare.
 
-    Raises UserError for fewer than 2 pictures, and for an archive that has fewer or does not fit the network.
+    Raises UserError for fewer than 2 images, and for an archive that has fewer or does not fit the network.
     """
     reals = None
     if archive is not None:
@@ -78,11 +78,11 @@ def diversity(
         sampling = in_proportion(sampling, archive, snapshot)
         classes = classes_of(archive, places, snapshot)
         blocks = [slice(i, i + BLOCK) for i in range(0, count, BLOCK)]
-        pictures = (
-            (real_pictures(stored, places[b], snapshot), classes if classes is None else classes[b]) for b in blocks
+        images = (
+            (real_images(stored, places[b], snapshot), classes if classes is None else classes[b]) for b in blocks
         )
-        reals = spread(pictures, distance, "Comparing reals", sampling.quiet)
-    parts = (fakes_at(snapshot, sampling, range(i, min(i + BLOCK, count))) for i in range(0, count, BLOCK))
+        reals = spread(images, distance, "Comparing reals", sampling.quiet)
+    parts = (samples_at(snapshot, sampling, range(i, min(i + BLOCK, count))) for i in range(0, count, BLOCK))
     fakes = spread(
         ((part.images.to(snapshot.device), part.c) for part in parts), distance, "Comparing fakes", sampling.quiet
     )
@@ -90,19 +90,19 @@ def diversity(
 
 
 @torch.inference_mode()
-def spread(pictures: Pictures, distance: Distance, label: str = "Comparing", quiet: bool = False) -> Spread:
+def spread(images: Images, distance: Distance, label: str = "Comparing", quiet: bool = False) -> Spread:
     """The mean distance of all pairs, in memory for one block at a time.
 
-    As the distance is a squared Euclidean one, the sum over the pairs of n pictures is n * sum |x|^2 - |sum x|^2.
+    As the distance is a squared Euclidean one, the sum over the pairs of n images is n * sum |x|^2 - |sum x|^2.
     The error is that of the pairs within blocks, so rather too large. Raises UserError where there are no pairs.
     """
     totals: dict[int, _Total] = {}
     within: list[tuple[float, float]] = []  # sum and number of the pairs of a block
     count = 0
     with Progress(label, quiet=quiet) as bar:
-        for images, classes in pictures:
-            embedded = _flat(distance, images)
-            kinds = np.zeros(len(images), int) if classes is None else classes.numpy()
+        for batch, classes in images:
+            embedded = _flat(distance, batch)
+            kinds = np.zeros(len(batch), int) if classes is None else classes.numpy()
             block = [0.0, 0.0]
             for kind in np.unique(kinds):
                 rows = embedded[torch.from_numpy(kinds == kind).to(embedded.device)]
@@ -110,17 +110,17 @@ def spread(pictures: Pictures, distance: Distance, label: str = "Comparing", qui
                 totals[int(kind)] = totals[int(kind)] + part if int(kind) in totals else part
                 block = [block[0] + part.pairs[0], block[1] + part.pairs[1]]
             within.append((block[0], block[1]))
-            count += len(images)
-            bar.advance(len(images))
+            count += len(batch)
+            bar.advance(len(batch))
     distances, pairs = np.array([total.pairs for total in totals.values()]).reshape(-1, 2).sum(axis=0)
     if not pairs:
-        raise UserError(f"of {count} pictures no two are of one class; compare more of them")
+        raise UserError(f"of {count} images no two are of one class; compare more of them")
     return Spread(float(distances / pairs), _error(np.array(within)), count)
 
 
 @dataclass(frozen=True)
 class _Total:
-    """Of n embedded pictures x: their number, sum |x|^2, and sum x."""
+    """Of n embedded images x: their number, sum |x|^2, and sum x."""
 
     count: int
     squares: float

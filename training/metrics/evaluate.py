@@ -14,11 +14,9 @@ import torch
 from stylegan.features.lpips import NETS
 from torch_utils.download import digest_of
 from torch_utils.errors import UserError
-from training.metrics.catalogue import FEATURES, Kind, parse
-from training.metrics.context import Context
+from training.metrics.context import Context, Request
 from training.metrics.features import pick_features
-from training.metrics.quality_terms import measure_swd
-from training.metrics.request import Request
+from training.metrics.registry import FEATURES, Kind, measure_swd, parse
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Result:
     """What one metric gave. The first seven are named as the published tools name them.
 
     num_gpus: processes that shared the work   num_images: fakes drawn   k: neighbours, 0 for none
-    aids: the files that it took, and their hashes, and whether it looked at the middle of pictures only
+    aids: the files that it took, and their hashes, and whether it looked at the middle of images only
     """
 
     results: dict[str, float]
@@ -59,7 +57,7 @@ def evaluate(names: Sequence[str], context: Context, skipped: Callable[[str, str
     """Each metric of `names`, as soon as it is known.
 
     One that cannot be measured, such as FID without Inception, does not keep the others from it: skipped(name, why) is
-    told instead, before anything is drawn if it is known by then. Raises UserError for a name that is none, before
+    called instead, before anything is drawn if it is known by then. Raises UserError for a name that is none, before
     anything is measured.
     """
     contexts: dict[str, Context] = {context.features: context}
@@ -94,7 +92,7 @@ def measure(kind: Kind, request: Request, context: Context) -> Result:
         metric=request.title,
         total_time=seconds,
         total_time_str=in_words(seconds),
-        num_gpus=context.crew.processes if kind.shared else 1,
+        num_gpus=context.compute.processes if kind.shared else 1,
         snapshot_pkl=context.file,
         timestamp=time.time(),
         network=snapshot.fingerprint,
@@ -137,8 +135,8 @@ def require_aids(kind: Kind, context: Context) -> None:
 def aids_of(kind: Kind, context: Context) -> dict[str, str | bool]:
     """What a metric took besides the network and its data, for the records."""
     aids, found = context.aids, dict[str, str | bool]()
-    judge = {"classifier": aids.classifier} if aids.classifier else {"labels": aids.table}
-    files = (judge if "classifier" in kind.needs else {}) | (
+    classifier = {"classifier": aids.classifier} if aids.classifier else {"labels": aids.table}
+    files = (classifier if "classifier" in kind.needs else {}) | (
         {"directions": aids.directions} if "directions" in kind.needs else {}
     )
     for name, path in files.items():
@@ -160,7 +158,7 @@ def _numbers(results: dict[str, float], context: Context) -> dict[str, float]:
     """
     bad = [name for name, value in results.items() if not math.isfinite(value)]
     if bad and bad[0] == next(iter(results)):
-        raise UserError(f"{bad[0]} is not a number; the network is broken, or these pictures are too few or all alike")
+        raise UserError(f"{bad[0]} is not a number; the network is broken, or these images are too few or all alike")
     if bad:
         context.aids.say(f"Not a number, and left out: {', '.join(bad)}")
     return {name: value for name, value in results.items() if name not in bad}

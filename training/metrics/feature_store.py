@@ -1,4 +1,4 @@
-"""Features of any number of pictures, kept in the cache: worked out once, a block at a time, never all in memory.
+"""Features of any number of images, kept in the cache: worked out once, a block at a time, never all in memory.
 
 A block that is whole is marked in a second file, after its features have reached the disk. What a killed process left
 unmarked is worked out again. Several processes may fill one store, and write the same if they write the same block.
@@ -6,23 +6,30 @@ unmarked is worked out again. Several processes may fill one store, and write th
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, multiprocessing
+from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from torch_utils.device import single_thread_workers
+from stylegan.checkpoints.snapshot import Snapshot
+from torch_utils.device import cpu_threads, keep_freed_memory, single_thread_workers
 from torch_utils.errors import UserError
 from torch_utils.files import cache_folder, write_atomically
-from training.metrics.pictures import Pictures
+from torch_utils.progress import Progress
+from training.metrics import image_stats
+from training.metrics.features import DEFAULT, FeatureNetwork, pick_features
+from training.metrics.images import Fakes, ImageSource
 
 BLOCK = 64
 CHUNK = 8  # what a CPU thread works on at once; always the same, as sums are added up in another order in other batches
@@ -30,7 +37,7 @@ LARGEST_CACHE = 8 << 30
 FORGOTTEN_S = 24 * 3600.0
 
 Describe = Callable[[Tensor, int], Tensor]
-"""Pictures, uint8 [N,C,H,W], and the number of the first of them -> [N,dims]."""
+"""Images, uint8 [N,C,H,W], and the number of the first of them -> [N,dims]."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +65,16 @@ class Features:
 
 @dataclass(frozen=True)
 class Store:
-    """Where the features of some pictures are kept. what: tells what they are from anything else of these pictures."""
+    """Where the features of some images are kept. what: tells what they are from anything else of these images."""
 
-    pictures: Pictures
+    images: ImageSource
     what: str
     dims: int
     dtype: str = "float32"
 
     @cached_property
     def key(self) -> dict[str, str | int | float]:
-        return {**self.pictures.key, "what": self.what, "dims": self.dims, "dtype": self.dtype, "block": BLOCK}
+        return {**self.images.key, "what": self.what, "dims": self.dims, "dtype": self.dtype, "block": BLOCK}
 
     @cached_property
     def path(self) -> Path:
@@ -79,9 +86,9 @@ class Store:
         return self.path.with_suffix(".done")
 
     def blocks(self, count: int) -> list[range]:
-        """The pictures of each block that `count` pictures need. Blocks are whole, but where the data end."""
+        """The images of each block that `count` images need. Blocks are whole, but where the data end."""
         end = -(-count // BLOCK) * BLOCK
-        end = end if self.pictures.limit is None else min(end, self.pictures.limit)
+        end = end if self.images.limit is None else min(end, self.images.limit)
         return [range(start, min(start + BLOCK, end)) for start in range(0, end, BLOCK)]
 
     def missing(self, count: int) -> list[range]:
@@ -113,11 +120,11 @@ class Store:
         """Keep the features of a block. Raises UserError for what is no number, and when the disk is full."""
         if rows.shape != (len(block), self.dims):
             raise UserError(
-                f"{self.what} made {list(rows.shape)} of {len(block)} pictures, not {self.dims} features each"
+                f"{self.what} made {list(rows.shape)} of {len(block)} images, not {self.dims} features each"
             )
         if not bool(rows.isfinite().all()):
             bad = block[int((~rows.isfinite().all(dim=1)).nonzero()[0, 0])]
-            raise UserError(f"{self.what} is not finite on picture {bad}; the network or the feature network is broken")
+            raise UserError(f"{self.what} is not finite on image {bad}; the network or the feature network is broken")
         content = rows.cpu().numpy().astype(self.dtype)
         try:
             with self.path.open("r+b") as file:
@@ -132,7 +139,7 @@ class Store:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}; make room there") from error
 
     def features(self, count: int) -> Features:
-        """All that is kept of the first `count` pictures, which must be there."""
+        """All that is kept of the first `count` images, which must be there."""
         return Features(self.path, count, self.dims, self.dtype)
 
 
@@ -140,25 +147,25 @@ def work_off(
     store: Store, describe: Describe, blocks: Sequence[range], batch: int, device: torch.device,
     advance: Callable[[int], object],
 ) -> None:  # fmt: skip
-    """Fill some blocks, and say how many pictures are done after each. device: where `describe` works."""
+    """Fill some blocks, and say how many images are done after each. device: where `describe` works."""
     for block in blocks:
-        pictures = store.pictures.read(block.start, block.stop, batch)
-        store.put(block, described(describe, pictures, block.start, device))
+        images = store.images.read(block.start, block.stop, batch)
+        store.put(block, described(describe, images, block.start, device))
         advance(len(block))
 
 
-def described(describe: Describe, pictures: Tensor, first: int, device: torch.device) -> Tensor:
+def described(describe: Describe, images: Tensor, first: int, device: torch.device) -> Tensor:
     """Features of a block, the same to the last bit whatever the number of threads.
 
-    On a CPU a thread works on `CHUNK` pictures by itself; a GPU takes the whole block.
+    On a CPU a thread works on `CHUNK` images by itself; a GPU takes the whole block.
     """
     if device.type != "cpu":
-        return describe(pictures, first)
-    starts = range(0, len(pictures), CHUNK)
+        return describe(images, first)
+    starts = range(0, len(images), CHUNK)
 
     def part(start: int) -> Tensor:
         # A copy, as sums may be added up in another order where memory begins elsewhere.
-        return describe(pictures[start : start + CHUNK].clone(), first + start)
+        return describe(images[start : start + CHUNK].clone(), first + start)
 
     with single_thread_workers(torch.get_num_threads()) as run:
         return torch.cat(list(run(part, starts)))
@@ -182,3 +189,163 @@ def tidy(where: Path, keep: str, largest: int = LARGEST_CACHE) -> None:
 
 def _taken(path: Path) -> int:
     return path.stat().st_blocks * 512
+
+
+# What can be kept of images: features, probabilities of classes, patches, similarities of pairs
+
+
+What = Literal["features", "probabilities", "patches", "pairs"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of each image, as another process can receive it.
+
+    features, weights: for `pick_features`   shape: of the images, channels, height and width
+    """
+
+    what: What
+    shape: tuple[int, int, int]
+    features: str = DEFAULT
+    weights: Path | None = None
+
+    @property
+    def of_network(self) -> bool:
+        """Is it for a feature network to answer?"""
+        return self.what in ("features", "probabilities")
+
+    def network(self, device: torch.device) -> FeatureNetwork | None:
+        """Raises UserError where it is not to be had."""
+        return pick_features(self.features, device, self.weights) if self.of_network else None
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """Who answers a `Question`: its name as stores have it, how many numbers, and how they are kept."""
+
+    name: str
+    describe: Describe
+    dims: int
+    dtype: str = "float32"
+
+    def store(self, images: ImageSource) -> Store:
+        return Store(images, self.name, self.dims, self.dtype)
+
+
+def answerer(question: Question, network: FeatureNetwork | None) -> Answerer:
+    """network: as `question.network` has it. Raises UserError for what cannot be answered."""
+    channels, height, width = question.shape
+    if question.what == "patches":
+        dims = len(image_stats.levels(height, width)) * image_stats.PATCHES * image_stats.patch_dims(channels)
+        return Answerer("patches of swd", image_stats.patches, dims, "float16")
+    if question.what == "pairs":
+        if min(height, width) < image_stats.SMALLEST:
+            raise UserError(f"ms-ssim needs images of at least {image_stats.SMALLEST} pixels, not {width}x{height}")
+        return Answerer("ms-ssim of pairs", image_stats.pair_similarity, 1)
+    if network is None:
+        raise ValueError(f"{question.what} take a network")
+    embed = network.embed
+    if question.what == "features":
+        return Answerer(f"{network.name} {network.sha256}", lambda images, first: embed(images), network.dims)
+    classes = network.probabilities
+    if classes is None:
+        raise UserError(f"{network.name} tells no classes, so there is no inception score; use efficientnet-lite0")
+    dims = classes(torch.zeros(1, *question.shape, dtype=torch.uint8)).shape[1]
+    return Answerer(f"{network.name} {network.sha256} classes", lambda images, first: classes(images), dims)
+
+
+# Filling a store of features, in this process or in several: which one works out a block does not change it
+
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How to work. batch: images drawn at once   processes: how many share the work, each with a GPU where there are
+    GPUs   quiet: without a progress bar. None of it changes what comes out.
+    """
+
+    device: torch.device
+    batch: int = 8
+    processes: int = 1
+    quiet: bool = False
+
+
+def features_of(
+    images: ImageSource, count: int, question: Question, worker: Answerer, compute: Compute, label: str
+) -> Features:
+    """The answers for the first `count` images (all, if there are fewer), of the cache as far as they are there.
+
+    worker: who answers `question` on `compute.device`. Raises UserError where something cannot be read or written, and
+    for features that are not finite.
+    """
+    store = worker.store(images)
+    count = count if images.limit is None else min(count, images.limit)
+    store.begin()
+    missing = store.missing(count)
+    if missing:
+        total = sum(map(len, store.blocks(count)))
+        with Progress(label, total, quiet=compute.quiet) as bar:
+            bar.move_to(total - sum(map(len, missing)), total)
+            if compute.processes == 1 or len(missing) == 1:
+                work_off(store, worker.describe, missing, compute.batch, compute.device, bar.advance)
+            else:
+                _share(store, question, missing, compute, bar)
+    return store.features(count)
+
+
+def _share(store: Store, question: Question, missing: list[range], compute: Compute, bar: Progress) -> None:
+    """Let several processes fill the blocks: the r-th of N takes blocks r, r + N, r + 2 N, ...
+
+    Raises UserError for the trouble of any of them, which ends the others.
+    """
+    world = min(compute.processes, len(missing))
+    trouble = multiprocessing.get_context("spawn").SimpleQueue()
+    arguments = (_portable(store.images), question, [missing[rank::world] for rank in range(world)], compute, trouble)
+    running = start_processes(_work, arguments, nprocs=world, join=False, start_method="spawn")
+    done = sum(map(len, missing))
+    try:
+        while trouble.empty() and not running.join(timeout=POLL_S):
+            left = sum(map(len, store.missing(missing[-1].stop)))
+            bar.advance(max(done - left, 0))
+            done = min(done, left)
+    except ProcessExitedException as error:
+        if trouble.empty():
+            raise UserError(
+                f"a process ended before its work was done ({error.signal_name or error.exit_code}), as when memory is "
+                "short; use fewer --gpus; the same command goes on where it ended"
+            ) from error
+    finally:
+        for process in running.processes:
+            process.kill()
+            process.join()
+    if not trouble.empty():
+        raise UserError(trouble.get())
+    bar.advance(done)
+
+
+def _work(
+    rank: int, images: ImageSource, question: Question, shares: list[list[range]], compute: Compute,
+    trouble: multiprocessing.SimpleQueue[str],
+) -> None:  # fmt: skip
+    """One process of several. What the user can put right goes into `trouble`."""
+    keep_freed_memory()
+    torch.set_num_threads(max(1, cpu_threads() // len(shares)))
+    device = torch.device("cuda", rank % torch.cuda.device_count()) if compute.device.type == "cuda" else compute.device
+    if isinstance(images, Fakes):
+        images.snapshot.G.to(device)
+    try:
+        worker = answerer(question, question.network(device))
+        work_off(worker.store(images), worker.describe, shares[rank], compute.batch, device, lambda count: None)
+    except UserError as error:
+        trouble.put(str(error))
+
+
+def _portable(images: ImageSource) -> ImageSource:
+    """Without what cannot be handed to another process, or need not be: a GPU's memory, and the discriminator."""
+    if not isinstance(images, Fakes):
+        return images
+    snapshot: Snapshot = images.snapshot
+    G = snapshot.G if snapshot.device.type == "cpu" else copy.deepcopy(snapshot.G).cpu()
+    return replace(images, snapshot=replace(snapshot, G=G, D=None))

@@ -1,4 +1,4 @@
-"""Feature networks: what pictures are compared in. Every metric says which one it used."""
+"""Feature networks: what images are compared in. Every metric says which one it used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from torch_utils.errors import UserError
 from torch_utils.images import to_float
 
 Embedding = Callable[[Tensor], Tensor]
-"""Pictures, uint8 [N,C,H,W] on any device, C being 1, 3 or 4 -> float32 [N,dims]. Each row is of its picture alone."""
+"""Images, uint8 [N,C,H,W] on any device, C being 1, 3 or 4 -> float32 [N,dims]. Each row depends on its image only."""
 
 DEFAULT = effnet.NAME
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -32,7 +32,7 @@ NAMES = (effnet.NAME, inception.NAME, *lpips.NETS)
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """A network that says what a picture shows. It resizes pictures itself, real ones and fakes alike.
+    """A network that says what an image shows. It resizes images itself, real ones and fakes alike.
 
     name: as the names of metrics carry it   sha256: of its weights   dims: how many features it has
     probabilities: of its classes, [N,classes], where it has some (for the inception score)
@@ -89,8 +89,8 @@ def _lpips(name: str, device: torch.device, weights: Path | None) -> FeatureNetw
     found = lpips.find_weights(name, [] if weights is None else [weights])
     net = _moved(found, device)
 
-    def embed(pictures: Tensor) -> Tensor:
-        return torch.cat([x.mean(dim=(2, 3)) for x in lpips.embed(name, net, to_float(pictures))], dim=1)
+    def embed(images: Tensor) -> Tensor:
+        return torch.cat([x.mean(dim=(2, 3)) for x in lpips.embed(name, net, to_float(images))], dim=1)
 
     dims = sum(conv.outputs for conv in lpips.NETS[name] if conv.tap)
     return FeatureNetwork(name, content_sha256(found), dims, _quiet(embed, device))
@@ -110,8 +110,8 @@ def _of_file(path: Path, device: torch.device) -> FeatureNetwork:
         raise UserError(f"{path} is no TorchScript module (torch.jit.save makes one)") from error
     published = "return_features" in {argument.name for argument in net.forward.schema.arguments}
 
-    def embed(pictures: Tensor) -> Tensor:
-        found: Tensor = net(pictures, return_features=True) if published else net(pictures)
+    def embed(images: Tensor) -> Tensor:
+        found: Tensor = net(images, return_features=True) if published else net(images)
         return found
 
     return _probed(str(path), sha256, _in_colour(embed), device)
@@ -137,9 +137,9 @@ def _probed(name: str, sha256: str, embed: Embedding, device: torch.device) -> F
         found: Any = quiet(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
     except (RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()[:200]
-        raise UserError(f"--features {name} failed on pictures, uint8 [2,3,64,64]: {reason}") from error
+        raise UserError(f"--features {name} failed on images, uint8 [2,3,64,64]: {reason}") from error
     if found.ndim != 2 or len(found) != 2:
-        raise UserError(f"--features {name} made {list(found.shape)} of two pictures; it should make [2,dims]")
+        raise UserError(f"--features {name} made {list(found.shape)} of two images; it should make [2,dims]")
     return FeatureNetwork(short_name(name), sha256, found.shape[1], quiet)
 
 
@@ -151,9 +151,9 @@ def _safe(name: str) -> str:
 def _quiet(embed: Embedding, device: torch.device) -> Embedding:
     """Without gradients, on `device`, in float32."""
 
-    def run(pictures: Tensor) -> Tensor:
+    def run(images: Tensor) -> Tensor:
         with torch.inference_mode():
-            found = embed(pictures.to(device))
+            found = embed(images.to(device))
             return found.float() if isinstance(found, Tensor) else torch.as_tensor(found).float()
 
     return run
@@ -161,8 +161,8 @@ def _quiet(embed: Embedding, device: torch.device) -> Embedding:
 
 def _in_colour(embed: Embedding) -> Embedding:
     """For networks that take RGB only: grey is repeated, alpha left out."""
-    return lambda pictures: embed(
-        pictures.expand(-1, 3, -1, -1).contiguous() if pictures.shape[1] == 1 else pictures[:, :3].contiguous()
+    return lambda images: embed(
+        images.expand(-1, 3, -1, -1).contiguous() if images.shape[1] == 1 else images[:, :3].contiguous()
     )
 
 

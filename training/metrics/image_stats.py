@@ -1,6 +1,6 @@
 """Sliced Wasserstein distance of the patches of a Laplacian pyramid, as ProGAN measures it (Karras et al. 2018).
 
-From each picture 128 patches of 7x7 are taken at each level of its pyramid, down to 16 pixels. Patches of two sets are
+From each image 128 patches of 7x7 are taken at each level of its pyramid, down to 16 pixels. Patches of two sets are
 compared in random directions, level by level: coarse levels tell of structure, fine ones of detail and noise.
 """
 
@@ -25,10 +25,10 @@ _FILTER = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 
 
 def levels(height: int, width: int) -> list[int]:
-    """The heights of the levels. Raises UserError for pictures that are too small for one."""
+    """The heights of the levels. Raises UserError for images that are too small for one."""
     found = [height >> i for i in range(16) if min(height, width) >> i >= SMALLEST]
     if not found:
-        raise UserError(f"swd takes patches of pictures of at least {SMALLEST} pixels, not of {width}x{height}")
+        raise UserError(f"swd takes patches of images of at least {SMALLEST} pixels, not of {width}x{height}")
     return found
 
 
@@ -37,16 +37,16 @@ def patch_dims(channels: int) -> int:
     return channels * PATCH * PATCH
 
 
-def patches(pictures: Tensor, first: int) -> Tensor:
-    """uint8 [N,C,H,W] -> patches [N, levels*PATCHES*C*7*7], whose places are drawn from the pictures' numbers."""
+def patches(images: Tensor, first: int) -> Tensor:
+    """uint8 [N,C,H,W] -> patches [N, levels*PATCHES*C*7*7], whose places are drawn from the images' numbers."""
     found = []
-    for level, x in enumerate(laplacian_pyramid(pictures.float())):
+    for level, x in enumerate(laplacian_pyramid(images.float())):
         windows = x.unfold(2, PATCH, 1).unfold(3, PATCH, 1)  # [N,C,y,x,7,7]
         for i in range(len(x)):
             rng = generator(0, f"swd{level}", first + i)
             ys, xs = (torch.from_numpy(rng.integers(0, size, PATCHES)) for size in windows.shape[2:4])
             found.append(windows[i][:, ys, xs].transpose(0, 1).reshape(-1))  # [PATCHES,C,7,7]
-    count = len(pictures)
+    count = len(images)
     return torch.stack([torch.cat(found[i::count]) for i in range(count)])
 
 
@@ -114,7 +114,7 @@ def _projected(rows: Rows, part: slice, directions: Tensor, mean: Tensor, spread
 
 
 def _smooth(x: Tensor, gain: float = 1.0) -> Tensor:
-    """Blurred with the binomial filter of 5 pixels, the picture being mirrored at its edges."""
+    """Blurred with the binomial filter of 5 pixels, the image being mirrored at its edges."""
     channels = x.shape[1]
     kernel = torch.outer(_FILTER, _FILTER).to(x.device) * gain
     return F.conv2d(F.pad(x, (2, 2, 2, 2), "reflect"), kernel.expand(channels, 1, 5, 5), groups=channels)
@@ -135,13 +135,13 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    """uint8 [N,C,H,W] and [N,C,H,W] -> how alike the pictures of each pair are, [N]: 1 for the same picture.
+    """uint8 [N,C,H,W] and [N,C,H,W] -> how alike the images of each pair are, [N]: 1 for the same image.
 
-    At scales with less than 11 pixels the window shrinks with the picture, as ProGAN has it. Raises UserError for
-    pictures of less than 16 pixels.
+    At scales with less than 11 pixels the window shrinks with the image, as ProGAN has it. Raises UserError for
+    images of less than 16 pixels.
     """
     if min(a.shape[2:]) < SMALLEST_SSIM:
-        raise UserError(f"ms-ssim needs pictures of at least {SMALLEST_SSIM} pixels, not {a.shape[3]}x{a.shape[2]}")
+        raise UserError(f"ms-ssim needs images of at least {SMALLEST_SSIM} pixels, not {a.shape[3]}x{a.shape[2]}")
     x, y = a.double(), b.double()
     found = torch.ones(len(x), dtype=torch.float64, device=x.device)
     for scale, weight in enumerate(WEIGHTS):
@@ -153,9 +153,9 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     return found
 
 
-def pair_similarity(pictures: Tensor, first: int = 0) -> Tensor:
-    """Pictures 0 and 1, 2 and 3, ... are pairs: uint8 [N,C,H,W] -> [N,1], both of a pair having its similarity."""
-    return ms_ssim(pictures[0::2], pictures[1::2]).float().repeat_interleave(2)[:, None]
+def pair_similarity(images: Tensor, first: int = 0) -> Tensor:
+    """Images 0 and 1, 2 and 3, ... are pairs: uint8 [N,C,H,W] -> [N,1], both of a pair having its similarity."""
+    return ms_ssim(images[0::2], images[1::2]).float().repeat_interleave(2)[:, None]
 
 
 def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,7 +169,7 @@ def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """Means under a Gaussian window, where it lies wholly within the picture."""
+    """Means under a Gaussian window, where it lies wholly within the image."""
     size = min(WINDOW, *x.shape[2:])
     places = torch.arange(size, dtype=torch.float64, device=x.device) - (size - 1) / 2
     window = torch.exp(-places.square() / (2 * (SIGMA * size / WINDOW) ** 2))

@@ -1,9 +1,11 @@
-"""Random latents and pictures of a network, each a function of (seed, its number) and of nothing else."""
+"""Random latents and images of a network, each a function of (seed, its number) and of nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,13 +15,13 @@ from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.networks.config import NoiseMode
 from stylegan.networks.sampling import generator
 from torch_utils.errors import UserError
-from torch_utils.images import to_float
+from torch_utils.images import to_float, to_uint8
 from training.data.archive import Archive
 from training.data.dataset import fade
-from training.data.packed import packed
+from training.data.packed import CheckedPages, packed
 from training.inputs import Inputs, draw
 
-AT_ONCE = 16
+MICRO_BATCH = 16
 STREAM = "metrics"  # of random numbers
 
 
@@ -28,15 +30,15 @@ class Sampling:
     """How a network is sampled.
 
     seed: of all that is random   psi: truncation (metrics are published without any, 1)
-    noise: "random" is another one for each picture, as published; "const" the network's own   batch: pictures at once
-    labels: classes of the training pictures, [M], among which classes are drawn; None for all classes alike
+    noise: "random" is another one for each image, as published; "const" the network's own   batch: images at once
+    labels: classes of the training images, [M], among which classes are drawn; None for all classes alike
     quiet: without a progress bar
     """
 
     seed: int = 0
     psi: float = 1.0
     noise: NoiseMode = "random"
-    batch: int = AT_ONCE
+    batch: int = MICRO_BATCH
     labels: np.ndarray | None = None
     quiet: bool = False
 
@@ -45,9 +47,9 @@ AS_PUBLISHED = Sampling()
 
 
 def inputs_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Inputs:
-    """What the pictures numbered `positions` are drawn from. A second z and a uniform number are there for paths.
+    """What the images numbered `positions` are drawn from. A second z and a uniform number are there for paths.
 
-    Raises UserError where the training pictures have classes that the network has not.
+    Raises UserError where the training images have classes that the network has not.
     """
     config, classes = snapshot.config, None
     if config.num_classes:
@@ -68,9 +70,9 @@ def noise_of(inputs: Inputs, sampling: Sampling) -> str | list[Tensor]:
 
 
 def drawn(snapshot: Snapshot, ws: Tensor, noise: str | Sequence[Tensor], batch: int) -> Tensor:
-    """Pictures [N,channels,H,W] in the network's range, where the network is, of ws [N,L,w_dim].
+    """Images [N,channels,H,W] in the network's range, where the network is, of ws [N,L,w_dim].
 
-    On a CPU each alone, so that they are the same in any batch; elsewhere `batch` at once, which is many times faster.
+    On a CPU one by one, so that they are the same in any batch; elsewhere `batch` at once, which is many times faster.
     """
     if snapshot.device.type == "cpu":
         return snapshot.renderer.draw(ws, noise, batch)
@@ -80,12 +82,12 @@ def drawn(snapshot: Snapshot, ws: Tensor, noise: str | Sequence[Tensor], batch: 
 
 def _drawn_at_once(snapshot: Snapshot, ws: Tensor, noise: str | Sequence[Tensor], part: slice) -> Tensor:
     maps = noise if isinstance(noise, str) else [(m if len(m) == 1 else m[part]).to(snapshot.device) for m in noise]
-    pictures: Tensor = snapshot.G.synthesis(ws[part].to(snapshot.device), snapshot.stage, maps)
-    return pictures
+    images: Tensor = snapshot.G.synthesis(ws[part].to(snapshot.device), snapshot.stage, maps)
+    return images
 
 
 @dataclass(frozen=True)
-class Fakes:
+class Samples:
     """z: [N,z_dim]   w: [N,w_dim], without truncation   c: classes [N], or None   images: [N,channels,H,W]"""
 
     z: Tensor
@@ -94,8 +96,8 @@ class Fakes:
     images: Tensor
 
 
-def fakes_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Fakes:
-    """The pictures numbered `positions`, with values from -1 to 1, and what they were drawn from.
+def samples_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Samples:
+    """The images numbered `positions`, with values from -1 to 1, and what they were drawn from.
 
     Of ProGAN, which has no w, `w` is what the network is fed with. Raises UserError, see `inputs_at`.
     """
@@ -103,20 +105,20 @@ def fakes_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Fakes:
     w = renderer.map(inputs.z, inputs.c, psi=1.0)[:, 0]
     ws = renderer.map(inputs.z, inputs.c, psi=sampling.psi) if sampling.psi != 1 else snapshot.G.broadcast(w)
     images = drawn(snapshot, ws, noise_of(inputs, sampling), sampling.batch)
-    return Fakes(inputs.z, w, inputs.c, images.clamp(-1, 1))
+    return Samples(inputs.z, w, inputs.c, images.clamp(-1, 1))
 
 
-# Real pictures as a network is compared with them: at its size, faded as it fades, chosen by a seed
+# Real images as a network is compared with them: at its size, faded as it fades, chosen by a seed
 
 
 def pages(archive: Archive, snapshot: Snapshot) -> np.ndarray:
-    """All pictures of the archive at the size that the network draws at: uint8 [M,C,H,W], mapped from disk.
+    """All images of the archive at the size that the network draws at: uint8 [M,C,H,W], mapped from disk.
 
-    Raises UserError for an archive of other channels, and of pictures that no halving brings to that size.
+    Raises UserError for an archive of other channels, and of images that no halving brings to that size.
     """
     config = snapshot.config
     if archive.channels != config.channels:
-        raise UserError(f"{archive.path} has pictures of {archive.channels} channels, this network draws "
+        raise UserError(f"{archive.path} has images of {archive.channels} channels, this network draws "
                         f"{config.channels}; give the data that it was trained on")  # fmt: skip
     return packed(archive, *config.size(snapshot.stage.resolution))
 
@@ -129,18 +131,18 @@ def shuffled(count: int, seed: int) -> np.ndarray:
 def chosen(archive: Archive, count: int, seed: int) -> np.ndarray:
     """`count` places in the archive, all different, in order: int64. Raises UserError if it has not so many."""
     if count > len(archive):
-        raise UserError(f"{archive.path} has {len(archive)} pictures, {count} are asked for; ask for fewer")
+        raise UserError(f"{archive.path} has {len(archive)} images, {count} are asked for; ask for fewer")
     return np.sort(shuffled(len(archive), seed)[:count])
 
 
-def real_pictures(stored: np.ndarray, places: Sequence[int] | np.ndarray, snapshot: Snapshot) -> Tensor:
+def real_images(stored: np.ndarray, places: Sequence[int] | np.ndarray, snapshot: Snapshot) -> Tensor:
     """Some of `pages`, float [N,C,H,W] in [-1, 1], where the network is, blended as its own are where it is fading."""
     images = to_float(torch.from_numpy(np.array(stored[np.asarray(places)])))
     return fade(images.to(snapshot.device), snapshot.stage.alpha)
 
 
 def classes_of(archive: Archive, places: np.ndarray, snapshot: Snapshot) -> Tensor | None:
-    """The classes int64 [N] of real pictures, None for a network without. Raises UserError if they have none."""
+    """The classes int64 [N] of real images, None for a network without. Raises UserError if they have none."""
     if not snapshot.config.num_classes:
         return None
     if archive.labels is None:
@@ -154,3 +156,131 @@ def in_proportion(sampling: Sampling, archive: Archive, snapshot: Snapshot) -> S
     if sampling.labels is not None or not snapshot.config.num_classes:
         return sampling
     return replace(sampling, labels=archive.labels)
+
+
+# The two sides of every comparison: the images of a network and those of a data set, each by its number
+
+
+STREAM = "metrics"
+
+
+class ImageSource(Protocol):
+    """Images that are counted. `key` tells them from all others."""
+
+    @property
+    def key(self) -> dict[str, str | int | float]: ...
+
+    @property
+    def limit(self) -> int | None:
+        """How many there are; None for as many as are asked for."""
+
+    def read(self, start: int, stop: int, batch: int) -> Tensor:
+        """uint8 [N,C,H,W] on the CPU. batch: how many to work on at once; it does not change them."""
+
+
+@dataclass(frozen=True)
+class Fakes:
+    """The images of a network, as far as it has grown. z, class and noise of image i are drawn from (seed, i).
+
+    psi: truncation   classes: the labels of the data, from which those of the fakes are drawn with their frequencies;
+    for a conditional network of unlabelled data all classes are equally frequent
+    """
+
+    snapshot: Snapshot
+    seed: int = 0
+    psi: float = 1.0
+    classes: np.ndarray | None = None
+
+    limit = None
+
+    @cached_property
+    def key(self) -> dict[str, str | int | float]:
+        stage = self.snapshot.stage
+        found: dict[str, str | int | float] = {
+            "fakes": self.snapshot.fingerprint, "resolution": stage.resolution, "alpha": stage.alpha, "seed": self.seed,
+            "psi": self.psi, "device": self.snapshot.device.type,
+        }  # fmt: skip
+        if self.snapshot.config.num_classes:
+            found["classes"] = " ".join(map(str, np.bincount(self._classes)))
+        return found
+
+    @property
+    def _classes(self) -> np.ndarray:
+        return np.arange(self.snapshot.config.num_classes) if self.classes is None else np.sort(self.classes)
+
+    def read(self, start: int, stop: int, batch: int) -> Tensor:
+        """See `ImageSource`. Noise is random, as in the published metrics."""
+        renderer, config = self.snapshot.renderer, self.snapshot.config
+        classes = self._classes if config.num_classes else None
+        inputs = draw(
+            config, self.seed, STREAM, range(start, stop), renderer.stage.resolution, classes, torch.device("cpu")
+        )
+        ws = renderer.map(inputs.z, inputs.c, psi=self.psi)
+        pixels = to_uint8(renderer.draw(ws, inputs.noise or "none", batch))
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+@dataclass(frozen=True)
+class Reals:
+    """The images of an archive, in its order, reduced as in training.
+
+    mirror: and then all of them mirrored   shuffled: the seed of another order, in which the first few stand for all
+    """
+
+    archive: Archive
+    size: tuple[int, int]
+    mirror: bool = False
+    shuffled: int | None = None
+
+    @cached_property
+    def key(self) -> dict[str, str | int | float]:
+        found: dict[str, str | int | float] = {
+            "reals": self.archive.content_hash, "height": self.size[0], "width": self.size[1],
+            "channels": self.archive.channels, "mirror": self.mirror,
+        }  # fmt: skip
+        return found if self.shuffled is None else {**found, "shuffled": self.shuffled}
+
+    @property
+    def limit(self) -> int:
+        return len(self.archive) * (2 if self.mirror else 1)
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        """Place by number, of the images and then of their mirror images: [limit]."""
+        return np.arange(self.limit) if self.shuffled is None else shuffled(self.limit, self.shuffled)
+
+    @cached_property
+    def _pages(self) -> CheckedPages:
+        return CheckedPages(self.archive, self.size)
+
+    def read(self, start: int, stop: int, batch: int = 0) -> Tensor:
+        """See `ImageSource`."""
+        numbers = self._order[start:stop]
+        pixels = self._pages.read(numbers % len(self.archive))
+        flipped = numbers >= len(self.archive)
+        pixels[flipped] = pixels[flipped, :, :, ::-1]
+        return torch.from_numpy(np.ascontiguousarray(pixels))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """For other processes, which open the archive themselves."""
+        return _reopened, (str(self.archive.path), self.size, self.mirror, self.shuffled)
+
+    def prepare(self) -> None:
+        """Reduce the images now, where that has not been done. Raises UserError where it cannot be."""
+        _ = self._pages
+
+
+def _reopened(path: str, size: tuple[int, int], mirror: bool, seed: int | None) -> Reals:
+    return Reals(Archive.open(path), size, mirror, seed)
+
+
+def reals_for(snapshot: Snapshot, archive: Archive, mirror: bool = False) -> Reals:
+    """The data at the size that a network draws. Raises UserError unless channels and size fit."""
+    if archive.channels != snapshot.config.channels:
+        raise UserError(
+            f"{archive.path} has images of {archive.channels} channels, this network makes "
+            f"{snapshot.config.channels}; give the data it was trained on, or convert them with dataset_tool.py"
+        )
+    reals = Reals(archive, snapshot.config.size(snapshot.stage.resolution), mirror)
+    reals.prepare()
+    return reals

@@ -21,9 +21,9 @@ from stylegan.editing.boundaries import require_sklearn
 from stylegan.editing.directions import Directions, moved
 from stylegan.latents.latents import Latents
 from torch_utils.errors import UserError
-from torch_utils.output import Progress
-from training.attributes import Judge
-from training.metrics.images import AT_ONCE, Sampling, inputs_at, noise_of
+from torch_utils.progress import Progress
+from training.attributes import AttributeClassifier
+from training.metrics.images import MICRO_BATCH, Sampling, inputs_at, noise_of
 
 Method = Literal["lasso", "boosting"]
 HELD_OUT, FEWEST = 0.25, 40
@@ -120,7 +120,7 @@ def _check(codes: np.ndarray, factors: np.ndarray) -> None:
         raise UserError(f"DCI: factor {constant[0]} is the same in all samples; leave it out")
 
 
-# How pure directions are: how much each other attribute moves when pictures are moved along one of them
+# How pure directions are: how much each other attribute moves when images are moved along one of them
 
 
 LEAST = 0.05  # standard deviations: what moves all attributes by less than this is no direction for any of them
@@ -129,10 +129,10 @@ AS_SHOWN = Sampling(psi=0.7, noise="const")
 
 @dataclass(frozen=True)
 class Purity:
-    """changes: of each attribute along each direction, in its standard deviations among random pictures, [K,A]
+    """changes: of each attribute along each direction, in its standard deviations among random images, [K,A]
 
     errors: their standard errors, [K,A]   directions: names, [K]   attributes: names, [A]
-    own: which attribute each direction is for, [K]   strength: how far it was moved, either way   count: of pictures
+    own: which attribute each direction is for, [K]   strength: how far it was moved, either way   count: of images
     """
 
     changes: np.ndarray
@@ -156,52 +156,52 @@ class Purity:
 
 
 def purity(
-    snapshot: Snapshot, directions: Directions, judge: Judge, count: int = 200, strength: float = 1.0,
-    sampling: Sampling = AS_SHOWN,
+    snapshot: Snapshot, directions: Directions, classifier: AttributeClassifier, count: int = 200,
+    strength: float = 1.0, sampling: Sampling = AS_SHOWN,
 ) -> Purity:  # fmt: skip
-    """Of each direction, on `count` random pictures, moved by `strength` standard deviations forth and back.
+    """Of each direction, on `count` random images, moved by `strength` standard deviations forth and back.
 
     A change is half the difference between forth and back. A direction is for the attribute whose name it bears ("smile
     without gender" is for smile), and where there is none for the one that it changes most.
-    Raises UserError for directions that do not fit the network, a strength of 0, and pictures that all look alike.
+    Raises UserError for directions that do not fit the network, a strength of 0, and images that all look alike.
     """
     if strength == 0 or count < 2:
-        raise UserError("purity needs a strength other than 0, and 2 pictures or more")
+        raise UserError("purity needs a strength other than 0, and 2 images or more")
     before: list[Tensor] = []
     forth_back: list[list[Tensor]] = [[] for _ in directions.names]
-    with Progress("Moving pictures", count * (1 + 2 * len(directions)), quiet=sampling.quiet) as bar:
-        for start in range(0, count, AT_ONCE):
-            latents = _latents(snapshot, sampling, range(start, min(start + AT_ONCE, count)))
-            before.append(_values(snapshot, judge, latents))
+    with Progress("Moving images", count * (1 + 2 * len(directions)), quiet=sampling.quiet) as bar:
+        for start in range(0, count, MICRO_BATCH):
+            latents = _latents(snapshot, sampling, range(start, min(start + MICRO_BATCH, count)))
+            before.append(_values(snapshot, classifier, latents))
             bar.advance(len(latents))
             for number, changes in enumerate(forth_back):
                 one = directions[number : number + 1]
-                forth, back = (_values(snapshot, judge, moved(latents, one, way * strength)) for way in (1, -1))
+                forth, back = (_values(snapshot, classifier, moved(latents, one, way * strength)) for way in (1, -1))
                 changes.append((forth - back) / 2)
                 bar.advance(2 * len(latents))
     still = torch.cat(before).numpy()
     found = np.stack([torch.cat(changes).numpy() for changes in forth_back])
-    return summarised(still, found, directions.names, judge.scope.names, strength)
+    return summarised(still, found, directions.names, classifier.scope.names, strength)
 
 
 def summarised(
     still: np.ndarray, changes: np.ndarray, directions: Sequence[str], attributes: Sequence[str], strength: float
 ) -> Purity:
-    """From the values of pictures as they are [N,A], and their changes along each direction [K,N,A].
+    """From the values of images as they are [N,A], and their changes along each direction [K,N,A].
 
-    Raises UserError for an attribute that no picture differs in.
+    Raises UserError for an attribute that no image differs in.
     """
     spread = still.std(axis=0, ddof=1)
     flat = [name for name, s in zip(attributes, spread, strict=True) if not s > 0]
     if flat:
-        raise UserError(f"'{flat[0]}' is the same in all {len(still)} pictures, so there is no unit to measure it in")
+        raise UserError(f"'{flat[0]}' is the same in all {len(still)} images, so there is no unit to measure it in")
     mean = changes.mean(axis=1) / spread
     errors = changes.std(axis=1, ddof=1) / spread / len(still) ** 0.5
     own = tuple(_own(name, attributes, row) for name, row in zip(directions, mean, strict=True))
     return Purity(mean, errors, tuple(directions), tuple(attributes), own, strength, len(still))
 
 
-def in_lines(found: Purity) -> list[str]:
+def purity_table(found: Purity) -> list[str]:
     """A table: a line per direction, a column per attribute, the own one starred, and the score."""
     wide = max(16, *(len(name) + 1 for name in found.directions))
     cell = max(9, *(len(name) + 2 for name in found.attributes))
@@ -211,7 +211,7 @@ def in_lines(found: Purity) -> list[str]:
         lines.append(f"{name:{wide}}{cells}{score:9.3f}")
     largest = float(found.errors.max())
     lines.append(f"moved by {found.strength:g} standard deviations of w; changes in those of the attribute "
-                 f"among {found.count} pictures, +-{largest:.2g}")  # fmt: skip
+                 f"among {found.count} images, +-{largest:.2g}")  # fmt: skip
     return lines
 
 
@@ -222,13 +222,13 @@ def _own(direction: str, attributes: Sequence[str], changes: np.ndarray) -> int:
 
 def _latents(snapshot: Snapshot, sampling: Sampling, positions: range) -> Latents:
     inputs = inputs_at(snapshot, sampling, positions)
-    names = tuple(f"picture {position}" for position in positions)
+    names = tuple(f"image {position}" for position in positions)
     latents = Latents(snapshot.renderer.map(inputs.z, inputs.c, psi=sampling.psi), names, names, c=inputs.c)
     noise = noise_of(inputs, sampling)
     return latents if isinstance(noise, str) else replace(latents, noise=tuple(noise))
 
 
-def _values(snapshot: Snapshot, judge: Judge, latents: Latents) -> Tensor:
-    images = snapshot.renderer.draw(latents.ws, latents.noise or "const", AT_ONCE, latents.styles)
-    device = next(judge.network.parameters()).device
-    return judge.values(images.clamp(-1, 1).to(device)).double().cpu()
+def _values(snapshot: Snapshot, classifier: AttributeClassifier, latents: Latents) -> Tensor:
+    images = snapshot.renderer.draw(latents.ws, latents.noise or "const", MICRO_BATCH, latents.styles)
+    device = next(classifier.network.parameters()).device
+    return classifier.values(images.clamp(-1, 1).to(device)).double().cpu()

@@ -1,4 +1,4 @@
-"""Are generated pictures copies? The training pictures nearest to each, mirror images included."""
+"""Are generated images copies? The training images nearest to each, mirror images included."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import Tensor
 from stylegan.checkpoints.snapshot import Snapshot
 from torch_utils.errors import UserError
 from torch_utils.images import MIN_CAPTIONED_WIDTH, TEXT, enlarge, grid, to_uint8
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from training.data.archive import Archive
-from training.metrics.images import AS_PUBLISHED, AT_ONCE, Sampling, fakes_at, in_proportion, pages
+from training.metrics.images import AS_PUBLISHED, MICRO_BATCH, Sampling, in_proportion, pages, samples_at
 
 BLOCK = 2048  # rows of features in memory as float64
 Embedding = Callable[[Tensor], Tensor]
@@ -35,7 +35,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Stretch:
-    """`count` rows from `start` on: the mirror images, where they are kept in one file behind the pictures."""
+    """`count` rows from `start` on: the mirror images, where they are kept in one file behind the images."""
 
     rows: Rows
     start: int
@@ -72,14 +72,14 @@ class Nearest:
         """The share of fakes that are nearer to a real than that is to any other real.
 
         One minus authenticity (Alaa et al. 2022, "How faithful is your synthetic data?", section 3). About 0.5 for
-        other real pictures of the same kind, 1 for copies.
+        other real images of the same kind, 1 for copies.
         """
         return float((self.distances[:, 0] < self.own).mean())
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What `nearest_training` found, with the pictures: fakes uint8 [N,C,H,W], stored uint8 [M,C,H,W], of all reals."""
+    """What `nearest_training` found, with the images: fakes uint8 [N,C,H,W], stored uint8 [M,C,H,W], of all reals."""
 
     found: Nearest
     fakes: np.ndarray
@@ -90,22 +90,22 @@ def nearest_training(
     snapshot: Snapshot, archive: Archive, embed: Embedding, count: int = 256, k: int = 5,
     sampling: Sampling = AS_PUBLISHED,
 ) -> Neighbours:  # fmt: skip
-    """The `k` nearest training pictures of fakes 0 to `count`. embed: such as `FeatureNetwork.embed`.
+    """The `k` nearest training images of fakes 0 to `count`. embed: such as `FeatureNetwork.embed`.
 
-    Raises UserError for an archive that has no more than `k` pictures or does not fit the network, and for features
+    Raises UserError for an archive that has no more than `k` images or does not fit the network, and for features
     that are no numbers.
     """
     stored = pages(archive, snapshot)
     if len(stored) <= k or count < 1:
         raise UserError(
-            f"{archive.path} has {len(stored)} pictures: ask for the nearest of fewer, and for 1 fake or more"
+            f"{archive.path} has {len(stored)} images: ask for the nearest of fewer, and for 1 fake or more"
         )
     sampling = in_proportion(sampling, archive, snapshot)
     fakes = np.empty((count, *stored.shape[1:]), np.uint8)
     with Progress("Drawing", count, quiet=sampling.quiet) as bar:
-        for start in range(0, count, AT_ONCE):
-            part = range(start, min(start + AT_ONCE, count))
-            images = fakes_at(snapshot, sampling, part).images
+        for start in range(0, count, MICRO_BATCH):
+            part = range(start, min(start + MICRO_BATCH, count))
+            images = samples_at(snapshot, sampling, part).images
             fakes[start : part.stop] = to_uint8(images).transpose(0, 3, 1, 2)
             bar.advance(len(part))
     of_fakes, reals, mirrored = (
@@ -119,7 +119,7 @@ def features_of(
     stored: np.ndarray, embed: Embedding, device: torch.device, flip: bool = False, batch: int = 64,
     quiet: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """The features of pictures uint8 [N,C,H,W], or of their mirror images: float32 [N,dims]."""
+    """The features of images uint8 [N,C,H,W], or of their mirror images: float32 [N,dims]."""
     parts = []
     with Progress("Mirror images" if flip else "Features", len(stored), quiet=quiet) as bar:
         for start in range(0, len(stored), batch):
@@ -135,7 +135,7 @@ def nearest(fakes: Rows, reals: Rows, mirrored: Rows, k: int = 5) -> Nearest:
 
     Memory grows with N and `BLOCK`, not with M. Raises UserError for features that are no numbers.
     """
-    for name, features in (("generated pictures", fakes), ("training pictures", reals), ("mirror images", mirrored)):
+    for name, features in (("generated images", fakes), ("training images", reals), ("mirror images", mirrored)):
         if not all(np.isfinite(part).all() for _, part in _parts(features)):
             raise UserError(f"features of {name} are no numbers; the network or the feature network is broken")
     distances, places = np.full((len(fakes), k), np.inf), np.zeros((len(fakes), k), int)
@@ -174,10 +174,10 @@ def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return gaps.clip(min=0)
 
 
-# A sheet of generated pictures, each beside the training pictures nearest to it
+# A sheet of generated images, each beside the training images nearest to it
 
 
-ROOM = 16  # pixels for words below a picture
+ROOM = 16  # pixels for words below an image
 
 
 def sheet(neighbours: Neighbours, rows: int = 8) -> np.ndarray:
@@ -198,16 +198,16 @@ def sheet(neighbours: Neighbours, rows: int = 8) -> np.ndarray:
     return grid(cells, 1 + found.places.shape[1], len(order))
 
 
-def _worded(picture: np.ndarray, words: str) -> np.ndarray:
+def _worded(image: np.ndarray, words: str) -> np.ndarray:
     """uint8 [C,H,W], enlarged to be seen -> [H',W',3 or 4] with words below."""
-    pixels = np.ascontiguousarray(picture.transpose(1, 2, 0))
+    pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
     pixels = enlarge(pixels[None], max(1, math.ceil(1.3 * MIN_CAPTIONED_WIDTH / pixels.shape[1])))[0]
     if pixels.shape[2] == 1:
         pixels = pixels.repeat(3, axis=2)
     paper = np.full((pixels.shape[0] + ROOM, pixels.shape[1], pixels.shape[2]), 255, np.uint8)
     paper[: pixels.shape[0]] = pixels
-    image = Image.fromarray(paper)
+    canvas = Image.fromarray(paper)
     ink = (TEXT,) * 3 + (255,) * (pixels.shape[2] - 3)
     middle = (pixels.shape[1] // 2, pixels.shape[0] + ROOM // 2)
-    ImageDraw.Draw(image).text(middle, words, ink, ImageFont.load_default(size=11), anchor="mm")
-    return np.asarray(image)
+    ImageDraw.Draw(canvas).text(middle, words, ink, ImageFont.load_default(size=11), anchor="mm")
+    return np.asarray(canvas)

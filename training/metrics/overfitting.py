@@ -1,4 +1,4 @@
-"""Has the discriminator learnt its data by heart?
+"""Has the discriminator memorised its data?
 
 (Karras et al. 2020, "Training generative adversarial networks with limited data", section 3.)
 """
@@ -17,17 +17,17 @@ from stylegan.networks.base import Discriminator
 from stylegan.networks.config import Stage
 from stylegan.networks.inference import folded
 from torch_utils.errors import UserError
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from training.data.archive import Archive
 from training.metrics.images import (
     AS_PUBLISHED,
     Sampling,
     chosen,
     classes_of,
-    fakes_at,
     in_proportion,
     pages,
-    real_pictures,
+    real_images,
+    samples_at,
 )
 
 GROUPS = 8  # of minibatch statistics in a batch
@@ -35,7 +35,7 @@ GROUPS = 8  # of minibatch statistics in a batch
 
 @dataclass(frozen=True)
 class Overfitting:
-    """The discriminator's logits: of pictures trained on, of generated ones, and of real ones held out (or none)."""
+    """The discriminator's logits: of images trained on, of generated ones, and of real ones held out (or none)."""
 
     train: np.ndarray
     fake: np.ndarray
@@ -80,7 +80,7 @@ def overfitting(
     snapshot: Snapshot, train: Archive, validation: Archive | None = None, count: int = 500,
     sampling: Sampling = AS_PUBLISHED,
 ) -> Overfitting:  # fmt: skip
-    """From `count` pictures of each kind. The fakes are those of the averaged generator.
+    """From `count` images of each kind. The fakes are those of the averaged generator.
 
     Raises UserError without a discriminator, and for archives that are too small or do not fit the network.
     """
@@ -89,7 +89,7 @@ def overfitting(
     D = folded(snapshot.D)
     group = max(snapshot.config.minibatch_group, 1)
     if count < group * 2:
-        raise UserError(f"{count} pictures are too few; use 500 or so")
+        raise UserError(f"{count} images are too few; use 500 or so")
     count -= count % group  # as the statistics of a smaller group are others
     with Progress("Asking the discriminator", count * (2 if validation is None else 3), quiet=sampling.quiet) as bar:
         logits = [
@@ -99,18 +99,18 @@ def overfitting(
         sampling = in_proportion(sampling, train, snapshot)
         fake = []
         for part in _batches(count, group):
-            found = fakes_at(snapshot, sampling, part)
-            fake.append(judged(D, found.images.to(snapshot.device), found.c, snapshot.stage))
+            found = samples_at(snapshot, sampling, part)
+            fake.append(logits_of(D, found.images.to(snapshot.device), found.c, snapshot.stage))
             bar.advance(len(part))
     nothing = np.zeros(0)
     return Overfitting(logits[0], np.concatenate(fake), logits[1] if validation is not None else nothing)
 
 
 @torch.inference_mode()
-def judged(D: Discriminator, images: Tensor, c: Tensor | None, stage: Stage) -> np.ndarray:
+def logits_of(D: Discriminator, images: Tensor, c: Tensor | None, stage: Stage) -> np.ndarray:
     """Logits, float64 [N], with the minibatch statistics of each run of `minibatch_group` images by itself.
 
-    So they do not depend on how many are judged at once. D puts picture i with i + N / group, and so on.
+    So they do not depend on how many are seen at once. D puts image i with i + N / group, and so on.
     """
     group = max(D.config.minibatch_group, 1)
     order = torch.arange(len(images)).view(-1, group).T.flatten()
@@ -129,8 +129,8 @@ def _logits_of_reals(
     logits = []
     for part in _batches(len(mixed), max(D.config.minibatch_group, 1)):
         at = mixed[part.start : part.stop]
-        images = real_pictures(stored, at, snapshot)
-        logits.append(judged(D, images, classes_of(archive, at, snapshot), stage))
+        images = real_images(stored, at, snapshot)
+        logits.append(logits_of(D, images, classes_of(archive, at, snapshot), stage))
         bar.advance(len(at))
     return np.concatenate(logits)
 

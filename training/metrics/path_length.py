@@ -1,7 +1,7 @@
-"""Perceptual path length: how much pictures change on the way between two latents (Karras et al. 2019, section 4.1).
+"""Perceptual path length: how much images change on the way between two latents (Karras et al. 2019, section 4.1).
 
 The path between two random latents is cut by a step of epsilon at a random place t (full) or at its beginning (end).
-The distance of the two pictures over epsilon^2 is the squared speed of change; its mean over many paths is the metric
+The distance of the two images over epsilon^2 is the squared speed of change; its mean over many paths is the metric
 (equation 2 along great circles in z, equation 3 along straight lines in w).
 """
 
@@ -20,7 +20,7 @@ from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.networks.base import require_w
 from stylegan.projection.distance import AnyDistance
 from torch_utils.errors import UserError
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from training.inputs import Inputs
 from training.metrics.images import AS_PUBLISHED, Sampling, drawn, inputs_at, noise_of
 
@@ -34,9 +34,9 @@ PUBLISHED, DISCRIMINATOR = "lpips-vgg16", "discriminator"
 class Paths:
     """Which path length. space, part: see above   epsilon: the step
 
-    crop: judge the middle of faces only, as published for FFHQ and CelebA-HQ: of the picture's height the part from 3/8
-    to 7/8, of its width that from 2/8 to 6/8
-    largest: taller pictures are first reduced to about this by averaging whole blocks; 0 for never
+    crop: compare the middle of faces only, as published for FFHQ and CelebA-HQ: of the image's height the part from
+    3/8 to 7/8, of its width that from 2/8 to 6/8
+    largest: taller images are first reduced to about this by averaging whole blocks; 0 for never
     """
 
     space: Space = "w"
@@ -61,10 +61,10 @@ class PathLength:
 def path_length(
     snapshot: Snapshot, distance: AnyDistance, count: int, paths: Paths = W_FULL, sampling: Sampling = AS_PUBLISHED
 ) -> PathLength:
-    """Over `count` paths (published: 100,000; later tools take 50,000). Path n depends on (sampling.seed, n) alone.
+    """Over `count` paths (published: 100,000; later tools take 50,000). Path n depends on (sampling.seed, n) only.
 
-    Both ends of a path are of one class, drawn as `sampling` says, and the two pictures have the same noise.
-    distance: (pictures [n,C,H,W] of about [-1, 1], the same) -> [n].
+    Both ends of a path are of one class, drawn as `sampling` says, and the two images have the same noise.
+    distance: (images [n,C,H,W] of about [-1, 1], the same) -> [n].
     Raises UserError for paths in w of a network without, for fewer than 2 paths, and for lengths that are no numbers.
     """
     if count < 2:
@@ -83,7 +83,7 @@ def path_length(
 def paths_of(metric: str, distance_name: str, crop: bool = False) -> Paths:
     """The paths of "ppl_zfull", "ppl_wfull", "ppl_zend" or "ppl_wend", as published.
 
-    A discriminator has learnt pictures of one size: it is shown them whole and as they are. Raises UserError if it
+    A discriminator has learnt images of one size: it is shown them whole and as they are. Raises UserError if it
     should see a part only, and for another name.
     """
     spaces: tuple[Space, Space] = ("z", "w")
@@ -94,7 +94,7 @@ def paths_of(metric: str, distance_name: str, crop: bool = False) -> Paths:
     if distance_name != DISCRIMINATOR:
         return kinds[metric]
     if crop:
-        raise UserError("the discriminator knows whole pictures only; leave the crop out, or use lpips-vgg16")
+        raise UserError("the discriminator knows whole images only; leave the crop out, or use lpips-vgg16")
     return replace(kinds[metric], largest=0)
 
 
@@ -106,7 +106,7 @@ def trimmed(lengths: np.ndarray) -> PathLength:
     """
     if not np.isfinite(lengths).all():
         raise UserError(f"{(~np.isfinite(lengths)).sum()} of {len(lengths)} path lengths are no numbers; the network "
-                        "makes pictures that are not finite")  # fmt: skip
+                        "makes images that are not finite")  # fmt: skip
     low = np.percentile(lengths, 100 * REJECTED, method="lower")
     high = np.percentile(lengths, 100 - 100 * REJECTED, method="higher")
     kept = lengths[(lengths >= low) & (lengths <= high)]
@@ -129,7 +129,7 @@ def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 
 def seen(images: Tensor, paths: Paths) -> Tensor:
-    """What of the pictures [N,C,H,W] the distance is shown: cropped, then reduced, as asked."""
+    """What of the images [N,C,H,W] the distance is shown: cropped, then reduced, as asked."""
     if paths.crop:
         height, width = images.shape[2] // 8, images.shape[3] // 8
         images = images[:, :, 3 * height : 7 * height, 2 * width : 6 * width]
@@ -149,7 +149,7 @@ def _lengths(
     ends = _step(snapshot, inputs, paths, sampling)
     first, second = (seen(drawn(snapshot, end, noise, sampling.batch), paths).to(snapshot.device) for end in ends)
     with torch.inference_mode():
-        if snapshot.device.type == "cpu":  # each alone, as sums are added up in another order in other batches
+        if snapshot.device.type == "cpu":  # one by one, as sums are added up in another order in other batches
             found = torch.cat([distance(a[None], b[None]) for a, b in zip(first, second, strict=True)])
         else:
             found = distance(first, second)

@@ -63,7 +63,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 def require_enough(count: int, dims: int, whose: str, name: str) -> None:
-    """Raises UserError where a covariance of `dims` features cannot be had of `count` pictures."""
+    """Raises UserError where a covariance of `dims` features cannot be had of `count` images."""
     if count <= dims:
         raise UserError(
             f"{count} {whose} are too few for the covariance of {dims} features, more than {dims} are needed; "
@@ -77,7 +77,7 @@ def _root(covariance: Tensor) -> Tensor:
     return vectors * torch.where(values > rounding, values, 0.0).sqrt()
 
 
-# Kernel inception distance (Binkowski et al. 2018, section 4): unbiased, so that few pictures will do
+# Kernel inception distance (Binkowski et al. 2018, section 4): unbiased, so that few images will do
 
 
 SUBSETS, LARGEST = 100, 1000
@@ -94,12 +94,12 @@ def mmd2(x: Tensor, y: Tensor) -> float:
 def kid(reals: Rows, fakes: Rows, seed: int = 0, subsets: int = SUBSETS, largest: int = LARGEST) -> tuple[float, float]:
     """The mean of `mmd2` over random subsets of at most `largest`, and its standard error.
 
-    Where a subset is all there is, it is taken once. The error is that of other pictures, real and fake, drawn anew.
-    Raises UserError for fewer than two pictures.
+    Where a subset is all there is, it is taken once. The error is that of other images, real and fake.
+    Raises UserError for fewer than two images.
     """
     count = min(len(reals), len(fakes), largest)
     if count < 2:
-        raise UserError("kid needs two pictures of each kind, and better some hundreds")
+        raise UserError("kid needs two images of each kind, and better some hundreds")
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(1 if count == len(reals) == len(fakes) else subsets):
@@ -114,12 +114,12 @@ def kid(reals: Rows, fakes: Rows, seed: int = 0, subsets: int = SUBSETS, largest
 class _Compared:
     """One estimate, and what its variance comes of (Hoeffding's parts; Serfling 1980, section 5.2).
 
-    alone: the variance of what a picture adds by itself, a fake and a real one
+    each: the variance of what an image adds by itself, a fake and a real one
     pairs: the variance of what only two together add, two fakes, two reals, and one of each
     """
 
     value: float
-    alone: tuple[float, float]
+    each: tuple[float, float]
     pairs: tuple[float, float, float]
 
 
@@ -133,10 +133,10 @@ def _compared(x: Tensor, y: Tensor) -> _Compared:
     pairs_x, pairs_y = (_apart(k, rows) for k, rows in ((xx, rows_x), (yy, rows_y)))
     mean_x, mean_y = xy.mean(dim=1), xy.mean(dim=0)
     across = float((xy - mean_x[:, None] - mean_y + xy.mean()).square().mean())
-    # The mean of a row is also off by what its pairs add, which is no part of what the picture adds by itself.
-    alone_x = float((rows_x - mean_x).var()) - (pairs_x + across) / count
-    alone_y = float((rows_y - mean_y).var()) - (pairs_y + across) / count
-    return _Compared(float(value), (alone_x, alone_y), (pairs_x, pairs_y, across))
+    # The mean of a row is also off by what its pairs add, which is no part of what the image adds by itself.
+    each_x = float((rows_x - mean_x).var()) - (pairs_x + across) / count
+    each_y = float((rows_y - mean_y).var()) - (pairs_y + across) / count
+    return _Compared(float(value), (each_x, each_y), (pairs_x, pairs_y, across))
 
 
 def _apart(kernel: Tensor, rows: Tensor) -> float:
@@ -147,12 +147,12 @@ def _apart(kernel: Tensor, rows: Tensor) -> float:
 
 def _variance(found: list[_Compared], fakes: int, reals: int) -> float:
     """Of an estimate from so many fakes and reals."""
-    x, y = (max(0.0, float(np.mean([one.alone[side] for one in found]))) for side in (0, 1))
+    x, y = (max(0.0, float(np.mean([one.each[side] for one in found]))) for side in (0, 1))
     xx, yy, xy = (float(np.mean([one.pairs[kind] for one in found])) for kind in (0, 1, 2))
     return 4 * x / fakes + 4 * y / reals + 2 * xx / fakes**2 + 2 * yy / reals**2 + 4 * xy / (fakes * reals)
 
 
-# Inception score (Salimans et al. 2016, section 4): are pictures clearly of a class, and of many classes together?
+# Inception score (Salimans et al. 2016, section 4): are images clearly of a class, and of many classes together?
 
 
 SPLITS = 10
@@ -161,10 +161,10 @@ SPLITS = 10
 def inception_score(probabilities: Rows, splits: int = SPLITS) -> tuple[float, float]:
     """exp of the mean divergence of each row of [N,classes] from their mean: mean and deviation over `splits` parts.
 
-    Raises UserError for fewer pictures than parts.
+    Raises UserError for fewer images than parts.
     """
     if len(probabilities) < splits:
-        raise UserError(f"the inception score is a mean over {splits} parts, and {len(probabilities)} pictures are too "
+        raise UserError(f"the inception score is a mean over {splits} parts, and {len(probabilities)} images are too "
                         f"few; ask for thousands")  # fmt: skip
     scores = []
     for i in range(splits):

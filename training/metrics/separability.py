@@ -1,7 +1,7 @@
-"""Linear separability: does a plane part the latents of pictures with an attribute from those without?
+"""Linear separability: does a plane part the latents of images with an attribute from those without?
 
-(Karras et al. 2019, section 4.2.) A classifier looks at many generated pictures. For each attribute the half of which
-it is surest is kept, and a linear support vector machine tells its answers from the latents alone. What is still open
+(Karras et al. 2019, section 4.2.) A classifier looks at many generated images. For each attribute the half of which
+it is surest is kept, and a linear support vector machine predicts its answers from the latents. What is still open
 when the machine's answer is known, the conditional entropy H(classifier | machine), is 0 bits where a plane parts them
 and 1 bit where it tells nothing. The metric is 2 to the sum over attributes, 1 at best.
 """
@@ -19,9 +19,9 @@ from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.boundaries import require_sklearn
 from stylegan.networks.base import require_w
 from torch_utils.errors import UserError
-from torch_utils.output import Progress
-from training.attributes import Judge
-from training.metrics.images import AS_PUBLISHED, AT_ONCE, Sampling, fakes_at
+from torch_utils.progress import Progress
+from training.attributes import AttributeClassifier
+from training.metrics.images import AS_PUBLISHED, MICRO_BATCH, Sampling, samples_at
 
 FOLDS, PENALTIES = 3, (1.0, 0.1, 0.01, 0.001)  # scikit-learn's C
 LEAST = 0.02  # of the samples kept with either answer; of fewer any machine is right
@@ -55,7 +55,7 @@ class Separation:
 class Separability:
     """spaces: "z" and "w"   names: of the attributes   shares: of yes among the samples kept, [A]
 
-    accuracies: of the classifier on real pictures, balanced, [A]; empty if not known   kept: samples per attribute
+    accuracies: of the classifier on real images, balanced, [A]; empty if not known   kept: samples per attribute
     alike: attributes that tell nothing, as nearly all samples kept have one answer, with their shares of yes; these are
     in none of the above
     """
@@ -68,26 +68,28 @@ class Separability:
     alike: Mapping[str, float] = field(default_factory=dict)
 
 
-def separability(snapshot: Snapshot, judge: Judge, count: int, sampling: Sampling = AS_PUBLISHED) -> Separability:
-    """In z and in w, of `count` pictures (published: 200,000), judged by a classifier of `directions.py learn`.
+def separability(
+    snapshot: Snapshot, classifier: AttributeClassifier, count: int, sampling: Sampling = AS_PUBLISHED
+) -> Separability:
+    """In z and in w, of `count` images (published: 200,000), with a classifier of `directions.py learn`.
 
-    Raises UserError without scikit-learn, for a classifier of other channels, for too few pictures, and for ProGAN.
+    Raises UserError without scikit-learn, for a classifier of other channels, for too few images, and for ProGAN.
     """
     require_sklearn()
     require_w(snapshot.G)
     require_enough(count)
     z, w, values = [], [], []
-    device = next(judge.network.parameters()).device
-    with Progress("Judging pictures", count, quiet=sampling.quiet) as bar:
-        for start in range(0, count, AT_ONCE):
-            found = fakes_at(snapshot, sampling, range(start, min(start + AT_ONCE, count)))
+    device = next(classifier.network.parameters()).device
+    with Progress("Classifying images", count, quiet=sampling.quiet) as bar:
+        for start in range(0, count, MICRO_BATCH):
+            found = samples_at(snapshot, sampling, range(start, min(start + MICRO_BATCH, count)))
             z.append(found.z.numpy())
             w.append(found.w.numpy())
-            values.append(judge.values(found.images.to(device)).double().cpu().numpy())
+            values.append(classifier.values(found.images.to(device)).double().cpu().numpy())
             bar.advance(len(found.z))
-    margins = margins_of(np.concatenate(values), judge.scope.quantities)
+    margins = margins_of(np.concatenate(values), classifier.scope.quantities)
     spaces = {"z": np.concatenate(z), "w": np.concatenate(w)}
-    return separated(spaces, margins, judge.scope.names, judge.scope.accuracy, sampling.quiet)
+    return separated(spaces, margins, classifier.scope.names, classifier.scope.accuracy, sampling.quiet)
 
 
 def separated(
@@ -97,9 +99,9 @@ def separated(
     accuracies: Sequence[float] = (),
     quiet: bool = False,
 ) -> Separability:
-    """The metric from what is known of N pictures. spaces: name -> latents [N,D]   margins: see `margins_of`, [N,A].
+    """The metric from what is known of N images. spaces: name -> latents [N,D]   margins: see `margins_of`, [N,A].
 
-    Raises UserError for fewer than 4 pictures, for answers that are no numbers, and where all attributes are `alike`.
+    Raises UserError for fewer than 4 images, for answers that are no numbers, and where all attributes are `alike`.
     """
     require_sklearn()
     require_enough(len(margins))
@@ -108,29 +110,29 @@ def separated(
     every = [surest_half(column) for column in margins.T]
     truths = [column[kept] > 0 for column, kept in zip(margins.T, every, strict=True)]
     shares = np.array([truth.mean() for truth in truths])
-    told = [k for k, share in enumerate(shares) if LEAST <= share <= 1 - LEAST]
-    alike = {name: float(share) for k, (name, share) in enumerate(zip(names, shares, strict=True)) if k not in told}
-    if not told:
-        raise UserError(f"nearly all pictures get the same answer for {', '.join(alike)}, so there is nothing to "
-                        "separate; ask for more pictures, or for other attributes")  # fmt: skip
+    varied = [k for k, share in enumerate(shares) if LEAST <= share <= 1 - LEAST]
+    alike = {name: float(share) for k, (name, share) in enumerate(zip(names, shares, strict=True)) if k not in varied}
+    if not varied:
+        raise UserError(f"nearly all images get the same answer for {', '.join(alike)}, so there is nothing to "
+                        "separate; ask for more images, or for other attributes")  # fmt: skip
     found = {}
-    with Progress("Separating", len(spaces) * len(told), "plane", quiet) as bar:
+    with Progress("Separating", len(spaces) * len(varied), "plane", quiet) as bar:
         for space, latents in spaces.items():
             open_bits, held_out = [], []
-            for kept, truth in [(every[k], truths[k]) for k in told]:
+            for kept, truth in [(every[k], truths[k]) for k in varied]:
                 x = latents[kept].astype(np.float64)
                 open_bits.append(conditional_entropy(table_of(answers(x, truth, x), truth)))
                 held_out.append(held_out_entropy(x, truth))
                 bar.advance()
             found[space] = Separation(np.array(open_bits), np.array(held_out), latents.shape[1])
-    known = tuple(accuracies[k] for k in told) if len(accuracies) else ()
-    return Separability(found, tuple(names[k] for k in told), shares[told], known, len(truths[0]), alike)
+    known = tuple(accuracies[k] for k in varied) if len(accuracies) else ()
+    return Separability(found, tuple(names[k] for k in varied), shares[varied], known, len(truths[0]), alike)
 
 
 def require_enough(count: int) -> None:
-    """Raises UserError for so few pictures that there is nothing to fit."""
+    """Raises UserError for so few images that there is nothing to fit."""
     if count < 4:
-        raise UserError(f"separability needs thousands of pictures, not {count}")
+        raise UserError(f"separability needs thousands of images, not {count}")
 
 
 def margins_of(values: np.ndarray, quantities: Sequence[bool]) -> np.ndarray:
@@ -193,7 +195,7 @@ def entropy(shares: np.ndarray) -> float:
     return float(-(some * np.log2(some)).sum())
 
 
-def in_lines(found: Separability) -> list[str]:
+def separability_table(found: Separability) -> list[str]:
     """A table: a line per attribute with the bits that each space leaves open (held out in brackets); scores."""
     head = "".join(f"{space:>18}" for space in found.spaces)
     lines = [f"{'':16}{'classifier':>11}{'yes':>6}{head}"]
@@ -210,5 +212,5 @@ def in_lines(found: Separability) -> list[str]:
     few = [space for space, s in found.spaces.items() if found.kept < ENOUGH * s.numbers]
     if few:
         lines.append(f"of {found.kept} samples the numbers in brackets count: the others, as published, need "
-                     f"{2 * ENOUGH * max(found.spaces[space].numbers for space in few)} pictures or more")  # fmt: skip
+                     f"{2 * ENOUGH * max(found.spaces[space].numbers for space in few)} images or more")  # fmt: skip
     return lines

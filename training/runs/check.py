@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, leaves
 from training.config import FLAGS, RunConfig
-from training.metrics.live import check_metrics
+from training.runs.live_metrics import check_metrics
 from training.schedule import PerResolution
 
 MAX_RESOLUTION = 4096
@@ -92,7 +91,7 @@ def _divisor(number: int, limit: int) -> int:
 def _check_model(cfg: RunConfig) -> None:
     model = cfg.model
     if model.channels not in (1, 3, 4):
-        raise UserError(f"pictures of {model.channels} channels cannot be; make them grey, RGB or RGBA (1, 3 or 4)")
+        raise UserError(f"images of {model.channels} channels cannot be; make them grey, RGB or RGBA (1, 3 or 4)")
     if min(model.base) < 1:
         raise UserError(f"a base of {model.base[0]}x{model.base[1]} pixels cannot be; both must be 1 or more")
     if cfg.data.cond and not model.num_classes:

@@ -13,35 +13,33 @@ from typing import Any
 import torch
 
 from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.networks.config import Stage
 from torch_utils.checkpoint import load_tensors
 from torch_utils.device import fast_bf16, peak_memory_mb
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, on_rank0
 from torch_utils.errors import UserError
+from torch_utils.files import SCRATCH
 from torch_utils.images import to_float
 from torch_utils.interrupt import Interrupts
-from training.vision_aid import LOOKS
-from training.runs.hours import LATE
-from training.runs.report import Clock
 from training.config import RunConfig
-from training.runs.plan import seconds_left
 from training.data.dataset import Dataset
-from training.runs.report import (FIRST, save_fakes, save_growth, save_key, save_reals)
-from training.metrics.live import NO_METRICS, keep_best, measure_snapshot, prune
-from training.runs.plan import duration
-from training.runs.report import STAT_NAMES, Report
+from training.runs.hours import LATE
+from training.runs.live_metrics import NO_METRICS, keep_best, measure_snapshot, prune
+from training.runs.plan import duration, seconds_left
+from training.runs.report import FIRST, STAT_NAMES, Clock, Report, save_fakes, save_growth, save_key, save_reals
 from training.runs.run_dir import PREVIOUS, STATE, settle_state
-from stylegan.networks.config import Stage
 from training.schedule import TrainingStage
 from training.state import TrainState
-from training.transfer import transfer_weights
 from training.step import StepResult
+from training.transfer import transfer_weights
+from training.vision_aid import LOOKS
 
 MAX_ROLLBACKS = 3
 
 
 @contextmanager
 def disk_trouble(run_dir: Path) -> Iterator[None]:
-    """Turns a failure to write a picture or a line, on a full disk for one, into a UserError."""
+    """Turns a failure to write an image or a line, on a full disk for one, into a UserError."""
     try:
         yield
     except OSError as error:
@@ -56,28 +54,28 @@ def begin_run(
 ) -> None:  # fmt: skip
     """Say what is about to happen; at the very start also write the reals, the first fakes and the first state."""
     device = next(state.G.parameters()).device
-    crew = f"{dist.world_size} processes, " if dist.world_size > 1 else ""
+    ranks = f"{dist.world_size} processes, " if dist.world_size > 1 else ""
     slow = " (this GPU has no fast bfloat16)" if device.type == "cuda" and not fast_bf16(device) else ""
-    how = f"on {device}, {crew}{str(dtype).removeprefix('torch.')}{slow}, {torch.get_num_threads()} threads"
+    how = f"on {device}, {ranks}{str(dtype).removeprefix('torch.')}{slow}, {torch.get_num_threads()} threads"
     if dist.attempt:
         report.say(f"A process was lost: restart {dist.attempt}")
     if resume:
         on_rank0(dist, "tidying up", partial(_tidy_up, state, cfg, run_dir, report))
         report.say(f"Going on with {run_dir} at {state.nimg / 1000:.1f} of {cfg.total_kimg:g} kimg, {how}")
         return
-    report.say(f"Training in {run_dir}: {len(data)} pictures, {cfg.total_kimg:g} kimg, {how}")
+    report.say(f"Training in {run_dir}: {len(data)} images, {cfg.total_kimg:g} kimg, {how}")
     if init_from:
         report.say(transfer_weights(init_from, state))
     if state.vision_aid:
         size = cfg.model.size(cfg.growth.final)
         looks = (data.batch(start, 8, *size)[0] for start in range(0, LOOKS, 8))
         state.vision_aid.calibrate((to_float(images.to(device)) for images in looks), dtype)
-    on_rank0(dist, "the first pictures", partial(_save_start, state, cfg, run_dir, report, data))
+    on_rank0(dist, "the first images", partial(_save_start, state, cfg, run_dir, report, data))
 
 
 def _tidy_up(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
-    """Remove what a killed process has left, and write the state's own snapshot anew if that is not whole."""
-    for scratch in run_dir.glob("*.tmp"):  # those of `atomic_write`, and training_options.json.tmp of earlier versions
+    """Remove what a killed process has left, and write the state's own snapshot again if it is not whole."""
+    for scratch in run_dir.glob(SCRATCH):
         scratch.unlink()
     path, due = snapshot_path(run_dir, state), state.tick_nimg == state.nimg and snapshot_due(state, cfg)
     if path.exists() or due:
@@ -85,7 +83,7 @@ def _tidy_up(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -
             load_tensors(path)
         except UserError:
             save_networks(path, state, cfg, cfg.growth.at(state.nimg))
-            report.say(f"{path.name} was missing or damaged: written anew")
+            report.say(f"{path.name} was missing or damaged: written again")
 
 
 def _save_start(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, data: Dataset) -> None:
@@ -111,7 +109,7 @@ def note(state: TrainState, outcome: StepResult, report: Report) -> None:
     Said as well: that memory did not suffice, and what has been done about it.
     """
     if outcome.fewer:
-        report.say(f"out of memory at {state.nimg / 1000:.2f} kimg: from now on {outcome.fewer} pictures per GPU at "
+        report.say(f"out of memory at {state.nimg / 1000:.2f} kimg: from now on {outcome.fewer} images per GPU at "
                    "once, which changes nothing but rounding")  # fmt: skip
     if outcome.bad:
         state.bad_steps += 1
@@ -144,8 +142,8 @@ def roll_back(state: TrainState, run_dir: Path, report: Report, dist: DistContex
     bad, rollbacks, skipped, seconds = state.bad_steps, state.rollbacks + 1, state.skipped, state.seconds
     if rollbacks > MAX_ROLLBACKS:
         raise UserError(
-            f"the run diverged {rollbacks} times; the last good state is in {run_dir}. Start anew with a lower --lr, "
-            "a higher --gamma or --fp32 1"
+            f"the run diverged {rollbacks} times; the last good state is in {run_dir}. Start a new run with a lower "
+            "--lr, a higher --gamma or --fp32 1"
         )
     damaged = restore_newest(state, run_dir, dist)
     if damaged:
@@ -155,7 +153,9 @@ def roll_back(state: TrainState, run_dir: Path, report: Report, dist: DistContex
                f"with other random numbers (time {rollbacks} of {MAX_ROLLBACKS})")  # fmt: skip
 
 
-def tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, dist: DistContext = SINGLE_PROCESS) -> None:
+def tick(
+    state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, dist: DistContext = SINGLE_PROCESS
+) -> None:
     """Report, draw the fakes, and save when it is time to."""
     seconds, stage = clock.seconds(), cfg.growth.at(state.nimg)
     images = max(clock.images, 1)  # a resumed run may have had nothing left to do
@@ -186,20 +186,20 @@ def snapshot_due(state: TrainState, cfg: RunConfig) -> bool:
 def measure(
     state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, interrupts: Interrupts
 ) -> None:
-    """Judge the snapshot that was saved last, keep the best, and delete those that --keep does not keep.
+    """AttributeClassifier the snapshot that was saved last, keep the best, and delete those that --keep does not keep.
 
     All is saved by then, so that a wish to stop need not wait.
     """
     snapshot = snapshot_path(run_dir, state)
 
-    def judge() -> None:
-        at_once = state.micro_batch.get(cfg.growth.at(state.nimg).resolution)
+    def work() -> None:
+        micro_batch = state.micro_batch.get(cfg.growth.at(state.nimg).resolution)
         measure_snapshot(
-            cfg, snapshot, report.say, report.say_once, lambda found: report.points(found, state.nimg), at_once
+            cfg, snapshot, report.say, report.say_once, lambda found: report.points(found, state.nimg), micro_batch
         )
         keep_best(cfg, run_dir, report.say)
 
-    if cfg.metrics != NO_METRICS and not interrupts.unless_requested(judge):
+    if cfg.metrics != NO_METRICS and not interrupts.unless_requested(work):
         report.say(f"{snapshot.name} has not been measured to the end; calc_metrics.py does it, and so does --resume")
     prune(cfg, run_dir)
     clock.restart()
@@ -216,22 +216,22 @@ def save(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, film:
 def save_networks(path: Path, state: TrainState, cfg: RunConfig, stage: TrainingStage) -> None:
     """A snapshot."""
     save_snapshot(
-        path, state.G_ema, state.D if cfg.snap_d else None, config=cfg.model, stage=Stage(stage.resolution, stage.alpha),
-        kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
+        path, state.G_ema, state.D if cfg.snap_d else None, config=cfg.model,
+        stage=Stage(stage.resolution, stage.alpha), kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
     )  # fmt: skip
 
 
 def end_run(
     state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, dist: DistContext = SINGLE_PROCESS
 ) -> None:
-    """Every run ends with a snapshot and its pictures."""
+    """Every run ends with a snapshot and its images."""
     if state.nimg > state.tick_nimg:
         tick(state, cfg, run_dir, report, clock, dist)
     state.seconds += clock.lap()
     on_rank0(dist, "the last save", partial(save, state, cfg, run_dir, report))
     if cfg.time_limit is not None:
         _say_how_timely(state, cfg, run_dir, report)
-    report.say(f"Done: {state.nimg / 1000:.1f} kimg. Pictures, growth.webp and the network are in {run_dir}")
+    report.say(f"Done: {state.nimg / 1000:.1f} kimg. Images, growth.webp and the network are in {run_dir}")
 
 
 def _say_how_timely(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:

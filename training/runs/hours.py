@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 from torch_utils.errors import UserError
 from training.config import RunConfig
-from training.runs.report import MAX_FRAMES
-from training.metrics.live import NO_METRICS
+from training.runs.live_metrics import NO_METRICS
 from training.runs.plan import duration
+from training.runs.report import MAX_FRAMES
 from training.schedule import PerResolution, Phase
 
 MIN_STEPS = 20  # of a phase: with fewer, nothing is learned in it
@@ -28,8 +28,8 @@ class Costs:
     """What the parts of a run take on this machine, in seconds.
 
     step: of training, by resolution, with its data and its share of the lazy penalties   fakes: the grid of a tick
-    save: a snapshot and the state   frame: one picture of growth.webp   metrics: all of --metrics, of one snapshot
-    reals: of the metrics, what is needed once for each resolution   begin: networks and first pictures
+    save: a snapshot and the state   frame: one image of growth.webp   metrics: all of --metrics, of one snapshot
+    reals: of the metrics, what is needed once for each resolution   begin: networks and first images
     launch: processes, until they begin
     """
 
@@ -108,7 +108,7 @@ def scaled(cfg: RunConfig, factor: float) -> RunConfig:
 
 def parts(cfg: RunConfig, costs: Costs) -> dict[str, float]:
     """Seconds of a whole run of `cfg`, by what they are spent on."""
-    spent = {"start": costs.launch + costs.begin, "training": 0.0, "pictures": 0.0, "snapshots": 0.0, "metrics": 0.0}
+    spent = {"start": costs.launch + costs.begin, "training": 0.0, "images": 0.0, "snapshots": 0.0, "metrics": 0.0}
     ticks, measured = 0.0, {cfg.growth.final}  # the reals of the final resolution are known from the trial
     for phase in cfg.growth.phases(cfg.total_kimg):
         resolution, before = phase.resolution, ticks
@@ -116,7 +116,7 @@ def parts(cfg: RunConfig, costs: Costs) -> dict[str, float]:
         ticks += here
         images = 1000 * (phase.end_kimg - phase.start_kimg)
         spent["training"] += images / costs.images_per_second(cfg, resolution)
-        spent["pictures"] += here * costs.fakes[resolution]
+        spent["images"] += here * costs.fakes[resolution]
         spent["snapshots"] += here / cfg.snap * (costs.save + costs.frame * min(MAX_FRAMES, before + here / 2))
         if cfg.metrics != NO_METRICS:
             spent["metrics"] += here / cfg.snap * costs.metrics

@@ -13,27 +13,34 @@ from typing import Any
 import torch
 
 from stylegan.networks.inference import with_kernels
-from torch_utils.device import pick_device
-from torch_utils.distributed import SINGLE_PROCESS, DistContext, from_environment, process_group, broadcast_from_rank0
+from torch_utils.device import cpu_threads, pick_device
+from torch_utils.distributed import SINGLE_PROCESS, DistContext, broadcast_from_rank0, from_environment, process_group
 from torch_utils.errors import UserError
 from torch_utils.interrupt import sigterm_ends
-from torch_utils.device import cpu_threads
-from training.vision_aid import build_vision_aid
-from training.data.archive import EMBEDDED, Archive
-from training.runs.hours import budget_lines, plan
-from training.runs.resume import choose, description, unplanned
 from training.config import FLAGS, RunConfig
-from training.runs.plan import estimated_speed
-from training.runs.memory import footprint
-from training.runs.run_dir import (locked, locked_name)
+from training.data.archive import EMBEDDED, Archive
 from training.loop import open_data, pick_dtype, train
-from training.metrics.live import require_measurable
-from training.runs.plan import (describe, growth_table)
-from training.runs.processes import (check_devices, device_of, train_in_processes)
-from training.runs.resume import (DataFacts, resolve, resumed, same_data)
-from training.runs.run_dir import (create_run_dir, has_state, images_done, make_outdir, plain_name, read_options, store_end, write_options)
+from training.runs.hours import budget_lines, plan
+from training.runs.live_metrics import require_measurable
+from training.runs.memory import footprint
+from training.runs.plan import describe, estimated_speed, growth_table
+from training.runs.processes import check_devices, device_of, train_in_processes
+from training.runs.resume import DataFacts, choose, description, resolve, resumed, same_data, unplanned
+from training.runs.run_dir import (
+    create_run_dir,
+    has_state,
+    images_done,
+    locked,
+    locked_name,
+    make_outdir,
+    plain_name,
+    read_options,
+    store_end,
+    write_options,
+)
+from training.runs.speed_probe import costs_in_group, costs_of
 from training.transfer import width_of
-from training.runs.speed_probe import (costs_in_group, costs_of)
+from training.vision_aid import build_vision_aid
 
 
 def launch(
@@ -168,7 +175,7 @@ def _planned(cfg: RunConfig, dist: DistContext, began: float, outdir: Path | Non
 def _facts(path: str) -> DataFacts:
     """What the data are. Raises UserError if there are none."""
     if not path:
-        raise UserError("which pictures? give --data, as in --data mnist or --data faces.zip")
+        raise UserError("which images? give --data, as in --data mnist or --data faces.zip")
     return DataFacts.of(Archive.open(path))
 
 
@@ -179,7 +186,7 @@ def _new(typed: Mapping[str, Any], facts: DataFacts, quiet: bool, init_from: str
         path = str(Path(path).resolve())
     cfg = resolve({**typed, "data.path": path}, facts)
     if "preset" not in typed and not quiet:
-        print(f"No --cfg given: for {facts.width}x{facts.height} pictures, taking {cfg.preset}.")
+        print(f"No --cfg given: for {facts.width}x{facts.height} images, taking {cfg.preset}.")
     if init_from and (wide := {k: v for k, v in width_of(init_from, cfg.model).items() if k not in typed}):
         cfg = resolve({**typed, **wide, "data.path": path}, facts)
         if not quiet:
@@ -199,7 +206,7 @@ def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: M
 
 
 def _run_dir(outdir: Path | None, desc: str, cfg: RunConfig, again: Path | None) -> Path:
-    """A new run directory, or `again`, with the configuration in it. Before that, every picture has been read."""
+    """A new run directory, or `again`, with the configuration in it. Before that, every image has been read."""
     outdir = _require_outdir(outdir)
     open_data(cfg)
     run_dir = again or create_run_dir(outdir, desc)

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from collections.abc import Callable
-from functools import partial
+
 from torch_utils.adam import Adam
 from torch_utils.device import return_freed_memory
 from torch_utils.distributed import DistContext, all_reduce_max
 from torch_utils.errors import UserError
 from training.augment import DRAWS
 from training.config import RunConfig
-from training.inputs import Inputs
-from training.schedule import TrainingStage
+from training.inputs import Batch, Inputs
 from training.losses import regularisers
-from training.step import out_of_memory, phases, portions, too_large
-from training.inputs import Batch
-from training.state import TrainState
-from functools import cache
+from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
-
+from training.step import micro_batch_sizes, out_of_memory, phases, too_large
 
 _local_scalar = torch.ops.aten._local_scalar_dense.default
 
@@ -66,19 +63,19 @@ class LiveBytes(TorchDispatchMode):
         self.now -= self._held.pop(key)
 
 
-# The heaviest step of a stage, on blank pictures and without consequences: to find out how many fit at once
+# The heaviest step of a stage, on blank images and without consequences: to find out how many fit at once
 
 
 BUCKET_BYTES = 200 << 20  # what adding up gradients over processes takes besides, at most
 
-Fits = Callable[[int], bool]  # so many pictures at once
+Fits = Callable[[int], bool]  # so many images at once
 
 
 def fit(
-    state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, dist: DistContext, say: Callable[[str], object],
-    fits: Fits | None = None,
+    state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, dist: DistContext,
+    say: Callable[[str], object], fits: Fits | None = None,
 ) -> None:  # fmt: skip
-    """Decide how many pictures are worked on at once at the resolution of `stage`, unless that has been done.
+    """Decide how many images are worked on at once at the resolution of `stage`, unless that has been done.
 
     On a GPU, without --batch-gpu, as many as fit in the process that has the least memory; said once. Elsewhere as many
     as --batch-gpu allows: a CPU's memory has no end that could be felt before it is too late.
@@ -92,25 +89,25 @@ def fit(
         state.micro_batch[stage.resolution] = min(share, cfg.batch_gpu or share)
         return
     fits = fits or partial(rehearsed, state, stage, cfg, dtype, dist.world_size)
-    sizes = portions(share, group)
+    sizes = micro_batch_sizes(share, group)
     own = next(filter(fits, sizes), 0)
-    at_once = -all_reduce_max(dist, "memory", -own)
-    if not at_once:
+    micro_batch = -all_reduce_max(dist, "memory", -own)
+    if not micro_batch:
         raise UserError(too_large(cfg.model.size(stage.resolution), sizes[-1], group))
-    state.micro_batch[stage.resolution] = at_once
-    rest = "all that fit" if at_once < share else "all"
-    say(f"at {stage.resolution}: {at_once} of {share} pictures per GPU at once, {rest}")
+    state.micro_batch[stage.resolution] = micro_batch
+    rest = "all that fit" if micro_batch < share else "all"
+    say(f"at {stage.resolution}: {micro_batch} of {share} images per GPU at once, {rest}")
 
 
 def rehearsed(
-    state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, processes: int, at_once: int
+    state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, processes: int, micro_batch: int
 ) -> bool:  # fmt: skip
-    """Does a step with so many pictures at once fit into the memory of this process? None of it is kept."""
+    """Does a step with so many images at once fit into the memory of this process? None of it is kept."""
     device = next(state.G.parameters()).device
     kept = [[t.clone() for t in net.buffers()] for net in (state.G, state.D)]
     fits = True
     try:
-        rehearse(state, stage, cfg, dtype, processes, at_once)
+        rehearse(state, stage, cfg, dtype, processes, micro_batch)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -127,16 +124,16 @@ def rehearsed(
 
 
 def rehearse(
-    state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, processes: int, at_once: int
+    state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, processes: int, micro_batch: int
 ) -> bool:  # fmt: skip
-    """Work off `at_once` pictures in each phase of a step, with regularisers, but let no weight move.
+    """Work off `micro_batch` images in each phase of a step, with regularisers, but let no weight move.
 
     Beside them is held what a step finds when training is in full swing: Adam's moments, and, where there are several
     parts, the gradients of the parts before. Returns True. Raises what PyTorch raises when memory runs out.
     """
     device, share = next(state.G.parameters()).device, stage.batch // processes
     reals, inputs = blank(stage, cfg, share, device)
-    rounds = share // at_once
+    rounds = share // micro_batch
     weights = {r.name: r.gamma.at(stage.resolution) for r in regularisers(cfg.loss)}
     every = phases(state, stage, cfg, dtype, weights, share)
     held = [_beside(phase.optimizer, 2) for phase in every]
@@ -154,7 +151,7 @@ def rehearse(
 
 
 def blank(stage: TrainingStage, cfg: RunConfig, count: int, device: torch.device) -> tuple[Batch, Inputs]:
-    """What `count` pictures take in a step, all zeros: no random number is drawn."""
+    """What `count` images take in a step, all zeros: no random number is drawn."""
     model = cfg.model
     sizes = model.noise_shapes(stage.resolution)
     classes = torch.zeros(count, dtype=torch.long, device=device) if cfg.data.cond else None
@@ -180,18 +177,18 @@ def _beside(optimizer: Adam, times: int) -> list[Tensor]:
 META = torch.device("meta")
 
 # Measured on a CPU (docs/performance-log.md): a process holds this much before there is a network, and of what tensors
-# hold so many times as much, as freed memory is kept in pieces. A GPU's allocator counts tensors alone.
+# hold so many times as much, as freed memory is kept in pieces. A GPU's allocator counts tensors only.
 PROCESS_BYTES = {"cpu": 250 << 20, "cuda": 0}
 KEPT = {"cpu": 1.4, "cuda": 1.0}
 
-BytesAndAtOnce = Callable[[int], tuple[int, int]]  # resolution -> peak memory of a device, and pictures at once
+BytesAndAtOnce = Callable[[int], tuple[int, int]]  # resolution -> peak memory of a device, and images at once
 
 
 def footprint(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> BytesAndAtOnce:
-    """Peak memory at a resolution, and how many pictures are worked on at once.
+    """Peak memory at a resolution, and how many images are worked on at once.
 
     The most that tensors hold at any moment of the heaviest step: weights, gradients, moments, the average, and what
-    the graphs of two derivatives keep. On a GPU, without --batch-gpu, of as many pictures at once as fit in it.
+    the graphs of two derivatives keep. On a GPU, without --batch-gpu, of as many images at once as fit in it.
     """
     with META:
         state = fresh_state(cfg, META)
@@ -201,7 +198,7 @@ def footprint(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> Bytes
     @cache
     def at(resolution: int) -> tuple[int, int]:
         share = cfg.growth.batch.at(resolution) // cfg.gpus
-        sizes = portions(share, cfg.model.minibatch_group, cfg.batch_gpu)
+        sizes = micro_batch_sizes(share, cfg.model.minibatch_group, cfg.batch_gpu)
         if cfg.batch_gpu or room is None:
             sizes = sizes[:1]
         for size in sizes:
@@ -214,7 +211,7 @@ def footprint(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> Bytes
     return at
 
 
-def peak_bytes(state: TrainState, cfg: RunConfig, resolution: int, at_once: int, dtype: torch.dtype) -> int:
+def peak_bytes(state: TrainState, cfg: RunConfig, resolution: int, micro_batch: int, dtype: torch.dtype) -> int:
     """Of all tensors, in bytes. state: on the meta device"""
     alpha = 0.5 if resolution > cfg.growth.initial else 1.0
     stage = TrainingStage(resolution, alpha, phase=0, batch=cfg.growth.batch.at(resolution), lr=0.0)
@@ -224,5 +221,5 @@ def peak_bytes(state: TrainState, cfg: RunConfig, resolution: int, at_once: int,
         held += [t for kind in {torch.float32, dtype} for t in state.vision_aid.backbone(kind).values()]
     fixed = sum(t.numel() * t.element_size() for t in held)
     with META, LiveBytes() as live:
-        rehearse(state, stage, cfg, dtype, cfg.gpus, at_once)
+        rehearse(state, stage, cfg, dtype, cfg.gpus, micro_batch)
     return fixed + live.peak

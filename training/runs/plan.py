@@ -6,17 +6,17 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
-from stylegan.networks.config import NetworkConfig
-from stylegan.features.lpips import layer_sizes
-from training.config import AID_NETS, AID_SMALLEST, LossConfig, RunConfig
 from torch import nn
-from stylegan.networks.registry import (build_discriminator, build_generator)
-from torch_utils.settings import leaves, shown
-from training.config import RunConfig
-from training.schedule import Phase
 
+from stylegan.features.lpips import layer_sizes
+from stylegan.networks.config import NetworkConfig
+from stylegan.networks.registry import build_discriminator, build_generator
+from torch_utils.settings import leaves, shown
+from training.config import AID_NETS, AID_SMALLEST, LossConfig, RunConfig
+from training.schedule import Phase
 
 # Fitted to training steps on two CPU cores (docs/performance-log.md): every number between two convolutions is moved
 # about so many bytes in each pass, as kernels read, write and rearrange it, and a step costs so much in Python besides.
@@ -37,10 +37,10 @@ TYPICAL = Machine(gflops=400, gb=30)
 
 
 def passes(loss: LossConfig, resolution: int) -> tuple[float, float]:
-    """How often a picture goes through the generator, and through the discriminator, in a whole training step.
+    """How often an image goes through the generator, and through the discriminator, in a whole training step.
 
     D step: fakes made (1), D on fakes forward (1) and backward (2), D on reals forward and backward (3), its penalty:
-    one gradient and the derivative of that (3). G step: made (1) unless both share the fakes, judged (1), back through
+    one gradient and the derivative of that (3). G step: made (1) unless both share the fakes, scored (1), back through
     D (1) and G (2).
     """
     penalties = (loss.r1_gamma.at(resolution) > 0) + (loss.r2_gamma.at(resolution) > 0)
@@ -58,8 +58,8 @@ def step_cost(model: NetworkConfig, loss: LossConfig, resolution: int) -> tuple[
 def aid_cost(cfg: RunConfig, resolution: int) -> tuple[float, float]:
     """Of one image through the eyes of the vision aid in a training step: gflop, and GB that are moved.
 
-    D step: a real and a made picture forward (2). G step: the same (2) unless both share the fakes, and back to the
-    made picture (1).
+    D step: a real and a generated image forward (2). G step: the same (2) unless both share the fakes, and back to the
+    generated image (1).
     """
     height, width = cfg.model.size(resolution)
     if cfg.loss.vision_aid == "none" or min(height, width) < AID_SMALLEST:
@@ -77,7 +77,11 @@ def seconds_per_image(cfg: RunConfig, resolution: int, machine: Machine) -> floa
     """Of training: arithmetic, memory, and what every step costs besides."""
     aid_gflop, aid_gb = aid_cost(cfg, resolution)
     gflop, gb = step_cost(cfg.model, cfg.loss, resolution)
-    return (gflop + aid_gflop) / machine.gflops + (gb + aid_gb) / machine.gb + STEP_OVERHEAD_S / cfg.growth.batch.at(resolution)
+    return (
+        (gflop + aid_gflop) / machine.gflops
+        + (gb + aid_gb) / machine.gb
+        + STEP_OVERHEAD_S / cfg.growth.batch.at(resolution)
+    )
 
 
 def seconds_left(cfg: RunConfig, nimg: int, measured: float, machine: Machine) -> tuple[float, float]:
@@ -143,7 +147,7 @@ def _seconds(work: Callable[[], object], device: torch.device, repeats: int) -> 
 
 
 ImagesPerSecond = Callable[[int], float]  # resolution -> training speed
-Footprint = Callable[[int], tuple[int, int]]  # resolution -> peak memory of a device in bytes, and pictures at once
+Footprint = Callable[[int], tuple[int, int]]  # resolution -> peak memory of a device in bytes, and images at once
 
 
 def describe(cfg: RunConfig, estimate: ImagesPerSecond | None = None, footprint: Footprint | None = None) -> str:
@@ -168,7 +172,7 @@ def describe(cfg: RunConfig, estimate: ImagesPerSecond | None = None, footprint:
 def growth_table(
     cfg: RunConfig, estimate: ImagesPerSecond | None = None, footprint: Footprint | None = None
 ) -> list[str]:  # fmt: skip
-    """One line per phase: picture size, kimg from and to, batch, learning rate, steps; memory of a device, given
+    """One line per phase: image size, kimg from and to, batch, learning rate, steps; memory of a device, given
     `footprint`; and time, given `estimate`.
     """
     rows: list[tuple[str, ...]] = [("phase", "size", "", "kimg", "batch", "lr", "steps", "memory", "time")]
@@ -203,11 +207,11 @@ def parameter_counts(model: NetworkConfig) -> tuple[int, int]:
 
 
 def _memory_line(cfg: RunConfig, footprint: Footprint | None) -> list[str]:
-    """The resolution that takes most memory, and how many pictures at once that is for."""
+    """The resolution that takes most memory, and how many images at once that is for."""
     if footprint is None:
         return []
-    (peak, at_once), resolution = max((footprint(res), res) for res in cfg.growth.resolutions)
-    return [f"Memory       about {_gib(peak)} per device, at {resolution} with {at_once} pictures at once"]
+    (peak, micro_batch), resolution = max((footprint(res), res) for res in cfg.growth.resolutions)
+    return [f"Memory       about {_gib(peak)} per device, at {resolution} with {micro_batch} images at once"]
 
 
 def _gib(count: int) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from torch_utils.device import pick_device
-from torch_utils.distributed import LostRank, DistContext, from_environment, process_group
+from torch_utils.distributed import DistContext, LostRank, from_environment, process_group
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
 from training.config import RunConfig
@@ -203,7 +203,7 @@ def _lost(cfg: RunConfig, run_dir: Path, notes: Path, rank: int, exitcode: int) 
         what = f"process {rank} of {cfg.gpus} ended with code {exitcode}"
     again = f", after {cfg.max_restarts} restarts" if cfg.max_restarts else ""
     if not has_state(run_dir):
-        return f"{what}{again}; nothing was saved by then: see to it, and start anew"
+        return f"{what}{again}; nothing was saved by then: find the cause, then start again"
     return f"{what}{again}; what was saved is in {run_dir}: train.py --resume {run_dir}"
 
 

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from training.config import RunConfig
-from training.runs.plan import (TYPICAL, Machine)
-from training.state import TrainState
 import json
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
-from tqdm import tqdm
-from training.runs.plan import duration
+
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
+
 from stylegan.networks.base import Generator
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
 from torch_utils.files import atomic_write, write_atomically
-from torch_utils.images import (enlarge, grid, to_pil, to_uint8)
+from torch_utils.images import enlarge, grid, to_pil, to_uint8
+from training.config import RunConfig
 from training.data.dataset import Dataset
+from training.runs.plan import TYPICAL, Machine, duration
+from training.state import TrainState
 
 
 class Clock:
@@ -195,7 +195,7 @@ def _tensorboard(run_dir: Path, nimg: int) -> _Curves | None:
     return writer
 
 
-# Pictures of a run: grids of reals and fakes, and their growth as a film
+# Images of a run: grids of reals and fakes, and their growth as a film
 
 
 FRAME_MS, LAST_FRAME_MS, MAX_FRAMES = 120, 3000, 150
@@ -212,7 +212,7 @@ def seeds_and_classes(model: NetworkConfig) -> tuple[list[int], int, torch.Tenso
 
 
 def save_reals(path: Path, data: Dataset, model: NetworkConfig) -> None:
-    """The first pictures of the data, as many as there are fakes."""
+    """The first images of the data, as many as there are fakes."""
     seeds, columns, _ = seeds_and_classes(model)
     images, _ = data.batch(0, len(seeds), *model.size(model.resolution))
     _save(path, grid(images.permute(0, 2, 3, 1).numpy(), columns))
@@ -233,7 +233,7 @@ def save_key(path: Path, model: NetworkConfig) -> None:
 
 
 def save_growth(run_dir: Path) -> None:
-    """growth.webp: the grid of fakes over the whole run, from the pictures that are there."""
+    """growth.webp: the grid of fakes over the whole run, from the images that are there."""
     files = [run_dir / FIRST, *sorted(run_dir.glob("fakes[0-9]*.png"))]
     save_film(
         run_dir / "growth.webp", [files[i] for i in np.unique(np.linspace(0, len(files) - 1, MAX_FRAMES).astype(int))]
@@ -241,7 +241,7 @@ def save_growth(run_dir: Path) -> None:
 
 
 def save_film(path: Path, files: list[Path]) -> None:
-    """The pictures that are whole, one after the other; the last stays for longer. None at all leaves no file."""
+    """The images that are whole, one after the other; the last stays for longer. None at all leaves no file."""
     frames = [frame for frame in map(_opened, files) if frame]
     if not frames:
         return
@@ -251,7 +251,7 @@ def save_film(path: Path, files: list[Path]) -> None:
 
 
 def _opened(file: Path) -> Image.Image | None:
-    """A picture, None if it is damaged: a film without it is better than a run that cannot go on."""
+    """An image, None if it is damaged: a film without it is better than a run that cannot go on."""
     try:
         return Image.open(file).convert("RGB")
     except (OSError, SyntaxError):  # the latter is Pillow's word for a broken PNG

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
 from stylegan.networks.registry import family_of
 from torch_utils.errors import UserError
-from torch_utils.settings import declared, leaves, replaced, shown
+from torch_utils.settings import declared, differences, leaves, replaced, shown
+from training.config import FLAGS, LossConfig, RunConfig
 from training.data.archive import Archive
 from training.data.sizes import base_for
-from training.runs.check import check
-from training.config import FLAGS, LossConfig, RunConfig
 from training.presets import PRESETS
+from training.runs.check import check
+from training.runs.run_dir import OPTIONS, has_state, is_finished, parse_options, plain_name
 from training.schedule import GrowthSchedule, PerResolution
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from torch_utils.settings import declared, differences, shown
-from training.config import FLAGS, RunConfig
-from training.runs.run_dir import (OPTIONS, has_state, is_finished, parse_options, plain_name)
-
 
 # What may differ between a run and its resumption: where and how often, nothing of the mathematics. The data may have
 # moved; that they are the same images is checked by their hash.
@@ -32,7 +28,7 @@ AHEAD_ON_RESUME = {found.name for found in declared(RunConfig, FLAGS) if found.f
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a run needs to know of its data: height, width and channels of every picture, 0 classes if unlabelled."""
+    """What a run needs to know of its data: height, width and channels of every image, 0 classes if unlabelled."""
 
     name: str
     count: int
@@ -53,7 +49,7 @@ class DataFacts:
 
     @property
     def resolution(self) -> int:
-        """The nominal resolution of the whole pictures: 4 * 2^(number of halvings down to the base)."""
+        """The nominal resolution of the whole images: 4 * 2^(number of halvings down to the base)."""
         return 4 * self.height // self.base[0]
 
 
@@ -76,12 +72,12 @@ def resolve(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
         cond = typed.get("data.cond", cfg.data.cond and facts.num_classes > 0)
     if resolution > facts.resolution:
         raise UserError(
-            f"--cfg {chosen} grows to {resolution}, but pictures of {facts.width}x{facts.height} ({facts.name}) "
+            f"--cfg {chosen} grows to {resolution}, but images of {facts.width}x{facts.height} ({facts.name}) "
             f"only allow {facts.resolution}; use --resolution {facts.resolution}, or convert them with "
             f"dataset_tool.py --resolution {resolution}"
         )
     if typed.get("data.subset", 1) > facts.count:
-        raise UserError(f"--subset {typed['data.subset']} is more than the {facts.count} pictures of {facts.name}")
+        raise UserError(f"--subset {typed['data.subset']} is more than the {facts.count} images of {facts.name}")
     from_data: dict[str, Any] = {
         "model.base": facts.base,
         "model.resolution": resolution,
@@ -91,10 +87,11 @@ def resolve(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
         "data.cond": cond,
         "data.content_hash": facts.content_hash,
     }
-    smallest = replace(cfg.model, base=facts.base, resolution=resolution).stages[0]
-    from_data["growth.initial"] = max(cfg.growth.initial, smallest)
+    if cfg.growth.initial == cfg.model.stages[0]:  # what begins with a network's first stage still does
+        from_data["growth.initial"] = replace(cfg.model, base=facts.base, resolution=resolution).stages[0]
     cfg = replaced(cfg, from_data | _loss_companions(cfg, typed) | dict(typed) | {"preset": chosen})
     check(cfg)
+    _require_taken(cfg, typed)
     return cfg
 
 
@@ -123,8 +120,17 @@ def _require_settings(cfg: RunConfig, typed: Mapping[str, Any]) -> None:
     for name in typed:
         if name not in known:
             flag = FLAGS[name].spellings[0]
-            raise UserError(f"{flag} is not a setting of {cfg.model.TITLE}, the network of --cfg {cfg.preset}; leave it "
-                            "out, or take another --cfg")  # fmt: skip
+            raise UserError(f"{flag} is not a setting of {cfg.model.TITLE}, the network of --cfg {cfg.preset}; leave "
+                            "it out, or take another --cfg")  # fmt: skip
+
+
+def _require_taken(cfg: RunConfig, typed: Mapping[str, Any]) -> None:
+    """Raises UserError for a typed setting that networks of this family derive from others."""
+    values = dict(leaves(cfg))
+    for name, value in typed.items():
+        if values[name] != value:
+            raise UserError(f"{FLAGS[name].spellings[0]} {shown(value)} is not possible with {cfg.model.TITLE}, where "
+                            f"it is {shown(values[name])}; leave it out, or take another --cfg")  # fmt: skip
 
 
 def _loss_companions(cfg: RunConfig, typed: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +158,7 @@ def preset_for(facts: DataFacts) -> str:
 def resumed(stored: RunConfig, typed: Mapping[str, Any], images_done: Callable[[], int]) -> RunConfig:
     """The stored configuration of a run, with what may change changed as typed; --kimg prolongs or shortens it.
 
-    A run that was planned by --hours forgets its time once --kimg says how far to go. How its learning rate shall fall
+    A run that was planned by --hours forgets its time once --kimg says how far to go. How its learning rate will fall
     can be said until it does.
     Nothing in training depends on the total, so such a run is the one that was meant to be as long from the start.
     images_done: how far the run has got, asked for only where it matters
@@ -163,6 +169,7 @@ def resumed(stored: RunConfig, typed: Mapping[str, Any], images_done: Callable[[
             f"--hours {typed['hours']:g} plans a whole run before it begins; leave it out to go on with this one up to "
             f"{stored.total_kimg:g} kimg, or give a larger --kimg to prolong it"
         )
+    _require_settings(stored, typed)
     values = dict(leaves(stored))
     flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, FLAGS)}
     changed = {name: value for name, value in typed.items() if value != values[name]}
@@ -211,7 +218,7 @@ def same_data(stored: RunConfig, facts: DataFacts) -> RunConfig:
 # Which run `--resume auto` means: the newest unfinished one that the same command would have made, or a new one
 
 
-# Told apart elsewhere: the data by `same_data`, and the length by `resumed`, as it counts only where it was typed.
+# Compared elsewhere: the data by `same_data`, and the length by `resumed`, as it counts only where it was typed.
 ELSEWHERE = FREE_ON_RESUME | {"data.content_hash", "total_kimg"}
 # What --hours plans when a run begins: it stays, however fast the machine is when the command is repeated.
 PLANNED = {"growth.stable_kimg", "growth.fade_kimg", "growth.anneal_from", "growth.anneal_kimg", "time_limit"}
@@ -264,7 +271,7 @@ def choose(outdir: Path, typed: Mapping[str, Any], facts: DataFacts, inherits: b
             return Choice(f"--resume auto: {run_dir} ended before its first save, beginning it again", run_dir)
     if finished:
         return Choice(f"--resume auto: {finished} is finished already; --resume {finished} with a larger --kimg "
-                      "prolongs it, another --desc starts anew", finished, saved=True, finished=True)  # fmt: skip
+                      "prolongs it, another --desc starts a new one", finished, saved=True, finished=True)  # fmt: skip
     return Choice(f"--resume auto: no run {desc} in {outdir} to go on with, starting one")
 
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from filelock import FileLock, Timeout
-from torch_utils.errors import UserError
 import json
 import pickle
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from torch_utils.checkpoint import (damage, load_state)
-from torch_utils.files import put_in_place, write_atomically
-from torch_utils.untrusted import read_json
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
 from stylegan.networks.config import NetworkConfig
 from stylegan.networks.registry import config_from_json
+from torch_utils.checkpoint import damage, load_state
+from torch_utils.errors import UserError
+from torch_utils.files import put_in_place, write_atomically
 from torch_utils.settings import from_plain, to_plain
+from torch_utils.untrusted import read_json
 from training.config import RunConfig
-
 
 # Stays in the directory, and means nothing by being there: to remove it would let a third process lock a new file of
 # that name while a second one waits on the old.
@@ -87,7 +88,7 @@ def make_outdir(outdir: Path) -> None:
 def create_run_dir(outdir: Path, desc: str) -> Path:
     """Make and return `outdir/NNNNN-desc` with the next free number.
 
-    Two runs that start at the same moment get two numbers: a number belongs to whoever makes the bare directory
+    Two runs that start at the same moment get two numbers: a number belongs to the run that creates the bare directory
     `NNNNN`, which is then renamed. Raises UserError if nothing can be written there.
     """
     safe = plain_name(desc)

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import torch
 
-from torch_utils.distributed import SINGLE_PROCESS, DistContext, on_rank0, all_reduce_max, broadcast_from_rank0
+from stylegan.networks.config import Stage
+from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_max, broadcast_from_rank0, on_rank0
 from torch_utils.settings import from_plain, to_plain
-from training.runs.hours import Costs
 from training.config import RunConfig
 from training.data.dataset import Dataset
-from training.runs.report import (save_fakes, save_film, save_reals)
 from training.loop import next_reals, open_data, set_up
-from training.metrics.live import NO_METRICS, measure_snapshot
 from training.runs.checkpointing import disk_trouble, save_networks
+from training.runs.hours import Costs
+from training.runs.live_metrics import NO_METRICS, measure_snapshot
 from training.runs.processes import process, train_in_processes
-from stylegan.networks.config import Stage
+from training.runs.report import save_fakes, save_film, save_reals
 from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
 from training.step import train_step
@@ -178,7 +178,7 @@ def samples_of(cfg: RunConfig) -> Iterator[Sample]:
 
 
 def costs_besides(state: TrainState, cfg: RunConfig, folder: Path, data: Dataset) -> Costs:
-    """All costs but those of steps; `begin` is that of the first pictures. Leaves files in `folder`."""
+    """All costs but those of steps; `begin` is that of the first images. Leaves files in `folder`."""
     cpu = torch.device("cpu")  # files are written there, whatever has made their contents
     fakes = {}
     for resolution in cfg.growth.resolutions:

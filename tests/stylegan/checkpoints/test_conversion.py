@@ -1,4 +1,4 @@
-"""Models written anew draw what they drew."""
+"""Converted models generate the same images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from stylegan.checkpoints.conversion import convert
 from stylegan.checkpoints.snapshot import load_snapshot
-from stylegan.checkpoints.tensorflow import load_official
+from stylegan.checkpoints.tensorflow import load_published
 from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 
@@ -19,22 +19,22 @@ STYLEGAN, PROGAN = DATA / "stylegan_r32.pkl", DATA / "progan_r32.pkl"
 
 @pytest.mark.parametrize("path", [STYLEGAN, PROGAN])
 @pytest.mark.parametrize("with_d", [False, True])
-def test_a_converted_file_draws_the_same_picture(path: Path, with_d: bool, tmp_path: Path) -> None:
+def test_a_converted_file_generates_the_same_image(path: Path, with_d: bool, tmp_path: Path) -> None:
     dest = tmp_path / "converted.safetensors"
-    picture = convert(path, dest, with_d).picture
-    again, original = load_snapshot(dest), load_official(path, with_d)
-    assert torch.equal(again.renderer.render([0], psi=1.0), picture)
-    assert torch.equal(original.renderer.render([0], psi=1.0), picture)
+    image = convert(path, dest, with_d).image
+    again, original = load_snapshot(dest), load_published(path)
+    assert torch.equal(again.renderer.render([0], psi=1.0), image)
+    assert torch.equal(original.renderer.render([0], psi=1.0), image)
     assert (again.config, again.stage) == (original.config, original.stage)
     assert (again.D is not None) == with_d
     if again.D is not None and original.D is not None:
-        assert torch.equal(again.D(picture), original.D(picture))
+        assert torch.equal(again.D(image), original.D(image))
 
 
 def test_a_half_grown_network_keeps_its_stage(models: Path, tmp_path: Path) -> None:
     made = convert(models / "half.safetensors", tmp_path / "copy.safetensors")
-    assert made.copy.stage == Stage(8, 0.4) and made.picture.shape == (1, 3, 8, 8)
-    assert torch.equal(made.picture, load_snapshot(models / "half.safetensors").renderer.render([0], psi=1.0))
+    assert made.copy.stage == Stage(8, 0.4) and made.image.shape == (1, 3, 8, 8)
+    assert torch.equal(made.image, load_snapshot(models / "half.safetensors").renderer.render([0], psi=1.0))
 
 
 @pytest.mark.parametrize("dest", ["network.pkl", "missing/network.safetensors"])
@@ -44,14 +44,14 @@ def test_a_destination_that_cannot_be_is_refused(dest: str, tmp_path: Path) -> N
     assert not list(tmp_path.iterdir())
 
 
-def test_half_the_size_is_hardly_another_picture(tmp_path: Path) -> None:
+def test_half_the_size_is_nearly_the_same_image(tmp_path: Path) -> None:
     whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
     convert(STYLEGAN, whole, with_d=True)
     made = convert(whole, half, with_d=True, half=True)
     assert half.stat().st_size < 0.55 * whole.stat().st_size
     assert 0 < made.difference < 0.02
     assert made.copy.D is not None and made.copy.config == load_snapshot(whole).config
-    assert torch.equal(convert(half, whole).picture, made.picture)  # reading gives 32-bit weights, which lose nothing
+    assert torch.equal(convert(half, whole).image, made.image)  # reading gives 32-bit weights, which lose nothing
 
 
 def test_a_discriminator_that_is_not_there(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_model_is_explored_as_it_is_loaded() -> None:
     a, b = (model.ws([5], c=c) for c in (3, 8))
     assert torch.equal(model.mix(a, b, []), a)
     search = Search(method="sefa", count=1, labels=Labels(classes=range(10)))
-    found = unsupervised(search, model.snapshot, model.stage.resolution)
+    found = unsupervised(search, model.snapshot)
     there = model.move(a, found, 2.0)
     assert not torch.equal(there, a)
     assert torch.allclose(model.move(there, found, -2.0), a, atol=1e-5)

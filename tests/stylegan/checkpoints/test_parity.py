@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stylegan.checkpoints.tensorflow import OfficialNetwork, growth, read_official, translate
+from stylegan.checkpoints.tensorflow import PublishedNetwork, read_published, stage_of, translate
 from stylegan.networks.base import Discriminator, Generator
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.sampling import mix
@@ -35,10 +35,10 @@ def arrays(name: str) -> dict[str, np.ndarray]:
 
 
 @lru_cache(maxsize=3)
-def network(name: str, which: str) -> tuple[OfficialNetwork, Generator | Discriminator]:
+def network(name: str, which: str) -> tuple[PublishedNetwork, Generator | Discriminator]:
     """From the network file where there is one, else from its variables."""
     if (DATA / f"{name}.pkl").exists():
-        file = read_official(DATA / f"{name}.pkl")
+        file = read_published(DATA / f"{name}.pkl")
         found = {"G": file.G, "D": file.D, "Gs": file.G_ema}[which]
     else:
         spec, prefix = SPEC[name]["networks"][which[0]], f"var/{which}/"
@@ -54,9 +54,9 @@ def inputs(name: str, key: str) -> torch.Tensor:
 
 
 def compute(name: str, case: dict[str, Any]) -> torch.Tensor:
-    official, net = network(name, case["net"])
-    full = official.config.resolution
-    stage = growth(full, case.get("lod", 0.0))
+    published, net = network(name, case["net"])
+    full = published.config.resolution
+    stage = stage_of(full, case.get("lod", 0.0))
     if isinstance(net, Discriminator):
         images = F.avg_pool2d(inputs(name, "images")[: case["first"]], full // stage.resolution)
         return net(images, stage=stage)[:, None]

@@ -126,8 +126,8 @@ def header() -> dict[str, object]:
         ({"config": {**TINY.to_json(), "mapping_lr_mul": float("nan")}}, "mapping_lr_mul"),
         ({"config": {**TINY.to_json(), "z_dim": "x" * 10**6}}, "z_dim"),
         ({"config": {**TINY.to_json(), "y" * 10**6: 1}}, "yyy"),
-        ({"kimg": float("inf")}, "number of pictures"),
-        ({"config": [1, 2]}, "setting 'config' should be a group"),
+        ({"kimg": float("inf")}, "kimg must be a number from 0 to 1e12, got inf"),
+        ({"config": [1, 2]}, "setting 'config' must be a group"),
         ({"config": {**TINY.to_json(), "family": "biggan"}}, "family 'biggan'; this version has stylegan, progan"),
         ({"config": {**TINY.to_json(), "family": 3}}, "config.family"),
         ({"resolution": "8"}, "resolution"),
@@ -191,10 +191,20 @@ def test_files_that_were_cut_short(keep, tmp_path):
 
 
 def test_there_is_no_such_file(tmp_path):
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="there is no file .*x.safetensors"):
         load_snapshot(tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="is a folder"):
         load_snapshot(tmp_path)
+
+
+def test_a_header_whose_length_looks_like_html_is_a_header(tmp_path):
+    """A file with a header of 0x3c20 bytes begins with " <", as a web page may."""
+    path = save(tmp_path / "x.safetensors")
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    padded = content[8 : 8 + length].ljust(0x3C20)
+    path.write_bytes(struct.pack("<Q", len(padded)) + padded + content[8 + length :])
+    assert path.read_bytes().startswith(b" <") and load_snapshot(path).kimg == 12.5
 
 
 def test_the_header_can_be_read_without_this_project(tmp_path):

@@ -1,4 +1,4 @@
-"""The commands that find directions and go along them."""
+"""The commands that find directions and move images along them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from PIL import Image
 
 import stylegan
 from stylegan.cli import directions, generate
-from stylegan.editing.directions import along, load_directions
+from stylegan.editing.boundaries import across
+from stylegan.editing.directions import load_directions
 from stylegan.networks.sampling import z_for_seeds
-from training.attributes import load_judge
+from training.attributes import load_classifier
 from training.data.archive import ArchiveWriter
 
 
 @pytest.fixture(scope="module", autouse=True)
 def z_drawn_once() -> Iterator[None]:
     """Keep what was drawn for the same seeds: most commands here begin with the same 20,000, which take seconds."""
-    kept = lru_cache(maxsize=64)(z_for_seeds)
+    kept = lru_cache(maxsize=None)(z_for_seeds)
 
     def draw(seeds: Sequence[int], z_dim: int) -> torch.Tensor:
         return kept(tuple(seeds), z_dim).clone()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stylegan.editing.directions.z_for_seeds", draw)
+        patch.setattr("stylegan.editing.search.z_for_seeds", draw)
         yield
 
 
@@ -84,7 +85,7 @@ def test_what_is_replaced_and_how_much_each_direction_accounts_for_is_said(run, 
     assert "pc1 shares nothing with the others: it stays as it was" in result.stdout
 
 
-def test_apply_at_strength_0_is_the_picture_of_generate_to_the_bit(run, models, tmp_path, pca):
+def test_apply_at_strength_0_is_the_image_of_generate_to_the_bit(run, models, tmp_path, pca):
     words = ["--directions", pca, "--name", "pc1", "--seeds", "5,17", "--strengths", "-2,0,2", "--trunc", 0.5]
     result = run("faces", "apply", *words, "--cells", "--save-latents", "--outdir", "out", "--batch", 3)
     assert result.exit_code == 0, result.output
@@ -144,21 +145,21 @@ def test_labels_from_a_csv_and_from_folders_give_their_direction_and_its_accurac
     assert result.exit_code == 0, result.output
     assert sum(result.stdout.count(f"held-out accuracy {number}") for number in ("0.9", "1.0")) == 2
     found = load_directions(Path("a.direction.safetensors"), None)
-    way = torch.nn.functional.normalize(along(normal[None], torch.cov(w.T).double())[0].float(), dim=0)
-    assert found.names == ("amount", "has") and (found.vectors[:, 0] @ way > 0.95).all()
+    crossing = torch.nn.functional.normalize(across(normal[None], torch.cov(w.T).double())[0].float(), dim=0)
+    assert found.names == ("amount", "has") and (found.vectors[:, 0] @ crossing > 0.95).all()
     for seed, value in enumerate(side[:80]):
         folder = Path("smile", "yes" if value > 0 else "no")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"seed{seed:04d}.png").touch()
     assert run("faces", "find", "--method", "labels", "--labels", "smile", "--boundary", "svm", "--dest",
                "b.direction.safetensors").exit_code == 0  # fmt: skip
-    assert load_directions(Path("b.direction.safetensors"), None).vectors[0, 0] @ way > 0.8
+    assert load_directions(Path("b.direction.safetensors"), None).vectors[0, 0] @ crossing > 0.8
     words = ["--directions", "a.direction.safetensors", "--name", "has", "--without", "amount"]
     result = run("faces", "conditional", *words, "--dest", "c.direction.safetensors")
     assert result.exit_code == 0 and "has turned by " in result.stdout
     apart = load_directions(Path("c.direction.safetensors"), None).vectors[0, 0]
     many = torch.cov(G.mapping(z_for_seeds(range(20_000), 8)).double().T)
-    normal_of_amount = torch.linalg.solve(many, found.vectors[0, 0].double())  # a move that amount does not notice
+    normal_of_amount = torch.linalg.solve(many, found.vectors[0, 0].double())  # a move that keeps its amount
     assert abs(float(torch.nn.functional.normalize(normal_of_amount, dim=0) @ apart.double())) < 1e-3
 
 
@@ -178,7 +179,7 @@ def test_channels_are_listed_and_can_be_applied(run, models):
     np.testing.assert_array_equal(pixels(other), table[:, 16:])
 
 
-def test_a_classifier_is_learnt_and_tells_of_generated_pictures(run, models):
+def test_a_classifier_is_learnt_and_labels_generated_images(run, models):
     pytest.importorskip("sklearn")
     rng = np.random.default_rng(0)
     bright = rng.integers(0, 2, 120)
@@ -198,7 +199,7 @@ def test_a_classifier_is_learnt_and_tells_of_generated_pictures(run, models):
     words = ["--labels", "a.attributes.safetensors", "--samples", 20, "--count", 2]
     result = run("faces", "channels", *words, "--dest", "b.direction.safetensors")
     assert result.exit_code == 0 and result.stdout.count("in its score, for one standard deviation") == 2, result.output
-    judge, model = load_judge(Path("a.attributes.safetensors")), stylegan.load(models / "faces.safetensors")
+    judge, model = load_classifier(Path("a.attributes.safetensors")), stylegan.load(models / "faces.safetensors")
     found, ws = load_directions(Path("b.direction.safetensors"), None)[:1], model.ws(range(20))
     draw = model.snapshot.renderer.draw
     before, after = (
@@ -215,34 +216,34 @@ LABELS = "find --method labels --dest a.direction.safetensors --labels"
     ("faces", "find --method pca", "--dest is missing"),
     ("faces", "find --samples 50 --dest a.safetensors", "must end in"),
     ("faces", "find --dest no/a.direction.safetensors", "there is no folder no"),
-    ("faces", "find --count 9 --samples 50 --dest a.direction.safetensors", "--count 9: w has 8 dimensions"),
+    ("faces", "find --count 9 --samples 50 --dest a.direction.safetensors", "--count must be at most 8, the"),
     ("faces", "find --method sefa --layers 4-6 --dest a.direction.safetensors", "no layer 6: this network has 6"),
     ("faces", "find --method activations --layer 6 --count 2 --dest a.direction.safetensors", "no layer 6"),
     ("progan", "find --dest a.direction.safetensors", "this ProGAN network has no styles"),
     ("digits", "find --count 2 --dest a.direction.safetensors", "10 classes; choose with --class"),
-    ("faces", f"{LABELS} none.csv", "no none.csv"), ("faces", f"{LABELS} words.csv", "'often'"),
-    ("faces", f"{LABELS} unknown.csv", "'eva' in unknown.csv is no seed"),
-    ("faces", f"{LABELS} single.csv", "'smile' is a single class: 5 pictures with it, 0 without"),
+    ("faces", f"{LABELS} none.csv", "no file or folder none.csv"), ("faces", f"{LABELS} words.csv", "'often'"),
+    ("faces", f"{LABELS} unknown.csv", "'eva' in unknown.csv is not a seed"),
+    ("faces", f"{LABELS} single.csv", "'smile' is a single class: 5 images with it, 0 without"),
     ("faces", f"{LABELS} single.csv --attributes yaw", "no column 'yaw'; it has seed, smile"),
-    ("faces", f"{LABELS} single.csv --attributes smile>often", "no number"),
+    ("faces", f"{LABELS} single.csv --attributes smile>often", "not a number"),
     ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out", "pc0, pc1; choose one with"),
     ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name x", "no direction 'x'"),
     ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name 0 --layers 6", "no layer 6"),
     ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name 0 --film a.avi", "Invalid"),
     ("others", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name 0", "another network"),
-    ("small", "sheet --directions pca.direction.safetensors --seeds 1 --outdir out --force", "this network has 4 lay"),
+    ("small", "sheet --directions pca.direction.safetensors --seeds 1 --outdir out --force", "but this network has 4"),
     ("faces", "find --trunc 1 --dest a.direction.safetensors", "No such option"),
     ("faces", "find --layer 1 --dest a.direction.safetensors", "--layer is for --method activations, not pca"),
     ("faces", "find --boundary svm --dest a.direction.safetensors", "--boundary is for --method labels, not pca"),
     ("faces", f"{LABELS} single.csv --count 3", "--count is for --method pca or activations or sefa, not labels"),
     ("faces", f"{LABELS} single.csv --samples 50", "--samples is for a classifier"),
-    ("faces", f"{LABELS} notes.md", "notes.md is no CSV with a column 'seed'"),
-    ("faces", "channels --dest a.direction.safetensors --labels single.csv --count 0", "--count 0"),
+    ("faces", f"{LABELS} notes.md", "notes.md is not a CSV with a column 'seed'"),
+    ("faces", "channels --dest a.direction.safetensors --labels single.csv --count 0", "--count must be at least 1"),
     ("faces", "channels --dest a.direction.safetensors --labels single.csv --count 9999", "channels, not 9999"),
     ("faces", "channels --dest a.direction.safetensors --labels single.csv --rank gradient", "needs a classifier"),
     ("faces", "apply --directions pca.direction.safetensors --seeds 1 --outdir out --name 0 --frames 5", "for --film"),
-    ("missing", "sheet --directions pca.direction.safetensors --seeds 1 --outdir out --count 0", "--count 0"),
-    ("missing", "apply --directions x.direction.safetensors --seeds 1 --outdir out --film a.gif --frames 1", "no film"),
+    ("missing", "sheet --directions pca.direction.safetensors --seeds 1 --outdir out --count 0", "--count must be at"),
+    ("missing", "apply --directions x.direction.safetensors --seeds 1 --outdir out --film a.gif --frames 1", "least 2"),
     ("missing", "sheet --directions pca.direction.safetensors --seeds 1 --outdir single.csv", "is a file"),
     ("faces", "sheet --directions none.direction.safetensors --seeds 1 --outdir out", "there is no file none"),
     ("faces", "sheet --directions single.csv --seeds 1 --outdir out", "single.csv is not a safetensors file"),
@@ -254,7 +255,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(run, tmp_path, name, optio
         pytest.importorskip("sklearn")
     Path("single.csv").write_text("seed,smile\n" + "\n".join(f"{seed},1" for seed in range(5)))
     Path("unknown.csv").write_text("seed,smile\neva,1\n")
-    Path("notes.md").write_text("# Notes\nof no kind\n")
+    Path("notes.md").write_text("# Notes\nof another kind\n")
     Path("words.csv").write_text("seed,smile\n1,often\n")
     if "pca" in options.split("--method")[0]:
         run("faces", "find", "--samples", 100, "--count", 2, "--dest", "pca.direction.safetensors")

@@ -24,8 +24,8 @@ def run(models, tmp_path):
 
 
 @pytest.fixture
-def picture(models, tmp_path):
-    def picture(name: str, *options: object) -> np.ndarray:
+def image(models, tmp_path):
+    def image(name: str, *options: object) -> np.ndarray:
         words = [
             "--network",
             models / f"{name}.safetensors",
@@ -41,7 +41,7 @@ def picture(models, tmp_path):
         path.unlink()
         return found
 
-    return picture
+    return image
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -53,16 +53,16 @@ def film(folder: Path) -> list[np.ndarray]:
     return [pixels(path) for path in sorted(folder.iterdir())]
 
 
-@pytest.mark.parametrize("course", ["", "--space z", "--path cubic", "--loop --path cubic --space z --ease sine",
+@pytest.mark.parametrize("path", ["", "--space z", "--path cubic", "--loop --path cubic --space z --ease sine",
                                     "--path circular"])  # fmt: skip
-def test_the_frame_of_a_keyframe_is_the_picture_of_its_seed(run, picture, tmp_path, course):
-    result = run("faces", "--seeds", "3-4,9", "--frames", 3, "--batch", 4, *course.split())
+def test_the_frame_of_a_keyframe_is_the_image_of_its_seed(run, image, tmp_path, path):
+    result = run("faces", "--seeds", "3-4,9", "--frames", 3, "--batch", 4, *path.split())
     assert result.exit_code == 0, result.output
     frames = film(tmp_path / "film")
-    closed = "loop" in course or "circular" in course
+    closed = "loop" in path or "circular" in path
     assert len(frames) == (9 if closed else 7) and f"{len(frames)} frames" in result.stdout
     for number, seed in ((0, 3), (3, 4), (6, 9)):
-        np.testing.assert_array_equal(frames[number], picture("faces", "--seeds", seed))
+        np.testing.assert_array_equal(frames[number], image("faces", "--seeds", seed))
 
 
 def test_frames_do_not_depend_on_the_batch(run, tmp_path):
@@ -79,20 +79,20 @@ def test_a_grid_shows_films_side_by_side(run, tmp_path):
         np.testing.assert_array_equal(whole[:, 16:32], one)
 
 
-def test_a_sweep_of_truncation(run, picture, tmp_path):
+def test_a_sweep_of_truncation(run, image, tmp_path):
     assert run("faces", "--seeds", 5, "--frames", 4, "--psi-sweep", "0:1").exit_code == 0
     frames = film(tmp_path / "film")
     for number, psi in ((0, 0), (2, 0.5), (4, 1)):
-        np.testing.assert_array_equal(frames[number], picture("faces", "--seeds", 5, "--trunc", psi))
+        np.testing.assert_array_equal(frames[number], image("faces", "--seeds", 5, "--trunc", psi))
     assert run("faces", "--seeds", 5, "--frames", 4, "--psi-sweep", "0:1", "--loop", out="back").exit_code == 0
     assert all((a == b).all() for a, b in zip(film(tmp_path / "back"), [*frames[::2], frames[2]], strict=True))
 
 
-def test_classes(run, picture, tmp_path):
+def test_classes(run, image, tmp_path):
     assert run("digits", "--seeds", "1,1,2", "--class", "3,8,0", "--space", "z", "--frames", 2).exit_code == 0
     frames = film(tmp_path / "film")
     for number, seed, digit in ((0, 1, 3), (2, 1, 8), (4, 2, 0)):
-        np.testing.assert_array_equal(frames[number], picture("digits", "--seeds", seed, "--class", digit))
+        np.testing.assert_array_equal(frames[number], image("digits", "--seeds", seed, "--class", digit))
 
 
 @pytest.mark.parametrize(("name", "kind"), [("faces", "gif"), ("digits", "webp"), ("icons", "apng")])
@@ -105,14 +105,14 @@ def test_films(run, tmp_path, name, kind):
         )
 
 
-def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
+def test_dry_run_names_the_film_and_writes_nothing(run, tmp_path):
     result = run("faces", "--seeds", "0-7", "--grid", "2x2", "--loop", "--frames", 30, "--fps", 20, "-n", out="a.gif")
     for part in ("240 of 16x16", "60 frames, 3.0 s", "a.gif"):
         assert part in result.stdout, result.output
     assert list(tmp_path.iterdir()) == []
 
 
-def test_photographs_are_keyframes_and_what_they_cannot_be_is_said_before_any_projection(run, tmp_path, monkeypatch):
+def test_photographs_are_keyframes_and_mistakes_are_reported_before_any_projection(run, tmp_path, monkeypatch):
     photos = tmp_path / "photos"
     photos.mkdir()
     for seed, name in enumerate(("eva", "tom")):
@@ -127,8 +127,8 @@ def test_photographs_are_keyframes_and_what_they_cannot_be_is_said_before_any_pr
     assert len(film(tmp_path / "film")) == 3
     with monkeypatch.context() as patch:
         patch.setattr(photographs, "latents_of", None)  # would fail
-        for options, says in ((["--grid", "2x1"], "3 keyframes cannot be dealt out to 2 films"),
-                              (["--frames", 0], "--frames 0"),
+        for options, says in ((["--grid", "2x1"], "3 keyframes cannot be divided equally among 2 films"),
+                              (["--frames", 0], "--frames must be at least 1, got 0"),
                               (["--num-steps", 1], "--num-steps must be at least 2, got 1"),
                               (["--seeds", f"1,{photos / 'eva.png'},x.latent.safetensors"], "no file x.latent"),
                               (["--space", "z"], "z")):  # fmt: skip
@@ -155,12 +155,12 @@ def test_defaults_are_shown_as_they_are_typed():
     ("faces", "--seeds 0,1,0 --path circular", "on one line"),
     ("faces", "--seeds 0-4 --grid 2x2", "multiple of 4"),
     ("faces", "--seeds 0-4 --grid auto", "COLUMNSxROWS"),
-    ("faces", "--seeds 0-1 --frames 0", "--frames 0"),
+    ("faces", "--seeds 0-1 --frames 0", "--frames must be at least 1, got 0"),
     ("faces", "--seeds 0-1 --fps 0", "got 0"),
     ("faces", "--seeds 0-1 --psi-sweep 1", "FROM:TO"),
     ("faces", "--seeds 0-1 --psi-sweep 0:1 --trunc 0.5", "leave out --trunc"),
     ("faces", "--seeds 0-1 --class 1", "unconditional"), ("faces", "--seeds 0,,1", "'0,,1' has an empty item"),
-    ("missing", "--seeds 0-1 --frames 0", "--frames 0"),
+    ("missing", "--seeds 0-1 --frames 0", "--frames must be at least 1, got 0"),
     ("digits", "--seeds 0-1", "10 classes; choose"),
     ("digits", "--seeds 0-2 --class 0,1", "2 classes for 3 seeds"),
     ("progan", "--seeds 0-1 --space w", "ProGAN has no w"),

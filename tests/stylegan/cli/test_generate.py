@@ -44,7 +44,7 @@ def test_a_file_for_each_seed_the_same_in_any_batch(run, models, tmp_path):
     for batch in (1, 3, 8):
         result = run("faces", "--seeds", "0-4,17", "--batch", batch, "--outdir", tmp_path / f"{batch}")
         assert result.exit_code == 0, result.output
-        assert "6 pictures" in result.stdout and f"{tmp_path / f'{batch}'}" in result.stdout
+        assert "6 images" in result.stdout and f"{tmp_path / f'{batch}'}" in result.stdout
     assert files(tmp_path / "1") == files(tmp_path / "3") == files(tmp_path / "8")
     assert sorted(files(tmp_path / "1")) == [f"seed{seed:04d}.png" for seed in (0, 1, 2, 3, 4, 17)]
     expected = stylegan.load(models / "faces.safetensors").generate([17])[0]
@@ -181,8 +181,8 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
         ("faces", "--seeds 1,,2", "'1,,2' has an empty item at a comma; write a list such as 0-7,12"),
         ("faces", "--seeds no.latent.safetensors", "Error: there is no file no.latent.safetensors"),
         ("faces", "--seeds no.png", "no photograph no.png"),
-        ("faces", "--seeds 0 --trunc-cutoff 7", "cutoff must be from 0 to 6, the layers of this network; got 7"),
-        ("faces", "--seeds 0 --trunc-cutoff -1", "cutoff must be from 0 to 6, the layers of this network; got -1"),
+        ("faces", "--seeds 0 --trunc-cutoff 7", "from 0 to 6, the number of layers of this network, got 7"),
+        ("faces", "--seeds 0 --trunc-cutoff -1", "from 0 to 6, the number of layers of this network, got -1"),
         ("half", "--seeds 0 --resolution 16", "4, 8"),
         ("faces", "--seeds 0 --resolution 12", "4, 8, 16"),
         ("faces", "--seeds 0 --alpha 1.5", "0 to 1"),
@@ -249,8 +249,8 @@ def test_photographs_stand_beside_seeds_and_are_never_replaced(run, tmp_path):
 
 def test_what_is_replaced_is_said(run):
     first, again = (run("faces", "--seeds", "3-4", "--grid").stdout for _ in range(2))
-    assert "2 pictures: " in first and "replaces" not in first and "; replaces 3 older files" in again
-    assert "1 picture: " in run("faces", "--seeds", 3).stdout
+    assert "2 images: " in first and "replaces" not in first and "; replaces 3 older files" in again
+    assert "1 image: " in run("faces", "--seeds", 3).stdout
 
 
 def test_a_network_that_is_none_is_named_with_what_to_give(run, tmp_path):

@@ -28,7 +28,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "cache"))
     (tmp_path / "quarters.py").write_text(
         "import torch.nn.functional as F\n"
-        "def embed(pictures):\n    return F.adaptive_avg_pool2d(pictures.double() / 255, 2).flatten(1)\n"
+        "def embed(images):\n    return F.adaptive_avg_pool2d(images.double() / 255, 2).flatten(1)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "quarters", raising=False)
@@ -73,7 +73,7 @@ def test_flags_reach_the_record(run_dir, tmp_path):
 def test_a_dry_run_writes_nothing(run_dir):
     result = run("--network", run_dir, "--metrics", "fid5k_full,msssim4,swd99", "-n")
     assert "fid5k_full (5000 fakes), msssim4 (8 fakes), swd99 (30 fakes)" in result.output
-    assert result.exit_code == 0 and "30 pictures, 16x16x3" in result.output
+    assert result.exit_code == 0 and "30 images, 16x16x3" in result.output
     assert not list(run_dir.glob("metric-*"))
 
 
@@ -81,12 +81,12 @@ def test_a_dry_run_writes_nothing(run_dir):
     (["--metrics", "kid40"], "--network is missing"),
     (["--network", "RUN", "--metrics", "fud40"], "there is no metric 'fud40'"),
     (["--network", "RUN", "--metrics", "fid12_full"], "fid12_full was skipped: 12 fakes are too few"),
-    (["--network", "RUN", "--seed", "-1"], "--seed -1 is no seed; use one from 0 to 18446744073709551615"),
-    (["--network", "RUN", "--seed", 2**64], "is no seed"),
+    (["--network", "RUN", "--seed", "-1"], "--seed must be from 0 to 18446744073709551615, got -1"),
+    (["--network", "RUN", "--seed", 2**64], "got 18446744073709551616"),
     (["--network", "RUN", "--outdir", "/proc/none"], "cannot write to /proc/none"),
-    (["--network", "RUN", "--directions", "none.safetensors"], "there is no none.safetensors"),
+    (["--network", "RUN", "--directions", "none.safetensors"], "there is no file none.safetensors"),
     (["--network", "RUN", "--metrics", "ls100"], "1 of 1 metric could not be measured: ls100"),
-    (["--network", "RUN", "--gpus", "0"], "--gpus 0 is no number"),
+    (["--network", "RUN", "--gpus", "0"], "--gpus must be at least 1, got 0"),
     (["--network", "RUN", "--batch", "0"], "--batch must be at least 1, got 0"),
     (["--network", "RUN", "--metrics", "kid40", "--features-weights", "x.pt"], "--features-weights are for"),
     (["--network", "RUN", "--metrics", "kid40", "--data", "none.zip"], "no archive or folder at none.zip"),
@@ -111,7 +111,7 @@ def test_data_of_other_channels_are_refused(run_dir, tmp_path):
     with ArchiveWriter(tmp_path / "grey.zip") as writer:
         writer.add(np.zeros((16, 16, 1), np.uint8))
     result = run("--network", run_dir, "--metrics", "kid40", "--data", tmp_path / "grey.zip")
-    assert result.exit_code == 2 and "pictures of 1 channels" in result.output
+    assert result.exit_code == 2 and "images of 1 channels" in result.output
 
 
 def test_help_is_quick_and_names_the_metrics():

@@ -98,7 +98,7 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     ("faces", "--cols 1", "--rows is missing"),
     ("faces", "--rows 1 --cols 2 --styles fine", "no fine styles at 16x16"),
     ("faces", "--rows 1 --cols 2 --styles 0-6", "no layer 6: this network has 6 layers"),
-    ("faces", "--rows 1 --cols 2 --styles rough", "'rough' is not a layer"),
+    ("faces", "--rows 1 --cols 2 --styles rough", "Invalid layer 'rough': expected layers as in 0-6"),
     ("faces", "--rows 1 --cols 2 --resolution 8 --styles 4", "4 layers at 8x8"),
     ("faces", "--rows 1 --cols no.latent.safetensors", "there is no file no.latent.safetensors"),
     ("faces", "--rows 1 --cols no.png", "no photograph no.png"),
@@ -108,7 +108,7 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     ("icons", "--rows 1 --cols 2 --cells --format jpg", "alpha"),
     ("progan", "--rows 1 --cols 2", "this ProGAN network has no styles"),
     ("faces", "--rows 1 --cols 2 --batch 0", "got 0"), ("faces", "--rows 1,,2 --cols 2", "'1,,2' has an empty item"),
-    ("faces", "--rows 1 --cols 2 --format webp", "--format webp is for the files of the cells"),
+    ("faces", "--rows 1 --cols 2 --format webp", "--format webp is the format of the cells"),
     ("faces", "--rows 1 --cols 2 --trunc 1e30", "--trunc must be from -10 to 10, got 1e+30"),
 ])  # fmt: skip
 def test_mistakes_are_one_line_and_nothing_is_written(run, tmp_path, name, options, says):
@@ -160,7 +160,7 @@ def test_what_cannot_be_is_said_before_any_photograph_is_projected(run, eva, tmp
         ("digits", ["--cols", 2], "10 classes; choose with --class"),
         ("faces", ["--cols", 2, "--num-steps", 0], "--num-steps must be at least 2, got 0"),
         ("faces", ["--cols", 2, "--outdir", eva], "is a file; name a folder with --outdir"),
-        ("faces", ["--cols", 2, "--outdir", "/proc/x"], "no folder can be made in /proc; name another folder with"),
+        ("faces", ["--cols", 2, "--outdir", "/proc/x"], "cannot create a folder in /proc; name another folder with"),
     ):
         result = run(style_mixing, name, "--rows", eva, *words)
         assert result.exit_code == 2 and says in result.stderr.splitlines()[-1], result.output

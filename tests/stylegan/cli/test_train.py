@@ -261,5 +261,5 @@ def test_a_size_that_cannot_grow_is_refused_by_both_tools_in_the_same_words(call
     trained = run("--outdir", tmp_path / "runs", "--data", folder)
     converted = CliRunner().invoke(dataset_tool.main, ["--source", str(folder), "--dest", str(tmp_path / "odd.zip")])
     assert trained.exit_code == converted.exit_code == 2 and not calls
-    assert trained.stderr == converted.stderr.splitlines()[-1] + "\n" and "base of 4 to 15" in trained.stderr
+    assert trained.stderr == converted.stderr.splitlines()[-1] + "\n" and "base with 4 to 15" in trained.stderr
     assert list(tmp_path.iterdir()) == [folder]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stylegan.editing.attribute_table import read_csv, read_seeds
-from stylegan.editing.settings import parse_attributes
+from stylegan.editing.attribute_table import read_csv, read_seeds, value_of
+from stylegan.editing.settings import Attribute, parse_attributes
 from torch_utils.errors import UserError
 
 
@@ -45,10 +46,11 @@ def test_a_sorted_folder(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "says"), [
-    ("seed,smile\nabc,1\n", "'abc' in .* is no seed"), ("seed,smile\n-4,1\n", "'-4' in .* is no seed"),
-    ("seed,smile\n4294967296,1\n", "is no seed"), ("seed,smile\n1,1\n2,0\n1,0\n", "two rows for seed 1: lines 2 and 4"),
-    ("name,smile\n1,1\n", "no CSV with a column 'seed'.*'name,smile'"), ("seed,yaw\n1,1\n", "no column 'smile'"),
-    ("seed,smile\n1,1\n2,often\n", "line 3 of .*'often'"), ("seed,smile\n", "no rows"), ("", "no CSV with a column"),
+    ("seed,smile\nabc,1\n", "'abc' in .* is not a seed"), ("seed,smile\n-4,1\n", "'-4' in .* is not a seed"),
+    ("seed,smile\n4294967296,1\n", "is not a seed"),
+    ("seed,smile\n1,1\n2,0\n1,0\n", "two rows for seed 1, in lines 2 and 4"),
+    ("name,smile\n1,1\n", "not a CSV with a column 'seed'.*'name,smile'"), ("seed,yaw\n1,1\n", "no column 'smile'"),
+    ("seed,smile\n1,1\n2,often\n", "line 3 of .*'often'"), ("seed,smile\n", "no rows"), ("", "not a CSV with a column"),
 ])  # fmt: skip
 def test_a_csv_that_cannot_be_used_is_one_clear_line(table, text, says):
     with pytest.raises(UserError, match=says) as caught:
@@ -56,7 +58,7 @@ def test_a_csv_that_cannot_be_used_is_one_clear_line(table, text, says):
     assert "\n" not in str(caught.value)
 
 
-def test_files_that_are_no_tables(tmp_path):
+def test_files_that_are_not_tables(tmp_path):
     with pytest.raises(UserError, match="cannot read the table"):
         read_csv(tmp_path / "none.csv", "seed", ())
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00")
@@ -65,14 +67,37 @@ def test_files_that_are_no_tables(tmp_path):
 
 
 def test_folders_that_are_not_sorted(tmp_path):
-    with pytest.raises(UserError, match="two folders, yes and no"):
+    with pytest.raises(UserError, match="two folders yes and no"):
         read_seeds(tmp_path, ())
     (tmp_path / "yes").mkdir()
     (tmp_path / "no").mkdir()
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         read_seeds(tmp_path, ())
     (tmp_path / "yes/eva.png").touch()
-    with pytest.raises(UserError, match="'eva' in .*yes is no seed"):
+    with pytest.raises(UserError, match="'eva' in .*yes is not a seed"):
         read_seeds(tmp_path, ())
     with pytest.raises(UserError, match="leave out --attributes"):
         read_seeds(tmp_path, parse_attributes("smile"))
+
+
+@pytest.mark.parametrize(("text", "cell", "value"), [
+    ("smile>0.5", "0.6", 1), ("smile>0.5", "0.5", 0), ("yaw<-3", "-4", 1), ("gender=male", "male", 1),
+    ("gender=male", " female", 0), ("gender!=male", "female", 1), ("yaw", "-1.5", -1.5),
+])  # fmt: skip
+def test_values_of_cells(text, cell, value):
+    assert value_of(parse_attributes(text)[0], cell) == value
+
+
+@pytest.mark.parametrize("text", ["smile>0.5", "gender=male", "gender!=male", "yaw"])
+@pytest.mark.parametrize("cell", ["", "  "])
+def test_an_empty_cell_is_not_known(text, cell):
+    assert math.isnan(value_of(parse_attributes(text)[0], cell))
+
+
+def test_nan_in_a_cell_is_not_known():
+    assert math.isnan(value_of(parse_attributes("smile>0.5")[0], "nan"))
+
+
+def test_words_in_place_of_numbers_name_the_cure():
+    with pytest.raises(UserError, match="'male' in the column 'gender' is not a number.*gender=male"):
+        value_of(Attribute("gender"), "male")

@@ -1,4 +1,4 @@
-"""Boundaries that labels were made with are found again."""
+"""Boundaries that labels were made with are found again, and directions that cross them change their side."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylegan.editing.boundaries import boundary, told_apart
+from stylegan.editing.boundaries import across, conditional, fit_boundary, split_by_label
+from stylegan.editing.directions import Directions, in_w, joined, scales_of
+from stylegan.editing.stylespace import Channel, channel_directions
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 
-pytest.importorskip("sklearn")
+
+@pytest.fixture
+def sklearn() -> None:
+    pytest.importorskip("sklearn")
+
+
+needs_sklearn = pytest.mark.usefixtures("sklearn")
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 
 
 def labelled(count: int = 1500, noise: float = 0.0, dim: int = 32) -> tuple[Tensor, Tensor, np.ndarray]:
@@ -24,71 +34,123 @@ def labelled(count: int = 1500, noise: float = 0.0, dim: int = 32) -> tuple[Tens
     return w + 3, normal, side.double().numpy()
 
 
+@needs_sklearn
 @pytest.mark.parametrize("method", ["logistic", "svm"])
-@pytest.mark.parametrize("scale", ["truth", "probability", "quantity"])
-def test_a_boundary_is_recovered(method, scale):
+@pytest.mark.parametrize("kind", ["truth", "probability", "quantity"])
+def test_a_boundary_is_recovered(method, kind):
     w, normal, side = labelled()
-    values = {"truth": (side > 0) * 1.0, "probability": 1 / (1 + np.exp(-8 * side)), "quantity": side}[scale]
-    found = boundary(w, values, scale, "smile", method)
+    values = {"truth": (side > 0) * 1.0, "probability": 1 / (1 + np.exp(-8 * side)), "quantity": side}[kind]
+    found = fit_boundary(w, values, kind, "smile", method)
     assert found.normal @ normal > 0.95 and found.normal.norm() == pytest.approx(1, abs=1e-5)
     assert found.accuracy > 0.9
 
 
+@needs_sklearn
 def test_labels_that_mean_nothing_have_the_accuracy_of_guessing():
     w, _, _ = labelled(800)
     values = np.random.default_rng(0).integers(0, 2, 800).astype(float)
-    assert abs(boundary(w, values, "truth", "luck").accuracy - 0.5) < 0.12
+    assert abs(fit_boundary(w, values, "truth", "luck").accuracy - 0.5) < 0.12
 
 
+@needs_sklearn
 def test_noisy_labels_have_an_accuracy_in_between_and_rare_ones_count_as_much():
     w, normal, side = labelled(2000, noise=1.0)
-    found = boundary(w, (side > 0.7) * 1.0, "truth", "smile")
+    found = fit_boundary(w, (side > 0.7) * 1.0, "truth", "smile")
     assert 0.6 < found.accuracy < 0.9 and found.normal @ normal > 0.8 and found.yes < 0.3 * found.no
 
 
+@needs_sklearn
 def test_what_is_not_known_does_not_count():
     w, normal, side = labelled()
     values = (side > 0) * 1.0
     values[::3] = np.nan
-    found = boundary(w, values, "truth", "smile")
+    found = fit_boundary(w, values, "truth", "smile")
     assert found.yes + found.no == 1000 and found.normal @ normal > 0.95
 
 
+@needs_sklearn
 def test_a_few_dozen_labels_are_enough_to_begin_with():
     w, normal, side = labelled(40, dim=8)
-    found = boundary(w, (side > 0) * 1.0, "truth", "smile")
+    found = fit_boundary(w, (side > 0) * 1.0, "truth", "smile")
     assert found.normal @ normal > 0.7 and found.accuracy == found.accuracy
-    few = boundary(w[:8], np.array([0.0, 1.0] * 4), "truth", "smile")
+    few = fit_boundary(w[:8], np.array([0.0, 1.0] * 4), "truth", "smile")
     assert np.isnan(few.accuracy)
 
 
-@pytest.mark.parametrize(("values", "scale", "says"), [
-    ([1.0] * 20, "truth", "'smile' is a single class: 20 pictures with it, 0 without"),
-    ([0.0] * 19 + [1.0], "truth", "1 picture with it, 19"), ([np.nan] * 20, "truth", "0 pictures with it, 0"),
-    ([0.5] * 20, "probability", "0 pictures with it, 0"),
-    ([0.95] * 20, "probability", "20 pictures with it, 0"), ([3.0] * 20, "quantity", "20 pictures with it, 0"),
+@needs_sklearn
+@pytest.mark.parametrize(("values", "kind", "says"), [
+    ([1.0] * 20, "truth", "'smile' is a single class: 20 images with it, 0 without"),
+    ([0.0] * 19 + [1.0], "truth", "1 image with it, 19"), ([np.nan] * 20, "truth", "0 images with it, 0"),
+    ([0.5] * 20, "probability", "0 images with it, 0"),
+    ([0.95] * 20, "probability", "20 images with it, 0"), ([3.0] * 20, "quantity", "20 images with it, 0"),
 ])  # fmt: skip
-def test_a_single_class_is_one_clear_line(values, scale, says):
+def test_a_single_class_is_one_clear_line(values, kind, says):
     with pytest.raises(UserError, match=says):
-        boundary(torch.randn(20, 4), np.array(values), scale, "smile")
+        fit_boundary(torch.randn(20, 4), np.array(values), kind, "smile")
 
 
-def test_the_surest_come_first_and_as_many_of_each():
+def test_the_most_certain_come_first_and_as_many_of_each():
     values = np.array([0.99, 0.92, 0.5, 0.05, 0.01, 0.95, np.nan, 0.02] + [0.4] * 23)
-    yes, no = told_apart(values, "probability")
+    yes, no = split_by_label(values, "probability")
     assert yes.tolist() == [0, 5, 1] and no.tolist() == [4, 7, 3]
-    assert [len(kind) for kind in told_apart(np.array([0.9] * 5 + [0.2] * 95), "probability")] == [5, 5]
+    assert [len(kind) for kind in split_by_label(np.array([0.9] * 5 + [0.2] * 95), "probability")] == [5, 5]
 
 
 @pytest.mark.parametrize(("values", "yes", "no"), [
     ([5.0, 1, 3, np.nan, 9], [0, 4], [1, 2]), ([0.0, 0, 0, 7], [3], [0, 1, 2]), ([0.0, 7, 7, 7], [1, 2, 3], [0]),
 ])  # fmt: skip
-def test_quantities_are_parted_in_the_middle(values, yes, no):
-    found = told_apart(np.array(values), "quantity")
+def test_quantities_are_split_in_the_middle(values, yes, no):
+    found = split_by_label(np.array(values), "quantity")
     assert [kind.tolist() for kind in found] == [yes, no]
 
 
 def test_without_scikit_learn_the_cure_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.svm", None)
     with pytest.raises(UserError, match=r"scikit-learn .*stylegan-engine\[directions\]"):
-        boundary(torch.randn(4, 4), np.array([0.0, 1, 0, 1]), "truth", "smile")
+        fit_boundary(torch.randn(4, 4), np.array([0.0, 1, 0, 1]), "truth", "smile")
+
+
+# From boundaries to directions
+
+
+def some(count: int = 1, seed: int = 3) -> Directions:
+    torch.manual_seed(seed)
+    names = [f"d{seed}{i}" for i in range(count)]
+    return in_w(torch.randn(count, 8), names, (1, 2, 4), "by chance", torch.cov(torch.randn(8, 200)).double())
+
+
+def flat(direction: Directions) -> Tensor:
+    return direction.vectors[0].flatten().double()
+
+
+@pytest.mark.parametrize("others", [1, 3])
+def test_a_conditional_direction_leaves_what_is_taken_out(others):
+    """Planes whose directions are taken out answer the same after a move."""
+    direction, cov = some(), torch.diag(torch.arange(1.0, 9.0)).double()
+    normals = torch.linalg.qr(torch.randn(8, others, generator=torch.Generator().manual_seed(9)))[0].T
+    taken = in_w(across(normals, cov), [f"n{i}" for i in range(others)], range(6), "planes", cov)
+    found = conditional(direction, taken, cov)
+    torch.testing.assert_close(normals.double() @ flat(found), torch.zeros(others).double(), atol=1e-6, rtol=0)
+    assert flat(found).norm() == pytest.approx(1, abs=1e-6)
+    assert flat(found) @ (flat(direction) / cov.diag()) > 0  # still the same way
+    torch.testing.assert_close(found.scales, scales_of(found.vectors, cov))
+    assert found.names == (f"{direction.names[0]} without " + ", ".join(taken.names),)
+
+
+def test_moving_along_a_plane_s_direction_changes_its_answer_most():
+    random = torch.Generator().manual_seed(0)
+    root = torch.randn(8, 8, generator=random).double()
+    cov, normal = root @ root.T, torch.randn(1, 8, generator=random)
+    best = in_w(across(normal, cov), ["best"], range(6), "plane", cov)
+    rivals = in_w(torch.cat([normal, torch.randn(200, 8, generator=random)]), ["?"] * 201, range(6), "any", cov)
+    answers = [
+        float(abs(normal @ d.vectors[0, 0]) * d.scales[0]) for d in (best, *(rivals[i : i + 1] for i in range(201)))
+    ]
+    assert max(answers) == answers[0]  # for one deviation of w each
+
+
+def test_a_direction_without_itself_is_nothing():
+    with pytest.raises(UserError, match="nothing is left"):
+        conditional(some(), joined([some(1, 9), some()]), torch.eye(8).double())
+    with pytest.raises(UserError, match="edit styles"):
+        conditional(channel_directions([Channel(2, 5, 1.0, 1.0)], TINY, "test"), some(), torch.eye(8).double())

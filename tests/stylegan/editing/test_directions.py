@@ -1,42 +1,43 @@
-"""Moving along directions and back, and taking one out of another."""
+"""Directions move latents there and back, and come back from their file to the network that they belong to."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.directions import (
     Directions,
-    along,
-    conditional,
+    angle_between,
     in_w,
+    joined,
+    layers_to_move,
+    load_directions,
     moved,
+    moved_by_each,
     moved_ws,
-    sampled,
-    scales_of,
-    together,
-    upright,
+    save_directions,
 )
 from stylegan.editing.pca_sefa import covariance
 from stylegan.latents.latents import Latents
-from stylegan.networks.config import Stage
-from stylegan.networks.progan import ProGANConfig
+from stylegan.latents.notation import DIRECTIONS
+from stylegan.networks.config import LayerInfo, Stage
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
+from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 SIZES = [32, 32, 16, 16, 8, 8]
 
 
-def snapshot(cfg: StyleGAN1Config = TINY) -> Snapshot:
-    torch.manual_seed(0)
+def snapshot(cfg: StyleGAN1Config = TINY, seed: int = 0) -> Snapshot:
+    torch.manual_seed(seed)
     G = build_generator(cfg).eval().requires_grad_(False)
     return Snapshot(G=G, D=None, config=cfg, stage=Stage(16), kimg=1.0, data="faces")
 
@@ -97,7 +98,7 @@ def test_what_is_moved_says_so_and_has_no_z():
     assert found.origins[1] == "seed0001, -1.5 layer 2 scale 5" and found.psi == 1.0
 
 
-def test_edits_of_styles_add_up_and_reach_the_picture():
+def test_edits_of_styles_add_up_and_reach_the_image():
     snap, start, edit = snapshot(), latents(), channel_edit()
     once, twice = moved(start, edit, 1.0), moved(moved(start, edit, 1.0), edit, 1.0)
     torch.testing.assert_close(twice.styles[2], 2 * once.styles[2])
@@ -116,43 +117,6 @@ def test_several_directions_and_missing_layers_are_errors():
         moved_ws(latents().ws, channel_edit(), 1.0)
 
 
-def flat(direction: Directions) -> Tensor:
-    return direction.vectors[0].flatten().double()
-
-
-@pytest.mark.parametrize("others", [1, 3])
-def test_a_conditional_direction_leaves_what_is_taken_out(others):
-    """Planes whose directions are taken out answer the same after a move."""
-    direction, cov = some(), torch.diag(torch.arange(1.0, 9.0)).double()
-    normals = torch.linalg.qr(torch.randn(8, others, generator=torch.Generator().manual_seed(9)))[0].T
-    taken = in_w(along(normals, cov), [f"n{i}" for i in range(others)], range(6), "planes", cov)
-    found = conditional(direction, taken, cov)
-    torch.testing.assert_close(normals.double() @ flat(found), torch.zeros(others).double(), atol=1e-6, rtol=0)
-    assert flat(found).norm() == pytest.approx(1, abs=1e-6)
-    assert flat(found) @ (flat(direction) / cov.diag()) > 0  # still the same way
-    torch.testing.assert_close(found.scales, scales_of(found.vectors, cov))
-    assert found.names == (f"{direction.names[0]} without " + ", ".join(taken.names),)
-
-
-def test_moving_along_a_plane_s_direction_changes_its_answer_most():
-    random = torch.Generator().manual_seed(0)
-    root = torch.randn(8, 8, generator=random).double()
-    cov, normal = root @ root.T, torch.randn(1, 8, generator=random)
-    best = in_w(along(normal, cov), ["best"], range(6), "plane", cov)
-    rivals = in_w(torch.cat([normal, torch.randn(200, 8, generator=random)]), ["?"] * 201, range(6), "any", cov)
-    answers = [
-        float(abs(normal @ d.vectors[0, 0]) * d.scales[0]) for d in (best, *(rivals[i : i + 1] for i in range(201)))
-    ]
-    assert max(answers) == answers[0]  # for one deviation of w each
-
-
-def test_a_direction_without_itself_is_nothing():
-    with pytest.raises(UserError, match="nothing is left"):
-        conditional(some(), together([some(1, 9), some()]), torch.eye(8).double())
-    with pytest.raises(UserError, match="edit styles"):
-        conditional(channel_edit(), some(), torch.eye(8).double())
-
-
 def test_strength_1_is_one_standard_deviation():
     torch.manual_seed(0)
     w = torch.randn(500, 8) @ torch.randn(8, 8) + 5
@@ -161,17 +125,144 @@ def test_strength_1_is_one_standard_deviation():
     torch.testing.assert_close(directions.vectors.norm(dim=2), torch.ones(3, 1))
 
 
-def test_the_largest_entry_points_up():
-    vectors = torch.tensor([[1.0, -3.0], [2.0, -1.0]])
-    assert upright(vectors).tolist() == [[-1.0, 3.0], [2.0, -1.0]]
+def test_the_angle_between_directions_is_exact_even_if_it_is_small():
+    axes = in_w(torch.eye(8)[:2] + 1e-6 * torch.eye(8)[[1, 2]], list("ab"), (0,), "axes", torch.eye(8).double())
+    a, b = axes[:1], axes[1:]
+    assert angle_between(a, a) == 0 and angle_between(a, b) == pytest.approx(90, abs=1e-3)
+    close = replace(a, vectors=torch.eye(8)[None, :1])
+    assert angle_between(a, close) == pytest.approx(1e-6 * 180 / torch.pi, rel=0.1)
 
 
-def test_samples_are_the_w_of_the_seeds_and_need_classes_where_there_are_some():
-    snap = snapshot()
-    found = torch.cat(list(sampled(snap, range(300))))
-    assert found.shape == (300, 8)
-    torch.testing.assert_close(found[7:8], torch.cat(list(sampled(snap, [7]))))
-    with pytest.raises(UserError, match="3 classes"):
-        list(sampled(snapshot(replace(TINY, num_classes=3)), range(2)))
-    with pytest.raises(UserError, match="ProGAN has no w"):
-        list(sampled(snapshot(ProGANConfig(resolution=16, z_dim=8, fmap_max=16)), range(2)))
+def test_strengths_change_fastest_then_directions_then_latents():
+    start = replace(latents(), names=("seed0003", "seed0008"))
+    directions = in_w(torch.randn(2, 8), ["a", "b"], range(6), "chance", torch.eye(8).double())
+    cells = moved_by_each(start, directions, [-1.0, 0.0, 2.0])
+    assert len(cells) == 12 and cells.names[:6] == ("seed0003-1a", "seed0003", "seed0003+2a", "seed0003-1b",
+                                                  "seed0003-2", "seed0003+2b")  # fmt: skip
+    assert torch.equal(cells.ws[8], moved(start[1:], directions[:1], 2.0).ws[0])
+    assert torch.equal(cells.ws[7], start.ws[1])
+
+
+@dataclass(frozen=True)
+class SharedRows(StyleGAN1Config):
+    """Two layers for each row of ws."""
+
+    @property
+    def layers(self) -> tuple[LayerInfo, ...]:
+        return tuple(replace(layer, row=layer.row // 2) for layer in super().layers)
+
+
+def test_layers_that_share_a_row_are_moved_together():
+    """Users name rows of ws; edits of styles are numbered by layers."""
+    config = SharedRows(**{name: getattr(TINY, name) for name in ("resolution", "z_dim", "w_dim", "fmap_base")})
+    assert layers_to_move(some(), "1-2", config, 16) == [1, 2]
+    assert layers_to_move(channel_edit(), "1-2", config, 16) == [2, 3, 4, 5]
+    start = replace(latents(), ws=torch.randn(2, config.num_ws, 8))
+    edit = replace(channel_edit(), layers=((5,),), styles=tuple(torch.ones(1, size) for size in SIZES))
+    found = moved(start, edit, 1.0)
+    assert torch.equal(found.ws, start.ws) and [bool(s.any()) for s in found.styles] == [False] * 5 + [True]
+    with pytest.raises(UserError, match="no layer 6: this direction edits 6"):
+        moved(start, edit, 1.0, layers=[6])
+
+
+# The file
+
+
+def any_directions(rows: int = 1, styles: bool = False, count: int = 3) -> Directions:
+    torch.manual_seed(1)
+    sizes = TINY.style_dims() if styles else []
+    return Directions(
+        torch.randn(count, rows, 8), tuple("abcdef"[:count]), ((0, 1), (2,), (0, 5))[:count], torch.rand(count),
+        "by chance", torch.tensor([0.9, 0.6, torch.nan])[:count], torch.tensor([0.5, 0.25, torch.nan])[:count],
+        tuple(torch.randn(count, size) for size in sizes),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / f"a{DIRECTIONS}"
+
+
+@pytest.mark.parametrize(("rows", "styles"), [(1, False), (6, False), (1, True)])
+def test_what_was_saved_comes_back(rows, styles, path):
+    snap, saved = snapshot(), any_directions(rows, styles)
+    save_directions(path, saved, snap)
+    for found in (load_directions(path, snap), load_directions(path, None)):
+        assert (found.names, found.layers, found.method) == (saved.names, saved.layers, saved.method)
+        pairs = [(found.vectors, saved.vectors), (found.scales, saved.scales), *zip(found.styles, saved.styles)]
+        assert all(torch.equal(a, b) for a, b in pairs) and len(found.styles) == len(saved.styles)
+        torch.testing.assert_close(found.accuracies, saved.accuracies, equal_nan=True)
+        torch.testing.assert_close(found.shares, saved.shares, equal_nan=True)
+
+
+def test_one_by_name_or_number():
+    found = any_directions()
+    assert found.named("b").names == found.named("1").names == found.named(1).names == ("b",)
+    assert torch.equal(found.named("c").vectors, found.vectors[2:])
+    for wrong in ("d", "3", "-1", ""):
+        with pytest.raises(UserError, match="choose from a, b, c, or numbers from 0 to 2"):
+            found.named(wrong)
+    again = joined([found[:1], found[1:]])
+    assert again.names == found.names and torch.equal(again.vectors, found.vectors) and again.layers == found.layers
+
+
+def test_another_network_is_an_error_with_both_fingerprints(path):
+    one, other = snapshot(), snapshot(seed=1)
+    save_directions(path, any_directions(), one)
+    with pytest.raises(UserError) as caught:
+        load_directions(path, other)
+    assert all(word in str(caught.value) for word in (one.fingerprint, other.fingerprint, "--force"))
+    assert len(load_directions(path, other, force=True)) == 3
+
+
+@pytest.mark.parametrize(("cfg", "rows", "styles", "says"), [
+    (replace(TINY, resolution=8), 1, False, "moves layer 5, but this network has 4 layers"),
+    (replace(TINY, resolution=8), 6, False, r"\[6, 8\] numbers.*\[4, 8\]"),
+    (replace(TINY, w_dim=16), 1, False, r"\[1, 8\] numbers.*\[1, 16\]"),
+    (replace(TINY, fmap_max=8), 1, True, "other sizes"),
+])  # fmt: skip
+def test_a_network_of_another_shape_is_an_error_even_if_forced(path, cfg, rows, styles, says):
+    save_directions(path, any_directions(rows, styles), snapshot())
+    with pytest.raises(UserError, match=says):
+        load_directions(path, snapshot(cfg), force=True)
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"format": "else"}, "holds no directions"), ({"vectors": None}, "cannot be read: 'vectors'"),
+    ({"vectors": torch.zeros(3, 8)}, "different lengths"), ({"names": ["a"]}, "different lengths"),
+    ({"layers": [[0], [1], ["x"]]}, "layers.*must be"), ({"layers": [[0], [1], [-1]]}, "below 0"),
+    ({"scales": torch.full((3,), torch.inf)}, "not finite"), ({"names": ["a", "b", "\n"]}, "not a name"),
+])  # fmt: skip
+def test_a_file_of_something_else_is_one_clear_line(changes, says, path):
+    save_directions(path, any_directions(), snapshot())
+    tensors, header = load_tensors(path)
+    for name, value in changes.items():
+        (tensors if name in tensors else header)[name] = value
+    save_tensors(path, {name: t for name, t in tensors.items() if t is not None}, header)
+    with pytest.raises(UserError, match=says) as caught:
+        load_directions(path, snapshot())
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_names_and_files_that_cannot_be_used(path):
+    with pytest.raises(UserError, match="must end in"):
+        save_directions(path.with_name("a.safetensors"), any_directions(), snapshot())
+    with pytest.raises(UserError, match="there is no file"):
+        load_directions(path, None)
+
+
+SNAP = snapshot()
+
+
+@given(data=st.data())
+def test_a_damaged_file_is_directions_or_a_user_error(data, damaged, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / f"fuzz{DIRECTIONS}"
+    save_directions(path, any_directions(styles=True), SNAP)
+    path.write_bytes(damaged(data, path.read_bytes()))
+    try:
+        found = load_directions(path, SNAP, force=True)
+    except UserError as error:
+        assert str(error).isprintable()
+    else:
+        assert len(found.names) == len(found.vectors)
+        assert all(0 <= layer < TINY.num_ws for layers in found.layers for layer in layers)

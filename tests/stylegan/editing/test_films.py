@@ -1,27 +1,41 @@
-"""Films show at their keyframes what generate.py makes of them, to the bit."""
+"""Films show the images of generate.py at their keyframes, to the bit, at the speed that is asked for."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.editing.films import drawn, picture_distance, plan, samples_of, times_of, untruncated
-from stylegan.editing.settings import FilmSettings, check_film_settings, parse_sweep
+from stylegan.editing.directions import in_w, moved_by_each
+from stylegan.editing.films import (
+    EASINGS,
+    draw_each,
+    draw_frames,
+    draw_moved,
+    even_times,
+    frame_times,
+    image_distance,
+    samples_per_segment,
+    there_and_back,
+    times_of,
+)
+from stylegan.editing.settings import FilmSettings
+from stylegan.editing.walk import plan_walk
 from stylegan.latents.render import View
-from stylegan.latents.sources import gather
+from stylegan.latents.sources import gather, of_seeds
 from stylegan.networks.config import Stage
 from stylegan.networks.inference import Renderer
-from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
-from stylegan.networks.sampling import mix_layers
 from stylegan.networks.stylegan1 import StyleGAN1Config
-from torch_utils.errors import UserError
+from torch_utils.images import to_uint8
+from torch_utils.progress import Progress
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
-CONDITIONAL = replace(TINY, num_classes=3, channels=1)
 
 
 def view_of(cfg: StyleGAN1Config = TINY, **how: object) -> View:
@@ -30,7 +44,70 @@ def view_of(cfg: StyleGAN1Config = TINY, **how: object) -> View:
     for name, value in G.state_dict().items():
         if name.endswith(("bias", "noise_strength", "w_avg")):
             value.normal_(std=0.3)
-    return View.of(Snapshot(G, None, cfg, Stage(16), 5.0, "pictures"), **how)  # type: ignore[arg-type]
+    return View.of(Snapshot(G, None, cfg, Stage(16), 5.0, "faces"), **how)  # type: ignore[arg-type]
+
+
+# Times
+
+
+@pytest.mark.parametrize("ease", EASINGS)
+def test_easing_begins_and_ends_at_the_keyframes_and_is_symmetric(ease):
+    eased = [EASINGS[ease](i / 50) for i in range(51)]
+    assert eased[0] == 0 and eased[-1] == 1 and eased == sorted(eased)
+    assert [1 - x for x in reversed(eased)] == pytest.approx(eased)
+    assert ease == "none" or eased[1] < 0.02
+
+
+def test_frames_of_open_and_closed_paths():
+    assert frame_times([2, 2], closed=False) == [0, 0.5, 1, 1.5, 2]
+    assert frame_times([2, 2], closed=True) == [0, 0.5, 1, 1.5]
+    assert frame_times([4], closed=False, ease="cubic")[1] == pytest.approx(0.15625)
+    assert frame_times([1, 3], closed=True, ease="sine")[:2] == [0, 1]
+
+
+def test_the_distance_is_none_for_the_same_image_and_grows_with_the_difference():
+    a, noise = torch.rand(2, 3, 16, 24), torch.randn(2, 3, 16, 24)
+    assert torch.equal(image_distance(a, a), torch.zeros(2))
+    assert (image_distance(a, a + 0.2 * noise) > image_distance(a, a + 0.1 * noise)).all()
+    assert torch.equal(image_distance(a, a + noise), image_distance(a + noise, a))
+
+
+def test_another_colour_counts_more_than_noise_of_the_same_power():
+    a, noise = torch.zeros(1, 1, 32, 32), torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert float(image_distance(a, a + noise.square().mean().sqrt())) > 1.5 * float(image_distance(a, a + noise))
+
+
+def distance(time: float) -> float:
+    """The distance covered by a film that is slow at first, and whose second segment is three times as long."""
+    return time**3 if time < 1 else 1 + 3 * (time - 1)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_uneven_walks_become_even(closed):
+    at = [j / 40 for j in range(81)]
+    steps = np.diff([distance(t) for t in at]).reshape(2, 40)
+    times = even_times(steps, frames=20, closed=closed)
+    assert len(times) == 40 + (not closed) and times[0] == 0 and 1.0 in times
+    steps_made = np.diff([distance(t) for t in times])
+    assert steps_made.max() < 1.2 * steps_made.min()
+    even = np.diff([distance(t) for t in np.linspace(0, 2, 41)])
+    assert even.max() > 20 * even.min()
+
+
+def test_easing_applies_to_distance_and_not_to_time():
+    steps = np.diff([distance(j / 400) for j in range(401)]).reshape(1, 400)
+    steps_made = np.diff([distance(t) for t in even_times(steps, 20, closed=False, ease="sine")])
+    assert steps_made[0] == pytest.approx(steps_made[-1], rel=0.1) and steps_made[10] > 5 * steps_made[0]
+
+
+@given(st.lists(st.lists(st.floats(0, 100), min_size=3, max_size=3), min_size=1, max_size=4), st.integers(1, 9))
+def test_any_walk_gets_its_frames_in_order_and_a_frame_at_each_keyframe(steps, frames):
+    times = even_times(np.array(steps), frames, closed=False)
+    assert len(times) == frames * len(steps) + 1 and times == sorted(times)
+    assert set(map(float, range(len(steps) + 1))) <= set(times)
+
+
+# Frames
 
 
 FILMS = [FilmSettings(space=space, path=path, loop=loop, frames=4)  # type: ignore[arg-type]
@@ -38,144 +115,66 @@ FILMS = [FilmSettings(space=space, path=path, loop=loop, frames=4)  # type: igno
 
 
 @pytest.mark.parametrize("film", FILMS)
-def test_keyframes_are_the_pictures_of_their_seeds_to_the_bit(film):
+def test_keyframes_are_the_images_of_their_seeds_to_the_bit(film):
     view = view_of(psi=0.6)
-    walk = plan(gather((3, 4, 9), view), view, film)
+    walk = plan_walk(gather((3, 4, 9), view), view, film)
     times = times_of([walk], view, film, 8, lambda count: None)
     assert len(times) == walk.segments * 4 + (not film.closed)
-    pictures = view.draw(walk.at(times))
-    assert torch.equal(pictures[[0, 4, 8]], view.render([3, 4, 9]))
-    assert len({picture.numpy().tobytes() for picture in pictures}) == len(times)
-    assert torch.equal(view.draw(walk.at(times[5:6])), pictures[5:6])  # whatever is drawn beside it
+    images = view.draw(walk.at(times))
+    assert torch.equal(images[[0, 4, 8]], view.render([3, 4, 9]))
+    assert len({image.numpy().tobytes() for image in images}) == len(times)
+    assert torch.equal(view.draw(walk.at(times[5:6])), images[5:6])  # whatever is drawn beside it
     if film.closed:
-        assert torch.equal(view.draw(walk.at([float(walk.segments)])), pictures[:1])
+        assert torch.equal(view.draw(walk.at([float(walk.segments)])), images[:1])
 
 
 @pytest.mark.parametrize("even", [False, True])
-def test_a_film_of_a_lower_resolution_has_its_size_and_its_pictures(even):
+def test_a_film_of_a_lower_resolution_has_its_size_and_its_images(even):
     view, film = view_of(resolution=8, alpha=0.4), FilmSettings(frames=4, even=even)
-    walk = plan(gather((3, 4), view), view, film)
+    walk = plan_walk(gather((3, 4), view), view, film)
     times = times_of([walk], view, film, 8, lambda count: None)
-    (pictures,) = zip(*drawn([walk], times, view, 8))
-    pictures = torch.cat(pictures)
-    assert pictures.shape == (5, 3, 8, 8)
+    (images,) = zip(*draw_frames([walk], times, view, 8))
+    images = torch.cat(images)
+    assert images.shape == (5, 3, 8, 8)
     expected = Renderer.of(view.snapshot.G, Stage(8, 0.4)).render([3, 4], psi=0.7)
-    assert torch.equal(pictures[[0, 4]], expected)
-
-
-@pytest.mark.parametrize("space", ["z", "w"])
-def test_classes_blend_from_one_to_the_other(space):
-    view, film = view_of(CONDITIONAL), FilmSettings(space=space, frames=2)
-    walk = plan(gather((5, 5), view, (0, 2), each=True), view, film)
-    first, middle, last = view.draw(walk.at([0, 0.5, 1]))
-    expected = view.render([5, 5], torch.tensor([0, 2]))
-    assert torch.equal(torch.stack([first, last]), expected)
-    assert not torch.equal(middle, first) and not torch.equal(middle, last)
-
-
-def test_a_blend_of_classes_gives_the_mapping_their_weights():
-    view = view_of(CONDITIONAL, psi=1.0)
-    keys = gather((5, 5), view, (0, 2), each=True)
-    walk = plan(keys, view, FilmSettings(space="z"))
-    assert keys.z is not None
-    expected = view.renderer.map(keys.z[:1], torch.tensor([[0.75, 0, 0.25]]), psi=1.0)
-    torch.testing.assert_close(walk.at([0.25]).ws, expected)
-
-
-def test_progan_goes_through_z():
-    view = view_of(ProGANConfig(resolution=16, z_dim=8, fmap_max=16))
-    walk = plan(gather((3, 4), view), view, FilmSettings())
-    assert torch.equal(view.draw(walk.at([0, 1])), view.render([3, 4]))
-    with pytest.raises(UserError, match="--space z"):
-        plan(gather((3, 4), view), view, FilmSettings(space="w"))
-    with pytest.raises(UserError, match="ProGAN has no w"):
-        untruncated(view, FilmSettings(psi_sweep=(0, 1)))
-
-
-@pytest.mark.parametrize("space", ["z", "w"])
-def test_a_sweep_goes_from_the_average_face_to_the_untruncated_one(space):
-    view, film = view_of(), FilmSettings(space=space, psi_sweep=(0, 1), frames=4)
-    free = untruncated(view, film)
-    walk = plan(gather((3,), free), free, film)
-    assert walk.segments == 1
-    start, middle, end = view.draw(walk.at([0, 0.5, 1]))
-    G, shown = view.snapshot.G, view.renderer
-    assert torch.equal(start, shown.draw(G.broadcast(G.mapping.w_avg[None]))[0])
-    assert torch.equal(end, shown.render([3], psi=1.0)[0]) and torch.equal(middle, shown.render([3], psi=0.5)[0])
-
-
-def test_w_plus_is_gone_through_layer_by_layer():
-    view = view_of()
-    keys = gather((3, 4), view)
-    plus = replace(keys, ws=mix_layers(keys.ws, keys.ws.flip(0), [0, 1]), z=None)
-    halfway = plan(plus, view, FilmSettings(space="w")).at([0.5]).ws
-    torch.testing.assert_close(halfway[0], plus.ws.mean(0))
-    with pytest.raises(UserError, match="no z.*--space w"):
-        plan(plus, view, FilmSettings(space="z"))
-    with pytest.raises(UserError, match="truncation 0.7"):
-        plan(replace(keys, ws=plus.ws), view, FilmSettings(space="z"))
-
-
-def test_noise_stays_but_for_maps_that_keyframes_bring():
-    view = view_of(noise_mode="random")
-    keys = gather((3, 4), view)
-    there = plan(keys, view, FilmSettings()).at([0, 0.5, 1]).noise
-    assert all(torch.equal(m, own[:1].expand_as(m)) for m, own in zip(there, keys.noise, strict=True))
-    view = view_of()
-    there = plan(keys, view, FilmSettings()).at([0, 0.5, 1]).noise
-    for found, own in zip(there, keys.noise, strict=True):
-        assert torch.equal(found[[0, 2]], own)
-        torch.testing.assert_close(found[1], own.mean(0))
+    assert torch.equal(images[[0, 4]], expected)
 
 
 def test_even_speed_makes_steps_alike():
     view, film = view_of(psi=1.0), FilmSettings(space="z", ease="quintic", frames=12)
-    walk = plan(gather((3, 4, 9), view), view, film)
+    walk = plan_walk(gather((3, 4, 9), view), view, film)
 
     def spread(film: FilmSettings) -> float:
         heard: list[int] = []
         times = times_of([walk], view, film, 5, heard.append)
-        assert len(times) == 25 and sum(heard) == (2 * samples_of(film) + 1 if film.even else 0)
-        pictures = view.draw(walk.at(times))
-        steps = picture_distance(pictures[1:], pictures[:-1])
+        assert len(times) == 25 and sum(heard) == (2 * samples_per_segment(film) + 1 if film.even else 0)
+        images = view.draw(walk.at(times))
+        steps = image_distance(images[1:], images[:-1])
         return float(steps.std() / steps.mean())
 
     assert spread(replace(film, ease="none", even=True)) < 0.3 * spread(film)
 
 
-def test_what_makes_no_film():
-    for film, count, says in (
-        (FilmSettings(frames=0), 2, "--frames 0"), (FilmSettings(), 1, "two keyframes"),
-        (FilmSettings(path="circular"), 4, "2 or 3"),
-        (FilmSettings(path="cubic", psi_sweep=(0, 1)), 1, "--path cubic"),
-    ):  # fmt: skip
-        with pytest.raises(UserError, match=says):
-            check_film_settings(film, count)
-    assert parse_sweep("-0.5:1") == (-0.5, 1)
-    for text in ("nan:1", "0:11", "-1e30:0"):
-        with pytest.raises(UserError, match="from -10 to 10"):
-            parse_sweep(text)
-    for text in ("1", "a:b", "0:1:2", ""):
-        with pytest.raises(UserError, match="FROM:TO"):
-            parse_sweep(text)
+# Along a direction
 
 
-def test_edits_of_styles_fade_from_keyframe_to_keyframe():
-    view = view_of()
-    keys = gather((3, 4), view)
-    styles = tuple(torch.randn(2, size) for size in view.config.style_dims())
-    keys = replace(keys, styles=styles)
-    way = plan(keys, view, FilmSettings(frames=2)).at([0.0, 0.5, 1.0])
-    assert all(torch.equal(found[[0, 2]], own) for found, own in zip(way.styles, styles, strict=True))
-    torch.testing.assert_close(way.styles[1][1], styles[1].mean(dim=0))
-    assert torch.equal(view.draw(way)[[0, 2]], view.draw(keys))
+def test_each_of_some_latents_is_drawn_the_same_in_any_batch():
+    view = view_of(psi=1.0)
+    start = of_seeds([3, 8], view)
+    directions = in_w(torch.randn(2, 8), ["a", "b"], range(6), "chance", torch.eye(8).double())
+    cells = moved_by_each(start, directions, [-1.0, 0.0, 2.0])
+    images = draw_each(cells, view, 5, Progress("", quiet=True))
+    np.testing.assert_array_equal(images[[1, 4]], to_uint8(view.render([3, 3])))
+    np.testing.assert_array_equal(images, draw_each(cells, view, 12, Progress("", quiet=True)))
 
 
-@pytest.mark.parametrize("space", ["z", "w"])
-def test_a_sweep_through_classes_truncates_towards_what_lies_between_their_averages(space):
-    view, film = view_of(CONDITIONAL), FilmSettings(space=space, psi_sweep=(0, 0), frames=4)
-    free = untruncated(view, film)
-    walk = plan(gather((5, 5), free, (0, 2), each=True), free, film)
-    averages = view.snapshot.G.mapping.w_avg
-    ws = walk.at([0, 0.25, 1]).ws[:, 0]
-    torch.testing.assert_close(ws, torch.stack([averages[0], averages[0] * 0.75 + averages[2] * 0.25, averages[2]]))
+def test_a_film_goes_there_and_back():
+    strengths = there_and_back([-1.0, 3.0, 0.0], 8)
+    assert len(strengths) == 8 and strengths[0] == -1 and strengths[4] == 3
+    np.testing.assert_allclose(strengths[1:4], strengths[:4:-1])
+    view = view_of(psi=1.0)
+    start = of_seeds([3, 8], view)
+    direction = in_w(torch.randn(1, 8), ["a"], range(6), "chance", torch.eye(8).double())
+    frames = list(draw_moved(start, direction, strengths, None, view, 2, Progress("", quiet=True)))
+    assert len(frames) == 8 and frames[0].shape == (16, 32, 3)
+    np.testing.assert_array_equal(frames[1], frames[7])

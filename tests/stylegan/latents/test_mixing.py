@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from stylegan.latents.latents import Latents
-from stylegan.latents.mixing import mixed, pairs_of
+from stylegan.latents.latents import Latents, mixed, pairs_of
 
 
 def sources(count: int, seed: int, **changes: object) -> Latents:

@@ -57,7 +57,8 @@ def test_it_is_drawn_at_the_stage_that_the_view_says(half_grown, wish, stage):
 
 def test_what_the_network_cannot_do_is_refused(half_grown):
     for wish, says in (
-        ({"resolution": 16}, "--resolution 16.* at 4, 8"), ({"alpha": 1.5}, "alpha must be from 0 to 1, got 1.5"),
+        ({"resolution": 16}, "--resolution must be one of 4, 8 here, got 16"),
+        ({"alpha": 1.5}, "alpha must be from 0 to 1, got 1.5"),
         ({"cutoff": 7}, "cutoff must be from 0 to 6.*got 7"), ({"psi": float("nan")}, "--trunc must be from -10 to 10"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=says):
@@ -75,5 +76,5 @@ def test_the_words_tell_of_the_network(half_grown):
     view = View.of(load_snapshot(half_grown), cutoff=2)
     network, pictures, truncation = about_network("half.safetensors", view, 7)
     assert "half.safetensors: stylegan" in network and "5 kimg of pictures" in network
-    assert pictures.endswith("7 of 8x8, RGB, of which the last step at 0.40")
+    assert pictures.endswith("7 of 8x8, RGB, faded in to 0.40")
     assert truncation.endswith("0.7 in 2 layers")

@@ -12,7 +12,7 @@ import torch
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import SUFFIX, Latents, save_latents
 from stylegan.latents.render import View
-from stylegan.latents.sources import classes_of, gather, in_batches, names_of, opened
+from stylegan.latents.sources import Sources, classes_of, gather
 from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
@@ -45,6 +45,14 @@ def test_seeds_are_the_pictures_that_they_always_are(how):
 def test_progan_too(tmp_path):
     view = view_of(ProGANConfig(resolution=16, z_dim=8, fmap_max=16))
     assert torch.equal(view.draw(gather((3, 4), view)), view.render([3, 4]))
+
+
+@pytest.mark.parametrize("cfg", [replace(TINY, noise=False), ProGANConfig(resolution=16, z_dim=8, fmap_max=16)])
+def test_a_network_without_noise_is_drawn_alike_in_every_noise_mode(cfg):
+    expected = view_of(cfg).render([3, 4])
+    for mode in ("random", "none"):
+        view = view_of(cfg, noise_mode=mode)
+        assert torch.equal(view.draw(gather((3, 4), view)), expected) and torch.equal(view.render([3, 4]), expected)
 
 
 def test_classes_are_needed_for_seeds_only(tmp_path):
@@ -87,11 +95,11 @@ def test_batches_are_the_whole_in_parts(tmp_path, batch):
     view, path = view_of(), tmp_path / f"a{SUFFIX}"
     save_latents(path, gather((7, 8, 9), view), view.snapshot)
     points = (1, 2, path, 7)
-    found = opened(points, view, [None] * 4)
-    parts = list(in_batches(found, view, [None] * 4, batch))
+    sources = Sources.of(points, view)
+    parts = list(sources.batches(batch))
     assert max(map(len, parts)) <= batch
     assert torch.equal(torch.cat([part.ws for part in parts]), gather(points, view).ws)
-    assert names_of(found) == ["seed0001", "seed0002", "seed0007", "seed0008", "seed0009", "seed0007-2"]
+    assert sources.names == ["seed0001", "seed0002", "seed0007", "seed0008", "seed0009", "seed0007-2"]
 
 
 def test_photographs_go_to_the_one_who_projects(tmp_path):
@@ -107,7 +115,7 @@ def test_photographs_go_to_the_one_who_projects(tmp_path):
     found = gather((tom, 3, eva, tom), view, project=project)
     assert found.names == ("tom", "seed0003", "eva", "tom")
     assert torch.equal(found.ws, gather((21, 3, 22, 21), view).ws)
-    with pytest.raises(UserError, match=r"tom.png is a photograph: project.py"):
+    with pytest.raises(UserError, match=r"tom.png is a photograph: find its latents with project.py"):
         gather((3, tom), view)
     with pytest.raises(UserError, match=r"no photograph .*no.png"):
         gather((tmp_path / "no.png",), view, project=project)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan.latents.notation import layers_in_words, layers_of, parse_styles
+from stylegan.latents.notation import layer_ranges, layers_of, parse_styles
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
@@ -58,5 +58,5 @@ def test_any_text_is_styles_or_a_user_error(text):
 
 @given(st.sets(st.integers(0, 17)))
 def test_the_words_for_layers_read_as_those_layers(layers):
-    words = layers_in_words(sorted(layers))
+    words = layer_ranges(sorted(layers))
     assert (words == "none") if not layers else layers_of(words, LARGE) == sorted(layers)

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.networks.config import Stage
+from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from training.data.archive import Archive, ArchiveWriter
 from training.metrics.context import Context
 from training.metrics.evaluate import evaluate
-from training.metrics.workers import Crew
+from training.metrics.feature_store import Compute
 
 FIXTURES = Path(__file__).parents[2] / "data" / "metrics_quality.npz"
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
@@ -31,20 +33,31 @@ def published() -> Callable[[str], Tensor]:
 
 
 def tiny_snapshot(cfg: StyleGAN1Config = TINY, alpha: float = 1.0) -> Snapshot:
-    """A network of random weights that makes pictures with some contrast, noise included."""
+    """A network of random weights that makes images with some contrast, noise included."""
     torch.manual_seed(0)
     G, D = (build(cfg).eval().requires_grad_(False) for build in (build_generator, build_discriminator))
     for name, value in G.named_parameters():
         if name.endswith(("noise_strength", "bias")):
             value += 0.3 * torch.randn_like(value)
-    G.synthesis.grown = (cfg.resolution, alpha)
-    return Snapshot(G=G, D=D, config=cfg, resolution=cfg.resolution, alpha=alpha, kimg=1.0, data="blotches")
+    return Snapshot(G=G, D=D, config=cfg, stage=Stage(cfg.resolution, alpha), kimg=1.0, data="blotches")
 
 
 @pytest.fixture
 def tiny_network() -> Callable[..., Snapshot]:
-    """tiny_network(num_classes=3, alpha=0.5) -> Snapshot of 16x16 RGB pictures"""
+    """tiny_network(num_classes=3, alpha=0.5) -> Snapshot of 16x16 RGB images"""
     return lambda alpha=1.0, **changes: tiny_snapshot(replace(TINY, **changes), alpha)
+
+
+@pytest.fixture
+def without_w() -> Callable[[], Snapshot]:
+    """without_w() -> Snapshot of a ProGAN of 16x16 RGB images"""
+
+    def made() -> Snapshot:
+        cfg = ProGANConfig(resolution=16, z_dim=8, fmap_max=16)
+        G = build_generator(cfg).eval().requires_grad_(False)
+        return Snapshot(G=G, D=None, config=cfg, stage=cfg.full, kimg=1.0, data="x")
+
+    return made
 
 
 @pytest.fixture
@@ -63,10 +76,10 @@ def corners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a feature network of our own: the mean colours of the four quarters, [N,12]."""
     (tmp_path / "corners.py").write_text(
         "import torch.nn.functional as F\n"
-        "def embed(pictures):\n"
-        "    return F.adaptive_avg_pool2d(pictures.double() / 255, 2).flatten(1)\n"
-        "def broken(pictures):\n"
-        "    return embed(pictures) / (pictures.flatten(1).double().mean(dim=1, keepdim=True) != 0)\n"
+        "def embed(images):\n"
+        "    return F.adaptive_avg_pool2d(images.double() / 255, 2).flatten(1)\n"
+        "def broken(images):\n"
+        "    return embed(images) / (images.flatten(1).double().mean(dim=1, keepdim=True) != 0)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(__import__("sys").modules, "corners", raising=False)
@@ -75,7 +88,7 @@ def corners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(scope="session")
 def tinted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 pictures of noise, bright or dark, warm or cold."""
+    """200 images of noise, bright or dark, warm or cold."""
     rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "noise.zip"
     with ArchiveWriter(path) as writer:
         for i in range(200):
@@ -86,8 +99,8 @@ def tinted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def context(tinted, tiny_network, corners) -> Context:
-    """A tiny network and those pictures, seen through `corners`."""
-    return Context(tiny_network(), Archive.open(tinted), corners, crew=Crew(torch.device("cpu"), quiet=True))
+    """A tiny network and those images, seen through `corners`."""
+    return Context(tiny_network(), Archive.open(tinted), corners, compute=Compute(torch.device("cpu"), quiet=True))
 
 
 @pytest.fixture

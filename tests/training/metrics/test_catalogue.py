@@ -7,10 +7,11 @@ import re
 import pytest
 
 from torch_utils.errors import UserError
-from training.metrics import health, latent
-from training.metrics import quality_terms as quality
-from training.metrics.catalogue import KINDS, parse, parse_names
-from training.metrics.request import Request
+from training.metrics import registry as health
+from training.metrics import registry as latent
+from training.metrics import registry as quality
+from training.metrics.context import Request
+from training.metrics.registry import KINDS, parse, parse_names
 
 EFF, VGG = "efficientnet-lite0", "lpips-vgg16"
 
@@ -64,8 +65,8 @@ def test_two_spellings_are_one_metric():
     ("pr200", "pr200 does not say how many neighbours; write pr200_3 for 3$"),
     ("pr5003_full", "write pr5003_3_full for 3, or pr500_3_full$"),
     ("pr5k_full", "write pr5k_3_full for 3$"),
-    ("pr3_3", "none of 3 pictures has 3 neighbours"),
-    ("dc5", "none of 5 pictures has 5 neighbours"),
+    ("pr3_3", "none of 3 images has 3 neighbours"),
+    ("dc5", "none of 5 images has 5 neighbours"),
 ])  # fmt: skip
 def test_neighbours_are_said_and_there(name, message):
     with pytest.raises(UserError, match=message):

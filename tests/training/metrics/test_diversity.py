@@ -1,4 +1,4 @@
-"""The mean distance of pairs, however it is added up, and an alarm where pictures are all alike."""
+"""The mean distance of pairs, however it is added up, and an alarm where images are all alike."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def test_the_alarm():
     assert not Diversity(Spread(0.0, 0.1, 50), None).collapsed
 
 
-def test_a_network_that_draws_the_same_always_has_collapsed(tiny_network, pictures):
+def test_a_network_that_draws_the_same_always_has_collapsed(tiny_network, images):
     snapshot = tiny_network(num_classes=3, noise=False)
     snapshot.G.mapping.embed.zero_()
-    archive = Archive.open(pictures)
+    archive = Archive.open(images)
     for layer in snapshot.G.mapping.layers:
         layer.weight.zero_()
     found = diversity(snapshot, pick_distance("discriminator", snapshot), archive, 24)

@@ -15,18 +15,19 @@ import torch
 from stylegan.features import inception
 from torch_utils.errors import UserError
 from training.data.archive import Archive
-from training.metrics.aids import Aids
-from training.metrics.catalogue import parse
-from training.metrics.context import Context
+from training.metrics.context import Aids, Context
 from training.metrics.evaluate import aids_of, append, evaluate, in_words, measure, table
-from training.metrics.workers import Crew
+from training.metrics.feature_store import Compute
+from training.metrics.registry import parse
 
 ALL = ["fid100_full", "kid100_full", "pr100_3_full", "dc100_full", "swd30", "msssim20"]
 
 
 @pytest.fixture
-def context(snapshot, corners, pictures) -> Context:
-    return Context(snapshot, Archive.open(pictures), corners, crew=Crew(torch.device("cpu"), quiet=True), file="net")
+def context(snapshot, corners, images) -> Context:
+    return Context(
+        snapshot, Archive.open(images), corners, compute=Compute(torch.device("cpu"), quiet=True), file="net"
+    )
 
 
 def offline(urls: Sequence[str], dest: Path, *, sha256: str) -> Path:
@@ -107,16 +108,16 @@ def test_some_reals_are_chosen_by_the_seed_from_all(context):
     assert not torch.equal(some, replace(context, seed=1).of_reals(20)[:20])
 
 
-def test_a_line_names_the_files_and_counts_what_was_drawn(context, pictures, tmp_path):
+def test_a_line_names_the_files_and_counts_what_was_drawn(context, images, tmp_path):
     found = {r.metric: r for r in evaluate(["pr30_3", "msssim4", "swd999", "overfit8"],
-             replace(context, crew=replace(context.crew, processes=2),
-                     aids=Aids(validation=Archive.open(pictures))), never)}  # fmt: skip
+             replace(context, compute=replace(context.compute, processes=2),
+                     aids=Aids(validation=Archive.open(images))), never)}  # fmt: skip
     pr, overfit = found["pr30_3-corners-embed"], found["overfit8"]
     assert (pr.k, pr.num_gpus, pr.num_images, pr.aids) == (3, 2, 30, {})
     assert found["msssim4"].num_images == 8 and found["swd999"].num_images == context.reals.limit
     assert overfit.num_gpus == 1
-    assert overfit.aids == {"val": str(pictures), "val_hash": Archive.open(pictures).content_hash}
-    path = tmp_path / "judge.safetensors"
+    assert overfit.aids == {"val": str(images), "val_hash": Archive.open(images).content_hash}
+    path = tmp_path / "classifier.safetensors"
     path.write_bytes(b"abc")
     aids = aids_of(parse("ls")[0], replace(context, aids=Aids(classifier=path, crop=True)))
     assert aids == {"classifier": str(path), "classifier_sha256": hashlib.sha256(b"abc").hexdigest()}

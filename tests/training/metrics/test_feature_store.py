@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Numbers:
-    """Pictures of one pixel: picture i is i."""
+    """Images of one pixel: image i is i."""
 
     limit: int | None = None
 
@@ -33,14 +33,14 @@ class Numbers:
 
 
 class Asked:
-    """Three features of each picture, and a record of which ones were asked for."""
+    """Three features of each image, and a record of which ones were asked for."""
 
     def __init__(self, stop_at: int = -1) -> None:
         self.seen: list[int] = []
         self.stop_at = stop_at
 
-    def __call__(self, pictures: Tensor, first: int) -> Tensor:
-        numbers = pictures.flatten()
+    def __call__(self, images: Tensor, first: int) -> Tensor:
+        numbers = images.flatten()
         assert int(numbers[0]) == first
         if self.stop_at in numbers:
             raise KeyboardInterrupt
@@ -98,15 +98,15 @@ def test_a_half_written_block_is_done_again():
     assert torch.equal(fill(store, 2 * BLOCK, ask)[0:128], expected(128)) and len(ask.seen) == 128
 
 
-def test_threads_and_chunks_do_not_change_a_picture():
+def test_threads_and_chunks_do_not_change_a_image():
     net = torch.nn.Conv2d(3, 8, 3).requires_grad_(False)
-    pictures = torch.randint(0, 256, (50, 3, 20, 20)).to(torch.uint8)
+    images = torch.randint(0, 256, (50, 3, 20, 20)).to(torch.uint8)
     found = []
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(described(lambda x, first: net(x.float()).mean(dim=(2, 3)), pictures, 0, CPU))
+            found.append(described(lambda x, first: net(x.float()).mean(dim=(2, 3)), images, 0, CPU))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -115,12 +115,12 @@ def test_threads_and_chunks_do_not_change_a_picture():
 
 def test_what_is_no_number_is_refused_and_not_kept():
     store = Store(Numbers(), "net x", 3)
-    spoilt = lambda pictures, first: torch.where(pictures.flatten()[:, None] == 77, torch.nan, torch.ones(1, 3))  # noqa: E731
-    with pytest.raises(UserError, match="net x is not finite on picture 77"):
+    spoilt = lambda images, first: torch.where(images.flatten()[:, None] == 77, torch.nan, torch.ones(1, 3))  # noqa: E731
+    with pytest.raises(UserError, match="net x is not finite on image 77"):
         fill(store, 200, spoilt)
     assert store.missing(BLOCK) == [] and len(store.missing(2 * BLOCK)) == 1
-    with pytest.raises(UserError, match=r"made \[64, 2\] of 64 pictures, not 3 features each"):
-        fill(Store(Numbers(), "y", 3), 64, lambda pictures, first: torch.ones(len(pictures), 2))
+    with pytest.raises(UserError, match=r"made \[64, 2\] of 64 images, not 3 features each"):
+        fill(Store(Numbers(), "y", 3), 64, lambda images, first: torch.ones(len(images), 2))
 
 
 def test_an_unwritable_cache_is_one_line(tmp_path, monkeypatch):

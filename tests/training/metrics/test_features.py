@@ -26,15 +26,15 @@ def offline(urls: Sequence[str], dest: Path, *, sha256: str) -> Path:
 
 
 class Means(nn.Module):
-    def forward(self, pictures: Tensor) -> Tensor:
-        return pictures.double().mean(dim=(2, 3))
+    def forward(self, images: Tensor) -> Tensor:
+        return images.double().mean(dim=(2, 3))
 
 
 class Published(nn.Module):
     """With the argument that the published repositories' networks take."""
 
-    def forward(self, pictures: Tensor, return_features: bool = False) -> Tensor:
-        x = pictures.float().mean(dim=(2, 3))
+    def forward(self, images: Tensor, return_features: bool = False) -> Tensor:
+        x = images.float().mean(dim=(2, 3))
         if return_features:
             return x
         return x.softmax(dim=1)[:, :2]
@@ -67,14 +67,14 @@ def test_a_function(corners):
     ("nowhere:embed", "No module named 'nowhere'.*module:function"),
     ("corners:nothing", "has no attribute 'nothing'"),
     ("text.pt", "no TorchScript module"),
-    ("flat:embed", r"made \[6\] of two pictures; it should make \[2,dims\]"),
-    ("flat:fails", r"failed on pictures, uint8 \[2,3,64,64\]: not today"),
+    ("flat:embed", r"made \[6\] of two images; it should make \[2,dims\]"),
+    ("flat:fails", r"failed on images, uint8 \[2,3,64,64\]: not today"),
 ])  # fmt: skip
 def test_what_is_no_feature_network(name, message, corners, tmp_path, monkeypatch):
     (tmp_path / "text.pt").write_text("text")
     (tmp_path / "flat.py").write_text(
-        "def embed(pictures):\n    return pictures.float().mean(dim=(2, 3)).flatten()\n"
-        "def fails(pictures):\n    raise ValueError('not today')\n"
+        "def embed(images):\n    return images.float().mean(dim=(2, 3)).flatten()\n"
+        "def fails(images):\n    raise ValueError('not today')\n"
     )
     monkeypatch.delitem(__import__("sys").modules, "flat", raising=False)
     with pytest.raises(UserError, match=message) as caught:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from training.data.archive import Archive
-from training.metrics.aids import Aids
+from training.metrics.context import Aids
 
 
 def test_nearest_without_a_place_for_its_sheet_says_how_to_get_one(context, measured) -> None:
@@ -27,7 +27,7 @@ def test_diversity_and_overfitting_by_name(context, tinted, measured) -> None:
     assert set(measured(name, context)) == {name, f"{name}_error", f"{name}_reals", f"{name}_ratio"}
     assert set(measured(name, replace(context, data=None))) == {name, f"{name}_error"}
     found = measured("overfit40", replace(context, aids=Aids(validation=Archive.open(tinted))))
-    assert found["overfit40_validation"] == found["overfit40_train"]  # the same pictures
+    assert found["overfit40_validation"] == found["overfit40_train"]  # the same images
     assert found["overfit40_rv"] == 0
     assert "overfit40_rv" not in measured("overfit40", context)
 
@@ -36,4 +36,4 @@ def test_collapse_is_said_aloud(context, tiny_network, measured) -> None:
     said: list[str] = []
     context = replace(context, snapshot=tiny_network(noise=False), psi=0.01, aids=Aids(say=said.append))
     assert measured("diversity40-pixels", context)["diversity40-pixels_ratio"] < 0.6
-    assert said[0].startswith("Collapsed: pictures differ by ")
+    assert said[0].startswith("Collapsed: images differ by ")

@@ -20,7 +20,7 @@ def test_sure_and_varied_scores_the_number_of_classes_and_the_same_for_all_score
     assert inception_score(torch.full((40, 5), 0.2), splits=4) == pytest.approx((1.0, 0.0))
 
 
-def test_each_part_needs_a_picture():
-    with pytest.raises(UserError, match="10 parts, and 9 pictures are too few"):
+def test_each_part_needs_a_image():
+    with pytest.raises(UserError, match="10 parts, and 9 images are too few"):
         inception_score(torch.eye(9))
     assert inception_score(torch.eye(10))[0] == pytest.approx(1.0)

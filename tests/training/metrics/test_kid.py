@@ -30,7 +30,7 @@ def test_halves_of_one_set_are_as_far_apart_as_chance_has_it_and_others_are_fart
 
 @pytest.mark.parametrize("shift", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize(("reals", "fakes", "largest"), [(120, 120, 1000), (400, 100, 1000), (200, 200, 50)])
-def test_the_error_is_the_spread_among_other_pictures(shift, reals, fakes, largest):
+def test_the_error_is_the_spread_among_other_images(shift, reals, fakes, largest):
     generator = torch.Generator().manual_seed(1)
     found = np.array([
         kid(torch.randn(reals, 16, generator=generator), torch.randn(fakes, 16, generator=generator) + shift,
@@ -48,7 +48,7 @@ def test_it_belongs_to_its_seed():
 
 
 def test_one_picture_is_none():
-    with pytest.raises(UserError, match="kid needs two pictures"):
+    with pytest.raises(UserError, match="kid needs two images"):
         kid(torch.randn(1, 4), torch.randn(9, 4))
 
 

@@ -11,10 +11,9 @@ import torch
 
 from stylegan.editing.directions import Directions, save_directions
 from torch_utils.errors import UserError
-from training.attributes import load_judge
+from training.attributes import load_classifier
 from training.data.archive import Archive
-from training.metrics.aids import Aids, judge_of
-from training.metrics.context import Context
+from training.metrics.context import Aids, Context, classifier_of
 from training.metrics.evaluate import evaluate
 
 CPU = torch.device("cpu")
@@ -53,12 +52,12 @@ def test_a_distance_that_is_not_to_be_had_names_one_that_is(context, monkeypatch
 
 def test_a_table_teaches_a_classifier_once(context, table) -> None:
     aids = Aids(table=table)
-    first = judge_of(aids, context.data, CPU)
+    first = classifier_of(aids, context.data, CPU)
     kept = list(Path(table.parent / "cache" / "classifiers").iterdir())
     assert len(kept) == 1
-    assert load_judge(kept[0]).scope == first.scope
+    assert load_classifier(kept[0]).scope == first.scope
     stamp = kept[0].stat().st_mtime_ns
-    again = judge_of(aids, context.data, CPU)
+    again = classifier_of(aids, context.data, CPU)
     assert kept[0].stat().st_mtime_ns == stamp
     assert again.scope.names == ("warm", "bright")
     assert min(again.scope.accuracy) > 0.9
@@ -68,7 +67,7 @@ def test_separability_dci_and_purity_by_name(context, table, tmp_path, measured)
     said: list[str] = []
     directions = tmp_path / "some.direction.safetensors"
     vectors = torch.eye(2, 8)[:, None]
-    layers = (tuple(range(context.snapshot.G.num_ws)),) * 2
+    layers = (tuple(range(context.snapshot.config.num_ws)),) * 2
     two = Directions(vectors, ("a", "b"), layers, torch.ones(2), "by hand", torch.full((2,), torch.nan), torch.zeros(2))
     save_directions(directions, two, context.snapshot)
     context = replace(context, aids=Aids(table=table, directions=directions, say=said.append))

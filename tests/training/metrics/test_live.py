@@ -19,7 +19,7 @@ from stylegan.cli import metrics as calc_metrics
 from torch_utils.errors import UserError
 from training.config import RunConfig
 from training.loop import train
-from training.metrics import live
+from training.runs import live_metrics as live
 from training.runs.check import check
 from training.runs.report import LOG
 from training.runs.run_dir import STATE
@@ -35,8 +35,8 @@ def own_features(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     monkeypatch.setenv("STYLEGAN_CACHE", str(cache))
     (cache / "own_features.py").write_text(
         "import torch.nn.functional as F\n"
-        "def corners(pictures):\n"
-        "    return F.adaptive_avg_pool2d(pictures.float(), 2).flatten(1) / 255\n"
+        "def corners(images):\n"
+        "    return F.adaptive_avg_pool2d(images.float(), 2).flatten(1) / 255\n"
     )
     monkeypatch.syspath_prepend(cache)
     yield
@@ -71,9 +71,9 @@ def test_training_does_not_notice(run_dir, straight) -> None:
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
-def test_the_numbers_are_those_of_the_script(run_dir, pictures, tmp_path) -> None:
+def test_the_numbers_are_those_of_the_script(run_dir, images, tmp_path) -> None:
     """The last snapshot, which keeps its name, measured by itself."""
-    options = {"network": run_dir, "data": pictures, "metrics": "kid30_full", "features": FEATURES, "outdir": tmp_path}
+    options = {"network": run_dir, "data": images, "metrics": "kid30_full", "features": FEATURES, "outdir": tmp_path}
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     outcome = CliRunner().invoke(calc_metrics.main, [*arguments, "--device", "cpu"])
     assert outcome.exit_code == 0, outcome.output
@@ -82,7 +82,7 @@ def test_the_numbers_are_those_of_the_script(run_dir, pictures, tmp_path) -> Non
 
 def test_the_best_of_the_largest_pictures_is_kept(run_dir) -> None:
     best = min(lines(run_dir, "swd20"), key=lambda line: line["results"]["swd20"])
-    assert fingerprint(load_snapshot(run_dir / live.BEST)) == best["network"]
+    assert load_snapshot(run_dir / live.BEST).fingerprint == best["network"]
 
 
 def line(network: str, resolution: int, score: float, **other: Any) -> str:
@@ -129,7 +129,7 @@ def test_another_best_is_kept_when_it_is_asked_for(run_dir, tiny, tmp_path) -> N
     (tmp_path / "copy" / live.BEST).unlink()
     live.keep_best(cfg, tmp_path / "copy", told.append)
     if best == lines(run_dir, KID)[-1]["network"]:
-        assert fingerprint(load_snapshot(tmp_path / "copy" / live.BEST)) == best and len(told) == 1
+        assert load_snapshot(tmp_path / "copy" / live.BEST).fingerprint == best and len(told) == 1
         live.keep_best(cfg, tmp_path / "copy", told.append)
         assert len(told) == 1
     else:
@@ -148,12 +148,12 @@ def test_trouble_in_a_metric_does_not_end_a_training(run_dir, tiny, tmp_path, mo
     assert told == ["kid20 was skipped: out of memory"]
 
 
-def test_what_will_be_needed_is_looked_for_at_the_start(tiny, new_pictures, tmp_path) -> None:
+def test_what_will_be_needed_is_looked_for_at_the_start(tiny, new_images, tmp_path) -> None:
     cpu = torch.device("cpu")
     with pytest.raises(UserError, match="no archive or folder"):
         live.require_measurable(tiny(val=str(tmp_path / "none.zip")), cpu)
     with pytest.raises(UserError, match="other channels"):
-        live.require_measurable(tiny(val=str(new_pictures(channels=1))), cpu)
+        live.require_measurable(tiny(val=str(new_images(channels=1))), cpu)
     with pytest.raises(UserError, match="nonsense"):
         live.require_measurable(tiny(metrics="kid20", features="nonsense"), cpu)
     live.require_measurable(tiny(features="nonsense"), cpu)  # nobody looks through them

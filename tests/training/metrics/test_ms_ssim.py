@@ -9,26 +9,26 @@ from torch_utils.errors import UserError
 from training.metrics.image_stats import mean_and_error, ms_ssim, pair_similarity
 
 
-def noisy(picture: torch.Tensor, strength: float) -> torch.Tensor:
-    noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(1))
-    return (picture + strength * noise).clamp(0, 255).to(torch.uint8)
+def noisy(image: torch.Tensor, strength: float) -> torch.Tensor:
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+    return (image + strength * noise).clamp(0, 255).to(torch.uint8)
 
 
 @pytest.fixture(params=[(16, 16), (64, 96)])
-def picture(request: pytest.FixtureRequest) -> torch.Tensor:
+def image(request: pytest.FixtureRequest) -> torch.Tensor:
     height, width = request.param
     wave = torch.sin(torch.arange(height)[:, None] / 3) + torch.cos(torch.arange(width) / 5)
     return (wave * 50 + 120).to(torch.uint8).expand(2, 3, height, width)
 
 
-def test_twins_are_at_one_and_noise_takes_them_apart(picture):
-    torch.testing.assert_close(ms_ssim(picture, picture), torch.ones(2, dtype=torch.float64))
-    values = [ms_ssim(picture, noisy(picture, strength)).mean() for strength in (5, 30, 90)]
+def test_twins_are_at_one_and_noise_takes_them_apart(image):
+    torch.testing.assert_close(ms_ssim(image, image), torch.ones(2, dtype=torch.float64))
+    values = [ms_ssim(image, noisy(image, strength)).mean() for strength in (5, 30, 90)]
     assert 1 > values[0] > values[1] > values[2] > 0
 
 
-def test_pairs_lie_side_by_side(picture):
-    four = torch.cat([picture[:1], picture[:1], picture[:1], noisy(picture[:1], 50)])
+def test_pairs_lie_side_by_side(image):
+    four = torch.cat([image[:1], image[:1], image[:1], noisy(image[:1], 50)])
     found = pair_similarity(four)[:, 0]
     assert found[0] == found[1] == 1 and found[2] == found[3] < 0.95
     mean, error = mean_and_error(found[::2])

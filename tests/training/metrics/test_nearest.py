@@ -1,4 +1,4 @@
-"""Copies are found, mirrored ones too, and other pictures of the same kind are not taken for copies."""
+"""Copies are found, mirrored ones too, and other images of the same kind are not taken for copies."""
 
 from __future__ import annotations
 
@@ -65,18 +65,18 @@ def test_features_of_mirror_images():
     np.testing.assert_array_equal(turned, embed(torch.from_numpy(images[..., ::-1].copy())).numpy())
 
 
-def test_a_network_beside_its_data(tiny_network, pictures):
-    archive = Archive.open(pictures)
+def test_a_network_beside_its_data(tiny_network, images):
+    archive = Archive.open(images)
     found = nearest_training(tiny_network(), archive, embed, 6, 3)
     assert found.found.places.shape == (6, 3) and found.fakes.shape == (6, 3, 16, 16)
     assert (np.diff(found.found.distances, axis=1) >= 0).all() and 0 <= found.found.share <= 1
-    with pytest.raises(UserError, match="has 40 pictures"):
+    with pytest.raises(UserError, match="has 40 images"):
         nearest_training(tiny_network(), archive, embed, 6, 40)
-    with pytest.raises(UserError, match="training pictures are no numbers"):
+    with pytest.raises(UserError, match="training images are no numbers"):
         nearest(np.zeros((1, 6)), REALS * np.nan, MIRRORED, 1)
 
 
-def test_the_sheet_begins_with_the_most_suspect_and_shows_mirror_images_mirrored(pictures):
+def test_the_sheet_begins_with_the_most_suspect_and_shows_mirror_images_mirrored(images):
     stored = np.zeros((3, 1, 128, 128), np.uint8)
     stored[2, :, :, :64] = 200
     found = nearest_file.Nearest(
@@ -86,6 +86,6 @@ def test_the_sheet_begins_with_the_most_suspect_and_shows_mirror_images_mirrored
     height = pixels.shape[0] // 2
     assert pixels.shape[1] == 2 * 128 and (pixels[5, 5] == 90).all()
     first, second = pixels[:height, 128:], pixels[height:, 128:]
-    assert (first[5, 5] == 0).all() and (first[5, 120] == 200).all()  # picture 2, mirrored, of fake 1
+    assert (first[5, 5] == 0).all() and (first[5, 120] == 200).all()  # image 2, mirrored, of fake 1
     assert (second[5, 5] == 0).all() and (second[5, 120] == 0).all()
     assert (first[128:] != 255).any()  # words

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 from training.data.archive import Archive
-from training.metrics.overfitting import Overfitting, judged, overfitting
+from training.metrics.overfitting import Overfitting, logits_of, overfitting
 
 TRAIN, FAKE, VALIDATION = np.array([3.0, 1.0, 2.0, -2.0]), np.array([-3.0, -1.0]), np.array([0.0, -1.0, 1.0])
 
@@ -38,17 +39,17 @@ def test_the_error_is_how_far_other_samples_are_off():
     assert np.mean([f.r_v_error for f in found]) == pytest.approx(np.std([f.r_v for f in found]), rel=0.15)
 
 
-def test_logits_do_not_depend_on_how_many_are_judged_at_once(tiny_network):
+def test_logits_do_not_depend_on_how_many_are_seen_at_once(tiny_network):
     D = tiny_network().D
     images = torch.rand(24, 3, 16, 16) * 2 - 1
-    whole = judged(D, images, None, 1.0)
-    parts = np.concatenate([judged(D, images[i : i + 4], None, 1.0) for i in range(0, 24, 4)])
+    whole = logits_of(D, images, None, Stage(16))
+    parts = np.concatenate([logits_of(D, images[i : i + 4], None, Stage(16)) for i in range(0, 24, 4)])
     np.testing.assert_allclose(whole, parts, rtol=1e-4, atol=1e-5)
     assert np.abs(whole - D(images).numpy()).max() > 1e-3  # D's own groups are others
 
 
-def test_a_network_its_data_and_what_was_held_out(tiny_network, pictures):
-    archive = Archive.open(pictures)
+def test_a_network_its_data_and_what_was_held_out(tiny_network, images):
+    archive = Archive.open(images)
     found = overfitting(tiny_network(num_classes=3), archive, archive, 22)
     assert found.r_v == 0 and len(found.train) == len(found.fake) == 20  # whole groups
     alone = overfitting(tiny_network(num_classes=3), archive, None, 22)
@@ -56,11 +57,11 @@ def test_a_network_its_data_and_what_was_held_out(tiny_network, pictures):
     assert overfitting(tiny_network(alpha=0.5), archive, None, 8).train.std() > 0
 
 
-def test_what_cannot_be_asked(tiny_network, pictures):
-    archive = Archive.open(pictures)
+def test_what_cannot_be_asked(tiny_network, images):
+    archive = Archive.open(images)
     with pytest.raises(UserError, match="no discriminator"):
         overfitting(replace(tiny_network(), D=None), archive)
     with pytest.raises(UserError, match="too few"):
         overfitting(tiny_network(), archive, None, 4)
-    with pytest.raises(UserError, match="has 40 pictures, 400 are asked for"):
+    with pytest.raises(UserError, match="has 40 images, 400 are asked for"):
         overfitting(tiny_network(), archive, None, 400)

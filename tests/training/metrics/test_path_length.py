@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylegan.networks.progan import ProGANConfig
+from stylegan.networks.config import Stage
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.distance import PIXELS, pick_distance
 from torch_utils.errors import UserError
@@ -27,13 +27,14 @@ def fixture(name: str) -> Tensor:
 
 
 class Simple:
-    """A generator whose picture is curve(w) as [D,1,1], plus `noise` times the noise, where w is z itself."""
+    """A network, and its renderer, whose image is curve(w) as [D,1,1], plus `noise` times the noise; w is z itself."""
+
+    has_w = True
 
     def __init__(self, curve, noise=0.0):
         self.curve, self.strength = curve, noise
-        self.synthesis = SimpleNamespace(grown=(4, 1.0))
 
-    def map(self, z, psi, cutoff, c):
+    def map(self, z, c, *, psi):
         return z[:, None] if c is None else (z + c[:, None])[:, None]
 
     def broadcast(self, w):
@@ -45,7 +46,8 @@ class Simple:
 
 def simple(curve, noise=0.0, classes=0):
     config = StyleGAN1Config(resolution=4, z_dim=DIM, w_dim=DIM, num_classes=classes)
-    return SimpleNamespace(G=Simple(curve, noise), config=config, device=torch.device("cpu"))
+    network = Simple(curve, noise)
+    return SimpleNamespace(G=network, renderer=network, config=config, stage=Stage(4), device=torch.device("cpu"))
 
 
 def squared(a: Tensor, b: Tensor) -> Tensor:
@@ -137,7 +139,7 @@ def test_both_ends_are_of_one_class_which_are_as_frequent_as_in_the_data():
         return squared(a, b)
 
     snapshot = simple(lambda w: (w / 1000).round(), classes=4)
-    snapshot.G.map = lambda z, psi, cutoff, c: (0 * z + 1000 * c[:, None])[:, None]
+    snapshot.renderer.map = lambda z, c, *, psi: (0 * z + 1000 * c[:, None])[:, None]
     path_length(snapshot, distance, 60, sampling=Sampling(labels=np.array([0, 3, 3, 3])))
     assert all(a == b for a, b in classes) and {a for a, _ in classes} == {0, 3}
     assert 0.6 < np.mean([a == 3 for a, _ in classes]) < 0.9
@@ -161,15 +163,15 @@ def test_names_say_what_was_measured_and_with_what():
     assert paths_of("ppl_wfull", "discriminator").largest == 0
     with pytest.raises(UserError, match="there are ppl_zfull, ppl_zend, ppl_wfull, ppl_wend"):
         paths_of("ppl2_wend", "lpips-vgg16")
-    with pytest.raises(UserError, match="whole pictures only"):
+    with pytest.raises(UserError, match="whole images only"):
         paths_of("ppl_wfull", "discriminator", crop=True)
 
 
-def test_what_has_no_path_length(tiny_network):
+def test_what_has_no_path_length(tiny_network, without_w):
     snapshot = tiny_network()
     with pytest.raises(UserError, match="no mean length"):
         path_length(snapshot, PIXELS, 1)
     with pytest.raises(UserError, match="3 of 3 path lengths are no numbers"):
         path_length(snapshot, lambda a, b: torch.full((len(a),), torch.nan), 3)
     with pytest.raises(UserError, match="ProGAN has no w"):
-        path_length(replace(snapshot, config=ProGANConfig(resolution=16)), PIXELS, 3)
+        path_length(without_w(), PIXELS, 3)

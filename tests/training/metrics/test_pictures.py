@@ -1,4 +1,4 @@
-"""Pictures to compare: each is of its number alone."""
+"""Images to compare: each is of its number alone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from torch_utils.errors import UserError
 from training.data.archive import Archive, ArchiveWriter
-from training.metrics.pictures import Fakes, reals_for
+from training.metrics.images import Fakes, reals_for
 
 
 @pytest.fixture
@@ -38,8 +39,7 @@ def test_keys_tell_fakes_apart(snapshot):
     others = [replace(fakes, seed=1), replace(fakes, psi=0.5)]
     assert len({str(f.key) for f in [fakes, *others]}) == 3
     before = str(fakes.key)
-    snapshot.G.synthesis.grown = (8, 1.0)
-    assert str(replace(fakes, seed=0).key) != before
+    assert str(replace(fakes, snapshot=replace(snapshot, stage=Stage(8))).key) != before
 
 
 def test_classes_come_as_often_as_in_the_data(snapshot):
@@ -78,5 +78,5 @@ def test_some_reals_are_chosen_by_a_seed_and_all_are_in_the_order_of_the_archive
 def test_other_channels_are_refused(snapshot, tmp_path):
     with ArchiveWriter(tmp_path / "grey.zip") as writer:
         writer.add(np.zeros((16, 16, 1), np.uint8))
-    with pytest.raises(UserError, match="pictures of 1 channels, this network makes 3"):
+    with pytest.raises(UserError, match="images of 1 channels, this network makes 3"):
         reals_for(snapshot, Archive.open(tmp_path / "grey.zip"))

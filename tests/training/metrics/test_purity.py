@@ -9,15 +9,15 @@ from torch import nn
 
 from stylegan.editing.directions import Directions
 from torch_utils.errors import UserError
-from training.attributes import Judge, Scope
+from training.attributes import AttributeClassifier, Scope
 from training.metrics.images import Sampling
-from training.metrics.latent_structure import Purity, in_lines, purity, summarised
+from training.metrics.latent_structure import Purity, purity, purity_table, summarised
 
 NAMES = ("red", "green", "blue")
 
 
 class Means(nn.Module):
-    """Scores of a picture: the mean of each colour."""
+    """Scores of an image: the mean of each colour."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Means(nn.Module):
 
 
 SCOPE = Scope(NAMES, (True,) * 3, (0.0,) * 3, (1.0,) * 3, 3, (16, 16), "blotches")
-JUDGE = Judge(Means(), SCOPE)  # type: ignore[arg-type]
+CLASSIFIER = AttributeClassifier(Means(), SCOPE)  # type: ignore[arg-type]
 
 
 def report(changes: np.ndarray, directions: tuple[str, ...]) -> Purity:
@@ -68,29 +68,29 @@ def some_directions(count: int = 2) -> Directions:
     )
 
 
-def test_of_a_network_the_changes_are_those_of_its_pictures(tiny_network):
+def test_of_a_network_the_changes_are_those_of_its_images(tiny_network):
     snapshot, directions = tiny_network(), some_directions()
     sampling = Sampling(noise="const")
-    found = purity(snapshot, directions, JUDGE, 20, 0.5, sampling)
+    found = purity(snapshot, directions, CLASSIFIER, 20, 0.5, sampling)
     assert found.changes.shape == (2, 3) and (found.errors < 1).all() and (found.scores <= 1).all()
-    back = purity(snapshot, directions, JUDGE, 20, -0.5, sampling)
+    back = purity(snapshot, directions, CLASSIFIER, 20, -0.5, sampling)
     np.testing.assert_allclose(back.changes, -found.changes, atol=1e-9)
-    alone = purity(snapshot, directions[1:], JUDGE, 20, 0.5, sampling)
+    alone = purity(snapshot, directions[1:], CLASSIFIER, 20, 0.5, sampling)
     np.testing.assert_array_equal(alone.changes[0], found.changes[1])
-    text = "\n".join(in_lines(found))
-    assert "pc1" in text and "purity" in text and "*" in text and "20 pictures" in text
+    text = "\n".join(purity_table(found))
+    assert "pc1" in text and "purity" in text and "*" in text and "20 images" in text
 
 
 def test_random_noise_is_the_same_forth_and_back(tiny_network):
     """Else its changes would be errors of about a standard deviation."""
     still = some_directions(1)
-    tiny = purity(tiny_network(), still, JUDGE, 12, 1e-4, Sampling(noise="random"))
+    tiny = purity(tiny_network(), still, CLASSIFIER, 12, 1e-4, Sampling(noise="random"))
     assert np.abs(tiny.errors).max() < 1e-3
 
 
 def test_what_has_no_purity(tiny_network):
     with pytest.raises(UserError, match="other than 0"):
-        purity(tiny_network(), some_directions(), JUDGE, 4, 0.0)
+        purity(tiny_network(), some_directions(), CLASSIFIER, 4, 0.0)
     with pytest.raises(UserError, match="'green' is the same in all 5"):
         summarised(
             np.array([[1.0, 2.0, 3.0]] * 5) * np.arange(5)[:, None] * [1, 0, 1], np.zeros((1, 5, 3)), ("a",), NAMES, 1

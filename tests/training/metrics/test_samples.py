@@ -1,40 +1,42 @@
-"""Picture n of a network depends on the seed and on n."""
+"""Image n of a network depends on the seed and on n."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from stylegan.networks.progan import ProGANConfig
+from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 from training.data.archive import Archive
 from training.metrics.images import (
     Sampling,
     chosen,
     classes_of,
-    fakes_at,
     in_proportion,
     inputs_at,
     noise_of,
     pages,
-    real_pictures,
+    real_images,
+    samples_at,
 )
 
 
 def test_a_picture_is_the_same_whatever_stands_beside_it(tiny_network):
     snapshot = tiny_network(num_classes=3)
-    one, other = fakes_at(snapshot, Sampling(batch=4), range(6)), fakes_at(snapshot, Sampling(batch=1), range(2, 5))
+    one, other = samples_at(snapshot, Sampling(batch=4), range(6)), samples_at(snapshot, Sampling(batch=1), range(2, 5))
     for name in ("z", "w", "c", "images"):
         assert torch.equal(getattr(one, name)[2:5], getattr(other, name))
     assert one.images.abs().max() <= 1 and one.images.std() > 0.05
-    again = fakes_at(snapshot, Sampling(seed=1), range(6))
+    again = samples_at(snapshot, Sampling(seed=1), range(6))
     assert not torch.isclose(again.z, one.z).any()
 
 
 def test_w_is_before_truncation_and_pictures_are_after(tiny_network):
     snapshot = tiny_network()
-    full, none = (fakes_at(snapshot, Sampling(psi=psi, noise="const"), range(3)) for psi in (1.0, 0.0))
+    full, none = (samples_at(snapshot, Sampling(psi=psi, noise="const"), range(3)) for psi in (1.0, 0.0))
     assert torch.equal(full.w, none.w) and torch.equal(none.images[0], none.images[2])
     assert not torch.equal(full.images[0], full.images[2])
 
@@ -50,39 +52,33 @@ def test_latents_and_noise_are_standard_normal(tiny_network):
     assert noise_of(inputs, Sampling(noise="none")) == "none"
 
 
-def test_classes_are_drawn_as_often_as_the_data_has_them(tiny_network, pictures):
+def test_classes_are_drawn_as_often_as_the_data_has_them(tiny_network, images):
     snapshot = tiny_network(num_classes=3)
     even = inputs_at(snapshot, Sampling(), range(300)).c
     assert even is not None and even.bincount().min() > 70
     rare = inputs_at(snapshot, Sampling(labels=np.array([0] * 9 + [2])), range(300)).c
     assert rare is not None and 10 < rare.bincount()[2] < 60 and rare.bincount()[1] == 0
     assert inputs_at(tiny_network(), Sampling(), range(3)).c is None
-    archive = Archive.open(pictures)
+    archive = Archive.open(images)
     assert np.array_equal(in_proportion(Sampling(), archive, tiny_network(num_classes=3)).labels, archive.labels)
     assert in_proportion(Sampling(), archive, tiny_network()).labels is None
 
 
-def test_progan_is_drawn_too():
-    from stylegan.checkpoints.snapshot import Snapshot
-    from stylegan.networks.registry import build_generator
-
-    cfg = ProGANConfig(resolution=16, z_dim=8, fmap_max=16)
-    snapshot = Snapshot(build_generator(cfg).eval().requires_grad_(False), None, cfg, 16, 1.0, 1.0, "x")
-    assert fakes_at(snapshot, Sampling(), range(2)).images.shape == (2, 3, 16, 16)
+def test_progan_is_drawn_too(without_w):
+    assert samples_at(without_w(), Sampling(), range(2)).images.shape == (2, 3, 16, 16)
 
 
-def test_real_pictures_are_at_the_size_and_the_fade_of_the_network(tiny_network, pictures):
-    archive = Archive.open(pictures)
-    snapshot = tiny_network()
-    snapshot.G.synthesis.grown = (8, 1.0)
+def test_real_pictures_are_at_the_size_and_the_fade_of_the_network(tiny_network, images):
+    archive = Archive.open(images)
+    snapshot = replace(tiny_network(), stage=Stage(8))
     assert pages(archive, snapshot).shape == (40, 3, 8, 8)
-    snapshot.G.synthesis.grown = (8, 0.0)
-    faded = real_pictures(pages(archive, snapshot), [3, 1], snapshot)
+    snapshot = replace(snapshot, stage=Stage(8, 0.0))
+    faded = real_images(pages(archive, snapshot), [3, 1], snapshot)
     assert torch.equal(faded[..., ::2, ::2], faded[..., 1::2, 1::2])
 
 
-def test_which_real_pictures(tiny_network, pictures):
-    archive = Archive.open(pictures)
+def test_which_real_images(tiny_network, images):
+    archive = Archive.open(images)
     places = chosen(archive, 10, 0)
     assert (
         len(set(places)) == 10 and sorted(places) == list(places) and not np.array_equal(places, chosen(archive, 10, 1))
@@ -91,9 +87,9 @@ def test_which_real_pictures(tiny_network, pictures):
     assert found is not None and found.tolist() == [int(p) % 3 for p in places]
 
 
-def test_data_that_does_not_fit(tiny_network, pictures, new_pictures):
-    with pytest.raises(UserError, match="has 40 pictures, 41 are asked for"):
-        chosen(Archive.open(pictures), 41, 0)
-    grey = Archive.open(new_pictures(channels=1))
+def test_data_that_does_not_fit(tiny_network, images, new_images):
+    with pytest.raises(UserError, match="has 40 images, 41 are asked for"):
+        chosen(Archive.open(images), 41, 0)
+    grey = Archive.open(new_images(channels=1))
     with pytest.raises(UserError, match="1 channels, this network draws 3"):
         pages(grey, tiny_network())

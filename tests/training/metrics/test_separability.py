@@ -10,16 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from stylegan.networks.progan import ProGANConfig
 from torch_utils.errors import UserError
-from training.attributes import Judge, Scope
+from training.attributes import AttributeClassifier, Scope
 from training.metrics.separability import (
     answers,
     conditional_entropy,
     held_out_entropy,
-    in_lines,
     margins_of,
     separability,
+    separability_table,
     separated,
     surest_half,
     table_of,
@@ -113,15 +112,15 @@ def test_an_attribute_that_nearly_all_have_is_left_out_and_named():
     alone = separated({"z": x}, margins[:, 1:2], ("some",))
     assert found.names == ("some",) and found.accuracies == (0.8,) and len(found.shares) == 1
     assert found.alike == {"all": 1.0, "nearly": 0.99} and found.spaces["z"].score == alone.spaces["z"].score
-    lines = in_lines(found)
+    lines = separability_table(found)
     assert "nan" in next(line for line in lines if line.startswith("all")) and "left out" in lines[5]
-    assert lines[5].endswith(": all, nearly") and "nan" not in "".join(in_lines(alone))
+    assert lines[5].endswith(": all, nearly") and "nan" not in "".join(separability_table(alone))
     with pytest.raises(UserError, match="the same answer for all, nearly"):
         separated({"z": x}, margins[:, ::2], ("all", "nearly"))
 
 
 class Means(nn.Module):
-    """Scores of a picture: the mean of red, and that of green less that of blue."""
+    """Scores of an image: the mean of red, and that of green less that of blue."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,27 +132,27 @@ class Means(nn.Module):
 
 
 SCOPE = Scope(("red", "green"), (True, True), (0.0, 0.0), (1.0, 1.0), 3, (16, 16), "blotches", (0.9, 0.8))
-JUDGE = Judge(Means(), SCOPE)  # type: ignore[arg-type]
+CLASSIFIER = AttributeClassifier(Means(), SCOPE)  # type: ignore[arg-type]
 
 
 def test_of_a_network_both_spaces_and_every_attribute(tiny_network):
-    found = separability(tiny_network(), JUDGE, 80)
+    found = separability(tiny_network(), CLASSIFIER, 80)
     assert list(found.spaces) == ["z", "w"] and found.kept == 40 and found.names == ("red", "green")
     assert all(1 <= space.score < 4 and np.isfinite(space.held_out).all() for space in found.spaces.values())
-    lines = "\n".join(in_lines(found))
-    assert "red" in lines and "0.900" in lines and "160 pictures or more" in lines
-    again = separability(tiny_network(), JUDGE, 80)
+    lines = "\n".join(separability_table(found))
+    assert "red" in lines and "0.900" in lines and "160 images or more" in lines
+    again = separability(tiny_network(), CLASSIFIER, 80)
     assert np.array_equal(again.spaces["w"].entropies, found.spaces["w"].entropies)
 
 
-def test_what_cannot_be_separated(tiny_network):
-    with pytest.raises(UserError, match="thousands of pictures, not 2"):
+def test_what_cannot_be_separated(tiny_network, without_w):
+    with pytest.raises(UserError, match="thousands of images, not 2"):
         separated({"z": np.zeros((2, 2))}, np.zeros((2, 1)), ("a",))
-    with pytest.raises(UserError, match="thousands of pictures, not 0"):
-        separability(tiny_network(), JUDGE, 0)
+    with pytest.raises(UserError, match="thousands of images, not 0"):
+        separability(tiny_network(), CLASSIFIER, 0)
     with pytest.raises(UserError, match="answers are no numbers"):
         separated({"z": np.zeros((9, 2))}, np.full((9, 1), np.nan), ("a",))
     with pytest.raises(UserError, match="ProGAN has no w"):
-        separability(replace(tiny_network(), config=ProGANConfig(resolution=16)), JUDGE, 8)
+        separability(without_w(), CLASSIFIER, 8)
     with pytest.raises(UserError, match="1 channels, these have 3"):
-        separability(tiny_network(), Judge(Means(), replace(SCOPE, channels=1)), 8)  # type: ignore[arg-type]
+        separability(tiny_network(), AttributeClassifier(Means(), replace(SCOPE, channels=1)), 8)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The sliced Wasserstein distance: its pyramid adds up, and it tells at which level pictures differ."""
+"""The sliced Wasserstein distance: its pyramid adds up, and it tells at which level images differ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def fewer_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swd, "DIRECTIONS", 16)
 
 
-def pictures(count: int, seed: int = 0, side: int = 32) -> torch.Tensor:
+def images(count: int, seed: int = 0, side: int = 32) -> torch.Tensor:
     """Soft blotches."""
     coarse = torch.rand(count, 1, 5, 5, generator=torch.Generator().manual_seed(seed))
     return (F.interpolate(coarse, (side, side), mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
@@ -26,7 +26,7 @@ def distances(a: torch.Tensor, b: torch.Tensor) -> list[float]:
     return sliced_wasserstein(patches(a, 0), patches(b, 0), channels=1)
 
 
-def test_the_pyramid_adds_up_to_the_picture():
+def test_the_pyramid_adds_up_to_the_image():
     x = torch.rand(2, 3, 32, 48)
     fine, coarse = laplacian_pyramid(x)
     torch.testing.assert_close(fine + swd._enlarged(coarse, x.shape[2:]), x)
@@ -35,7 +35,7 @@ def test_the_pyramid_adds_up_to_the_picture():
 
 
 def test_patches_are_pieces_of_the_levels_each_with_places_of_its_own():
-    x = pictures(3)
+    x = images(3)
     found = patches(x, 5)
     assert found.shape == (3, 2 * swd.PATCHES * patch_dims(1))
     assert torch.equal(found[1], patches(x[1:2], 6)[0]) and not torch.equal(found[1], patches(x[1:2], 7)[0])
@@ -47,17 +47,17 @@ def test_patches_are_pieces_of_the_levels_each_with_places_of_its_own():
 
 def test_the_distance_of_moved_numbers_is_known(monkeypatch):
     """A set against itself is at 0. Rows and directions in one dimension: sorted numbers are compared."""
-    x = pictures(8)
+    x = images(8)
     assert distances(x, x) == [0.0, 0.0]
     monkeypatch.setattr(swd, "_AT_ONCE", 1)  # one direction at a time
-    a, b = patches(pictures(8), 0), patches(pictures(8, seed=1), 0)
+    a, b = patches(images(8), 0), patches(images(8, seed=1), 0)
     one_by_one = sliced_wasserstein(a, b, 1)
     monkeypatch.setattr(swd, "_AT_ONCE", 64 << 20)
     assert one_by_one == pytest.approx(sliced_wasserstein(a, b, 1), rel=1e-5)
 
 
 def test_fine_noise_shows_at_the_fine_level_and_more_noise_shows_more():
-    x, other = pictures(24), pictures(24, seed=1)
+    x, other = images(24), images(24, seed=1)
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
     clean = distances(x, other)
     noisy = [distances(x, (other + strength * noise).clamp(0, 255).to(torch.uint8)) for strength in (6, 30)]

@@ -14,11 +14,10 @@ from torch_utils.errors import UserError
 from torch_utils.files import cache_folder
 from training.data.archive import Archive, ArchiveWriter
 from training.metrics.context import Context
-from training.metrics.describe import Question, answerer
-from training.metrics.pictures import Reals
-from training.metrics.workers import Crew, _work
+from training.metrics.feature_store import Compute, Question, _work, answerer
+from training.metrics.images import Reals
 
-CREW = Crew(torch.device("cpu"), quiet=True)
+CREW = Compute(torch.device("cpu"), quiet=True)
 
 
 def forget() -> None:
@@ -27,23 +26,23 @@ def forget() -> None:
 
 
 def test_two_processes_make_what_one_makes(snapshot, corners):
-    alone = Context(snapshot, features=corners, crew=CREW)
+    alone = Context(snapshot, features=corners, compute=CREW)
     wanted = alone.of_fakes(150)[0:150]
     forget()
-    shared = Context(snapshot, features=corners, crew=replace(CREW, processes=2, batch=3))
+    shared = Context(snapshot, features=corners, compute=replace(CREW, processes=2, batch=3))
     assert torch.equal(shared.of_fakes(150)[0:150], wanted)
 
 
 @pytest.mark.parametrize(("ending", "message"), [
     ("os.kill(os.getpid(), signal.SIGKILL)", r"a process ended .*SIGKILL.* fewer --gpus; the same command goes on"),
-    ("return pictures.flatten(1)[:, :2] * float('nan')", "is not finite on picture"),
+    ("return images.flatten(1)[:, :2] * float('nan')", "is not finite on image"),
 ])  # fmt: skip
 def test_the_end_of_one_process_is_the_end_of_all_in_a_line(ending, message, snapshot, tmp_path, monkeypatch):
     (tmp_path / "ends.py").write_text(
         "import multiprocessing, os, pathlib, signal, time\n"
-        "def embed(pictures):\n"
-        "    if multiprocessing.parent_process() is None or len(pictures) == 2:\n"
-        "        return pictures.flatten(1)[:, :2]\n"
+        "def embed(images):\n"
+        "    if multiprocessing.parent_process() is None or len(images) == 2:\n"
+        "        return images.flatten(1)[:, :2]\n"
         f"    first = pathlib.Path({str(tmp_path / 'first')!r})\n"
         "    try:\n"
         "        first.symlink_to(str(os.getpid()))\n"
@@ -54,7 +53,7 @@ def test_the_end_of_one_process_is_the_end_of_all_in_a_line(ending, message, sna
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "ends", raising=False)
     with pytest.raises(UserError, match=message):
-        Context(snapshot, features="ends:embed", crew=replace(CREW, processes=2)).of_fakes(150)
+        Context(snapshot, features="ends:embed", compute=replace(CREW, processes=2)).of_fakes(150)
 
 
 class Told:
@@ -74,4 +73,4 @@ def test_trouble_in_a_process_is_told(corners, tmp_path):
     reals_store = answerer(question, question.network(CREW.device)).store(reals)
     reals_store.begin()
     _work(0, reals, question, [[range(1)]], CREW, told)
-    assert len(told.words) == 1 and "not finite on picture 0" in told.words[0]
+    assert len(told.words) == 1 and "not finite on image 0" in told.words[0]

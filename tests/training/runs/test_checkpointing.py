@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import stylegan
+from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 from training.loop import pick_dtype, train
 from training.runs import checkpointing as milestones
 from training.runs.report import LOG
-from training.runs.run_dir import FINISHED, STATE
+from training.runs.run_dir import FINISHED, OPTIONS, STATE
 
 
 def test_the_state_is_saved_between_snapshots_when_they_are_far_apart(tiny, tmp_path, monkeypatch) -> None:
@@ -36,7 +37,7 @@ def test_of_several_ticks_within_a_kimg_the_last_one_stays(tiny, tmp_path) -> No
     state = train(tiny(), tmp_path)
     assert state.tick == 3
     (fakes,) = tmp_path.glob("fakes0*.png")
-    milestones.save_fakes(tmp_path / "last.png", state.G_ema, 16, 1.0)
+    milestones.save_fakes(tmp_path / "last.png", state.G_ema, Stage(16))
     assert fakes.name == "fakes000000.png" and fakes.read_bytes() == (tmp_path / "last.png").read_bytes()
     assert stylegan.load(tmp_path).kimg == 0.24, "which says where in the kimg it is from"
 
@@ -58,10 +59,12 @@ def test_a_picture_that_cannot_be_written_ends_the_run_in_one_line(tiny, tmp_pat
 
 def test_scratch_files_of_a_killed_process_are_removed(tiny, tmp_path) -> None:
     train(tiny(total_kimg=0.08), tmp_path)
-    (tmp_path / f".{STATE}.12345.tmp").write_bytes(b"half")
+    for name in (f".{STATE}.12345.tmp", f"{OPTIONS}.tmp"):  # the second as earlier versions called it
+        (tmp_path / name).write_bytes(b"half")
     (tmp_path / ".keep").touch()
     train(tiny(total_kimg=0.08), tmp_path, resume=True)
     assert [path.name for path in tmp_path.glob(".*") if path.name != FINISHED] == [".keep"]
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_a_run_says_where_its_weights_are_from(tiny, tmp_path) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from stylegan.features import lpips
+from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from training.config import AID_NETS, AID_SMALLEST, LossConfig
-from training.presets import preset
 from training.runs.plan import (
     TYPICAL,
     Machine,
@@ -19,12 +19,11 @@ from training.runs.plan import (
     conv_gflops,
     copied_gb,
     estimated_speed,
-    forward_gflop,
     seconds_left,
     seconds_per_image,
-    step_gb,
-    step_gflop,
+    step_cost,
 )
+from training.runs.resume import preset
 from training.schedule import PerResolution
 
 CPU = torch.device("cpu")
@@ -41,15 +40,15 @@ def test_the_convolutions_are_counted(tiny, resolution: int) -> None:
     G = build_generator(model)
     ours = {torch.ops.stylegan.conv2d: convolution}
     with FlopCounterMode(display=False, custom_mapping=ours) as counter, torch.no_grad():
-        G(torch.randn(1, 16), resolution=resolution)
-    least = forward_gflop(model, resolution)
+        G(torch.randn(1, 16), stage=Stage(resolution))
+    least = model.generator_cost(resolution).gflop
     assert least <= counter.get_total_flops() / 1e9 <= 2.5 * least
 
 
 def test_penalties_cost_three_passes_when_they_come(tiny) -> None:
     model = tiny().model
     passes = {
-        name: step_gflop(model, loss, 16) / forward_gflop(model, 16)
+        name: step_cost(model, loss, 16)[0] / model.generator_cost(16).gflop
         for name, loss in (
             ("none", LossConfig(r1_gamma=PerResolution(0))), ("r1", LossConfig()), ("lazy", LossConfig(r1_interval=6)),
             ("both", LossConfig(r2_gamma=PerResolution(1.0))), ("wgan-gp", LossConfig("wgan-gp", PerResolution(0))),
@@ -63,18 +62,16 @@ def test_a_narrower_discriminator_costs_what_a_network_so_narrow_does(tiny) -> N
     loss = LossConfig(r1_gamma=PerResolution(0))
     wide, narrow = (tiny(model__fmap_base=512, model__fmap_max=most).model for most in (64, 16))
     mixed = replace(wide, d_fmap_max=16)
-    expected = (4 * step_gflop(wide, loss, 16) + 8 * step_gflop(narrow, loss, 16)) / 12
-    assert step_gflop(mixed, loss, 16) == pytest.approx(expected)
-    gb = [step_gb(model, loss, 16) for model in (wide, narrow, mixed)]
-    assert gb[2] == pytest.approx((4 * gb[0] + 8 * gb[1]) / 12)
+    for of_wide, of_narrow, of_mixed in zip(*(step_cost(m, loss, 16) for m in (wide, narrow, mixed)), strict=True):
+        assert of_mixed == pytest.approx((4 * of_wide + 8 * of_narrow) / 12)
 
 
 def test_shared_fakes_are_made_once(tiny) -> None:
     """Of 12 passes without penalties, one is spared."""
     loss = LossConfig(r1_gamma=PerResolution(0))
     shared = replace(loss, share_fakes=True)
-    assert step_gflop(tiny().model, shared, 16) == pytest.approx(11 / 12 * step_gflop(tiny().model, loss, 16))
-    assert step_gb(tiny().model, shared, 16) == pytest.approx(11 / 12 * step_gb(tiny().model, loss, 16))
+    whole = step_cost(tiny().model, loss, 16)
+    assert step_cost(tiny().model, shared, 16) == pytest.approx([11 / 12 * cost for cost in whole])
 
 
 @pytest.mark.parametrize("zoom", [1, 2])

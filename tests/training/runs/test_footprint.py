@@ -10,21 +10,21 @@ import torch
 from stylegan.features import lpips
 from torch_utils.settings import replaced
 from training.config import AID_NETS
-from training.presets import preset
 from training.runs.memory import KEPT, PROCESS_BYTES, footprint
 from training.runs.plan import parameter_counts
+from training.runs.resume import preset
 from training.schedule import PerResolution
 
 CPU, FP32 = torch.device("cpu"), torch.float32
 
 
 def test_memory_is_that_of_the_networks_and_of_the_pictures_at_once() -> None:
-    """Twice the pictures take twice the memory, but for what is there without any."""
+    """Twice the images take twice the memory, but for what is there without any."""
     cfg = replaced(preset("digits32", 1), {"growth.batch": PerResolution(32)})
-    (whole, at_once), (half, fewer), (quarter, _) = (
+    (whole, micro_batch), (half, fewer), (quarter, _) = (
         footprint(replace(cfg, batch_gpu=n), FP32, CPU)(32) for n in (None, 16, 8)
     )
-    assert (at_once, fewer) == (32, 16)
+    assert (micro_batch, fewer) == (32, 16)
     numbers = sum(parameter_counts(cfg.model))
     assert quarter > PROCESS_BYTES["cpu"] + 4 * 4 * numbers, "weights, gradients, two moments"
     assert 1.8 < (whole - half) / (half - quarter) < 2.2

@@ -1,4 +1,4 @@
-"""Pictures of a run: every cell can be made again, and the film shows the whole run."""
+"""Images of a run: every cell can be made again, and the film shows the whole run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from stylegan.networks.config import Stage
+from stylegan.networks.inference import Renderer
 from torch_utils.images import to_uint8
 from training.data.archive import Archive
 from training.data.dataset import Dataset
@@ -20,11 +22,11 @@ CPU = torch.device("cpu")
 
 
 def cells(path: Path, columns: int, size: tuple[int, int]) -> np.ndarray:
-    """The pictures of a grid file, [N,H,W,...]."""
-    picture = np.array(Image.open(path))
-    rows = picture.shape[0] // size[0]
-    grid = picture.reshape(rows, size[0], columns, size[1], *picture.shape[2:])
-    return grid.swapaxes(1, 2).reshape(-1, *size, *picture.shape[2:])
+    """The images of a grid file, [N,H,W,...]."""
+    image = np.array(Image.open(path))
+    rows = image.shape[0] // size[0]
+    grid = image.reshape(rows, size[0], columns, size[1], *image.shape[2:])
+    return grid.swapaxes(1, 2).reshape(-1, *size, *image.shape[2:])
 
 
 @pytest.mark.parametrize("cond", [False, True])
@@ -32,14 +34,15 @@ def cells(path: Path, columns: int, size: tuple[int, int]) -> np.ndarray:
 def test_every_cell_is_the_picture_of_its_seed(tiny, tmp_path, cond: bool, resolution: int, alpha: float) -> None:
     cfg = tiny(data__cond=cond)
     G = fresh_state(cfg, CPU).G_ema
-    save_fakes(tmp_path / "fakes.png", G, resolution, alpha)
+    stage = Stage(resolution, alpha)
+    save_fakes(tmp_path / "fakes.png", G, stage)
     save_key(tmp_path / "fakes.json", cfg.model)
     key = json.loads((tmp_path / "fakes.json").read_text())
     found = cells(tmp_path / "fakes.png", key["columns"], (16, 16))
     assert len(found) == len(key["seeds"])
     for cell in (0, 5, len(found) - 1):
         c = torch.tensor([key["classes"][cell]]) if cond else None
-        alone = to_uint8(G.render([key["seeds"][cell]], psi=key["trunc"], c=c))[0]
+        alone = to_uint8(Renderer.of(G, stage).render([key["seeds"][cell]], c, psi=key["trunc"]))[0]
         factor = 16 // resolution
         assert np.abs(found[cell][::factor, ::factor].astype(int) - alone).max() <= 1
     assert not list(tmp_path.glob(".*"))
@@ -56,8 +59,8 @@ def test_classes_have_a_column_each(tiny, classes: int, columns: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_reals_are_pictures_of_the_data(new_pictures, tiny, tmp_path, channels: int) -> None:
-    archive = Archive.open(new_pictures(size=(16, 24), channels=channels))
+def test_reals_are_pictures_of_the_data(new_images, tiny, tmp_path, channels: int) -> None:
+    archive = Archive.open(new_images(size=(16, 24), channels=channels))
     cfg = tiny(archive.path)
     save_reals(tmp_path / "reals.png", Dataset(archive), cfg.model)
     known = {archive.read(i).tobytes() for i in range(len(archive))}

@@ -8,11 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stylegan.networks.config import NetworkConfig
+from stylegan.networks.registry import config_from_json
 from torch_utils.errors import UserError
-from training.config import RunConfig, from_json, to_json
-from training.presets import PRESETS, preset
+from torch_utils.settings import from_plain, to_plain
+from training.config import RunConfig
+from training.presets import PRESETS
 from training.runs.check import check
 from training.runs.hours import LATE, MIN_STEPS, Costs, budget_lines, parts, plan, scaled
+from training.runs.resume import preset
 from training.schedule import PerResolution, Phase
 
 
@@ -61,7 +65,8 @@ def test_a_plan_fills_its_time_keeps_the_proportions_and_takes_whole_steps(
         stage = cfg.growth.at(round(1000 * short.start_kimg) + 1)
         assert (stage.phase, stage.resolution) == (short.phase, short.resolution)
     assert cfg.time_limit is not None and cfg.time_limit < LATE * 3600 * hours
-    assert from_json(to_json(cfg)) == cfg and plan(preset_cfg, costs, seconds) == cfg
+    assert from_plain(RunConfig, to_plain(cfg), readers={NetworkConfig: config_from_json}) == cfg
+    assert plan(preset_cfg, costs, seconds) == cfg
 
 
 def test_twice_the_speed_or_the_time_is_twice_the_images() -> None:
@@ -86,7 +91,7 @@ def test_what_metrics_and_snapshots_take_is_taken_off() -> None:
     plain, rich = costs_for(cfg, 0.1), costs_for(cfg, 0.1, metrics=60.0, save=10.0, begin=100.0)
     assert plan(cfg, rich, 7200).total_kimg < plan(cfg, plain, 7200).total_kimg
     spent = parts(plan(cfg, rich, 7200), rich)
-    assert set(spent) == {"start", "training", "pictures", "snapshots", "metrics"} and spent["start"] == 100
+    assert set(spent) == {"start", "training", "images", "snapshots", "metrics"} and spent["start"] == 100
     assert any("metrics" in line for line in budget_lines(plan(cfg, rich, 7200), rich))
 
 

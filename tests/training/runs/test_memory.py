@@ -1,4 +1,4 @@
-"""Finding out how many pictures fit: the choice is right, and the rehearsal leaves no trace."""
+"""Finding out how many images fit: the choice is right, and the rehearsal leaves no trace."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from torch_utils.images import to_float
 from training.config import AUGMENTATIONS, RunConfig
 from training.data.archive import Archive
 from training.data.dataset import Dataset
+from training.inputs import Batch
 from training.runs.memory import fit, rehearsed
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
-from training.step import Reals, update
+from training.step import train_step
 
 CPU = torch.device("cpu")
 GROUPS = {"growth__batch": PerResolution(16), "model__mbstd_group": 2}
@@ -30,8 +31,8 @@ def step(state: TrainState, cfg: RunConfig) -> None:
     data = Dataset(Archive.open(cfg.data.path), seed=cfg.seed)
     images, c = data.batch(state.nimg, stage.batch, *cfg.model.size(stage.resolution))
     labels = data.archive.labels if cfg.data.cond else None
-    reals = Reals(to_float(images), c if cfg.data.cond else None)
-    assert not update(state, reals, stage, cfg, labels, torch.float32).bad
+    reals = Batch(to_float(images), c if cfg.data.cond else None)
+    assert not train_step(state, reals, stage, cfg, labels, torch.float32).bad
     state.nimg += stage.batch
 
 
@@ -69,8 +70,8 @@ def test_a_rehearsal_changes_no_bit_of_what_follows(changes: dict[str, Any], tin
     assert_equal(everything(state), everything(other))
 
 
-@pytest.mark.parametrize("limit, at_once", [(16, 16), (15, 8), (5, 4), (2, 2)])
-def test_as_many_as_fit_and_it_is_said_once(limit: int, at_once: int, memory_for, tiny) -> None:
+@pytest.mark.parametrize("limit, micro_batch", [(16, 16), (15, 8), (5, 4), (2, 2)])
+def test_as_many_as_fit_and_it_is_said_once(limit: int, micro_batch: int, memory_for, tiny) -> None:
     cfg = tiny(**GROUPS)
     state, said = fresh_state(cfg, CPU), []
     memory_for(state.D, limit)
@@ -85,15 +86,23 @@ def test_as_many_as_fit_and_it_is_said_once(limit: int, at_once: int, memory_for
             said.append,
             partial(rehearsed, state, stage, cfg, torch.float32, 1),
         )
-    assert state.micro_batch == {16: at_once}
+    assert state.micro_batch == {16: micro_batch}
     (line,) = said
-    assert line.startswith(f"at 16: {at_once} of 16 pictures")
+    assert line.startswith(f"at 16: {micro_batch} of 16 images")
 
 
 def test_too_little_for_the_smallest_part_is_an_error_with_a_cure(tiny) -> None:
     cfg = tiny(**GROUPS)
-    with pytest.raises(UserError, match="2 pictures of 16x16 .*--fmap-max"):
-        fit(fresh_state(cfg, CPU), cfg.growth.at(200), cfg, torch.float32, SINGLE_PROCESS, print, lambda at_once: False)
+    with pytest.raises(UserError, match="2 images of 16x16 .*--fmap-max"):
+        fit(
+            fresh_state(cfg, CPU),
+            cfg.growth.at(200),
+            cfg,
+            torch.float32,
+            SINGLE_PROCESS,
+            print,
+            lambda micro_batch: False,
+        )
 
 
 def test_processes_agree_on_what_fits_the_smallest(tiny, monkeypatch) -> None:
@@ -101,13 +110,13 @@ def test_processes_agree_on_what_fits_the_smallest(tiny, monkeypatch) -> None:
     cfg = tiny(**GROUPS, gpus=2)
     state = fresh_state(cfg, CPU)
     monkeypatch.setattr(training.runs.memory, "all_reduce_max", lambda dist, name, number: max(number, -2))
-    fit(state, cfg.growth.at(200), cfg, torch.float32, DistContext(0, 2), print, lambda at_once: at_once <= 4)
+    fit(state, cfg.growth.at(200), cfg, torch.float32, DistContext(0, 2), print, lambda micro_batch: micro_batch <= 4)
     assert state.micro_batch == {16: 2}
 
 
 def test_on_a_cpu_or_when_asked_nothing_is_tried(tiny) -> None:
-    for asked, at_once in ((None, 16), (4, 4), (64, 16)):
+    for asked, micro_batch in ((None, 16), (4, 4), (64, 16)):
         cfg = tiny(**GROUPS, batch_gpu=asked)
         state = fresh_state(cfg, CPU)
         fit(state, cfg.growth.at(200), cfg, torch.float32, SINGLE_PROCESS, pytest.fail)
-        assert state.micro_batch == {16: at_once}
+        assert state.micro_batch == {16: micro_batch}

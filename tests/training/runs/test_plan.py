@@ -7,8 +7,9 @@ import pytest
 
 from stylegan.networks.registry import build_discriminator, build_generator
 from torch_utils.settings import leaves, replaced
-from training.presets import PRESETS, preset
+from training.presets import PRESETS
 from training.runs.plan import describe, duration, growth_table, parameter_counts
+from training.runs.resume import preset
 from training.schedule import PerResolution
 
 DIGITS = preset("digits32", 1)
@@ -56,7 +57,7 @@ def test_memory_has_a_column_and_the_most_of_it_a_line():
 
     table = growth_table(DIGITS, footprint=footprint)
     assert [" GiB" in line for line in table] == [False] + [True] * (len(table) - 1)
-    assert "Memory       about 1.0 GiB per device, at 32 with 8 pictures at once" in describe(DIGITS, None, footprint)
+    assert "Memory       about 1.0 GiB per device, at 32 with 8 images at once" in describe(DIGITS, None, footprint)
 
 
 @pytest.mark.parametrize("seconds, text", [(0, "0s"), (59.4, "59s"), (192, "3m 12s"), (8100, "2h 15m"), (2e5, "2d 7h")])

@@ -41,7 +41,7 @@ def faulty(
     assert dist
     fault = json.loads((run_dir / FAULT).read_text()) if (run_dir / FAULT).exists() else {}
     if fault and dist.rank in fault["ranks"] and dist.attempt <= fault["attempts"]:
-        healthy, calls = training.loop.update, 0
+        healthy, calls = training.loop.train_step, 0
 
         def sick(*arguments: Any) -> Any:
             nonlocal calls
@@ -50,7 +50,7 @@ def faulty(
                 happen(fault["what"], arguments[0], run_dir)
             return healthy(*arguments)
 
-        training.loop.update = sick
+        training.loop.train_step = sick
     return training.runs.processes.process(cfg, run_dir, resume, init_from, notes, launcher)
 
 
@@ -193,13 +193,13 @@ def test_a_wish_to_stop_stops_all_at_the_same_step(what, ranks, undisturbed, cre
 
 
 def test_a_single_process_obeys_sigterm_too(tiny, tmp_path, monkeypatch) -> None:
-    healthy = training.loop.update
+    healthy = training.loop.train_step
 
     def interrupted(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return healthy(*arguments)
 
-    monkeypatch.setattr(training.loop, "update", interrupted)
+    monkeypatch.setattr(training.loop, "train_step", interrupted)
     with pytest.raises(SystemExit) as stopped:
         train(tiny(), tmp_path)
     assert (stopped.value.code, saved(tmp_path)["nimg"]) == (143, 8)
@@ -252,7 +252,7 @@ def test_as_many_devices_as_processes(tiny, monkeypatch) -> None:
         check_devices(two(tiny, device="cuda:1"))
 
 
-def test_who_is_started_by_another_launcher_must_not_ask_for_other_numbers(pictures, tmp_path, monkeypatch) -> None:
+def test_who_is_started_by_another_launcher_must_not_ask_for_other_numbers(images, tmp_path, monkeypatch) -> None:
     for name, value in {
         "RANK": 0,
         "WORLD_SIZE": 2,
@@ -261,7 +261,7 @@ def test_who_is_started_by_another_launcher_must_not_ask_for_other_numbers(pictu
         "MASTER_PORT": 1,
     }.items():
         monkeypatch.setenv(name, str(value))
-    asked = ["--data", str(pictures), "--outdir", str(tmp_path / "runs"), "--device", "cpu", "--cfg", "digits32"]
+    asked = ["--data", str(images), "--outdir", str(tmp_path / "runs"), "--device", "cpu", "--cfg", "digits32"]
     result = CliRunner().invoke(main, [*asked, "--resolution", "16", "--gpus", "3"])
     assert result.exit_code == 2 and "--gpus 3, but 2 processes were started" in result.output
     assert not (tmp_path / "runs").exists()

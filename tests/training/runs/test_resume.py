@@ -4,12 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from stylegan.cli import train
 from torch_utils.errors import UserError
 from torch_utils.settings import leaves, replaced
-from training.presets import preset
 from training.runs.check import check
-from training.runs.resume import DataFacts, resolve, resumed, same_data
+from training.runs.resume import DataFacts, preset, resolve, resumed, same_data
+from training.runs.run_dir import STATE, write_options
 from training.schedule import PerResolution
 
 FACES = DataFacts("faces", count=100, height=64, width=64, channels=3, num_classes=0, content_hash="abc")
@@ -103,6 +105,43 @@ def test_progan_takes_classes_beside_z(classes):
 def test_what_does_not_go_together_is_said(typed, facts, says):
     with pytest.raises(UserError, match=says):
         resolve(typed, facts)
+
+
+@pytest.mark.parametrize("typed, says", [
+    ({"model.styles": False}, "--styles is not a setting of DCGAN, the network of --cfg dcgan-mnist; leave it out"),
+    ({"model.w_dim": 64}, "--w-dim is not a setting of DCGAN"),
+    ({"growth.initial": 8}, "--init-res 8: DCGAN does not grow from there; leave it out"),
+    ({"preset": "progan1024", "model.w_dim": 64}, "--w-dim 64 is not possible with ProGAN, where it is 512"),
+    ({"preset": "progan1024", "model.styles": True}, "ProGAN has no styles"),
+])  # fmt: skip
+def test_what_a_network_does_not_have_is_one_clear_line(typed, says):
+    typed = {"preset": "dcgan-mnist", "model.resolution": 32, **typed}
+    with pytest.raises(UserError) as refusal:
+        resolve(typed, DIGITS)
+    assert str(refusal.value).startswith(says) and "\n" not in str(refusal.value)
+
+
+def test_what_a_network_does_not_have_ends_the_command_with_exit_code_2(new_images, tmp_path):
+    asked = ["--outdir", str(tmp_path / "runs"), "--data", str(new_images(size=(32, 32))), "--device", "cpu"]
+    stored = resolve({"preset": "dcgan-mnist", "data.path": asked[3]}, replace(DIGITS, num_classes=0))
+    write_options(tmp_path, stored)
+    (tmp_path / STATE).touch()
+    for arguments in ([*asked, "--cfg", "dcgan-mnist"], ["--resume", str(tmp_path)]):
+        outcome = CliRunner().invoke(train.main, [*arguments, "--styles", "0"])
+        assert outcome.exit_code == 2 and not (tmp_path / "runs").exists()
+        assert outcome.stderr.splitlines()[-1].startswith("Error: --styles is not a setting of DCGAN")
+
+
+def test_what_the_network_derives_may_be_typed_as_it_is():
+    cfg = resolve({"preset": "progan1024", "model.resolution": 32, "model.w_dim": 512, "data.cond": False}, DIGITS)
+    assert cfg.model.w_dim == 512
+
+
+@pytest.mark.parametrize("name, resolution, initial", [("dcgan-mnist", 16, 16), ("dcgan-mnist", 32, 32),
+                                                       ("digits32", 16, 8), ("progan1024", 32, 4)])  # fmt: skip
+def test_a_network_that_does_not_grow_begins_at_its_full_size(name, resolution, initial):
+    cfg = resolve({"preset": name, "model.resolution": resolution}, DIGITS)
+    assert (cfg.growth.initial, cfg.growth.final) == (initial, resolution)
 
 
 STORED = resolve({"preset": "faces64", "data.path": "/data/faces.zip"}, FACES)

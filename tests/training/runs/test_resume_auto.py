@@ -14,11 +14,12 @@ from PIL import Image
 
 from stylegan.checkpoints.snapshot import save_snapshot
 from stylegan.cli import train
+from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from torch_utils.checkpoint import save_state
 from training.config import RunConfig
-from training.presets import preset
 from training.runs.hours import Costs
+from training.runs.resume import preset
 from training.runs.run_dir import OPTIONS, PREVIOUS, STATE, locked, locked_name, mark_finished
 
 Call = tuple[RunConfig, Path, bool, str | None]
@@ -40,7 +41,7 @@ def calls(monkeypatch) -> list[Call]:
 
 @pytest.fixture
 def faces(tmp_path) -> Path:
-    """A folder of one 64x64 picture."""
+    """A folder of one 64x64 image."""
     (tmp_path / "faces").mkdir()
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "faces" / "0.png")
     return tmp_path / "faces"
@@ -110,7 +111,7 @@ def test_a_run_as_wide_as_what_it_began_with_is_this_commands_own(auto, calls, t
     """Also when the snapshot it began with is gone; what is typed counts nevertheless."""
     wide = replace(preset("faces64", 1).model, resolution=8, fmap_base=1 << 14, fmap_max=300)
     snapshot = tmp_path / "wide.safetensors"
-    save_snapshot(snapshot, build_generator(wide), None, config=wide, resolution=8, alpha=1.0, kimg=1.0, data="x")
+    save_snapshot(snapshot, build_generator(wide), None, config=wide, stage=Stage(8), kimg=1.0, data="x")
     first = auto("--init-from", snapshot)
     assert first.exit_code == 0, first.output
     snapshot.unlink()
@@ -168,9 +169,9 @@ def test_of_two_at_once_one_is_told(auto, calls, tmp_path):
     with locked(calls[0][1]):
         beside = auto()
     with locked_name(tmp_path / "runs", NAME):
-        at_once = auto()
-    assert beside.exit_code == at_once.exit_code == 2 and len(calls) == 1
-    assert "in use by another training" in beside.stderr and f"has {NAME}" in at_once.stderr
+        micro_batch = auto()
+    assert beside.exit_code == micro_batch.exit_code == 2 and len(calls) == 1
+    assert "in use by another training" in beside.stderr and f"has {NAME}" in micro_batch.stderr
 
 
 def test_a_dry_run_says_which_and_writes_nothing(auto, calls, tmp_path):

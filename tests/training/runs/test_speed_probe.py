@@ -36,13 +36,13 @@ def test_steps_are_timed_as_they_come(tiny, monkeypatch) -> None:
     cfg = tiny(loss__r1_interval=4, hours=1.0)
     now, warm = [0.0], set()
 
-    def update(state, reals, stage, *others: Any) -> None:
+    def step(state, reals, stage, *others: Any) -> None:
         kind = stage.resolution, stage.alpha, state.nimg // stage.batch % 4 == 0
         now[0] += stage.resolution * (10 if kind[2] else 1) * (1 if kind in warm else 100)
         warm.add(kind)
         assert reals.images.shape[-1] == stage.resolution
 
-    monkeypatch.setattr(training.runs.speed_probe, "update", update)
+    monkeypatch.setattr(training.runs.speed_probe, "train_step", step)
     monkeypatch.setattr(training.runs.speed_probe.time, "perf_counter", lambda: now[0])
     seconds = step_seconds(fresh_state(cfg, torch.device("cpu")), cfg, open_data(cfg), torch.float32, SINGLE_PROCESS)
     assert seconds == pytest.approx({r: r * (10 + 3 * 1) / 4 for r in (4, 8, 16)})

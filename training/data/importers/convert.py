@@ -12,7 +12,7 @@ from typing import Any
 
 from torch_utils.errors import UserError
 from torch_utils.images import DECODER_ERRORS, BadImage, first_line
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from training.data.archive import ArchiveWriter, encode_png
 from training.data.importers.image import convert_image
 from training.data.importers.inspect import findings_table, inspect, open_source, ordered_map

@@ -15,7 +15,7 @@ import numpy as np
 
 from torch_utils.errors import UserError
 from torch_utils.images import DECODER_ERRORS, GREY_MODES, BadImage, decode, first_line, is_sideways, open_image
-from torch_utils.output import Progress
+from torch_utils.progress import Progress
 from torch_utils.text import is_image, printable
 from training.data.importers.archives import TAR_SUFFIXES, open_tar, open_zip
 from training.data.importers.cifar import is_cifar, open_cifar

@@ -18,13 +18,12 @@ from torch_utils.files import atomic_write
 from torch_utils.untrusted import parse_json
 from training.config import RunConfig
 from training.data.archive import Archive
-from training.metrics import latent
-from training.metrics.aids import Aids
-from training.metrics.catalogue import parse, parse_names
-from training.metrics.context import Context
+from training.metrics import registry as latent
+from training.metrics.context import Aids, Context
 from training.metrics.evaluate import append, evaluate, table
+from training.metrics.feature_store import Compute
 from training.metrics.features import NAMES, pick_features
-from training.metrics.workers import Crew
+from training.metrics.registry import parse, parse_names
 
 NO_METRICS = "none"
 BEST = "best.safetensors"
@@ -49,9 +48,9 @@ def check_metrics(cfg: RunConfig) -> None:
 
 
 def require_measurable(cfg: RunConfig, device: torch.device) -> None:
-    """Raises UserError for validation pictures and features of one's own that cannot be had or do not fit."""
+    """Raises UserError for validation images and features of one's own that cannot be had or do not fit."""
     if cfg.val and Archive.open(cfg.val).channels != cfg.model.channels:
-        raise UserError(f"--val {cfg.val} has pictures of other channels than the {cfg.model.channels} of --data")
+        raise UserError(f"--val {cfg.val} has images of other channels than the {cfg.model.channels} of --data")
     if names_of(cfg) and cfg.features not in NAMES:
         pick_features(cfg.features, device)
 
@@ -62,19 +61,19 @@ def names_of(cfg: RunConfig) -> Sequence[str]:
 
 def measure_snapshot(
     cfg: RunConfig, path: Path, say: Say, warn: Say, draw: Callable[[Mapping[str, float]], object],
-    at_once: int | None = None,
+    micro_batch: int | None = None,
 ) -> None:  # fmt: skip
     """Measure the snapshot at `path` by cfg.metrics, those excepted of which its run already has a line.
 
-    at_once: pictures drawn at once, as many as in training, where more would not fit; the batch if None
+    micro_batch: images drawn at once, as many as in training, where more would not fit; the batch if None
     say: takes what is to be read   warn: takes what need not be read twice   draw: takes the numbers, for curves
     A metric that cannot be measured is left out, with a word.
     """
     snapshot = load_snapshot(path, pick_device(cfg.device))
     archive, run_dir = Archive.open(cfg.data.path), path.parent
-    crew = Crew(snapshot.device, at_once or cfg.growth.batch.at(snapshot.stage.resolution), quiet=True)
+    compute = Compute(snapshot.device, micro_batch or cfg.growth.batch.at(snapshot.stage.resolution), quiet=True)
     aids = Aids(validation=Archive.open(cfg.val) if cfg.val else None, sheets=run_dir, say=say)
-    context = Context(snapshot, archive, cfg.features, crew=crew, file=str(path), aids=aids)
+    context = Context(snapshot, archive, cfg.features, compute=compute, file=str(path), aids=aids)
     network = snapshot.fingerprint
     missing = [name for name in names_of(cfg) if all(line["network"] != network for line in noted(cfg, run_dir, name))]
     if missing:
@@ -105,7 +104,7 @@ def keep_best(cfg: RunConfig, run_dir: Path, say: Say) -> None:
 def best_line(cfg: RunConfig, run_dir: Path, name: str) -> dict[str, Any] | None:
     """Of the network that did best in a metric, the first of equals.
 
-    Only of those that had grown as far as any: small pictures are easier.
+    Only of those that had grown as far as any: small images are easier.
     """
     lines, worse = noted(cfg, run_dir, name), parse(name)[0].worse
     if worse is None or not lines:

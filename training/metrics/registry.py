@@ -1,0 +1,371 @@
+"""Which metrics there are, by name; to add one, add a line to KINDS.
+
+Each is a function of a `Context` and a `Request`, and returns its results by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylegan.editing.directions import load_directions
+from stylegan.projection.distance import PIXELS, Distance, pick_distance
+from stylegan.projection.settings import DISTANCES
+from torch_utils.errors import UserError
+from torch_utils.files import write_atomically
+from torch_utils.images import encode
+from torch_utils.output import writing_to
+from torch_utils.progress import Progress
+from training.attributes import AttributeClassifier
+from training.metrics.context import Context, Request, classifier_of, parse_count
+from training.metrics.diversity import diversity
+from training.metrics.features import DEFAULT, NAMES, short_name
+from training.metrics.image_stats import levels, mean_and_error, sliced_wasserstein
+from training.metrics.images import MICRO_BATCH, Sampling, samples_at
+from training.metrics.latent_structure import dci, purity, purity_table
+from training.metrics.memorisation import nearest_training, sheet
+from training.metrics.overfitting import overfitting
+from training.metrics.path_length import DISCRIMINATOR, PUBLISHED, path_length, paths_of
+from training.metrics.quality import agreement, frechet_distance, inception_score, kid, moments, require_enough
+from training.metrics.separability import separability, separability_table
+
+
+def measure_fid(context: Context, request: Request) -> Results:
+    """Raises UserError where a covariance cannot be had of so few images."""
+    dims = context.network.dims
+    require_enough(request.count, dims, "fakes", request.name)
+    wanted = context.reals.limit if request.whole else min(request.count, context.reals.limit)
+    require_enough(wanted, dims, "reals", request.name)
+    reals = moments(context.of_reals(wanted))
+    return {request.title: frechet_distance(reals, moments(context.of_fakes(request.count)))}
+
+
+def measure_kid(context: Context, request: Request) -> Results:
+    reals = context.of_reals(None if request.whole else request.count)
+    value, error = kid(reals, context.of_fakes(request.count), context.seed)
+    name = request.title
+    return {name: value, f"{name}_error": error}
+
+
+def measure_precision_recall(context: Context, request: Request) -> Results:
+    reals = context.of_reals(None if request.whole else request.count)
+    found = agreement(reals, context.of_fakes(request.count), request.k)
+    name = request.title
+    return {f"{name}_precision": found.precision, f"{name}_recall": found.recall}
+
+
+def measure_density_coverage(context: Context, request: Request) -> Results:
+    reals = context.of_reals(None if request.whole else request.count)
+    found = agreement(reals, context.of_fakes(request.count), request.k)
+    name = request.title
+    return {f"{name}_density": found.density, f"{name}_coverage": found.coverage}
+
+
+def measure_inception_score(context: Context, request: Request) -> Results:
+    mean, spread = inception_score(context.of_fakes(request.count, "probabilities"))
+    name = request.title
+    return {f"{name}_mean": mean, f"{name}_std": spread}
+
+
+def measure_swd(context: Context, request: Request) -> Results:
+    """Of as many reals as fakes, and so of no more than there are. The mean over levels, and each of them."""
+    reals = context.of_reals(request.count, "patches")
+    fakes = context.of_fakes(len(reals), "patches")
+    found = sliced_wasserstein(reals, fakes, context.snapshot.config.channels, context.seed)
+    names = [f"{request.name}_{height}" for height in levels(*context.reals.size)]
+    return {request.name: sum(found) / len(found), **dict(zip(names, found, strict=True))}
+
+
+def measure_ms_ssim(context: Context, request: Request) -> Results:
+    """Of `count` pairs, so twice as many fakes."""
+    pairs = context.of_fakes(2 * request.count, "pairs")[0 : 2 * request.count][::2, 0]
+    mean, error = mean_and_error(pairs)
+    return {request.title: mean, f"{request.title}_error": error}
+
+
+# Metrics of latents: each takes a `Context` and what was asked for, and gives its results by name
+
+
+Results = dict[str, float]
+
+
+def measure_path_length(context: Context, request: Request) -> Results:
+    """Of paths in z or w, full or at their ends. Raises UserError where the distance is not to be had."""
+    paths = paths_of(f"ppl_{request.part}", request.features, context.aids.crop)
+    found = path_length(context.snapshot, distance_of(context, request), request.count, paths, sampling_of(context))
+    return {request.title: found.value, f"{request.title}_error": found.error}
+
+
+def measure_separability(context: Context, request: Request) -> Results:
+    """In z and in w, as published and of held-out samples; and the bits of each attribute."""
+    found = separability(context.snapshot, classifier_for(context), request.count, sampling_of(context))
+    context.aids.say("\n".join(separability_table(found)))
+    results: Results = {}
+    for space, one in found.spaces.items():
+        results |= {f"{request.title}_{space}": one.score, f"{request.title}_{space}_heldout": one.held_out_score}
+    for space, one in found.spaces.items():
+        for name, bits, held_out in zip(found.names, one.entropies, one.held_out, strict=True):
+            results |= {f"bits_{space}_{name}": float(bits), f"bits_{space}_{name}_heldout": float(held_out)}
+    return results
+
+
+def measure_purity(context: Context, request: Request) -> Results:
+    """Of the directions of a file, each by its own attribute."""
+    path = context.aids.directions
+    if path is None:
+        raise UserError("it takes directions: give --directions FILE of directions.py find")
+    directions = load_directions(path, context.snapshot)
+    classifier, sampling = classifier_for(context), sampling_of(context)
+    found = purity(context.snapshot, directions, classifier, request.count, sampling=sampling)
+    context.aids.say("\n".join(purity_table(found)))
+    scores = {
+        f"{request.title}_{name}": float(score) for name, score in zip(found.directions, found.scores, strict=True)
+    }
+    return {request.title: float(np.nanmean(found.scores)), **scores}
+
+
+def measure_dci(context: Context, request: Request) -> Results:
+    """Of z and of w, the classifier's answers taken for the factors."""
+    snapshot, classifier, sampling = context.snapshot, classifier_for(context), sampling_of(context)
+    spaces: dict[str, list[Tensor]] = {"z": [], "w": []}
+    answers = []
+    with Progress("Classifying images", request.count, quiet=sampling.quiet) as bar:
+        for start in range(0, request.count, MICRO_BATCH):
+            images = samples_at(snapshot, sampling, range(start, min(start + MICRO_BATCH, request.count)))
+            spaces["z"].append(images.z)
+            spaces["w"].append(images.w)
+            answers.append(classifier.values(images.images.to(snapshot.device)).double().cpu())
+            bar.advance(len(images.z))
+    results: Results = {}
+    for space, codes in spaces.items():
+        found = dci(torch.cat(codes).double().numpy(), torch.cat(answers).numpy(), quiet=sampling.quiet)
+        results |= {
+            f"{request.title}_{space}_disentanglement": found.disentanglement,
+            f"{request.title}_{space}_completeness": found.completeness,
+            f"{request.title}_{space}_informativeness": float(found.informativeness.mean()),
+        }
+    return results
+
+
+def sampling_of(context: Context) -> Sampling:
+    """How the network is sampled, with the classes of the data."""
+    labels = None if context.data is None else context.data.labels
+    return Sampling(context.seed, context.psi, batch=context.compute.batch, labels=labels, quiet=context.compute.quiet)
+
+
+def classifier_for(context: Context) -> AttributeClassifier:
+    return classifier_of(context.aids, context.data, context.snapshot.device)
+
+
+def distance_of(context: Context, request: Request) -> Distance:
+    """Raises UserError where its weights are not to be had, and names the way without."""
+    try:
+        return pick_distance(request.features, context.snapshot)
+    except UserError as error:
+        if request.features == DISCRIMINATOR:
+            raise
+        raise UserError(f"{error}; {request.name}-{DISCRIMINATOR} needs none") from error
+
+
+# Is a training well? Each takes a `Context` and what was asked for, and gives its results by name
+
+
+NEIGHBOURS = 5
+
+
+def measure_diversity(context: Context, request: Request) -> Results:
+    """Of a fixed batch, beside as many reals where there are data; says so where the network has collapsed.
+
+    Of pixels as well, for the alarm: deep features may see differences in what is all the same image to the eye.
+    """
+    kinds = {request.title: distance_of(context, request)}
+    kinds.setdefault(f"{request.name}-{PIXELS.name}", PIXELS)
+    results: Results = {}
+    for title, distance in kinds.items():
+        found = diversity(context.snapshot, distance, context.data, request.count, sampling_of(context))
+        results |= {title: found.fakes.value, f"{title}_error": found.fakes.error}
+        if found.reals is not None:
+            results |= {f"{title}_reals": found.reals.value, f"{title}_ratio": found.ratio}
+        if found.collapsed:
+            context.aids.say(f"Collapsed: images differ by {found.ratio:.0%} of what real ones do ({distance.name})")
+    return results
+
+
+def measure_nearest(context: Context, request: Request) -> Results:
+    """How near fakes are to training images; and a sheet of the nearest."""
+    found = nearest_training(
+        context.snapshot, context.reals.archive, context.network.embed, request.count, NEIGHBOURS, sampling_of(context)
+    )
+    if context.aids.sheets is None:
+        context.aids.say("No sheet of the fakes nearest to training images; --outdir writes one")
+    else:
+        path = context.aids.sheets / f"{request.title}-{context.snapshot.kimg:06.0f}.png"
+        with writing_to(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, encode(sheet(found), "png"))
+        context.aids.say(f"The fakes nearest to training images: {path}")
+    closeness = found.found.closeness
+    return {f"{request.title}_share": found.found.share, f"{request.title}_closest": float(closeness.min()),
+            f"{request.title}_median": float(np.median(closeness))}  # fmt: skip
+
+
+def measure_overfitting(context: Context, request: Request) -> Results:
+    """What the discriminator makes of images trained on, of fakes, and of others held out (--val)."""
+    found = overfitting(
+        context.snapshot, context.reals.archive, context.aids.validation, request.count, sampling_of(context)
+    )
+    name = request.title
+    results = {f"{name}_rt": found.r_t, f"{name}_pairs": found.r_pairs, f"{name}_train": float(found.train.mean()),
+               f"{name}_fake": float(found.fake.mean())}  # fmt: skip
+    if len(found.validation):
+        results |= {f"{name}_rv": found.r_v, f"{name}_rv_error": found.r_v_error,
+                    f"{name}_validation": float(found.validation.mean())}  # fmt: skip
+    return results
+
+
+# Which metrics there are, by name. To add one, add a line
+
+
+Measure = Callable[[Context, Request], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What metrics look through, as their names have it: "fid5k_full-effnetlite0", "ppl_wfull-discriminator".
+
+    about: in a word   full: short name -> what it stands for   plain: the short name that is left out, as published
+    """
+
+    about: str
+    full: Mapping[str, str]
+    plain: str
+
+
+FEATURES = Lens("features", {short_name(name): name for name in NAMES}, "inception")
+DISTANCE = Lens("distance", {name: name for name in DISTANCES}, PUBLISHED)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A family of metrics.
+
+    pattern: of its names, with the groups count, k, full and part where they have such   example: one of them
+    about: what it is   lens: what it looks through, None for the images themselves
+    count, k: where the name does not say
+    worse: from its numbers one that is larger for a worse network, None for what does not tell better from worse
+    needs: what it is refused without, see `require_aids`   uses: what it takes besides, where it is given
+    each: fakes drawn for each of count   shared: may several processes share the work?
+    """
+
+    pattern: str
+    example: str
+    about: str
+    measure: Measure
+    lens: Lens | None = None
+    count: int = 0
+    k: int = 0
+    worse: Callable[[Sequence[float]], float] | None = None
+    needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+    each: int = 1
+    shared: bool = False
+
+
+def _less(values: Sequence[float]) -> float:
+    """The first."""
+    return values[0]
+
+
+def _more(values: Sequence[float], among: int = 1) -> float:
+    """The first, or the smaller one of the first two, if more of it is better."""
+    return -min(values[:among])
+
+
+_N = r"(?P<count>[1-9]\d*k?)"
+KINDS = (
+    Kind(rf"fid{_N}(?P<full>_full)?", "fid50k_full", "Frechet distance", measure_fid, FEATURES, worse=_less,
+         needs=("data",), shared=True),
+    Kind(rf"kid{_N}(?P<full>_full)?", "kid50k_full", "kernel distance, unbiased", measure_kid, FEATURES,
+         worse=_less, needs=("data",), shared=True),
+    Kind(rf"pr{_N}(?:_|(?<=k))(?P<k>[1-9]\d*)(?P<full>_full)?", "pr50k3_full", "precision and recall",
+         measure_precision_recall, FEATURES, worse=partial(_more, among=2), needs=("data",), shared=True),
+    Kind(rf"dc{_N}(?P<full>_full)?", "dc50k_full", "density and coverage", measure_density_coverage, FEATURES,
+         k=5, worse=partial(_more, among=2), needs=("data",), shared=True),
+    Kind(rf"is{_N}", "is50k", "inception score", measure_inception_score, FEATURES, worse=_more, shared=True),
+    Kind(rf"swd{_N}", "swd16k", "sliced Wasserstein distance x1000", measure_swd, worse=_less,
+         needs=("data",), shared=True),
+    Kind(rf"msssim{_N}", "msssim10k", "similarity of pairs of fakes", measure_ms_ssim, each=2, shared=True),
+    Kind(rf"ppl{_N}?_(?P<part>[zw](?:full|end))", "ppl_wend", "perceptual path length", measure_path_length,
+         DISTANCE, count=50_000, worse=_less, uses=("crop",), each=2),
+    Kind(rf"ls{_N}?", "ls", "linear separability of z and w", measure_separability, count=200_000,
+         needs=("classifier",)),
+    Kind(rf"dci{_N}", "dci1k", "disentanglement, completeness, informativeness", measure_dci,
+         needs=("classifier",)),
+    Kind(rf"purity{_N}", "purity200", "of directions: what else they change", measure_purity, worse=_more,
+         needs=("directions", "classifier")),
+    Kind(rf"diversity{_N}", "diversity128", "distance of pairs of fakes", measure_diversity, DISTANCE,
+         worse=_more),
+    Kind(rf"nearest{_N}", "nearest256", "are fakes copies?", measure_nearest, FEATURES, needs=("data",)),
+    Kind(rf"overfit{_N}", "overfit500", "has the discriminator memorised its data?", measure_overfitting,
+         needs=("data",), uses=("val",)),
+)  # fmt: skip
+
+
+def parse(name: str, features: str = DEFAULT) -> tuple[Kind, Request]:
+    """What a name asks for: "fid5k_full", or "fid5k_full-effnetlite0". features: for names that do not say.
+
+    Raises UserError for a name that is none.
+    """
+    plain, dash, short = name.strip().partition("-")
+    for kind in KINDS:
+        match = re.fullmatch(kind.pattern, plain)
+        if match is None or (dash and kind.lens is None):
+            continue
+        found = match.groupdict()
+        if found.get("k"):
+            plain = f"pr{found['count']}{'' if found['count'].endswith('k') else '_'}{found['k']}{found['full'] or ''}"
+        if kind.lens is None:
+            title, through = plain, ""
+        else:
+            if dash and short not in kind.lens.full:
+                raise UserError(f"{name}: there is no {kind.lens.about} {short!r}; there are "
+                                f"{', '.join(kind.lens.full)}")  # fmt: skip
+            short = short or (kind.lens.plain if kind.lens is DISTANCE else short_name(features))
+            title, through = (
+                plain if short == kind.lens.plain else f"{plain}-{short}",
+                kind.lens.full.get(short, features),
+            )
+        count = parse_count(found["count"]) if found["count"] else kind.count
+        k, part = int(found.get("k") or kind.k), found.get("part") or ""
+        if kind.lens is FEATURES and k and count <= k:
+            raise UserError(f"{name}: none of {count} images has {k} neighbours; ask for more images")
+        return kind, Request(plain, title, count, k, bool(found.get("full")), part, through)
+    _require_neighbours(plain)
+    raise UserError(
+        f"there is no metric {name!r}; there are {', '.join(kind.example for kind in KINDS)}, with any number (5k, 500)"
+    )
+
+
+def _require_neighbours(name: str) -> None:
+    """Raises UserError for precision and recall where nothing tells how many neighbours: "pr200", "pr5003_full"."""
+    match = re.fullmatch(rf"pr{_N}(_full)?", name)
+    if match:
+        count, full = match["count"], match[2] or ""
+        other = f", or pr{count[:-1]}_{count[-1]}{full}" if re.fullmatch(r"\d+[1-9]", count) else ""
+        raise UserError(f"{name} does not say how many neighbours; write pr{count}_3{full} for 3{other}")
+
+
+def parse_names(text: str) -> Sequence[str]:
+    """ "fid5k_full,kid5k_full" -> both. Raises UserError for a name that is none, and for none at all."""
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise UserError("no metric is named; one is kid5k_full")
+    for name in names:
+        parse(name)
+    return names
