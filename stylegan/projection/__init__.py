@@ -1,1 +1,1 @@
-"""Real pictures -> latents: search, distances, alignment, tuning."""
+"""Real photographs -> latents: search, distances, alignment, tuning."""

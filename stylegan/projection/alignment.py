@@ -121,15 +121,15 @@ def crop_of(face: Face) -> np.ndarray:
     between the eyes, or 3.6 times that from eyes to mouth; its centre is a tenth of the latter below the eyes.
     Raises ValueError for landmarks that are all in one place.
     """
-    eyes, mouth = (face.left_eye + face.right_eye) / 2, (face.mouth_left + face.mouth_right) / 2
-    across, down = face.right_eye - face.left_eye, mouth - eyes
+    top, bottom = (face.left_eye + face.right_eye) / 2, (face.mouth_left + face.mouth_right) / 2
+    across, down = face.right_eye - face.left_eye, bottom - top
     x = across + _turned_back(down)
     length = np.linalg.norm(x)
     if not length:
         raise ValueError("its landmarks are all in one place")
     x *= max(2.0 * np.linalg.norm(across), 1.8 * np.linalg.norm(down)) / length
     y = -_turned_back(x)
-    centre = eyes + 0.1 * down
+    centre = top + 0.1 * down
     return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
 
 

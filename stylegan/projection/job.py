@@ -38,6 +38,7 @@ from torch_utils.text import counted
 from torch_utils.untrusted import read_json
 
 REPORT, STATE = "report.json", "projection-state.pt"
+PIXELS = "picture"  # what reports call the hash of the pixels of a photograph
 SAVE_EVERY_S = 15.0
 FILM_PIXELS, FILM_FPS, FILM_FRAMES = 256, 20, 90
 
@@ -71,7 +72,7 @@ class Job:
     def parts(self, photo: Photo, c: int | None) -> dict[str, Any]:
         """All that the latents of a photograph depend on."""
         return {
-            "picture": hash_of(photo.pixels), "network": self.snapshot.fingerprint, **by_flag(self.settings),
+            PIXELS: hash_of(photo.pixels), "network": self.snapshot.fingerprint, **by_flag(self.settings),
             "--class": c, "--distance": self.distance.name,
         }  # fmt: skip
 
@@ -79,7 +80,7 @@ class Job:
 def run(job: Job, photos: Sequence[Photo], c: Tensor | None = None, say: Say = print) -> list[Record]:
     """Project all that is not done yet, tune where that is asked for; the record of each photograph, in their order.
 
-    c: classes [N]. say: is told what is done again, and why, and on an interrupt what has been saved.
+    c: classes [N]. say: gets a line on what is done again, and why, and on an interrupt what has been saved.
     An interrupt waits for the end of a step, and until the search has been saved; a second one does not.
     Raises UserError where the files cannot be written, and as `Projector.project` and `tune` do.
     """
@@ -160,7 +161,7 @@ def _tune_each(
     job: Job, tuning: TuningSettings, photos: Sequence[Photo], recent: Mapping[str, Latents],
     records: dict[str, Record], stopping: Callable[[], bool], say: Say,
 ) -> None:  # fmt: skip
-    """A changed network for each photograph, made from its pivot alone, so that none depends on the others.
+    """A changed network for each photograph, made from its pivot only, so that none depends on the others.
 
     recent: latents that are still in memory, by name; the others are opened from their files.
     """
@@ -294,7 +295,7 @@ def changes(record: Mapping[str, Any], parts: Mapping[str, Any]) -> str | None:
         return None
     if "parts" not in record:
         return OLDER
-    before, names = record["parts"], {"picture": "the photograph", "network": "the network", "pivot": "its projection"}
+    before, names = record["parts"], {PIXELS: "the photograph", "network": "the network", "pivot": "its projection"}
     found = [
         f"{names[name]} has changed" if name in names else f"{name} was {before.get(name)} and is now {value}"
         for name, value in parts.items() if before.get(name) != value

@@ -161,7 +161,7 @@ def bad(flag: str, **changed: object) -> object:
         bad("--r2-gamma 2", loss__name="wgan-gp", loss__r1_gamma=PerResolution(0.0), loss__r2_gamma=PerResolution(2)),
         bad("--r1-interval 0", loss__r1_interval=0),
         bad("--beta2 1", optim__beta2=1),
-        bad("--style-mixing-prob 2", model__style_mixing=2),
+        bad("--style-mixing-prob must be from 0 to 1, got 2", model__style_mixing=2),
         bad("--lr-end 0", growth__lr_end=0.0),
         bad("--cond 1", data__cond=True),
         bad("--cond 0", model__num_classes=10),

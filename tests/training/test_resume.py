@@ -17,6 +17,8 @@ import torch
 from click.testing import CliRunner
 
 from stylegan.cli.train import main
+from stylegan.networks.dcgan import DCGANConfig
+from stylegan.networks.progan import ProGANConfig
 from torch_utils.checkpoint import load_tensors
 from training.config import AUGMENTATIONS, RunConfig
 from training.loop import train
@@ -133,6 +135,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "augmented": {"loss__diffaugment": AUGMENTATIONS, "loss__name": "relativistic"},
     "classes in bf16": {"data__cond": True, "precision": "bf16", "model__mbstd_group": 2},
+    "without w, images shared": {
+        "model": ProGANConfig(resolution=16, z_dim=16, fmap_max=16), "loss__name": "wgan-gp",
+        "loss__r1_gamma": PerResolution(0.0), "loss__share_fakes": True,
+    },
+    "batch norm, no growth": {
+        "model": DCGANConfig(resolution=16, z_dim=8, fmap_base=64, fmap_max=8), "growth__initial": 16,
+        "loss__r1_gamma": PerResolution(0.0),
+    },
 }  # fmt: skip
 
 

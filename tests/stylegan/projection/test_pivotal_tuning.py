@@ -7,22 +7,34 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import SUFFIX, Latents, load_latents, save_latents
 from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
-from stylegan.projection import pivotal_tuning as pivot
 from stylegan.projection.distance import PIXELS
-from stylegan.projection.pivotal_tuning import apply_delta, delta_between, load_delta, save_delta, tune, with_delta
-from stylegan.projection.projector import centre_of_w
-from stylegan.projection.settings import ProjectionSettings, TuningSettings
+from stylegan.projection.pivotal_tuning import (
+    DELTA,
+    Delta,
+    apply_delta,
+    delta_between,
+    load_delta,
+    nearby_statistics,
+    points_near,
+    save_delta,
+    tune,
+    with_delta,
+)
+from stylegan.projection.settings import TuningSettings
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 FULL = Stage(16)
+SMALL_CONFIG = replace(TINY, resolution=8)
 FAST = TuningSettings(steps=40, lr=3e-3, maps="float32")
 
 
@@ -30,6 +42,9 @@ def snapshot(cfg: StyleGAN1Config = TINY, seed: int = 0, stage: Stage = FULL) ->
     torch.manual_seed(seed)
     G = build_generator(cfg).eval().requires_grad_(False)
     return Snapshot(G=G, D=None, config=cfg, stage=stage, kimg=1.0, data="faces")
+
+
+SMALL = snapshot(SMALL_CONFIG, stage=Stage(8))
 
 
 def pivots(snap: Snapshot, count: int = 1) -> Latents:
@@ -48,7 +63,7 @@ def weights(snap: Snapshot) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_the_pivots_become_the_pictures_and_the_network_stays_as_it_was(count):
+def test_the_pivots_become_the_images_and_the_network_stays_as_it_was(count):
     snap, wanted = snapshot(), targets(count)
     points, before = pivots(snap, count), weights(snap)
     tuned, delta, report = tune(snap, points, wanted, FAST, PIXELS)
@@ -79,7 +94,8 @@ def test_locality_leaves_what_lies_around_as_it_was():
         settings = replace(FAST, locality=locality, reach=0.5)
         tuned, _, report = tune(snap, pivots(snap), wanted, settings, PIXELS)
         assert (report.distance < 0.5 * start).all()
-        unseen = torch.cat([pivot.around(snap, pivots(snap).ws, None, settings)(1000 + i) for i in range(8)])
+        near = points_near(snap, pivots(snap).ws, None, 0.5, nearby_statistics(snap))
+        unseen = torch.cat([near(1000 + i) for i in range(8)])
         moved.append(float(PIXELS(tuned.renderer.draw(unseen), snap.renderer.draw(unseen)).mean()))
     assert moved[1] < 0.8 * moved[0]
 
@@ -88,8 +104,10 @@ def test_points_around_a_pivot_lie_as_far_from_it_as_was_asked_for():
     snap = snapshot(replace(TINY, num_classes=2))
     ws = torch.randn(3, snap.config.num_ws, 8)
     c = torch.tensor([0, 1, 0])
-    near = pivot.around(snap, ws, c, replace(FAST, reach=0.7))
-    spread = centre_of_w(snap.G, 3, c, ProjectionSettings(w_samples=1000))[1]
+    statistics = nearby_statistics(snap)
+    near = points_near(snap, ws, c, 0.7, statistics)
+    _, spread = statistics.of(c, 3)
+    assert statistics.samples == 1000
     torch.testing.assert_close((near(0) - ws).norm(dim=2, keepdim=True), 0.7 * spread.expand(-1, snap.config.num_ws, 1))
     assert torch.equal(near(0), near(0)) and not torch.equal(near(0), near(1))
 
@@ -106,13 +124,16 @@ def test_in_bfloat16_it_comes_as_near():
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_the_file_gives_exactly_the_network_that_was_measured(dtype, tmp_path: Path):
     snap = snapshot()
-    tuned, delta, _ = tune(snap, pivots(snap), targets(), replace(FAST, steps=3, dtype=dtype), PIXELS)
+    tuned, delta, report = tune(snap, pivots(snap), targets(), replace(FAST, steps=3, dtype=dtype), PIXELS)
     assert {change.dtype for change in delta.changes.values()} == {getattr(torch, dtype)}
     path = tmp_path / "a.delta.safetensors"
     save_delta(path, delta, snap)
     found = apply_delta(snap, path)
     assert found.fingerprint == tuned.fingerprint != snap.fingerprint
     assert load_delta(path, snap).origins == ("photo0",)
+    in_file = found.G.state_dict()
+    assert all(torch.equal(value, in_file[name]) for name, value in with_delta(snap, delta).G.state_dict().items())
+    assert torch.equal(found.renderer.draw(pivots(snap).ws, pivots(snap).noise), report.images)
 
 
 def test_nothing_changed_is_nothing_kept():
@@ -150,7 +171,29 @@ def test_files_that_do_not_fit(tmp_path: Path):
         load_delta(path, snap)
 
 
-def test_pictures_that_do_not_fit():
+def test_targets_that_do_not_fit():
     snap = snapshot()
-    with pytest.raises(UserError, match="1 pivots for 2 pictures"):
+    with pytest.raises(UserError, match="got 1 pivots and 2 targets"):
         tune(snap, pivots(snap), targets(2), FAST, PIXELS)
+
+
+def test_a_name_in_a_damaged_file_cannot_speak_to_the_terminal(tmp_path):
+    path = tmp_path / f"escape{DELTA}"
+    save_delta(path, Delta({"\x1b[2Jmapping": torch.ones(8)}, ("photo eva.jpg",)), SMALL)
+    with pytest.raises(UserError, match="does not fit this network") as caught:
+        load_delta(path, SMALL, force=True)
+    assert str(caught.value).isprintable()
+
+
+@given(data=st.data())
+def test_a_damaged_file_is_tuned_weights_or_a_user_error(data, damaged, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / f"fuzz{DELTA}"
+    name = next(name for name, value in SMALL.G.state_dict().items() if value.ndim == 1)
+    save_delta(path, Delta({name: torch.ones_like(SMALL.G.state_dict()[name])}, ("photo eva.jpg",)), SMALL)
+    path.write_bytes(damaged(data, path.read_bytes()))
+    try:
+        found = load_delta(path, SMALL, force=True)
+    except UserError as error:
+        assert str(error).isprintable()
+    else:
+        assert all(value.isfinite().all() for value in with_delta(SMALL, found).G.state_dict().values())

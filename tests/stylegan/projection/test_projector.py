@@ -1,4 +1,4 @@
-"""What is drawn is found again, each picture by itself, noise maps included."""
+"""What a network generates is found again, each image by itself, noise maps included."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import Latents
@@ -16,13 +17,24 @@ from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection import projector
 from stylegan.projection.distance import PIXELS, pick_distance
-from stylegan.projection.projector import centre_of_w, project
-from stylegan.projection.settings import Moment, ProjectionSettings
+from stylegan.projection.projector import (
+    Projector,
+    SearchStep,
+    WStatistics,
+    autocorrelation,
+    jitter,
+    lr_factor,
+    normalize,
+    project,
+)
+from stylegan.projection.settings import ProjectionSettings
 from torch_utils.errors import UserError
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 FULL = Stage(16)
+SIZES = [(4, 4), (16, 16), (10, 20)]
 CONDITIONAL = replace(TINY, num_classes=3)
+DEFAULTS = ProjectionSettings()
 FAST = ProjectionSettings(num_steps=12, plus_steps=8, w_samples=100, dtype="float32")
 
 
@@ -36,10 +48,14 @@ def snapshot(cfg: StyleGAN1Config = TINY, noise: float = 0.1, stage: Stage = FUL
 
 
 def drawn(snap: Snapshot, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
-    """ws and the pictures of seeds."""
+    """ws and the images of seeds."""
     z = torch.randn(count, 8, generator=torch.Generator().manual_seed(3))
     ws = snap.G.latents(z, torch.arange(count) if snap.config.num_classes else None)
     return ws, snap.renderer.draw(ws)
+
+
+def statistics(snap: Snapshot) -> WStatistics:
+    return WStatistics(snap.G, FAST.w_samples, FAST.seed)
 
 
 def near(a: Latents, b: Latents) -> None:
@@ -49,12 +65,12 @@ def near(a: Latents, b: Latents) -> None:
 
 
 @pytest.mark.parametrize(("name", "left", "off"), [("pixels", 1e-3, 0.03), ("discriminator", 0.2, 1.0)])
-def test_a_drawn_picture_comes_back(name, left, off):
+def test_a_generated_image_comes_back(name, left, off):
     snap = snapshot(noise=0.0)
     ws, targets = drawn(snap)
     distance = pick_distance(name, snap)
     latents, report = project(snap, targets, replace(FAST, num_steps=100), distance)
-    centre = snap.G.broadcast(centre_of_w(snap.G, 2, None, FAST)[0])
+    centre = snap.G.broadcast(statistics(snap).of(None, 2)[0])
     assert (report.distance < left * distance(snap.renderer.draw(centre), targets)).all()
     assert not latents.plus and ((latents.ws - ws).norm(dim=(1, 2)) < off * (centre - ws).norm(dim=(1, 2))).all()
 
@@ -67,10 +83,10 @@ def test_a_half_grown_network_is_searched_at_its_stage(name):
     distance = pick_distance(name, snap)
     seen: list[torch.Tensor] = []
     settings = replace(FAST, num_steps=60)
-    latents, report = project(snap, targets, settings, distance, watch=lambda moment: seen.append(moment.pictures))
-    assert {tuple(pictures.shape) for pictures in seen} == {(2, 3, 8, 8)} and len(latents.noise) == 4
+    latents, report = project(snap, targets, settings, distance, watch=lambda step: seen.append(step.images))
+    assert {tuple(images.shape) for images in seen} == {(2, 3, 8, 8)} and len(latents.noise) == 4
     torch.testing.assert_close(distance(snap.renderer.draw(latents.ws, latents.noise), targets), report.distance)
-    centre = snap.G.broadcast(centre_of_w(snap.G, 2, None, FAST)[0])
+    centre = snap.G.broadcast(statistics(snap).of(None, 2)[0])
     assert (report.distance < 0.5 * distance(snap.renderer.draw(centre), targets)).all()
     with pytest.raises(UserError, match=r"must be \[N, 3, 8, 8\]"):
         project(snap, torch.zeros(1, 3, 16, 16), FAST, PIXELS)
@@ -81,7 +97,7 @@ def test_the_last_steps_are_small():
     _, targets = drawn(snap)
     seen: list[torch.Tensor] = []
     settings = replace(FAST, num_steps=20, jitter=0.0)
-    project(snap, targets, settings, PIXELS, watch=lambda moment: seen.append(moment.state()["tensors"][0].clone()))
+    project(snap, targets, settings, PIXELS, watch=lambda step: seen.append(step.state()["tensors"][0].clone()))
     moves = [float((b - a).abs().max()) for a, b in zip(seen, seen[1:], strict=False)]
     assert moves[-1] < 0.15 * max(moves)
 
@@ -118,8 +134,8 @@ def test_neighbours_do_not_matter(space):
     settings = replace(FAST, space=space)
     together, report = project(snap, targets, settings, PIXELS)
     for i in range(3):
-        alone, own = project(snap, targets[i : i + 1], settings, PIXELS)
-        near(together[i : i + 1], alone)
+        single, own = project(snap, targets[i : i + 1], settings, PIXELS)
+        near(together[i : i + 1], single)
         torch.testing.assert_close(report.distance[i : i + 1], own.distance, rtol=1e-2, atol=1e-5)
 
 
@@ -147,7 +163,7 @@ def test_in_bfloat16_it_comes_as_near(name):
     fine, rough = (
         project(snap, targets, replace(settings, dtype=dtype), distance)[1] for dtype in ("float32", "bfloat16")
     )
-    start = distance(snap.renderer.draw(snap.G.broadcast(centre_of_w(snap.G, 2, None, FAST)[0])), targets)
+    start = distance(snap.renderer.draw(snap.G.broadcast(statistics(snap).of(None, 2)[0])), targets)
     assert not torch.equal(fine.distance, rough.distance)
     assert (rough.distance - fine.distance < 0.05 * start).all()
 
@@ -168,10 +184,11 @@ def test_a_search_goes_on_to_the_last_bit(stop):
     settings = replace(FAST, space="w+")
     kept: dict[str, Any] = {}
 
-    def watch(moment: Moment) -> None:
-        assert moment.pictures.shape == targets.shape and moment.distances.shape == (2,)
-        if (moment.stage, moment.step) == stop:
-            state = moment.state()
+    def watch(step: SearchStep) -> None:
+        assert step.images.shape == targets.shape and step.distances.shape == (2,)
+        if (step.phase, step.step) == stop:
+            state = step.state()
+            assert set(state) == {"stage", "step", "tensors", "adam"}  # as in files of earlier versions
             kept.update(state, tensors=[t.clone() for t in state["tensors"]])
             kept["adam"] = {
                 "state": {i: {k: v.clone() for k, v in e.items()} for i, e in state["adam"]["state"].items()}
@@ -188,7 +205,7 @@ def test_classes_begin_at_their_own_centre():
     c = torch.tensor([2, 0])
     latents, _ = project(snap, targets, FAST, PIXELS, c)
     assert latents.c is not None and latents.c.tolist() == [2, 0]
-    centres, spread = centre_of_w(snap.G, 2, c, FAST)
+    centres, spread = statistics(snap).of(c, 2)
     assert not torch.equal(centres[0], centres[1]) and spread.shape == (2, 1, 1)
     for wrong, message in ((None, "name a class"), (torch.tensor([3, 0]), "has classes 0 to 2")):
         with pytest.raises(UserError, match=message):
@@ -197,11 +214,116 @@ def test_classes_begin_at_their_own_centre():
         project(snapshot(), targets, FAST, PIXELS, c)
 
 
+def test_batches_share_what_is_computed_once(monkeypatch):
+    snap = snapshot(CONDITIONAL)
+    _, targets = drawn(snap, 3)
+    measured, measure = [], WStatistics._measure
+    monkeypatch.setattr(WStatistics, "_measure", lambda self, kind: measured.append(kind) or measure(self, kind))
+    projector = Projector(snap, FAST, PIXELS)
+    for rows, c in ((slice(0, 2), [1, 0]), (slice(2, 3), [1])):
+        latents, report = projector.project(targets[rows], torch.tensor(c))
+        whole, own = project(snap, targets[rows], FAST, PIXELS, torch.tensor(c))
+        assert torch.equal(latents.ws, whole.ws) and torch.equal(report.images, own.images)
+    assert measured == [0, 1] + [0, 1, 1]  # once by the projector, and for each call of `project`
+    assert projector.G is projector.G
+
+
+def test_a_search_begins_at_the_image_of_the_mean_which_is_generated_once(monkeypatch):
+    snap, c = snapshot(CONDITIONAL), torch.tensor([2, 0, 2])
+    projector = Projector(snap, FAST, PIXELS)
+    images = projector.mean_images(c, 3)
+    mean, _ = statistics(snap).of(c, 3)
+    assert torch.equal(images, snap.renderer.draw(snap.G.broadcast(mean)))
+    monkeypatch.setattr(type(snap.renderer), "draw", None)  # would fail
+    assert torch.equal(projector.mean_images(c[:2], 2), images[:2])
+
+
+def test_the_report_measures_the_images_that_the_latents_give():
+    snap = snapshot()
+    _, targets = drawn(snap, 3)
+    latents, report = project(snap, targets, FAST, PIXELS)
+    assert torch.equal(report.images, snap.renderer.draw(latents.ws, latents.noise))
+    for i in range(3):
+        pair = report.images[i : i + 1], targets[i : i + 1]
+        assert torch.equal(report.distance[i : i + 1], PIXELS(*pair))
+        torch.testing.assert_close(report.mse[i], (pair[0] - pair[1]).square().mean())
+
+
 def test_what_cannot_be_projected():
     snap = snapshot()
-    with pytest.raises(UserError, match=r"must be \[N, 3, 16, 16\], not \[1, 3, 8, 8\]"):
+    with pytest.raises(UserError, match=r"must be \[N, 3, 16, 16\], got \[1, 3, 8, 8\]"):
         project(snap, torch.zeros(1, 3, 8, 8), FAST, PIXELS)
     with pytest.raises(UserError, match="not finite"):
         project(snap, torch.full((1, 3, 16, 16), torch.nan), FAST, PIXELS)
     with pytest.raises(UserError, match="ProGAN has no w"):
         project(snapshot(ProGANConfig(resolution=16, z_dim=8, fmap_max=16)), torch.zeros(1, 3, 16, 16), FAST, PIXELS)
+
+
+# The schedule
+
+
+def test_the_learning_rate_rises_stays_and_falls_to_nearly_nothing():
+    rates = [lr_factor(DEFAULTS, step, 200) for step in range(200)]
+    assert rates[0] == pytest.approx(0.1) and rates[9:150] == [1.0] * 141
+    assert all(a < b for a, b in zip(rates[:9], rates[1:10])) and all(a > b for a, b in zip(rates[150:], rates[151:]))
+    assert rates[-1] < 0.001
+    flat = replace(DEFAULTS, lr_rampup=0.0, lr_rampdown=0.0)
+    assert {lr_factor(flat, step, 200) for step in range(200)} == {1.0}
+
+
+def test_noise_on_w_falls_to_0():
+    strengths = [jitter(DEFAULTS, step, 200) for step in range(200)]
+    assert strengths[0] == DEFAULTS.jitter and strengths[75] == pytest.approx(DEFAULTS.jitter / 4)
+    assert strengths[150:] == [0.0] * 50
+    assert jitter(replace(DEFAULTS, jitter_until=0.0), 0, 200) == 0
+
+
+# Noise maps: white noise passes for noise, and a pattern does not
+
+
+def test_normalized_maps_have_mean_0_and_variance_1():
+    maps = [torch.randn(2, 1, h, w) * torch.tensor([1.0, 5.0]).reshape(2, 1, 1, 1) + 3 for h, w in SIZES]
+    normalize([*maps, torch.zeros(1, 1, 4, 4)])
+    for m in maps:
+        torch.testing.assert_close(m.mean(dim=(1, 2, 3)), torch.zeros(2), atol=1e-6, rtol=0)
+        torch.testing.assert_close(m.var(dim=(1, 2, 3), unbiased=False), torch.ones(2))
+
+
+def test_patterns_of_every_scale_are_not_taken_for_noise():
+    noise = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    normalize([noise])
+    plain = autocorrelation([noise])
+    for block in (2, 4, 8):
+        pattern = noise[:, :, ::block, ::block].repeat_interleave(block, 2).repeat_interleave(block, 3)
+        normalize([pattern])
+        assert autocorrelation([pattern]) > 20 * plain
+
+
+def test_each_image_has_its_own_sum():
+    maps = [torch.randn(3, 1, 16, 16), torch.randn(3, 1, 4, 4)]
+    torch.testing.assert_close(autocorrelation(maps)[1:2], autocorrelation([m[1:2] for m in maps]))
+
+
+def written_out(maps: list[torch.Tensor]) -> torch.Tensor:
+    """Appendix D of the paper, map by map and scale by scale."""
+    total = torch.zeros(len(maps[0]))
+    for m in maps:
+        while True:
+            for dim in (2, 3):
+                total = total + (m * m.roll(1, dim)).mean(dim=(1, 2, 3)).square()
+            if min(m.shape[2:]) <= 8 or m.shape[2] % 2 or m.shape[3] % 2:
+                break
+            m = F.avg_pool2d(m, 2) * 2
+    return total
+
+
+@pytest.mark.parametrize("sizes", [
+    [(4, 4), (4, 4), (8, 8), (8, 8), (16, 16), (16, 16), (32, 32), (32, 32)], [(10, 20), (5, 10), (20, 40), (5, 10)],
+    [(18, 24), (9, 12)], [(5, 16), (16, 5)],
+])  # fmt: skip
+def test_sizes_together_are_the_sum_of_the_maps(sizes):
+    maps = [torch.randn(3, 1, h, w, requires_grad=True) for h, w in sizes]
+    torch.testing.assert_close(autocorrelation(maps), written_out(maps))
+    ours, theirs = (torch.autograd.grad(f(maps).sum(), maps) for f in (autocorrelation, written_out))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)

@@ -1,4 +1,4 @@
-"""The schedule of a search, and the numbers that none could have."""
+"""Numbers that no search can use are refused, by the name that the user knows."""
 
 from __future__ import annotations
 
@@ -6,38 +6,37 @@ from dataclasses import replace
 
 import pytest
 
-from stylegan.projection.settings import DISTANCES, ProjectionSettings, TuningSettings, check_settings, jitter, ramp
+from stylegan.projection.settings import DISTANCES, ProjectionSettings, TuningSettings, by_flag, check_settings
 from torch_utils.errors import UserError
 
 SETTINGS = ProjectionSettings()
 
 
-def test_the_learning_rate_rises_stays_and_falls_to_nearly_nothing():
-    rates = [ramp(SETTINGS, step, 200) for step in range(200)]
-    assert rates[0] == pytest.approx(0.1) and rates[9:150] == [1.0] * 141
-    assert all(a < b for a, b in zip(rates[:9], rates[1:10])) and all(a > b for a, b in zip(rates[150:], rates[151:]))
-    assert rates[-1] < 0.001
-    flat = replace(SETTINGS, lr_rampup=0.0, lr_rampdown=0.0)
-    assert {ramp(flat, step, 200) for step in range(200)} == {1.0}
-
-
-def test_noise_on_w_falls_to_0():
-    strengths = [jitter(SETTINGS, step, 200) for step in range(200)]
-    assert strengths[0] == SETTINGS.jitter and strengths[75] == pytest.approx(SETTINGS.jitter / 4)
-    assert strengths[150:] == [0.0] * 50
-    assert jitter(replace(SETTINGS, jitter_until=0.0), 0, 200) == 0
-
-
-@pytest.mark.parametrize(("wrong", "message"), [
-    (replace(SETTINGS, num_steps=1), "--num-steps 1 is too few"), (replace(SETTINGS, lr=-1.0), "--lr -1 is not 0 or"),
-    (replace(SETTINGS, lr=float("nan")), "--lr nan"), (replace(SETTINGS, lr_rampup=2.0), "--lr-rampup 2 is a part"),
-    (TuningSettings(steps=0), "--pti-steps 0 is too few"), (TuningSettings(lr=-1.0), "--pti-lr"),
+@pytest.mark.parametrize(("wrong", "name", "flag", "message"), [
+    (replace(SETTINGS, num_steps=1), "num_steps", "--num-steps", "must be at least 2, got 1"),
+    (replace(SETTINGS, lr=-1.0), "lr", "--lr", "must be at least 0, got -1"),
+    (replace(SETTINGS, lr=float("nan")), "lr", "--lr", "must be at least 0, got nan"),
+    (replace(SETTINGS, lr_rampup=2.0), "lr_rampup", "--lr-rampup", "is a share of the steps, .* from 0 to 1, got 2"),
+    (TuningSettings(steps=0), "steps", "--pti-steps", "must be at least 2, got 0"),
+    (TuningSettings(lr=-1.0), "lr", "--pti-lr", "must be at least 0, got -1"),
 ])  # fmt: skip
-def test_impossible_numbers(wrong, message):
-    with pytest.raises(UserError, match=message):
+def test_impossible_numbers(wrong, name, flag, message):
+    with pytest.raises(UserError, match=f"^{name} {message}"):
         check_settings(wrong)
+    with pytest.raises(UserError, match=f"^{flag} {message}"):
+        check_settings(wrong, flags=True)
     check_settings(SETTINGS)
     check_settings(TuningSettings())
+
+
+def test_each_setting_has_a_flag_of_its_own():
+    flags = [*by_flag(SETTINGS), *by_flag(TuningSettings())]
+    assert len(set(flags)) == len(flags) and by_flag(SETTINGS)["--num-steps"] == SETTINGS.num_steps
+
+
+@pytest.mark.parametrize(("space", "steps"), [("w", 30), ("w+", 37)])
+def test_steps_in_w_plus_come_on_top(space, steps):
+    assert replace(SETTINGS, space=space, num_steps=30, plus_steps=7).total_steps == steps
 
 
 def test_the_names_of_distances_are_those_that_can_be_picked():

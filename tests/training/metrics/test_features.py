@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stylegan.features import inception, lpips
+from stylegan.features import inception, lpips, weights
 from stylegan.features.weights import cached
 from torch_utils.checkpoint import save_tensors
 from torch_utils.errors import UserError
@@ -102,7 +102,7 @@ def test_weights_are_for_named_networks_only(corners, tmp_path):
 
 
 def test_inception_is_taken_where_it_is_and_nothing_else_for_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(inception, "download", offline)
+    monkeypatch.setattr(weights, "download", offline)
     with pytest.raises(
         UserError, match=r"inception.* is not here: could not download it; fetch .*elsewhere and put it at"
     ):

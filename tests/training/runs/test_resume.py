@@ -121,8 +121,8 @@ def test_what_a_network_does_not_have_is_one_clear_line(typed, says):
     assert str(refusal.value).startswith(says) and "\n" not in str(refusal.value)
 
 
-def test_what_a_network_does_not_have_ends_the_command_with_exit_code_2(new_pictures, tmp_path):
-    asked = ["--outdir", str(tmp_path / "runs"), "--data", str(new_pictures(size=(32, 32))), "--device", "cpu"]
+def test_what_a_network_does_not_have_ends_the_command_with_exit_code_2(new_images, tmp_path):
+    asked = ["--outdir", str(tmp_path / "runs"), "--data", str(new_images(size=(32, 32))), "--device", "cpu"]
     stored = resolve({"preset": "dcgan-mnist", "data.path": asked[3]}, replace(DIGITS, num_classes=0))
     write_options(tmp_path, stored)
     (tmp_path / STATE).touch()

@@ -119,7 +119,7 @@ def test_a_damaged_state_gives_way_to_the_one_before(tmp_path):
         save_state(newest, {"i": number}, previous)
     assert settle_state(tmp_path) == "" and load_state(newest)["i"] == 1
     newest.write_bytes(newest.read_bytes()[:50])
-    assert "cut short" in settle_state(tmp_path) and load_state(newest)["i"] == 0 and not previous.exists()
+    assert "truncated" in settle_state(tmp_path) and load_state(newest)["i"] == 0 and not previous.exists()
     newest.rename(previous)  # as if killed between two names
     assert has_state(tmp_path) and "missing" in settle_state(tmp_path) and load_state(newest)["i"] == 0
     newest.write_bytes(b"")

@@ -1,0 +1,150 @@
+"""A job computes, hashes and generates each thing once, and takes what is on disk for what it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stylegan.checkpoints import snapshot as snapshots
+from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.latents.latents import SUFFIX, load_latents
+from stylegan.networks.inference import Renderer
+from stylegan.networks.registry import build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
+from stylegan.projection import job as jobs
+from stylegan.projection import pivotal_tuning
+from stylegan.projection.distance import PIXELS, Distance
+from stylegan.projection.job import Job, changes, hash_of, run, side_by_side
+from stylegan.projection.photos import Photo
+from stylegan.projection.pivotal_tuning import DELTA, apply_delta
+from stylegan.projection.projector import WStatistics
+from stylegan.projection.settings import ProjectionSettings, TuningSettings
+from torch_utils.checkpoint import save_state
+from torch_utils.errors import UserError
+
+TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+FAST = ProjectionSettings(num_steps=4, w_samples=50)
+FURTHER = Distance("halved", lambda images, dtype=torch.float32: [images / 2])
+
+
+def snapshot(num_classes: int = 0) -> Snapshot:
+    torch.manual_seed(0)
+    cfg = replace(TINY, num_classes=num_classes)
+    return Snapshot(build_generator(cfg).eval().requires_grad_(False), None, cfg, cfg.full, 1.0, "faces")
+
+
+def photos(count: int = 3) -> list[Photo]:
+    random = np.random.default_rng(0)
+    pixels = [random.integers(0, 256, (16, 16, 3), np.uint8) for _ in range(count)]
+    return [Photo(f"p{i}", Path(f"p{i}.png"), pixels[i], ()) for i in range(count)]
+
+
+def job_of(outdir: Path, snap: Snapshot | None = None, tuning: bool = True) -> Job:
+    settings = TuningSettings(steps=2, maps="float32", locality=0.5)
+    return Job(snap or snapshot(), FAST, PIXELS, outdir, settings if tuning else None)
+
+
+def calls_of(monkeypatch: pytest.MonkeyPatch, where: object, name: str, noted: Callable[..., object]) -> list[object]:
+    """What `noted` returns for the arguments of each call of a function, which is called as before."""
+    calls: list[object] = []
+    function = getattr(where, name)
+
+    def call(*arguments: object) -> object:
+        calls.append(noted(*arguments))
+        return function(*arguments)
+
+    monkeypatch.setattr(where, name, call)
+    return calls
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_everything_is_computed_once(num_classes, tmp_path, monkeypatch):
+    snap = snapshot(num_classes)
+    c = torch.tensor([2, 0, 2]) if num_classes else None
+    hashed = calls_of(monkeypatch, snapshots, "fingerprint", lambda config, weights: "hashed")
+    measured = calls_of(monkeypatch, WStatistics, "_measure", lambda self, kind: (self.samples, kind))
+    drawn = calls_of(monkeypatch, Renderer, "draw", lambda self, ws, *rest: len(ws))
+    run(job_of(tmp_path, snap), photos(), c)
+    kinds = [0, 2] if num_classes else [None]
+    assert hashed == ["hashed"]
+    assert sorted(measured, key=str) == sorted([(n, kind) for n in (50, 1000) for kind in kinds], key=str)
+    assert sum(drawn) == 3 + len(kinds) + 3  # as found, at the means of w, as tuned
+    run(job_of(tmp_path, snap), photos(), c)
+    assert hashed == ["hashed"] and sum(drawn) == 3 + len(kinds) + 3
+
+
+def test_what_was_just_written_is_not_read_back(tmp_path, monkeypatch):
+    read = calls_of(monkeypatch, jobs, "load_latents", lambda path, snap: path.name)
+    monkeypatch.setattr(pivotal_tuning, "load_bound", None)  # would fail
+    run(job_of(tmp_path), photos())
+    assert read == []
+    run(replace(job_of(tmp_path), tuning=TuningSettings(steps=3, maps="float32")), photos())
+    assert read == [f"p{i}{SUFFIX}" for i in range(3)]
+
+
+def test_only_the_last_batch_is_kept_in_memory(tmp_path, monkeypatch):
+    read = calls_of(monkeypatch, jobs, "load_latents", lambda path, snap: path.name)
+    run(replace(job_of(tmp_path), batch=2), photos())
+    assert read == [f"p0{SUFFIX}", f"p1{SUFFIX}"]
+
+
+def test_what_is_tuned_in_memory_is_what_the_files_give(tmp_path):
+    together, later = tmp_path / "together", tmp_path / "later"
+    run(job_of(together), photos())
+    run(job_of(later, tuning=False), photos())
+    run(job_of(later), photos())
+    for name in ("p0", "p2"):
+        assert (together / f"{name}.png").read_bytes() == (later / f"{name}.png").read_bytes()
+        a, b = (apply_delta(snapshot(), folder / f"{name}{DELTA}") for folder in (together, later))
+        assert a.fingerprint == b.fingerprint != snapshot().fingerprint
+
+
+def test_numbers_do_not_depend_on_when_they_were_asked_for(tmp_path):
+    at_once, later = tmp_path / "a", tmp_path / "b"
+    records = run(replace(job_of(at_once), also=(FURTHER,)), photos())
+    run(job_of(later), photos())
+    for a, b in zip(records, run(replace(job_of(later), also=(FURTHER,)), photos()), strict=True):
+        assert list(a["found"]) == ["pixels", "halved", "mse"] and a["mean"] == b["mean"] and a["found"] == b["found"]
+        assert a["pti"]["found"] == b["pti"]["found"]
+    assert json.loads((at_once / "report.json").read_text())["photos"] == records
+
+
+def test_a_search_of_something_else_is_not_resumed_and_a_damaged_one_is_an_error(tmp_path):
+    save_state(tmp_path / "projection-state.pt", {"key": "another"})
+    run(job_of(tmp_path, tuning=False), photos(1))
+    assert not (tmp_path / "projection-state.pt").exists()
+    (tmp_path / "projection-state.pt").write_bytes(b"no state")
+    with pytest.raises(UserError, match="cannot be read; delete it to start again"):
+        run(job_of(tmp_path, tuning=False), photos(2))
+
+
+def test_latents_of_a_job_belong_to_their_photographs(tmp_path):
+    snap = snapshot(3)
+    run(job_of(tmp_path, snap, tuning=False), photos(), torch.tensor([2, 0, 1]))
+    found = load_latents(tmp_path / f"p1{SUFFIX}", snap)
+    assert found.names == ("p1",) and found.origins == ("photo p1.png",)
+    assert found.c is not None and found.c.tolist() == [0]
+
+
+def test_what_has_changed_is_said():
+    parts = {"picture": "a", "network": "b", "--seed": 0}
+    record = {"key": hash_of(parts), "parts": parts}
+    assert changes(record, dict(parts)) is None
+    assert changes(record, parts | {"picture": "x", "--seed": 3}) == (
+        "the photograph has changed, --seed was 0 and is now 3"
+    )
+    assert changes(record, parts | {"network": "x"}) == "the network has changed"
+    for older in ({"key": "z"}, {"key": "z", "parts": parts | {"--gone": 1}}):
+        assert changes(older, parts) == "it was made with other settings, or by an older version"
+
+
+def test_target_found_and_difference_stand_side_by_side():
+    a, b = torch.full((1, 3, 4, 4), 2.0), torch.zeros(1, 3, 4, 4)
+    assert side_by_side(a, b)[0, 0, 0].tolist() == [0] * 4 + [1] * 4 + [0] * 4
+    assert side_by_side(b, b)[0, 0, 0, -1] == -1
