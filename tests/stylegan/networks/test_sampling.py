@@ -21,12 +21,12 @@ def test_a_seed_is_the_z_that_the_field_gives_it():
 
 def test_the_noise_of_a_seed_does_not_depend_on_its_company():
     sizes = [(4, 4), (4, 6), (8, 12)]
-    together, alone = noise_for_seeds([3, 4], sizes), noise_for_seeds([4], sizes)
+    together, single = noise_for_seeds([3, 4], sizes), noise_for_seeds([4], sizes)
     assert [tuple(m.shape) for m in together] == [(2, 1, h, w) for h, w in sizes]
-    assert all(torch.equal(a[1:], b) for a, b in zip(together, alone, strict=True))
+    assert all(torch.equal(a[1:], b) for a, b in zip(together, single, strict=True))
     assert not torch.equal(together[0][0], together[0][1])
     shorter = noise_for_seeds([4], sizes[:2])  # nor on how far the network has grown
-    assert all(torch.equal(a, b) for a, b in zip(shorter, alone, strict=False))
+    assert all(torch.equal(a, b) for a, b in zip(shorter, single, strict=False))
 
 
 def test_broadcast_repeats():
