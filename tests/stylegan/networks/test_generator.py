@@ -93,6 +93,12 @@ def test_renderers_of_one_network_at_several_stages_do_not_disturb_each_other():
     assert [m.shape[2] for m in renderers[0].noise_of([5])] == [4, 4, 8, 8]
 
 
+@pytest.mark.parametrize("cfg", CONFIGS)
+def test_every_layer_gets_the_same_w(cfg):
+    w = torch.randn(2, cfg.ws_dim)
+    assert torch.equal(network(cfg).broadcast(w), torch.stack([w] * cfg.num_ws, dim=1))
+
+
 def test_truncation_ends_at_the_average_face():
     renderer = shown(TINY)
     net = renderer.G

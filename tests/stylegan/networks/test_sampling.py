@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.networks.sampling import broadcast, mix, mix_layers, noise_for_seeds, truncate, z_for_seeds
+from stylegan.networks.sampling import mix, mix_layers, noise_for_seeds, truncate, z_for_seeds
 
 WS = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0))
 AVERAGE = torch.linspace(-1, 1, 5)[None]
@@ -27,11 +27,6 @@ def test_the_noise_of_a_seed_does_not_depend_on_its_company():
     assert not torch.equal(together[0][0], together[0][1])
     shorter = noise_for_seeds([4], sizes[:2])  # nor on how far the network has grown
     assert all(torch.equal(a, b) for a, b in zip(shorter, single, strict=False))
-
-
-def test_broadcast_repeats():
-    w = torch.randn(2, 5)
-    assert torch.equal(broadcast(w, 4), torch.stack([w] * 4, dim=1))
 
 
 @pytest.mark.parametrize("psi, expected", [(1, WS), (0, AVERAGE[:, None].expand_as(WS)), (0.5, (WS + AVERAGE) / 2)])
