@@ -1,9 +1,9 @@
-"""StyleGAN and its relatives: train them, explore them, and edit with them.
+"""StyleGAN and its relatives: train networks, explore them, and edit images with them.
 
     model = stylegan.load("network-snapshot-025000.safetensors")
     model.generate([0, 1, 2])[0].save("face.png")
 
-PyTorch, which takes seconds to load, is loaded when one of these names is first used.
+PyTorch takes seconds to load. It is imported when one of these names is first used.
 """
 
 from __future__ import annotations

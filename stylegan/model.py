@@ -1,4 +1,4 @@
-"""A trained model as people use it: what `stylegan.load` returns."""
+"""The public face: `stylegan.load` returns a `Model`, which generates, mixes, moves and projects."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Points = Sequence[int] | Tensor
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network, with what one does with it: generate images, mix styles, move along directions, project."""
+    """A trained network: generates images, mixes styles, moves latents along directions, projects photographs."""
 
     snapshot: Snapshot
 
@@ -41,7 +41,7 @@ class Model:
 
     @property
     def D(self) -> Discriminator | None:
-        """The discriminator, if it was stored."""
+        """The discriminator, if the file contains it."""
         return self.snapshot.D
 
     @property
@@ -55,36 +55,36 @@ class Model:
 
     @property
     def kimg(self) -> float:
-        """Thousands of real images that it was trained on."""
+        """Thousands of real images that the network was trained on."""
         return self.snapshot.kimg
 
     @property
     def data(self) -> str:
-        """The name of the data set that it was trained on."""
+        """The name of the data set that the network was trained on."""
         return self.snapshot.data
 
     def generate(
         self, points: Points | Latents, psi: float | None = None, cutoff: int | None = None, c: Classes = None
     ) -> list[Image.Image]:
-        """One PIL image per seed, or for each of ws [N,num_ws,w_dim] or of latents, which are drawn as they are.
+        """A PIL image for each seed. Ws [N,num_ws,w_dim] and latents are used as they are.
 
-        psi: 0.7 if None (1 for networks without w). cutoff: truncate only the first layers. c: the class, or one for
-        each seed. Raises UserError for classes that the network does not have, and for none where it has some.
+        psi: truncation; None for 0.7 (1 for networks without w). cutoff: truncate only the first layers. c: the class,
+        or one for each seed. Raises UserError for classes that the network does not have, and for missing classes.
         """
         renderer = self.snapshot.renderer
         if isinstance(points, Latents):
             images = renderer.draw(points.ws, points.noise or "const", edits=points.styles)
         else:
             images = renderer.draw(self.ws(points, psi, cutoff, c))
-        return [to_pil(pixels) for pixels in to_uint8(images)]
+        return [to_pil(image) for image in to_uint8(images)]
 
     def mix(
         self, a: Points, b: Points, layers: str | Sequence[int | str], psi: float | None = None, c: Classes = None
     ) -> Tensor:
-        """a with the styles of b in `layers`, as ws [N,num_ws,w_dim] for `generate`.
+        """Style mixing: a with the styles of b in `layers`, as ws [N,num_ws,w_dim] for `generate`.
 
-        a, b: seeds or ws, as many of one as of the other, or a single one for all. layers: "coarse", "middle", "fine",
-        "0-3,6", or their numbers. Raises UserError for layers that the network does not have.
+        a, b: seeds or ws, equally many, or one of them single. layers: "coarse", "middle", "fine", "0-3,6", or numbers.
+        Raises UserError for layers that the network does not have.
         """
         chosen = layers_of(layers, self.config, self.stage.resolution)
         return mix_layers(self.ws(a, psi, None, c), self.ws(b, psi, None, c), chosen)
@@ -105,9 +105,9 @@ class Model:
         self, points: Points | Latents, direction: Directions, strength: float,
         layers: str | Sequence[int | str] | None = None, psi: float | None = None, c: Classes = None,
     ) -> Tensor | Latents:  # fmt: skip
-        """Points moved by `strength` standard deviations along one direction: latents as latents, seeds and ws as ws.
+        """Move by `strength` standard deviations along one direction. Returns latents for latents, ws for seeds and ws.
 
-        layers: as for `mix`; None for the direction's own. Raises UserError as `directions.moved` does.
+        layers: as for `mix`; None for those of the direction. Raises UserError as `directions.moved` does.
         """
         chosen = None
         if layers is not None:
@@ -120,17 +120,17 @@ class Model:
         self, photos: str | Path | Sequence[str | Path], space: Literal["w", "w+"] = "w", num_steps: int = 500,
         distance: str = "", c: int | Sequence[int] = (), seed: int = 0,
     ) -> Latents:  # fmt: skip
-        """The latents of photographs, noise maps included: `generate` shows them.
+        """Find the latents of photographs, including noise maps, for `generate`.
 
-        For settings beyond these, for images that are tensors, and for pivotal tuning see `stylegan.projection`.
-        Raises UserError as `project_photos` does.
+        For more settings, for images in tensors, and for pivotal tuning see `stylegan.projection`. Raises UserError as
+        `project_photos` does.
         """
         settings = ProjectionSettings(space=space, num_steps=num_steps, plus_steps=num_steps, seed=seed)
         paths = [photos] if isinstance(photos, (str, Path)) else photos
         return project_photos(self.snapshot, paths, settings, distance, [c] if isinstance(c, int) else c)
 
     def ws(self, points: Points, psi: float | None = None, cutoff: int | None = None, c: Classes = None) -> Tensor:
-        """The ws [N,num_ws,w_dim] of seeds, truncated; ws stay as they are."""
+        """The truncated ws [N,num_ws,w_dim] of seeds; ws are returned as they are."""
         if isinstance(points, Tensor) and points.ndim == 3:
             return points
         classes = None if c is None else torch.as_tensor(c).expand(len(points))
@@ -141,10 +141,10 @@ class Model:
 def load(where: str | Path, device: torch.device | str = "cpu") -> Model:
     """Open a trained model. Runs no code from its file.
 
-    where: a snapshot (.safetensors) or a published network (.pkl), the folder of a run (its newest snapshot), the
-    http(s) address of either kind of file (fetched once, into the cache), or the name of a model that is included or
-    in the cache, which is $STYLEGAN_CACHE/models or ~/.cache/stylegan/models.
+    where: a snapshot (.safetensors), a published network (.pkl), a run directory (its newest snapshot), the http(s)
+    address of such a file (which is downloaded once, into the cache), or the name of a model that is included or in the
+    cache, which is $STYLEGAN_CACHE/models or ~/.cache/stylegan/models.
 
-    Raises UserError if there is no such model, or if it is not whole.
+    Raises UserError if there is no such model, or if its file is damaged.
     """
     return Model(open_snapshot(where, device))

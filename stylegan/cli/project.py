@@ -123,7 +123,6 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
 
 def film_kind(request: Request, snapshot: Snapshot) -> str:
     """mp4, webp or gif, or "" for no film. Raises UserError for one that cannot be written."""
-
     kind = request.save_video or ""
     if kind == "auto":
         kind = "mp4" if find_spec("av") and snapshot.config.channels != 4 else "webp"

@@ -28,22 +28,22 @@ Project = Callable[[Sequence[Path], View, Sequence[int]], Latents]
 # Classes
 
 
-def require_classes(asked: Sequence[int], num_classes: int, flag: str = "--class") -> None:
+def require_classes(classes: Sequence[int], num_classes: int, flag: str = "--class") -> None:
     """Raises UserError if the network does not have these classes, or has classes and none was given. flag: the cure"""
-    if asked and not num_classes:
+    if classes and not num_classes:
         raise UserError(f"{flag}: this network is unconditional and has no classes; leave the option out")
-    if num_classes and not (asked and max(asked) < num_classes):
+    if num_classes and not (classes and max(classes) < num_classes):
         raise UserError(f"this network has {num_classes} classes; choose with {flag}, 0 to {num_classes - 1}")
 
 
-def classes_for_seeds(asked: Sequence[int], seeds: Sequence[int], num_classes: int) -> Tensor | None:
+def classes_for_seeds(classes: Sequence[int], seeds: Sequence[int], num_classes: int) -> Tensor | None:
     """The class of each seed [N]; None without classes. If several classes are given, they repeat: seed S gets class S
-    of the list, so that a seed remains the same image whatever stands beside it.
+    of the list, so that a seed is the same image in any list of seeds.
 
     Raises UserError as `require_classes` does.
     """
-    require_classes(asked, num_classes)
-    return torch.tensor([asked[seed % len(asked)] for seed in seeds]) if asked else None
+    require_classes(classes, num_classes)
+    return torch.tensor([classes[seed % len(classes)] for seed in seeds]) if classes else None
 
 
 def classes_of(

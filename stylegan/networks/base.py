@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stylegan.networks.config import Config, NetworkConfig, Stage, require_styles
 from stylegan.networks.mapping import MappingNetwork, class_weights
-from stylegan.networks.sampling import broadcast, truncate
+from stylegan.networks.sampling import truncate
 from torch_utils.errors import UserError
 
 Noise = str | Sequence[Tensor]
@@ -71,8 +71,8 @@ class Generator(nn.Module):
         return images
 
     def broadcast(self, w: Tensor) -> Tensor:
-        """w [N,ws_dim] -> ws [N,num_ws,ws_dim]."""
-        return broadcast(w, self.config.num_ws)
+        """Repeat w for every layer: [N,ws_dim] -> ws [N,num_ws,ws_dim]."""
+        return w[:, None].expand(-1, self.config.num_ws, -1)
 
     def own_noise(self) -> list[Tensor]:
         """Noise maps [1,1,H,W] that the network stores, one for each layer with noise."""

@@ -42,11 +42,6 @@ def noise_for_seeds(seeds: Sequence[int], sizes: Sequence[tuple[int, int]]) -> l
     return [torch.cat(maps) for maps in zip(*per_seed, strict=True)]
 
 
-def broadcast(w: Tensor, num_ws: int) -> Tensor:
-    """Repeat w for every layer. [N,w_dim] -> [N,num_ws,w_dim]."""
-    return w[:, None].expand(-1, num_ws, -1)
-
-
 def truncate(ws: Tensor, w_avg: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
     """Move the first `cutoff` layers (None: all) of ws [N,L,D] towards w_avg [N,D] or [1,D] (StyleGAN, appendix B)."""
     if psi == 1:

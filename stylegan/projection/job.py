@@ -12,7 +12,7 @@ import json
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,12 @@ def _project_batch(
         }  # fmt: skip
     write_report(job.outdir, records)
     saved.path.unlink(missing_ok=True)
-    return {photo.name: latents[i : i + 1] for i, photo in enumerate(photos)}
+    return {photo.name: _as_from_file(latents[i : i + 1]) for i, photo in enumerate(photos)}
+
+
+def _as_from_file(latents: Latents) -> Latents:
+    """In memory of its own, as kernels may add up in another order where memory begins elsewhere."""
+    return replace(latents, ws=latents.ws.clone(), noise=tuple(m.clone() for m in latents.noise))
 
 
 def _tune_each(
@@ -211,12 +216,11 @@ def _report_more(job: Job, projector: Projector, photos: Sequence[Photo], record
 
 def _distances(job: Job, images: Tensor, targets: Tensor, report: Report | None = None) -> list[dict[str, float]]:
     """All distances of each image [N,C,H,W] to its target, and its mean square error. report: of the same images."""
-    columns = {d.name: distances_between(images, targets, d, job.snapshot.device)
-               for d in (job.distance, *job.also) if report is None or d is not job.distance}  # fmt: skip
-    if report is None:
-        columns["mse"] = mean_square_errors(images, targets)
-    else:
-        columns = {job.distance.name: report.distance, **columns, "mse": report.mse}
+    columns: dict[str, Tensor] = {}
+    for d in (job.distance, *job.also):
+        known = report.distance if report is not None and d is job.distance else None
+        columns[d.name] = distances_between(images, targets, d, job.snapshot.device) if known is None else known
+    columns["mse"] = mean_square_errors(images, targets) if report is None else report.mse
     return [{name: float(column[i]) for name, column in columns.items()} for i in range(len(images))]
 
 

@@ -41,11 +41,11 @@ def direction(seed: int = 0) -> Directions:
 
 
 def pixels(found: list) -> list[bytes]:
-    return [picture.tobytes() for picture in found]
+    return [image.tobytes() for image in found]
 
 
 @pytest.mark.parametrize("channels, mode", [(1, "L"), (3, "RGB"), (4, "RGBA")])
-def test_generate_gives_pil_pictures(channels, mode):
+def test_generate_returns_pil_images(channels, mode):
     net = model(replace(TINY, channels=channels, base=(4, 6)))
     first, second = net.generate([0, 1])
     assert (first.mode, first.size) == (mode, (24, 16))
@@ -65,13 +65,13 @@ def test_what_it_generates_is_what_its_renderer_draws():
 @pytest.mark.parametrize("stage", [Stage(8, 0.4), Stage(4), Stage(16, 0.2)])
 def test_a_half_grown_network_is_drawn_at_its_stage(cfg, stage):
     net = model(cfg, stage)
-    (picture,) = net.generate([5], psi=1.0)
+    (image,) = net.generate([5], psi=1.0)
     expected = net.G(z_for_seeds([5], 8), stage=stage)
-    assert picture.size == cfg.size(stage.resolution)[::-1]
-    assert np.abs(to_uint8(expected)[0].astype(int) - np.array(picture)).max() <= 1
+    assert image.size == cfg.size(stage.resolution)[::-1]
+    assert np.abs(to_uint8(expected)[0].astype(int) - np.array(image)).max() <= 1
     ws = net.ws([5], psi=1.0)
-    assert pixels(net.generate(ws)) == [picture.tobytes()]
-    assert pixels(net.generate(Latents(ws, ("a",), ("a",)))) == [picture.tobytes()]
+    assert pixels(net.generate(ws)) == [image.tobytes()]
+    assert pixels(net.generate(Latents(ws, ("a",), ("a",)))) == [image.tobytes()]
 
 
 def test_layers_of_a_half_grown_network_are_those_of_its_stage():

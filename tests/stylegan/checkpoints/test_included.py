@@ -17,15 +17,15 @@ NAMES = sorted(path.stem for path in INCLUDED.glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_has_a_card_and_pictures_that_differ(name: str) -> None:
+def test_each_has_a_card_and_images_that_differ(name: str) -> None:
     snap = stylegan.load(name)
     card = (INCLUDED / f"{name}.md").read_text()
     assert all(word in card for word in (name, "Data:", "Recipe:", "Limits", "16 bits"))
     assert (snap.D is None) == ("without its discriminator" in card)
     assert snap.stage == snap.config.full
     classes = None if not snap.config.num_classes else torch.arange(20) % snap.config.num_classes
-    pictures = to_uint8(snap.snapshot.renderer.render(range(20), classes)).astype(np.float32)
-    assert pictures.std(0).mean() > 20 and len({picture.tobytes() for picture in pictures}) == 20
+    images = to_uint8(snap.snapshot.renderer.render(range(20), classes)).astype(np.float32)
+    assert images.std(0).mean() > 20 and len({image.tobytes() for image in images}) == 20
 
 
 def test_they_are_small() -> None:

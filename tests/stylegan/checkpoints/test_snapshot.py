@@ -55,7 +55,7 @@ def test_what_was_saved_comes_back(cfg, with_d, tmp_path):
         assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in mine.state_dict().items())
 
 
-def test_it_draws_the_same_pictures(tmp_path):
+def test_it_generates_the_same_images(tmp_path):
     snap = load_snapshot(save(tmp_path / "x.safetensors"))
     torch.manual_seed(0)
     original = build_generator(TINY)

@@ -125,7 +125,7 @@ def test_growth_and_level_of_detail_say_the_same(level: int, fraction: float) ->
 
 
 @pytest.mark.parametrize("lod", [-0.5, 8.5, math.nan, math.inf])
-def test_there_is_no_picture_below_4x4_or_above_full(lod: float) -> None:
+def test_there_is_no_stage_below_4x4_or_above_full_size(lod: float) -> None:
     with pytest.raises(UserError, match="level of detail"):
         stage_of(1024, lod)
 

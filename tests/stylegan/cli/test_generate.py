@@ -1,4 +1,4 @@
-"""The command that makes pictures."""
+"""The command that generates images."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_mistakes_are_one_line(words, message, run_dir):
     assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
 
 
-def test_what_is_missing_is_told_before_anything_is_drawn_and_keeps_no_other_from_its_line(run_dir, tmp_path):
+def test_what_is_missing_is_reported_first_and_the_other_metrics_are_measured(run_dir, tmp_path):
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes((run_dir / "network-snapshot-000001.safetensors").read_bytes())
     result = run("--network", alone, "--metrics", "msssim4,kid40,purity8", "--outdir", tmp_path / "out")

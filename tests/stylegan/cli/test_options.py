@@ -46,7 +46,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @click.command(cls=Command, params=[ops_option()])
 def show() -> None:
-    """What child processes are told."""
+    """Print the variable that child processes get."""
     click.echo(subprocess.run(["printenv", VARIABLE], capture_output=True, text=True, check=True).stdout)
 
 

@@ -1,4 +1,4 @@
-"""train.py as a user meets it: what it resolves, what it refuses, what it leaves alone. Training itself is replaced."""
+"""train.py as a user meets it: what it resolves, refuses, and does not touch. Training itself is replaced."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ def calls(monkeypatch) -> list[tuple[RunConfig, Path, bool, str | None]]:
 
 @pytest.fixture
 def faces(tmp_path) -> Path:
-    """A folder of four 64x64 pictures."""
+    """A folder of four 64x64 images."""
     folder = tmp_path / "faces"
     folder.mkdir()
     for i in range(4):
@@ -57,7 +57,7 @@ def test_a_run_gets_a_directory_its_options_and_its_training(calls, faces, tmp_p
     assert stored_options(run_dir) == cfg
 
 
-def test_a_run_from_another_network_is_at_least_as_wide_unless_it_shall_not_be(calls, faces, tmp_path):
+def test_a_run_from_another_network_is_at_least_as_wide_unless_widths_are_given(calls, faces, tmp_path):
     fixed = ("--outdir", tmp_path / "runs", "--data", faces, "--cfg", "faces64", "--init-from", "faces64")
     theirs = stylegan.load("faces64").config
     for typed in ((), ("--fmap-base", theirs.fmap_base // 2), ("--fmap-max", theirs.fmap_max * 2)):
@@ -160,7 +160,7 @@ def test_a_run_that_is_prolonged_forgets_its_hours(calls, faces, tmp_path, machi
     cfg, run_dir = calls[0][:2]
     (run_dir / STATE).touch()
     assert run("--resume", run_dir).exit_code == 0
-    assert calls[1][0] == cfg, "alone, it goes on by its plan"
+    assert calls[1][0] == cfg, "without --kimg, it follows its plan"
     assert run("--resume", run_dir, "--kimg", cfg.total_kimg).exit_code == 0
     assert calls[2][0] == stored_options(run_dir) == replace(cfg, hours=None, time_limit=None)
 

@@ -14,8 +14,8 @@ numbers = st.lists(st.integers(0, 9), min_size=1, max_size=12)
 def test_a_seed_has_its_class_in_any_company(asked, seeds):
     c = classes_for_seeds(asked, seeds, 10)
     assert c is not None
-    alone = [classes_for_seeds(asked, [seed], 10) for seed in seeds]
-    assert c.tolist() == [one.item() for one in alone if one is not None]
+    single = [classes_for_seeds(asked, [seed], 10) for seed in seeds]
+    assert c.tolist() == [one.item() for one in single if one is not None]
     assert set(c.tolist()) <= set(asked)
 
 

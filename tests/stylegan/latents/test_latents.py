@@ -79,7 +79,7 @@ def test_parts_and_the_whole():
     assert joined([whole[:1], replace(whole[1:2], psi=0.5)]).psi is None
 
 
-def test_edits_of_styles_come_back_and_are_zero_for_whoever_has_none(path):
+def test_edits_of_styles_come_back_and_are_zero_for_parts_without_any(path):
     snap = snapshot()
     saved = edited(latents(snap), snap)
     save_latents(path, saved, snap)
@@ -92,7 +92,7 @@ def test_edits_of_styles_come_back_and_are_zero_for_whoever_has_none(path):
         load_latents(path, snap)
 
 
-def test_w_plus_is_told_from_w():
+def test_w_plus_is_distinguished_from_w():
     w = latents(snapshot())
     assert not w.plus
     moved = w.ws.clone()

@@ -74,7 +74,7 @@ def test_a_network_without_w_is_not_truncated(models):
 
 def test_the_words_tell_of_the_network(half_grown):
     view = View.of(load_snapshot(half_grown), cutoff=2)
-    network, pictures, truncation = about_network("half.safetensors", view, 7)
+    network, images, truncation = about_network("half.safetensors", view, 7)
     assert "half.safetensors: stylegan" in network and "5 kimg of pictures" in network
-    assert pictures.endswith("7 of 8x8, RGB, faded in to 0.40")
+    assert images.endswith("7 of 8x8, RGB, faded in to 0.40")
     assert truncation.endswith("0.7 in 2 layers")

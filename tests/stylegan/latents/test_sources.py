@@ -1,4 +1,4 @@
-"""Seeds, latent files and photographs become latents that draw the same pictures."""
+"""Seeds, latent files and photographs become latents that give the same images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def view_of(cfg: StyleGAN1Config = TINY, seed: int = 0, **how: object) -> View:
 
 @pytest.mark.parametrize("how", [{}, {"psi": 0.4, "cutoff": 2}, {"noise_mode": "random"},
                                   {"noise_mode": "none", "resolution": 8}])  # fmt: skip
-def test_seeds_are_the_pictures_that_they_always_are(how):
+def test_seeds_are_the_images_that_they_always_are(how):
     view = view_of(**how)
     latents = gather((3, 17, 4), view)
     expected = view.render([3, 17, 4])
@@ -73,11 +73,11 @@ def test_latent_files_keep_their_rows_their_truncation_and_their_noise(tmp_path)
     save_latents(path, replace(latents, noise=maps), view.snapshot)
     found = gather((3, path, 4), view)
     assert found.names == ("seed0003", "seed0004", "seed0005", "seed0004") and found.psi is None
-    pictures = view.draw(found)
-    assert torch.equal(pictures[[0, 3]], view.render([3, 4]))  # the network's own noise, as nothing else was said
-    assert torch.equal(pictures[1:3], view.renderer.draw(latents.ws, maps))
-    assert not torch.equal(pictures[1], view.renderer.draw(latents.ws)[0])
-    assert torch.equal(view.draw(found, batch=1), pictures)
+    images = view.draw(found)
+    assert torch.equal(images[[0, 3]], view.render([3, 4]))  # the network's own noise, as nothing else was said
+    assert torch.equal(images[1:3], view.renderer.draw(latents.ws, maps))
+    assert not torch.equal(images[1], view.renderer.draw(latents.ws)[0])
+    assert torch.equal(view.draw(found, batch=1), images)
 
 
 def test_noise_maps_of_another_resolution_are_an_error(tmp_path):

@@ -1,4 +1,4 @@
-"""What is typed where a tool takes pictures to start from."""
+"""The notation for the images that a tool starts from."""
 
 from __future__ import annotations
 

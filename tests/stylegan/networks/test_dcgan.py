@@ -83,7 +83,7 @@ def test_the_sizes_of_the_paper() -> None:
     assert CONFIGS["28x28"].size(16) == (28, 28)
     G, D = networks(cfg)
     assert 3e6 < sum(p.numel() for p in D.parameters()) < sum(p.numel() for p in G.parameters()) < 2e7
-    assert 0.019 < float(G.get_parameter("synthesis.weights.64").std()) < 0.021
+    assert 0.019 < G.get_parameter("synthesis.weights.64").std().item() < 0.021
 
 
 @every_config
@@ -145,7 +145,7 @@ def test_training_normalises_by_the_batch_and_evaluation_by_the_averages() -> No
     assert torch.equal(norm(x[:1]), norm(x)[:1])
 
 
-def test_evaluation_leaves_the_averages_alone_and_training_moves_them() -> None:
+def test_evaluation_keeps_the_averages_and_training_moves_them() -> None:
     G, D = networks(TINY)
     z = torch.randn(4, 6)
 
@@ -312,10 +312,8 @@ def test_it_is_generated_interpolated_and_measured(run_dir: Path, tmp_path: Path
     works(generate.main, *network, "--seeds", "0-4", "--grid", "--save-latents", "--outdir", tmp_path / "out")
     again = tmp_path / "out" / "pictures.latent.safetensors"
     works(generate.main, *network, "--seeds", again, "--outdir", tmp_path / "again")
-    for seed in range(5):
-        assert (tmp_path / f"out/seed{seed:04d}.png").read_bytes() == (
-            tmp_path / f"again/seed{seed:04d}.png"
-        ).read_bytes()
+    for name in (f"seed{seed:04d}.png" for seed in range(5)):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     works(film.main, *network, "--seeds", "0-2", "--space", "z", "--frames", 2, "--out", tmp_path / "frames")
     frames = sorted((tmp_path / "frames").iterdir())
     assert len(frames) == 5

@@ -39,7 +39,7 @@ def network(cfg: StyleGAN1Config) -> Discriminator:
     return net
 
 
-def pictures(cfg: StyleGAN1Config, resolution: int = 32, n: int = 4) -> torch.Tensor:
+def random_images(cfg: StyleGAN1Config, resolution: int = 32, n: int = 4) -> torch.Tensor:
     return torch.randn(n, cfg.channels, *cfg.size(resolution), generator=torch.Generator().manual_seed(1))
 
 
@@ -51,7 +51,7 @@ def classes(cfg: StyleGAN1Config) -> torch.Tensor | None:
 def test_it_scores_at_every_resolution(cfg):
     net = network(cfg)
     for resolution in cfg.resolutions:
-        scores = net(pictures(cfg, resolution), classes(cfg))
+        scores = net(random_images(cfg, resolution), classes(cfg))
         assert scores.shape == (4,)
         assert scores.dtype == torch.float32
 
@@ -60,10 +60,10 @@ def test_it_scores_at_every_resolution(cfg):
 @pytest.mark.parametrize("resolution", [8, 32])
 def test_a_fade_starts_at_the_smaller_networks_scores_and_ends_at_the_larger_ones(cfg, resolution):
     net, c = network(cfg), classes(cfg)
-    small = pictures(cfg, resolution // 2)
+    small = random_images(cfg, resolution // 2)
     start = net(upsample_nearest(small), c, Stage(resolution, 0.0))
     torch.testing.assert_close(start, net(small, c), rtol=1e-4, atol=1e-4)
-    large = pictures(cfg, resolution)
+    large = random_images(cfg, resolution)
     torch.testing.assert_close(net(large, c, Stage(resolution, 1 - 1e-7)), net(large, c), rtol=1e-3, atol=1e-3)
     assert not torch.allclose(net(large, c, Stage(resolution, 0.5)), net(large, c))
     assert torch.equal(net(large, c), net(large, c, Stage(resolution)))
@@ -71,7 +71,7 @@ def test_a_fade_starts_at_the_smaller_networks_scores_and_ends_at_the_larger_one
 
 @pytest.mark.parametrize("cfg", [CONFIGS["4x6"], CONFIGS["conditional"], CONFIGS["progan"]])
 def test_scoring_has_no_side_effects(cfg):
-    net, images, c = network(cfg), pictures(cfg), classes(cfg)
+    net, images, c = network(cfg), random_images(cfg), classes(cfg)
     random_before = torch.get_rng_state()
     assert torch.equal(net.train()(images, c, Stage(32, 0.5)), net.eval()(images, c, Stage(32, 0.5)))
     assert torch.equal(torch.get_rng_state(), random_before)
@@ -79,7 +79,7 @@ def test_scoring_has_no_side_effects(cfg):
 
 def test_each_class_has_its_own_score_and_weights_blend_them():
     cfg = CONFIGS["conditional"]
-    net, images = network(cfg), pictures(cfg)
+    net, images = network(cfg), random_images(cfg)
     each = torch.stack([net(images, torch.full((4,), k)) for k in range(3)], dim=1)
     assert len(set(each[0].tolist())) == 3
     weights = torch.tensor([[0.2, 0.3, 0.5]]).expand(4, -1)
@@ -89,21 +89,21 @@ def test_each_class_has_its_own_score_and_weights_blend_them():
             net(images, wrong)
 
 
-def test_pictures_are_judged_in_company():
-    net, images = network(TINY), pictures(TINY)
+def test_the_score_of_an_image_depends_on_its_group():
+    net, images = network(TINY), random_images(TINY)
     assert not torch.allclose(net(images)[:1], net(images[:1]))
-    alone = network(CONFIGS["no minibatch statistics"])
-    torch.testing.assert_close(alone(images)[:1], alone(images[:1]), rtol=1e-4, atol=1e-5)
+    single = network(CONFIGS["no minibatch statistics"])
+    torch.testing.assert_close(single(images)[:1], single(images[:1]), rtol=1e-4, atol=1e-5)
 
 
-def test_pictures_of_another_size():
+def test_images_of_another_size():
     with pytest.raises(UserError, match="24 pixels"):
         network(TINY)(torch.zeros(1, 3, 24, 24))
 
 
 @every_config
 def test_it_can_be_differentiated_twice_as_r1_does(cfg):
-    net, images = network(cfg), pictures(cfg).requires_grad_()
+    net, images = network(cfg), random_images(cfg).requires_grad_()
     (grad,) = torch.autograd.grad(net(images, classes(cfg), Stage(32, 0.5)).sum(), images, create_graph=True)
     grad.square().sum().backward()
     names = [name for name, p in net.named_parameters() if name.startswith("blocks.") and name.endswith("weight")]
@@ -111,7 +111,7 @@ def test_it_can_be_differentiated_twice_as_r1_does(cfg):
 
 
 def test_bfloat16_is_close():
-    net, images = network(TINY), pictures(TINY, n=8)
+    net, images = network(TINY), random_images(TINY, n=8)
     exact, rough = net(images), net(images, dtype=torch.bfloat16)
     assert rough.dtype == torch.float32
     assert (rough - exact).abs().max() < 0.05 * max(1.0, exact.abs().max().item())

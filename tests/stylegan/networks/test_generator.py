@@ -43,7 +43,7 @@ def threads():
     torch.set_num_threads(before)
 
 
-def test_a_seed_is_the_same_picture_to_the_last_bit_whatever_the_batch_and_the_threads(threads):
+def test_a_seed_is_the_same_image_to_the_last_bit_for_any_batch_and_number_of_threads(threads):
     renderer, seeds = shown(USUAL), list(range(9))
     c = torch.arange(9) % 3
     threads(1)
@@ -67,10 +67,10 @@ CONFIGS = [
 def test_render_is_forward_one_by_one(cfg, stage):
     renderer, wanted = shown(cfg, stage), stage or Stage(16)
     net, psi = renderer.G, renderer.G.default_psi
-    pictures = renderer.render([3, 4])
-    assert pictures.shape == (2, cfg.channels, *cfg.size(wanted.resolution)) and pictures.shape[2:] == renderer.size
+    images = renderer.render([3, 4])
+    assert images.shape == (2, cfg.channels, *cfg.size(wanted.resolution)) and images.shape[2:] == renderer.size
     expected = net(z_for_seeds([3, 4], cfg.z_dim), psi=psi, stage=stage)
-    torch.testing.assert_close(pictures, expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(images, expected, rtol=1e-3, atol=1e-4)
     assert renderer.render([]).shape == (0, cfg.channels, *renderer.size)
 
 
@@ -88,9 +88,15 @@ def test_renderers_of_one_network_at_several_stages_do_not_disturb_each_other():
     stages = [Stage(8, 0.4), Stage(16), Stage(4)]
     renderers = [Renderer.of(net, stage) for stage in stages]
     first = [renderer.render([5]) for renderer in renderers]
-    assert [picture.shape[2] for picture in first] == [8, 16, 4]
+    assert [image.shape[2] for image in first] == [8, 16, 4]
     assert all(torch.equal(a, b.render([5])) for a, b in zip(first, renderers))
     assert [m.shape[2] for m in renderers[0].noise_of([5])] == [4, 4, 8, 8]
+
+
+@pytest.mark.parametrize("cfg", CONFIGS)
+def test_every_layer_gets_the_same_w(cfg):
+    w = torch.randn(2, cfg.ws_dim)
+    assert torch.equal(network(cfg).broadcast(w), torch.stack([w] * cfg.num_ws, dim=1))
 
 
 def test_truncation_ends_at_the_average_face():
@@ -145,14 +151,12 @@ def test_mapping_without_layers_needs_matching_widths():
         network(replace(TINY, mapping_layers=0, w_dim=9))
 
 
-def test_ws_are_drawn_with_the_noise_given_and_alone():
+def test_ws_are_drawn_with_their_own_noise_one_by_one():
     renderer = shown(USUAL)
     ws = renderer.map(torch.randn(3, 512), torch.eye(3))
     maps = renderer.noise_of([5, 6, 7])
-    pictures = renderer.draw(ws, maps)
-    assert torch.equal(renderer.draw(ws[1:2], [m[1:2] for m in maps]), pictures[1:2])
+    images = renderer.draw(ws, maps)
+    assert torch.equal(renderer.draw(ws[1:2], [m[1:2] for m in maps]), images[1:2])
     shared, copied = [m[:1] for m in maps], [m[:1].expand(2, -1, -1, -1) for m in maps]
     assert torch.equal(renderer.draw(ws, shared)[1:], renderer.draw(ws[1:], copied))
-    assert not torch.equal(renderer.draw(ws), pictures) and not torch.equal(
-        renderer.draw(ws), renderer.draw(ws, "none")
-    )
+    assert not torch.equal(renderer.draw(ws), images) and not torch.equal(renderer.draw(ws), renderer.draw(ws, "none"))

@@ -1,4 +1,4 @@
-"""A folded generator draws the same pictures."""
+"""A folded generator draws the same images."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def tiny(num_classes: int = 0) -> ProGANGenerator:
     return net
 
 
-def test_the_same_seed_is_the_same_picture_at_any_batch_size() -> None:
+def test_the_same_seed_is_the_same_image_at_any_batch_size() -> None:
     shown = Renderer.of(tiny(), Stage(16))
     both = shown.render([3, 4], psi=1.0)
     assert both.shape == (2, 3, 16, 16)
@@ -42,10 +42,10 @@ def test_a_fade_starts_where_the_smaller_network_ended() -> None:
     torch.testing.assert_close(net(z, stage=Stage(16, 0.0)), large)
 
 
-def test_the_class_decides_the_picture() -> None:
+def test_the_class_decides_the_image() -> None:
     net, z = tiny(num_classes=3), torch.randn(1, 6).expand(3, -1)
-    pictures = net(z, torch.arange(3))
-    assert not torch.allclose(pictures[0], pictures[1])
+    images = net(z, torch.arange(3))
+    assert not torch.allclose(images[0], images[1])
     with pytest.raises(UserError, match="conditional"):
         net(z)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.networks.sampling import broadcast, mix, mix_layers, noise_for_seeds, truncate, z_for_seeds
+from stylegan.networks.sampling import mix, mix_layers, noise_for_seeds, truncate, z_for_seeds
 
 WS = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0))
 AVERAGE = torch.linspace(-1, 1, 5)[None]
@@ -21,17 +21,12 @@ def test_a_seed_is_the_z_that_the_field_gives_it():
 
 def test_the_noise_of_a_seed_does_not_depend_on_its_company():
     sizes = [(4, 4), (4, 6), (8, 12)]
-    together, alone = noise_for_seeds([3, 4], sizes), noise_for_seeds([4], sizes)
+    together, single = noise_for_seeds([3, 4], sizes), noise_for_seeds([4], sizes)
     assert [tuple(m.shape) for m in together] == [(2, 1, h, w) for h, w in sizes]
-    assert all(torch.equal(a[1:], b) for a, b in zip(together, alone, strict=True))
+    assert all(torch.equal(a[1:], b) for a, b in zip(together, single, strict=True))
     assert not torch.equal(together[0][0], together[0][1])
     shorter = noise_for_seeds([4], sizes[:2])  # nor on how far the network has grown
-    assert all(torch.equal(a, b) for a, b in zip(shorter, alone, strict=False))
-
-
-def test_broadcast_repeats():
-    w = torch.randn(2, 5)
-    assert torch.equal(broadcast(w, 4), torch.stack([w] * 4, dim=1))
+    assert all(torch.equal(a, b) for a, b in zip(shorter, single, strict=False))
 
 
 @pytest.mark.parametrize("psi, expected", [(1, WS), (0, AVERAGE[:, None].expand_as(WS)), (0.5, (WS + AVERAGE) / 2)])

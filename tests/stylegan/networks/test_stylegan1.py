@@ -27,7 +27,7 @@ CONFIGS = {
     "no noise": replace(TINY, noise=False),
     "pixel norm": replace(TINY, pixel_norm=True),
     "no instance norm": replace(TINY, instance_norm=False),
-    "pixel norm alone": replace(TINY, pixel_norm=True, instance_norm=False),
+    "only pixel norm": replace(TINY, pixel_norm=True, instance_norm=False),
     "no blur": replace(TINY, blur=()),
     "wide blur": replace(TINY, blur=(1, 3, 3, 1)),
     "relu": replace(TINY, activation="relu"),
@@ -113,7 +113,7 @@ def test_noise_modes():
     torch.manual_seed(7)
     assert torch.equal(first, net(ws, noise="random"))
     same = latents(TINY, 1).expand(2, -1, -1)
-    assert not torch.equal(*net(same, noise="random"))  # a map for each picture
+    assert not torch.equal(*net(same, noise="random"))  # a map for each image
     for bad in ("loud", stored[:3]):
         with pytest.raises(ValueError, match="noise"):
             net(ws, noise=bad)

@@ -106,13 +106,13 @@ def test_what_is_tuned_in_memory_is_what_the_files_give(tmp_path):
 
 
 def test_numbers_do_not_depend_on_when_they_were_asked_for(tmp_path):
-    at_once, later = tmp_path / "a", tmp_path / "b"
-    records = run(replace(job_of(at_once), also=(FURTHER,)), photos())
+    together, later = tmp_path / "a", tmp_path / "b"
+    records = run(replace(job_of(together), also=(FURTHER,)), photos())
     run(job_of(later), photos())
     for a, b in zip(records, run(replace(job_of(later), also=(FURTHER,)), photos()), strict=True):
         assert list(a["found"]) == ["pixels", "halved", "mse"] and a["mean"] == b["mean"] and a["found"] == b["found"]
         assert a["pti"]["found"] == b["pti"]["found"]
-    assert json.loads((at_once / "report.json").read_text())["photos"] == records
+    assert json.loads((together / "report.json").read_text())["photos"] == records
 
 
 def test_a_search_of_something_else_is_not_resumed_and_a_damaged_one_is_an_error(tmp_path):
