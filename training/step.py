@@ -74,16 +74,13 @@ def train_step(
     # After a rollback the random numbers are others, or the same step would diverge again.
     salt = f"/{state.rollbacks}" if state.rollbacks else ""
 
-    def run(phase: Phase) -> StepResult:
+    def inputs_of(phase: Phase) -> Inputs:
         stream, augmented = "g" if cfg.loss.share_fakes else phase.name.lower(), bool(cfg.loss.diffaugment)
         inputs = draw(cfg.model, cfg.seed, stream + salt, positions, stage.resolution, labels, device, augmented)
         if cfg.loss.name == "relativistic":
             # A score compares a real and a generated image: of one class, or it is the classes that differ.
             inputs = replace(inputs, c=reals.c)
-        found = run_phase(phase, reals, inputs, cfg, dist, state.micro_batch[stage.resolution])
-        move_w_avg(state.G, found.w)
-        state.micro_batch[stage.resolution] = found.micro_batch
-        return found
+        return inputs
 
     if not state.micro_batch.get(stage.resolution):
         state.micro_batch[stage.resolution] = micro_batch_sizes(len(reals.images), 1, cfg.batch_gpu)[0]
@@ -91,15 +88,23 @@ def train_step(
     weights = {r.name: r.weight_at(state.nimg, stage) for r in regularisers(cfg.loss)}
     d_phase, g_phase = phases(state, stage, cfg, dtype, weights, len(reals.images))
     state.discriminators.requires_grad_(True)
-    d = run(d_phase)
+    d = run_phase(d_phase, reals, inputs_of(d_phase), cfg, dist, before)
+    _note(state, stage, d)
     if d.bad:  # D has diverged: skip G's phase, nothing has been updated yet
         return replace(d, bad=f"D's {d.bad}", fewer=_fewer(d, before))
     track(state.G_ema, state.G, _halflife(cfg, state.nimg), stage.batch)
     # No gradients for D's weights while G learns: that is a third of the work of this phase.
     state.discriminators.requires_grad_(False)
-    g = run(g_phase)
+    g = run_phase(g_phase, reals, inputs_of(g_phase), cfg, dist, d.micro_batch)
+    _note(state, stage, g)
     stats = {**d.stats, **g.stats, "norm_d": d.stats["norm"], "norm_g": g.stats["norm"]}
     return replace(g, stats=stats, bad=f"G's {g.bad}" if g.bad else None, fewer=_fewer(g, before))
+
+
+def _note(state: TrainState, stage: TrainingStage, result: StepResult) -> None:
+    """What a phase has found out: the mean w of its images, and how many of them memory has room for."""
+    move_w_avg(state.G, result.w)
+    state.micro_batch[stage.resolution] = result.micro_batch
 
 
 def _fewer(result: StepResult, before: int) -> int | None:
