@@ -79,5 +79,8 @@ def class_weights(c: Tensor | None, num_classes: int) -> Tensor:
     if c.ndim == 2:
         return c.float()
     if c.numel() and not (int(c.min()) >= 0 and int(c.max()) < num_classes):
-        raise UserError(f"classes of this network must be from 0 to {num_classes - 1}, got {c.tolist()}")
+        wrong = sorted({k for k in c.tolist() if not 0 <= k < num_classes})[:10]
+        raise UserError(
+            f"classes of this network must be from 0 to {num_classes - 1}, got {', '.join(map(str, wrong))}"
+        )
     return torch.nn.functional.one_hot(c.long(), num_classes).float()

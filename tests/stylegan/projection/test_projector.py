@@ -207,7 +207,7 @@ def test_classes_begin_at_their_own_centre():
     assert latents.c is not None and latents.c.tolist() == [2, 0]
     centres, spread = statistics(snap).of(c, 2)
     assert not torch.equal(centres[0], centres[1]) and spread.shape == (2, 1, 1)
-    for wrong, message in ((None, "choose a class"), (torch.tensor([3, 0]), "has classes 0 to 2")):
+    for wrong, message in ((None, "choose a class"), (torch.tensor([3, 0]), "must be from 0 to 2, got 3$")):
         with pytest.raises(UserError, match=message):
             project(snap, targets, FAST, PIXELS, wrong)
     with pytest.raises(UserError, match="unconditional"):
