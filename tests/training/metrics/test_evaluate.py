@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.features import inception
+from stylegan.features import weights
 from torch_utils.errors import UserError
 from training.data.archive import Archive
 from training.metrics.context import Aids, Context
@@ -67,7 +67,7 @@ def test_a_line_holds_all_that_it_takes_to_repeat_it(context, tmp_path):
 
 
 def test_what_cannot_be_measured_is_skipped_in_a_line(context, monkeypatch):
-    monkeypatch.setattr(inception, "download", offline)
+    monkeypatch.setattr(weights, "download", offline)
     faults: dict[str, str] = {}
     names = ["fid12_full", "is50", "kid30", "kid30-inception"]
     found = list(evaluate(names, context, faults.__setitem__))
