@@ -40,6 +40,7 @@ class Figure:
     """One file of docs/figures.
 
     commands: as the README shows them, run in the work folder
+    more: commands that the README leaves out, run after these
     draw: makes one image, or the frames of a film, from the work folder after the commands have run
     needs: which of the given files it cannot be made without
     zoom: factor by which the image is enlarged
@@ -50,6 +51,7 @@ class Figure:
     draw: Callable[[Path], Images]
     needs: tuple[str, ...] = ()
     zoom: int = 1
+    more: tuple[str, ...] = ()
 
 
 def single(file: str) -> Callable[[Path], Images]:
@@ -119,8 +121,9 @@ FIGURES = (
     Figure("projection", (
         "python project.py --network faces64 --target eva.jpg --outdir out/w",
         "python project.py --network faces64 --target eva.jpg --space w+ --pti --outdir out/pti",
+    ), projections, (PHOTO,), more=(
         "python generate.py --network faces64 --seeds out/pti/eva.latent.safetensors --outdir out/plus",
-    ), projections, (PHOTO,)),
+    )),
     Figure("attributes", (
         "python directions.py learn --data faces.zip --table faces.csv --attributes 'smile>0.5,glasses!=NoGlasses'"
         " --dest faces.attributes.safetensors",
@@ -173,7 +176,7 @@ def main(
         if missing:
             click.echo(f"{figure.name}: left as it is, because it needs {' and '.join(missing)}")
             continue
-        for command in figure.commands:
+        for command in (*figure.commands, *figure.more):
             click.echo(f"$ {command}")
             if learned(command, work):
                 click.echo("skipped: done before, with the same data")
