@@ -64,7 +64,7 @@ class Model:
         return self.snapshot.data
 
     def generate(
-        self, points: Points | Latents, psi: float | None = None, cutoff: int | None = None, c: Classes = None
+        self, seeds: Points | Latents, psi: float | None = None, cutoff: int | None = None, c: Classes = None
     ) -> list[Image.Image]:
         """A PIL image for each seed. Ws [N,num_ws,w_dim] and latents are used as they are.
 
@@ -72,10 +72,10 @@ class Model:
         or one for each seed. Raises UserError for classes that the network does not have, and for missing classes.
         """
         renderer = self.snapshot.renderer
-        if isinstance(points, Latents):
-            images = renderer.draw(points.ws, points.noise or "const", edits=points.styles)
+        if isinstance(seeds, Latents):
+            images = renderer.draw(seeds.ws, seeds.noise or "const", edits=seeds.styles)
         else:
-            images = renderer.draw(self.ws(points, psi, cutoff, c))
+            images = renderer.draw(self.ws(seeds, psi, cutoff, c))
         return [to_pil(image) for image in to_uint8(images)]
 
     def mix(
