@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import platformdirs
-
 SCRATCH = "*.tmp"  # glob for scratch files of killed processes; only those of earlier versions do not begin with a dot
 CACHE_VARIABLE = "STYLEGAN_CACHE"
 _NOT_FOR_FOLDERS = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EISDIR}
@@ -89,6 +87,8 @@ def cache_folder(kind: str) -> Path:
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen) / kind
+    import platformdirs  # not at the top, because --help should not wait for it
+
     folder = platformdirs.user_cache_path("stylegan", appauthor=False) / kind
     former = Path(os.path.expanduser("~"), ".cache", "stylegan", kind)  # what earlier versions used on every system
     return former if former.is_dir() and not folder.is_dir() else folder

@@ -12,15 +12,12 @@ import math
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from zipfile import ZipFile, ZipInfo
 
 from torch_utils.errors import UserError
 from torch_utils.files import atomic_write, write_atomically
@@ -157,6 +154,9 @@ def write_images(output: Output, names: Sequence[str], batches: Iterable[np.ndar
 
     Raises UserError if they cannot be written or do not fit into the grid.
     """
+    # Not at the top, because --help should not wait for them.
+    from concurrent.futures import ThreadPoolExecutor
+
     from torch_utils.images import encode, grid
 
     shape = grid_shape(output.grid, len(names))
@@ -199,6 +199,8 @@ def destination(folder: Path, archive: str = "") -> Iterator[Callable[[str, byte
         yield lambda name, content: (folder / name).write_bytes(content)
         return
     (folder / archive).unlink(missing_ok=True)
+    from zipfile import ZipFile, ZipInfo
+
     with atomic_write(folder / archive) as scratch, ZipFile(scratch, "w") as file:
         yield lambda name, content: file.writestr(ZipInfo(name), content)  # without dates: same images, same bytes
 
@@ -258,6 +260,8 @@ def write_film(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
 
 def _write_mp4(scratch: Path, frames: Iterable[np.ndarray], fps: float) -> None:
     """Write H.264 that every player supports, in even sizes: others get their last row or column twice."""
+    from fractions import Fraction
+
     import av
     import numpy as np
 

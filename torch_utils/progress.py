@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-
-from tqdm import tqdm
+from typing import Any
 
 LINE_EVERY_S = 10.0
 
@@ -23,7 +22,7 @@ class Progress:
         self._quiet, self._note = quiet, ""
         self._started = self._last_line = time.monotonic()
         live = sys.stderr.isatty() and not quiet
-        self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=unit == "B", leave=True) if live else None
+        self._bar = _bar(label, total, unit) if live else None
 
     def __enter__(self) -> Progress:
         return self
@@ -64,3 +63,10 @@ class Progress:
             file=sys.stderr,
             flush=True,
         )
+
+
+def _bar(label: str, total: int | None, unit: str) -> Any:
+    # Not at the top, because --help should not wait for it.
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=label, unit=unit, unit_scale=unit == "B", leave=True)
