@@ -275,3 +275,7 @@ def turn_text(before: Directions, after: Directions) -> str:
     if angle < 0.05:  # degrees: below what can be seen
         return f"{before.names[0]} shares nothing with the others: it stays as it was"
     return f"{before.names[0]} turned by {angle:.1f} degrees"
+
+
+if __name__ == "__main__":
+    main()

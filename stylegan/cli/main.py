@@ -60,3 +60,7 @@ def main() -> None:
       stylegan train --outdir runs --data faces.zip --cfg faces64
       stylegan train --help
     """
+
+
+if __name__ == "__main__":
+    main()

@@ -45,7 +45,9 @@ class View:
             require_psi(psi)
         num_ws = snapshot.config.num_ws
         if cutoff is not None and not 0 <= cutoff <= num_ws:
-            raise UserError(f"cutoff must be from 0 to {num_ws}, the number of layers of this network, got {cutoff}")
+            raise UserError(
+                f"--trunc-cutoff must be from 0 to {num_ws}, the number of layers of this network, got {cutoff}"
+            )
         psi = snapshot.G.default_psi if psi is None else psi
         if psi != 1:
             require_w(snapshot.G, f"leave out the truncation of {psi:g}")
@@ -95,7 +97,7 @@ def stage_of(snapshot: Snapshot, resolution: int | None = None, alpha: float | N
     if resolution not in trained:
         raise UserError(f"--resolution must be one of {', '.join(map(str, trained))} here, got {resolution}")
     if alpha is not None and not 0 <= alpha <= 1:
-        raise UserError(f"alpha must be from 0 to 1, got {alpha:g}")
+        raise UserError(f"--alpha must be from 0 to 1, got {alpha:g}")
     grown = own.alpha if resolution == own.resolution else 1.0
     return Stage(resolution, grown if alpha is None else alpha)
 

@@ -186,7 +186,7 @@ def snapshot_due(state: TrainState, cfg: RunConfig) -> bool:
 def measure(
     state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, interrupts: Interrupts
 ) -> None:
-    """AttributeClassifier the snapshot that was saved last, keep the best, and delete those that --keep does not keep.
+    """Measure the snapshot that was saved last, keep the best, and delete those that --keep does not keep.
 
     All is saved by then, so that a wish to stop need not wait.
     """

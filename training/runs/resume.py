@@ -211,7 +211,9 @@ def _require_ahead(stored: GrowthSchedule, changed: GrowthSchedule, nimg: int, t
 def same_data(stored: RunConfig, facts: DataFacts) -> RunConfig:
     """`stored`, once its data are known to be those the run began with. Raises UserError otherwise."""
     if stored.data.content_hash not in ("", facts.content_hash):
-        raise UserError(f"{stored.data.path} has changed since the run began; restore it, or start a new run")
+        raise UserError(
+            f"{stored.data.path} is not what the run began with, or has changed since; restore it, or start a new run"
+        )
     return replace(stored, data=replace(stored.data, content_hash=facts.content_hash))
 
 

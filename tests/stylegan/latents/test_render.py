@@ -58,8 +58,9 @@ def test_it_is_drawn_at_the_stage_that_the_view_says(half_grown, wish, stage):
 def test_what_the_network_cannot_do_is_refused(half_grown):
     for wish, says in (
         ({"resolution": 16}, "--resolution must be one of 4, 8 here, got 16"),
-        ({"alpha": 1.5}, "alpha must be from 0 to 1, got 1.5"),
-        ({"cutoff": 7}, "cutoff must be from 0 to 6.*got 7"), ({"psi": float("nan")}, "--trunc must be from -10 to 10"),
+        ({"alpha": 1.5}, "--alpha must be from 0 to 1, got 1.5"),
+        ({"cutoff": 7}, "--trunc-cutoff must be from 0 to 6.*got 7"),
+        ({"psi": float("nan")}, "--trunc must be from -10 to 10"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=says):
             View.of(load_snapshot(half_grown), **wish)

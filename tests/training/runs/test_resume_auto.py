@@ -161,7 +161,7 @@ def test_other_data_of_the_same_name_are_refused(auto, calls, faces):
     auto()
     Image.fromarray(np.ones((64, 64, 3), np.uint8)).save(faces / "0.png")
     refused = auto()
-    assert refused.exit_code == 2 and "has changed since the run began" in refused.stderr and len(calls) == 1
+    assert refused.exit_code == 2 and "is not what the run began with" in refused.stderr and len(calls) == 1
 
 
 def test_of_two_at_once_one_is_told(auto, calls, tmp_path):
