@@ -1,7 +1,7 @@
-"""Remakes the images of the README with the commands that it shows next to them.
+"""Remakes the images of the pages, those of the README with the commands that it shows next to them.
 
 python docs/make_figures.py --network faces64 --data faces.zip --table faces.csv --photo eva.jpg \\
-  --run runs/00000-faces-faces64
+  --run runs/00000-faces-faces64 --dcgan-run runs/00000-mnist-dcgan-mnist
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from torch_utils.output import require_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORK, DATA, TABLE, PHOTO, RUN = "faces64", "faces.zip", "faces.csv", "eva.jpg", "runs/00000-faces-faces64"
+DCGAN_RUN = "runs/00000-mnist-dcgan-mnist"
 """The names that the README uses for what this script is given."""
 MAX_BYTES = 3_000_000
 QUALITY, FRAME_MS, LAST_FRAME_MS, MAX_FRAMES = 82, 150, 3000, 48
@@ -91,6 +92,20 @@ def below(*files: str) -> Callable[[Path], Images]:
     return stacked
 
 
+def first_and_last(run: str) -> Callable[[Path], Images]:
+    """Returns a function that puts the first grid of generated images of a run beside the last one."""
+
+    def beside(work: Path) -> Images:
+        last = max((work / run).glob("fakes[0-9]*.png"))
+        first, final = (Image.open(file).convert("RGB") for file in (work / run / "fakes_init.png", last))
+        paper = Image.new("RGB", (first.width + 16 + final.width, final.height), "white")
+        paper.paste(first, (0, 0))
+        paper.paste(final, (first.width + 16, 0))
+        return [paper]
+
+    return beside
+
+
 def projections(work: Path) -> Images:
     """Returns the photograph and its projections in one image, with captions."""
     target, in_w, _ = thirds(work / "out/w/eva.png")
@@ -140,6 +155,8 @@ FIGURES = (
     Figure("fashion", (
         "python generate.py --network fashion32 --seeds 0-59 --class 0-9 --outdir out/fashion --grid 20x3",
     ), single("out/fashion/grid.png")),
+    Figure("dcgan", (), first_and_last(DCGAN_RUN), (DCGAN_RUN,)),
+    Figure("dcgan-growth", (), film(f"{DCGAN_RUN}/growth.webp"), (DCGAN_RUN,)),
 )  # fmt: skip
 
 
@@ -149,19 +166,20 @@ FIGURES = (
 @click.option("--table", type=click.Path(path_type=Path), help="CSV that describes them: file, smile, glasses.")
 @click.option("--photo", type=click.Path(path_type=Path), help="A photograph to project.")
 @click.option("--run", type=click.Path(path_type=Path), help="The run whose growth is shown.")
+@click.option("--dcgan-run", type=click.Path(path_type=Path), help="A run of --cfg dcgan-mnist.")
 @click.option("--outdir", type=click.Path(path_type=Path), default=Path("docs/figures"), help="Folder for the images.")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("out/figures"), help="Where the commands run.")
 @click.option("--only", help="Names of figures, such as faces,mixing.  [all]", show_default=False)
 def main(
-    network: str, data: Path | None, table: Path | None, photo: Path | None, run: Path | None, outdir: Path,
-    work: Path, only: str | None,
+    network: str, data: Path | None, table: Path | None, photo: Path | None, run: Path | None,
+    dcgan_run: Path | None, outdir: Path, work: Path, only: str | None,
 ) -> None:  # fmt: skip
-    """Remake the images of the README. An image stays as it is if something that it needs is not given.
+    """Remake the images of the README and the pages. An image stays as it is if something that it needs is not given.
 
     On one CPU core this takes a quarter of an hour, most of it for training the classifier of smiles; from the second
     time on, some minutes.
     """
-    given = {DATA: data, TABLE: table, PHOTO: photo, RUN: run}
+    given = {DATA: data, TABLE: table, PHOTO: photo, RUN: run, DCGAN_RUN: dcgan_run}
     figures = chosen(only)
     work, outdir = work.resolve(), outdir.resolve()
     model = str(Path(network).resolve()) if Path(network).exists() else network
@@ -245,12 +263,12 @@ def enlarged(image: Image.Image, zoom: int) -> Image.Image:
 
 
 def write(path: Path, frames: Images) -> None:
-    """Write a small WebP file: an image, or a film that loops. The film of growth pauses on its last frame."""
+    """Write a small WebP file: an image, or a film that loops. A film of growth pauses on its last frame."""
     with atomic_write(path) as scratch:
         if len(frames) == 1:
             frames[0].save(scratch, "WEBP", quality=QUALITY, method=6)
         else:
-            durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS if path.stem == "growth" else FRAME_MS]
+            durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS if path.stem.endswith("growth") else FRAME_MS]
             frames[0].save(scratch, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0,
                            quality=QUALITY - 20, method=6)  # fmt: skip
 
