@@ -19,7 +19,7 @@ from stylegan.latents.latents import Latents
 from stylegan.latents.render import View
 from stylegan.networks.base import require_w
 from stylegan.networks.mapping import class_weights
-from stylegan.networks.sampling import truncate
+from stylegan.networks.sampling import slerp, truncate
 from torch_utils.errors import UserError
 from torch_utils.text import counted
 
@@ -30,7 +30,7 @@ from torch_utils.text import counted
 class Curve:
     """A path through keys [K,...]. segments: the number of pieces from key to key; as many as keys if it is closed.
 
-    between: takes the number of a segment and a phase, 0 < phase < 1, and returns the point there [...].
+    between: takes the number of a segment and a phase, 0 < phase < 1, and returns the point there, of any shape.
     """
 
     keys: Tensor
@@ -45,7 +45,7 @@ class Curve:
         segment = math.floor(time)
         if time == segment:
             return self.keys[segment % len(self.keys)]
-        return self.between(segment, time - segment).to(self.keys.dtype)
+        return self.between(segment, time - segment).view_as(self.keys[0]).to(self.keys.dtype)
 
 
 def straight(keys: Tensor, closed: bool = False) -> Curve:
@@ -54,25 +54,9 @@ def straight(keys: Tensor, closed: bool = False) -> Curve:
 
 
 def turning(keys: Tensor, closed: bool = False) -> Curve:
-    """From key to key by `slerp`."""
-    return Curve(keys, _segments(keys, closed), lambda i, t: slerp(keys[i], keys[(i + 1) % len(keys)], t))
-
-
-def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Turn from a to b by the fraction t of the angle between them, at even speed; the length goes from |a| to |b|.
-
-    All of a and b is one vector (Shoemake, Animating Rotation with Quaternion Curves, 1985). Computed in float64.
-    """
-    a, b = a.double(), b.double()
-    length_a, length_b = float(a.norm()), float(b.norm())
-    if length_a == 0 or length_b == 0:
-        return torch.lerp(a, b, t)
-    u, v = a / length_a, b / length_b
-    angle = 2 * math.atan2(float((u - v).norm()), float((u + v).norm()))  # exact for small angles, as acos is not
-    length = length_a + (length_b - length_a) * t
-    if math.sin(angle) < 1e-9:
-        return torch.lerp(u, v, t) * length
-    return (math.sin((1 - t) * angle) * u + math.sin(t * angle) * v) / math.sin(angle) * length
+    """From key to key by `slerp`, with all of a key as one vector."""
+    flat = keys.flatten(1)
+    return Curve(keys, _segments(keys, closed), lambda i, t: slerp(flat[i], flat[(i + 1) % len(flat)], t))
 
 
 def smooth(keys: Tensor, closed: bool = False, keep_length: bool = False) -> Curve:
@@ -98,8 +82,8 @@ def circle(keys: Tensor, centre: Tensor) -> Curve:
     """
     if len(keys) == 2:
         four = torch.cat([keys, 2 * centre - keys])
-        around = four - centre
-        return Curve(four, 4, lambda i, t: centre + slerp(around[i], around[(i + 1) % 4], t))
+        around = (four - centre).flatten(1)
+        return Curve(four, 4, lambda i, t: centre.flatten() + slerp(around[i], around[(i + 1) % 4], t))
     middle, first, second, angles = _through_three(keys)
     ends = [*angles, 2 * math.pi]
 

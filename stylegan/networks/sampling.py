@@ -50,6 +50,21 @@ def truncate(ws: Tensor, w_avg: Tensor, psi: float, cutoff: int | None = None) -
     return torch.cat([torch.lerp(w_avg[:, None], ws[:, :cutoff], psi), ws[:, cutoff:]], dim=1)
 
 
+def slerp(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
+    """Turn the rows of a [...,D] to those of b, at even speed, by the fraction t (a number or [...,1]) of their angle.
+
+    Lengths go from |a| to |b| (Shoemake, Animating Rotation with Quaternion Curves, 1985). Computed in float64.
+    """
+    a, b, t = a.double(), b.double(), torch.as_tensor(t, dtype=torch.float64, device=a.device)
+    length_a, length_b = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)
+    u, v = a / length_a, b / length_b
+    # Exact for small angles, as acos is not.
+    angle = 2 * torch.atan2((u - v).norm(dim=-1, keepdim=True), (u + v).norm(dim=-1, keepdim=True))
+    turned = (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / angle.sin()
+    turned = torch.where(angle.sin() < 1e-9, torch.lerp(u, v, t), turned) * (length_a + (length_b - length_a) * t)
+    return torch.where(length_a * length_b == 0, torch.lerp(a, b, t), turned)
+
+
 def mix(ws_a: Tensor, ws_b: Tensor, crossover: int | Tensor) -> Tensor:
     """Layers below `crossover` from a, the others from b; both [N,L,D]. crossover: a number, or one per sample [N]."""
     layer = torch.arange(ws_a.shape[1], device=ws_a.device)[None, :, None]

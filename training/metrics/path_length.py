@@ -18,6 +18,7 @@ from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.networks.base import require_w
+from stylegan.networks.sampling import slerp
 from stylegan.projection.distance import AnyDistance
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
@@ -114,15 +115,6 @@ def trimmed(lengths: np.ndarray) -> PathLength:
     return PathLength(float(kept.mean()), float(spread / ((1 - 2 * REJECTED) * math.sqrt(len(lengths)))), lengths)
 
 
-def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """The point at t [N,1] of the great circle from a to b, [N,D] -> [N,D] of unit length, in float64."""
-    a, b = _unit(a.double()), _unit(b.double())
-    cosine = (a * b).sum(dim=1, keepdim=True)
-    angle = t.double() * cosine.clamp(-1, 1).acos()
-    across = _unit(b - cosine * a)
-    return _unit(a * angle.cos() + across * angle.sin())
-
-
 def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """The point at t [N,1] of the straight line from a to b, [N,D] -> [N,D], in float64."""
     return a.double() + (b.double() - a.double()) * t.double()
@@ -135,10 +127,6 @@ def seen(images: Tensor, paths: Paths) -> Tensor:
         images = images[:, :, 3 * height : 7 * height, 2 * width : 6 * width]
     factor = images.shape[2] // paths.largest if paths.largest else 1
     return F.avg_pool2d(images, factor) if factor > 1 else images
-
-
-def _unit(x: Tensor) -> Tensor:
-    return x / x.norm(dim=1, keepdim=True)
 
 
 def _lengths(
@@ -166,6 +154,6 @@ def _step(snapshot: Snapshot, inputs: Inputs, paths: Paths, sampling: Sampling) 
         return near, far
     # Of the usual length of z, which matters where z is not normalised, or only together with a class.
     length = math.sqrt(snapshot.config.z_dim)
-    on_path = ((length * slerp(inputs.z, inputs.z_mix, place)).float() for place in (t, t + paths.epsilon))
-    near, far = (renderer.map(z, c, psi=psi) for z in on_path)
+    turned = (F.normalize(slerp(inputs.z, inputs.z_mix, place)) for place in (t, t + paths.epsilon))
+    near, far = (renderer.map((length * z).float(), c, psi=psi) for z in turned)
     return near, far

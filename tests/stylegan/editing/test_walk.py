@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
@@ -19,7 +17,6 @@ from stylegan.editing.walk import (
     plan_walk,
     plan_walks,
     psi_at,
-    slerp,
     smooth,
     straight,
     turning,
@@ -79,21 +76,6 @@ def test_paths_do_not_jump(curve):
     longest = (points[1:] - points[:-1]).flatten(1).norm(dim=1).max()
     assert longest < 4 * (curve.keys[1:] - curve.keys[:-1]).flatten(1).norm(dim=1).max() / steps
     assert points.dtype == torch.float32 and points.isfinite().all()
-
-
-@given(st.integers(0, 50), st.floats(0, 1), st.floats(0.1, 10))
-def test_slerp_keeps_norms(seed, t, scale):
-    a, b = torch.randn(2, 64, generator=torch.Generator().manual_seed(seed))
-    unit, other = a / a.norm(), b / b.norm() * scale
-    assert float(slerp(unit, unit + 1e-7 * other, t).norm()) == pytest.approx(1, abs=1e-5)
-    assert float(slerp(unit, other, t).norm()) == pytest.approx(1 + (scale - 1) * t, rel=1e-5)
-
-
-def test_slerp_turns_at_even_speed():
-    a, b = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])
-    for t in (0.0, 0.25, 0.5, 1.0):
-        x, y = slerp(a, b, t).tolist()
-        assert math.atan2(y, x) == pytest.approx(t * math.pi / 2)
 
 
 def test_smooth_curves_have_no_corner_at_keyframes_where_straight_ones_have():

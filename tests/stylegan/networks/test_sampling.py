@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from stylegan.networks.sampling import mix, mix_layers, noise_for_seeds, truncate, z_for_seeds
+from stylegan.networks.sampling import mix, mix_layers, noise_for_seeds, slerp, truncate, z_for_seeds
 
 WS = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0))
 AVERAGE = torch.linspace(-1, 1, 5)[None]
@@ -46,6 +50,30 @@ def test_truncation_stops_at_the_cutoff(cutoff):
     cut = truncate(WS, AVERAGE, 0.3, cutoff)
     assert torch.equal(cut[:, cutoff:], WS[:, cutoff:])
     torch.testing.assert_close(cut[:, :cutoff], truncate(WS, AVERAGE, 0.3)[:, :cutoff])
+
+
+@given(st.integers(0, 50), st.floats(0, 1), st.floats(0.1, 10))
+def test_slerp_keeps_norms(seed, t, scale):
+    a, b = torch.randn(2, 64, generator=torch.Generator().manual_seed(seed))
+    unit, other = a / a.norm(), b / b.norm() * scale
+    assert float(slerp(unit, unit + 1e-7 * other, t).norm()) == pytest.approx(1, abs=1e-5)
+    assert float(slerp(unit, other, t).norm()) == pytest.approx(1 + (scale - 1) * t, rel=1e-5)
+
+
+def test_slerp_turns_at_even_speed():
+    a, b = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])
+    for t in (0.0, 0.25, 0.5, 1.0):
+        x, y = slerp(a, b, t).tolist()
+        assert math.atan2(y, x) == pytest.approx(t * math.pi / 2)
+
+
+def test_slerp_turns_each_row_by_itself():
+    """Also rows that are equal, opposite or zero, where there is no way to turn."""
+    a, b = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0)).double()
+    a[1], b[2], b[3], a[4], t = b[1], -a[2], 0, 0, torch.linspace(0, 1, 6)[:, None]
+    together = slerp(a, b, t)
+    assert all(torch.equal(together[i], slerp(a[i], b[i], float(t[i]))) for i in range(6))
+    torch.testing.assert_close(together[1:5], torch.lerp(a, b, t.double())[1:5])
 
 
 def test_mix_takes_the_first_layers_from_a_and_the_rest_from_b():
