@@ -6,6 +6,7 @@ block. A network keeps no state besides its weights.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic
@@ -26,13 +27,9 @@ class Synthesis(nn.Module):
     """ws -> images: the part of a generator that projection and editing use."""
 
     def forward(
-        self,
-        ws: Tensor,
-        stage: Stage | None = None,
-        noise: Noise = "const",
-        dtype: torch.dtype = torch.float32,
+        self, ws: Tensor, stage: Stage | None = None, noise: Noise = "const", dtype: torch.dtype = torch.float32,
         edits: Sequence[Tensor] = (),
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """ws: [N,num_ws,ws_dim] -> images [N,channels,H,W], float32, about [-1, 1].
 
         stage: where to stop, and the weight of the newest block; None for the full size.
@@ -56,16 +53,9 @@ class Generator(nn.Module):
         return truncate(self.broadcast(self.mapping(z, c)), self.mapping.centre(c), psi, cutoff)
 
     def forward(
-        self,
-        z: Tensor,
-        c: Tensor | None = None,
-        *,
-        psi: float = 1.0,
-        cutoff: int | None = None,
-        stage: Stage | None = None,
-        noise: Noise = "const",
-        dtype: torch.dtype = torch.float32,
-    ) -> Tensor:
+        self, z: Tensor, c: Tensor | None = None, *, psi: float = 1.0, cutoff: int | None = None,
+        stage: Stage | None = None, noise: Noise = "const", dtype: torch.dtype = torch.float32,
+    ) -> Tensor:  # fmt: skip
         """z [N,z_dim] -> images [N,channels,H,W]. For the other arguments see `latents` and `Synthesis.forward`."""
         images: Tensor = self.synthesis(self.latents(z, c, psi, cutoff), stage, noise, dtype)
         return images
@@ -143,9 +133,14 @@ def _no_w(config: NetworkConfig, cure: str = "use a StyleGAN network for this") 
 
 
 class Discriminator(nn.Module):
-    """Images -> scores. The size of the images determines the resolution."""
+    """Images -> scores. The size of the images determines the resolution. A family sets `config`, `features`, `head`.
+
+    A conditional one has an output for each class and returns that of the image's class (Mescheder et al. 2018).
+    head: the last of the feature maps [N,C,h,w] -> outputs [N,num_outputs], float32
+    """
 
     config: NetworkConfig
+    head: Callable[[Tensor], Tensor]
 
     def forward(
         self, images: Tensor, c: Tensor | None = None, stage: Stage | None = None, dtype: torch.dtype = torch.float32
@@ -160,7 +155,18 @@ class Discriminator(nn.Module):
         self, images: Tensor, c: Tensor | None = None, stage: Stage | None = None, dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:
         """Scores [N] as from `forward`, and class logits [N,num_classes], or [N,0] without a classifier (AC-GAN)."""
-        raise NotImplementedError
+        (x,) = deque(self.features(images, stage, dtype), maxlen=1)  # only the last
+        return self.chosen(self.head(x), c)
+
+    @property
+    def num_outputs(self) -> int:
+        return max(self.config.num_classes, 1)
+
+    def chosen(self, outputs: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Outputs of the head [N,num_outputs] -> scores [N] and class logits, here [N,0]."""
+        if not self.config.num_classes:
+            return outputs[:, 0], outputs[:, 1:]
+        return (outputs * class_weights(c, self.config.num_classes)).sum(dim=1), outputs[:, :0]
 
     def features(
         self, images: Tensor, stage: Stage | None = None, dtype: torch.dtype = torch.float32

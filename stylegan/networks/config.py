@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from torch_utils.errors import UserError
-from torch_utils.settings import from_plain, to_plain
+from torch_utils.settings import to_plain
 
 NoiseMode = Literal["const", "random", "none"]  # the network's own, drawn from the seed, or none
 
@@ -195,14 +195,6 @@ class NetworkConfig:
         """Plain data for the header of a snapshot."""
         plain: dict[str, Any] = to_plain(self)
         return plain
-
-    @classmethod
-    def from_json(cls: type[Config], data: Mapping[str, Any], name: str = "") -> Config:
-        """The inverse of `to_json`. Raises UserError for an unknown setting and for a value of the wrong type.
-
-        name: of the group of settings, for messages
-        """
-        return from_plain(cls, data, name)
 
 
 def require_styles(config: NetworkConfig) -> None:

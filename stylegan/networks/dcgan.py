@@ -11,7 +11,6 @@ change only in training mode.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,8 +22,7 @@ from torch import Tensor, nn
 
 from stylegan.networks.base import Discriminator, Family, GeneratorWithoutW, Noise, Synthesis
 from stylegan.networks.config import WIDEST, Cost, LayerInfo, NetworkConfig, Stage
-from stylegan.networks.layers import for_convolutions
-from stylegan.networks.mapping import class_weights
+from stylegan.networks.layers import Foldable, for_convolutions
 from torch_utils.errors import UserError
 
 KERNEL = 5  # side of all kernels
@@ -120,7 +118,7 @@ class BatchNorm(nn.Module):
         return y.to(x.dtype)
 
 
-class DCGANSynthesis(Synthesis):
+class DCGANSynthesis(Synthesis, Foldable):
     """z and class -> images. Each layer is followed by batch norm and ReLU, except the last, which has tanh."""
 
     def __init__(self, config: DCGANConfig):
@@ -133,29 +131,19 @@ class DCGANSynthesis(Synthesis):
         self.bias = nn.Parameter(torch.zeros(config.channels))
 
     def forward(
-        self,
-        ws: Tensor,
-        stage: Stage | None = None,
-        noise: Noise = "const",
-        dtype: torch.dtype = torch.float32,
+        self, ws: Tensor, stage: Stage | None = None, noise: Noise = "const", dtype: torch.dtype = torch.float32,
         edits: Sequence[Tensor] = (),
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """See `Synthesis.forward`. There is only one stage, no noise, and no style to edit."""
         x = (ws[:, 0] @ self.dense).unflatten(1, (-1, *self.config.base))
         x = x.to(dtype, memory_format=torch.channels_last)
-        for res in self.config.resolutions[:-1]:
-            x = F.relu(self.norms[str(res)](x))
-            x = F.conv_transpose2d(x, self.kernel(2 * res, dtype), stride=2, padding=KERNEL // 2, output_padding=1)
+        for norm, kernel in zip(self.norms.values(), self.effective(dtype), strict=True):
+            x = F.conv_transpose2d(F.relu(norm(x)), kernel, stride=2, padding=KERNEL // 2, output_padding=1)
         return torch.tanh(x.float() + self.bias[:, None, None])
 
-    def kernel(self, resolution: int, dtype: torch.dtype) -> Tensor:
-        """The weight [I,O,5,5] of the convolution whose output has this resolution."""
-        return for_convolutions(self.weights[str(resolution)], dtype)
-
-    def fold(self, dtype: torch.dtype, batch: int | None) -> None:
-        """Keep the converted weights. See `inference.folded`."""
-        kept = {res: self.kernel(res, dtype) for res in self.config.resolutions[1:]}
-        setattr(self, "kernel", lambda resolution, dtype: kept[resolution])  # noqa: B010
+    def effective(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """The weights [I,O,5,5] of the convolutions, from coarse to fine."""
+        return tuple(for_convolutions(self.weights[str(res)], dtype) for res in self.config.resolutions[1:])
 
 
 class DCGANGenerator(GeneratorWithoutW):
@@ -170,10 +158,7 @@ class DCGANGenerator(GeneratorWithoutW):
 
 
 class DCGANDiscriminator(Discriminator):
-    """Each convolution halves the size and is followed by batch norm (except the first) and leaky ReLU.
-
-    A conditional one has an output for each class and returns that of the image's class (Mescheder et al. 2018).
-    """
+    """Each convolution halves the size and is followed by batch norm (except the first) and leaky ReLU."""
 
     config: DCGANConfig
 
@@ -184,16 +169,10 @@ class DCGANDiscriminator(Discriminator):
         self.bias = nn.Parameter(torch.zeros(config.nf(config.resolution // 2)))
         self.norms = nn.ModuleDict({str(res): BatchNorm(config.nf(res)) for res in reversed(config.resolutions[:-2])})
         inputs = config.nf(4) * config.base[0] * config.base[1]
-        self.dense = nn.Parameter(SPREAD * torch.randn(max(config.num_classes, 1), inputs))
+        self.dense = nn.Parameter(SPREAD * torch.randn(self.num_outputs, inputs))
 
-    def outputs(
-        self, images: Tensor, c: Tensor | None = None, stage: Stage | None = None, dtype: torch.dtype = torch.float32
-    ) -> tuple[Tensor, Tensor]:
-        (x,) = deque(self.features(images, stage, dtype), maxlen=1)  # only the last
-        scores = x.float().flatten(1) @ self.dense.T
-        if not self.config.num_classes:
-            return scores[:, 0], scores[:, 1:]
-        return (scores * class_weights(c, self.config.num_classes)).sum(dim=1), scores[:, :0]
+    def head(self, x: Tensor) -> Tensor:
+        return x.float().flatten(1) @ self.dense.T
 
     def features(
         self, images: Tensor, stage: Stage | None = None, dtype: torch.dtype = torch.float32

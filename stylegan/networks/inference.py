@@ -26,8 +26,8 @@ def folded(network: Network, dtype: torch.dtype = torch.float32, batch: int | No
     """A copy of `network` that is faster for small batches. It computes the same to the last bit, for feature maps of
     `dtype` (except that the scores of a discriminator may be rounded differently).
 
-    Each layer with a method `fold` keeps its scaled weights and merged kernels, in `dtype`. The copy shares everything
-    else with `network`, and does not follow when `network` learns.
+    Each `Foldable` layer keeps its scaled weights and merged kernels, in `dtype`. The copy shares everything else with
+    `network`, and does not follow when `network` learns.
 
     batch: number of images that a generator computes at a time. Weights are then kept in the order in which the
     convolutions of a CPU read them; there are no derivatives, and rounding may differ. None: any number, and there are

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -42,19 +40,25 @@ def for_convolutions(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight.to(dtype, memory_format=torch.channels_last)
 
 
-@runtime_checkable
-class Foldable(Protocol):
-    """A layer that derives tensors from its weights and can keep them. See `inference.folded`."""
+class Foldable(nn.Module):
+    """A layer that derives tensors from its weights, and can keep them. See `inference.folded`."""
 
-    def fold(self, dtype: torch.dtype, batch: int | None) -> None: ...
+    def effective(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """The derived tensors, for feature maps of `dtype`."""
+        raise NotImplementedError
+
+    def packed(self, dtype: torch.dtype, batch: int) -> tuple[Tensor, ...]:
+        """The same for `batch` images at a time; they need not be differentiable."""
+        return self.effective(dtype)
+
+    def fold(self, dtype: torch.dtype, batch: int | None) -> None:
+        """Keep the derived tensors, packed if the batch size is known."""
+        found = self.effective(dtype) if batch is None else self.packed(dtype, batch)
+        kept = tuple(t.clone() for t in found)  # some are the weights themselves, which may learn
+        setattr(self, "effective", lambda dtype: kept)  # noqa: B010
 
 
-def always(kept: tuple[Tensor, ...]) -> Callable[..., tuple[Tensor, ...]]:
-    """Returns a replacement for a method `effective` that always returns `kept`. See `inference.folded`."""
-    return lambda dtype=None: kept
-
-
-class EqualLinear(nn.Module):
+class EqualLinear(Foldable):
     """A dense layer with equalised learning rate (ProGAN, section 4.1). [N,in] -> [N,out].
 
     Weights have unit variance and are scaled by gain / sqrt(fan_in) in the forward pass. `lr_mul` slows learning down:
@@ -68,20 +72,16 @@ class EqualLinear(nn.Module):
         self.scale = gain / math.sqrt(in_features) * lr_mul
         self.lr_mul = lr_mul
 
-    def effective(self) -> tuple[Tensor, Tensor]:
+    def effective(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Weight [out,in], still without its scale, and scaled bias [out]."""
         return self.weight, self.bias * self.lr_mul
 
-    def fold(self, dtype: torch.dtype, batch: int | None) -> None:
-        """Keep the derived tensors."""
-        setattr(self, "effective", always(tuple(t.clone() for t in self.effective())))  # noqa: B010
-
     def forward(self, x: Tensor) -> Tensor:
         # Scale the rows, because the weight and its gradient are much larger.
-        return F.linear(x * self.scale, *self.effective())
+        return F.linear(x * self.scale, *self.effective(x.dtype))
 
 
-class EqualConv2d(nn.Module):
+class EqualConv2d(Foldable):
     """A convolution with equalised learning rate and bias, padded to keep the size. [N,I,H,W] -> [N,O,H,W].
 
     Computes in the dtype of the input; the weights themselves stay float32.
@@ -96,10 +96,6 @@ class EqualConv2d(nn.Module):
     def effective(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Scaled weight [O,I,k,k] and bias [O] in `dtype`."""
         return for_convolutions(self.weight * self.scale, dtype), self.bias.to(dtype)
-
-    def fold(self, dtype: torch.dtype, batch: int | None) -> None:
-        """Keep the derived tensors."""
-        setattr(self, "effective", always(self.effective(dtype)))  # noqa: B010
 
     def forward(self, x: Tensor, activation: str = "linear") -> Tensor:
         weight, bias = self.effective(x.dtype)

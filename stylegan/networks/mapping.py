@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ops.bias_act import bias_act
-from stylegan.networks.layers import SQRT2, EqualLinear, pixel_norm
+from stylegan.networks.config import WIDEST, NetworkConfig
+from stylegan.networks.layers import EqualLinear, pixel_norm
 from torch_utils.errors import UserError
 
 Activation = Literal["lrelu", "relu"]
+
+
+@dataclass(frozen=True)
+class MappingConfig(NetworkConfig):
+    """Settings of a family with a mapping network. The defaults are those of StyleGAN."""
+
+    w_dim: int = 512
+    mapping_layers: int = 8
+    mapping_dim: int = 512
+    mapping_lr_mul: float = 0.01
+    mapping_activation: Activation = "lrelu"
+    normalize_z: bool = True
+
+    LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **NetworkConfig.LIMITS, "w_dim": (1, 2 * WIDEST), "mapping_layers": (0, 64), "mapping_dim": (1, WIDEST),
+        "mapping_lr_mul": (1e-9, 1e9),
+    }  # fmt: skip
+
+    @property
+    def ws_dim(self) -> int:
+        return self.w_dim
+
+    def check(self) -> None:
+        width = self.z_dim * (2 if self.num_classes else 1)
+        if not self.mapping_layers and self.w_dim != width:
+            raise UserError(f"--w-dim must be {width} with --map-depth 0, where w is z itself; got {self.w_dim}")
 
 
 class MappingNetwork(nn.Module):
@@ -23,23 +52,18 @@ class MappingNetwork(nn.Module):
 
     w_avg: Tensor
 
-    def __init__(
-        self, z_dim: int, w_dim: int, num_classes: int, *, layers: int, width: int, lr_mul: float,
-        activation: Activation, normalize_z: bool,
-    ):  # fmt: skip
+    def __init__(self, config: MappingConfig):
         super().__init__()
-        self.num_classes, self.activation, self.normalize_z = num_classes, activation, normalize_z
-        inputs = z_dim
-        if num_classes:
-            self.embed = nn.Parameter(torch.randn(num_classes, z_dim))
-            inputs += z_dim
-        dims = [inputs] + [width] * (layers - 1) + [w_dim]
+        self.config, inputs, layers, w_dim = config, config.z_dim, config.mapping_layers, config.w_dim
+        if config.num_classes:
+            self.embed = nn.Parameter(torch.randn(config.num_classes, config.z_dim))
+            inputs *= 2
         if not layers and inputs != w_dim:
             raise UserError(f"w_dim must be {inputs} without mapping layers, where w is z itself; got {w_dim}")
-        self.layers = nn.ModuleList(
-            EqualLinear(a, b, gain=SQRT2, lr_mul=lr_mul) for a, b in zip(dims[:layers], dims[1:], strict=False)
-        )
-        self.register_buffer("w_avg", torch.zeros((num_classes, w_dim) if num_classes else (w_dim,)))
+        dims = [inputs] + [config.mapping_dim] * (layers - 1) + [w_dim]
+        pairs = zip(dims[:layers], dims[1:], strict=False)
+        self.layers = nn.ModuleList(EqualLinear(a, b, lr_mul=config.mapping_lr_mul) for a, b in pairs)
+        self.register_buffer("w_avg", torch.zeros((config.num_classes, w_dim) if config.num_classes else (w_dim,)))
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """z [N,z_dim] -> w [N,w_dim]. c: classes [N] (int64), or weights of classes [N,num_classes] for a blend.
@@ -47,25 +71,25 @@ class MappingNetwork(nn.Module):
         Raises UserError if a conditional network gets no class.
         """
         x = z.float()
-        if self.num_classes:
-            x = torch.cat([x, class_weights(c, self.num_classes) @ self.embed], dim=1)
-        if self.normalize_z:
+        if self.config.num_classes:
+            x = torch.cat([x, class_weights(c, self.config.num_classes) @ self.embed], dim=1)
+        if self.config.normalize_z:
             x = pixel_norm(x)
         for layer in self.layers:
-            x = bias_act(layer(x), activation=self.activation)
+            x = bias_act(layer(x), activation=self.config.mapping_activation)
         return x
 
     def centre(self, c: Tensor | None = None) -> Tensor:
         """Centres of truncation for c, which is as in `forward`: [N,w_dim], or [1,w_dim] without classes."""
-        if not self.num_classes:
+        if not self.config.num_classes:
             return self.w_avg[None]
-        return class_weights(c, self.num_classes) @ self.w_avg
+        return class_weights(c, self.config.num_classes) @ self.w_avg
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         # Older snapshots have a single centre for all classes, as have the published networks.
         centre = state_dict.get(prefix + "w_avg")
         if centre is not None and centre.ndim < self.w_avg.ndim:
-            state_dict[prefix + "w_avg"] = centre.repeat(self.num_classes, 1)
+            state_dict[prefix + "w_avg"] = centre.repeat(self.config.num_classes, 1)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,11 +12,11 @@ from stylegan.networks.layers import pixel_norm
 from stylegan.networks.stylegan1 import StyleGAN1Config, StyleGAN1Discriminator, SynthesisNetwork, widened
 from torch_utils.errors import UserError
 
-# The settings of StyleGAN that have only one possible value in ProGAN.
-FIXED: Mapping[str, Any] = {
-    "mapping_layers": 0, "mapping_dim": 512, "mapping_lr_mul": 0.01, "mapping_activation": "lrelu", "blur": (),
-    "styles": False, "const_input": False, "noise": False, "instance_norm": False, "style_mixing": 0.0,
-}  # fmt: skip
+# The settings of StyleGAN that have only one possible value in ProGAN: the default.
+FIXED = (
+    "mapping_layers", "mapping_dim", "mapping_lr_mul", "mapping_activation", "blur", "styles", "const_input", "noise",
+    "pixel_norm", "instance_norm", "style_mixing",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,7 @@ class ProGANConfig(StyleGAN1Config):
         object.__setattr__(self, "w_dim", self.z_dim + self.num_classes)
 
     def check(self) -> None:
-        changed = [f.name for f in fields(self) if f.name in FIXED and getattr(self, f.name) != FIXED[f.name]]
-        if changed or not self.pixel_norm:
+        if any(getattr(self, name) != getattr(ProGANConfig, name) for name in FIXED):
             raise UserError(
                 "ProGAN has no styles, mapping or noise; leave out --styles, --style-mixing-prob, --map-depth, "
                 "--map-dim, --const-input, --noise, --pixel-norm, --instance-norm and --w-dim, or use another --cfg"

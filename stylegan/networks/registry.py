@@ -17,6 +17,7 @@ from stylegan.networks import dcgan, progan, stylegan1
 from stylegan.networks.base import Discriminator, Family, Generator
 from stylegan.networks.config import NetworkConfig
 from torch_utils.errors import UserError
+from torch_utils.settings import from_plain
 from torch_utils.untrusted import excess
 
 FAMILIES: Mapping[str, Family[Any]] = {
@@ -34,14 +35,11 @@ def family_of(name: str) -> Family[Any]:
 
 
 def config_from_json(data: Any, name: str = "") -> NetworkConfig:
-    """A config of the family that the data name.
-
-    Raises UserError, naming the setting (dotted, below `name`), for unknown names and wrong types.
-    """
+    """A config of the family that the data of `to_json` name. Raises UserError as `from_plain` does, below `name`."""
     family = data.get("family", stylegan1.FAMILY.name) if isinstance(data, Mapping) else stylegan1.FAMILY.name
     if not isinstance(family, str):
         raise UserError(f"setting '{f'{name}.' if name else ''}family' must be the name of a network family")
-    config: NetworkConfig = family_of(family).config.from_json(data, name)
+    config: NetworkConfig = from_plain(family_of(family).config, data, name)
     return config
 
 

@@ -12,7 +12,6 @@ blur. Both grow: all blocks exist from the start, and a `Stage` says how many ar
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -41,29 +40,22 @@ from stylegan.networks.layers import (
     SQRT2,
     EqualConv2d,
     EqualLinear,
-    always,
+    Foldable,
     for_convolutions,
     minibatch_stddev,
     pixel_norm,
 )
-from stylegan.networks.mapping import Activation, MappingNetwork, class_weights
+from stylegan.networks.mapping import Activation, MappingConfig, MappingNetwork
 from torch_utils.errors import UserError
 
 SG1 = TypeVar("SG1", bound="StyleGAN1Config")
 
 
 @dataclass(frozen=True)
-class StyleGAN1Config(NetworkConfig):
+class StyleGAN1Config(MappingConfig):
     """The defaults are those of the paper for 1024x1024 (table 5)."""
 
     family: str = "stylegan"
-
-    w_dim: int = 512
-    mapping_layers: int = 8
-    mapping_dim: int = 512
-    mapping_lr_mul: float = 0.01
-    mapping_activation: Activation = "lrelu"
-    normalize_z: bool = True
 
     fmap_base: int = 16384
     fmap_max: int = 512
@@ -84,10 +76,8 @@ class StyleGAN1Config(NetworkConfig):
 
     TITLE: ClassVar[str] = "StyleGAN"
     LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {
-        **NetworkConfig.LIMITS,
-        "w_dim": (1, 2 * WIDEST), "mapping_layers": (0, 64), "mapping_dim": (1, WIDEST), "fmap_base": (1, 1 << 30),
-        "fmap_max": (1, WIDEST), "d_fmap_max": (1, WIDEST), "mbstd_group": (0, WIDEST), "mbstd_features": (1, WIDEST),
-        "mapping_lr_mul": (1e-9, 1e9), "style_mixing": (0, 1),
+        **MappingConfig.LIMITS, "fmap_base": (1, 1 << 30), "fmap_max": (1, WIDEST), "d_fmap_max": (1, WIDEST),
+        "mbstd_group": (0, WIDEST), "mbstd_features": (1, WIDEST), "style_mixing": (0, 1),
     }  # fmt: skip
 
     @cached_property
@@ -105,10 +95,6 @@ class StyleGAN1Config(NetworkConfig):
         """A style is a scale for each feature map, then a shift for each: "layer 3 scale 5" or "layer 3 shift 5"."""
         maps = self.layers[layer].style_dim // 2
         return f"layer {layer} {'scale' if index < maps else 'shift'} {index % maps}"
-
-    @property
-    def ws_dim(self) -> int:
-        return self.w_dim
 
     @property
     def mixing_probability(self) -> float:
@@ -143,9 +129,7 @@ class StyleGAN1Config(NetworkConfig):
         return replace(self, fmap_max=min(self.fmap_max, own), d_fmap_max=None)
 
     def check(self) -> None:
-        width = self.z_dim * (2 if self.num_classes else 1)
-        if not self.mapping_layers and self.w_dim != width:
-            raise UserError(f"--w-dim must be {width} with --map-depth 0, where w is z itself; got {self.w_dim}")
+        super().check()
         if self.style_mixing > 1:
             raise UserError(f"--style-mixing-prob must be from 0 to 1, got {self.style_mixing}")
 
@@ -179,7 +163,7 @@ class StyleGAN1Config(NetworkConfig):
 # Generator
 
 
-class StyleLayer(nn.Module):
+class StyleLayer(Foldable):
     """A convolution and what follows it: noise, bias, activation, instance norm and style (StyleGAN, section 2).
 
     kind: "up" doubles the resolution, "conv" keeps it; the first layer is "const", the learned constant, or "dense"
@@ -240,25 +224,21 @@ class StyleLayer(nn.Module):
             return blur(upsample_conv2d(x, weight), self.config.blur)
         return conv2d(x, weight, padding=1)
 
-    def effective(self, dtype: torch.dtype) -> tuple[Tensor]:
-        """The scaled weight, in the form that the operation of the layer expects."""
+    def effective(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """The scaled weight, in the form that the operation of the layer expects; nothing for the constant."""
+        if self.kind == "const":
+            return ()
         if self.kind == "up":
             return (for_convolutions(upsampling_kernel(self.weight, self.scale), dtype),)
         if self.kind == "dense":
             return (self.weight * self.scale,)
         return (for_convolutions(self.weight * self.scale, dtype),)
 
-    def fold(self, dtype: torch.dtype, batch: int | None) -> None:
-        """Keep the derived weight, packed if the batch size is known. See `inference.folded`."""
-        if self.kind != "const":
-            kept = self.effective(dtype) if batch is None else self.packed(dtype, batch)
-            setattr(self, "effective", always(kept))  # noqa: B010
-
-    def packed(self, dtype: torch.dtype, batch: int) -> tuple[Tensor]:
-        """The weight in the order in which a convolution of `batch` images reads it; not differentiable."""
+    def packed(self, dtype: torch.dtype, batch: int) -> tuple[Tensor, ...]:
+        """The weight in the order in which a convolution of `batch` images reads it."""
+        if self.kind in ("const", "dense"):
+            return self.effective(dtype)
         (weight,) = self.effective(dtype)
-        if self.kind == "dense":
-            return (weight,)
         if self.kind == "up":
             return (packed_for_upsampling(weight, batch, (self.size[0] // 2, self.size[1] // 2)),)
         return (packed(weight, batch, self.size, padding=1),)
@@ -280,13 +260,9 @@ class SynthesisNetwork(Synthesis):
         return [layer for block in self.blocks.values() for layer in block.children() if isinstance(layer, StyleLayer)]
 
     def forward(
-        self,
-        ws: Tensor,
-        stage: Stage | None = None,
-        noise: Noise = "const",
-        dtype: torch.dtype = torch.float32,
+        self, ws: Tensor, stage: Stage | None = None, noise: Noise = "const", dtype: torch.dtype = torch.float32,
         edits: Sequence[Tensor] = (),
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """See `Synthesis.forward`. edits: changes of the scales of a layer [1 or N,C], then of its shifts."""
         stage = stage or self.config.full
         x: Tensor | None = None
@@ -296,13 +272,9 @@ class SynthesisNetwork(Synthesis):
         for index, (about, layer) in enumerate(zip(layers, self.style_layers(), strict=False)):
             x = layer(x, ws[:, about.row], maps[index], dtype, edits[index] if edits else None)
             if index % 2 and about.resolution == stage.resolution // 2 and stage.alpha < 1:
-                image = self._rgb(about.resolution, x)
-        newest = self._rgb(stage.resolution, x)
+                image = self.to_rgb[str(about.resolution)](x).float()
+        newest: Tensor = self.to_rgb[str(stage.resolution)](x).float()
         return newest if image is None else torch.lerp(upsample_nearest(image), newest, stage.alpha)
-
-    def _rgb(self, resolution: int, x: Tensor | None) -> Tensor:
-        image: Tensor = self.to_rgb[str(resolution)](x)
-        return image.float()
 
     def _noise_maps(self, noise: Noise, resolution: int, ws: Tensor) -> Sequence[Tensor | None]:
         count = len(self.config.layers_at(resolution))
@@ -335,10 +307,7 @@ class StyleGAN1Generator(Generator):
     def __init__(self, config: StyleGAN1Config):
         super().__init__()
         self.config = config
-        self.mapping = MappingNetwork(
-            config.z_dim, config.w_dim, config.num_classes, layers=config.mapping_layers, width=config.mapping_dim,
-            lr_mul=config.mapping_lr_mul, activation=config.mapping_activation, normalize_z=config.normalize_z,
-        )  # fmt: skip
+        self.mapping = MappingNetwork(config)
         self.synthesis = SynthesisNetwork(config)
 
     def own_noise(self) -> list[Tensor]:
@@ -367,7 +336,7 @@ class StyleGAN1Generator(Generator):
 # Discriminator
 
 
-class DiscriminatorBlock(nn.Module):
+class DiscriminatorBlock(Foldable):
     """Two convolutions, with a blur between them; the second halves the resolution. [N,I,H,W] -> [N,O,H/2,W/2]."""
 
     def __init__(self, config: StyleGAN1Config, resolution: int):
@@ -385,10 +354,6 @@ class DiscriminatorBlock(nn.Module):
     def effective(self, dtype: torch.dtype) -> tuple[Tensor]:
         """The scaled weight of the second convolution, merged with the averaging of 2x2 pixels."""
         return (for_convolutions(downsampling_kernel(self.conv1.weight, self.conv1.scale), dtype),)
-
-    def fold(self, dtype: torch.dtype, batch: int | None) -> None:
-        """Keep the derived weight."""
-        setattr(self, "effective", always(self.effective(dtype)))  # noqa: B010
 
 
 class DiscriminatorHead(nn.Module):
@@ -413,10 +378,7 @@ class DiscriminatorHead(nn.Module):
 
 
 class StyleGAN1Discriminator(Discriminator):
-    """The mirror image of the generator.
-
-    A conditional one has an output for each class and returns that of the image's class (Mescheder et al. 2018).
-    """
+    """The mirror image of the generator."""
 
     config: StyleGAN1Config
 
@@ -428,22 +390,6 @@ class StyleGAN1Discriminator(Discriminator):
         )
         self.blocks = nn.ModuleDict({str(r): DiscriminatorBlock(config, r) for r in config.resolutions if r > 4})
         self.head = DiscriminatorHead(config, self.num_outputs)
-
-    @property
-    def num_outputs(self) -> int:
-        return max(self.config.num_classes, 1)
-
-    def outputs(
-        self, images: Tensor, c: Tensor | None = None, stage: Stage | None = None, dtype: torch.dtype = torch.float32
-    ) -> tuple[Tensor, Tensor]:
-        (x,) = deque(self.features(images, stage, dtype), maxlen=1)  # only the last
-        return self.chosen(self.head(x), c)
-
-    def chosen(self, outputs: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Outputs of the head [N,num_outputs] -> scores [N] and class logits, here [N,0]."""
-        if not self.config.num_classes:
-            return outputs[:, 0], outputs[:, 1:]
-        return (outputs * class_weights(c, self.config.num_classes)).sum(dim=1), outputs[:, :0]
 
     def features(
         self, images: Tensor, stage: Stage | None = None, dtype: torch.dtype = torch.float32

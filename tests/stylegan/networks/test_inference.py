@@ -9,6 +9,7 @@ import torch
 
 from stylegan.networks.config import Stage
 from stylegan.networks.inference import folded
+from stylegan.networks.layers import Foldable
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
@@ -52,7 +53,8 @@ def test_a_discriminator_sees_the_same_to_the_last_bit(dtype):
 
 def test_kernels_lie_as_convolutions_read_them():
     for network in (build_generator(TINY), build_discriminator(TINY)):
-        kernels = [t for m in folded(network).modules() if "effective" in vars(m) for t in m.effective() if t.ndim == 4]
+        layers = [m for m in folded(network).modules() if isinstance(m, Foldable)]
+        kernels = [t for layer in layers for t in layer.effective(torch.float32) if t.ndim == 4]
         assert len(kernels) >= 6 and all(t.is_contiguous(memory_format=torch.channels_last) for t in kernels)
 
 
