@@ -17,7 +17,7 @@ from torch_utils.errors import UserError
 from torch_utils.files import cache_folder
 from training.attributes import AttributeClassifier, learn, load_classifier, save_classifier
 from training.data.archive import Archive
-from training.metrics.feature_store import Compute, Features, Question, What, answerer, features_of
+from training.metrics.feature_store import Compute, Features, Question, What, features_of, store_of
 from training.metrics.features import DEFAULT, FeatureNetwork
 from training.metrics.images import Fakes, ImageSource, Reals, reals_for
 
@@ -46,8 +46,11 @@ def parse_count(text: str) -> int:
 # What some metrics need besides a network and its data, and are refused without
 
 
-def _silent(text: str) -> None:
-    """Where nobody reads."""
+MISSING = {
+    "data": "which data? give --data, as in --data faces.zip",
+    "classifier": "it takes a classifier: give --classifier FILE of directions.py learn, or --labels CSV",
+    "directions": "it takes directions: give --directions FILE of directions.py find",
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Aids:
     validation: Archive | None = None
     sheets: Path | None = None
     crop: bool = False
-    say: Callable[[str], object] = field(default=_silent)
+    say: Callable[[str], object] = lambda text: None
 
 
 def classifier_of(aids: Aids, data: Archive | None, device: torch.device) -> AttributeClassifier:
@@ -76,7 +79,7 @@ def classifier_of(aids: Aids, data: Archive | None, device: torch.device) -> Att
     if aids.classifier is not None:
         classifier = load_classifier(aids.classifier)
     elif aids.table is None:
-        raise UserError("it takes a classifier: give --classifier FILE of directions.py learn, or --labels CSV")
+        raise UserError(MISSING["classifier"])
     elif data is None:
         raise UserError(f"{aids.table} describes images: give them with --data")
     else:
@@ -143,7 +146,7 @@ class Context:
     def reals(self) -> Reals:
         """The data, at the network's size. Raises UserError where there are none, or others than it could make."""
         if self.data is None:
-            raise UserError("which data? give --data, as in --data faces.zip")
+            raise UserError(MISSING["data"])
         return reals_for(self.snapshot, self.data, self.mirror)
 
     def of_fakes(self, count: int, what: What = "features") -> Features:
@@ -159,8 +162,8 @@ class Context:
 
     def _of(self, images: ImageSource, count: int, what: What, label: str) -> Features:
         question = self._question(what)
-        worker = answerer(question, self.network if question.of_network else None)
-        return features_of(images, count, question, worker, self.compute, f"{label}, {what}")
+        store = store_of(question, images, self.network if question.of_network else None)
+        return features_of(store, count, question, self.compute, f"{label}, {what}")
 
     def _question(self, what: What) -> Question:
         shape = (self.snapshot.config.channels, *self.snapshot.config.size(self.snapshot.stage.resolution))

@@ -19,16 +19,7 @@ from stylegan.projection.distance import Distance
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.data.archive import Archive
-from training.metrics.images import (
-    AS_PUBLISHED,
-    Sampling,
-    chosen,
-    classes_of,
-    in_proportion,
-    pages,
-    real_images,
-    samples_at,
-)
+from training.metrics.images import AS_PUBLISHED, Sampling, chosen, classes_of, pages, real_images, samples_at
 
 BLOCK = 16
 ALARM = 0.6  # of the diversity of real images. A good network has 0.9; K images and no others would have 1 - 1 / K
@@ -75,7 +66,6 @@ def diversity(
     reals = None
     if archive is not None:
         stored, places = pages(archive, snapshot), chosen(archive, count, sampling.seed)
-        sampling = in_proportion(sampling, archive, snapshot)
         classes = classes_of(archive, places, snapshot)
         blocks = [slice(i, i + BLOCK) for i in range(0, count, BLOCK)]
         images = (

@@ -18,7 +18,7 @@ from training.data.archive import Archive
 from training.metrics.context import Aids, Context
 from training.metrics.evaluate import aids_of, append, evaluate, in_words, measure, table
 from training.metrics.feature_store import Compute
-from training.metrics.registry import parse
+from training.metrics.registry import parse, sampling_of
 
 ALL = ["fid100_full", "kid100_full", "pr100_3_full", "dc100_full", "swd30", "msssim20"]
 
@@ -82,6 +82,10 @@ def test_no_data_is_needed_where_none_is_compared(context):
     faults: dict[str, str] = {}
     found = list(evaluate(["msssim4", "kid30"], replace(context, data=None), faults.__setitem__))
     assert [result.metric for result in found] == ["msssim4"] and "give --data" in faults["kid30"]
+
+
+def test_classes_are_drawn_as_often_as_the_data_has_them(context):
+    assert np.array_equal(sampling_of(context).labels, context.data.labels)
 
 
 def test_the_table_and_times_are_readable(context):
