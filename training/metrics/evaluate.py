@@ -88,27 +88,14 @@ def measure(kind: Kind, request: Request, context: Context) -> Result:
     features, sha256 = looked_through(kind, request, context)
     snapshot, data = context.snapshot, context.data
     return Result(
-        results=results,
-        metric=request.title,
-        total_time=seconds,
-        total_time_str=in_words(seconds),
-        num_gpus=context.compute.processes if kind.shared else 1,
-        snapshot_pkl=context.file,
-        timestamp=time.time(),
-        network=snapshot.fingerprint,
-        kimg=snapshot.kimg,
-        resolution=snapshot.stage.resolution,
-        features=features,
-        features_sha256=sha256,
-        data="" if data is None else str(data.path),
-        data_hash="" if data is None else data.content_hash,
-        num_images=fakes_of(kind, request, context),
-        seed=context.seed,
-        psi=context.psi,
-        mirror=context.mirror,
-        k=request.k,
-        aids=aids_of(kind, context),
-    )
+        results=results, metric=request.title, total_time=seconds, total_time_str=in_words(seconds),
+        num_gpus=context.compute.processes if kind.shared else 1, snapshot_pkl=context.file, timestamp=time.time(),
+        network=snapshot.fingerprint, kimg=snapshot.kimg, resolution=snapshot.stage.resolution,
+        features=features, features_sha256=sha256,
+        data="" if data is None else str(data.path), data_hash="" if data is None else data.content_hash,
+        num_images=fakes_of(kind, request, context), seed=context.seed, psi=context.psi, mirror=context.mirror,
+        k=request.k, aids=aids_of(kind, context),
+    )  # fmt: skip
 
 
 def fakes_of(kind: Kind, request: Request, context: Context) -> int:

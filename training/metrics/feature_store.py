@@ -41,7 +41,7 @@ Describe = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Features:
-    """N rows of a store. Reads what is asked for, and nothing else: `rows[3:5]`, `rows[array of numbers]`."""
+    """The first N rows of a store, which must be there. Reads only what is asked for: rows[3:5], rows[numbers]."""
 
     store: Store
     count: int
@@ -131,10 +131,6 @@ class Store:
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}; make room there") from error
 
-    def features(self, count: int) -> Features:
-        """All that is kept of the first `count` images, which must be there."""
-        return Features(self, count)
-
 
 def work_off(
     store: Store, blocks: Sequence[range], batch: int, device: torch.device, advance: Callable[[int], object]
@@ -201,18 +197,9 @@ class Question:
     features: str = DEFAULT
     weights: Path | None = None
 
-    @property
-    def of_network(self) -> bool:
-        """Is it for a feature network to answer?"""
-        return self.what in ("features", "probabilities")
 
-    def network(self, device: torch.device) -> FeatureNetwork | None:
-        """Raises UserError where it is not to be had."""
-        return pick_features(self.features, device, self.weights) if self.of_network else None
-
-
-def store_of(question: Question, images: ImageSource, network: FeatureNetwork | None) -> Store:
-    """network: as `question.network` has it. Raises UserError for what cannot be answered."""
+def store_of(question: Question, images: ImageSource, network_of: Callable[[], FeatureNetwork]) -> Store:
+    """network_of: opens the feature network, if it takes one. Raises UserError for what cannot be answered."""
     channels, height, width = question.shape
     if question.what == "patches":
         dims = len(image_stats.levels(height, width)) * image_stats.PATCHES * image_stats.patch_dims(channels)
@@ -220,8 +207,7 @@ def store_of(question: Question, images: ImageSource, network: FeatureNetwork | 
     if question.what == "pairs":
         image_stats.require_size(height, width)
         return Store(images, "ms-ssim of pairs", image_stats.pair_similarity, 1)
-    if network is None:
-        raise ValueError(f"{question.what} take a network")
+    network = network_of()
     name = f"{network.name} {network.sha256}"
     if question.what == "features":
         embed = network.embed
@@ -268,7 +254,7 @@ def features_of(store: Store, count: int, question: Question, compute: Compute, 
                 work_off(store, missing, compute.batch, compute.device, bar.advance)
             else:
                 _share(store, question, missing, compute, bar)
-    return store.features(count)
+    return Features(store, count)
 
 
 def _share(store: Store, question: Question, missing: list[range], compute: Compute, bar: Progress) -> None:
@@ -312,7 +298,7 @@ def _work(
     if isinstance(images, Fakes):
         images.snapshot.G.to(device)
     try:
-        store = store_of(question, images, question.network(device))
+        store = store_of(question, images, lambda: pick_features(question.features, device, question.weights))
         work_off(store, shares[rank], compute.batch, device, lambda count: None)
     except UserError as error:
         trouble.put(str(error))

@@ -97,11 +97,13 @@ def samples_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Samp
     return Samples(inputs.z, w, inputs.c, images.clamp(-1, 1))
 
 
-def samples_of(snapshot: Snapshot, sampling: Sampling, count: int, label: str) -> Iterator[Samples]:
-    """Images 0 to `count`, some at a time, with a progress bar of this label."""
-    with Progress(label, count, quiet=sampling.quiet) as bar:
-        for start in range(0, count, MICRO_BATCH):
-            found = samples_at(snapshot, sampling, range(start, min(start + MICRO_BATCH, count)))
+def samples_of(
+    snapshot: Snapshot, sampling: Sampling, count: int, label: str = "", size: int = MICRO_BATCH
+) -> Iterator[Samples]:
+    """Images 0 to `count`, `size` at a time. label: of the progress bar; without one there is none."""
+    with Progress(label, count, quiet=sampling.quiet or not label) as bar:
+        for start in range(0, count, size):
+            found = samples_at(snapshot, sampling, range(start, min(start + size, count)))
             yield found
             bar.advance(len(found.z))
 
@@ -149,6 +151,16 @@ def classes_of(archive: Archive, places: np.ndarray, snapshot: Snapshot) -> Tens
     return torch.from_numpy(archive.labels[places])
 
 
+def real_batches(
+    archive: Archive, snapshot: Snapshot, places: np.ndarray, size: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The real images at some places in the archive and their classes, `size` at a time."""
+    stored = pages(archive, snapshot)
+    for start in range(0, len(places), size):
+        at = places[start : start + size]
+        yield real_images(stored, at, snapshot), classes_of(archive, at, snapshot)
+
+
 # The two sides of every comparison: the images of a network and those of a data set, each by its number
 
 
@@ -168,16 +180,10 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class Fakes:
-    """The images of a network, as far as it has grown. z, class and noise of image i are drawn from (seed, i).
-
-    psi: truncation   classes: the labels of the data, from which those of the fakes are drawn with their frequencies;
-    for a conditional network of unlabelled data all classes are equally frequent
-    """
+    """The images of a network, as far as it has grown. z, class and noise of image i are drawn from (seed, i)."""
 
     snapshot: Snapshot
-    seed: int = 0
-    psi: float = 1.0
-    classes: np.ndarray | None = None
+    sampling: Sampling = AS_PUBLISHED
 
     limit = None
 
@@ -185,19 +191,20 @@ class Fakes:
     def key(self) -> dict[str, str | int | float]:
         stage = self.snapshot.stage
         found: dict[str, str | int | float] = {
-            "fakes": self.snapshot.fingerprint, "resolution": stage.resolution, "alpha": stage.alpha, "seed": self.seed,
-            "psi": self.psi, "device": self.snapshot.device.type,
+            "fakes": self.snapshot.fingerprint, "resolution": stage.resolution, "alpha": stage.alpha,
+            "seed": self.sampling.seed, "psi": self.sampling.psi, "device": self.snapshot.device.type,
         }  # fmt: skip
         if self.snapshot.config.num_classes:
-            classes = np.arange(self.snapshot.config.num_classes) if self.classes is None else self.classes
+            labels = self.sampling.labels
+            classes = np.arange(self.snapshot.config.num_classes) if labels is None else labels
             found["classes"] = " ".join(map(str, np.bincount(classes)))
         return found
 
     def read(self, start: int, stop: int, batch: int) -> Tensor:
         """See `ImageSource`. Noise is random, as in the published metrics."""
         renderer = self.snapshot.renderer
-        inputs = inputs_at(self.snapshot, Sampling(self.seed, labels=self.classes), range(start, stop))
-        ws = renderer.map(inputs.z, inputs.c, psi=self.psi)
+        inputs = inputs_at(self.snapshot, self.sampling, range(start, stop))
+        ws = renderer.map(inputs.z, inputs.c, psi=self.sampling.psi)
         pixels = to_uint8(renderer.draw(ws, inputs.noise or "none", batch))
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 

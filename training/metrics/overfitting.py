@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from stylegan.networks.inference import folded
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.data.archive import Archive
-from training.metrics.images import AS_PUBLISHED, Sampling, chosen, classes_of, pages, real_images, samples_at
+from training.metrics.images import AS_PUBLISHED, Sampling, chosen, real_batches, samples_of
 
 GROUPS = 8  # of minibatch statistics in a batch
 
@@ -83,26 +84,23 @@ def overfitting(
         raise UserError(f"{count} images are too few; use 500 or so")
     count -= count % group  # as the statistics of a smaller group are others
     size = GROUPS * group
-    parts = [range(start, min(start + size, count)) for start in range(0, count, size)]
+    total = count * (2 if validation is None else 3)
+
+    def logits(batches: Iterable[tuple[Tensor, Tensor | None]]) -> np.ndarray:
+        found = []
+        for images, c in batches:
+            found.append(logits_of(D, images.to(snapshot.device), c, snapshot.stage))
+            bar.advance(len(images))
+        return np.concatenate(found)
 
     def of_reals(archive: Archive) -> np.ndarray:
-        stored, places = pages(archive, snapshot), chosen(archive, count, sampling.seed)
-        places = np.random.default_rng(0).permutation(places)  # groups of neighbours may look alike
-        logits = []
-        for at in (places[part] for part in parts):
-            images = real_images(stored, at, snapshot)
-            logits.append(logits_of(D, images, classes_of(archive, at, snapshot), snapshot.stage))
-            bar.advance(len(at))
-        return np.concatenate(logits)
+        places = np.random.default_rng(0).permutation(chosen(archive, count, sampling.seed))  # neighbours may be alike
+        return logits(real_batches(archive, snapshot, places, size))
 
-    with Progress("Asking the discriminator", count * (2 if validation is None else 3), quiet=sampling.quiet) as bar:
+    with Progress("Asking the discriminator", total, quiet=sampling.quiet) as bar:
         reals, held_out = of_reals(train), np.zeros(0) if validation is None else of_reals(validation)
-        fakes = []
-        for part in parts:
-            found = samples_at(snapshot, sampling, part)
-            fakes.append(logits_of(D, found.images.to(snapshot.device), found.c, snapshot.stage))
-            bar.advance(len(part))
-    return Overfitting(reals, np.concatenate(fakes), held_out)
+        fakes = logits((part.images, part.c) for part in samples_of(snapshot, sampling, count, size=size))
+    return Overfitting(reals, fakes, held_out)
 
 
 @torch.inference_mode()

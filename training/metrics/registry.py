@@ -19,12 +19,10 @@ from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
 from torch_utils.images import encode
 from torch_utils.output import writing_to
-from training.attributes import AttributeClassifier
-from training.metrics.context import MISSING, Context, Request, classifier_of, parse_count
+from training.metrics.context import MISSING, Context, Request
 from training.metrics.diversity import diversity
 from training.metrics.features import DEFAULT, NAMES, short_name
 from training.metrics.image_stats import levels, mean_and_error, sliced_wasserstein
-from training.metrics.images import Sampling
 from training.metrics.latent_structure import dci, purity, purity_table
 from training.metrics.memorisation import nearest_training, sheet
 from training.metrics.overfitting import overfitting
@@ -95,13 +93,13 @@ def measure_ms_ssim(context: Context, request: Request) -> Results:
 def measure_path_length(context: Context, request: Request) -> Results:
     """Of paths in z or w, full or at their ends. Raises UserError where the distance is not to be had."""
     paths = paths_of(request.part, request.features, context.aids.crop)
-    found = path_length(context.snapshot, distance_of(context, request), request.count, paths, sampling_of(context))
+    found = path_length(context.snapshot, distance_of(context, request), request.count, paths, context.sampling)
     return {request.title: found.value, f"{request.title}_error": found.error}
 
 
 def measure_separability(context: Context, request: Request) -> Results:
     """In z and in w, as published and of held-out samples; and the bits of each attribute."""
-    found = separability(context.snapshot, classifier_for(context), request.count, sampling_of(context))
+    found = separability(context.snapshot, context.classifier, request.count, context.sampling)
     context.aids.say("\n".join(separability_table(found)))
     results: Results = {}
     for space, one in found.spaces.items():
@@ -118,7 +116,7 @@ def measure_purity(context: Context, request: Request) -> Results:
     if path is None:
         raise UserError(MISSING["directions"])
     directions = load_directions(path, context.snapshot)
-    classifier, sampling = classifier_for(context), sampling_of(context)
+    classifier, sampling = context.classifier, context.sampling
     found = purity(context.snapshot, directions, classifier, request.count, sampling)
     context.aids.say("\n".join(purity_table(found)))
     scores = {
@@ -129,7 +127,7 @@ def measure_purity(context: Context, request: Request) -> Results:
 
 def measure_dci(context: Context, request: Request) -> Results:
     """Of z and of w, the classifier's answers taken for the factors."""
-    spaces, answers = classified(context.snapshot, classifier_for(context), request.count, sampling_of(context))
+    spaces, answers = classified(context.snapshot, context.classifier, request.count, context.sampling)
     results: Results = {}
     for space, codes in spaces.items():
         found = dci(codes.astype(np.float64), answers, context.compute.quiet)
@@ -139,16 +137,6 @@ def measure_dci(context: Context, request: Request) -> Results:
             f"{request.title}_{space}_informativeness": float(found.informativeness.mean()),
         }
     return results
-
-
-def sampling_of(context: Context) -> Sampling:
-    """How the network is sampled, with the classes of the data."""
-    labels = None if context.data is None else context.data.labels
-    return Sampling(context.seed, context.psi, batch=context.compute.batch, labels=labels, quiet=context.compute.quiet)
-
-
-def classifier_for(context: Context) -> AttributeClassifier:
-    return classifier_of(context.aids, context.data, context.snapshot.device)
 
 
 def distance_of(context: Context, request: Request) -> Distance:
@@ -173,7 +161,7 @@ def measure_diversity(context: Context, request: Request) -> Results:
     kinds.setdefault(f"{request.name}-{PIXELS.name}", PIXELS)
     results: Results = {}
     for title, distance in kinds.items():
-        found = diversity(context.snapshot, distance, context.data, request.count, sampling_of(context))
+        found = diversity(context.snapshot, distance, context.data, request.count, context.sampling)
         results |= {title: found.fakes.value, f"{title}_error": found.fakes.error}
         if found.reals is not None:
             results |= {f"{title}_reals": found.reals.value, f"{title}_ratio": found.ratio}
@@ -185,7 +173,7 @@ def measure_diversity(context: Context, request: Request) -> Results:
 def measure_nearest(context: Context, request: Request) -> Results:
     """How near fakes are to training images; and a sheet of the nearest."""
     found = nearest_training(
-        context.snapshot, context.reals.archive, context.network.embed, request.count, NEIGHBOURS, sampling_of(context)
+        context.snapshot, context.reals.archive, context.network.embed, request.count, NEIGHBOURS, context.sampling
     )
     if context.aids.sheets is None:
         context.aids.say("No sheet of the fakes nearest to training images; --outdir writes one")
@@ -203,7 +191,7 @@ def measure_nearest(context: Context, request: Request) -> Results:
 def measure_overfitting(context: Context, request: Request) -> Results:
     """What the discriminator makes of images trained on, of fakes, and of others held out (--val)."""
     found = overfitting(
-        context.snapshot, context.reals.archive, context.aids.validation, request.count, sampling_of(context)
+        context.snapshot, context.reals.archive, context.aids.validation, request.count, context.sampling
     )
     name = request.title
     results = {f"{name}_rt": found.r_t, f"{name}_pairs": found.r_pairs, f"{name}_train": float(found.train.mean()),
@@ -259,14 +247,16 @@ class Kind:
     shared: bool = False
 
 
-def _less(values: Sequence[float]) -> float:
-    """The first."""
-    return values[0]
+def _less(numbers: Sequence[float]) -> float:
+    return numbers[0]
 
 
-def _more(values: Sequence[float], among: int = 1) -> float:
-    """The first, or the smaller one of the first two, if more of it is better."""
-    return -min(values[:among])
+def _more(numbers: Sequence[float]) -> float:
+    return -numbers[0]
+
+
+def _more_of_both(numbers: Sequence[float]) -> float:
+    return -min(numbers[:2])
 
 
 _N = r"(?P<count>[1-9]\d*k?)"
@@ -276,9 +266,9 @@ KINDS = (
     Kind(rf"kid{_N}(?P<full>_full)?", "kid50k_full", "kernel distance, unbiased", measure_kid, FEATURES,
          worse=_less, needs=("data",), shared=True),
     Kind(rf"pr{_N}(?:_|(?<=k))(?P<k>[1-9]\d*)(?P<full>_full)?", "pr50k3_full", "precision and recall",
-         measure_precision_recall, FEATURES, worse=partial(_more, among=2), needs=("data",), shared=True),
+         measure_precision_recall, FEATURES, worse=_more_of_both, needs=("data",), shared=True),
     Kind(rf"dc{_N}(?P<full>_full)?", "dc50k_full", "density and coverage", measure_density_coverage, FEATURES,
-         k=5, worse=partial(_more, among=2), needs=("data",), shared=True),
+         k=5, worse=_more_of_both, needs=("data",), shared=True),
     Kind(rf"is{_N}", "is50k", "inception score", measure_inception_score, FEATURES, worse=_more, shared=True),
     Kind(rf"swd{_N}", "swd16k", "sliced Wasserstein distance x1000", measure_swd, worse=_less,
          needs=("data",), shared=True),
@@ -320,7 +310,8 @@ def parse(name: str, features: str = DEFAULT) -> tuple[Kind, Request]:
             short = short or (kind.lens.plain if kind.lens is DISTANCE else short_name(features))
             title = plain if short == kind.lens.plain else f"{plain}-{short}"
             through = kind.lens.full.get(short, features)
-        count = parse_count(found["count"]) if found["count"] else kind.count
+        digits = found["count"] or str(kind.count)
+        count = int(digits.removesuffix("k")) * (1000 if digits.endswith("k") else 1)
         k, part = int(found.get("k") or kind.k), found.get("part") or ""
         if kind.lens is FEATURES and k and count <= k:
             raise UserError(f"{name}: none of {count} images has {k} neighbours; ask for more images")

@@ -18,7 +18,7 @@ from training.data.archive import Archive
 from training.metrics.context import Aids, Context
 from training.metrics.evaluate import aids_of, append, evaluate, in_words, measure, table
 from training.metrics.feature_store import Compute
-from training.metrics.registry import parse, sampling_of
+from training.metrics.registry import parse
 
 ALL = ["fid100_full", "kid100_full", "pr100_3_full", "dc100_full", "swd30", "msssim20"]
 
@@ -85,7 +85,7 @@ def test_no_data_is_needed_where_none_is_compared(context):
 
 
 def test_classes_are_drawn_as_often_as_the_data_has_them(context):
-    assert np.array_equal(sampling_of(context).labels, context.data.labels)
+    assert np.array_equal(context.sampling.labels, context.data.labels)
 
 
 def test_the_table_and_times_are_readable(context):

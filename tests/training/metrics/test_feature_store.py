@@ -57,7 +57,7 @@ def fill(store: Store, count: int, ask: Callable[[Tensor, int], Tensor]) -> Feat
     store = replace(store, describe=ask)
     store.begin()
     work_off(store, store.missing(count), 8, CPU, lambda done: None)
-    return store.features(count)
+    return Features(store, count)
 
 
 def expected(count: int) -> Tensor:

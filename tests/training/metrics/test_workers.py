@@ -15,6 +15,7 @@ from torch_utils.files import cache_folder
 from training.data.archive import Archive, ArchiveWriter
 from training.metrics.context import Context
 from training.metrics.feature_store import Compute, Question, _work, store_of
+from training.metrics.features import pick_features
 from training.metrics.images import Reals
 
 CREW = Compute(torch.device("cpu"), quiet=True)
@@ -70,6 +71,6 @@ def test_trouble_in_a_process_is_told(corners, tmp_path):
     reals = pickle.loads(pickle.dumps(Reals(Archive.open(tmp_path / "black.zip"), (16, 16))))
     question = Question("features", (3, 16, 16), "corners:broken")
     told = Told()
-    store_of(question, reals, question.network(CREW.device)).begin()
+    store_of(question, reals, lambda: pick_features("corners:broken", CREW.device)).begin()
     _work(0, reals, question, [[range(1)]], CREW, told)
     assert len(told.words) == 1 and "not finite on image 0" in told.words[0]
