@@ -47,8 +47,8 @@ BLOCKS = (
 )  # fmt: skip
 
 
-def shapes() -> dict[str, tuple[int, ...]]:
-    """The tensors in the file of weights: name -> shape."""
+def _convs() -> dict[str, tuple[tuple[int, ...], str]]:
+    """Each convolution of the file: name -> shape of its weight, and the name of the batch norm after it."""
     convs: dict[str, tuple[tuple[int, ...], str]] = {"_conv_stem": ((32, 3, 3, 3), "_bn0")}
     for i, block in enumerate(BLOCKS):
         wide, name = block.inputs * block.expand, f"_blocks.{i}."
@@ -56,9 +56,13 @@ def shapes() -> dict[str, tuple[int, ...]]:
             convs[name + "_expand_conv"] = ((wide, block.inputs, 1, 1), name + "_bn0")
         convs[name + "_depthwise_conv"] = ((wide, 1, block.kernel, block.kernel), name + "_bn1")
         convs[name + "_project_conv"] = ((block.outputs, wide, 1, 1), name + "_bn2")
-    convs["_conv_head"] = ((DIMS, 320, 1, 1), "_bn1")
+    return convs | {"_conv_head": ((DIMS, 320, 1, 1), "_bn1")}
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """The tensors in the file of weights: name -> shape."""
     found: dict[str, tuple[int, ...]] = {"_fc.weight": (1000, DIMS), "_fc.bias": (1000,)}
-    for conv, (shape, norm) in convs.items():
+    for conv, (shape, norm) in _convs().items():
         found[f"{conv}.weight"] = shape
         found |= {f"{norm}.{part}": shape[:1] for part in _NORM}
     return found
@@ -66,19 +70,12 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 def merged(state: Mapping[str, Tensor]) -> Weights:
     """The network to compute with: each convolution's weight with its batch norm merged in, and a bias."""
-    norms = {"_conv_stem": "_bn0", "_conv_head": "_bn1",
-             "_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}  # fmt: skip
     found = {name: state[name] for name in ("_fc.weight", "_fc.bias")}
-    for name in state:
-        conv, part = name.rsplit(".", 1)
-        prefix, dot, kind = conv.rpartition(".")
-        if part != "weight" or kind not in norms:
-            continue
-        norm = prefix + dot + norms[kind]
+    for conv, (_, norm) in _convs().items():
         mean, var, gain, bias = (state[f"{norm}.{part}"].double() for part in _NORM)
         scale = gain / (var + _BN_EPS).sqrt()
-        weight = (state[name].double() * scale[:, None, None, None]).float()
-        found[name] = weight.to(memory_format=torch.channels_last)
+        weight = (state[f"{conv}.weight"].double() * scale[:, None, None, None]).float()
+        found[f"{conv}.weight"] = weight.to(memory_format=torch.channels_last)
         found[f"{conv}.bias"] = (bias - mean * scale).float()
     return found
 

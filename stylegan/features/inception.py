@@ -7,7 +7,6 @@ weights of pytorch-fid and torch-fidelity, which are the same, need torch-fideli
 from __future__ import annotations
 
 import importlib.util
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +79,3 @@ def probabilities(net: Any, images: Tensor) -> Tensor:
         return net(images, no_output_bias=True).float()
     logits: Tensor = net(images)[1]
     return logits.float().softmax(dim=1)
-
-
-def bound(device: torch.device, given: Path | None = None) -> tuple[str, Any, Any]:
-    """Its sha256, and `features` and `probabilities` of images. Raises UserError as `find_file` and `load` do."""
-    path, sha256 = find_file(given)
-    net = load(path, sha256, device)
-    return sha256, partial(features, net), partial(probabilities, net)

@@ -199,7 +199,7 @@ class ZipFiles:
 
     def read(self, name: str) -> bytes:
         with self._lock:
-            return read_member(self._zip, name, _limit(name))
+            return read_member(self._zip, name, size_limit(name))
 
     def fingerprints(self) -> list[tuple[str, int, int]]:
         return [(member.filename, member.CRC, member.file_size) for member in self._zip.infolist()]
@@ -214,7 +214,7 @@ class FolderFiles:
         self.names = [file.relative_to(path).as_posix() for file in found if file.is_file()]  # a pipe would never end
 
     def read(self, name: str) -> bytes:
-        return read_plain(self._path / name, _limit(name))
+        return read_plain(self._path / name, size_limit(name))
 
     def fingerprints(self) -> list[tuple[str, int, int]]:
         kept = [name for name in self.names if is_image(name) or name.endswith(".json")]
@@ -222,7 +222,7 @@ class FolderFiles:
         return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
-def _limit(name: str) -> str:
+def size_limit(name: str) -> str:
     """The limit of `untrusted.Limits` for the size of a file."""
     return "picture_mib" if is_image(name) else "table_mib"
 

@@ -17,9 +17,9 @@ from torch_utils.errors import UserError
 from torch_utils.files import cache_folder
 from training.attributes import AttributeClassifier, learn, load_classifier, save_classifier
 from training.data.archive import Archive
-from training.metrics.feature_store import Compute, Features, Question, What, answerer, features_of
-from training.metrics.features import DEFAULT, FeatureNetwork
-from training.metrics.images import Fakes, ImageSource, Reals, reals_for
+from training.metrics.feature_store import Compute, Features, Question, What, features_of, store_of
+from training.metrics.features import DEFAULT, FeatureNetwork, pick_features
+from training.metrics.images import Fakes, ImageSource, Reals, Sampling, reals_for
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,14 @@ class Request:
     features: str = ""
 
 
-def parse_count(text: str) -> int:
-    """ "50k" -> 50000."""
-    return int(text[:-1]) * 1000 if text.endswith("k") else int(text)
-
-
 # What some metrics need besides a network and its data, and are refused without
 
 
-def _silent(text: str) -> None:
-    """Where nobody reads."""
+MISSING = {
+    "data": "which data? give --data, as in --data faces.zip",
+    "classifier": "it takes a classifier: give --classifier FILE of directions.py learn, or --labels CSV",
+    "directions": "it takes directions: give --directions FILE of directions.py find",
+}
 
 
 @dataclass(frozen=True)
@@ -65,24 +63,7 @@ class Aids:
     validation: Archive | None = None
     sheets: Path | None = None
     crop: bool = False
-    say: Callable[[str], object] = field(default=_silent)
-
-
-def classifier_of(aids: Aids, data: Archive | None, device: torch.device) -> AttributeClassifier:
-    """The classifier, opened, or trained once on the table and kept in the cache.
-
-    Raises UserError where there is neither, and as `load_classifier` and `learn` do.
-    """
-    if aids.classifier is not None:
-        classifier = load_classifier(aids.classifier)
-    elif aids.table is None:
-        raise UserError("it takes a classifier: give --classifier FILE of directions.py learn, or --labels CSV")
-    elif data is None:
-        raise UserError(f"{aids.table} describes images: give them with --data")
-    else:
-        classifier = _trained(aids.table, aids.attributes, data, device)
-    classifier.network.to(device)
-    return classifier
+    say: Callable[[str], object] = lambda text: None
 
 
 def _trained(path: Path, attributes: Sequence[Attribute], data: Archive, device: torch.device) -> AttributeClassifier:
@@ -127,23 +108,45 @@ class Context:
     @cached_property
     def network(self) -> FeatureNetwork:
         """The feature network. Raises UserError where it is not to be had."""
-        found = self._question("features").network(self.compute.device)
-        assert found is not None
-        return found
+        return pick_features(self.features, self.compute.device, self.weights)
+
+    @cached_property
+    def classifier(self) -> AttributeClassifier:
+        """The classifier, opened, or trained once on the table and kept in the cache.
+
+        Raises UserError where there is neither, and as `load_classifier` and `learn` do.
+        """
+        aids, device = self.aids, self.snapshot.device
+        if aids.classifier is not None:
+            classifier = load_classifier(aids.classifier)
+        elif aids.table is None:
+            raise UserError(MISSING["classifier"])
+        elif self.data is None:
+            raise UserError(f"{aids.table} describes images: give them with --data")
+        else:
+            classifier = _trained(aids.table, aids.attributes, self.data, device)
+        classifier.network.to(device)
+        return classifier
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the network is sampled, with the classes of the data."""
+        labels = None if self.data is None else self.data.labels
+        return Sampling(self.seed, self.psi, self.compute.batch, labels, self.compute.quiet)
 
     @cached_property
     def fakes(self) -> Fakes:
         """The network's images, of the data's classes where it knows classes."""
-        classes = None if self.data is None else self.data.labels
+        classes = self.sampling.labels
         if classes is not None and classes.max() >= self.snapshot.config.num_classes > 0:
             raise UserError(f"{self.data and self.data.path} has more classes than this network; give its own data")
-        return Fakes(self.snapshot, self.seed, self.psi, classes)
+        return Fakes(self.snapshot, self.sampling)
 
     @cached_property
     def reals(self) -> Reals:
         """The data, at the network's size. Raises UserError where there are none, or others than it could make."""
         if self.data is None:
-            raise UserError("which data? give --data, as in --data faces.zip")
+            raise UserError(MISSING["data"])
         return reals_for(self.snapshot, self.data, self.mirror)
 
     def of_fakes(self, count: int, what: What = "features") -> Features:
@@ -158,10 +161,7 @@ class Context:
         return self._of(replace(reals, shuffled=self.seed), count, what, "Reals")
 
     def _of(self, images: ImageSource, count: int, what: What, label: str) -> Features:
-        question = self._question(what)
-        worker = answerer(question, self.network if question.of_network else None)
-        return features_of(images, count, question, worker, self.compute, f"{label}, {what}")
-
-    def _question(self, what: What) -> Question:
         shape = (self.snapshot.config.channels, *self.snapshot.config.size(self.snapshot.stage.resolution))
-        return Question(what, shape, self.features, self.weights)
+        question = Question(what, shape, self.features, self.weights)
+        store = store_of(question, images, lambda: self.network)
+        return features_of(store, count, question, self.compute, f"{label}, {what}")

@@ -19,16 +19,7 @@ from stylegan.projection.distance import Distance
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.data.archive import Archive
-from training.metrics.images import (
-    AS_PUBLISHED,
-    Sampling,
-    chosen,
-    classes_of,
-    in_proportion,
-    pages,
-    real_images,
-    samples_at,
-)
+from training.metrics.images import AS_PUBLISHED, Sampling, chosen, real_batches, samples_of
 
 BLOCK = 16
 ALARM = 0.6  # of the diversity of real images. A good network has 0.9; K images and no others would have 1 - 1 / K
@@ -74,18 +65,10 @@ def diversity(
     """
     reals = None
     if archive is not None:
-        stored, places = pages(archive, snapshot), chosen(archive, count, sampling.seed)
-        sampling = in_proportion(sampling, archive, snapshot)
-        classes = classes_of(archive, places, snapshot)
-        blocks = [slice(i, i + BLOCK) for i in range(0, count, BLOCK)]
-        images = (
-            (real_images(stored, places[b], snapshot), classes if classes is None else classes[b]) for b in blocks
-        )
+        images = real_batches(archive, snapshot, chosen(archive, count, sampling.seed), BLOCK)
         reals = spread(images, distance, "Comparing reals", sampling.quiet)
-    parts = (samples_at(snapshot, sampling, range(i, min(i + BLOCK, count))) for i in range(0, count, BLOCK))
-    fakes = spread(
-        ((part.images.to(snapshot.device), part.c) for part in parts), distance, "Comparing fakes", sampling.quiet
-    )
+    drawn = ((part.images.to(snapshot.device), part.c) for part in samples_of(snapshot, sampling, count, size=BLOCK))
+    fakes = spread(drawn, distance, "Comparing fakes", sampling.quiet)
     return Diversity(fakes, reals)
 
 

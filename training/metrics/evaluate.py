@@ -14,7 +14,7 @@ import torch
 from stylegan.features.lpips import NETS
 from torch_utils.download import digest_of
 from torch_utils.errors import UserError
-from training.metrics.context import Context, Request
+from training.metrics.context import MISSING, Context, Request
 from training.metrics.features import pick_features
 from training.metrics.registry import FEATURES, Kind, measure_swd, parse
 
@@ -76,8 +76,8 @@ def evaluate(names: Sequence[str], context: Context, skipped: Callable[[str, str
             found = measure(kind, request, contexts.get(request.features, context))
         except UserError as error:
             skipped(name, str(error))
-            continue
-        yield found
+        else:
+            yield found
 
 
 def measure(kind: Kind, request: Request, context: Context) -> Result:
@@ -88,27 +88,14 @@ def measure(kind: Kind, request: Request, context: Context) -> Result:
     features, sha256 = looked_through(kind, request, context)
     snapshot, data = context.snapshot, context.data
     return Result(
-        results=results,
-        metric=request.title,
-        total_time=seconds,
-        total_time_str=in_words(seconds),
-        num_gpus=context.compute.processes if kind.shared else 1,
-        snapshot_pkl=context.file,
-        timestamp=time.time(),
-        network=snapshot.fingerprint,
-        kimg=snapshot.kimg,
-        resolution=snapshot.stage.resolution,
-        features=features,
-        features_sha256=sha256,
-        data="" if data is None else str(data.path),
-        data_hash="" if data is None else data.content_hash,
-        num_images=fakes_of(kind, request, context),
-        seed=context.seed,
-        psi=context.psi,
-        mirror=context.mirror,
-        k=request.k,
-        aids=aids_of(kind, context),
-    )
+        results=results, metric=request.title, total_time=seconds, total_time_str=in_words(seconds),
+        num_gpus=context.compute.processes if kind.shared else 1, snapshot_pkl=context.file, timestamp=time.time(),
+        network=snapshot.fingerprint, kimg=snapshot.kimg, resolution=snapshot.stage.resolution,
+        features=features, features_sha256=sha256,
+        data="" if data is None else str(data.path), data_hash="" if data is None else data.content_hash,
+        num_images=fakes_of(kind, request, context), seed=context.seed, psi=context.psi, mirror=context.mirror,
+        k=request.k, aids=aids_of(kind, context),
+    )  # fmt: skip
 
 
 def fakes_of(kind: Kind, request: Request, context: Context) -> int:
@@ -121,24 +108,20 @@ def fakes_of(kind: Kind, request: Request, context: Context) -> int:
 def require_aids(kind: Kind, context: Context) -> None:
     """Raises UserError for a metric without what it needs."""
     aids = context.aids
-    missing = {
-        "data": context.data is None and "which data? give --data, as in --data faces.zip",
-        "classifier": not (aids.classifier or aids.table)
-        and "it takes a classifier: give --classifier FILE of directions.py learn, or --labels CSV",
-        "directions": aids.directions is None and "it takes directions: give --directions FILE of directions.py find",
-    }
+    there = {"data": context.data, "classifier": aids.classifier or aids.table, "directions": aids.directions}
     for need in kind.needs:
-        if missing[need]:
-            raise UserError(str(missing[need]))
+        if there[need] is None:
+            raise UserError(MISSING[need])
 
 
 def aids_of(kind: Kind, context: Context) -> dict[str, str | bool]:
     """What a metric took besides the network and its data, for the records."""
     aids, found = context.aids, dict[str, str | bool]()
-    classifier = {"classifier": aids.classifier} if aids.classifier else {"labels": aids.table}
-    files = (classifier if "classifier" in kind.needs else {}) | (
-        {"directions": aids.directions} if "directions" in kind.needs else {}
-    )
+    files: dict[str, Path | None] = {}
+    if "classifier" in kind.needs:
+        files = {"classifier": aids.classifier} if aids.classifier else {"labels": aids.table}
+    if "directions" in kind.needs:
+        files["directions"] = aids.directions
     for name, path in files.items():
         if path is not None:
             found |= {name: str(path), f"{name}_sha256": digest_of(path, "sha256")}

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, multiprocessing
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from stylegan.checkpoints.snapshot import Snapshot
 from torch_utils.device import cpu_threads, keep_freed_memory, single_thread_workers
 from torch_utils.errors import UserError
 from torch_utils.files import cache_folder, write_atomically
@@ -42,33 +41,30 @@ Describe = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Features:
-    """N rows of a store. Reads what is asked for, and nothing else: `rows[3:5]`, `rows[array of numbers]`."""
+    """The first N rows of a store, which must be there. Reads only what is asked for: rows[3:5], rows[numbers]."""
 
-    path: Path
+    store: Store
     count: int
-    dims: int
-    dtype: str = "float32"
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, which: slice | np.ndarray) -> Tensor:
         """-> [n,dims]."""
-        if isinstance(which, slice):
-            start, stop, _ = which.indices(self.count)
-            width = self.dims * np.dtype(self.dtype).itemsize
-            found = np.fromfile(self.path, self.dtype, (stop - start) * self.dims, offset=start * width)
-            return torch.from_numpy(found.reshape(stop - start, self.dims))
-        rows = np.memmap(self.path, self.dtype, "r", shape=(self.count, self.dims))
-        return torch.from_numpy(np.asarray(rows[which]))
+        rows = np.memmap(self.store.path, self.store.dtype, "r", shape=(self.count, self.store.dims))
+        return torch.from_numpy(np.array(rows[which]))
 
 
 @dataclass(frozen=True)
 class Store:
-    """Where the features of some images are kept. what: tells what they are from anything else of these images."""
+    """Where what is asked of some images is kept.
+
+    what: tells it from anything else that is asked of these images   describe: answers, `dims` numbers for each image
+    """
 
     images: ImageSource
     what: str
+    describe: Describe
     dims: int
     dtype: str = "float32"
 
@@ -97,11 +93,8 @@ class Store:
             marks, size = self.marks.read_bytes(), self.path.stat().st_size
         except FileNotFoundError:
             return self.blocks(count)
-        width = self.dims * np.dtype(self.dtype).itemsize
-        return [
-            block for i, block in enumerate(self.blocks(count))
-            if marks[i : i + 1] != b"\1" or block.stop * width > size
-        ]  # fmt: skip
+        whole = size // (self.dims * np.dtype(self.dtype).itemsize)
+        return [b for i, b in enumerate(self.blocks(count)) if marks[i : i + 1] != b"\1" or b.stop > whole]
 
     def begin(self) -> None:
         """Make the files, and note in words what is in them. Raises UserError if nothing can be written there."""
@@ -138,19 +131,14 @@ class Store:
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror or error}; make room there") from error
 
-    def features(self, count: int) -> Features:
-        """All that is kept of the first `count` images, which must be there."""
-        return Features(self.path, count, self.dims, self.dtype)
-
 
 def work_off(
-    store: Store, describe: Describe, blocks: Sequence[range], batch: int, device: torch.device,
-    advance: Callable[[int], object],
-) -> None:  # fmt: skip
+    store: Store, blocks: Sequence[range], batch: int, device: torch.device, advance: Callable[[int], object]
+) -> None:
     """Fill some blocks, and say how many images are done after each. device: where `describe` works."""
     for block in blocks:
         images = store.images.read(block.start, block.stop, batch)
-        store.put(block, described(describe, images, block.start, device))
+        store.put(block, described(store.describe, images, block.start, device))
         advance(len(block))
 
 
@@ -209,49 +197,26 @@ class Question:
     features: str = DEFAULT
     weights: Path | None = None
 
-    @property
-    def of_network(self) -> bool:
-        """Is it for a feature network to answer?"""
-        return self.what in ("features", "probabilities")
 
-    def network(self, device: torch.device) -> FeatureNetwork | None:
-        """Raises UserError where it is not to be had."""
-        return pick_features(self.features, device, self.weights) if self.of_network else None
-
-
-@dataclass(frozen=True)
-class Answerer:
-    """Who answers a `Question`: its name as stores have it, how many numbers, and how they are kept."""
-
-    name: str
-    describe: Describe
-    dims: int
-    dtype: str = "float32"
-
-    def store(self, images: ImageSource) -> Store:
-        return Store(images, self.name, self.dims, self.dtype)
-
-
-def answerer(question: Question, network: FeatureNetwork | None) -> Answerer:
-    """network: as `question.network` has it. Raises UserError for what cannot be answered."""
+def store_of(question: Question, images: ImageSource, network_of: Callable[[], FeatureNetwork]) -> Store:
+    """network_of: opens the feature network, if it takes one. Raises UserError for what cannot be answered."""
     channels, height, width = question.shape
     if question.what == "patches":
         dims = len(image_stats.levels(height, width)) * image_stats.PATCHES * image_stats.patch_dims(channels)
-        return Answerer("patches of swd", image_stats.patches, dims, "float16")
+        return Store(images, "patches of swd", image_stats.patches, dims, "float16")
     if question.what == "pairs":
-        if min(height, width) < image_stats.SMALLEST:
-            raise UserError(f"ms-ssim needs images of at least {image_stats.SMALLEST} pixels, not {width}x{height}")
-        return Answerer("ms-ssim of pairs", image_stats.pair_similarity, 1)
-    if network is None:
-        raise ValueError(f"{question.what} take a network")
-    embed = network.embed
+        image_stats.require_size(height, width)
+        return Store(images, "ms-ssim of pairs", image_stats.pair_similarity, 1)
+    network = network_of()
+    name = f"{network.name} {network.sha256}"
     if question.what == "features":
-        return Answerer(f"{network.name} {network.sha256}", lambda images, first: embed(images), network.dims)
+        embed = network.embed
+        return Store(images, name, lambda some, first: embed(some), network.dims)
     classes = network.probabilities
     if classes is None:
         raise UserError(f"{network.name} tells no classes, so there is no inception score; use efficientnet-lite0")
     dims = classes(torch.zeros(1, *question.shape, dtype=torch.uint8)).shape[1]
-    return Answerer(f"{network.name} {network.sha256} classes", lambda images, first: classes(images), dims)
+    return Store(images, f"{name} classes", lambda some, first: classes(some), dims)
 
 
 # Filling a store of features, in this process or in several: which one works out a block does not change it
@@ -272,16 +237,13 @@ class Compute:
     quiet: bool = False
 
 
-def features_of(
-    images: ImageSource, count: int, question: Question, worker: Answerer, compute: Compute, label: str
-) -> Features:
-    """The answers for the first `count` images (all, if there are fewer), of the cache as far as they are there.
+def features_of(store: Store, count: int, question: Question, compute: Compute, label: str) -> Features:
+    """What is asked of the first `count` images (all, if there are fewer), of the cache as far as it is there.
 
-    worker: who answers `question` on `compute.device`. Raises UserError where something cannot be read or written, and
-    for features that are not finite.
+    store: as `store_of` makes it of `question`, on `compute.device`. Raises UserError where something cannot be read
+    or written, and for features that are not finite.
     """
-    store = worker.store(images)
-    count = count if images.limit is None else min(count, images.limit)
+    count = count if store.images.limit is None else min(count, store.images.limit)
     store.begin()
     missing = store.missing(count)
     if missing:
@@ -289,10 +251,10 @@ def features_of(
         with Progress(label, total, quiet=compute.quiet) as bar:
             bar.move_to(total - sum(map(len, missing)), total)
             if compute.processes == 1 or len(missing) == 1:
-                work_off(store, worker.describe, missing, compute.batch, compute.device, bar.advance)
+                work_off(store, missing, compute.batch, compute.device, bar.advance)
             else:
                 _share(store, question, missing, compute, bar)
-    return store.features(count)
+    return Features(store, count)
 
 
 def _share(store: Store, question: Question, missing: list[range], compute: Compute, bar: Progress) -> None:
@@ -336,8 +298,8 @@ def _work(
     if isinstance(images, Fakes):
         images.snapshot.G.to(device)
     try:
-        worker = answerer(question, question.network(device))
-        work_off(worker.store(images), worker.describe, shares[rank], compute.batch, device, lambda count: None)
+        store = store_of(question, images, lambda: pick_features(question.features, device, question.weights))
+        work_off(store, shares[rank], compute.batch, device, lambda count: None)
     except UserError as error:
         trouble.put(str(error))
 
@@ -346,6 +308,6 @@ def _portable(images: ImageSource) -> ImageSource:
     """Without what cannot be handed to another process, or need not be: a GPU's memory, and the discriminator."""
     if not isinstance(images, Fakes):
         return images
-    snapshot: Snapshot = images.snapshot
+    snapshot = images.snapshot
     G = snapshot.G if snapshot.device.type == "cpu" else copy.deepcopy(snapshot.G).cpu()
     return replace(images, snapshot=replace(snapshot, G=G, D=None))

@@ -53,7 +53,8 @@ def short_name(name: str) -> str:
     known = {effnet.NAME: "effnetlite0", inception.NAME: "inception"} | {net: net for net in lpips.NETS}
     if name in known:
         return known[name]
-    short = _safe(name.replace(":", "-") if _FUNCTION.fullmatch(name) else Path(name).stem)
+    short = name.replace(":", "-") if _FUNCTION.fullmatch(name) else Path(name).stem
+    short = re.sub(r"[^\w.]+", "-", short)
     return f"{short}-own" if short in known.values() else short
 
 
@@ -72,10 +73,11 @@ def pick_features(name: str, device: torch.device, weights: Path | None = None) 
             _quiet(partial(effnet.features, net), device), _quiet(partial(effnet.probabilities, net), device),
         )  # fmt: skip
     if name == inception.NAME:
-        sha256, embed, probabilities = inception.bound(device, weights)
+        path, sha256 = inception.find_file(weights)
+        inside = inception.load(path, sha256, device)
         return FeatureNetwork(
-            short_name(name), sha256, inception.DIMS, _quiet(_in_colour(embed), device),
-            _quiet(_in_colour(probabilities), device),
+            short_name(name), sha256, inception.DIMS, _quiet(_in_colour(partial(inception.features, inside)), device),
+            _quiet(_in_colour(partial(inception.probabilities, inside)), device),
         )  # fmt: skip
     if name in lpips.NETS:
         return _lpips(name, device, weights)
@@ -141,11 +143,6 @@ def _probed(name: str, sha256: str, embed: Embedding, device: torch.device) -> F
     if found.ndim != 2 or len(found) != 2:
         raise UserError(f"--features {name} made {list(found.shape)} of two images; it should make [2,dims]")
     return FeatureNetwork(short_name(name), sha256, found.shape[1], quiet)
-
-
-def _safe(name: str) -> str:
-    """As it can stand in the name of a metric and of a file."""
-    return re.sub(r"[^\w.]+", "-", name)
 
 
 def _quiet(embed: Embedding, device: torch.device) -> Embedding:

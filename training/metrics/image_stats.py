@@ -130,7 +130,7 @@ def _enlarged(x: Tensor, size: torch.Size) -> Tensor:
 
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, finest first
-WINDOW, SIGMA, SMALLEST_SSIM = 11, 1.5, 16
+WINDOW, SIGMA = 11, 1.5
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
@@ -140,8 +140,7 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     At scales with less than 11 pixels the window shrinks with the image, as ProGAN has it. Raises UserError for
     images of less than 16 pixels.
     """
-    if min(a.shape[2:]) < SMALLEST_SSIM:
-        raise UserError(f"ms-ssim needs images of at least {SMALLEST_SSIM} pixels, not {a.shape[3]}x{a.shape[2]}")
+    require_size(*a.shape[2:])
     x, y = a.double(), b.double()
     found = torch.ones(len(x), dtype=torch.float64, device=x.device)
     for scale, weight in enumerate(WEIGHTS):
@@ -151,6 +150,12 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
         if not last:
             x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
     return found
+
+
+def require_size(height: int, width: int) -> None:
+    """Raises UserError for images that are too small for the scales."""
+    if min(height, width) < SMALLEST:
+        raise UserError(f"ms-ssim needs images of at least {SMALLEST} pixels, not {width}x{height}")
 
 
 def pair_similarity(images: Tensor, first: int = 0) -> Tensor:

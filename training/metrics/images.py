@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.networks.config import NoiseMode
 from stylegan.networks.sampling import generator
 from torch_utils.errors import UserError
 from torch_utils.images import to_float, to_uint8
+from torch_utils.progress import Progress
 from training.data.archive import Archive
 from training.data.dataset import fade
 from training.data.packed import CheckedPages, packed
@@ -27,17 +27,15 @@ STREAM = "metrics"  # of random numbers
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a network is sampled.
+    """How a network is sampled; with other noise for each image, as published.
 
-    seed: of all that is random   psi: truncation (metrics are published without any, 1)
-    noise: "random" is another one for each image, as published; "const" the network's own   batch: images at once
+    seed: of all that is random   psi: truncation (metrics are published without any, 1)   batch: images at once
     labels: classes of the training images, [M], among which classes are drawn; None for all classes alike
     quiet: without a progress bar
     """
 
     seed: int = 0
     psi: float = 1.0
-    noise: NoiseMode = "random"
     batch: int = MICRO_BATCH
     labels: np.ndarray | None = None
     quiet: bool = False
@@ -62,28 +60,19 @@ def inputs_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Input
     return draw(config, sampling.seed, STREAM, positions, snapshot.stage.resolution, classes, torch.device("cpu"))
 
 
-def noise_of(inputs: Inputs, sampling: Sampling) -> str | list[Tensor]:
-    """As `Renderer.draw` takes it: a map [N,1,H,W] for each layer, or the name of another kind."""
-    if sampling.noise != "random":
-        return sampling.noise
-    return inputs.noise or "none"
-
-
-def drawn(snapshot: Snapshot, ws: Tensor, noise: str | Sequence[Tensor], batch: int) -> Tensor:
-    """Images [N,channels,H,W] in the network's range, where the network is, of ws [N,L,w_dim].
+def drawn(snapshot: Snapshot, ws: Tensor, noise: Sequence[Tensor], batch: int) -> Tensor:
+    """Images [N,channels,H,W] in the network's range, where the network is, of ws [N,L,w_dim] and `Inputs.noise`.
 
     On a CPU one by one, so that they are the same in any batch; elsewhere `batch` at once, which is many times faster.
     """
     if snapshot.device.type == "cpu":
-        return snapshot.renderer.draw(ws, noise, batch)
+        return snapshot.renderer.draw(ws, noise or "none", batch)
+    images = []
     with torch.inference_mode():
-        return torch.cat([_drawn_at_once(snapshot, ws, noise, slice(i, i + batch)) for i in range(0, len(ws), batch)])
-
-
-def _drawn_at_once(snapshot: Snapshot, ws: Tensor, noise: str | Sequence[Tensor], part: slice) -> Tensor:
-    maps = noise if isinstance(noise, str) else [(m if len(m) == 1 else m[part]).to(snapshot.device) for m in noise]
-    images: Tensor = snapshot.G.synthesis(ws[part].to(snapshot.device), snapshot.stage, maps)
-    return images
+        for part in (slice(start, start + batch) for start in range(0, len(ws), batch)):
+            maps = [noise_map[part].to(snapshot.device) for noise_map in noise] or "none"
+            images.append(snapshot.G.synthesis(ws[part].to(snapshot.device), snapshot.stage, maps))
+    return torch.cat(images)
 
 
 @dataclass(frozen=True)
@@ -104,8 +93,19 @@ def samples_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Samp
     renderer, inputs = snapshot.renderer, inputs_at(snapshot, sampling, positions)
     w = renderer.map(inputs.z, inputs.c, psi=1.0)[:, 0]
     ws = renderer.map(inputs.z, inputs.c, psi=sampling.psi) if sampling.psi != 1 else snapshot.G.broadcast(w)
-    images = drawn(snapshot, ws, noise_of(inputs, sampling), sampling.batch)
+    images = drawn(snapshot, ws, inputs.noise, sampling.batch)
     return Samples(inputs.z, w, inputs.c, images.clamp(-1, 1))
+
+
+def samples_of(
+    snapshot: Snapshot, sampling: Sampling, count: int, label: str = "", size: int = MICRO_BATCH
+) -> Iterator[Samples]:
+    """Images 0 to `count`, `size` at a time. label: of the progress bar; without one there is none."""
+    with Progress(label, count, quiet=sampling.quiet or not label) as bar:
+        for start in range(0, count, size):
+            found = samples_at(snapshot, sampling, range(start, min(start + size, count)))
+            yield found
+            bar.advance(len(found.z))
 
 
 # Real images as a network is compared with them: at its size, faded as it fades, chosen by a seed
@@ -151,17 +151,17 @@ def classes_of(archive: Archive, places: np.ndarray, snapshot: Snapshot) -> Tens
     return torch.from_numpy(archive.labels[places])
 
 
-def in_proportion(sampling: Sampling, archive: Archive, snapshot: Snapshot) -> Sampling:
-    """The sampling with classes as often as the archive has them, unless it says so already."""
-    if sampling.labels is not None or not snapshot.config.num_classes:
-        return sampling
-    return replace(sampling, labels=archive.labels)
+def real_batches(
+    archive: Archive, snapshot: Snapshot, places: np.ndarray, size: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The real images at some places in the archive and their classes, `size` at a time."""
+    stored = pages(archive, snapshot)
+    for start in range(0, len(places), size):
+        at = places[start : start + size]
+        yield real_images(stored, at, snapshot), classes_of(archive, at, snapshot)
 
 
 # The two sides of every comparison: the images of a network and those of a data set, each by its number
-
-
-STREAM = "metrics"
 
 
 class ImageSource(Protocol):
@@ -180,16 +180,10 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class Fakes:
-    """The images of a network, as far as it has grown. z, class and noise of image i are drawn from (seed, i).
-
-    psi: truncation   classes: the labels of the data, from which those of the fakes are drawn with their frequencies;
-    for a conditional network of unlabelled data all classes are equally frequent
-    """
+    """The images of a network, as far as it has grown. z, class and noise of image i are drawn from (seed, i)."""
 
     snapshot: Snapshot
-    seed: int = 0
-    psi: float = 1.0
-    classes: np.ndarray | None = None
+    sampling: Sampling = AS_PUBLISHED
 
     limit = None
 
@@ -197,25 +191,20 @@ class Fakes:
     def key(self) -> dict[str, str | int | float]:
         stage = self.snapshot.stage
         found: dict[str, str | int | float] = {
-            "fakes": self.snapshot.fingerprint, "resolution": stage.resolution, "alpha": stage.alpha, "seed": self.seed,
-            "psi": self.psi, "device": self.snapshot.device.type,
+            "fakes": self.snapshot.fingerprint, "resolution": stage.resolution, "alpha": stage.alpha,
+            "seed": self.sampling.seed, "psi": self.sampling.psi, "device": self.snapshot.device.type,
         }  # fmt: skip
         if self.snapshot.config.num_classes:
-            found["classes"] = " ".join(map(str, np.bincount(self._classes)))
+            labels = self.sampling.labels
+            classes = np.arange(self.snapshot.config.num_classes) if labels is None else labels
+            found["classes"] = " ".join(map(str, np.bincount(classes)))
         return found
-
-    @property
-    def _classes(self) -> np.ndarray:
-        return np.arange(self.snapshot.config.num_classes) if self.classes is None else np.sort(self.classes)
 
     def read(self, start: int, stop: int, batch: int) -> Tensor:
         """See `ImageSource`. Noise is random, as in the published metrics."""
-        renderer, config = self.snapshot.renderer, self.snapshot.config
-        classes = self._classes if config.num_classes else None
-        inputs = draw(
-            config, self.seed, STREAM, range(start, stop), renderer.stage.resolution, classes, torch.device("cpu")
-        )
-        ws = renderer.map(inputs.z, inputs.c, psi=self.psi)
+        renderer = self.snapshot.renderer
+        inputs = inputs_at(self.snapshot, self.sampling, range(start, stop))
+        ws = renderer.map(inputs.z, inputs.c, psi=self.sampling.psi)
         pixels = to_uint8(renderer.draw(ws, inputs.noise or "none", batch))
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
@@ -265,10 +254,6 @@ class Reals:
         """For other processes, which open the archive themselves."""
         return _reopened, (str(self.archive.path), self.size, self.mirror, self.shuffled)
 
-    def prepare(self) -> None:
-        """Reduce the images now, where that has not been done. Raises UserError where it cannot be."""
-        _ = self._pages
-
 
 def _reopened(path: str, size: tuple[int, int], mirror: bool, seed: int | None) -> Reals:
     return Reals(Archive.open(path), size, mirror, seed)
@@ -281,6 +266,6 @@ def reals_for(snapshot: Snapshot, archive: Archive, mirror: bool = False) -> Rea
             f"{archive.path} has images of {archive.channels} channels, this network makes "
             f"{snapshot.config.channels}; give the data it was trained on, or convert them with dataset_tool.py"
         )
-    reals = Reals(archive, snapshot.config.size(snapshot.stage.resolution), mirror)
-    reals.prepare()
-    return reals
+    size = snapshot.config.size(snapshot.stage.resolution)
+    packed(archive, *size)  # reduces them now, where that has not been done
+    return Reals(archive, size, mirror)

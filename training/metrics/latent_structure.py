@@ -7,10 +7,8 @@ informative where factors can be predicted at all.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,9 +21,8 @@ from stylegan.latents.latents import Latents
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.attributes import AttributeClassifier
-from training.metrics.images import MICRO_BATCH, Sampling, inputs_at, noise_of
+from training.metrics.images import AS_PUBLISHED, MICRO_BATCH, Sampling, inputs_at
 
-Method = Literal["lasso", "boosting"]
 HELD_OUT, FEWEST = 0.25, 40
 
 
@@ -43,17 +40,17 @@ class DCI:
     informativeness: np.ndarray
 
 
-def dci(
-    codes: np.ndarray, factors: np.ndarray, method: Method = "boosting", seed: int = 0, quiet: bool = False
-) -> DCI:  # fmt: skip
-    """codes: [N,D]   factors: quantities, [N,K] (kinds as numbers do with boosting where they have an order).
+def dci(codes: np.ndarray, factors: np.ndarray, quiet: bool = False) -> DCI:
+    """codes: [N,D]   factors: quantities, [N,K], or kinds as numbers where they have an order.
 
-    "lasso" sees what depends on an entry in a straight line, and is quick; "boosting" sees any dependence.
+    Factors are predicted by boosted trees, which see any dependence, also those that are not linear.
     Raises UserError without scikit-learn, for fewer than 40 samples, and for factors that are constant or no numbers.
     """
     require_sklearn()
+    from sklearn.ensemble import GradientBoostingRegressor
+
     _check(codes, factors)
-    order = np.random.default_rng(seed).permutation(len(codes))
+    order = np.random.default_rng(0).permutation(len(codes))
     held = int(len(codes) * HELD_OUT)
     asked, rest = order[:held], order[held:]
     centre, spread = codes[rest].mean(axis=0), codes[rest].std(axis=0)
@@ -62,8 +59,8 @@ def dci(
     with Progress("Predicting factors", factors.shape[1], "factor", quiet) as bar:
         for column in factors.T:
             y = (column - column[rest].mean()) / column[rest].std()
-            model = _fitted(x[rest], y[rest], method, seed)
-            importance.append(np.abs(model.coef_) if method == "lasso" else model.feature_importances_)
+            model = GradientBoostingRegressor(random_state=0).fit(x[rest], y[rest])
+            importance.append(model.feature_importances_)
             scores.append(predictability(model.predict(x[asked]), y[asked]))
             bar.advance()
     matrix = np.stack(importance, axis=1)
@@ -97,18 +94,6 @@ def _sharpness(rows: np.ndarray) -> float:
     return float(((1 - bits) * total).sum() / total.sum())
 
 
-def _fitted(x: np.ndarray, y: np.ndarray, method: Method, seed: int) -> Any:
-    from sklearn.ensemble import GradientBoostingRegressor
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LassoCV
-
-    if method == "boosting":
-        return GradientBoostingRegressor(random_state=seed).fit(x, y)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # at penalties that are not chosen
-        return LassoCV(cv=3, random_state=seed).fit(x, y)
-
-
 def _check(codes: np.ndarray, factors: np.ndarray) -> None:
     if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors) or len(codes) < FEWEST:
         raise UserError(f"DCI takes codes [N,D] and factors [N,K] of {FEWEST} samples or more, not "
@@ -124,7 +109,6 @@ def _check(codes: np.ndarray, factors: np.ndarray) -> None:
 
 
 LEAST = 0.05  # standard deviations: what moves all attributes by less than this is no direction for any of them
-AS_SHOWN = Sampling(psi=0.7, noise="const")
 
 
 @dataclass(frozen=True)
@@ -132,7 +116,7 @@ class Purity:
     """changes: of each attribute along each direction, in its standard deviations among random images, [K,A]
 
     errors: their standard errors, [K,A]   directions: names, [K]   attributes: names, [A]
-    own: which attribute each direction is for, [K]   strength: how far it was moved, either way   count: of images
+    own: which attribute each direction is for, [K]   count: of images
     """
 
     changes: np.ndarray
@@ -140,7 +124,6 @@ class Purity:
     directions: tuple[str, ...]
     attributes: tuple[str, ...]
     own: tuple[int, ...]
-    strength: float
     count: int
 
     @property
@@ -157,16 +140,16 @@ class Purity:
 
 def purity(
     snapshot: Snapshot, directions: Directions, classifier: AttributeClassifier, count: int = 200,
-    strength: float = 1.0, sampling: Sampling = AS_SHOWN,
+    sampling: Sampling = AS_PUBLISHED,
 ) -> Purity:  # fmt: skip
-    """Of each direction, on `count` random images, moved by `strength` standard deviations forth and back.
+    """Of each direction, on `count` random images, moved by one standard deviation forth and back.
 
     A change is half the difference between forth and back. A direction is for the attribute whose name it bears ("smile
     without gender" is for smile), and where there is none for the one that it changes most.
-    Raises UserError for directions that do not fit the network, a strength of 0, and images that all look alike.
+    Raises UserError for directions that do not fit the network, and images that all look alike.
     """
-    if strength == 0 or count < 2:
-        raise UserError("purity needs a strength other than 0, and 2 images or more")
+    if count < 2:
+        raise UserError("purity needs 2 images or more")
     before: list[Tensor] = []
     forth_back: list[list[Tensor]] = [[] for _ in directions.names]
     with Progress("Moving images", count * (1 + 2 * len(directions)), quiet=sampling.quiet) as bar:
@@ -176,17 +159,15 @@ def purity(
             bar.advance(len(latents))
             for number, changes in enumerate(forth_back):
                 one = directions[number : number + 1]
-                forth, back = (_values(snapshot, classifier, moved(latents, one, way * strength)) for way in (1, -1))
+                forth, back = (_values(snapshot, classifier, moved(latents, one, way)) for way in (1.0, -1.0))
                 changes.append((forth - back) / 2)
                 bar.advance(2 * len(latents))
     still = torch.cat(before).numpy()
     found = np.stack([torch.cat(changes).numpy() for changes in forth_back])
-    return summarised(still, found, directions.names, classifier.scope.names, strength)
+    return summarised(still, found, directions.names, classifier.scope.names)
 
 
-def summarised(
-    still: np.ndarray, changes: np.ndarray, directions: Sequence[str], attributes: Sequence[str], strength: float
-) -> Purity:
+def summarised(still: np.ndarray, changes: np.ndarray, directions: Sequence[str], attributes: Sequence[str]) -> Purity:
     """From the values of images as they are [N,A], and their changes along each direction [K,N,A].
 
     Raises UserError for an attribute that no image differs in.
@@ -198,7 +179,7 @@ def summarised(
     mean = changes.mean(axis=1) / spread
     errors = changes.std(axis=1, ddof=1) / spread / len(still) ** 0.5
     own = tuple(_own(name, attributes, row) for name, row in zip(directions, mean, strict=True))
-    return Purity(mean, errors, tuple(directions), tuple(attributes), own, strength, len(still))
+    return Purity(mean, errors, tuple(directions), tuple(attributes), own, len(still))
 
 
 def purity_table(found: Purity) -> list[str]:
@@ -210,7 +191,7 @@ def purity_table(found: Purity) -> list[str]:
         cells = "".join(f"{f'{value:+.2f}' + ('*' if k == own else ' '):>{cell}}" for k, value in enumerate(row))
         lines.append(f"{name:{wide}}{cells}{score:9.3f}")
     largest = float(found.errors.max())
-    lines.append(f"moved by {found.strength:g} standard deviations of w; changes in those of the attribute "
+    lines.append(f"moved by 1 standard deviations of w; changes in those of the attribute "
                  f"among {found.count} images, +-{largest:.2g}")  # fmt: skip
     return lines
 
@@ -223,9 +204,8 @@ def _own(direction: str, attributes: Sequence[str], changes: np.ndarray) -> int:
 def _latents(snapshot: Snapshot, sampling: Sampling, positions: range) -> Latents:
     inputs = inputs_at(snapshot, sampling, positions)
     names = tuple(f"image {position}" for position in positions)
-    latents = Latents(snapshot.renderer.map(inputs.z, inputs.c, psi=sampling.psi), names, names, c=inputs.c)
-    noise = noise_of(inputs, sampling)
-    return latents if isinstance(noise, str) else replace(latents, noise=tuple(noise))
+    ws = snapshot.renderer.map(inputs.z, inputs.c, psi=sampling.psi)
+    return Latents(ws, names, names, c=inputs.c, noise=tuple(inputs.noise))
 
 
 def _values(snapshot: Snapshot, classifier: AttributeClassifier, latents: Latents) -> Tensor:

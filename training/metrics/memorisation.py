@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
 from torch_utils.errors import UserError
 from torch_utils.images import MIN_CAPTIONED_WIDTH, TEXT, enlarge, grid, to_uint8
 from torch_utils.progress import Progress
 from training.data.archive import Archive
-from training.metrics.images import AS_PUBLISHED, MICRO_BATCH, Sampling, in_proportion, pages, samples_at
+from training.metrics.features import Embedding
+from training.metrics.images import AS_PUBLISHED, Sampling, pages, samples_of
 
-BLOCK = 2048  # rows of features in memory as float64
-Embedding = Callable[[Tensor], Tensor]
-"""uint8 [N,C,H,W] -> float32 [N,dims]."""
-
-
-class Rows(Protocol):
-    """Features [N,dims]: an array, or a file that is read in parts."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, which: slice, /) -> Any:
-        """Some rows, as an array or as a tensor."""
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """`count` rows from `start` on: the mirror images, where they are kept in one file behind the images."""
-
-    rows: Rows
-    start: int
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, which: slice) -> Any:
-        start, stop, _ = which.indices(self.count)
-        return self.rows[self.start + start : self.start + stop]
+BATCH, BLOCK = 64, 2048  # images that are embedded at once; rows of features in memory as float64
 
 
 @dataclass(frozen=True)
@@ -100,73 +72,62 @@ def nearest_training(
         raise UserError(
             f"{archive.path} has {len(stored)} images: ask for the nearest of fewer, and for 1 fake or more"
         )
-    sampling = in_proportion(sampling, archive, snapshot)
-    fakes = np.empty((count, *stored.shape[1:]), np.uint8)
-    with Progress("Drawing", count, quiet=sampling.quiet) as bar:
-        for start in range(0, count, MICRO_BATCH):
-            part = range(start, min(start + MICRO_BATCH, count))
-            images = samples_at(snapshot, sampling, part).images
-            fakes[start : part.stop] = to_uint8(images).transpose(0, 3, 1, 2)
-            bar.advance(len(part))
+    drawn = samples_of(snapshot, sampling, count, "Drawing")
+    fakes = np.concatenate([to_uint8(samples.images).transpose(0, 3, 1, 2) for samples in drawn])
     of_fakes, reals, mirrored = (
-        features_of(pixels, embed, snapshot.device, flip, quiet=sampling.quiet)
+        features_of(pixels, embed, snapshot.device, flip, sampling.quiet)
         for pixels, flip in ((fakes, False), (stored, False), (stored, True))
     )
     return Neighbours(nearest(of_fakes, reals, mirrored, k), fakes, stored)
 
 
 def features_of(
-    stored: np.ndarray, embed: Embedding, device: torch.device, flip: bool = False, batch: int = 64,
-    quiet: bool = False,
-) -> np.ndarray:  # fmt: skip
+    stored: np.ndarray, embed: Embedding, device: torch.device, flip: bool = False, quiet: bool = False
+) -> np.ndarray:
     """The features of images uint8 [N,C,H,W], or of their mirror images: float32 [N,dims]."""
     parts = []
     with Progress("Mirror images" if flip else "Features", len(stored), quiet=quiet) as bar:
-        for start in range(0, len(stored), batch):
-            images = torch.from_numpy(np.array(stored[start : start + batch]))
+        for start in range(0, len(stored), BATCH):
+            images = torch.from_numpy(np.array(stored[start : start + BATCH]))
             with torch.inference_mode():
                 parts.append(embed((images.flip(3) if flip else images).to(device)).float().cpu().numpy())
             bar.advance(len(images))
     return np.concatenate(parts)
 
 
-def nearest(fakes: Rows, reals: Rows, mirrored: Rows, k: int = 5) -> Nearest:
+def nearest(fakes: np.ndarray, reals: np.ndarray, mirrored: np.ndarray, k: int = 5) -> Nearest:
     """By features: of fakes [N,d], of reals [M,d] and of their mirror images [M,d], M > k.
 
     Memory grows with N and `BLOCK`, not with M. Raises UserError for features that are no numbers.
     """
     for name, features in (("generated images", fakes), ("training images", reals), ("mirror images", mirrored)):
-        if not all(np.isfinite(part).all() for _, part in _parts(features)):
+        if not np.isfinite(features).all():
             raise UserError(f"features of {name} are no numbers; the network or the feature network is broken")
     distances, places = np.full((len(fakes), k), np.inf), np.zeros((len(fakes), k), int)
     flips = np.zeros((len(fakes), k), bool)
-    asked = np.concatenate([part for _, part in _parts(fakes)])
-    for start, squares, turned in _blocks(asked, reals, mirrored):
+    for start, squares, turned in _blocks(fakes, reals, mirrored):
         here = np.broadcast_to(np.arange(start, start + squares.shape[1]), squares.shape)
         both = [np.concatenate(pair, axis=1) for pair in ((distances, squares), (places, here), (flips, turned))]
         best = np.argsort(both[0], axis=1, kind="stable")[:, :k]
         distances, places, flips = (np.take_along_axis(x, best, axis=1) for x in both)
     matched, back = np.unique(places[:, 0], return_inverse=True)
     own = np.full(len(matched), np.inf)
-    themselves = np.concatenate([np.asarray(reals[place : place + 1], np.float64) for place in matched.tolist()])
-    for start, squares, _ in _blocks(themselves, reals, mirrored):
+    for start, squares, _ in _blocks(reals[matched], reals, mirrored):
         inside = (matched >= start) & (matched < start + squares.shape[1])
         squares[inside, matched[inside] - start] = np.inf  # itself
         own = np.minimum(own, squares.min(axis=1))
     return Nearest(np.sqrt(distances), places, flips, np.sqrt(own[back]))
 
 
-def _parts(rows: Rows) -> Iterator[tuple[int, np.ndarray]]:
-    """Where some rows begin, and those rows in float64, as squared distances are differences of larger squares."""
-    for start in range(0, len(rows), BLOCK):
-        yield start, np.asarray(rows[start : start + BLOCK], np.float64)
+def _blocks(asked: np.ndarray, reals: np.ndarray, mirrored: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """For some reals at a time: where they begin, squared distances [N,m] to the nearer of both forms, and which.
 
-
-def _blocks(asked: np.ndarray, reals: Rows, mirrored: Rows) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """For some reals at a time: where they begin, squared distances [N,m] to the nearer of both forms, and which."""
-    for (start, plain), (_, turned) in zip(_parts(reals), _parts(mirrored), strict=True):
-        to_plain, to_turned = _squares(asked, plain), _squares(asked, turned)
-        yield start, np.minimum(to_plain, to_turned), to_turned < to_plain
+    In float64, as squared distances are differences of larger squares.
+    """
+    asked = asked.astype(np.float64)
+    for start in range(0, len(reals), BLOCK):
+        plain, turned = (_squares(asked, x[start : start + BLOCK].astype(np.float64)) for x in (reals, mirrored))
+        yield start, np.minimum(plain, turned), turned < plain
 
 
 def _squares(a: np.ndarray, b: np.ndarray) -> np.ndarray:

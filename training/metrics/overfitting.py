@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,16 +20,7 @@ from stylegan.networks.inference import folded
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.data.archive import Archive
-from training.metrics.images import (
-    AS_PUBLISHED,
-    Sampling,
-    chosen,
-    classes_of,
-    in_proportion,
-    pages,
-    real_images,
-    samples_at,
-)
+from training.metrics.images import AS_PUBLISHED, Sampling, chosen, real_batches, samples_of
 
 GROUPS = 8  # of minibatch statistics in a batch
 
@@ -91,19 +83,24 @@ def overfitting(
     if count < group * 2:
         raise UserError(f"{count} images are too few; use 500 or so")
     count -= count % group  # as the statistics of a smaller group are others
-    with Progress("Asking the discriminator", count * (2 if validation is None else 3), quiet=sampling.quiet) as bar:
-        logits = [
-            _logits_of_reals(D, snapshot, archive, chosen(archive, count, sampling.seed), bar)
-            for archive in (train, validation) if archive is not None
-        ]  # fmt: skip
-        sampling = in_proportion(sampling, train, snapshot)
-        fake = []
-        for part in _batches(count, group):
-            found = samples_at(snapshot, sampling, part)
-            fake.append(logits_of(D, found.images.to(snapshot.device), found.c, snapshot.stage))
-            bar.advance(len(part))
-    nothing = np.zeros(0)
-    return Overfitting(logits[0], np.concatenate(fake), logits[1] if validation is not None else nothing)
+    size = GROUPS * group
+    total = count * (2 if validation is None else 3)
+
+    def logits(batches: Iterable[tuple[Tensor, Tensor | None]]) -> np.ndarray:
+        found = []
+        for images, c in batches:
+            found.append(logits_of(D, images.to(snapshot.device), c, snapshot.stage))
+            bar.advance(len(images))
+        return np.concatenate(found)
+
+    def of_reals(archive: Archive) -> np.ndarray:
+        places = np.random.default_rng(0).permutation(chosen(archive, count, sampling.seed))  # neighbours may be alike
+        return logits(real_batches(archive, snapshot, places, size))
+
+    with Progress("Asking the discriminator", total, quiet=sampling.quiet) as bar:
+        reals, held_out = of_reals(train), np.zeros(0) if validation is None else of_reals(validation)
+        fakes = logits((part.images, part.c) for part in samples_of(snapshot, sampling, count, size=size))
+    return Overfitting(reals, fakes, held_out)
 
 
 @torch.inference_mode()
@@ -119,21 +116,3 @@ def logits_of(D: Discriminator, images: Tensor, c: Tensor | None, stage: Stage) 
     found = torch.empty_like(scores)
     found[order] = scores
     return found.numpy()
-
-
-def _logits_of_reals(
-    D: Discriminator, snapshot: Snapshot, archive: Archive, places: np.ndarray, bar: Progress
-) -> np.ndarray:
-    stored, stage = pages(archive, snapshot), snapshot.stage
-    mixed = np.random.default_rng(0).permutation(places)  # groups of neighbours may look alike
-    logits = []
-    for part in _batches(len(mixed), max(D.config.minibatch_group, 1)):
-        at = mixed[part.start : part.stop]
-        images = real_images(stored, at, snapshot)
-        logits.append(logits_of(D, images, classes_of(archive, at, snapshot), stage))
-        bar.advance(len(at))
-    return np.concatenate(logits)
-
-
-def _batches(count: int, group: int) -> list[range]:
-    return [range(i, min(i + GROUPS * group, count)) for i in range(0, count, GROUPS * group)]

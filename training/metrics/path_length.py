@@ -8,7 +8,7 @@ The distance of the two images over epsilon^2 is the squared speed of change; it
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from stylegan.projection.distance import AnyDistance
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.inputs import Inputs
-from training.metrics.images import AS_PUBLISHED, Sampling, drawn, inputs_at, noise_of
+from training.metrics.images import AS_PUBLISHED, Sampling, drawn, inputs_at
 
 Space = Literal["z", "w"]
 Part = Literal["full", "end"]
@@ -81,22 +81,19 @@ def path_length(
     return trimmed(np.concatenate(lengths))
 
 
-def paths_of(metric: str, distance_name: str, crop: bool = False) -> Paths:
-    """The paths of "ppl_zfull", "ppl_wfull", "ppl_zend" or "ppl_wend", as published.
+def paths_of(name: str, distance_name: str, crop: bool = False) -> Paths:
+    """The paths of "zfull", "wfull", "zend" or "wend", as published.
 
     A discriminator has learnt images of one size: it is shown them whole and as they are. Raises UserError if it
-    should see a part only, and for another name.
+    should see a part only.
     """
-    spaces: tuple[Space, Space] = ("z", "w")
-    parts: tuple[Part, Part] = ("full", "end")
-    kinds = {f"ppl_{space}{part}": Paths(space, part, crop=crop) for space in spaces for part in parts}
-    if metric not in kinds:
-        raise UserError(f"there is no path length '{metric}'; there are {', '.join(kinds)}")
+    space: Space = "z" if name.startswith("z") else "w"
+    part: Part = "full" if name.endswith("full") else "end"
     if distance_name != DISCRIMINATOR:
-        return kinds[metric]
+        return Paths(space, part, crop=crop)
     if crop:
         raise UserError("the discriminator knows whole images only; leave the crop out, or use lpips-vgg16")
-    return replace(kinds[metric], largest=0)
+    return Paths(space, part, largest=0)
 
 
 def trimmed(lengths: np.ndarray) -> PathLength:
@@ -133,9 +130,10 @@ def _lengths(
     snapshot: Snapshot, distance: AnyDistance, part: range, paths: Paths, sampling: Sampling
 ) -> np.ndarray:  # fmt: skip
     inputs = inputs_at(snapshot, sampling, part)
-    noise = noise_of(inputs, sampling)
     ends = _step(snapshot, inputs, paths, sampling)
-    first, second = (seen(drawn(snapshot, end, noise, sampling.batch), paths).to(snapshot.device) for end in ends)
+    first, second = (
+        seen(drawn(snapshot, end, inputs.noise, sampling.batch), paths).to(snapshot.device) for end in ends
+    )
     with torch.inference_mode():
         if snapshot.device.type == "cpu":  # one by one, as sums are added up in another order in other batches
             found = torch.cat([distance(a[None], b[None]) for a, b in zip(first, second, strict=True)])

@@ -83,19 +83,11 @@ def _root(covariance: Tensor) -> Tensor:
 SUBSETS, LARGEST = 100, 1000
 
 
-def mmd2(x: Tensor, y: Tensor) -> float:
-    """The squared maximum mean discrepancy of features [N,D] and [N,D], estimated without bias, in float64.
-
-    The kernel is (x.y / D + 1)^3.
-    """
-    return _compared(x, y).value
-
-
 def kid(reals: Rows, fakes: Rows, seed: int = 0, subsets: int = SUBSETS, largest: int = LARGEST) -> tuple[float, float]:
-    """The mean of `mmd2` over random subsets of at most `largest`, and its standard error.
+    """The mean over random subsets of at most `largest`, and its standard error.
 
-    Where a subset is all there is, it is taken once. The error is that of other images, real and fake.
-    Raises UserError for fewer than two images.
+    Of each subset it is the squared maximum mean discrepancy, with the kernel (x.y / D + 1)^3. Where a subset is all
+    there is, it is taken once. The error is that of other images, real and fake. Raises UserError for fewer than two.
     """
     count = min(len(reals), len(fakes), largest)
     if count < 2:
@@ -124,7 +116,7 @@ class _Compared:
 
 
 def _compared(x: Tensor, y: Tensor) -> _Compared:
-    """Of features [N,D] and [N,D]."""
+    """Of features [N,D] and [N,D], in float64."""
     count, dims = x.shape
     x, y = x.double(), y.double()
     xx, yy, xy = ((a @ b.T / dims + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))

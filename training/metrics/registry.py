@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from stylegan.editing.directions import load_directions
 from stylegan.projection.distance import PIXELS, Distance, pick_distance
@@ -21,19 +19,24 @@ from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
 from torch_utils.images import encode
 from torch_utils.output import writing_to
-from torch_utils.progress import Progress
-from training.attributes import AttributeClassifier
-from training.metrics.context import Context, Request, classifier_of, parse_count
+from training.metrics.context import MISSING, Context, Request
 from training.metrics.diversity import diversity
 from training.metrics.features import DEFAULT, NAMES, short_name
 from training.metrics.image_stats import levels, mean_and_error, sliced_wasserstein
-from training.metrics.images import MICRO_BATCH, Sampling, samples_at
 from training.metrics.latent_structure import dci, purity, purity_table
 from training.metrics.memorisation import nearest_training, sheet
 from training.metrics.overfitting import overfitting
 from training.metrics.path_length import DISCRIMINATOR, PUBLISHED, path_length, paths_of
 from training.metrics.quality import agreement, frechet_distance, inception_score, kid, moments, require_enough
-from training.metrics.separability import separability, separability_table
+from training.metrics.separability import classified, separability, separability_table
+
+NEIGHBOURS = 5  # of each fake, on the sheet of those nearest to training images
+
+Results = dict[str, float]
+Measure = Callable[[Context, Request], Results]
+
+
+# Metrics of quality: images compared with the data, or with each other
 
 
 def measure_fid(context: Context, request: Request) -> Results:
@@ -49,28 +52,23 @@ def measure_fid(context: Context, request: Request) -> Results:
 def measure_kid(context: Context, request: Request) -> Results:
     reals = context.of_reals(None if request.whole else request.count)
     value, error = kid(reals, context.of_fakes(request.count), context.seed)
-    name = request.title
-    return {name: value, f"{name}_error": error}
+    return {request.title: value, f"{request.title}_error": error}
 
 
-def measure_precision_recall(context: Context, request: Request) -> Results:
+def measure_agreement(context: Context, request: Request, parts: Sequence[str]) -> Results:
+    """parts: which fields of `Agreement`."""
     reals = context.of_reals(None if request.whole else request.count)
     found = agreement(reals, context.of_fakes(request.count), request.k)
-    name = request.title
-    return {f"{name}_precision": found.precision, f"{name}_recall": found.recall}
+    return {f"{request.title}_{part}": getattr(found, part) for part in parts}
 
 
-def measure_density_coverage(context: Context, request: Request) -> Results:
-    reals = context.of_reals(None if request.whole else request.count)
-    found = agreement(reals, context.of_fakes(request.count), request.k)
-    name = request.title
-    return {f"{name}_density": found.density, f"{name}_coverage": found.coverage}
+measure_precision_recall = partial(measure_agreement, parts=("precision", "recall"))
+measure_density_coverage = partial(measure_agreement, parts=("density", "coverage"))
 
 
 def measure_inception_score(context: Context, request: Request) -> Results:
     mean, spread = inception_score(context.of_fakes(request.count, "probabilities"))
-    name = request.title
-    return {f"{name}_mean": mean, f"{name}_std": spread}
+    return {f"{request.title}_mean": mean, f"{request.title}_std": spread}
 
 
 def measure_swd(context: Context, request: Request) -> Results:
@@ -89,22 +87,19 @@ def measure_ms_ssim(context: Context, request: Request) -> Results:
     return {request.title: mean, f"{request.title}_error": error}
 
 
-# Metrics of latents: each takes a `Context` and what was asked for, and gives its results by name
-
-
-Results = dict[str, float]
+# Metrics of latents
 
 
 def measure_path_length(context: Context, request: Request) -> Results:
     """Of paths in z or w, full or at their ends. Raises UserError where the distance is not to be had."""
-    paths = paths_of(f"ppl_{request.part}", request.features, context.aids.crop)
-    found = path_length(context.snapshot, distance_of(context, request), request.count, paths, sampling_of(context))
+    paths = paths_of(request.part, request.features, context.aids.crop)
+    found = path_length(context.snapshot, distance_of(context, request), request.count, paths, context.sampling)
     return {request.title: found.value, f"{request.title}_error": found.error}
 
 
 def measure_separability(context: Context, request: Request) -> Results:
     """In z and in w, as published and of held-out samples; and the bits of each attribute."""
-    found = separability(context.snapshot, classifier_for(context), request.count, sampling_of(context))
+    found = separability(context.snapshot, context.classifier, request.count, context.sampling)
     context.aids.say("\n".join(separability_table(found)))
     results: Results = {}
     for space, one in found.spaces.items():
@@ -119,10 +114,10 @@ def measure_purity(context: Context, request: Request) -> Results:
     """Of the directions of a file, each by its own attribute."""
     path = context.aids.directions
     if path is None:
-        raise UserError("it takes directions: give --directions FILE of directions.py find")
+        raise UserError(MISSING["directions"])
     directions = load_directions(path, context.snapshot)
-    classifier, sampling = classifier_for(context), sampling_of(context)
-    found = purity(context.snapshot, directions, classifier, request.count, sampling=sampling)
+    classifier, sampling = context.classifier, context.sampling
+    found = purity(context.snapshot, directions, classifier, request.count, sampling)
     context.aids.say("\n".join(purity_table(found)))
     scores = {
         f"{request.title}_{name}": float(score) for name, score in zip(found.directions, found.scores, strict=True)
@@ -132,35 +127,16 @@ def measure_purity(context: Context, request: Request) -> Results:
 
 def measure_dci(context: Context, request: Request) -> Results:
     """Of z and of w, the classifier's answers taken for the factors."""
-    snapshot, classifier, sampling = context.snapshot, classifier_for(context), sampling_of(context)
-    spaces: dict[str, list[Tensor]] = {"z": [], "w": []}
-    answers = []
-    with Progress("Classifying images", request.count, quiet=sampling.quiet) as bar:
-        for start in range(0, request.count, MICRO_BATCH):
-            images = samples_at(snapshot, sampling, range(start, min(start + MICRO_BATCH, request.count)))
-            spaces["z"].append(images.z)
-            spaces["w"].append(images.w)
-            answers.append(classifier.values(images.images.to(snapshot.device)).double().cpu())
-            bar.advance(len(images.z))
+    spaces, answers = classified(context.snapshot, context.classifier, request.count, context.sampling)
     results: Results = {}
     for space, codes in spaces.items():
-        found = dci(torch.cat(codes).double().numpy(), torch.cat(answers).numpy(), quiet=sampling.quiet)
+        found = dci(codes.astype(np.float64), answers, context.compute.quiet)
         results |= {
             f"{request.title}_{space}_disentanglement": found.disentanglement,
             f"{request.title}_{space}_completeness": found.completeness,
             f"{request.title}_{space}_informativeness": float(found.informativeness.mean()),
         }
     return results
-
-
-def sampling_of(context: Context) -> Sampling:
-    """How the network is sampled, with the classes of the data."""
-    labels = None if context.data is None else context.data.labels
-    return Sampling(context.seed, context.psi, batch=context.compute.batch, labels=labels, quiet=context.compute.quiet)
-
-
-def classifier_for(context: Context) -> AttributeClassifier:
-    return classifier_of(context.aids, context.data, context.snapshot.device)
 
 
 def distance_of(context: Context, request: Request) -> Distance:
@@ -173,10 +149,7 @@ def distance_of(context: Context, request: Request) -> Distance:
         raise UserError(f"{error}; {request.name}-{DISCRIMINATOR} needs none") from error
 
 
-# Is a training well? Each takes a `Context` and what was asked for, and gives its results by name
-
-
-NEIGHBOURS = 5
+# Is a training well?
 
 
 def measure_diversity(context: Context, request: Request) -> Results:
@@ -188,7 +161,7 @@ def measure_diversity(context: Context, request: Request) -> Results:
     kinds.setdefault(f"{request.name}-{PIXELS.name}", PIXELS)
     results: Results = {}
     for title, distance in kinds.items():
-        found = diversity(context.snapshot, distance, context.data, request.count, sampling_of(context))
+        found = diversity(context.snapshot, distance, context.data, request.count, context.sampling)
         results |= {title: found.fakes.value, f"{title}_error": found.fakes.error}
         if found.reals is not None:
             results |= {f"{title}_reals": found.reals.value, f"{title}_ratio": found.ratio}
@@ -200,7 +173,7 @@ def measure_diversity(context: Context, request: Request) -> Results:
 def measure_nearest(context: Context, request: Request) -> Results:
     """How near fakes are to training images; and a sheet of the nearest."""
     found = nearest_training(
-        context.snapshot, context.reals.archive, context.network.embed, request.count, NEIGHBOURS, sampling_of(context)
+        context.snapshot, context.reals.archive, context.network.embed, request.count, NEIGHBOURS, context.sampling
     )
     if context.aids.sheets is None:
         context.aids.say("No sheet of the fakes nearest to training images; --outdir writes one")
@@ -218,7 +191,7 @@ def measure_nearest(context: Context, request: Request) -> Results:
 def measure_overfitting(context: Context, request: Request) -> Results:
     """What the discriminator makes of images trained on, of fakes, and of others held out (--val)."""
     found = overfitting(
-        context.snapshot, context.reals.archive, context.aids.validation, request.count, sampling_of(context)
+        context.snapshot, context.reals.archive, context.aids.validation, request.count, context.sampling
     )
     name = request.title
     results = {f"{name}_rt": found.r_t, f"{name}_pairs": found.r_pairs, f"{name}_train": float(found.train.mean()),
@@ -229,10 +202,7 @@ def measure_overfitting(context: Context, request: Request) -> Results:
     return results
 
 
-# Which metrics there are, by name. To add one, add a line
-
-
-Measure = Callable[[Context, Request], dict[str, float]]
+# Which metrics there are, by name
 
 
 @dataclass(frozen=True)
@@ -277,14 +247,16 @@ class Kind:
     shared: bool = False
 
 
-def _less(values: Sequence[float]) -> float:
-    """The first."""
-    return values[0]
+def _less(numbers: Sequence[float]) -> float:
+    return numbers[0]
 
 
-def _more(values: Sequence[float], among: int = 1) -> float:
-    """The first, or the smaller one of the first two, if more of it is better."""
-    return -min(values[:among])
+def _more(numbers: Sequence[float]) -> float:
+    return -numbers[0]
+
+
+def _more_of_both(numbers: Sequence[float]) -> float:
+    return -min(numbers[:2])
 
 
 _N = r"(?P<count>[1-9]\d*k?)"
@@ -294,9 +266,9 @@ KINDS = (
     Kind(rf"kid{_N}(?P<full>_full)?", "kid50k_full", "kernel distance, unbiased", measure_kid, FEATURES,
          worse=_less, needs=("data",), shared=True),
     Kind(rf"pr{_N}(?:_|(?<=k))(?P<k>[1-9]\d*)(?P<full>_full)?", "pr50k3_full", "precision and recall",
-         measure_precision_recall, FEATURES, worse=partial(_more, among=2), needs=("data",), shared=True),
+         measure_precision_recall, FEATURES, worse=_more_of_both, needs=("data",), shared=True),
     Kind(rf"dc{_N}(?P<full>_full)?", "dc50k_full", "density and coverage", measure_density_coverage, FEATURES,
-         k=5, worse=partial(_more, among=2), needs=("data",), shared=True),
+         k=5, worse=_more_of_both, needs=("data",), shared=True),
     Kind(rf"is{_N}", "is50k", "inception score", measure_inception_score, FEATURES, worse=_more, shared=True),
     Kind(rf"swd{_N}", "swd16k", "sliced Wasserstein distance x1000", measure_swd, worse=_less,
          needs=("data",), shared=True),
@@ -330,18 +302,16 @@ def parse(name: str, features: str = DEFAULT) -> tuple[Kind, Request]:
         found = match.groupdict()
         if found.get("k"):
             plain = f"pr{found['count']}{'' if found['count'].endswith('k') else '_'}{found['k']}{found['full'] or ''}"
-        if kind.lens is None:
-            title, through = plain, ""
-        else:
+        title, through = plain, ""
+        if kind.lens is not None:
             if dash and short not in kind.lens.full:
                 raise UserError(f"{name}: there is no {kind.lens.about} {short!r}; there are "
                                 f"{', '.join(kind.lens.full)}")  # fmt: skip
             short = short or (kind.lens.plain if kind.lens is DISTANCE else short_name(features))
-            title, through = (
-                plain if short == kind.lens.plain else f"{plain}-{short}",
-                kind.lens.full.get(short, features),
-            )
-        count = parse_count(found["count"]) if found["count"] else kind.count
+            title = plain if short == kind.lens.plain else f"{plain}-{short}"
+            through = kind.lens.full.get(short, features)
+        digits = found["count"] or str(kind.count)
+        count = int(digits.removesuffix("k")) * (1000 if digits.endswith("k") else 1)
         k, part = int(found.get("k") or kind.k), found.get("part") or ""
         if kind.lens is FEATURES and k and count <= k:
             raise UserError(f"{name}: none of {count} images has {k} neighbours; ask for more images")

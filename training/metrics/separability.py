@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.boundaries import require_sklearn
@@ -21,7 +22,7 @@ from stylegan.networks.base import require_w
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.attributes import AttributeClassifier
-from training.metrics.images import AS_PUBLISHED, MICRO_BATCH, Sampling, samples_at
+from training.metrics.images import AS_PUBLISHED, Sampling, samples_of
 
 FOLDS, PENALTIES = 3, (1.0, 0.1, 0.01, 0.001)  # scikit-learn's C
 LEAST = 0.02  # of the samples kept with either answer; of fewer any machine is right
@@ -78,27 +79,28 @@ def separability(
     require_sklearn()
     require_w(snapshot.G)
     require_enough(count)
-    z, w, values = [], [], []
-    device = next(classifier.network.parameters()).device
-    with Progress("Classifying images", count, quiet=sampling.quiet) as bar:
-        for start in range(0, count, MICRO_BATCH):
-            found = samples_at(snapshot, sampling, range(start, min(start + MICRO_BATCH, count)))
-            z.append(found.z.numpy())
-            w.append(found.w.numpy())
-            values.append(classifier.values(found.images.to(device)).double().cpu().numpy())
-            bar.advance(len(found.z))
-    margins = margins_of(np.concatenate(values), classifier.scope.quantities)
-    spaces = {"z": np.concatenate(z), "w": np.concatenate(w)}
+    spaces, values = classified(snapshot, classifier, count, sampling)
+    margins = margins_of(values, classifier.scope.quantities)
     return separated(spaces, margins, classifier.scope.names, classifier.scope.accuracy, sampling.quiet)
 
 
+def classified(
+    snapshot: Snapshot, classifier: AttributeClassifier, count: int, sampling: Sampling
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The latents of `count` images in "z" and "w", [N,D] each, and what the classifier says of them, float64 [N,A]."""
+    z, w, values = [], [], []
+    device = next(classifier.network.parameters()).device
+    for found in samples_of(snapshot, sampling, count, "Classifying images"):
+        z.append(found.z)
+        w.append(found.w)
+        values.append(classifier.values(found.images.to(device)).double().cpu())
+    return {"z": torch.cat(z).numpy(), "w": torch.cat(w).numpy()}, torch.cat(values).numpy()
+
+
 def separated(
-    spaces: Mapping[str, np.ndarray],
-    margins: np.ndarray,
-    names: Sequence[str],
-    accuracies: Sequence[float] = (),
+    spaces: Mapping[str, np.ndarray], margins: np.ndarray, names: Sequence[str], accuracies: Sequence[float] = (),
     quiet: bool = False,
-) -> Separability:
+) -> Separability:  # fmt: skip
     """The metric from what is known of N images. spaces: name -> latents [N,D]   margins: see `margins_of`, [N,A].
 
     Raises UserError for fewer than 4 images, for answers that are no numbers, and where all attributes are `alike`.

@@ -30,6 +30,7 @@ from stylegan.projection.projector import WStatistics
 from stylegan.projection.settings import ProjectionSettings
 from torch_utils.errors import UserError
 from training.data.importers.image import Target, convert_image
+from training.data.importers.rules import Rules
 from training.data.sizes import Size
 
 original = WStatistics._measure
@@ -90,7 +91,7 @@ def test_a_photo_has_the_pixels_that_an_archive_would_have(mode, size, tmp_path)
     image.save(tmp_path / "a.tif", exif=exif)
     for channels in (1, 3):
         pixels, _ = read_photo(tmp_path / "a.tif", snapshot(channels))
-        archived = convert_image((tmp_path / "a.tif").read_bytes(), Target(Size(16, 16), channels, upscale=True))
+        archived = convert_image((tmp_path / "a.tif").read_bytes(), Target(Size(16, 16), channels, Rules(upscale=True)))
         np.testing.assert_array_equal(pixels, archived)
 
 

@@ -84,6 +84,10 @@ def test_no_data_is_needed_where_none_is_compared(context):
     assert [result.metric for result in found] == ["msssim4"] and "give --data" in faults["kid30"]
 
 
+def test_classes_are_drawn_as_often_as_the_data_has_them(context):
+    assert np.array_equal(context.sampling.labels, context.data.labels)
+
+
 def test_the_table_and_times_are_readable(context):
     (result,) = evaluate(["msssim4"], context, never)
     lines = table([result]).splitlines()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -48,10 +48,16 @@ class Asked:
         return torch.stack([numbers, numbers**2, -numbers], dim=1).float()
 
 
+def kept(what: str, limit: int | None = None) -> Store:
+    """A store of three features of each number."""
+    return Store(Numbers(limit), what, Asked(), 3)
+
+
 def fill(store: Store, count: int, ask: Callable[[Tensor, int], Tensor]) -> Features:
+    store = replace(store, describe=ask)
     store.begin()
-    work_off(store, ask, store.missing(count), 8, CPU, lambda done: None)
-    return store.features(count)
+    work_off(store, store.missing(count), 8, CPU, lambda done: None)
+    return Features(store, count)
 
 
 def expected(count: int) -> Tensor:
@@ -60,7 +66,7 @@ def expected(count: int) -> Tensor:
 
 
 def test_rows_come_back_and_nothing_is_asked_twice():
-    store, ask = Store(Numbers(), "test", 3), Asked()
+    store, ask = kept("test"), Asked()
     found = fill(store, 100, ask)
     assert (
         len(found) == 100 and torch.equal(found[0:100], expected(100)) and torch.equal(found[70:90][3], found[73:74][0])
@@ -73,14 +79,14 @@ def test_rows_come_back_and_nothing_is_asked_twice():
 
 
 def test_the_end_of_the_data_is_the_end():
-    store = Store(Numbers(limit=70), "test", 3)
+    store = kept("test", limit=70)
     assert [len(block) for block in store.blocks(1000)] == [BLOCK, 70 - BLOCK]
     assert torch.equal(fill(store, 70, Asked())[0:70], expected(70))
     assert store.missing(70) == []
 
 
 def test_what_was_stopped_goes_on():
-    store = Store(Numbers(), "test", 3)
+    store = kept("test")
     with pytest.raises(KeyboardInterrupt):
         fill(store, 5 * BLOCK, Asked(stop_at=3 * BLOCK + 9))
     assert [block.start for block in store.missing(5 * BLOCK)] == [3 * BLOCK, 4 * BLOCK]
@@ -89,7 +95,7 @@ def test_what_was_stopped_goes_on():
 
 
 def test_a_half_written_block_is_done_again():
-    store = Store(Numbers(), "test", 3)
+    store = kept("test")
     fill(store, 2 * BLOCK, Asked())
     store.path.write_bytes(store.path.read_bytes()[: -5 * 12])  # cut short
     assert [block.start for block in store.missing(2 * BLOCK)] == [BLOCK]
@@ -114,24 +120,24 @@ def test_threads_and_chunks_do_not_change_a_image():
 
 
 def test_what_is_no_number_is_refused_and_not_kept():
-    store = Store(Numbers(), "net x", 3)
+    store = kept("net x")
     spoilt = lambda images, first: torch.where(images.flatten()[:, None] == 77, torch.nan, torch.ones(1, 3))  # noqa: E731
     with pytest.raises(UserError, match="net x is not finite on image 77"):
         fill(store, 200, spoilt)
     assert store.missing(BLOCK) == [] and len(store.missing(2 * BLOCK)) == 1
     with pytest.raises(UserError, match=r"made \[64, 2\] of 64 images, not 3 features each"):
-        fill(Store(Numbers(), "y", 3), 64, lambda images, first: torch.ones(len(images), 2))
+        fill(kept("y"), 64, lambda images, first: torch.ones(len(images), 2))
 
 
 def test_an_unwritable_cache_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match="cannot write to .*STYLEGAN_CACHE"):
-        fill(Store(Numbers(), "test", 3), 1, Asked())
+        fill(kept("test"), 1, Asked())
 
 
 def test_old_features_make_room(tmp_path, monkeypatch):
-    stores = [Store(Numbers(), f"net {i}", 3) for i in range(3)]
+    stores = [kept(f"net {i}") for i in range(3)]
     for age, store in zip((3, 2, 1), stores):
         fill(store, 64, Asked())
         os.utime(store.path, (store.path.stat().st_atime, store.path.stat().st_mtime - age * 2 * 24 * 3600))

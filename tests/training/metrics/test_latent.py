@@ -13,10 +13,8 @@ from stylegan.editing.directions import Directions, save_directions
 from torch_utils.errors import UserError
 from training.attributes import load_classifier
 from training.data.archive import Archive
-from training.metrics.context import Aids, Context, classifier_of
+from training.metrics.context import Aids, Context
 from training.metrics.evaluate import evaluate
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -52,12 +50,12 @@ def test_a_distance_that_is_not_to_be_had_names_one_that_is(context, monkeypatch
 
 def test_a_table_teaches_a_classifier_once(context, table) -> None:
     aids = Aids(table=table)
-    first = classifier_of(aids, context.data, CPU)
+    first = replace(context, aids=aids).classifier
     kept = list(Path(table.parent / "cache" / "classifiers").iterdir())
     assert len(kept) == 1
     assert load_classifier(kept[0]).scope == first.scope
     stamp = kept[0].stat().st_mtime_ns
-    again = classifier_of(aids, context.data, CPU)
+    again = replace(context, aids=aids).classifier
     assert kept[0].stat().st_mtime_ns == stamp
     assert again.scope.names == ("warm", "bright")
     assert min(again.scope.accuracy) > 0.9

@@ -9,7 +9,7 @@ import torch
 from torch_utils.errors import UserError
 from training.data.archive import Archive
 from training.metrics import memorisation as nearest_file
-from training.metrics.memorisation import Neighbours, Stretch, features_of, nearest, nearest_training, sheet
+from training.metrics.memorisation import Neighbours, features_of, nearest, nearest_training, sheet
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -46,22 +46,15 @@ def test_copies_are_all_suspects_and_other_samples_are_half_of_them():
     assert nearest(3 * wide[2], wide[0], far, 1).share < 0.3
 
 
-def test_features_in_one_file_with_those_of_mirror_images_behind():
-    both = torch.from_numpy(np.concatenate([REALS, MIRRORED]))
-    fakes = RNG.standard_normal((4, 6))
-    one, other = nearest(fakes, Stretch(both, 0, 50), Stretch(both, 50, 50), 3), nearest(fakes, REALS, MIRRORED, 3)
-    assert np.array_equal(one.distances, other.distances) and np.array_equal(one.own, other.own)
-    assert len(Stretch(both, 50, 50)[40:99]) == 10
-
-
 def test_a_real_picture_twice_in_the_data_is_not_called_copied():
     doubled = np.concatenate([REALS, REALS])
     assert nearest(REALS, doubled, doubled + 100, 2).share == 0
 
 
-def test_features_of_mirror_images():
+def test_features_of_mirror_images(monkeypatch):
+    monkeypatch.setattr(nearest_file, "BATCH", 2)
     images = np.random.default_rng(0).integers(0, 255, (5, 3, 8, 8), dtype=np.uint8)
-    turned = features_of(images, embed, CPU, flip=True, batch=2)
+    turned = features_of(images, embed, CPU, flip=True)
     np.testing.assert_array_equal(turned, embed(torch.from_numpy(images[..., ::-1].copy())).numpy())
 
 

@@ -13,7 +13,7 @@ from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from torch_utils.errors import UserError
 from training.data.archive import Archive, ArchiveWriter
-from training.metrics.images import Fakes, reals_for
+from training.metrics.images import Fakes, Sampling, reals_for
 
 
 @pytest.fixture
@@ -26,17 +26,17 @@ def archive(tmp_path) -> Archive:
 
 
 def test_a_fake_is_the_same_in_any_batch_and_from_any_start(snapshot):
-    fakes = Fakes(snapshot, seed=3)
+    fakes = Fakes(snapshot, Sampling(seed=3))
     whole = fakes.read(0, 7, batch=4)
     assert whole.shape == (7, 3, 16, 16) and whole.dtype == torch.uint8
     assert torch.equal(whole[2:5], fakes.read(2, 5, batch=1))
-    assert not torch.equal(whole, Fakes(snapshot, seed=4).read(0, 7, 4))
+    assert not torch.equal(whole, Fakes(snapshot, Sampling(seed=4)).read(0, 7, 4))
     assert len(whole.unique(dim=0)) == 7
 
 
 def test_keys_tell_fakes_apart(snapshot):
     fakes = Fakes(snapshot)
-    others = [replace(fakes, seed=1), replace(fakes, psi=0.5)]
+    others = [Fakes(snapshot, Sampling(seed=1)), Fakes(snapshot, Sampling(psi=0.5))]
     assert len({str(f.key) for f in [fakes, *others]}) == 3
     before = str(fakes.key)
     assert str(replace(fakes, snapshot=replace(snapshot, stage=Stage(8))).key) != before
@@ -46,8 +46,8 @@ def test_classes_come_as_often_as_in_the_data(snapshot):
     cfg = replace(snapshot.config, num_classes=4)
     torch.manual_seed(0)
     conditional = replace(snapshot, G=build_generator(cfg).eval().requires_grad_(False), config=cfg)
-    mostly = Fakes(conditional, classes=np.array([2] * 99 + [3]))
-    always = Fakes(conditional, classes=np.array([2]))
+    mostly = Fakes(conditional, Sampling(labels=np.array([2] * 99 + [3])))
+    always = Fakes(conditional, Sampling(labels=np.array([2])))
     alike = (mostly.read(0, 40, 8) == always.read(0, 40, 8)).flatten(1).all(dim=1)
     assert 35 <= int(alike.sum()) <= 40
     assert Fakes(conditional).read(0, 2, 1).shape == (2, 3, 16, 16)

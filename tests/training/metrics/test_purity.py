@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,6 @@ from torch import nn
 from stylegan.editing.directions import Directions
 from torch_utils.errors import UserError
 from training.attributes import AttributeClassifier, Scope
-from training.metrics.images import Sampling
 from training.metrics.latent_structure import Purity, purity, purity_table, summarised
 
 NAMES = ("red", "green", "blue")
@@ -34,7 +35,7 @@ CLASSIFIER = AttributeClassifier(Means(), SCOPE)  # type: ignore[arg-type]
 def report(changes: np.ndarray, directions: tuple[str, ...]) -> Purity:
     still = np.random.default_rng(0).standard_normal((50, 3)) * [1, 10, 100]
     each = np.repeat((changes * still.std(axis=0, ddof=1))[:, None], 50, axis=1)
-    return summarised(still, each, directions, NAMES, 1.0)
+    return summarised(still, each, directions, NAMES)
 
 
 def test_only_its_own_attribute_moves_or_all_do():
@@ -70,12 +71,11 @@ def some_directions(count: int = 2) -> Directions:
 
 def test_of_a_network_the_changes_are_those_of_its_images(tiny_network):
     snapshot, directions = tiny_network(), some_directions()
-    sampling = Sampling(noise="const")
-    found = purity(snapshot, directions, CLASSIFIER, 20, 0.5, sampling)
+    found = purity(snapshot, directions, CLASSIFIER, 20)
     assert found.changes.shape == (2, 3) and (found.errors < 1).all() and (found.scores <= 1).all()
-    back = purity(snapshot, directions, CLASSIFIER, 20, -0.5, sampling)
+    back = purity(snapshot, replace(directions, vectors=-directions.vectors), CLASSIFIER, 20)
     np.testing.assert_allclose(back.changes, -found.changes, atol=1e-9)
-    alone = purity(snapshot, directions[1:], CLASSIFIER, 20, 0.5, sampling)
+    alone = purity(snapshot, directions[1:], CLASSIFIER, 20)
     np.testing.assert_array_equal(alone.changes[0], found.changes[1])
     text = "\n".join(purity_table(found))
     assert "pc1" in text and "purity" in text and "*" in text and "20 images" in text
@@ -84,14 +84,14 @@ def test_of_a_network_the_changes_are_those_of_its_images(tiny_network):
 def test_random_noise_is_the_same_forth_and_back(tiny_network):
     """Else its changes would be errors of about a standard deviation."""
     still = some_directions(1)
-    tiny = purity(tiny_network(), still, CLASSIFIER, 12, 1e-4, Sampling(noise="random"))
+    tiny = purity(tiny_network(), replace(still, vectors=1e-4 * still.vectors), CLASSIFIER, 12)
     assert np.abs(tiny.errors).max() < 1e-3
 
 
 def test_what_has_no_purity(tiny_network):
-    with pytest.raises(UserError, match="other than 0"):
-        purity(tiny_network(), some_directions(), CLASSIFIER, 4, 0.0)
+    with pytest.raises(UserError, match="2 images or more"):
+        purity(tiny_network(), some_directions(), CLASSIFIER, 1)
     with pytest.raises(UserError, match="'green' is the same in all 5"):
         summarised(
-            np.array([[1.0, 2.0, 3.0]] * 5) * np.arange(5)[:, None] * [1, 0, 1], np.zeros((1, 5, 3)), ("a",), NAMES, 1
+            np.array([[1.0, 2.0, 3.0]] * 5) * np.arange(5)[:, None] * [1, 0, 1], np.zeros((1, 5, 3)), ("a",), NAMES
         )

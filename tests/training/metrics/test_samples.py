@@ -11,17 +11,7 @@ import torch
 from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 from training.data.archive import Archive
-from training.metrics.images import (
-    Sampling,
-    chosen,
-    classes_of,
-    in_proportion,
-    inputs_at,
-    noise_of,
-    pages,
-    real_images,
-    samples_at,
-)
+from training.metrics.images import Sampling, chosen, classes_of, inputs_at, pages, real_images, samples_at, samples_of
 
 
 def test_a_picture_is_the_same_whatever_stands_beside_it(tiny_network):
@@ -34,9 +24,16 @@ def test_a_picture_is_the_same_whatever_stands_beside_it(tiny_network):
     assert not torch.isclose(again.z, one.z).any()
 
 
-def test_w_is_before_truncation_and_pictures_are_after(tiny_network):
+def test_pictures_come_some_at_a_time_and_are_the_same(tiny_network):
     snapshot = tiny_network()
-    full, none = (samples_at(snapshot, Sampling(psi=psi, noise="const"), range(3)) for psi in (1.0, 0.0))
+    parts = list(samples_of(snapshot, Sampling(quiet=True), 20, "Drawing"))
+    assert [len(part.z) for part in parts] == [16, 4]
+    assert torch.equal(parts[1].images, samples_at(snapshot, Sampling(), range(16, 20)).images)
+
+
+def test_w_is_before_truncation_and_pictures_are_after(tiny_network):
+    snapshot = tiny_network(noise=False)
+    full, none = (samples_at(snapshot, Sampling(psi=psi), range(3)) for psi in (1.0, 0.0))
     assert torch.equal(full.w, none.w) and torch.equal(none.images[0], none.images[2])
     assert not torch.equal(full.images[0], full.images[2])
 
@@ -46,22 +43,18 @@ def test_latents_and_noise_are_standard_normal(tiny_network):
     z = inputs_at(snapshot, Sampling(), range(2000)).z
     assert abs(float(z.mean())) < 0.05 and abs(float(z.std()) - 1) < 0.05 and z.dtype == torch.float32
     inputs = inputs_at(snapshot, Sampling(), range(20))
-    noise = noise_of(inputs, Sampling())
+    noise = inputs.noise
     assert [m.shape[2] for m in noise] == [4, 4, 8, 8, 16, 16]
     assert abs(float(noise[5].std()) - 1) < 0.05 and not torch.equal(noise[4], noise[5])
-    assert noise_of(inputs, Sampling(noise="none")) == "none"
 
 
-def test_classes_are_drawn_as_often_as_the_data_has_them(tiny_network, images):
+def test_classes_are_drawn_as_often_as_the_data_has_them(tiny_network):
     snapshot = tiny_network(num_classes=3)
     even = inputs_at(snapshot, Sampling(), range(300)).c
     assert even is not None and even.bincount().min() > 70
     rare = inputs_at(snapshot, Sampling(labels=np.array([0] * 9 + [2])), range(300)).c
     assert rare is not None and 10 < rare.bincount()[2] < 60 and rare.bincount()[1] == 0
     assert inputs_at(tiny_network(), Sampling(), range(3)).c is None
-    archive = Archive.open(images)
-    assert np.array_equal(in_proportion(Sampling(), archive, tiny_network(num_classes=3)).labels, archive.labels)
-    assert in_proportion(Sampling(), archive, tiny_network()).labels is None
 
 
 def test_progan_is_drawn_too(without_w):

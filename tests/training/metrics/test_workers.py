@@ -14,7 +14,8 @@ from torch_utils.errors import UserError
 from torch_utils.files import cache_folder
 from training.data.archive import Archive, ArchiveWriter
 from training.metrics.context import Context
-from training.metrics.feature_store import Compute, Question, _work, answerer
+from training.metrics.feature_store import Compute, Question, _work, store_of
+from training.metrics.features import pick_features
 from training.metrics.images import Reals
 
 CREW = Compute(torch.device("cpu"), quiet=True)
@@ -70,7 +71,6 @@ def test_trouble_in_a_process_is_told(corners, tmp_path):
     reals = pickle.loads(pickle.dumps(Reals(Archive.open(tmp_path / "black.zip"), (16, 16))))
     question = Question("features", (3, 16, 16), "corners:broken")
     told = Told()
-    reals_store = answerer(question, question.network(CREW.device)).store(reals)
-    reals_store.begin()
+    store_of(question, reals, lambda: pick_features("corners:broken", CREW.device)).begin()
     _work(0, reals, question, [[range(1)]], CREW, told)
     assert len(told.words) == 1 and "not finite on image 0" in told.words[0]

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import IO
 
 from torch_utils.errors import UserError
-from torch_utils.text import is_image, printable
+from torch_utils.text import printable
 from torch_utils.untrusted import ZIP_ERRORS, excess, read_member
-from training.data.importers.source import Source, find_manifest, require_images
+from training.data.archive import size_limit
+from training.data.importers.source import Source, find_manifest, listed
 
 KEPT_FREE = 1 << 30  # bytes of the disk that unpacking leaves free
 # RecursionError, for headers upon headers, is a RuntimeError.
@@ -26,30 +27,18 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 def open_zip(path: Path) -> Source:
     """The images of a zip file, sorted by name. Raises UserError if it is damaged or contains no images."""
-    try:
-        archive = zipfile.ZipFile(path)
-        files = sorted(member.filename for member in archive.infolist() if not member.is_dir())
-        manifest = find_manifest(files)
-        content = (manifest, read_member(archive, manifest, "table_mib")) if manifest else None
-    except ZIP_ERRORS as error:
-        raise UserError(f"Cannot open {path} as a zip file: {error}") from error
-    names = [name for name in files if is_image(name)]
-    require_images(names, path, len(files))
     lock = threading.Lock()
 
-    def read(index: int) -> bytes:
+    def read(name: str) -> bytes:
         with lock:  # ZipFile counts its open members without one
-            return read_member(archive, names[index], "picture_mib")
+            return read_member(archive, name, size_limit(name))
 
-    return Source(
-        kind="zip",
-        path=path,
-        names=names,
-        read=read,
-        close=archive.close,
-        manifest=content,
-        other_files=len(files) - len(names) - bool(manifest),
-    )
+    try:
+        archive = zipfile.ZipFile(path)
+        files = [member.filename for member in archive.infolist() if not member.is_dir()]
+        return listed("zip", path, files, read, archive.close)
+    except ZIP_ERRORS as error:
+        raise UserError(f"Cannot open {path} as a zip file: {error}") from error
 
 
 def open_tar(path: Path) -> Source:
@@ -69,29 +58,17 @@ def open_tar(path: Path) -> Source:
 
     def read(name: str) -> bytes:
         offset, size = members[name]
-        fault = excess("it", size, "picture_mib" if is_image(name) else "table_mib")
+        fault = excess("it", size, size_limit(name))
         if fault:
             raise OSError(fault)
         with lock:  # all threads share one file position
             file.seek(offset)
             return file.read(size)
 
-    names = sorted(name for name in members if is_image(name))
-    require_images(names, path, len(members))
-    manifest = find_manifest(list(members))
     try:
-        content = (manifest, read(manifest)) if manifest else None
+        return listed("tar", path, members, read, file.close)
     except OSError as error:
-        raise UserError(f"Cannot read {printable(manifest or '')} in {path}: {error}") from error
-    return Source(
-        kind="tar",
-        path=path,
-        names=names,
-        read=lambda index: read(names[index]),
-        close=file.close,
-        manifest=content,
-        other_files=len(members) - len(names) - bool(manifest),
-    )
+        raise UserError(f"Cannot read {printable(find_manifest(members) or '')} in {path}: {error}") from error
 
 
 def uncompressed(file: IO[bytes]) -> IO[bytes]:

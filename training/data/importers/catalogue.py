@@ -69,7 +69,7 @@ CATALOGUE = {
 }
 
 
-def fetch(dataset: PublicDataset, folder: Path, progress: bool = True) -> Path:
+def fetch(dataset: PublicDataset, folder: Path) -> Path:
     """Download missing files of a data set into `folder`. Returns the file to open.
 
     Raises UserError if no mirror delivers them.
@@ -77,7 +77,7 @@ def fetch(dataset: PublicDataset, folder: Path, progress: bool = True) -> Path:
     from torch_utils.download import download  # slow to import
 
     paths = [
-        download([mirror + name for mirror in dataset.mirrors], folder / name, sha256=sha256, progress=progress)
+        download([mirror + name for mirror in dataset.mirrors], folder / name, sha256=sha256)
         for name, sha256 in dataset.files
     ]
     return paths[0]

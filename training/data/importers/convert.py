@@ -32,7 +32,6 @@ class Job:
     dry_run: bool = False
     workers: int = 1
     skip_list: Path | None = None
-    progress: bool = True
 
 
 def run(
@@ -46,7 +45,7 @@ def run(
     check_dest(job)
     with contextlib.closing(open_source(job.source)) as source:
         labels = label(source, rules.labels)
-        findings = inspect(source, range(len(source.names))[: rules.max_images], job.workers, job.progress)
+        findings = inspect(source, range(len(source.names))[: rules.max_images], job.workers)
         say(findings_table(source, findings, labels, rules.duplicates))
         plan = make_plan(findings, labels, rules)
         say(plan_table(plan))
@@ -75,9 +74,8 @@ def write(source: Source, plan: Plan, job: Job, meta: Mapping[str, Any]) -> list
 
     skipped = []
     encoded = ordered_map(encode, (index for index, _ in plan.keep), job.workers)
-    bar = Progress("convert", len(plan.keep), quiet=not job.progress)
     try:
-        with bar, ArchiveWriter(job.dest, meta) as archive:
+        with Progress("convert", len(plan.keep)) as bar, ArchiveWriter(job.dest, meta) as archive:
             for (_, number), result in zip(plan.keep, encoded, strict=True):
                 if isinstance(result, Skip):
                     skipped.append(result)

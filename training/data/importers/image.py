@@ -11,69 +11,48 @@ import numpy as np
 from PIL import Image
 
 from torch_utils.images import BadImage, centred_box, read_image, with_channels
+from training.data.importers.rules import Rules
 from training.data.sizes import Size
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
 
 
 @dataclass(frozen=True)
 class Target:
-    """The format of every image in the archive. See `rules.Rules` for the values.
-
-    channels: 1, 3 or 4     crop: center, fit or none     alpha: white, drop or keep     resize_filter: lanczos or box
-    """
+    """The format of every image in the archive. channels: 1, 3 or 4     rules: of cropping, scaling and transparency"""
 
     size: Size
     channels: int
-    crop: str = "center"
-    alpha: str = "white"
-    resize_filter: str = "lanczos"
-    upscale: bool = False
+    rules: Rules = Rules()
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Take `box` (left, top, right, bottom) of the image, scale it to `size`, and put it at (`left`, `top`)."""
+def place(size: Size, target: Target) -> tuple[Box, Size]:
+    """The part of an image of `size` that is taken, and the size that it gets, which lies centred in the target.
 
-    box: tuple[int, int, int, int]
-    size: Size
-    left: int = 0
-    top: int = 0
-
-
-class DoesNotFit(Exception):
-    """The rules do not allow to crop or scale an image to the target; the message says why."""
-
-
-def place(size: Size, target: Target) -> Placement:
-    """How an image of `size` is cropped and scaled to the target. Raises DoesNotFit."""
-    to = target.size
-    if target.crop == "none":
+    Raises BadImage where the rules do not allow to crop or scale it to the target.
+    """
+    to, whole, crop = target.size, (0, 0, size.width, size.height), target.rules.crop
+    if crop == "none":
         if size != to:
-            raise DoesNotFit(f"not {to} (--crop none)")
-        return Placement((0, 0, size.width, size.height), to)
+            raise BadImage(f"not {to} (--crop none)")
+        return whole, to
     down_w, down_h = size.width / to.width, size.height / to.height
-    if not target.upscale and (max if target.crop == "fit" else min)(down_w, down_h) < 1:
-        raise DoesNotFit(f"smaller than {to} (--upscale enlarges)")
-    if target.crop == "fit":
+    if not target.rules.upscale and (max if crop == "fit" else min)(down_w, down_h) < 1:
+        raise BadImage(f"smaller than {to} (--upscale enlarges)")
+    if crop == "fit":
         down = max(down_w, down_h)
-        inner = Size(max(1, round(size.height / down)), max(1, round(size.width / down)))
-        left, top = (to.width - inner.width) // 2, (to.height - inner.height) // 2
-        return Placement((0, 0, size.width, size.height), inner, left, top)
-    return Placement(centred_box((size.width, size.height), (to.width, to.height)), to)
+        return whole, Size(max(1, round(size.height / down)), max(1, round(size.width / down)))
+    return centred_box((size.width, size.height), (to.width, to.height)), to
 
 
 def convert_image(data: bytes | np.ndarray, target: Target) -> np.ndarray:
     """Decode, turn upright, convert to the target's channels, crop and scale: uint8 [H,W,C]. Raises BadImage."""
-    image = with_channels(read_image(data), target.channels, target.alpha)
-    try:
-        placement = place(Size(image.height, image.width), target)
-    except DoesNotFit as reason:
-        raise BadImage(str(reason)) from reason
-    scaled = (placement.size.width, placement.size.height)
-    image = image.resize(scaled, FILTERS[target.resize_filter], box=placement.box)
-    if placement.size != target.size:
+    image = with_channels(read_image(data), target.channels, target.rules.alpha)
+    box, size = place(Size(image.height, image.width), target)
+    image = image.resize((size.width, size.height), FILTERS[target.rules.resize_filter], box=box)
+    if size != target.size:
         canvas = Image.new(image.mode, (target.size.width, target.size.height))  # black, or transparent in RGBA
-        canvas.paste(image, (placement.left, placement.top))
+        canvas.paste(image, ((target.size.width - size.width) // 2, (target.size.height - size.height) // 2))
         image = canvas
     return np.array(image).reshape(*target.size, target.channels)

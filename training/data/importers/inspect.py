@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from torch_utils.errors import UserError
-from torch_utils.images import DECODER_ERRORS, GREY_MODES, BadImage, decode, first_line, is_sideways, open_image
+from torch_utils.images import DECODER_ERRORS, BadImage, decode, first_line, is_sideways, open_image
 from torch_utils.progress import Progress
 from torch_utils.text import is_image, printable
 from training.data.importers.archives import TAR_SUFFIXES, open_tar, open_zip
@@ -85,15 +85,11 @@ class Finding:
     digest: bytes = b""
     problem: str = ""
 
-    @property
-    def grey(self) -> bool:
-        return self.mode in GREY_MODES
 
-
-def inspect(source: Source, indices: Sequence[int], workers: int, progress: bool = True) -> list[Finding]:
+def inspect(source: Source, indices: Sequence[int], workers: int) -> list[Finding]:
     """One Finding per index, in order. Every image is decoded to its end, so that truncated ones are found here."""
     findings = []
-    with Progress("inspect", len(indices), quiet=not progress) as bar:
+    with Progress("inspect", len(indices)) as bar:
         for finding in ordered_map(lambda index: inspect_one(source, index), indices, workers):
             findings.append(finding)
             bar.advance()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch_utils.errors import UserError
-from torch_utils.images import MODES
-from training.data.importers.image import DoesNotFit, Target, place
+from torch_utils.images import GREY_MODES, MODES, BadImage
+from training.data.importers.image import Target, place
 from training.data.importers.inspect import SHOWN, Finding, duplicates
 from training.data.importers.labels import Labels
 from training.data.importers.rules import Rules
@@ -47,14 +47,7 @@ def make_plan(findings: Sequence[Finding], labels: Labels | None, rules: Rules) 
     if not intact:
         example = f", for example {findings[0].name}: {findings[0].problem}" if findings else ""
         raise UserError(f"None of the {len(findings)} files is an intact image{example}")
-    target = Target(
-        size=rules.resolution or _common_size(intact),
-        channels=_channels(intact, rules),
-        crop=rules.crop,
-        alpha=rules.alpha,
-        resize_filter=rules.resize_filter,
-        upscale=rules.upscale,
-    )
+    target = Target(rules.resolution or _common_size(intact), _channels(intact, rules), rules)
     again = duplicates(findings) if rules.duplicates == "skip" else {}
     keep, skipped = [], []
     for finding in findings:
@@ -91,14 +84,14 @@ def _channels(intact: Sequence[Finding], rules: Rules) -> int:
         return int(rules.channels)
     if rules.alpha == "keep" and any(finding.transparent for finding in intact):
         return 4
-    return 1 if all(finding.grey for finding in intact) else 3
+    return 1 if all(finding.mode in GREY_MODES for finding in intact) else 3
 
 
 def _misfit(finding: Finding, target: Target) -> str:
     assert finding.size is not None
     try:
         place(finding.size, target)
-    except DoesNotFit as reason:
+    except BadImage as reason:
         return str(reason)
     return ""
 

@@ -19,60 +19,28 @@ IMAGES, SELECTION = "Images", "Selection"
 class Rules:
     """How images become an archive. upscale: enlarge images that are too small, instead of skipping them."""
 
-    resolution: Size | None = setting(
-        None,
-        Flag(
-            "--resolution",
-            "Size of every image in the archive; without it they must all have one size already.",
-            IMAGES,
-            parse=parse_size,
-            metavar="N|WxH",
-        ),
-    )
-    crop: Literal["center", "fit", "none"] = setting(
-        "center",
-        Flag(
-            "--crop",
-            "center: the largest centred part with the target's aspect ratio. fit: the whole image, with a black border"
-            " (transparent with --alpha keep). none: images of any other size are skipped.",
-            IMAGES,
-        ),
-    )
-    channels: Literal["auto", "1", "3", "4"] = setting(
-        "auto",
-        Flag(
-            "--channels",
-            "1: grey, 3: RGB, 4: RGBA. auto: grey if all images are, RGBA with --alpha keep if any is transparent,"
-            " RGB otherwise.",
-            IMAGES,
-        ),
-    )
-    alpha: Literal["white", "drop", "keep"] = setting(
-        "white",
-        Flag(
-            "--alpha",
-            "Transparency. white: laid on white. drop: ignored, which shows the colours below it. keep: RGBA.",
-            IMAGES,
-        ),
-    )
-    resize_filter: Literal["lanczos", "box"] = setting(
-        "lanczos", Flag("--resize-filter", "Filter for scaling; both average over all pixels concerned.", IMAGES)
-    )
-    labels: str = setting(
-        "auto",
-        Flag(
-            "--labels",
-            "Classes. folders: the first level of sub-folders. FILE: a table (.csv, or CelebA's .txt) with a column of"
-            " file names; FILE:COLUMN says which other column is the class. auto: what the source provides"
-            " (dataset.json, IDX, CIFAR), or else its sub-folders. none: no classes.",
-            SELECTION,
-            metavar="folders|none|auto|FILE[:COLUMN]",
-        ),
-    )
+    resolution: Size | None = setting(None, Flag(
+        "--resolution", "Size of every image in the archive; without it they must all have one size already.", IMAGES,
+        parse=parse_size, metavar="N|WxH"))  # fmt: skip
+    crop: Literal["center", "fit", "none"] = setting("center", Flag(
+        "--crop", "center: the largest centred part with the target's aspect ratio. fit: the whole image, with a black "
+        "border (transparent with --alpha keep). none: images of any other size are skipped.", IMAGES))  # fmt: skip
+    channels: Literal["auto", "1", "3", "4"] = setting("auto", Flag(
+        "--channels", "1: grey, 3: RGB, 4: RGBA. auto: grey if all images are, RGBA with --alpha keep if any is "
+        "transparent, RGB otherwise.", IMAGES))  # fmt: skip
+    alpha: Literal["white", "drop", "keep"] = setting("white", Flag(
+        "--alpha", "Transparency. white: laid on white. drop: ignored, which shows the colours below it. keep: RGBA.",
+        IMAGES))  # fmt: skip
+    resize_filter: Literal["lanczos", "box"] = setting("lanczos", Flag(
+        "--resize-filter", "Filter for scaling; both average over all pixels concerned.", IMAGES))  # fmt: skip
+    labels: str = setting("auto", Flag(
+        "--labels", "Classes. folders: the first level of sub-folders. FILE: a table (.csv, or CelebA's .txt) with a "
+        "column of file names; FILE:COLUMN says which other column is the class. auto: what the source provides "
+        "(dataset.json, IDX, CIFAR), or else its sub-folders. none: no classes.", SELECTION,
+        metavar="folders|none|auto|FILE[:COLUMN]"))  # fmt: skip
     max_images: int | None = setting(None, Flag("--max-images", "Use only the first N images.", SELECTION, metavar="N"))
-    duplicates: Literal["keep", "skip"] = setting(
-        "keep", Flag("--duplicates", "What to do with files that are equal byte for byte.", SELECTION)
-    )
+    duplicates: Literal["keep", "skip"] = setting("keep", Flag(
+        "--duplicates", "What to do with files that are equal byte for byte.", SELECTION))  # fmt: skip
     upscale: bool = False
 
 

@@ -6,7 +6,7 @@ Here are the readers of folders and of LMDBs; zip and tar files, IDX and CIFAR-1
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ import numpy as np
 from torch_utils.errors import UserError
 from torch_utils.text import is_image, printable
 from torch_utils.untrusted import read_plain
-from training.data.archive import MANIFEST
+from training.data.archive import MANIFEST, size_limit
 
 MAX_DEPTH, MAX_LINKS = 100, 10_000  # levels of folders, and links to folders that are followed
 
@@ -44,16 +44,27 @@ class Source:
         return printable(self.names[index].encode("utf-8", "backslashreplace").decode())
 
 
-def find_manifest(names: Sequence[str]) -> str | None:
+def listed(
+    kind: str,
+    path: Path,
+    files: Collection[str],
+    read: Callable[[str], bytes],
+    close: Callable[[], None] = lambda: None,
+) -> Source:
+    """The images among named files, sorted by name. read: the content of one. Raises UserError if there are none."""
+    names = sorted(filter(is_image, files))
+    if not names:
+        raise UserError(f"There are no images in {path} ({len(files)} other files): check --source")
+    manifest = find_manifest(files)
+    content = (manifest, read(manifest)) if manifest else None
+    others = len(files) - len(names) - bool(manifest)
+    return Source(kind, path, names, lambda i: read(names[i]), close, manifest=content, other_files=others)
+
+
+def find_manifest(names: Iterable[str]) -> str | None:
     """The `dataset.json` nearest to the root."""
     found = [name for name in names if PurePosixPath(name).name == MANIFEST]
     return min(found, key=lambda name: (name.count("/"), name), default=None)
-
-
-def require_images(names: Sequence[str], path: Path, files: int) -> None:
-    """Raises UserError if none of the files in `path` is an image."""
-    if not names:
-        raise UserError(f"There are no images in {path} ({files} other files): check --source")
 
 
 # Folders
@@ -64,25 +75,11 @@ def open_folder(root: Path) -> Source:
 
     Raises UserError if there are no images, or if the tree does not end.
     """
-    files = sorted(_walk(root, "", frozenset(), count()))
-    names = [name for name in files if is_image(name)]
-    require_images(names, root, len(files))
-    manifest = find_manifest(files)
-    return Source(
-        kind="folder",
-        path=root,
-        names=names,
-        read=lambda index: read_plain(root / names[index], "picture_mib"),
-        manifest=(manifest, _read_manifest(root / manifest)) if manifest else None,
-        other_files=len(files) - len(names) - bool(manifest),
-    )
-
-
-def _read_manifest(path: Path) -> bytes:
+    files = list(_walk(root, "", frozenset(), count()))
     try:
-        return read_plain(path, "table_mib")
+        return listed("folder", root, files, lambda name: read_plain(root / name, size_limit(name)))
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"Cannot read {root / (find_manifest(files) or '')}: {error.strerror or error}") from error
 
 
 def _walk(root: Path, below: str, above: frozenset[str], links: Iterator[int]) -> Iterator[str]:

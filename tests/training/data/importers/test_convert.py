@@ -28,7 +28,7 @@ SMALL = Rules(resolution=Size(8, 8))
 def convert(source: Path, rules: Rules = SMALL, /, **job: object) -> tuple[Path, dict[str, str]]:
     """The archive, and {name: reason} of what was left out."""
     dest = source.parent / "out.zip"
-    job_of = Job(source, dest, overwrite=True, progress=False)
+    job_of = Job(source, dest, overwrite=True)
     skipped = run(replace(job_of, **job), rules, say=lambda text: None)  # type: ignore[arg-type]
     return dest, {skip.name: skip.reason for skip in skipped}
 
@@ -236,7 +236,7 @@ def test_every_image_conforms_or_is_listed(specs, size: Size, crop, alpha, upsca
         }
         try:
             dest = Path(scratch) / "out.zip"
-            job = Job(source, dest, progress=False)
+            job = Job(source, dest)
             skipped = {skip.name: skip.reason for skip in run(job, rules, say=lambda text: None)}
         except UserError as error:
             assert str(error).startswith("None of the") and not must

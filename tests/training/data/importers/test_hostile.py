@@ -56,7 +56,7 @@ def packed(path: Path, *members: tuple[str, bytes], method: int = zipfile.ZIP_DE
 
 def converted(source: Path) -> tuple[list[Any], str]:
     said: list[str] = []
-    skipped = run(Job(source, source.parent / "out.zip", progress=False), Rules(), say=said.append)
+    skipped = run(Job(source, source.parent / "out.zip"), Rules(), say=said.append)
     return skipped, "\n".join(said)
 
 

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from torch_utils.images import BadImage
-from training.data.importers.image import DoesNotFit, Target, convert_image, place
+from training.data.importers.image import Target, convert_image, place
+from training.data.importers.rules import Rules
 from training.data.sizes import Size
 
-GREY, RGB, RGBA = (Target(Size(8, 8), channels, alpha=a) for channels, a in ((1, "white"), (3, "white"), (4, "keep")))
+GREY, RGB, RGBA = (
+    Target(Size(8, 8), channels, Rules(alpha=a)) for channels, a in ((1, "white"), (3, "white"), (4, "keep"))
+)
 
 
 side = st.integers(1, 3000)
@@ -26,35 +29,32 @@ grown = st.builds(
 
 @given(side, side, grown, st.sampled_from(["center", "fit"]))
 def test_a_placement_lies_inside_image_and_target(height: int, width: int, target: Size, crop: str) -> None:
-    placed = place(Size(height, width), Target(target, 3, crop, upscale=True))
-    left, top, right, bottom = placed.box
+    (left, top, right, bottom), size = place(Size(height, width), Target(target, 3, Rules(crop=crop, upscale=True)))
     assert 0 <= left < right <= width and 0 <= top < bottom <= height
-    assert 0 <= placed.left <= placed.left + placed.size.width <= target.width
-    assert 0 <= placed.top <= placed.top + placed.size.height <= target.height
+    assert 0 < size.width <= target.width and 0 < size.height <= target.height
     if crop == "center":
-        assert placed.size == target and (right - left == width or bottom - top == height)
+        assert size == target and (right - left == width or bottom - top == height)
     else:
         assert (left, top, right, bottom) == (0, 0, width, height)
-        assert placed.size.width == target.width or placed.size.height == target.height
+        assert size.width == target.width or size.height == target.height
 
 
 @given(side, side, grown, st.sampled_from(["center", "fit"]))
 def test_nothing_is_enlarged_without_upscale(height: int, width: int, target: Size, crop: str) -> None:
     try:
-        placed = place(Size(height, width), Target(target, 3, crop))
-    except DoesNotFit:
+        (left, top, right, bottom), size = place(Size(height, width), Target(target, 3, Rules(crop=crop)))
+    except BadImage:
         assert height < target.height or width < target.width
         return
-    assert placed.box[2] - placed.box[0] >= placed.size.width - 1
-    assert placed.box[3] - placed.box[1] >= placed.size.height - 1
+    assert right - left >= size.width - 1 and bottom - top >= size.height - 1
 
 
 def test_an_image_of_the_right_size_is_copied() -> None:
     for crop in ("center", "fit", "none"):
-        placed = place(Size(64, 96), Target(Size(64, 96), 3, crop))
-        assert placed.box == (0, 0, 96, 64) and placed.size == Size(64, 96)
-    with pytest.raises(DoesNotFit, match="not 96x64"):
-        place(Size(64, 97), Target(Size(64, 96), 3, "none", upscale=True))
+        placed = place(Size(64, 96), Target(Size(64, 96), 3, Rules(crop=crop)))
+        assert placed == ((0, 0, 96, 64), Size(64, 96))
+    with pytest.raises(BadImage, match="not 96x64"):
+        place(Size(64, 97), Target(Size(64, 96), 3, Rules(crop="none", upscale=True)))
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -91,7 +91,7 @@ def test_red_stays_red_in_every_mode(mode: str, kind: str) -> None:
 def test_transparency_follows_the_rule(mode: str, alpha: str) -> None:
     image = Image.new("RGBA", (16, 16), (40, 40, 40, 0))
     image = image.quantize(4) if mode == "P" else image.convert(mode)
-    pixels = convert_image(encode(image), Target(Size(8, 8), 4 if alpha == "keep" else 3, alpha=alpha))
+    pixels = convert_image(encode(image), Target(Size(8, 8), 4 if alpha == "keep" else 3, Rules(alpha=alpha)))
     if alpha == "white":
         assert (pixels == 255).all()
     elif alpha == "keep":
@@ -164,14 +164,14 @@ def test_the_centre_is_kept_and_the_rest_cut() -> None:
 
 def test_fit_shows_the_whole_on_black_or_on_nothing() -> None:
     wide = encode(Image.new("RGB", (16, 8), "white"))
-    pixels = convert_image(wide, Target(Size(8, 8), 3, crop="fit"))
+    pixels = convert_image(wide, Target(Size(8, 8), 3, Rules(crop="fit")))
     assert (pixels[2:6] == 255).all() and (pixels[:2] == 0).all() and (pixels[6:] == 0).all()
-    assert (convert_image(wide, Target(Size(8, 8), 4, crop="fit", alpha="keep"))[:2] == 0).all()
+    assert (convert_image(wide, Target(Size(8, 8), 4, Rules(crop="fit", alpha="keep")))[:2] == 0).all()
 
 
 def test_the_box_filter_averages() -> None:
     pixels = np.random.RandomState(0).randint(0, 256, (16, 16), np.uint8)
-    small = convert_image(encode(Image.fromarray(pixels)), Target(Size(8, 8), 1, resize_filter="box"))
+    small = convert_image(encode(Image.fromarray(pixels)), Target(Size(8, 8), 1, Rules(resize_filter="box")))
     np.testing.assert_allclose(small[..., 0], pixels.reshape(8, 2, 8, 2).mean((1, 3)), atol=1)
 
 
