@@ -131,11 +131,11 @@ def _turned_back(v: np.ndarray) -> np.ndarray:
     return np.array([v[1], -v[0]])
 
 
-def is_aligned(crop: np.ndarray, size: tuple[int, int], tolerance: float = TOLERANCE) -> bool:
+def is_aligned(crop: np.ndarray, size: tuple[int, int]) -> bool:
     """Whether the crop [4,2] is about the whole of an image of this width and height, so that nothing is to be done."""
     width, height = size
     whole = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
-    return bool(np.abs(crop - whole).max() <= tolerance * max(width, height))
+    return bool(np.abs(crop - whole).max() <= TOLERANCE * max(width, height))
 
 
 # Cutting it out
