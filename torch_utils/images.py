@@ -37,6 +37,9 @@ DECODER_ERRORS = (
 ORIENTATION = 0x0112  # the EXIF tag
 # Above 89 million pixels Pillow warns, above 179 million it refuses. Cameras take images between the two.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Of damaged tags, as in EXIF, it says more than once and in its own words. Either the image can be decoded, and they do
+# not matter, or BadImage says why not.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 # Reading: file -> Pillow image in a standard mode -> the channels and the part that a network needs

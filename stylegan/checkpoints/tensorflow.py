@@ -201,11 +201,8 @@ def stage_of(full: int, lod: float) -> Stage:
 
 def stylegan_generator_config(settings: Settings) -> StyleGAN1Config:
     """The config of `G_style`. Raises UserError for a setting that is not supported."""
-    _require(settings, {"use_wscale": True, "fmap_decay": 1.0})
     return StyleGAN1Config(
-        resolution=_setting(settings, "resolution", 1024),
-        channels=_setting(settings, "num_channels", 3, least=1),
-        num_classes=_setting(settings, "label_size", 0),
+        **_shared(settings, resolution=1024, channels=3),
         z_dim=_setting(settings, "latent_size", 512, least=1),
         w_dim=_setting(settings, "dlatent_size", 512, least=1),
         mapping_layers=_setting(settings, "mapping_layers", 8),
@@ -213,8 +210,6 @@ def stylegan_generator_config(settings: Settings) -> StyleGAN1Config:
         mapping_lr_mul=_setting(settings, "mapping_lrmul", 0.01),
         mapping_activation=_activation(settings, "mapping_nonlinearity"),
         normalize_z=_setting(settings, "normalize_latents", True),
-        fmap_base=_fmap_base(settings),
-        fmap_max=_setting(settings, "fmap_max", 512, least=1),
         activation=_activation(settings, "nonlinearity"),
         blur=_blur(settings),
         styles=_setting(settings, "use_styles", True),
@@ -227,16 +222,12 @@ def stylegan_generator_config(settings: Settings) -> StyleGAN1Config:
 
 def progan_generator_config(settings: Settings) -> StyleGAN1Config:
     """The config of `G_paper`. Raises UserError for a setting that is not supported."""
-    _require(settings, {"use_wscale": True, "fmap_decay": 1.0, "pixelnorm_epsilon": 1e-8})
-    fmap_max = _setting(settings, "fmap_max", 512, least=1)
-    widest = min(_setting(settings, "fmap_base", 8192, least=1), fmap_max)
+    _require(settings, {"pixelnorm_epsilon": 1e-8})
+    shared = _shared(settings, resolution=32, channels=1)
+    widest = min(shared["fmap_base"] // 2, shared["fmap_max"])
     return ProGANConfig(
-        resolution=_setting(settings, "resolution", 32),
-        channels=_setting(settings, "num_channels", 1, least=1),
-        num_classes=_setting(settings, "label_size", 0),
+        **shared,
         z_dim=widest if settings.get("latent_size") is None else _setting(settings, "latent_size", widest, least=1),
-        fmap_base=_fmap_base(settings),
-        fmap_max=fmap_max,
         normalize_z=_setting(settings, "normalize_latents", True),
         pixel_norm=_setting(settings, "use_pixelnorm", True),
         activation="lrelu" if _setting(settings, "use_leakyrelu", True) else "relu",
@@ -245,20 +236,28 @@ def progan_generator_config(settings: Settings) -> StyleGAN1Config:
 
 def discriminator_config(function: str, settings: Settings) -> StyleGAN1Config:
     """The config of `D_basic` (StyleGAN) or `D_paper` (ProGAN). Settings that only the generator uses are defaults."""
-    _require(settings, {"use_wscale": True, "fmap_decay": 1.0})
     basic = function == "D_basic"
     build = StyleGAN1Config if basic else ProGANConfig
     return build(
-        resolution=_setting(settings, "resolution", 32),
-        channels=_setting(settings, "num_channels", 1, least=1),
-        num_classes=_setting(settings, "label_size", 0),
-        fmap_base=_fmap_base(settings),
-        fmap_max=_setting(settings, "fmap_max", 512, least=1),
+        **_shared(settings, resolution=32, channels=1),
         activation=_activation(settings, "nonlinearity"),
         blur=_blur(settings) if basic else (),
         mbstd_group=_setting(settings, "mbstd_group_size", 4),
         mbstd_features=_setting(settings, "mbstd_num_features", 1, least=1),
     )
+
+
+def _shared(settings: Settings, resolution: int, channels: int) -> Settings:
+    """The part of a config that comes from arguments of every published function. resolution, channels: defaults."""
+    _require(settings, {"use_wscale": True, "fmap_decay": 1.0})
+    return {
+        "resolution": _setting(settings, "resolution", resolution),
+        "channels": _setting(settings, "num_channels", channels, least=1),
+        "num_classes": _setting(settings, "label_size", 0),
+        # The published value is divided by half the resolution, ours by the resolution.
+        "fmap_base": 2 * _setting(settings, "fmap_base", 8192, least=1),
+        "fmap_max": _setting(settings, "fmap_max", 512, least=1),
+    }
 
 
 Fused = Callable[[int], bool]
@@ -286,11 +285,6 @@ def _require(settings: Settings, values: dict[str, bool | float]) -> None:
     for name, value in values.items():
         if settings.get(name, value) != value:
             raise UserError(f"setting {name} is {_shown(settings[name])}, but only {value} is supported")
-
-
-def _fmap_base(settings: Settings) -> int:
-    """The published value is divided by half the resolution, ours by the resolution."""
-    return 2 * _setting(settings, "fmap_base", 8192, least=1)
 
 
 def _blur(settings: Settings) -> tuple[float, ...]:

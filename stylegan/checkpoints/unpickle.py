@@ -16,7 +16,7 @@ import pickletools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +56,7 @@ class _DType:
     order: str = "<"
 
 
-class _Name(Enum):
-    RECONSTRUCT = auto()
-    SCALAR = auto()
-    NDARRAY = auto()
-    DTYPE = auto()
-    ENCODE = auto()
-    MAPPING = auto()
-    NETWORK = auto()
-
-
+_Name = Enum("_Name", "RECONSTRUCT SCALAR NDARRAY DTYPE ENCODE MAPPING NETWORK")
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"): _Name.RECONSTRUCT,
     ("numpy._core.multiarray", "_reconstruct"): _Name.RECONSTRUCT,
@@ -81,10 +72,10 @@ _ALLOWED = {
 }
 
 # Instructions whose decoded argument is the value. No network file used protocols 0 and 1, which are text.
-_NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"}
-_TEXTS = {"BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"}
-_BYTES = {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
-_LITERALS = _NUMBERS | _TEXTS | _BYTES
+_LITERALS = {
+    "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+    "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+}  # fmt: skip
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
@@ -270,11 +261,8 @@ def _array(shape: Any, dtype: Any, raw: Any, order: Any) -> np.ndarray:
         raw = raw.encode("latin1")
     if not isinstance(dtype, _DType) or not isinstance(raw, bytes):
         raise _BrokenError("not numbers")
-    if (
-        not isinstance(shape, tuple)
-        or len(shape) > MAX_AXES
-        or not all(isinstance(n, int) and 0 <= n < 1 << 31 for n in shape)
-    ):
+    sizes = shape if isinstance(shape, tuple) and len(shape) <= MAX_AXES else (None,)
+    if not all(isinstance(n, int) and 0 <= n < 1 << 31 for n in sizes):
         raise _BrokenError("not a shape")
     if math.prod(shape) * int(dtype.code[1:]) != len(raw):
         raise _BrokenError("size and shape disagree")

@@ -19,6 +19,7 @@ from stylegan.editing.settings import (
     Labels,
     Rank,
     Search,
+    check_classifier,
     check_count,
     check_labels,
     check_search,
@@ -185,6 +186,7 @@ def learn(typed: dict[str, Any]) -> None:
     settings = request.classifier
     require("--data faces.zip --table faces.csv --dest faces.attributes.safetensors", data=settings.data,
             table=settings.table, dest=request.dest)  # fmt: skip
+    check_classifier(settings)
     dest, older = writable(request.dest, ATTRIBUTES), replaces([Path(request.dest).expanduser()])
     from stylegan.editing.attribute_table import read_csv
     from stylegan.editing.directions import accuracy_text

@@ -123,18 +123,17 @@ def _held_out(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _best_penalty(x: np.ndarray, truth: np.ndarray, method: BoundaryMethod) -> float:
     """The best one in cross-validation; among equals the weakest, which bends the normal least. x: [N,D]."""
+    if np.bincount(truth, minlength=2).min() < FOLDS:
+        return PENALTIES[len(PENALTIES) // 2]
     fold = np.empty(len(truth), int)
     for kind in (0, 1):
         fold[truth == kind] = np.arange((truth == kind).sum()) % FOLDS
-    if min((truth == kind).sum() for kind in (0, 1)) < FOLDS:
-        return PENALTIES[len(PENALTIES) // 2]
 
     def accuracy(penalty: float, f: int) -> float:
         model = _fitted(x[fold != f], truth[fold != f], penalty, method)
         return _balanced_accuracy(model.predict(x[fold == f]), truth[fold == f])
 
-    means = [np.mean([accuracy(penalty, f) for f in range(FOLDS)]) for penalty in PENALTIES]
-    return PENALTIES[int(np.argmax(means))]
+    return max(PENALTIES, key=lambda penalty: np.mean([accuracy(penalty, f) for f in range(FOLDS)]))
 
 
 def _fitted(x: np.ndarray, truth: np.ndarray, penalty: float, method: BoundaryMethod) -> Any:

@@ -65,10 +65,9 @@ def upright(vectors: Tensor) -> Tensor:
 
 def activations(G: Generator, batches: Iterable[Tensor], layer: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batches of w [n,D] with the output of a layer for them, [n,C*H*W], both on the CPU."""
-    device = next(G.parameters()).device
     for w in batches:
         with torch.inference_mode():
-            features = G.activations(G.broadcast(w.to(device)), layer)
+            features = G.activations(G.broadcast(w.to(G.device)), layer)
         yield w, features.flatten(1).cpu()
 
 

@@ -166,12 +166,22 @@ class ClassifierSettings:
         "--attributes", "Which columns to learn, as in smile>0.5,gender=male,yaw.  [all]", DATA,
         parse=parse_attributes))  # fmt: skip
     held_out: int = setting(500, Flag("--held-out", "How many of the last images measure the accuracy.", DATA))
-    resolution: int = setting(64, Flag("--resolution", "Size to learn at; images are reduced to it.", DATA))
-    epochs: int = setting(16, Flag("--epochs", "How often to show each image."))
-    batch: int = setting(64, Flag("--batch", "Images in a step."))
-    lr: float = setting(0.003, Flag("--lr", "Learning rate at the start; it falls to 0."))
+    resolution: int = setting(
+        64, Flag("--resolution", "Size to learn at; images are reduced to it.", DATA, positive=True)
+    )
+    epochs: int = setting(16, Flag("--epochs", "How often to show each image.", positive=True))
+    batch: int = setting(64, Flag("--batch", "Images in a step.", positive=True))
+    lr: float = setting(0.003, Flag("--lr", "Learning rate at the start; it falls to 0.", positive=True))
     seed: int = setting(0, Flag("--seed", "Of weights and order."))
     device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))
+
+
+def check_classifier(settings: ClassifierSettings) -> None:
+    """Raises UserError for numbers with which nothing is learned."""
+    for found in declared(ClassifierSettings, {}):
+        value = getattr(settings, found.name)
+        if found.flag.positive and not 0 < value < math.inf:
+            raise UserError(f"{found.flag.spelling} must be more than 0, got {value:g}")
 
 
 # Moving along directions

@@ -36,8 +36,7 @@ class Channel:
 @torch.inference_mode()
 def styles_of(G: Generator, batches: Iterable[Tensor]) -> list[Tensor]:
     """The styles [N,style_dim] of each layer, on the CPU, of batches of w [n,w_dim]."""
-    device = next(G.parameters()).device
-    parts = [[s.cpu() for s in G.styles(G.broadcast(w.to(device)))] for w in batches]
+    parts = [[s.cpu() for s in G.styles(G.broadcast(w.to(G.device)))] for w in batches]
     return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
 
@@ -70,11 +69,11 @@ def channels_by_gradient(
     score: images [n,C,H,W] on the CPU -> [n]   advance: takes the number of images done
     Raises UserError for more channels than there are.
     """
-    device, total = next(G.parameters()).device, 0
+    total = 0
     sums = [torch.zeros(size, dtype=torch.float64) for size in G.config.style_dims()][: len(styles)]
     for ws in batches:
-        edits = [torch.zeros(len(ws), size, device=device, requires_grad=True) for size in G.config.style_dims()]
-        images = G.synthesis(ws.to(device), stage, edits=edits)
+        edits = [torch.zeros(len(ws), size, device=G.device, requires_grad=True) for size in G.config.style_dims()]
+        images = G.synthesis(ws.to(G.device), stage, edits=edits)
         slopes = torch.autograd.grad(score(images.cpu().clamp(-1, 1)).sum(), edits[: len(styles)])
         for own, slope in zip(sums, slopes, strict=True):
             own += slope.double().sum(dim=0).cpu()

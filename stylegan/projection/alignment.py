@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +26,8 @@ DEBIAN = Path("/usr/share/dlib") / MODEL
 _CURE = "crop it by hand and leave out --align"
 
 
-@dataclass(frozen=True)
-class Face:
-    """Where the eyes and the corners of the mouth are, in pixels (x, y). Left and right are those of the image."""
-
-    left_eye: np.ndarray
-    right_eye: np.ndarray
-    mouth_left: np.ndarray
-    mouth_right: np.ndarray
-
-
-Find = Callable[[Image.Image], list[Face]]
-"""An RGB image -> the faces in it, the largest first."""
+Find = Callable[[Image.Image], list[np.ndarray]]
+"""An RGB image -> the faces in it as in `face_of`, the largest first."""
 
 
 def aligned(image: Image.Image, find: Find, size: int, which: int | None = None) -> tuple[Image.Image, str]:
@@ -96,7 +85,7 @@ def _landmark_file(given: Path | None) -> Path:
                     "give the file with --landmarks")  # fmt: skip
 
 
-def _found(image: Image.Image, detector: Any, predictor: Any) -> list[Face]:
+def _found(image: Image.Image, detector: Any, predictor: Any) -> list[np.ndarray]:
     factor = max(1, -(-max(image.size) // MAX_SEARCHED))
     pixels = np.asarray(image.convert("RGB"))
     small = np.asarray(image.convert("RGB").reduce(factor)) if factor > 1 else pixels
@@ -105,24 +94,28 @@ def _found(image: Image.Image, detector: Any, predictor: Any) -> list[Face]:
     return [face_of((np.asarray(p, np.float64) + 0.5) * factor - 0.5) for p in points]
 
 
-def face_of(landmarks: np.ndarray) -> Face:
-    """From the 68 landmarks [68,2] of the iBUG scheme: eyes are the means of their outlines."""
+def face_of(landmarks: np.ndarray) -> np.ndarray:
+    """Where the left eye, the right eye, and the left and right corner of the mouth are in an image, (x, y) each.
+
+    float64 [4,2], from the 68 landmarks [68,2] of the iBUG scheme; eyes are the means of their outlines.
+    """
     points = landmarks.astype(np.float64)
-    return Face(points[36:42].mean(axis=0), points[42:48].mean(axis=0), points[48], points[54])
+    return np.stack([points[36:42].mean(axis=0), points[42:48].mean(axis=0), points[48], points[54]])
 
 
 # The crop that a face needs
 
 
-def crop_of(face: Face) -> np.ndarray:
+def crop_of(face: np.ndarray) -> np.ndarray:
     """Corners [4,2] of the square to cut out: top left, bottom left, bottom right, top right (ProGAN, appendix C).
 
     Its x axis is the mean direction of eye to eye and of mouth to eyes, turned; it is 4 times as wide as the distance
     between the eyes, or 3.6 times that from eyes to mouth; its centre is a tenth of the latter below the eyes.
     Raises ValueError for landmarks that are all in one place.
     """
-    top, bottom = (face.left_eye + face.right_eye) / 2, (face.mouth_left + face.mouth_right) / 2
-    across, down = face.right_eye - face.left_eye, bottom - top
+    left_eye, right_eye, mouth_left, mouth_right = face
+    top, bottom = (left_eye + right_eye) / 2, (mouth_left + mouth_right) / 2
+    across, down = right_eye - left_eye, bottom - top
     x = across + _turned_back(down)
     length = np.linalg.norm(x)
     if not length:
@@ -138,11 +131,11 @@ def _turned_back(v: np.ndarray) -> np.ndarray:
     return np.array([v[1], -v[0]])
 
 
-def is_aligned(crop: np.ndarray, size: tuple[int, int], tolerance: float = TOLERANCE) -> bool:
+def is_aligned(crop: np.ndarray, size: tuple[int, int]) -> bool:
     """Whether the crop [4,2] is about the whole of an image of this width and height, so that nothing is to be done."""
     width, height = size
     whole = np.array([[0, 0], [0, height], [width, height], [width, 0]], np.float64)
-    return bool(np.abs(crop - whole).max() <= tolerance * max(width, height))
+    return bool(np.abs(crop - whole).max() <= TOLERANCE * max(width, height))
 
 
 # Cutting it out

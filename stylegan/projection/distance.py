@@ -49,19 +49,20 @@ class Distance:
         """[N,C,H,W] and [N,C,H,W] in [-1, 1] -> [N], with gradients."""
         return _squared_difference(self.embed(a), self.embed(b))
 
-    def against(self, b: Tensor, dtype: torch.dtype = torch.float32) -> Against:
-        """The distance to b, which is embedded once for all that is compared with it; feature maps in `dtype`."""
-        with torch.no_grad():
-            embedded = self.embed(b, dtype)
-        return lambda a: _squared_difference(self.embed(a, dtype), embedded)
-
 
 AnyDistance = Distance | Callable[[Tensor, Tensor], Tensor]
 
 
 def against(distance: AnyDistance, b: Tensor, dtype: torch.dtype = torch.float32) -> Against:
-    """`Distance.against`, also for any other function distance(a, b) -> [N], which has its own type of feature maps."""
-    return distance.against(b, dtype) if isinstance(distance, Distance) else lambda a: distance(a, b)
+    """The distance to b, which is embedded once for all that is compared with it; feature maps in `dtype`.
+
+    Any function distance(a, b) -> [N] will do, too; it has its own type of feature maps.
+    """
+    if not isinstance(distance, Distance):
+        return lambda a: distance(a, b)
+    with torch.no_grad():
+        embedded = distance.embed(b, dtype)
+    return lambda a: _squared_difference(distance.embed(a, dtype), embedded)
 
 
 def _squared_difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

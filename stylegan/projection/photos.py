@@ -23,7 +23,7 @@ from stylegan.latents.render import View
 from stylegan.latents.sources import Project, classes_for_seeds
 from stylegan.networks.base import require_w
 from stylegan.networks.sampling import z_for_seeds
-from stylegan.projection.distance import AnyDistance, pick_distance
+from stylegan.projection.distance import pick_distance
 from stylegan.projection.projector import Projector, SearchStep, Watch
 from stylegan.projection.settings import ProjectionSettings
 from torch_utils.errors import UserError
@@ -34,8 +34,6 @@ from torch_utils.untrusted import read_plain
 
 Align = Callable[[Image.Image], tuple[Image.Image, str]]
 """An RGB image -> the face in it, and a note on what was done. Raises UserError if there is no face."""
-
-CHANNEL_NAMES = {1: "grey", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ def _unique_name(path: Path, taken: set[str]) -> str:
 def read_photo(path: Path, snapshot: Snapshot, align: Align | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
     """uint8 [H,W,C] in the size of the network's images, and notes on what was changed. Raises UserError."""
     height, width = snapshot.config.size(snapshot.stage.resolution)
-    notes: list[str] = []
+    notes = ["", "", ""]
     try:
         image = read_image(read_plain(path, "picture_mib"))
     except BadImage as reason:
@@ -104,14 +102,11 @@ def read_photo(path: Path, snapshot: Snapshot, align: Align | None = None) -> tu
         raise UserError(f"{path}: {error.strerror or error}") from error
     if align is not None:
         try:
-            image, note = align(image.convert("RGB"))
+            image, notes[0] = align(image.convert("RGB"))
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-        notes.append(note)
-    image, note = converted(image, snapshot.config.channels)
-    notes.append(note)
-    image, note = fitted(image, width, height)
-    notes.append(note)
+    image, notes[1] = converted(image, snapshot.config.channels)
+    image, notes[2] = fitted(image, width, height)
     return np.array(image).reshape(height, width, snapshot.config.channels), tuple(filter(None, notes))
 
 
@@ -121,14 +116,13 @@ def converted(image: Image.Image, channels: int) -> tuple[Image.Image, str]:
     Transparent images are laid on white, unless the network has a channel for transparency.
     """
     grey, transparent = image.mode in ("L", "LA"), image.mode in ("LA", "RGBA")
-    changes = []
-    if transparent and channels != 4:
-        changes.append("laid on white")
-    if not transparent and channels == 4:
-        changes.append(f"{'grey' if grey else 'RGB'} made RGBA")
-    elif channels != 4 and grey != (channels == 1):
-        changes.append(f"{'grey' if grey else 'colour'} made {CHANNEL_NAMES[channels]}")
-    return with_channels(image, channels, "keep" if channels == 4 else "white"), ", ".join(changes)
+    if channels == 4:
+        note = "" if transparent else f"{'grey' if grey else 'RGB'} made RGBA"
+        return with_channels(image, channels, "keep"), note
+    changes = ["laid on white"] * transparent
+    if grey != (channels == 1):
+        changes.append("grey made RGB" if grey else "colour made grey")
+    return with_channels(image, channels), ", ".join(changes)
 
 
 def fitted(image: Image.Image, width: int, height: int) -> tuple[Image.Image, str]:
@@ -158,19 +152,17 @@ def as_targets(photos: Sequence[Photo]) -> Tensor:
 
 
 def project_photos(
-    snapshot: Snapshot, paths: Sequence[str | Path], settings: ProjectionSettings | None = None,
-    distance: AnyDistance | str = "", c: Sequence[int] = (), align: Align | None = None, watch: Watch | None = None,
+    snapshot: Snapshot, paths: Sequence[str | Path], settings: ProjectionSettings, distance: str = "",
+    c: Sequence[int] = (),
 ) -> Latents:  # fmt: skip
     """The latents of photographs, all in one batch, named after their files.
 
-    distance: one of `DISTANCES`, "" for the default, or any function. c: classes; of a list, photo I gets number I,
-    counted round. Raises UserError for a file that is not an image, and as `Projector.project` does.
+    distance: one of `DISTANCES`, "" for the default. c: classes; of a list, photo I gets number I, counted round.
+    Raises UserError for a file that is not an image, and as `Projector.project` does.
     """
-    photos = _readable(snapshot, paths, align)
-    if isinstance(distance, str):
-        distance = pick_distance(distance, snapshot)
+    photos = _readable(snapshot, paths)
     classes = classes_for_seeds(c, range(len(photos)), snapshot.config.num_classes)
-    return latents_of(photos, Projector(snapshot, settings or ProjectionSettings(), distance), classes, watch)
+    return latents_of(photos, Projector(snapshot, settings, pick_distance(distance, snapshot)), classes)
 
 
 def latents_of(photos: Sequence[Photo], projector: Projector, c: Tensor | None, watch: Watch | None = None) -> Latents:
@@ -189,8 +181,8 @@ def named(latents: Latents, photos: Sequence[Photo]) -> Latents:
     )  # fmt: skip
 
 
-def _readable(snapshot: Snapshot, paths: Sequence[str | Path], align: Align | None = None) -> list[Photo]:
-    photos, faults = read_photos([Path(path) for path in paths], snapshot, align)
+def _readable(snapshot: Snapshot, paths: Sequence[str | Path]) -> list[Photo]:
+    photos, faults = read_photos([Path(path) for path in paths], snapshot)
     if faults:
         raise UserError("; ".join(faults.values()))
     return photos

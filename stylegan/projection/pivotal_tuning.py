@@ -44,14 +44,9 @@ class Delta:
 
 
 def tune(
-    snapshot: Snapshot,
-    pivots: Latents,
-    targets: Tensor,
-    settings: TuningSettings,
-    distance: AnyDistance,
-    watch: Watch | None = None,
-    w_statistics: WStatistics | None = None,
-) -> tuple[Snapshot, Delta, Report]:
+    snapshot: Snapshot, pivots: Latents, targets: Tensor, settings: TuningSettings, distance: AnyDistance,
+    watch: Watch | None = None, w_statistics: WStatistics | None = None,
+) -> tuple[Snapshot, Delta, Report]:  # fmt: skip
     """The network changed so that the pivots' images are the targets [N,C,H,W]; latents and noise stay as they are.
 
     Several pivots share one changed network; for a network for each, tune them one by one. The loss is the distance

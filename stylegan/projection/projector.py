@@ -68,14 +68,9 @@ class Report:
 
 
 def project(
-    snapshot: Snapshot,
-    targets: Tensor,
-    settings: ProjectionSettings,
-    distance: AnyDistance,
-    c: Tensor | None = None,
-    watch: Watch | None = None,
-    resume: Mapping[str, Any] | None = None,
-) -> tuple[Latents, Report]:
+    snapshot: Snapshot, targets: Tensor, settings: ProjectionSettings, distance: AnyDistance, c: Tensor | None = None,
+    watch: Watch | None = None, resume: Mapping[str, Any] | None = None,
+) -> tuple[Latents, Report]:  # fmt: skip
     """The latents of images; see `Projector.project`. Several batches should share a `Projector`."""
     return Projector(snapshot, settings, distance).project(targets, c, watch, resume)
 
@@ -201,7 +196,7 @@ class Projector:
 
     def _shift(self, phase: SearchPhase, step: int, deviation: Tensor, w_dim: int) -> Tensor | None:
         """What is added to w in a step, [N,1,w_dim]: the same direction for all, so that none depends on its place."""
-        strength = jitter(self.settings, step, phase.steps) if phase.jitters else 0.0
+        strength = jitter(self.settings, step, phase.steps) if phase.name == "w" else 0.0
         if not strength:
             return None
         random = generator(self.settings.seed, "projection jitter", step)
@@ -214,19 +209,18 @@ class Projector:
 
 @dataclass(frozen=True)
 class SearchPhase:
-    """Part of a search: in W, or in W+. lr: peak learning rate   jitters: whether noise is added to w"""
+    """Part of a search: in W ("w"), where noise is added to w, or in W+ ("w+"). lr: peak learning rate"""
 
     name: str
     steps: int
     lr: float
-    jitters: bool
 
 
 def phases(settings: ProjectionSettings) -> list[SearchPhase]:
     """The phases of a search, in their order."""
-    found = [SearchPhase("w", settings.num_steps, settings.lr, jitters=True)]
+    found = [SearchPhase("w", settings.num_steps, settings.lr)]
     if settings.space == "w+":
-        found.append(SearchPhase("w+", settings.plus_steps, settings.plus_lr, jitters=False))
+        found.append(SearchPhase("w+", settings.plus_steps, settings.plus_lr))
     return found
 
 
@@ -336,9 +330,8 @@ def check_targets(snapshot: Snapshot, targets: Tensor) -> None:
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """The type of feature maps of a search. Its result is measured in float32."""
-    if name == "auto":
-        return torch.bfloat16 if fast_bf16(device) else torch.float32
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
+    short = fast_bf16(device) if name == "auto" else name == "bfloat16"
+    return torch.bfloat16 if short else torch.float32
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch_utils.errors import UserError
-from torch_utils.settings import Flag, leaves, setting
+from torch_utils.settings import Flag, declared, setting
 
 SEARCH = "Search"
 DISTANCES = ("discriminator", "pixels", "lpips-vgg16", "lpips-alex")
@@ -28,8 +28,8 @@ class ProjectionSettings:
     num_steps: int = setting(500, Flag("--num-steps", "Steps in W; --plus-steps come on top with --space w+.", SEARCH))
     plus_steps: int = setting(500, Flag("--plus-steps", "Steps in W+ that follow, with --space w+.", SEARCH))
     seed: int = setting(0, Flag("--seed", "Seed of the random numbers of the search.", SEARCH))
-    lr: float = setting(0.1, Flag("--lr", "Peak learning rate, in deviations of w and of noise."))
-    plus_lr: float = setting(0.05, Flag("--plus-lr", "The same in W+."))
+    lr: float = setting(0.1, Flag("--lr", "Peak learning rate, in deviations of w and of noise.", positive=True))
+    plus_lr: float = setting(0.05, Flag("--plus-lr", "The same in W+.", positive=True))
     lr_rampup: float = setting(0.05, Flag("--lr-rampup", "Share of the steps in which the learning rate rises."))
     lr_rampdown: float = setting(0.25, Flag("--lr-rampdown", "Share of the steps in which it falls to 0."))
     jitter: float = setting(0.05, Flag("--jitter", "Noise added to w at the start, in deviations of w."))
@@ -51,7 +51,7 @@ class TuningSettings:
     """How pivotal tuning changes the network around a pivot (Roich et al. 2021)."""
 
     steps: int = setting(350, Flag("--pti-steps", "Steps of pivotal tuning.", SEARCH))
-    lr: float = setting(3e-4, Flag("--pti-lr", "Learning rate of pivotal tuning."))
+    lr: float = setting(3e-4, Flag("--pti-lr", "Learning rate of pivotal tuning.", positive=True))
     pixel_weight: float = setting(
         1.0, Flag("--pti-pixel-weight", "Weight of the mean square error, which is added to the distance.")
     )
@@ -69,18 +69,20 @@ class TuningSettings:
 
 def by_flag(settings: ProjectionSettings | TuningSettings) -> dict[str, Any]:
     """Each setting's value under its flag."""
-    fields = type(settings).__dataclass_fields__
-    return {fields[name].metadata["flag"].spelling: value for name, value in leaves(settings)}
+    return {found.flag.spelling: getattr(settings, found.name) for found in declared(type(settings), {})}
 
 
 def check_settings(settings: ProjectionSettings | TuningSettings, flags: bool = False) -> None:
     """Raises UserError for numbers that no search can use. flags: whether the message names the flag or the setting."""
-    for (name, value), flag in zip(leaves(settings), by_flag(settings), strict=True):
+    for found in declared(type(settings), {}):
+        name, value = found.name, getattr(settings, found.name)
         if not isinstance(value, (int, float)):
             continue
-        called = flag if flags else name
+        called = found.flag.spelling if flags else name
         least = 2 if name in AT_LEAST_2 else 0
         if not (math.isfinite(value) and value >= least):
             raise UserError(f"{called} must be at least {least}, got {value:g}")
+        if found.flag.positive and not value:
+            raise UserError(f"{called} must be more than 0, got 0")
         if name in SHARES_OF_STEPS and value > 1:
             raise UserError(f"{called} is a share of the steps, so it must be from 0 to 1, got {value:g}")

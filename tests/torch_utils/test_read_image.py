@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,13 +155,23 @@ GOLDEN = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("kind", GOLDEN)
 def test_every_kind_of_file_gives_exactly_these_pixels(kind: str) -> None:
     content, mode, pixels = GOLDEN[kind]
     found = read_image(content)
     assert (found.mode, found.size) == (mode, (2, 2))
     np.testing.assert_array_equal(np.asarray(found).reshape(4, -1), np.array(pixels).reshape(4, -1))
+
+
+def test_what_pillow_warns_of_is_not_shown(tmp_path: Path) -> None:
+    """In a process of its own, because pytest has filters of its own."""
+    damaged = file(image("L", 10, 20, 30, 40), exif=b"Exif\0\0II*\0\x08\0\0\0")
+    (tmp_path / "a.png").write_bytes(damaged)
+    with pytest.warns(UserWarning):
+        read_image(damaged)
+    program = "import sys, torch_utils.images as i; print(i.read_image(open(sys.argv[1], 'rb').read()).size)"
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "a.png"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(2, 2)\n", "")
 
 
 @pytest.mark.parametrize("channels", [None, 1, 3, 4])

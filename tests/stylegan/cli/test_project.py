@@ -201,6 +201,7 @@ def test_a_dry_run_writes_nothing(run, photos, tmp_path):
     ("faces", "text.png", (), "text.png: not an image"), ("progan", "photos", (), "ProGAN has no w"),
     ("faces", "photos", ("--batch", 0), "got 0"),
     ("faces", "photos", ("--num-steps", 1), "--num-steps must be at least 2, got 1"),
+    ("faces", "photos", ("--lr", 0), "--lr must be more than 0, got 0"),
     ("faces", "photos", ("--outdir", "/dev/null"), "/dev/null is a file"),
     ("faces", "photos", ("--face", 2), "have no effect without --align"),
     ("faces", "photos", ("--distance", "l1"), "'l1' is not one"),

@@ -8,9 +8,11 @@ import pytest
 
 from stylegan.editing.settings import (
     Attribute,
+    ClassifierSettings,
     FilmSettings,
     Labels,
     Search,
+    check_classifier,
     check_film_settings,
     check_search,
     parse_attributes,
@@ -54,6 +56,14 @@ def test_text_that_is_not_strengths(text):
 def test_settings_that_cannot_work_with_any_network(search, says):
     with pytest.raises(UserError, match=says):
         check_search(search)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("lr", 0.0), ("lr", float("nan")), ("lr", float("inf")), ("epochs", 0), ("batch", 0), ("resolution", -1),
+])  # fmt: skip
+def test_numbers_with_which_a_classifier_learns_nothing(name, value):
+    with pytest.raises(UserError, match=f"--{name} must be more than 0, got {value:g}"):
+        check_classifier(replace(ClassifierSettings(), **{name: value}))
 
 
 def test_settings_that_make_no_film():

@@ -16,7 +16,6 @@ from stylegan.model import Model
 from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
-from stylegan.projection.distance import PIXELS
 from stylegan.projection.photos import (
     as_targets,
     fitted,
@@ -172,7 +171,7 @@ def photos(tmp_path: Path) -> list[Path]:
 
 def test_latents_are_called_after_their_photos(photos):
     snap = snapshot()
-    found = project_photos(snap, photos, FAST, PIXELS)
+    found = project_photos(snap, photos, FAST, "pixels")
     assert found.names == ("eva", "tom") and found.origins == ("photo eva.png", "photo tom.png")
     assert found.psi == 1 and len(found.noise) == 6 and found.ws.shape == (2, 6, 8)
     short = Model(snap).project(str(photos[1]), num_steps=4)

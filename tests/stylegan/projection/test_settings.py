@@ -15,6 +15,9 @@ SETTINGS = ProjectionSettings()
 @pytest.mark.parametrize(("wrong", "name", "flag", "message"), [
     (replace(SETTINGS, num_steps=1), "num_steps", "--num-steps", "must be at least 2, got 1"),
     (replace(SETTINGS, lr=-1.0), "lr", "--lr", "must be at least 0, got -1"),
+    (replace(SETTINGS, lr=0.0), "lr", "--lr", "must be more than 0, got 0"),
+    (replace(SETTINGS, plus_lr=0.0), "plus_lr", "--plus-lr", "must be more than 0, got 0"),
+    (TuningSettings(lr=0.0), "lr", "--pti-lr", "must be more than 0, got 0"),
     (replace(SETTINGS, lr=float("nan")), "lr", "--lr", "must be at least 0, got nan"),
     (replace(SETTINGS, lr_rampup=2.0), "lr_rampup", "--lr-rampup", "is a share of the steps, .* from 0 to 1, got 2"),
     (TuningSettings(steps=0), "steps", "--pti-steps", "must be at least 2, got 0"),
