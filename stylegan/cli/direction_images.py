@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
     from stylegan.editing.directions import Directions
     from stylegan.latents.latents import Latents
-    from stylegan.latents.render import View
-    from stylegan.latents.sources import Project
+    from stylegan.latents.render import Project, View
 
 SAVED = f"moved{LATENTS}"
 OUTDIR = Flag("--outdir", "Where to put the images.", FILES, metavar="DIR")
@@ -178,7 +177,7 @@ def layers_for(request: MoveRequest, found: Directions, view: View) -> Layers:
 
 def gathered(request: MoveRequest, view: View, project: Project) -> Latents:
     """The latents to start from. Raises UserError as `sources.gather` does."""
-    from stylegan.latents.sources import gather
+    from stylegan.latents.render import gather
 
     start = request.start
     return gather(start.seeds, view, start.classes, project=project, force=start.force)

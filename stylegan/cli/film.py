@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stylegan.editing.walk import Walk
-    from stylegan.latents.sources import Project
+    from stylegan.latents.render import Project
     from torch_utils.progress import Progress
 
 
@@ -74,7 +74,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan.editing.films import draw_frames, samples_per_segment, times_of
     from stylegan.editing.walk import plan_walks, untruncated
-    from stylegan.latents.sources import gather
+    from stylegan.latents.render import gather
     from stylegan.projection.photos import projecting, standing_in
     from torch_utils.progress import Progress
 

@@ -51,7 +51,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     check(request)
     # Not at the top, because --help should not wait for torch.
     from stylegan.latents.latents import save_latents
-    from stylegan.latents.sources import Sources, together
+    from stylegan.latents.render import Sources, together
     from stylegan.projection.photos import projecting, standing_in
     from torch_utils.images import to_uint8
 

@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stylegan.latents.latents import Latents
-    from stylegan.latents.render import View
-    from stylegan.latents.sources import Sources
+    from stylegan.latents.render import Sources, View
 
 SAVED = f"mixed{LATENTS}"
 Classes = Sequence[int]
@@ -117,7 +116,7 @@ def check(request: Request) -> None:
 
 def sources_of(request: Request, view: View) -> tuple[Sources, Sources]:
     """Rows and columns. Raises UserError for files and classes that cannot be used."""
-    from stylegan.latents.sources import Sources
+    from stylegan.latents.render import Sources
 
     def side(points: Sequence[Point], classes: Classes, flag: str) -> Sources:
         flag = flag if request.row_classes or request.col_classes else "--class"

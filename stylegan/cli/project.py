@@ -91,8 +91,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     request = replaced(Request(), typed)
     check(request)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
-    from stylegan.latents.render import open_for_tools
-    from stylegan.latents.sources import classes_for_seeds
+    from stylegan.latents.render import classes_for_seeds, open_for_tools
     from stylegan.networks.base import require_w
     from stylegan.projection.distance import pick_distance
     from stylegan.projection.job import Job, run, table
