@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stylegan.cli import direction_images
-from stylegan.cli.options import BATCH, NetworkOptions, opened, ops_option
+from stylegan.cli.options import BATCH, WIDE, NetworkOptions, opened, ops_option
 from stylegan.editing.settings import (
     ATTRIBUTES,
     FILE,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from stylegan.latents.render import View
 
 DEST = Flag("--dest", f"The file to write (*{DIRECTIONS}).", FILES, metavar="FILE")
-WIDE = {"max_content_width": 110}
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,17 @@ from stylegan.cli.options import (
     WHAT,
     RenderingOptions,
     about_network,
-    about_photographs,
-    check_steps,
+    check_tool,
     opened,
-    tool_options,
+    projecting,
+    standing_in,
+    tool,
 )
 from stylegan.editing.settings import FilmSettings, check_frames
 from stylegan.latents.notation import Point, parse_points
-from torch_utils.cli import Command, require, require_batch
+from torch_utils.cli import require
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, check_film, parse_grid, replaces, require_folder, write_film
+from torch_utils.output import FILES, check_film, parse_grid, replaces, write_film
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted, parse_classes
 
@@ -60,7 +61,7 @@ class Request:
     batch: int = setting(8, BATCH)
 
 
-@click.command(cls=Command, params=tool_options(Request), context_settings={"max_content_width": 110})
+@tool(Request)
 def main(typed: dict[str, Any], dry_run: bool) -> None:
     """Make a film that goes from image to image: at each keyframe it shows the image of generate.py.
 
@@ -75,7 +76,6 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     from stylegan.editing.films import draw_frames, samples_per_segment, times_of
     from stylegan.editing.walk import plan_walks, untruncated
     from stylegan.latents.render import gather
-    from stylegan.projection.photos import projecting, standing_in
     from torch_utils.progress import Progress
 
     view = untruncated(opened(request.rendering, request.force), request.film)
@@ -92,9 +92,9 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     sweep = "" if film.psi_sweep is None else ", psi {:g} to {:g}".format(*film.psi_sweep)
     about = f"{counted(count, 'frame')}, {count / request.fps:.1f} s{sweep}: {out}{replaces([out], request.seeds)}"
     if dry_run:
-        photos = about_photographs(request.seeds, view, request.num_steps)
-        network = about_network(request.rendering.network, view, count * len(walks))
-        click.echo("\n".join([*network, *photos, f"Film:       {about}"]))
+        images = count * len(walks)
+        lines = about_network(request.rendering.network, view, images, request.seeds, request.num_steps)
+        click.echo("\n".join([*lines, f"Film:       {about}"]))
         return
     walks = walks_by(projecting(request.num_steps, request.batch))
     measured = (segments * samples_per_segment(film) + 1) * len(walks) if film.even else 0
@@ -109,14 +109,12 @@ def check(request: Request) -> None:
     """Raises UserError for settings that cannot work with any network."""
     require("--network runs/00000-faces --seeds 0-5 --out film.mp4", network=request.rendering.network,
             seeds=request.seeds, out=request.out)  # fmt: skip
-    require_batch(request.batch)
     check_frames(request.film)
     if request.film.psi_sweep is not None and request.rendering.trunc is not None:
         raise UserError("--psi-sweep sets the truncation of each frame; leave out --trunc")
-    check_steps(request.num_steps)
     if not isinstance(request.grid, tuple):
         raise UserError("--grid auto is not possible here; give COLUMNSxROWS, for example 2x2")
-    require_folder(Path(request.out).parent, "--out")
+    check_tool(request.batch, request.num_steps, Path(request.out).parent, "--out")
 
 
 def frames(parts: Iterator[list[Any]], shape: tuple[int, int], bar: Progress) -> Iterator[np.ndarray]:

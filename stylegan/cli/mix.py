@@ -14,19 +14,19 @@ from stylegan.cli.options import (
     FORCE,
     STEPS,
     WHAT,
-    WIDE,
     RenderingOptions,
     about_network,
-    about_photographs,
-    check_steps,
+    check_tool,
     opened,
-    tool_options,
+    projecting,
+    standing_in,
+    tool,
 )
 from stylegan.latents.notation import LATENTS, Point, Styles, layer_ranges, layers_of, parse_points, parse_styles
-from torch_utils.cli import Command, require, require_batch
+from torch_utils.cli import require
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
-from torch_utils.output import FILES, GRID, destination, replaces, require_folder, writing_to
+from torch_utils.output import FILES, GRID, destination, replaces, writing_to
 from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted, parse_classes
 
@@ -70,7 +70,7 @@ class Request:
     batch: int = setting(8, BATCH)
 
 
-@click.command(cls=Command, params=tool_options(Request), context_settings=WIDE)
+@tool(Request)
 def main(typed: dict[str, Any], dry_run: bool) -> None:
     """Generate the style-mixing matrix: each cell is the image on its left with some styles of the image above it.
 
@@ -80,9 +80,6 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     """
     request = replaced(Request(), typed)
     check(request)
-    # Not at the top, because --help should not wait for torch.
-    from stylegan.projection.photos import projecting, standing_in
-
     view = opened(request.rendering, request.force)
     layers = layers_of(request.styles, view.config, view.stage.resolution)
     if request.cells and request.format == "jpg" and view.config.channels == 4:
@@ -92,8 +89,8 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     rows, cols = (side.projected(standing_in).latents() for side in sources)
     files = planned(request, rows, cols)
     if dry_run:
-        lines = about_network(request.rendering.network, view, len(rows) * len(cols))
-        lines += about_photographs([*request.rows, *request.cols], view, request.num_steps)
+        points = [*request.rows, *request.cols]
+        lines = about_network(request.rendering.network, view, len(rows) * len(cols), points, request.num_steps)
         lines += [f"Styles:     layers {layer_ranges(layers)} of {view.config.num_ws}", f"Files:      {files}"]
         click.echo("\n".join(lines))
         return
@@ -107,11 +104,9 @@ def check(request: Request) -> None:
     """Raises UserError for options that are missing or invalid for any network."""
     require("--network runs/00000-faces --rows 85,100 --cols 55,821 --outdir out",
             network=request.rendering.network, rows=request.rows, cols=request.cols, outdir=request.outdir)  # fmt: skip
-    require_batch(request.batch)
     if request.format != "png" and not request.cells:
         raise UserError(f"--format {request.format} is the format of the cells; add --cells, or leave it out")
-    check_steps(request.num_steps)
-    require_folder(Path(request.outdir))
+    check_tool(request.batch, request.num_steps, Path(request.outdir))
 
 
 def sources_of(request: Request, view: View) -> tuple[Sources, Sources]:

@@ -6,8 +6,9 @@ Nothing at the top of this file loads PyTorch, because `--help` should not wait 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,15 @@ import click
 from ops import MODES, VARIABLE
 from stylegan.latents.notation import Point, is_photograph, parse_points, parse_psi
 from stylegan.networks.config import NoiseMode
-from torch_utils.cli import Option, settings_options, under
+from torch_utils.cli import Command, Option, require_batch, settings_options, under
 from torch_utils.errors import UserError
-from torch_utils.output import FILES
+from torch_utils.output import FILES, require_folder
 from torch_utils.settings import Flag, setting
 from torch_utils.text import counted, parse_classes
 
 if TYPE_CHECKING:
-    from stylegan.latents.render import View
+    from stylegan.latents.latents import Latents
+    from stylegan.latents.render import Project, View
 
 WHAT, HOW = "Images", "Rendering"
 WIDE = {"max_content_width": 110}
@@ -94,10 +96,19 @@ def _export(ctx: click.Context, param: click.Parameter, value: str) -> None:
     os.environ[VARIABLE] = value
 
 
-def tool_options(config: type) -> list[click.Option]:
-    """The options for the settings of `config`, --ops, and --dry-run, which the command gets as `dry_run`."""
+def tool(config: type, name: str | None = None) -> Callable[[Callable[..., None]], Command]:
+    """A command with the options for the settings of `config`, --ops, and --dry-run, which it gets as `dry_run`."""
     dry_run = Option(["-n", "--dry-run"], is_flag=True, help="Print what would be generated, and stop.")
-    return [*settings_options(config), ops_option(), under(FILES, dry_run)]
+    options = [*settings_options(config), ops_option(), under(FILES, dry_run)]
+    return click.command(name, cls=Command, params=options, context_settings=WIDE)
+
+
+def check_tool(batch: int, num_steps: int, folder: Path, flag: str = "--outdir") -> None:
+    """Raises UserError for values that cannot work with any network. flag: names the folder, where results go"""
+    require_batch(batch)
+    if num_steps < 2:  # which would not project anything
+        raise UserError(f"--num-steps must be at least 2, got {num_steps}")
+    require_folder(folder, flag)
 
 
 def opened(options: NetworkOptions, force: bool = False) -> View:
@@ -106,12 +117,13 @@ def opened(options: NetworkOptions, force: bool = False) -> View:
     Raises UserError if the network cannot be opened, or does not support an option.
     """
     from stylegan.latents.render import View, open_for_tools
-    from stylegan.projection.pivotal_tuning import apply_delta
 
     snapshot = open_for_tools(options.network, options.device)
     if not isinstance(options, RenderingOptions):
         return View.of(snapshot)
     if options.delta:
+        from stylegan.projection.pivotal_tuning import apply_delta
+
         snapshot = apply_delta(snapshot, Path(options.delta), force)
     return View.of(
         snapshot, psi=options.trunc, cutoff=options.trunc_cutoff, noise_mode=options.noise_mode,
@@ -119,31 +131,47 @@ def opened(options: NetworkOptions, force: bool = False) -> View:
     )  # fmt: skip
 
 
-def about_network(network: str, view: View, count: int) -> list[str]:
-    """Lines of a plan for `count` images that describe the network."""
+# Photographs in place of seeds: what projects them is imported when there is one
+
+
+def standing_in(paths: Sequence[Path], view: View, classes: Sequence[int]) -> Latents:
+    """Latents that take the place of photographs, so that every mistake is reported before any projection."""
+    from stylegan.projection import photos
+
+    return photos.standing_in(paths, view, classes)
+
+
+def projecting(num_steps: int, batch: int) -> Project:
+    """Finds the latents of photographs, see `photos.projecting`."""
+
+    @cache
+    def project() -> Project:
+        from stylegan.projection import photos
+
+        return photos.projecting(num_steps, batch)
+
+    return lambda paths, view, classes: project()(paths, view, classes)
+
+
+# Plans
+
+
+def about_network(
+    network: str, view: View, count: int, points: Sequence[Point] = (), num_steps: int = 0
+) -> list[str]:  # fmt: skip
+    """Lines of a plan for `count` images: the network, and the photographs among `points`, if there are any."""
     (height, width), alpha, snapshot = view.config.size(view.stage.resolution), view.stage.alpha, view.snapshot
     fading = f", faded in to {alpha:.2f}" if alpha < 1 else ""
     cutoff = "" if view.cutoff is None else f" in {counted(view.cutoff, 'layer')}"
-    return [
+    lines = [
         f"Network:    {network}: {view.config.family}, {snapshot.kimg:g} kimg of {snapshot.data}",
         f"Images:     {count} of {width}x{height}, {CHANNEL_NAMES[view.config.channels]}{fading}",
         f"Truncation: {view.psi:g}{cutoff}",
     ]
-
-
-def about_photographs(points: Sequence[Point], view: View, num_steps: int) -> list[str]:
-    """The line of a plan that names the photographs among `points`, if there are any."""
-    from stylegan.projection.distance import pick_distance
-
     photos = list(dict.fromkeys(point.name for point in points if isinstance(point, Path) and is_photograph(point)))
-    if not photos:
-        return []
-    some = ", ".join(photos[:8]) + (", ..." if len(photos) > 8 else "")
-    distance = pick_distance("", view.snapshot).name
-    return [f"Photos:     {some}: each projected into W in {num_steps} steps, distance {distance}"]
+    if photos:
+        from stylegan.projection.distance import pick_distance
 
-
-def check_steps(num_steps: int) -> None:
-    """Raises UserError for fewer than 2 steps, which would not project anything."""
-    if num_steps < 2:
-        raise UserError(f"--num-steps must be at least 2, got {num_steps}")
+        some, distance = ", ".join(photos[:8]) + ", ..." * (len(photos) > 8), pick_distance("", snapshot).name
+        lines.append(f"Photos:     {some}: each projected into W in {num_steps} steps, distance {distance}")
+    return lines

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan.cli.options import WHAT, NetworkOptions, tool_options
+from stylegan.cli.options import WHAT, NetworkOptions, tool
 from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
-from torch_utils.cli import Command, require, require_batch
+from torch_utils.cli import require, require_batch
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, check_film, require_folder
 from torch_utils.settings import Flag, replaced, setting
@@ -73,7 +73,7 @@ class Request:
         choices=("auto", "mp4", "webp", "gif"), bare="auto"))  # fmt: skip
 
 
-@click.command(cls=Command, params=tool_options(Request), context_settings={"max_content_width": 110})
+@tool(Request)
 def main(typed: dict[str, Any], dry_run: bool) -> None:
     """Find the latents whose images come closest to photographs, noise maps included.
 
