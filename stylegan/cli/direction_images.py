@@ -5,28 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from stylegan.cli.options import (
     BATCH,
-    RenderingOptions,
     SourceOptions,
     about_network,
     check_tool,
-    opened,
     projecting,
     standing_in,
     tool,
 )
 from stylegan.editing.settings import SEARCH, MoveSettings, check_count
-from stylegan.latents.notation import DIRECTIONS, LATENTS
+from stylegan.latents.notation import DIRECTIONS, LATENTS, RenderingOptions
 from torch_utils.cli import require
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
 from torch_utils.output import FILES, GRID, check_film, destination, replaces, write_film, writing_to
-from torch_utils.settings import Flag, replaced, setting
+from torch_utils.settings import Flag, setting
 from torch_utils.text import counted
 
 if TYPE_CHECKING:
@@ -79,8 +77,8 @@ class Sheet(MoveRequest):
     count: int = setting(10, Flag("--count", "How many directions, from the first.", SEARCH))
 
 
-@tool(Apply, "apply")
-def apply(typed: dict[str, Any], dry_run: bool) -> None:
+@tool(Apply)
+def apply(request: Apply, dry_run: bool) -> None:
     """Move images along a direction: a row for each, a column for each strength; strength 0 is the image itself.
 
     The images are seeds, latent files or photographs, which are projected first.
@@ -89,7 +87,6 @@ def apply(typed: dict[str, Any], dry_run: bool) -> None:
       directions.py apply --network runs/00001-faces-faces64 --directions smile.direction.safetensors
                           --seeds 0-3,eva.jpg --strengths -3:3:7 --outdir out
     """
-    request = replaced(Apply(), typed)
     check(request, "--name pc0 --seeds 0-5")
     check_film_length(request)
     view, found = opened_for(request)
@@ -110,10 +107,9 @@ def apply(typed: dict[str, Any], dry_run: bool) -> None:
     click.echo(f"{direction.names[0]}: {files}")
 
 
-@tool(Sheet, "sheet")
-def sheet(typed: dict[str, Any], dry_run: bool) -> None:
+@tool(Sheet)
+def sheet(request: Sheet, dry_run: bool) -> None:
     """Show the effect of each direction, to find names for them: sheet-NAME.png for each image, a row per direction."""
-    request = replaced(Sheet(), typed)
     check(request, "--seeds 3")
     check_count(request.count)
     from stylegan.editing.directions import listed
@@ -158,6 +154,7 @@ def check_film_length(request: Apply) -> None:
 def opened_for(request: MoveRequest) -> tuple[View, Directions]:
     """The network, and the directions of the file. Raises UserError if they do not fit together."""
     from stylegan.editing.directions import load_directions
+    from stylegan.latents.render import opened
 
     view = opened(request.rendering, request.start.force)
     return view, load_directions(Path(request.move.directions), view.snapshot, request.start.force)

@@ -13,21 +13,18 @@ from stylegan.cli.options import (
     BATCH,
     FORCE,
     STEPS,
-    WHAT,
-    RenderingOptions,
     about_network,
     check_tool,
-    opened,
     projecting,
     standing_in,
     tool,
 )
 from stylegan.editing.settings import FilmSettings, check_frames
-from stylegan.latents.notation import Point, parse_points
+from stylegan.latents.notation import WHAT, Point, RenderingOptions, parse_points
 from torch_utils.cli import require
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, check_film, parse_grid, replaces, write_film
-from torch_utils.settings import Flag, replaced, setting
+from torch_utils.settings import Flag, setting
 from torch_utils.text import counted, parse_classes
 
 if TYPE_CHECKING:
@@ -62,7 +59,7 @@ class Request:
 
 
 @tool(Request)
-def main(typed: dict[str, Any], dry_run: bool) -> None:
+def main(request: Request, dry_run: bool) -> None:
     """Make a film that goes from image to image: at each keyframe it shows the image of generate.py.
 
     \b
@@ -70,12 +67,11 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
       interpolate.py --network runs/00000-mnist-digits32 --seeds 1,1,1 --class 3,8,0 --space z --out digits.gif
       interpolate.py --network ffhq1024.safetensors --seeds 0-3 --grid 2x2 --psi-sweep 0:1 --frames 120 --out psi.webp
     """
-    request = replaced(Request(), typed)
     check(request)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan.editing.films import draw_frames, samples_per_segment, times_of
     from stylegan.editing.walk import plan_walks, untruncated
-    from stylegan.latents.render import gather
+    from stylegan.latents.render import gather, opened
     from torch_utils.progress import Progress
 
     view = untruncated(opened(request.rendering, request.force), request.film)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import click
 
 from stylegan.cli.options import (
     BATCH,
-    RenderingOptions,
     SourceOptions,
     about_network,
     check_tool,
-    opened,
     projecting,
     standing_in,
     tool,
 )
+from stylegan.latents.notation import RenderingOptions
 from torch_utils.cli import require
 from torch_utils.output import FILES, Output, check_output, planned_files, write_images
-from torch_utils.settings import Flag, replaced, setting
+from torch_utils.settings import Flag, setting
 from torch_utils.text import counted, require_each_once
 
 SAVED = "pictures.latent.safetensors"
@@ -38,7 +36,7 @@ class Request:
 
 
 @tool(Request)
-def main(typed: dict[str, Any], dry_run: bool) -> None:
+def main(request: Request, dry_run: bool) -> None:
     """Generate the image of each seed. Seed 17 gives the same image in any batch, on every machine.
 
     \b
@@ -47,11 +45,10 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
       generate.py --network runs/00001-faces-faces64 --seeds 0-3,eva.latent.safetensors --outdir out
       generate.py --network ffhq1024.safetensors --seeds 0-9999 --format zip --outdir out
     """
-    request = replaced(Request(), typed)
     check(request)
     # Not at the top, because --help should not wait for torch.
     from stylegan.latents.latents import save_latents
-    from stylegan.latents.render import Sources, together
+    from stylegan.latents.render import Sources, opened, together
     from torch_utils.images import to_uint8
 
     start, output = request.start, request.output

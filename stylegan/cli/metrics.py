@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan.cli.options import BATCH, WHAT, WIDE, NetworkOptions, ops_option
+from stylegan.cli.options import BATCH, WIDE, ops_option
 from stylegan.editing.settings import Attribute, parse_attributes
+from stylegan.latents.notation import WHAT, NetworkOptions
 from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, require_folder

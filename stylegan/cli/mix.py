@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -13,21 +13,28 @@ from stylegan.cli.options import (
     BATCH,
     FORCE,
     STEPS,
-    WHAT,
-    RenderingOptions,
     about_network,
     check_tool,
-    opened,
     projecting,
     standing_in,
     tool,
 )
-from stylegan.latents.notation import LATENTS, Point, Styles, layer_ranges, layers_of, parse_points, parse_styles
+from stylegan.latents.notation import (
+    LATENTS,
+    WHAT,
+    Point,
+    RenderingOptions,
+    Styles,
+    layer_ranges,
+    layers_of,
+    parse_points,
+    parse_styles,
+)
 from torch_utils.cli import require
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
 from torch_utils.output import FILES, GRID, destination, replaces, writing_to
-from torch_utils.settings import Flag, replaced, setting
+from torch_utils.settings import Flag, setting
 from torch_utils.text import counted, parse_classes
 
 if TYPE_CHECKING:
@@ -71,15 +78,17 @@ class Request:
 
 
 @tool(Request)
-def main(typed: dict[str, Any], dry_run: bool) -> None:
+def main(request: Request, dry_run: bool) -> None:
     """Generate the style-mixing matrix: each cell is the image on its left with some styles of the image above it.
 
     \b
       style_mixing.py --network runs/00001-faces-faces64 --rows 85,100,75 --cols 55,821 --styles 0-3 --outdir out
       style_mixing.py --network ffhq1024.safetensors --rows eva.latent.safetensors --cols 0-7 --styles fine --outdir out
     """
-    request = replaced(Request(), typed)
     check(request)
+    # Not at the top, because --help should not wait for torch.
+    from stylegan.latents.render import opened
+
     view = opened(request.rendering, request.force)
     layers = layers_of(request.styles, view.config, view.stage.resolution)
     if request.cells and request.format == "jpg" and view.config.channels == 4:

@@ -1,4 +1,4 @@
-"""Options that several commands share: the network, how its images are rendered, what to start from, the kernels.
+"""What several commands share: options for what to start from and for the kernels, checks, and lines of plans.
 
 Nothing at the top of this file loads PyTorch, because `--help` should not wait for it. Functions import what they need.
 """
@@ -8,60 +8,30 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ops import MODES, VARIABLE
-from stylegan.latents.notation import Point, is_photograph, parse_points, parse_psi
-from stylegan.networks.config import NoiseMode
+from stylegan.latents.notation import WHAT, Point, is_photograph, parse_points
 from torch_utils.cli import Command, Option, require_batch, settings_options, under
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, require_folder
-from torch_utils.settings import Flag, setting
+from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted, parse_classes
 
 if TYPE_CHECKING:
     from stylegan.latents.latents import Latents
     from stylegan.latents.render import Project, View
 
-WHAT, HOW = "Images", "Rendering"
 WIDE = {"max_content_width": 110}
 CHANNEL_NAMES = {1: "grey", 3: "RGB", 4: "RGBA"}
 
 STEPS = Flag("--num-steps", "Steps for projecting each photograph into W; project.py has more options.", WHAT)
 FORCE = Flag("--force", "Accept files that belong to another network.", WHAT)
 BATCH = Flag("--batch", "Images to compute at a time. It does not change them.")
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """The network."""
-
-    network: str = setting("", Flag(
-        "--network", "Snapshot (.safetensors), published network (.pkl), run directory, URL, or name.", WHAT,
-        metavar="MODEL"))  # fmt: skip
-    device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))
-
-
-@dataclass(frozen=True)
-class RenderingOptions(NetworkOptions):
-    """The network, and how its images are rendered. None stands for the default of the network."""
-
-    trunc: float | None = setting(None, Flag(
-        "--trunc", "Truncation psi: 1 is full variety, less gives better images.  [0.7; networks without w: 1]", HOW,
-        parse=parse_psi, metavar="PSI"))  # fmt: skip
-    trunc_cutoff: int | None = setting(None, Flag("--trunc-cutoff", "Truncate only the first N layers.", HOW))
-    noise_mode: NoiseMode = setting(
-        "const", Flag("--noise-mode", "Noise for fine detail: the network's own, drawn from the seed, or none.", HOW)
-    )
-    resolution: int | None = setting(None, Flag("--resolution", "Render at a lower resolution of the network.", HOW))
-    alpha: float | None = setting(None, Flag("--alpha", "Weight of the newest resolution, 0 to 1.", HOW))
-    delta: str = setting("", Flag(
-        "--delta", "Weights tuned to a photograph: NAME.delta.safetensors of project.py --pti.", HOW,
-        metavar="FILE"))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,11 +66,19 @@ def _export(ctx: click.Context, param: click.Parameter, value: str) -> None:
     os.environ[VARIABLE] = value
 
 
-def tool(config: type, name: str | None = None) -> Callable[[Callable[..., None]], Command]:
-    """A command with the options for the settings of `config`, --ops, and --dry-run, which it gets as `dry_run`."""
+def tool(config: type) -> Callable[[Callable[[Any, bool], None]], Command]:
+    """A command that gets its settings as one `config`, with their options, --ops and --dry-run."""
     dry_run = Option(["-n", "--dry-run"], is_flag=True, help="Print what would be generated, and stop.")
     options = [*settings_options(config), ops_option(), under(FILES, dry_run)]
-    return click.command(name, cls=Command, params=options, context_settings=WIDE)
+
+    def command(run: Callable[[Any, bool], None]) -> Command:
+        @wraps(run)
+        def called(typed: dict[str, Any], dry_run: bool) -> None:
+            run(replaced(config(), typed), dry_run)
+
+        return click.command(cls=Command, params=options, context_settings=WIDE)(called)
+
+    return command
 
 
 def check_tool(batch: int, num_steps: int, folder: Path, flag: str = "--outdir") -> None:
@@ -109,26 +87,6 @@ def check_tool(batch: int, num_steps: int, folder: Path, flag: str = "--outdir")
     if num_steps < 2:  # which would not project anything
         raise UserError(f"--num-steps must be at least 2, got {num_steps}")
     require_folder(folder, flag)
-
-
-def opened(options: NetworkOptions, force: bool = False) -> View:
-    """Open a network. Returns it with how its images are rendered. force: accept a --delta of another network
-
-    Raises UserError if the network cannot be opened, or does not support an option.
-    """
-    from stylegan.latents.render import View, open_for_tools
-
-    snapshot = open_for_tools(options.network, options.device)
-    if not isinstance(options, RenderingOptions):
-        return View.of(snapshot)
-    if options.delta:
-        from stylegan.projection.pivotal_tuning import apply_delta
-
-        snapshot = apply_delta(snapshot, Path(options.delta), force)
-    return View.of(
-        snapshot, psi=options.trunc, cutoff=options.trunc_cutoff, noise_mode=options.noise_mode,
-        resolution=options.resolution, alpha=options.alpha,
-    )  # fmt: skip
 
 
 # Photographs in place of seeds: what projects them is imported when there is one

@@ -17,7 +17,7 @@ from torch import Tensor
 from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import Latents, distinct, joined, load_latents
-from stylegan.latents.notation import Point, is_photograph, require_psi
+from stylegan.latents.notation import NetworkOptions, Point, RenderingOptions, is_photograph, require_psi
 from stylegan.networks.base import Noise, require_w
 from stylegan.networks.config import NetworkConfig, NoiseMode, Stage
 from stylegan.networks.inference import Renderer, with_kernels
@@ -109,6 +109,24 @@ def stage_of(snapshot: Snapshot, resolution: int | None = None, alpha: float | N
         raise UserError(f"--alpha must be from 0 to 1, got {alpha:g}")
     grown = own.alpha if resolution == own.resolution else 1.0
     return Stage(resolution, grown if alpha is None else alpha)
+
+
+def opened(options: NetworkOptions, force: bool = False) -> View:
+    """Open a network. Returns it with how its images are rendered. force: accept a --delta of another network
+
+    Raises UserError if the network cannot be opened, or does not support an option.
+    """
+    snapshot = open_for_tools(options.network, options.device)
+    if not isinstance(options, RenderingOptions):
+        return View.of(snapshot)
+    if options.delta:
+        from stylegan.projection.pivotal_tuning import apply_delta
+
+        snapshot = apply_delta(snapshot, Path(options.delta), force)
+    return View.of(
+        snapshot, psi=options.trunc, cutoff=options.trunc_cutoff, noise_mode=options.noise_mode,
+        resolution=options.resolution, alpha=options.alpha,
+    )  # fmt: skip
 
 
 def open_for_tools(network: str | Path, device: str = "auto") -> Snapshot:
