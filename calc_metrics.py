@@ -1,7 +1,4 @@
-"""Measure a network: the same command as `stylegan metrics`.
-
-`python calc_metrics.py --help` explains the options.
-"""
+"""Measure a network: the same command as `stylegan metrics`."""
 
 from stylegan.cli.metrics import main
 

@@ -1,7 +1,4 @@
-"""Convert a published network file or a snapshot: the same command as `stylegan convert`.
-
-`python convert.py --help` explains the options.
-"""
+"""Convert a published network file or a snapshot: the same command as `stylegan convert`."""
 
 from stylegan.cli.convert import main
 

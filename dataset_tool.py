@@ -1,7 +1,4 @@
-"""Make a training archive from images, or download a public data set: the same command as `stylegan data`.
-
-`python dataset_tool.py --help` explains the options.
-"""
+"""Make a training archive from images, or download a public data set: the same command as `stylegan data`."""
 
 from stylegan.cli.data import main
 

@@ -1,7 +1,4 @@
-"""Find directions in latent space and move along them: the same command as `stylegan directions`.
-
-`python directions.py --help` explains the options.
-"""
+"""Find directions in latent space and move along them: the same command as `stylegan directions`."""
 
 from stylegan.cli.directions import main
 

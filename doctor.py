@@ -1,7 +1,4 @@
-"""Check this machine: versions, compilers, caches and every fused op: the same command as `stylegan doctor`.
-
-`python doctor.py --help` explains the options.
-"""
+"""Check this machine: versions, compilers, caches and every fused op: the same command as `stylegan doctor`."""
 
 from stylegan.cli.doctor import main
 

@@ -1,7 +1,4 @@
-"""Generate images with a trained network: the same command as `stylegan generate`.
-
-`python generate.py --help` explains the options.
-"""
+"""Generate images with a trained network: the same command as `stylegan generate`."""
 
 from stylegan.cli.generate import main
 

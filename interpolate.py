@@ -1,7 +1,4 @@
-"""Make films and image sequences from image to image: the same command as `stylegan film`.
-
-`python interpolate.py --help` explains the options.
-"""
+"""Make films and image sequences from image to image: the same command as `stylegan film`."""
 
 from stylegan.cli.film import main
 

@@ -1,7 +1,4 @@
-"""Find the latents of real images: the same command as `stylegan project`.
-
-`python project.py --help` explains the options.
-"""
+"""Find the latents of real images: the same command as `stylegan project`."""
 
 from stylegan.cli.project import main
 

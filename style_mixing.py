@@ -1,7 +1,4 @@
-"""Mix the styles of images: the same command as `stylegan mix`.
-
-`python style_mixing.py --help` explains the options.
-"""
+"""Mix the styles of images: the same command as `stylegan mix`."""
 
 from stylegan.cli.mix import main
 

@@ -1,7 +1,4 @@
-"""Train a network on a folder or archive of images: the same command as `stylegan train`.
-
-`python train.py --help` explains the options.
-"""
+"""Train a network on a folder or archive of images: the same command as `stylegan train`."""
 
 from stylegan.cli.train import main
 

@@ -5,27 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from stylegan.cli.options import (
     BATCH,
-    RenderingOptions,
     SourceOptions,
     about_network,
-    about_photographs,
-    check_steps,
-    opened,
-    tool_options,
-)  # fmt: skip
+    check_tool,
+    projecting,
+    standing_in,
+    tool,
+)
 from stylegan.editing.settings import SEARCH, MoveSettings, check_count
-from stylegan.latents.notation import DIRECTIONS, LATENTS
-from torch_utils.cli import Command, require, require_batch
+from stylegan.latents.notation import DIRECTIONS, LATENTS, RenderingOptions
+from torch_utils.cli import require
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
-from torch_utils.output import FILES, GRID, check_film, destination, replaces, require_folder, write_film, writing_to
-from torch_utils.settings import Flag, replaced, setting
+from torch_utils.output import FILES, GRID, check_film, destination, replaces, write_film, writing_to
+from torch_utils.settings import Flag, setting
 from torch_utils.text import counted
 
 if TYPE_CHECKING:
@@ -33,12 +32,9 @@ if TYPE_CHECKING:
 
     from stylegan.editing.directions import Directions
     from stylegan.latents.latents import Latents
-    from stylegan.latents.render import View
-    from stylegan.latents.sources import Project
+    from stylegan.latents.render import Project, View
 
 SAVED = f"moved{LATENTS}"
-OUTDIR = Flag("--outdir", "Where to put the images.", FILES, metavar="DIR")
-WIDE = {"max_content_width": 110}
 
 Layers = Sequence[int] | None
 """Those to move; None for those of each direction."""
@@ -51,8 +47,12 @@ class MoveRequest:
     rendering: RenderingOptions = RenderingOptions()
     start: SourceOptions = SourceOptions()
     move: MoveSettings = MoveSettings()
-    outdir: str = setting("", OUTDIR)
+    outdir: str = setting("", Flag("--outdir", "Where to put the images.", FILES, metavar="DIR"))
     batch: int = setting(8, BATCH)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.outdir)
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Sheet(MoveRequest):
     count: int = setting(10, Flag("--count", "How many directions, from the first.", SEARCH))
 
 
-@click.command("apply", cls=Command, params=tool_options(Apply), context_settings=WIDE)
-def apply(typed: dict[str, Any], dry_run: bool) -> None:
+@tool(Apply)
+def apply(request: Apply, dry_run: bool) -> None:
     """Move images along a direction: a row for each, a column for each strength; strength 0 is the image itself.
 
     The images are seeds, latent files or photographs, which are projected first.
@@ -87,21 +87,15 @@ def apply(typed: dict[str, Any], dry_run: bool) -> None:
       directions.py apply --network runs/00001-faces-faces64 --directions smile.direction.safetensors
                           --seeds 0-3,eva.jpg --strengths -3:3:7 --outdir out
     """
-    request = replaced(Apply(), typed)
-    require(f"--network runs/00000-faces --directions pca{DIRECTIONS} --name pc0 --seeds 0-5 --outdir out",
-            network=request.rendering.network, directions=request.move.directions, seeds=request.start.seeds,
-            outdir=request.outdir)  # fmt: skip
+    check(request, "--name pc0 --seeds 0-5")
     check_film_length(request)
-    check_move(request)
-    from stylegan.projection.photos import projecting, standing_in
-
     view, found = opened_for(request)
     if len(found) > 1 and not request.name:
         raise UserError(f"{request.move.directions} holds {', '.join(found.names)}; choose one with --name")
     direction = found.named(request.name or 0)
     layers = layers_for(request, direction, view)
     if request.film:
-        check_film(Path(request.outdir, request.film), request.fps, view.config.channels)
+        check_film(request.folder / request.film, request.fps, view.config.channels)
     # First without any projection, so that every mistake is reported before one.
     starts = gathered(request, view, standing_in)
     files = applied_files(request, starts, direction, layers)
@@ -113,33 +107,39 @@ def apply(typed: dict[str, Any], dry_run: bool) -> None:
     click.echo(f"{direction.names[0]}: {files}")
 
 
-@click.command("sheet", cls=Command, params=tool_options(Sheet), context_settings=WIDE)
-def sheet(typed: dict[str, Any], dry_run: bool) -> None:
+@tool(Sheet)
+def sheet(request: Sheet, dry_run: bool) -> None:
     """Show the effect of each direction, to find names for them: sheet-NAME.png for each image, a row per direction."""
-    request = replaced(Sheet(), typed)
-    require(f"--network runs/00000-faces --directions pca{DIRECTIONS} --seeds 3 --outdir out",
-            network=request.rendering.network, directions=request.move.directions, seeds=request.start.seeds,
-            outdir=request.outdir)  # fmt: skip
+    check(request, "--seeds 3")
     check_count(request.count)
-    check_move(request)
     from stylegan.editing.directions import listed
-    from stylegan.projection.photos import projecting, standing_in
+    from stylegan.latents.latents import distinct
 
     view, found = opened_for(request)
     found = found[: request.count]
     layers = layers_for(request, found, view)
     starts = gathered(request, view, standing_in)
-    files = sheet_files(request, starts)
+    names = [f"sheet-{name}.png" for name in distinct(starts.names)]
+    files = str(request.folder / names[0]) + (f" ... {names[-1]}" if len(names) > 1 else "")
+    files += replaces((request.folder / name for name in names), request.start.seeds)
     if dry_run:
         click.echo(plan(request, view, len(starts) * len(found) * len(request.move.strengths), files))
         return
     latents = gathered(request, view, projecting(request.start.num_steps, request.batch))
-    write_sheets(request, view, latents, found, layers)
+    write_sheets(request, view, latents, found, layers, names)
     click.echo("\n".join(listed(found)))
     click.echo(f"{counted(len(latents), 'sheet')}: {files}")
 
 
 # What both begin with
+
+
+def check(request: MoveRequest, example: str) -> None:
+    """Raises UserError for settings that are missing, or cannot work with any network. example: of --seeds and more"""
+    require(f"--network runs/00000-faces --directions pca{DIRECTIONS} {example} --outdir out",
+            network=request.rendering.network, directions=request.move.directions, seeds=request.start.seeds,
+            outdir=request.outdir)  # fmt: skip
+    check_tool(request.batch, request.start.num_steps, request.folder)
 
 
 def check_film_length(request: Apply) -> None:
@@ -151,20 +151,13 @@ def check_film_length(request: Apply) -> None:
         raise UserError(f"--frames must be at least 2, got {request.frames}; 60 is usual")
 
 
-def check_move(request: MoveRequest) -> None:
-    """Raises UserError for settings that cannot work with any network."""
-    require_batch(request.batch)
-    check_steps(request.start.num_steps)
-    require_folder(Path(request.outdir))
-
-
 def opened_for(request: MoveRequest) -> tuple[View, Directions]:
     """The network, and the directions of the file. Raises UserError if they do not fit together."""
     from stylegan.editing.directions import load_directions
+    from stylegan.latents.render import opened
 
-    force = request.start.force
-    view = opened(request.rendering, force)
-    return view, load_directions(Path(request.move.directions), view.snapshot, force)
+    view = opened(request.rendering, request.start.force)
+    return view, load_directions(Path(request.move.directions), view.snapshot, request.start.force)
 
 
 def layers_for(request: MoveRequest, found: Directions, view: View) -> Layers:
@@ -177,8 +170,8 @@ def layers_for(request: MoveRequest, found: Directions, view: View) -> Layers:
 
 
 def gathered(request: MoveRequest, view: View, project: Project) -> Latents:
-    """The latents to start from. Raises UserError as `sources.gather` does."""
-    from stylegan.latents.sources import gather
+    """The latents to start from. Raises UserError as `render.gather` does."""
+    from stylegan.latents.render import gather
 
     start = request.start
     return gather(start.seeds, view, start.classes, project=project, force=start.force)
@@ -186,18 +179,19 @@ def gathered(request: MoveRequest, view: View, project: Project) -> Latents:
 
 def plan(request: MoveRequest, view: View, count: int, files: str) -> str:
     """The text of --dry-run for so many images."""
-    photos = about_photographs(request.start.seeds, view, request.start.num_steps)
-    return "\n".join([*about_network(request.rendering.network, view, count), *photos, f"Files:      {files}"])
+    start = request.start
+    lines = about_network(request.rendering.network, view, count, start.seeds, start.num_steps)
+    return "\n".join([*lines, f"Files:      {files}"])
 
 
-# The files of `apply`
+# The files
 
 
 def applied_files(request: Apply, latents: Latents, direction: Directions, layers: Layers) -> str:
     """The files of `write_applied`, and how many they replace. Raises UserError as `moved_by_each` does."""
     from stylegan.editing.directions import moved_by_each
 
-    folder, strengths = Path(request.outdir), request.move.strengths
+    folder, strengths = request.folder, request.move.strengths
     cells = moved_by_each(latents, direction, strengths, layers)
     files, written = [f"{folder / GRID} ({len(strengths)}x{len(latents)})"], [GRID]
     if request.cells:
@@ -219,7 +213,7 @@ def write_applied(request: Apply, view: View, latents: Latents, direction: Direc
     from torch_utils.images import encode
     from torch_utils.progress import Progress
 
-    folder, strengths = Path(request.outdir), request.move.strengths
+    folder, strengths = request.folder, request.move.strengths
     cells = moved_by_each(latents, direction, strengths, layers)
     film = there_and_back(strengths, request.frames) if request.film else []
     count = len(cells) + len(film) * len(latents)
@@ -237,42 +231,27 @@ def write_applied(request: Apply, view: View, latents: Latents, direction: Direc
             write_film(folder / request.film, frames, request.fps)
 
 
-# The files of `sheet`
-
-
-def sheet_files(request: Sheet, latents: Latents) -> str:
-    """The files of `write_sheets`, and how many they replace."""
-    folder, names = Path(request.outdir), sheet_names(latents)
-    files = str(folder / names[0]) + (f" ... {names[-1]}" if len(names) > 1 else "")
-    return files + replaces((folder / name for name in names), request.start.seeds)
-
-
-def sheet_names(latents: Latents) -> list[str]:
-    from stylegan.latents.latents import distinct
-
-    return [f"sheet-{name}.png" for name in distinct(latents.names)]
-
-
-def write_sheets(request: Sheet, view: View, latents: Latents, found: Directions, layers: Layers) -> None:
+def write_sheets(
+    request: Sheet, view: View, latents: Latents, found: Directions, layers: Layers, names: Sequence[str]
+) -> None:  # fmt: skip
     """Write a table for each of the latents, with a row for each direction. Raises UserError if that fails."""
     from stylegan.editing.directions import moved_by_each
     from stylegan.editing.films import draw_each
     from torch_utils.images import encode
     from torch_utils.progress import Progress
 
-    folder, strengths = Path(request.outdir), request.move.strengths
+    folder, strengths = request.folder, request.move.strengths
+    # The name of each direction, with its share if that is known.
+    rows = [
+        name if share != share else f"{name}  {share:.1%}"
+        for name, share in zip(found.names, found.shares.tolist(), strict=True)
+    ]
     count = len(latents) * len(found) * len(strengths)
     with writing_to(folder), destination(folder) as add, Progress("Drawing", count) as bar:
-        for i, name in enumerate(sheet_names(latents)):
+        for i, name in enumerate(names):
             cells = moved_by_each(latents[i : i + 1], found, strengths, layers)
             images = draw_each(cells, view, request.batch, bar)
-            add(name, encode(laid_out(images, captions(found), strengths, True), "png"))
-
-
-def captions(found: Directions) -> list[str]:
-    """The name of each direction, with its share if that is known."""
-    shares = found.shares.tolist()
-    return [name if share != share else f"{name}  {share:.1%}" for name, share in zip(found.names, shares, strict=True)]
+            add(name, encode(laid_out(images, rows, strengths, True), "png"))
 
 
 def laid_out(images: np.ndarray, rows: Sequence[str], strengths: Sequence[float], with_text: bool) -> np.ndarray:

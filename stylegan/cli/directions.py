@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from stylegan.cli import direction_images
-from stylegan.cli.options import BATCH, NetworkOptions, opened, ops_option
+from stylegan.cli.options import BATCH, WIDE, ops_option
 from stylegan.editing.settings import (
     ATTRIBUTES,
     FILE,
@@ -24,7 +25,7 @@ from stylegan.editing.settings import (
     check_labels,
     check_search,
 )
-from stylegan.latents.notation import DIRECTIONS
+from stylegan.latents.notation import DIRECTIONS, NetworkOptions
 from torch_utils.cli import Command, Group, require, require_batch, settings_options
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, replaces, require_folder
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from stylegan.latents.render import View
 
 DEST = Flag("--dest", f"The file to write (*{DIRECTIONS}).", FILES, metavar="FILE")
-WIDE = {"max_content_width": 110}
 
 
 @dataclass(frozen=True)
@@ -102,15 +102,19 @@ def main() -> None:
 
 
 def command(config: type) -> Any:
-    """A sub-command with the settings and the name of `config`."""
+    """A sub-command with the name of `config`, which it gets as its settings."""
     options = [*settings_options(config), ops_option()]
-    return main.command(config.__name__.lower(), cls=Command, params=options, context_settings=WIDE)
+
+    def declare(run: Callable[[Any], None]) -> click.Command:
+        declared = main.command(config.__name__.lower(), cls=Command, params=options, context_settings=WIDE)
+        return declared(wraps(run)(lambda typed: run(replaced(config(), typed))))
+
+    return declare
 
 
 @command(Find)
-def find(typed: dict[str, Any]) -> None:
+def find(request: Find) -> None:
     """Find directions, and write them to a file."""
-    request = replaced(Find(), typed)
     settings, labels = request.search, request.search.labels
     require(f"--network runs/00000-faces --method pca --dest pca{DIRECTIONS}", network=request.model.network,
             dest=request.dest)  # fmt: skip
@@ -120,6 +124,7 @@ def find(typed: dict[str, Any]) -> None:
     from stylegan.editing import search
     from stylegan.editing.boundaries import require_sklearn
     from stylegan.editing.directions import listed
+    from stylegan.latents.render import opened
 
     classifier = None
     if settings.method == "labels":
@@ -137,20 +142,20 @@ def find(typed: dict[str, Any]) -> None:
 
 
 @command(Channels)
-def channels(typed: dict[str, Any]) -> None:
+def channels(request: Channels) -> None:
     """List the style channels that go most with an attribute, and write each as a direction (StyleSpace).
 
     \b
       directions.py channels --network runs/00001-faces-faces64 --labels faces.attributes.safetensors
                              --attributes smile --dest smile.direction.safetensors
     """
-    request = replaced(Channels(), typed)
     require(f"--network runs/00000-faces --labels smile/ --dest smile{DIRECTIONS}", network=request.model.network,
             dest=request.dest)  # fmt: skip
     check_labels(request.labels)
     check_count(request.count)
     dest = writable(request.dest)
     from stylegan.editing import search
+    from stylegan.latents.render import opened
 
     classifier = classifier_of(request.labels)
     require_batch(request.batch)
@@ -175,14 +180,13 @@ def channels(typed: dict[str, Any]) -> None:
 
 
 @command(Learn)
-def learn(typed: dict[str, Any]) -> None:
+def learn(request: Learn) -> None:
     """Train a classifier on the attributes of a labelled data set, for `find --method labels --labels FILE`.
 
     \b
       directions.py learn --data faces.zip --table faces.csv --attributes 'smile>0.5,gender=male,yaw'
                           --dest faces.attributes.safetensors
     """
-    request = replaced(Learn(), typed)
     settings = request.classifier
     require("--data faces.zip --table faces.csv --dest faces.attributes.safetensors", data=settings.data,
             table=settings.table, dest=request.dest)  # fmt: skip
@@ -204,15 +208,15 @@ def learn(typed: dict[str, Any]) -> None:
 
 
 @command(Conditional)
-def conditional(typed: dict[str, Any]) -> None:
+def conditional(request: Conditional) -> None:
     """Take out of a direction what it shares with others, so that these stay as they are."""
-    request = replaced(Conditional(), typed)
     require(f"--network runs/00000-faces --directions smile{DIRECTIONS} --name smile --without gender --dest NAME",
             network=request.model.network, directions=request.directions, name=request.name, without=request.without,
             dest=request.dest)  # fmt: skip
     dest = writable(request.dest)
     from stylegan.editing.directions import load_directions
     from stylegan.editing.search import conditional_by_name
+    from stylegan.latents.render import opened
 
     view = opened(request.model)
     found = load_directions(Path(request.directions), view.snapshot, request.force)

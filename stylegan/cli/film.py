@@ -13,27 +13,25 @@ from stylegan.cli.options import (
     BATCH,
     FORCE,
     STEPS,
-    WHAT,
-    RenderingOptions,
     about_network,
-    about_photographs,
-    check_steps,
-    opened,
-    tool_options,
+    check_tool,
+    projecting,
+    standing_in,
+    tool,
 )
 from stylegan.editing.settings import FilmSettings, check_frames
-from stylegan.latents.notation import Point, parse_points
-from torch_utils.cli import Command, require, require_batch
+from stylegan.latents.notation import WHAT, Point, RenderingOptions, parse_points
+from torch_utils.cli import require
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, check_film, parse_grid, replaces, require_folder, write_film
-from torch_utils.settings import Flag, replaced, setting
+from torch_utils.output import FILES, check_film, parse_grid, replaces, write_film
+from torch_utils.settings import Flag, setting
 from torch_utils.text import counted, parse_classes
 
 if TYPE_CHECKING:
     import numpy as np
 
     from stylegan.editing.walk import Walk
-    from stylegan.latents.sources import Project
+    from stylegan.latents.render import Project
     from torch_utils.progress import Progress
 
 
@@ -60,8 +58,8 @@ class Request:
     batch: int = setting(8, BATCH)
 
 
-@click.command(cls=Command, params=tool_options(Request), context_settings={"max_content_width": 110})
-def main(typed: dict[str, Any], dry_run: bool) -> None:
+@tool(Request)
+def main(request: Request, dry_run: bool) -> None:
     """Make a film that goes from image to image: at each keyframe it shows the image of generate.py.
 
     \b
@@ -69,13 +67,11 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
       interpolate.py --network runs/00000-mnist-digits32 --seeds 1,1,1 --class 3,8,0 --space z --out digits.gif
       interpolate.py --network ffhq1024.safetensors --seeds 0-3 --grid 2x2 --psi-sweep 0:1 --frames 120 --out psi.webp
     """
-    request = replaced(Request(), typed)
     check(request)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan.editing.films import draw_frames, samples_per_segment, times_of
     from stylegan.editing.walk import plan_walks, untruncated
-    from stylegan.latents.sources import gather
-    from stylegan.projection.photos import projecting, standing_in
+    from stylegan.latents.render import gather, opened
     from torch_utils.progress import Progress
 
     view = untruncated(opened(request.rendering, request.force), request.film)
@@ -92,9 +88,9 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     sweep = "" if film.psi_sweep is None else ", psi {:g} to {:g}".format(*film.psi_sweep)
     about = f"{counted(count, 'frame')}, {count / request.fps:.1f} s{sweep}: {out}{replaces([out], request.seeds)}"
     if dry_run:
-        photos = about_photographs(request.seeds, view, request.num_steps)
-        network = about_network(request.rendering.network, view, count * len(walks))
-        click.echo("\n".join([*network, *photos, f"Film:       {about}"]))
+        images = count * len(walks)
+        lines = about_network(request.rendering.network, view, images, request.seeds, request.num_steps)
+        click.echo("\n".join([*lines, f"Film:       {about}"]))
         return
     walks = walks_by(projecting(request.num_steps, request.batch))
     measured = (segments * samples_per_segment(film) + 1) * len(walks) if film.even else 0
@@ -109,14 +105,12 @@ def check(request: Request) -> None:
     """Raises UserError for settings that cannot work with any network."""
     require("--network runs/00000-faces --seeds 0-5 --out film.mp4", network=request.rendering.network,
             seeds=request.seeds, out=request.out)  # fmt: skip
-    require_batch(request.batch)
     check_frames(request.film)
     if request.film.psi_sweep is not None and request.rendering.trunc is not None:
         raise UserError("--psi-sweep sets the truncation of each frame; leave out --trunc")
-    check_steps(request.num_steps)
     if not isinstance(request.grid, tuple):
         raise UserError("--grid auto is not possible here; give COLUMNSxROWS, for example 2x2")
-    require_folder(Path(request.out).parent, "--out")
+    check_tool(request.batch, request.num_steps, Path(request.out).parent, "--out")
 
 
 def frames(parts: Iterator[list[Any]], shape: tuple[int, int], bar: Progress) -> Iterator[np.ndarray]:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import click
 
 from stylegan.cli.options import (
     BATCH,
-    WIDE,
-    RenderingOptions,
     SourceOptions,
     about_network,
-    about_photographs,
-    check_steps,
-    opened,
-    tool_options,
+    check_tool,
+    projecting,
+    standing_in,
+    tool,
 )
-from torch_utils.cli import Command, require, require_batch
-from torch_utils.output import FILES, Output, check_output, planned_files, require_folder, write_images
-from torch_utils.settings import Flag, replaced, setting
+from stylegan.latents.notation import RenderingOptions
+from torch_utils.cli import require
+from torch_utils.output import FILES, Output, check_output, planned_files, write_images
+from torch_utils.settings import Flag, setting
 from torch_utils.text import counted, require_each_once
 
 SAVED = "pictures.latent.safetensors"
@@ -37,8 +35,8 @@ class Request:
     batch: int = setting(8, BATCH)
 
 
-@click.command(cls=Command, params=tool_options(Request), context_settings=WIDE)
-def main(typed: dict[str, Any], dry_run: bool) -> None:
+@tool(Request)
+def main(request: Request, dry_run: bool) -> None:
     """Generate the image of each seed. Seed 17 gives the same image in any batch, on every machine.
 
     \b
@@ -47,12 +45,10 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
       generate.py --network runs/00001-faces-faces64 --seeds 0-3,eva.latent.safetensors --outdir out
       generate.py --network ffhq1024.safetensors --seeds 0-9999 --format zip --outdir out
     """
-    request = replaced(Request(), typed)
     check(request)
     # Not at the top, because --help should not wait for torch.
     from stylegan.latents.latents import save_latents
-    from stylegan.latents.sources import Sources, together
-    from stylegan.projection.photos import projecting, standing_in
+    from stylegan.latents.render import Sources, opened, together
     from torch_utils.images import to_uint8
 
     start, output = request.start, request.output
@@ -64,8 +60,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     files = planned_files(output, names, [SAVED] * request.save_latents, start.seeds)
     if dry_run:
         classes = sorted({c for c in sources.classes if c is not None})
-        lines = about_network(request.rendering.network, view, len(names))
-        lines += about_photographs(start.seeds, view, start.num_steps)
+        lines = about_network(request.rendering.network, view, len(names), start.seeds, start.num_steps)
         lines += [f"Classes:    {', '.join(map(str, classes)) or 'none'}", f"Files:      {files}"]
         click.echo("\n".join(lines))
         return
@@ -83,9 +78,7 @@ def check(request: Request) -> None:
     require("--network runs/00000-faces --seeds 0-35 --outdir out", network=request.rendering.network,
             seeds=start.seeds, outdir=output.outdir)  # fmt: skip
     require_each_once([point for point in start.seeds if isinstance(point, int)])
-    require_batch(request.batch)
-    check_steps(start.num_steps)
-    require_folder(output.folder)
+    check_tool(request.batch, start.num_steps, output.folder)
 
 
 if __name__ == "__main__":

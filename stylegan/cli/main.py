@@ -6,32 +6,24 @@ The scripts at the root of the repository are the same commands under the names 
 from __future__ import annotations
 
 import importlib
-from typing import NamedTuple
 
 import click
 
 from torch_utils.cli import Group
 
-
-class Verb(NamedTuple):
-    """A command: the module in this folder whose `main` it is, and its line in `stylegan --help`."""
-
-    module: str
-    about: str
-
-
 VERBS = {
-    "train": Verb("train", "Train a network on a folder or archive of images."),
-    "generate": Verb("generate", "Generate images from seeds, latents or photographs."),
-    "mix": Verb("mix", "Mix the styles of images: a matrix of rows and columns."),
-    "film": Verb("film", "Make a film of a walk from image to image."),
-    "project": Verb("project", "Find the latents of real images, also with pivotal tuning."),
-    "directions": Verb("directions", "Find directions in latent space, and move images along them."),
-    "metrics": Verb("metrics", "Measure a network: FID, KID, precision and recall, path length, ..."),
-    "data": Verb("data", "Make a training archive from images, or download a public data set."),
-    "convert": Verb("convert", "Convert a published network file or a snapshot."),
-    "doctor": Verb("doctor", "Check this machine: versions, compilers, caches and every fused op."),
+    "train": "Train a network on a folder or archive of images.",
+    "generate": "Generate images from seeds, latents or photographs.",
+    "mix": "Mix the styles of images: a matrix of rows and columns.",
+    "film": "Make a film of a walk from image to image.",
+    "project": "Find the latents of real images, also with pivotal tuning.",
+    "directions": "Find directions in latent space, and move images along them.",
+    "metrics": "Measure a network: FID, KID, precision and recall, path length, ...",
+    "data": "Make a training archive from images, or download a public data set.",
+    "convert": "Convert a published network file or a snapshot.",
+    "doctor": "Check this machine: versions, compilers, caches and every fused op.",
 }
+"""Each command is the `main` of the module of its name in this folder. Its line is for `stylegan --help`."""
 
 
 class LazyGroup(Group):
@@ -43,12 +35,12 @@ class LazyGroup(Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"stylegan.cli.{VERBS[name].module}").main
+        command: click.Command = importlib.import_module(f"stylegan.cli.{name}").main
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, verb.about) for name, verb in VERBS.items()])
+            formatter.write_dl(list(VERBS.items()))
 
 
 @click.group(cls=LazyGroup, context_settings={"max_content_width": 110})

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stylegan.cli.options import BATCH, WHAT, WIDE, NetworkOptions, ops_option
+from stylegan.cli.options import BATCH, WIDE, ops_option
 from stylegan.editing.settings import Attribute, parse_attributes
+from stylegan.latents.notation import WHAT, NetworkOptions
 from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, require_folder
@@ -18,7 +19,6 @@ from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted
 
 if TYPE_CHECKING:
-    from training.config import DataConfig
     from training.metrics.context import Context
 
 COMPARED, ATTRIBUTES = "Comparison", "Attributes"
@@ -144,13 +144,6 @@ def run_of(network: str) -> Path | None:
     return folder if path.exists() and (folder / "training_options.json").is_file() else None
 
 
-def data_of(run_dir: Path) -> DataConfig:
-    """The data of a run. Raises UserError if its settings cannot be read."""
-    from training.runs.run_dir import OPTIONS, parse_options
-
-    return parse_options(run_dir / OPTIONS).data
-
-
 def opened(request: Request, run_dir: Path | None) -> Context:
     """Open the network, its data, and the files for single metrics. Raises UserError if one cannot be used."""
     from stylegan.checkpoints.locate import locate
@@ -158,10 +151,12 @@ def opened(request: Request, run_dir: Path | None) -> Context:
     from training.data.archive import Archive
     from training.metrics.context import Aids, Context
     from training.metrics.feature_store import Compute
+    from training.runs.run_dir import OPTIONS as RUN_OPTIONS
+    from training.runs.run_dir import parse_options
 
     network = request.model.network
     view = View.of(open_for_tools(request.model.network, request.model.device), psi=request.trunc)
-    trained = data_of(run_dir) if run_dir and not request.data else None
+    trained = parse_options(run_dir / RUN_OPTIONS).data if run_dir and not request.data else None
     where = request.data or (trained.path if trained else "")
     archive = Archive.open(where) if where else None
     if archive and trained and trained.content_hash not in ("", archive.content_hash):

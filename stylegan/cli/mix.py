@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -13,29 +13,35 @@ from stylegan.cli.options import (
     BATCH,
     FORCE,
     STEPS,
-    WHAT,
-    WIDE,
-    RenderingOptions,
     about_network,
-    about_photographs,
-    check_steps,
-    opened,
-    tool_options,
+    check_tool,
+    projecting,
+    standing_in,
+    tool,
 )
-from stylegan.latents.notation import LATENTS, Point, Styles, layer_ranges, layers_of, parse_points, parse_styles
-from torch_utils.cli import Command, require, require_batch
+from stylegan.latents.notation import (
+    LATENTS,
+    WHAT,
+    Point,
+    RenderingOptions,
+    Styles,
+    layer_ranges,
+    layers_of,
+    parse_points,
+    parse_styles,
+)
+from torch_utils.cli import require
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
-from torch_utils.output import FILES, GRID, destination, replaces, require_folder, writing_to
-from torch_utils.settings import Flag, replaced, setting
+from torch_utils.output import FILES, GRID, destination, replaces, writing_to
+from torch_utils.settings import Flag, setting
 from torch_utils.text import counted, parse_classes
 
 if TYPE_CHECKING:
     import numpy as np
 
     from stylegan.latents.latents import Latents
-    from stylegan.latents.render import View
-    from stylegan.latents.sources import Sources
+    from stylegan.latents.render import Sources, View
 
 SAVED = f"mixed{LATENTS}"
 Classes = Sequence[int]
@@ -71,18 +77,17 @@ class Request:
     batch: int = setting(8, BATCH)
 
 
-@click.command(cls=Command, params=tool_options(Request), context_settings=WIDE)
-def main(typed: dict[str, Any], dry_run: bool) -> None:
+@tool(Request)
+def main(request: Request, dry_run: bool) -> None:
     """Generate the style-mixing matrix: each cell is the image on its left with some styles of the image above it.
 
     \b
       style_mixing.py --network runs/00001-faces-faces64 --rows 85,100,75 --cols 55,821 --styles 0-3 --outdir out
       style_mixing.py --network ffhq1024.safetensors --rows eva.latent.safetensors --cols 0-7 --styles fine --outdir out
     """
-    request = replaced(Request(), typed)
     check(request)
     # Not at the top, because --help should not wait for torch.
-    from stylegan.projection.photos import projecting, standing_in
+    from stylegan.latents.render import opened
 
     view = opened(request.rendering, request.force)
     layers = layers_of(request.styles, view.config, view.stage.resolution)
@@ -93,8 +98,8 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     rows, cols = (side.projected(standing_in).latents() for side in sources)
     files = planned(request, rows, cols)
     if dry_run:
-        lines = about_network(request.rendering.network, view, len(rows) * len(cols))
-        lines += about_photographs([*request.rows, *request.cols], view, request.num_steps)
+        points = [*request.rows, *request.cols]
+        lines = about_network(request.rendering.network, view, len(rows) * len(cols), points, request.num_steps)
         lines += [f"Styles:     layers {layer_ranges(layers)} of {view.config.num_ws}", f"Files:      {files}"]
         click.echo("\n".join(lines))
         return
@@ -108,16 +113,14 @@ def check(request: Request) -> None:
     """Raises UserError for options that are missing or invalid for any network."""
     require("--network runs/00000-faces --rows 85,100 --cols 55,821 --outdir out",
             network=request.rendering.network, rows=request.rows, cols=request.cols, outdir=request.outdir)  # fmt: skip
-    require_batch(request.batch)
     if request.format != "png" and not request.cells:
         raise UserError(f"--format {request.format} is the format of the cells; add --cells, or leave it out")
-    check_steps(request.num_steps)
-    require_folder(Path(request.outdir))
+    check_tool(request.batch, request.num_steps, Path(request.outdir))
 
 
 def sources_of(request: Request, view: View) -> tuple[Sources, Sources]:
     """Rows and columns. Raises UserError for files and classes that cannot be used."""
-    from stylegan.latents.sources import Sources
+    from stylegan.latents.render import Sources
 
     def side(points: Sequence[Point], classes: Classes, flag: str) -> Sources:
         flag = flag if request.row_classes or request.col_classes else "--class"

@@ -1,4 +1,4 @@
-"""Options that several commands share: the network, how its images are rendered, what to start from, the kernels.
+"""What several commands share: options for what to start from and for the kernels, checks, and lines of plans.
 
 Nothing at the top of this file loads PyTorch, because `--help` should not wait for it. Functions import what they need.
 """
@@ -6,60 +6,32 @@ Nothing at the top of this file loads PyTorch, because `--help` should not wait 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ops import MODES, VARIABLE
-from stylegan.latents.notation import Point, is_photograph, parse_points, parse_psi
-from stylegan.networks.config import NoiseMode
-from torch_utils.cli import Option, settings_options, under
+from stylegan.latents.notation import WHAT, Point, is_photograph, parse_points
+from torch_utils.cli import Command, Option, require_batch, settings_options, under
 from torch_utils.errors import UserError
-from torch_utils.output import FILES
-from torch_utils.settings import Flag, setting
+from torch_utils.output import FILES, require_folder
+from torch_utils.settings import Flag, replaced, setting
 from torch_utils.text import counted, parse_classes
 
 if TYPE_CHECKING:
-    from stylegan.latents.render import View
+    from stylegan.latents.latents import Latents
+    from stylegan.latents.render import Project, View
 
-WHAT, HOW = "Images", "Rendering"
 WIDE = {"max_content_width": 110}
 CHANNEL_NAMES = {1: "grey", 3: "RGB", 4: "RGBA"}
 
 STEPS = Flag("--num-steps", "Steps for projecting each photograph into W; project.py has more options.", WHAT)
 FORCE = Flag("--force", "Accept files that belong to another network.", WHAT)
 BATCH = Flag("--batch", "Images to compute at a time. It does not change them.")
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """The network."""
-
-    network: str = setting("", Flag(
-        "--network", "Snapshot (.safetensors), published network (.pkl), run directory, URL, or name.", WHAT,
-        metavar="MODEL"))  # fmt: skip
-    device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))
-
-
-@dataclass(frozen=True)
-class RenderingOptions(NetworkOptions):
-    """The network, and how its images are rendered. None stands for the default of the network."""
-
-    trunc: float | None = setting(None, Flag(
-        "--trunc", "Truncation psi: 1 is full variety, less gives better images.  [0.7; networks without w: 1]", HOW,
-        parse=parse_psi, metavar="PSI"))  # fmt: skip
-    trunc_cutoff: int | None = setting(None, Flag("--trunc-cutoff", "Truncate only the first N layers.", HOW))
-    noise_mode: NoiseMode = setting(
-        "const", Flag("--noise-mode", "Noise for fine detail: the network's own, drawn from the seed, or none.", HOW)
-    )
-    resolution: int | None = setting(None, Flag("--resolution", "Render at a lower resolution of the network.", HOW))
-    alpha: float | None = setting(None, Flag("--alpha", "Weight of the newest resolution, 0 to 1.", HOW))
-    delta: str = setting("", Flag(
-        "--delta", "Weights tuned to a photograph: NAME.delta.safetensors of project.py --pti.", HOW,
-        metavar="FILE"))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,56 +66,70 @@ def _export(ctx: click.Context, param: click.Parameter, value: str) -> None:
     os.environ[VARIABLE] = value
 
 
-def tool_options(config: type) -> list[click.Option]:
-    """The options for the settings of `config`, --ops, and --dry-run, which the command gets as `dry_run`."""
+def tool(config: type) -> Callable[[Callable[[Any, bool], None]], Command]:
+    """A command that gets its settings as one `config`, with their options, --ops and --dry-run."""
     dry_run = Option(["-n", "--dry-run"], is_flag=True, help="Print what would be generated, and stop.")
-    return [*settings_options(config), ops_option(), under(FILES, dry_run)]
+    options = [*settings_options(config), ops_option(), under(FILES, dry_run)]
+
+    def command(run: Callable[[Any, bool], None]) -> Command:
+        @wraps(run)
+        def called(typed: dict[str, Any], dry_run: bool) -> None:
+            run(replaced(config(), typed), dry_run)
+
+        return click.command(cls=Command, params=options, context_settings=WIDE)(called)
+
+    return command
 
 
-def opened(options: NetworkOptions, force: bool = False) -> View:
-    """Open a network. Returns it with how its images are rendered. force: accept a --delta of another network
-
-    Raises UserError if the network cannot be opened, or does not support an option.
-    """
-    from stylegan.latents.render import View, open_for_tools
-    from stylegan.projection.pivotal_tuning import apply_delta
-
-    snapshot = open_for_tools(options.network, options.device)
-    if not isinstance(options, RenderingOptions):
-        return View.of(snapshot)
-    if options.delta:
-        snapshot = apply_delta(snapshot, Path(options.delta), force)
-    return View.of(
-        snapshot, psi=options.trunc, cutoff=options.trunc_cutoff, noise_mode=options.noise_mode,
-        resolution=options.resolution, alpha=options.alpha,
-    )  # fmt: skip
+def check_tool(batch: int, num_steps: int, folder: Path, flag: str = "--outdir") -> None:
+    """Raises UserError for values that cannot work with any network. flag: names the folder, where results go"""
+    require_batch(batch)
+    if num_steps < 2:  # which would not project anything
+        raise UserError(f"--num-steps must be at least 2, got {num_steps}")
+    require_folder(folder, flag)
 
 
-def about_network(network: str, view: View, count: int) -> list[str]:
-    """Lines of a plan for `count` images that describe the network."""
+# Photographs in place of seeds: what projects them is imported when there is one
+
+
+def standing_in(paths: Sequence[Path], view: View, classes: Sequence[int]) -> Latents:
+    """Latents that take the place of photographs, so that every mistake is reported before any projection."""
+    from stylegan.projection import photos
+
+    return photos.standing_in(paths, view, classes)
+
+
+def projecting(num_steps: int, batch: int) -> Project:
+    """Finds the latents of photographs, see `photos.projecting`."""
+
+    @cache
+    def project() -> Project:
+        from stylegan.projection import photos
+
+        return photos.projecting(num_steps, batch)
+
+    return lambda paths, view, classes: project()(paths, view, classes)
+
+
+# Plans
+
+
+def about_network(
+    network: str, view: View, count: int, points: Sequence[Point] = (), num_steps: int = 0
+) -> list[str]:  # fmt: skip
+    """Lines of a plan for `count` images: the network, and the photographs among `points`, if there are any."""
     (height, width), alpha, snapshot = view.config.size(view.stage.resolution), view.stage.alpha, view.snapshot
     fading = f", faded in to {alpha:.2f}" if alpha < 1 else ""
     cutoff = "" if view.cutoff is None else f" in {counted(view.cutoff, 'layer')}"
-    return [
+    lines = [
         f"Network:    {network}: {view.config.family}, {snapshot.kimg:g} kimg of {snapshot.data}",
         f"Images:     {count} of {width}x{height}, {CHANNEL_NAMES[view.config.channels]}{fading}",
         f"Truncation: {view.psi:g}{cutoff}",
     ]
-
-
-def about_photographs(points: Sequence[Point], view: View, num_steps: int) -> list[str]:
-    """The line of a plan that names the photographs among `points`, if there are any."""
-    from stylegan.projection.distance import pick_distance
-
     photos = list(dict.fromkeys(point.name for point in points if isinstance(point, Path) and is_photograph(point)))
-    if not photos:
-        return []
-    some = ", ".join(photos[:8]) + (", ..." if len(photos) > 8 else "")
-    distance = pick_distance("", view.snapshot).name
-    return [f"Photos:     {some}: each projected into W in {num_steps} steps, distance {distance}"]
+    if photos:
+        from stylegan.projection.distance import pick_distance
 
-
-def check_steps(num_steps: int) -> None:
-    """Raises UserError for fewer than 2 steps, which would not project anything."""
-    if num_steps < 2:
-        raise UserError(f"--num-steps must be at least 2, got {num_steps}")
+        some, distance = ", ".join(photos[:8]) + ", ..." * (len(photos) > 8), pick_distance("", snapshot).name
+        lines.append(f"Photos:     {some}: each projected into W in {num_steps} steps, distance {distance}")
+    return lines

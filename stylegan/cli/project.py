@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from stylegan.cli.options import WHAT, NetworkOptions, tool_options
+from stylegan.cli.options import tool
+from stylegan.latents.notation import WHAT, NetworkOptions
 from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
-from torch_utils.cli import Command, require, require_batch
+from torch_utils.cli import require, require_batch
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, check_film, require_folder
-from torch_utils.settings import Flag, replaced, setting
+from torch_utils.settings import Flag, setting
 from torch_utils.text import counted, parse_classes
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ class Request:
         choices=("auto", "mp4", "webp", "gif"), bare="auto"))  # fmt: skip
 
 
-@click.command(cls=Command, params=tool_options(Request), context_settings={"max_content_width": 110})
-def main(typed: dict[str, Any], dry_run: bool) -> None:
+@tool(Request)
+def main(request: Request, dry_run: bool) -> None:
     """Find the latents whose images come closest to photographs, noise maps included.
 
     Writes, for each image NAME of the target, NAME.latent.safetensors for all the other tools, and NAME.png: target,
@@ -88,11 +89,9 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
       generate.py --network runs/00001-faces-faces64 --delta out/eva.delta.safetensors
                   --seeds out/eva.latent.safetensors --outdir out/again
     """
-    request = replaced(Request(), typed)
     check(request)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
-    from stylegan.latents.render import open_for_tools
-    from stylegan.latents.sources import classes_for_seeds
+    from stylegan.latents.render import classes_for_seeds, open_for_tools
     from stylegan.networks.base import require_w
     from stylegan.projection.distance import pick_distance
     from stylegan.projection.job import Job, run, table

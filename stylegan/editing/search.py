@@ -36,8 +36,7 @@ from stylegan.editing.stylespace import (
     styles_of,
 )
 from stylegan.latents.notation import layer_ranges, layers_of
-from stylegan.latents.render import View
-from stylegan.latents.sources import Sources, classes_for_seeds
+from stylegan.latents.render import Sources, View, classes_for_seeds
 from stylegan.networks.config import NetworkConfig, require_styles
 from stylegan.networks.sampling import z_for_seeds
 from torch_utils.errors import UserError

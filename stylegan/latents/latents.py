@@ -57,12 +57,14 @@ class Latents:
 
 
 def joined(parts: Sequence[Latents]) -> Latents:
-    """Concatenates latents. What only some of the parts have is left out, except for changes of styles."""
+    """Concatenates latents. What only some parts have is left out, but changes of styles are zero for the others."""
     first = parts[0]
     if len(parts) == 1:
         return first
     layers = min(len(p.noise) for p in parts)
     z, c = [p.z for p in parts if p.z is not None], [p.c for p in parts if p.c is not None]
+    like = next((p.styles for p in parts if p.styles), ())
+    styles = [p.styles or [s.new_zeros(len(p), s.shape[1]) for s in like] for p in parts]
     return Latents(
         ws=torch.cat([p.ws for p in parts]),
         names=tuple(name for p in parts for name in p.names),
@@ -71,15 +73,8 @@ def joined(parts: Sequence[Latents]) -> Latents:
         c=torch.cat(c) if len(c) == len(parts) else None,
         noise=tuple(torch.cat([p.noise[layer] for p in parts]) for layer in range(layers)),
         psi=first.psi if all(p.psi == first.psi for p in parts) else None,
-        styles=_joined_styles(parts),
+        styles=tuple(torch.cat(layer) for layer in zip(*styles, strict=True)),
     )
-
-
-def _joined_styles(parts: Sequence[Latents]) -> tuple[Tensor, ...]:
-    """Changes of styles, which are zero for the parts without any."""
-    like = next((p.styles for p in parts if p.styles), ())
-    filled = [p.styles or [s.new_zeros(len(p), s.shape[1]) for s in like] for p in parts]
-    return tuple(torch.cat(layer) for layer in zip(*filled, strict=True))
 
 
 def distinct(wishes: Sequence[str]) -> list[str]:
@@ -131,22 +126,20 @@ def mixed(rows: Latents, cols: Latents, layers: Sequence[int], pairs: Sequence[P
 
 def mixed_names(rows: Latents, cols: Latents, pairs: Sequence[Pair]) -> tuple[str, ...]:
     """Names of cells, such as row85-col55."""
-    row_names, col_names = _short_names(rows), _short_names(cols)
+
+    def short(latents: Latents) -> list[str]:  # for a seed its number
+        named = zip(latents.origins, latents.names, strict=True)
+        return distinct([origin[5:] if origin.startswith("seed ") else name for origin, name in named])
+
+    row_names, col_names = short(rows), short(cols)
     return tuple(f"row{row_names[row]}-col{col_names[col]}" for row, col in pairs)
-
-
-def _short_names(latents: Latents) -> list[str]:
-    """Distinct names: for a seed its number."""
-    named = zip(latents.origins, latents.names, strict=True)
-    return distinct([origin[5:] if origin.startswith("seed ") else name for origin, name in named])
 
 
 # Files
 
 
 SUFFIX = LATENTS
-FORMAT = "stylegan-latents-1"
-KIND = Kind(FORMAT, SUFFIX, "latents")
+KIND = Kind("stylegan-latents-1", SUFFIX, "latents")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 MAX_NAME = 200  # characters
 

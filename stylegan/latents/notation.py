@@ -1,4 +1,4 @@
-"""The notation for images and layers: `0-2,me.latent.safetensors,eva.jpg` and `0-3,coarse`.
+"""The notation for images and layers, `0-2,me.latent.safetensors,eva.jpg` and `0-3,coarse`, and options for rendering.
 
 Nothing here needs PyTorch, so that command lines can be read without loading it.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from stylegan.networks.config import NetworkConfig, require_styles
+from stylegan.networks.config import NetworkConfig, NoiseMode, require_styles
 from torch_utils.errors import UserError
+from torch_utils.settings import Flag, setting
 from torch_utils.text import has_image_suffix, parse_seeds, require_no_gaps
 
 LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
@@ -114,3 +116,37 @@ def layer_ranges(layers: Sequence[int]) -> str:
         else:
             runs.append([layer])
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs) or "none"
+
+
+# Options
+
+
+WHAT, HOW = "Images", "Rendering"  # headings of --help
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The network."""
+
+    network: str = setting("", Flag(
+        "--network", "Snapshot (.safetensors), published network (.pkl), run directory, URL, or name.", WHAT,
+        metavar="MODEL"))  # fmt: skip
+    device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))
+
+
+@dataclass(frozen=True)
+class RenderingOptions(NetworkOptions):
+    """The network, and how its images are rendered. None stands for the default of the network."""
+
+    trunc: float | None = setting(None, Flag(
+        "--trunc", "Truncation psi: 1 is full variety, less gives better images.  [0.7; networks without w: 1]", HOW,
+        parse=parse_psi, metavar="PSI"))  # fmt: skip
+    trunc_cutoff: int | None = setting(None, Flag("--trunc-cutoff", "Truncate only the first N layers.", HOW))
+    noise_mode: NoiseMode = setting(
+        "const", Flag("--noise-mode", "Noise for fine detail: the network's own, drawn from the seed, or none.", HOW)
+    )
+    resolution: int | None = setting(None, Flag("--resolution", "Render at a lower resolution of the network.", HOW))
+    alpha: float | None = setting(None, Flag("--alpha", "Weight of the newest resolution, 0 to 1.", HOW))
+    delta: str = setting("", Flag(
+        "--delta", "Weights tuned to a photograph: NAME.delta.safetensors of project.py --pti.", HOW,
+        metavar="FILE"))  # fmt: skip

@@ -1,22 +1,30 @@
-"""A view: an opened network, and how its images are rendered. Every tool that generates images opens one first."""
+"""From seeds to images: an opened network, how its images are rendered, and what they start from.
+
+Seeds, latent files and photographs become latents of one network in three steps. `Sources.of` finds the class of each
+point and opens latent files. `projected` replaces photographs by their latents. `batches` maps seeds, a few at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, groupby
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.latents import Latents
-from stylegan.latents.notation import require_psi
-from stylegan.networks.base import require_w
+from stylegan.latents.latents import Latents, distinct, joined, load_latents
+from stylegan.latents.notation import NetworkOptions, Point, RenderingOptions, is_photograph, require_psi
+from stylegan.networks.base import Noise, require_w
 from stylegan.networks.config import NetworkConfig, NoiseMode, Stage
 from stylegan.networks.inference import Renderer, with_kernels
+from stylegan.networks.sampling import z_for_seeds
 from torch_utils.device import keep_freed_memory, pick_device
 from torch_utils.errors import UserError
+from torch_utils.text import counted
 
 
 @dataclass(frozen=True)
@@ -77,16 +85,17 @@ class View:
         noise without maps.
         """
         maps, wanted = latents.noise, self.config.noise_shapes(self.stage.resolution)
+        noise: Noise = "const"
         if self.noise_mode == "none":
-            return self.renderer.draw(latents.ws, "none", batch, latents.styles)
-        if not maps:
-            if self.noise_mode == "random" and wanted:
-                raise UserError("noise_mode='random' needs seeds, but these latents do not come from seeds")
-            return self.renderer.draw(latents.ws, "const", batch, latents.styles)
-        if [tuple(m.shape[2:]) for m in maps[: len(wanted)]] != wanted:
-            raise UserError(f"the noise maps of {latents.origins[0]} do not have the sizes of this network at this "
-                            "resolution; leave them out with --noise-mode none")  # fmt: skip
-        return self.renderer.draw(latents.ws, maps, batch, latents.styles)
+            noise = "none"
+        elif maps:
+            noise = maps
+            if [tuple(m.shape[2:]) for m in maps[: len(wanted)]] != wanted:
+                raise UserError(f"the noise maps of {latents.origins[0]} do not have the sizes of this network at this "
+                                "resolution; leave them out with --noise-mode none")  # fmt: skip
+        elif self.noise_mode == "random" and wanted:
+            raise UserError("noise_mode='random' needs seeds, but these latents do not come from seeds")
+        return self.renderer.draw(latents.ws, noise, batch, latents.styles)
 
 
 def stage_of(snapshot: Snapshot, resolution: int | None = None, alpha: float | None = None) -> Stage:
@@ -102,6 +111,24 @@ def stage_of(snapshot: Snapshot, resolution: int | None = None, alpha: float | N
     return Stage(resolution, grown if alpha is None else alpha)
 
 
+def opened(options: NetworkOptions, force: bool = False) -> View:
+    """Open a network. Returns it with how its images are rendered. force: accept a --delta of another network
+
+    Raises UserError if the network cannot be opened, or does not support an option.
+    """
+    snapshot = open_for_tools(options.network, options.device)
+    if not isinstance(options, RenderingOptions):
+        return View.of(snapshot)
+    if options.delta:
+        from stylegan.projection.pivotal_tuning import apply_delta
+
+        snapshot = apply_delta(snapshot, Path(options.delta), force)
+    return View.of(
+        snapshot, psi=options.trunc, cutoff=options.trunc_cutoff, noise_mode=options.noise_mode,
+        resolution=options.resolution, alpha=options.alpha,
+    )  # fmt: skip
+
+
 def open_for_tools(network: str | Path, device: str = "auto") -> Snapshot:
     """Open a network for a tool, on "auto", "cpu", "cuda" or "cuda:1". From now on, the process keeps freed memory.
 
@@ -109,3 +136,168 @@ def open_for_tools(network: str | Path, device: str = "auto") -> Snapshot:
     """
     keep_freed_memory()
     return open_snapshot(network, with_kernels(pick_device(device)))
+
+
+# What images start from
+
+
+Project = Callable[[Sequence[Path], View, Sequence[int]], Latents]
+"""Finds the latents of photographs: (paths, view, a class for each if the network has classes) -> one for each."""
+
+
+# Classes
+
+
+def require_classes(classes: Sequence[int], num_classes: int, flag: str = "--class") -> None:
+    """Raises UserError if the network does not have these classes, or has classes and none was given. flag: the cure"""
+    if classes and not num_classes:
+        raise UserError(f"{flag}: this network is unconditional and has no classes; leave the option out")
+    if num_classes and not (classes and max(classes) < num_classes):
+        raise UserError(f"this network has {num_classes} classes; choose with {flag}, 0 to {num_classes - 1}")
+
+
+def classes_for_seeds(classes: Sequence[int], seeds: Sequence[int], num_classes: int) -> Tensor | None:
+    """The class of each seed [N]; None without classes. If several classes are given, they repeat: seed S gets class S
+    of the list, so that a seed is the same image in any list of seeds.
+
+    Raises UserError as `require_classes` does.
+    """
+    require_classes(classes, num_classes)
+    return torch.tensor([classes[seed % len(classes)] for seed in seeds]) if classes else None
+
+
+def classes_of(
+    points: Sequence[Point], classes: Sequence[int], num_classes: int, each: bool = False, flag: str = "--class"
+) -> list[int | None]:
+    """The class of each point; None without classes, and for latent files, which contain theirs.
+
+    If several classes are given, they repeat: seed S gets class S of the list, photograph I gets class I. With `each`,
+    every seed and every photograph gets the next class, and there must be one for each.
+
+    Raises UserError as `require_classes` does, and with `each` for a wrong number of classes. flag: for the message
+    """
+    takers = [point for point in points if isinstance(point, int) or is_photograph(point)]
+    if takers or classes:
+        require_classes(classes, num_classes, flag)
+    if not classes:
+        return [None] * len(points)
+    each = each and len(classes) > 1
+    if each and len(classes) != len(takers):
+        raise UserError(f"{flag}: there are {len(classes)} classes for {counted(len(takers), 'seed')}, photographs "
+                        "included; give one class for all, or one for each")  # fmt: skip
+    turn = count()
+
+    def class_of(point: Point) -> int | None:
+        if isinstance(point, Path) and not is_photograph(point):
+            return None
+        return classes[(point if isinstance(point, int) and not each else next(turn)) % len(classes)]
+
+    return [class_of(point) for point in points]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What images are generated from, in order.
+
+    points: seeds, which cost nothing until their turn; latents; and photographs that are not projected yet
+    classes: the class of each, see `classes_of`
+    """
+
+    view: View
+    points: tuple[int | Latents | Path, ...]
+    classes: tuple[int | None, ...]
+
+    @staticmethod
+    def of(
+        points: Sequence[Point], view: View, classes: Sequence[int] = (), *,
+        force: bool = False, each: bool = False, flag: str = "--class",
+    ) -> Sources:  # fmt: skip
+        """Opens the latent files among `points`. classes, each, flag: see `classes_of`. force: see `load_latents`.
+
+        Raises UserError for files and classes that cannot be used.
+        """
+        found = classes_of(points, classes, view.config.num_classes, each, flag)
+        paths = dict.fromkeys(point for point in points if isinstance(point, Path))
+        files = {path: load_latents(path, view.snapshot, force) for path in paths if not is_photograph(path)}
+        for path in paths:
+            if path not in files and not path.is_file():
+                raise UserError(f"there is no photograph {path}")
+        opened = tuple(point if isinstance(point, int) else files.get(point, point) for point in points)
+        return Sources(view, opened, tuple(found))
+
+    def projected(self, project: Project | None) -> Sources:
+        """With latents instead of photographs: each is projected once for each class. Raises UserError as it does."""
+        pairs = list(zip(self.points, self.classes, strict=True))
+        photos = list(dict.fromkeys((point, c) for point, c in pairs if isinstance(point, Path)))
+        if not photos:
+            return self
+        if project is None:
+            raise UserError(f"{photos[0][0]} is a photograph: find its latents with project.py, and give their file")
+        latents = project([path for path, _ in photos], self.view, [c for _, c in photos if c is not None])
+        found = {photo: latents[i : i + 1] for i, photo in enumerate(photos)}
+        return replace(self, points=tuple(found[point, c] if isinstance(point, Path) else point for point, c in pairs))
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each image, without repetition."""
+        return distinct([name for point in self.points for name in _names_of(point)])
+
+    def batches(self, batch: int) -> Iterator[Latents]:
+        """Yields latents in order, at most `batch` at a time. Seeds are mapped when it is their turn."""
+        view, pairs = self.view, zip(self.points, self.classes, strict=True)
+        for are_seeds, group in groupby(pairs, lambda pair: isinstance(pair[0], int)):
+            if not are_seeds:
+                for latents, _ in group:
+                    assert isinstance(latents, Latents)
+                    ready = _with_random_noise(latents, range(len(latents)), view)
+                    yield from (ready[start : start + batch] for start in range(0, len(ready), batch))
+                continue
+            run = [(seed, c) for seed, c in group if isinstance(seed, int)]
+            for start in range(0, len(run), batch):
+                part = run[start : start + batch]
+                seeds, classes = [seed for seed, _ in part], [c for _, c in part if c is not None]
+                z, c = z_for_seeds(seeds, view.config.z_dim), torch.tensor(classes) if classes else None
+                ws = view.renderer.map(z, c, psi=view.psi, cutoff=view.cutoff)
+                names, origins = map(_seed_name, seeds), (f"seed {seed}" for seed in seeds)
+                mapped = Latents(ws, tuple(names), tuple(origins), z, c, psi=view.psi)
+                yield _with_random_noise(mapped, seeds, view)
+
+    def latents(self) -> Latents:
+        """All latents in one."""
+        return together(list(self.batches(max(1, len(self.points)))), self.view)
+
+
+def gather(
+    points: Sequence[Point], view: View, classes: Sequence[int] = (), *,
+    project: Project | None = None, force: bool = False, each: bool = False, flag: str = "--class",
+) -> Latents:  # fmt: skip
+    """The latents of all points, in order, on the CPU. Raises UserError as `Sources.of` and `Sources.projected` do."""
+    return Sources.of(points, view, classes, force=force, each=each, flag=flag).projected(project).latents()
+
+
+def together(parts: Sequence[Latents], view: View) -> Latents:
+    """Concatenates latents. If some have noise maps, the others get those of the network, as they would without."""
+    layers = max((len(part.noise) for part in parts), default=0)
+    own = view.snapshot.G.own_noise()[:layers]
+    return joined([
+        part if part.noise or not layers
+        else replace(part, noise=tuple(maps.cpu().expand(len(part), -1, -1, -1) for maps in own))
+        for part in parts
+    ])  # fmt: skip
+
+
+def _with_random_noise(latents: Latents, seeds: Sequence[int], view: View) -> Latents:
+    """With noise maps drawn from `seeds`, if the view asks for random noise. Latents of a file get their positions."""
+    if view.noise_mode != "random":
+        return latents
+    return replace(latents, noise=tuple(view.renderer.noise_of(seeds)))
+
+
+def _names_of(point: int | Latents | Path) -> tuple[str, ...]:
+    if isinstance(point, Latents):
+        return point.names
+    return (_seed_name(point) if isinstance(point, int) else point.stem,)
+
+
+def _seed_name(seed: int) -> str:
+    return f"seed{seed:04d}"

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import Latents, joined
-from stylegan.latents.render import View
-from stylegan.latents.sources import Project, classes_for_seeds
+from stylegan.latents.render import Project, View, classes_for_seeds
 from stylegan.networks.base import require_w
 from stylegan.networks.sampling import z_for_seeds
 from stylegan.projection.distance import pick_distance

@@ -12,8 +12,7 @@ from PIL import Image
 
 from stylegan.cli import generate
 from stylegan.cli import mix as style_mixing
-from stylegan.latents import sources as points
-from stylegan.latents.render import View
+from stylegan.latents.render import View, gather
 from stylegan.projection import photos
 
 
@@ -135,7 +134,7 @@ def test_photographs_are_projected_once_but_not_for_a_plan(run, eva, tmp_path, m
 
     def project(targets, projector, c, watch):
         asked.append(([photo.path.name for photo in targets], projector.settings.num_steps, c))
-        latents = points.of_seeds([30], View.of(projector.snapshot))
+        latents = gather([30], View.of(projector.snapshot))
         return replace(latents, names=("eva",), origins=("photo eva",))
 
     monkeypatch.setattr(photos, "latents_of", project)

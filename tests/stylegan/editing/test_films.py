@@ -26,8 +26,7 @@ from stylegan.editing.films import (
 )
 from stylegan.editing.settings import FilmSettings
 from stylegan.editing.walk import plan_walk
-from stylegan.latents.render import View
-from stylegan.latents.sources import gather, of_seeds
+from stylegan.latents.render import View, gather
 from stylegan.networks.config import Stage
 from stylegan.networks.inference import Renderer
 from stylegan.networks.registry import build_generator
@@ -160,7 +159,7 @@ def test_even_speed_makes_steps_alike():
 
 def test_each_of_some_latents_is_drawn_the_same_in_any_batch():
     view = view_of(psi=1.0)
-    start = of_seeds([3, 8], view)
+    start = gather([3, 8], view)
     directions = in_w(torch.randn(2, 8), ["a", "b"], range(6), "chance", torch.eye(8).double())
     cells = moved_by_each(start, directions, [-1.0, 0.0, 2.0])
     images = draw_each(cells, view, 5, Progress("", quiet=True))
@@ -173,7 +172,7 @@ def test_a_film_goes_there_and_back():
     assert len(strengths) == 8 and strengths[0] == -1 and strengths[4] == 3
     np.testing.assert_allclose(strengths[1:4], strengths[:4:-1])
     view = view_of(psi=1.0)
-    start = of_seeds([3, 8], view)
+    start = gather([3, 8], view)
     direction = in_w(torch.randn(1, 8), ["a"], range(6), "chance", torch.eye(8).double())
     frames = list(draw_moved(start, direction, strengths, None, view, 2, Progress("", quiet=True)))
     assert len(frames) == 8 and frames[0].shape == (16, 32, 3)

@@ -22,8 +22,7 @@ from stylegan.editing.walk import (
     turning,
     untruncated,
 )
-from stylegan.latents.render import View
-from stylegan.latents.sources import gather
+from stylegan.latents.render import View, gather
 from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan.latents.sources import classes_for_seeds
+from stylegan.latents.render import classes_for_seeds
 from torch_utils.errors import UserError
 
 numbers = st.lists(st.integers(0, 9), min_size=1, max_size=12)

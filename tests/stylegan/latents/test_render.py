@@ -9,8 +9,7 @@ import torch
 
 from stylegan.checkpoints.snapshot import load_snapshot, save_snapshot
 from stylegan.cli.options import about_network
-from stylegan.latents.render import View, stage_of
-from stylegan.latents.sources import of_seeds
+from stylegan.latents.render import View, gather, stage_of
 from stylegan.networks.config import Stage
 from stylegan.networks.inference import Renderer
 from stylegan.networks.registry import build_generator
@@ -52,7 +51,7 @@ def test_it_is_drawn_at_the_stage_that_the_view_says(half_grown, wish, stage):
     assert view.stage == view.snapshot.stage == view.renderer.stage == stage_of(snapshot, **wish) == stage
     assert snapshot.stage == Stage(8, 0.4) and view.snapshot.fingerprint == snapshot.fingerprint
     expected = Renderer.of(snapshot.G, stage).render([3], noise="random")
-    assert torch.equal(view.render([3]), expected) and torch.equal(view.draw(of_seeds([3], view)), expected)
+    assert torch.equal(view.render([3]), expected) and torch.equal(view.draw(gather([3], view)), expected)
 
 
 def test_what_the_network_cannot_do_is_refused(half_grown):

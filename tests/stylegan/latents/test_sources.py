@@ -11,8 +11,7 @@ import torch
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import SUFFIX, Latents, save_latents
-from stylegan.latents.render import View
-from stylegan.latents.sources import Sources, classes_of, gather
+from stylegan.latents.render import Sources, View, classes_of, gather
 from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator

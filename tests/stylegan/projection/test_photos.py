@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.render import View
-from stylegan.latents.sources import gather
+from stylegan.latents.render import View, gather
 from stylegan.model import Model
 from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
