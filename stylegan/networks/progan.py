@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ops.resample import downsample_box
 from stylegan.networks.base import Family, GeneratorWithoutW
 from stylegan.networks.layers import EqualConv2d, pixel_norm
-from stylegan.networks.stylegan1 import StyleGAN1Config, StyleGAN1Discriminator, SynthesisNetwork, widened
+from stylegan.networks.stylegan1 import IMAGE_LAYERS, StyleGAN1Config, StyleGAN1Discriminator, SynthesisNetwork, widened
 from torch_utils.errors import UserError
 
 # The settings of StyleGAN that have only one possible value in ProGAN.
@@ -42,6 +42,7 @@ class ProGANConfig(StyleGAN1Config):
     fused_scale: bool = True
 
     TITLE: ClassVar[str] = "ProGAN"
+    OWN: ClassVar[frozenset[str]] = StyleGAN1Config.OWN | {"w_dim"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,4 +102,4 @@ class ProGANDiscriminator(StyleGAN1Discriminator):
         return outputs[:, 0], outputs[:, 1:]
 
 
-FAMILY = Family("progan", ProGANConfig, ProGANGenerator, ProGANDiscriminator, widened)
+FAMILY = Family("progan", ProGANConfig, ProGANGenerator, ProGANDiscriminator, widened, IMAGE_LAYERS)

@@ -83,6 +83,8 @@ class StyleGAN1Config(NetworkConfig):
     mbstd_features: int = 1
 
     TITLE: ClassVar[str] = "StyleGAN"
+    OWN: ClassVar[frozenset[str]] = NetworkConfig.OWN | {"style_mixing", "mbstd_group"}
+    WIDTHS: ClassVar[frozenset[str]] = frozenset({"fmap_base", "fmap_max", "d_fmap_max"})
     LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {
         **NetworkConfig.LIMITS,
         "w_dim": (1, 2 * WIDEST), "mapping_layers": (0, 64), "mapping_dim": (1, WIDEST), "fmap_base": (1, 1 << 30),
@@ -497,4 +499,6 @@ def widened(name: str, narrow: Tensor, fresh: Tensor, config: NetworkConfig) -> 
     return wide
 
 
-FAMILY = Family("stylegan", StyleGAN1Config, StyleGAN1Generator, StyleGAN1Discriminator, widened)
+IMAGE_LAYERS = ("synthesis.to_rgb.", "from_rgb.")
+
+FAMILY = Family("stylegan", StyleGAN1Config, StyleGAN1Generator, StyleGAN1Discriminator, widened, IMAGE_LAYERS)
