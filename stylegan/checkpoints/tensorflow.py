@@ -13,6 +13,7 @@ import re
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -65,7 +66,8 @@ class PublishedFile:
         differ = [name for name in shared if getattr(config, name) != getattr(other, name)]
         if differ:
             raise UserError(f"generator and discriminator differ in {', '.join(differ)}, which published ones do not")
-        return replace(config, mbstd_group=other.mbstd_group, mbstd_features=other.mbstd_features)
+        own = ("mbstd_group", "mbstd_features", "fused_scale")  # of the discriminator alone
+        return replace(config, **{name: getattr(other, name) for name in own if hasattr(other, name)})
 
 
 def load_published(path: Path, device: torch.device | str = "cpu") -> Snapshot:
@@ -237,7 +239,8 @@ def progan_generator_config(settings: Settings) -> StyleGAN1Config:
 def discriminator_config(function: str, settings: Settings) -> StyleGAN1Config:
     """The config of `D_basic` (StyleGAN) or `D_paper` (ProGAN). Settings that only the generator uses are defaults."""
     basic = function == "D_basic"
-    build = StyleGAN1Config if basic else ProGANConfig
+    # Where StyleGAN averages makes no difference, as it adds the bias afterwards.
+    build = StyleGAN1Config if basic else partial(ProGANConfig, fused_scale=fused(settings, True)(4))
     return build(
         **_shared(settings, resolution=32, channels=1),
         activation=_activation(settings, "nonlinearity"),
@@ -267,8 +270,9 @@ Fused = Callable[[int], bool]
 def fused(settings: Settings, default: bool | str) -> Fused:
     """At which resolutions scaling happens inside a convolution: all, none, or ("auto") those from 128 up."""
     choice = settings.get("fused_scale", default)
-    if choice not in (True, False, "auto"):
-        raise UserError(f"setting fused_scale must be True, False or 'auto', got {_shown(choice)}")
+    possible = (True, False, "auto") if default == "auto" else (True, False)
+    if choice not in possible:
+        raise UserError(f"setting fused_scale must be {' or '.join(map(repr, possible))}, got {_shown(choice)}")
     return lambda resolution: resolution >= 128 if choice == "auto" else bool(choice)
 
 

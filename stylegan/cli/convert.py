@@ -25,8 +25,8 @@ def main(source: str, dest: Path, with_d: bool, half: bool) -> None:
       convert.py --source runs/00000-faces-faces64 --dest faces.safetensors --half
 
     No code in the file is run, and TensorFlow is not needed. The averaged generator is converted, at the resolution to
-    which it has grown. The copy is read back, and must generate the same image (with --half nearly the same). The
-    licence of the weights does not change.
+    which it has grown. The copy is read back, and must generate and score the same image (with --half nearly the
+    same). The licence of the weights does not change.
     """
     # Not at the top, because --help should not wait for torch.
     import torch
@@ -39,8 +39,9 @@ def main(source: str, dest: Path, with_d: bool, half: bool) -> None:
     config, stage, image = found.copy.config, found.copy.stage, found.image
     click.echo(f"{dest}: {config.family}, grown to {stage.resolution} of {config.resolution}.")
     rounding = f"; 16 bits change it by {found.difference:.4f}, where white is 2 from black" if half else ""
+    scored = "" if found.score is None else f"; the discriminator gives it {found.score:.3f}"
     click.echo(f"Read back and checked: the image of seed 0 has mean {image.mean():.3f} and standard deviation "
-               f"{image.std():.3f}{rounding}.")  # fmt: skip
+               f"{image.std():.3f}{scored}{rounding}.")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -182,6 +182,8 @@ class Family(Generic[Config]):
     generator, discriminator: build a network with fresh weights from a config of the family
     widened: (name, weights of a narrower network, fresh weights, config) -> weights with which the wider network
     computes the same as the narrower one; None if the family has no such method
+    image_layers: beginnings of the names of the layers to images (in a generator) and from images (in a discriminator),
+    which are 1x1 convolutions with equalised learning rate; empty if they are of another kind
     """
 
     name: str
@@ -189,3 +191,4 @@ class Family(Generic[Config]):
     generator: Callable[[Config], Generator]
     discriminator: Callable[[Config], Discriminator]
     widened: Callable[[str, Tensor, Tensor, NetworkConfig], Tensor] | None = None
+    image_layers: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ Nothing here needs PyTorch, so that command lines and presets can be read withou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from torch_utils.errors import UserError
@@ -79,6 +79,12 @@ class NetworkConfig:
         "resolution": (4, 1 << 14), "channels": (1, 64), "num_classes": (0, WIDEST), "z_dim": (1, WIDEST),
     }  # fmt: skip
     """Smallest and largest value of a setting in a file, see `registry.require_buildable`."""
+
+    OWN: ClassVar[frozenset[str]] = frozenset({"family", "resolution", "base", "channels", "num_classes"})
+    """Settings that a network does not take from the one whose weights it starts with, see `inherited`."""
+
+    WIDTHS: ClassVar[frozenset[str]] = frozenset()
+    """Settings that it takes only where they are larger, because weights can be widened."""
 
     def __post_init__(self) -> None:
         if self.family != type(self).family:
@@ -190,6 +196,18 @@ class NetworkConfig:
     def width_of(self, other: NetworkConfig) -> dict[str, int]:
         """Settings in which this network is narrower than `other`, with the values that make it as wide."""
         return {}
+
+    @property
+    def inheritable(self) -> list[str]:
+        """Settings that a network may take from the one whose weights it starts with."""
+        return [field.name for field in fields(self) if field.name not in self.OWN]
+
+    def inherited(self, other: NetworkConfig) -> dict[str, Any]:
+        """Settings with which the weights of `other` fit this network and compute the same; {} for another family."""
+        if other.family != self.family:
+            return {}
+        values = {name: getattr(other, name) for name in self.inheritable if name not in self.WIDTHS}
+        return {name: value for name, value in values.items() if value != getattr(self, name)} | self.width_of(other)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for the header of a snapshot."""

@@ -75,6 +75,8 @@ class StyleGAN1Config(MappingConfig):
     mbstd_features: int = 1
 
     TITLE: ClassVar[str] = "StyleGAN"
+    OWN: ClassVar[frozenset[str]] = NetworkConfig.OWN | {"style_mixing", "mbstd_group"}
+    WIDTHS: ClassVar[frozenset[str]] = frozenset({"fmap_base", "fmap_max", "d_fmap_max"})
     LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {
         **MappingConfig.LIMITS, "fmap_base": (1, 1 << 30), "fmap_max": (1, WIDEST), "d_fmap_max": (1, WIDEST),
         "mbstd_group": (0, WIDEST), "mbstd_features": (1, WIDEST), "style_mixing": (0, 1),
@@ -443,4 +445,6 @@ def widened(name: str, narrow: Tensor, fresh: Tensor, config: NetworkConfig) -> 
     return wide
 
 
-FAMILY = Family("stylegan", StyleGAN1Config, StyleGAN1Generator, StyleGAN1Discriminator, widened)
+IMAGE_LAYERS = ("synthesis.to_rgb.", "from_rgb.")
+
+FAMILY = Family("stylegan", StyleGAN1Config, StyleGAN1Generator, StyleGAN1Discriminator, widened, IMAGE_LAYERS)

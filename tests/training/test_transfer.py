@@ -14,10 +14,11 @@ import stylegan
 from stylegan.checkpoints.snapshot import save_snapshot
 from stylegan.networks.config import Stage
 from stylegan.networks.dcgan import DCGANConfig
+from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 from training.state import TrainState, fresh_state
-from training.transfer import CENTRE, transfer_weights, width_of
+from training.transfer import CENTRE, inherited, transfer_weights
 
 CPU = torch.device("cpu")
 
@@ -88,7 +89,7 @@ def test_a_number_of_feature_maps_that_is_no_more_everywhere_is_not_taken(tiny, 
 
 
 @pytest.mark.parametrize("other", [
-    {"model__base": (4, 6)}, {"model__w_dim": 24}, {"model__channels": 4}, {"data__cond": True},
+    {"model__base": (4, 6)}, {"model__w_dim": 24}, {"data__cond": True},
     {"model__mbstd_features": 2}, {"model__mapping_dim": 20},
 ], ids=str)  # fmt: skip
 def test_a_wider_network_that_differs_otherwise_takes_what_differs_in_its_feature_maps_alone(
@@ -101,9 +102,69 @@ def test_a_wider_network_that_differs_otherwise_takes_what_differs_in_its_featur
     assert "widened, " in told and "would fit" not in told + widens
     for net, whole, theirs in ((target.G, as_wide.G, origin.G), (target.D, as_wide.D, origin.D)):
         mine, shapes = net.state_dict(), whole.state_dict()
-        for name, tensor in theirs.state_dict().items():
-            if mine[name].shape != shapes[name].shape and name != CENTRE:  # of which new classes get the mean
-                assert f"{name} ({tuple(tensor.shape)} there, {tuple(mine[name].shape)} here)" in told
+        left = [
+            f"{name} ({tuple(tensor.shape)} there, {tuple(mine[name].shape)} here)"
+            for name, tensor in theirs.state_dict().items()
+            if mine[name].shape != shapes[name].shape and name != CENTRE  # of which new classes get the mean
+        ]
+        assert not left or any(one in told for one in left)
+
+
+def test_what_does_not_fit_is_listed_by_block(tiny, tmp_path) -> None:
+    origin, target = fresh_state(tiny(seed=1), CPU), fresh_state(tiny(model__w_dim=24), CPU)
+    told = transfer_weights(snapshot(origin, tmp_path / "a.safetensors"), target)
+    assert "synthesis.blocks.8.0.style.weight ((32, 16) there, (32, 24) here) and 1 more of synthesis.blocks.8;" in told
+    assert "synthesis.blocks.8.1" not in told
+
+
+# Settings of the source, and images with other channels
+
+
+def test_a_new_run_takes_what_decides_the_images_unless_its_family_is_another(tiny, tmp_path) -> None:
+    model = tiny().model
+    other = replace(model, z_dim=12, w_dim=20, mapping_layers=3, mapping_dim=24, mapping_lr_mul=0.3, noise=False,
+                    fmap_max=32, resolution=8, num_classes=3, mbstd_group=2, style_mixing=0.1)  # fmt: skip
+    path = str(tmp_path / "a.safetensors")
+    save_snapshot(Path(path), build_generator(other), None, config=other, stage=Stage(8), kimg=1.0, data="x")
+    taken = inherited(path, model)
+    assert taken == {
+        "model.z_dim": 12, "model.w_dim": 20, "model.mapping_layers": 3, "model.mapping_dim": 24,
+        "model.mapping_lr_mul": 0.3, "model.noise": False, "model.fmap_max": 32,
+    }  # fmt: skip
+    assert set(taken) <= {f"model.{name}" for name in model.inheritable}
+    assert inherited(path, DCGANConfig(resolution=16)) == {}
+
+
+@pytest.mark.parametrize("there, here", [(1, 3), (3, 1), (3, 4), (4, 3), (1, 4), (1, 2), (4, 1)])
+def test_other_channels_keep_the_images(tiny, tmp_path, there: int, here: int) -> None:
+    """Grey is three equal channels and back; alpha is opaque. Scores of such images stay what they were, too."""
+    origin = fresh_state(tiny(seed=1, model__channels=there), CPU)
+    for parameter in [*origin.G_ema.parameters(), *origin.D.parameters()]:
+        parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7))
+    target = fresh_state(tiny(model__channels=here), CPU)
+    told = transfer_weights(snapshot(origin, tmp_path / "a.safetensors"), target)
+    assert "not:" not in told and told.count("of them for images of other channels") == 2
+    z = torch.randn(4, 16, generator=torch.Generator().manual_seed(5))
+
+    def converted(images: torch.Tensor) -> torch.Tensor:
+        colours, alpha = (images[:, :-1], images[:, -1:]) if there in (2, 4) else (images, torch.ones(4, 1, 16, 16))
+        wanted = 3 if here > 2 else 1
+        colours = (
+            colours if colours.shape[1] == wanted else colours.mean(dim=1, keepdim=True).expand(-1, wanted, -1, -1)
+        )
+        return torch.cat([colours, alpha], dim=1)[:, :here]
+
+    with torch.no_grad():
+        images = origin.G_ema(z)
+        torch.testing.assert_close(target.G(z), converted(images), rtol=1e-5, atol=1e-5)
+        # Only of images that both networks can see.
+        plain = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(2)) * 2 - 1
+
+        def shown(channels: int) -> torch.Tensor:
+            grey = plain.expand(-1, 3 if channels > 2 else 1, -1, -1)
+            return torch.cat([grey, torch.ones_like(plain)], dim=1)[:, :channels]
+
+        torch.testing.assert_close(target.D(shown(here)), origin.D(shown(there)), rtol=1e-4, atol=1e-4)
 
 
 def test_a_generator_alone_grows_wider(tiny, tmp_path) -> None:
@@ -116,8 +177,8 @@ def test_a_generator_alone_grows_wider(tiny, tmp_path) -> None:
     assert same(wide.D, narrow.D) == set(narrow.D.state_dict()) and same(wide.G, narrow.G) != set(wide.G.state_dict())
     path = snapshot(wide, tmp_path / "wide.safetensors")
     assert stylegan.load(path).D.config == mixed.model.of_discriminator
-    assert width_of(path, narrow.G.config) == {"model.fmap_max": 32, "model.d_fmap_max": 16}
-    assert width_of(path, replace(narrow.G.config, fmap_max=64)) == {}
+    assert inherited(path, narrow.G.config) == {"model.fmap_max": 32, "model.d_fmap_max": 16}
+    assert inherited(path, replace(narrow.G.config, fmap_max=64)) == {}
     told = transfer_weights(path, fresh_state(tiny(model__fmap_max=32, model__d_fmap_max=8), CPU))
     assert told.count("more would fit with --fmap-base 128 --d-fmap-max 16") == 1 and told.count("would fit") == 1
 
@@ -229,4 +290,4 @@ def test_a_network_of_another_kind_is_not_widened_and_leaves_what_fits(tiny, tmp
         path = snapshot(origin, tmp_path / "other.safetensors")
         told = transfer_weights(path, target)
         assert told.count("0 tensors taken") == 2 and "widened" not in told and "would fit" not in told
-        assert width_of(path, ours) == {}
+        assert inherited(path, ours) == {}

@@ -17,6 +17,7 @@ from torch_utils.device import cpu_threads, pick_device
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, broadcast_from_rank0, from_environment, process_group
 from torch_utils.errors import UserError
 from torch_utils.interrupt import sigterm_ends
+from torch_utils.settings import shown
 from training.config import FLAGS, RunConfig
 from training.data.archive import EMBEDDED, Archive
 from training.loop import open_data, pick_dtype, train
@@ -39,7 +40,7 @@ from training.runs.run_dir import (
     write_options,
 )
 from training.runs.speed_probe import costs_in_group, costs_of
-from training.transfer import width_of
+from training.transfer import inherited
 from training.vision_aid import build_vision_aid
 
 
@@ -187,12 +188,16 @@ def _new(typed: Mapping[str, Any], facts: DataFacts, quiet: bool, init_from: str
     cfg = resolve({**typed, "data.path": path}, facts)
     if "preset" not in typed and not quiet:
         print(f"No --cfg given: for {facts.width}x{facts.height} images, taking {cfg.preset}.")
-    if init_from and (wide := {k: v for k, v in width_of(init_from, cfg.model).items() if k not in typed}):
-        cfg = resolve({**typed, **wide, "data.path": path}, facts)
+    if init_from and (taken := {k: v for k, v in inherited(init_from, cfg.model).items() if k not in typed}):
+        cfg = resolve({**typed, **taken, "data.path": path}, facts)
         if not quiet:
-            flags = " ".join(f"{FLAGS[name].spellings[0]} {value}" for name, value in wide.items())
-            print(f"As many feature maps as {init_from} has: {flags}")
+            print(f"As in {init_from}: {', '.join(f'{_spelling(name)} {shown(v)}' for name, v in taken.items())}")
     return cfg
+
+
+def _spelling(name: str) -> str:
+    """A setting, by dotted name, as it is typed; by its own name if it cannot be."""
+    return FLAGS[name].spellings[0] if name in FLAGS else name.removeprefix("model.")
 
 
 def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: Mapping[str, Any]) -> RunConfig:

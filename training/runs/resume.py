@@ -224,8 +224,6 @@ def same_data(stored: RunConfig, facts: DataFacts) -> RunConfig:
 ELSEWHERE = FREE_ON_RESUME | {"data.content_hash", "total_kimg"}
 # What --hours plans when a run begins: it stays, however fast the machine is when the command is repeated.
 PLANNED = {"growth.stable_kimg", "growth.fade_kimg", "growth.anneal_from", "growth.anneal_kimg", "time_limit"}
-# What --init-from takes from a snapshot, unless it is typed; the snapshot may be gone by now.
-INHERITED = {"model.fmap_base", "model.fmap_max", "model.d_fmap_max"}
 
 
 @dataclass(frozen=True)
@@ -253,8 +251,11 @@ def choose(outdir: Path, typed: Mapping[str, Any], facts: DataFacts, inherits: b
     A run without a state ended before its first save, and is begun again. Writes nothing. Raises UserError, naming both
     values, if the settings contradict those of the newest unfinished run of that description.
     """
-    desc = description(resolve(typed, facts), facts)
-    free = (AHEAD_ON_RESUME | (INHERITED if inherits else set())) - typed.keys()
+    new = resolve(typed, facts)
+    desc = description(new, facts)
+    # What --init-from takes from a snapshot, unless it is typed; the snapshot may be gone by now.
+    taken = {f"model.{name}" for name in new.model.inheritable} if inherits else set()
+    free = (AHEAD_ON_RESUME | taken) - typed.keys()
     finished = None
     for run_dir in _runs(outdir, plain_name(desc)):
         stored = parse_options(run_dir / OPTIONS)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stylegan.checkpoints.conversion import convert
-from stylegan.checkpoints.snapshot import load_snapshot
+from stylegan.checkpoints.snapshot import Snapshot, load_snapshot
 from stylegan.checkpoints.tensorflow import load_published
 from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
@@ -58,3 +58,18 @@ def test_a_discriminator_that_is_not_there(tmp_path: Path) -> None:
     convert(STYLEGAN, tmp_path / "alone.safetensors")
     with pytest.raises(UserError, match="--with-d"):
         convert(tmp_path / "alone.safetensors", tmp_path / "both.safetensors", with_d=True)
+
+
+def test_a_discriminator_that_reads_back_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(path: Path) -> Snapshot:
+        snapshot = load_snapshot(path)
+        assert snapshot.D is not None
+        for weight in snapshot.D.parameters():
+            weight.mul_(1.5)
+        return snapshot
+
+    monkeypatch.setattr("stylegan.checkpoints.conversion.load_snapshot", faulty)
+    for half in (False, True):
+        with pytest.raises(UserError, match="does not score images as the discriminator of"):
+            convert(STYLEGAN, tmp_path / "copy.safetensors", with_d=True, half=half)
+    assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ row. The published networks draw at full size whatever the level of detail; what
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 
 from stylegan.checkpoints.tensorflow import PublishedNetwork, read_published, stage_of, translate
 from stylegan.networks.base import Discriminator, Generator
+from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.sampling import mix
 
@@ -59,15 +61,17 @@ def compute(name: str, case: dict[str, Any]) -> torch.Tensor:
     stage = stage_of(full, case.get("lod", 0.0))
     if isinstance(net, Discriminator):
         images = F.avg_pool2d(inputs(name, "images")[: case["first"]], full // stage.resolution)
-        return net(images, stage=stage)[:, None]
+        scores, labels = net.outputs(images, stage=stage)
+        return labels if case["what"] == "labels" else scores[:, None]
     z = inputs(name, "z")
+    c = inputs(name, "labels").argmax(dim=1) if published.config.num_classes else None
     match case["what"]:
         case "ws":
             return net.latents(z)
         case "w_avg":
             return torch.lerp(net.mapping(z).mean(dim=0), net.mapping.w_avg, 0.995)
         case "images":
-            ws = net.latents(z, psi=case.get("psi", 1.0), cutoff=case.get("cutoff"))
+            ws = net.latents(z, c, psi=case.get("psi", 1.0), cutoff=case.get("cutoff"))
         case "images of mixed ws":
             ws = inputs(name, "ws_mixed")
         case "images of a crossover":
@@ -97,3 +101,15 @@ def test_the_comparison_would_notice_an_unflipped_kernel() -> None:
     error = (compute("stylegan_r128_auto", case) - expected).abs().max()
     weight.copy_(weight.flip(2, 3))
     assert error > 100 * TOLERANCE * expected.abs().max()
+
+
+@torch.inference_mode()
+def test_the_comparison_would_notice_where_the_average_is_taken() -> None:
+    """In the unfused discriminator of ProGAN the average comes after the activation, which is another function."""
+    published, net = network("progan_r32_unfused", "D")
+    assert isinstance(published.config, ProGANConfig) and not published.config.fused_scale
+    other = build_discriminator(replace(published.config, fused_scale=True))
+    other.load_state_dict(net.state_dict())
+    images = inputs("progan_r32_unfused", "images")
+    for ours, theirs in zip(net.outputs(images), other.outputs(images), strict=True):
+        assert (ours - theirs).abs().max() > 1000 * TOLERANCE * ours.abs().max()

@@ -178,6 +178,7 @@ def test_settings_that_do_not_change_the_network_are_ignored() -> None:
         ("G_style", {"mapping_layers": 1 << 19}, {}, "G_mapping/Dense2/weight is missing"),
         ("G_style", {"nonlinearity": "selu"}, {}, "nonlinearity"),
         ("G_style", {"blur_filter": "121"}, {}, "blur_filter"),
+        ("G_paper", {"fused_scale": "auto"}, {}, "fused_scale"),
         ("G_style", {"fused_scale": "yes"}, {}, "fused_scale"),
         ("G_style", {"fmap_max": 5}, {}, "contradict each other"),
         ("G_style", {}, {"dlatent_avg": None}, "dlatent_avg is missing"),
