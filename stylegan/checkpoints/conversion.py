@@ -1,8 +1,8 @@
-"""Converting a model: a published network file to a snapshot, or a snapshot to one of half the size."""
+"""Writing a model again: a published network as a snapshot, a snapshot in half the size, two networks as one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -37,16 +37,70 @@ def convert(source: str | Path, dest: Path, with_d: bool = False, half: bool = F
 
     with_d: include the discriminator   half: store weights as 16-bit floats, which all tools convert to 32 bits again
 
-    Raises UserError as `stylegan.load` does, for a `dest` that cannot be written, and if the copy generates another
-    image than the original or scores it differently; with `half` both may differ slightly.
+    Raises UserError as `stylegan.load` and `written` do.
     """
-    if dest.suffix != ".safetensors" or not dest.parent.is_dir():
-        raise UserError(f"cannot write {dest}; --dest is a file ending in .safetensors, in a folder that exists")
+    _require_dest(dest)
     original = open_snapshot(source)
     if with_d and original.D is None:
         raise UserError(f"{source} has no discriminator; leave out --with-d")
+    return written(original if with_d else replace(original, D=None), dest, half, str(source))
+
+
+def blend(coarse: str | Path, fine: str | Path, layer: int, dest: Path, half: bool = False) -> Converted:
+    """Write a network with the mapping network and first layers of `coarse`, and the layers from `layer` on of `fine`.
+
+    Useful for two networks of which one was trained from the other, or both from the same: the first decides poses and
+    shapes, the second colours and textures (Pinkney, Adler 2020). The blend has no discriminator.
+    layer: index from 1 to the number of layers minus 1, counted as in style mixing
+
+    Raises UserError as `stylegan.load` and `written` do, and for networks whose layers cannot be exchanged.
+    """
+    _require_dest(dest)
+    first, second = open_snapshot(coarse), open_snapshot(fine)
+    count = len(first.config.layers_at(first.stage.resolution))
+    if not 0 < layer < count:
+        raise UserError(
+            f"--from-layer must be from 1 to {count - 1}, as {coarse} has layers 0 to {count - 1}; got {layer}"
+        )
+    weights, others = first.G.synthesis.state_dict(), second.G.synthesis.state_dict()
+    exchanged = [name for name in weights if first.G.synthesis.layer_of(name) >= layer]
+    apart = _unlike(first, second)
+    apart += [name for name in exchanged if name not in others or others[name].shape != weights[name].shape][:1]
+    if apart:
+        raise UserError(f"{coarse} and {fine} differ in {', '.join(apart)}, so their layers cannot be exchanged; "
+                        "blend networks of which one was trained from the other")  # fmt: skip
+    with torch.no_grad():
+        for name in exchanged:
+            weights[name].copy_(others[name])
+    names = f"{first.data} up to layer {layer - 1}, {second.data} from {layer}"
+    return written(replace(first, D=None, data=names), dest, half, f"the blend of {coarse} and {fine}")
+
+
+def _unlike(first: Snapshot, second: Snapshot) -> list[str]:
+    """In what the images of two networks differ by their settings, or the stages to which they have grown."""
+    ours, theirs = first.config, second.config
+    if type(ours) is not type(theirs):
+        return ["their family"]
+    names = [name for name in ("resolution", "base", "channels") if getattr(ours, name) != getattr(theirs, name)]
+    # Of the mapping network only one is used, and widths show in the weights.
+    apart = {name for name in ours.inherited(theirs) if name not in ours.WIDTHS and not name.startswith("mapping_")}
+    names += sorted(apart - {"z_dim", "normalize_z"})
+    return names or (["the stage to which they have grown"] if first.stage != second.stage else [])
+
+
+def _require_dest(dest: Path) -> None:
+    if dest.suffix != ".safetensors" or not dest.parent.is_dir():
+        raise UserError(f"cannot write {dest}; --dest is a file ending in .safetensors, in a folder that exists")
+
+
+def written(original: Snapshot, dest: Path, half: bool, name: str) -> Converted:
+    """Write a snapshot and read it back. name: of the original, for messages   half: see `convert`
+
+    Raises UserError for a `dest` that cannot be written, and if the copy generates another image than the original or
+    scores it differently; with `half` both may differ slightly.
+    """
     save_snapshot(
-        dest, original.G, original.D if with_d else None, config=original.config, stage=original.stage,
+        dest, original.G, original.D, config=original.config, stage=original.stage,
         kimg=original.kimg, data=original.data, half=half,
     )  # fmt: skip
     copy = load_snapshot(dest)
@@ -63,7 +117,7 @@ def convert(source: str | Path, dest: Path, with_d: bool = False, half: bool = F
     if wrong:
         dest.unlink()
         cure = "16 bits are too few for it, leave out --half" if half else "the disk may be faulty, convert it again"
-        raise UserError(f"{dest} {wrong} {source}: {cure}")
+        raise UserError(f"{dest} {wrong} {name}: {cure}")
     return Converted(copy, image, difference, score)
 
 

@@ -8,34 +8,56 @@ import click
 
 from stylegan.cli.options import ops_option
 from torch_utils.cli import Command
+from torch_utils.errors import UserError
 
 
 @click.command(cls=Command, params=[ops_option()])
-@click.option(
-    "--source", metavar="MODEL", required=True, help="Published .pkl file, snapshot, run directory, URL, or name."
-)
+@click.option("--source", metavar="MODEL", help="Published .pkl file, snapshot, run directory, URL, or name.")
+@click.option("--blend", "pair", metavar="A B", nargs=2, help="Two such models, to be made one.")
+@click.option("--from-layer", metavar="K", type=click.IntRange(min=1), help="The first layer of B, with --blend.")
 @click.option("--dest", type=click.Path(path_type=Path), required=True, help="The .safetensors file to write.")
 @click.option("--with-d", is_flag=True, help="Include the discriminator, which further training needs.")
 @click.option("--half", is_flag=True, help="Store weights with 16 bits, in half the size, for passing the network on.")
-def main(source: str, dest: Path, with_d: bool, half: bool) -> None:
+def main(
+    source: str | None, pair: tuple[str, str] | None, from_layer: int | None, dest: Path, with_d: bool, half: bool
+) -> None:
     """Convert a published StyleGAN or ProGAN file (.pkl) to a snapshot (.safetensors), or a snapshot to a smaller one.
 
     \b
       convert.py --source karras2019stylegan-ffhq-1024x1024.pkl --dest ffhq1024.safetensors
       convert.py --source runs/00000-faces-faces64 --dest faces.safetensors --half
+      convert.py --blend faces.safetensors drawings.safetensors --from-layer 6 --dest drawn.safetensors
 
     No code in the file is run, and TensorFlow is not needed. The averaged generator is converted, at the resolution to
     which it has grown. The copy is read back, and must generate and score the same image (with --half nearly the
     same). The licence of the weights does not change.
+
+    With --blend, the mapping network and the layers below K come from A, the others from B. Best are two networks of
+    which one was trained from the other: A decides poses and shapes, B colours and textures. Layers count as in
+    style_mixing.py --styles: 0 and 1 work at 4x4, 2 and 3 at 8x8, and so on.
     """
     # Not at the top, because --help should not wait for torch.
     import torch
 
-    from stylegan.checkpoints.conversion import convert
+    from stylegan.checkpoints.conversion import blend, convert
     from stylegan.networks.inference import with_kernels
 
     with_kernels(torch.device("cpu"))
-    found = convert(source, dest, with_d, half)
+    if bool(source) == bool(pair):
+        raise UserError("which model? give either --source MODEL or --blend A B")
+    if pair:
+        if from_layer is None or with_d:
+            cure = (
+                "leave out --with-d, a blend has no discriminator"
+                if with_d
+                else "say where B begins, with --from-layer"
+            )
+            raise UserError(f"--blend: {cure}")
+        found = blend(*pair, from_layer, dest, half)
+    else:
+        if from_layer is not None:
+            raise UserError("--from-layer goes with --blend; leave it out")
+        found = convert(source or "", dest, with_d, half)
     config, stage, image = found.copy.config, found.copy.stage, found.image
     click.echo(f"{dest}: {config.family}, grown to {stage.resolution} of {config.resolution}.")
     rounding = f"; 16 bits change it by {found.difference:.4f}, where white is 2 from black" if half else ""

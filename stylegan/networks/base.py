@@ -39,6 +39,13 @@ class Synthesis(nn.Module):
         """
         raise NotImplementedError
 
+    def layer_of(self, weight: str) -> int:
+        """The index in `config.layers` of the layer to which a weight belongs, by its name.
+
+        Raises UserError for a network whose layers cannot be exchanged.
+        """
+        raise UserError("layers of such networks cannot be exchanged; use two StyleGAN networks")
+
 
 class Generator(nn.Module):
     """z -> ws -> images. A family sets `config`, `synthesis` and, if it has a w, `mapping`."""

@@ -278,6 +278,11 @@ class SynthesisNetwork(Synthesis):
         newest: Tensor = self.to_rgb[str(stage.resolution)](x).float()
         return newest if image is None else torch.lerp(upsample_nearest(image), newest, stage.alpha)
 
+    def layer_of(self, weight: str) -> int:
+        """See `Synthesis.layer_of`. An image layer belongs to the style layer before it."""
+        part, resolution, k, *_ = weight.split(".")
+        return self.config.resolutions.index(int(resolution)) * 2 + (int(k) if part == "blocks" else 1)
+
     def _noise_maps(self, noise: Noise, resolution: int, ws: Tensor) -> Sequence[Tensor | None]:
         count = len(self.config.layers_at(resolution))
         if not self.config.noise or noise == "none":

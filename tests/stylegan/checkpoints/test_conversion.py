@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from stylegan.checkpoints.conversion import convert
-from stylegan.checkpoints.snapshot import Snapshot, load_snapshot
+from stylegan.checkpoints.conversion import blend, convert
+from stylegan.checkpoints.snapshot import Snapshot, load_snapshot, save_snapshot
 from stylegan.checkpoints.tensorflow import load_published
 from stylegan.networks.config import Stage
+from stylegan.networks.dcgan import DCGANConfig
+from stylegan.networks.registry import build_discriminator, build_generator
+from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 
 DATA = Path(__file__).parents[2] / "data"
@@ -73,3 +77,73 @@ def test_a_discriminator_that_reads_back_otherwise_is_not_kept(tmp_path: Path, m
         with pytest.raises(UserError, match="does not score images as the discriminator of"):
             convert(STYLEGAN, tmp_path / "copy.safetensors", with_d=True, half=half)
     assert not list(tmp_path.iterdir())
+
+
+# Blends
+
+
+def two(tmp_path: Path, **changes: object) -> tuple[Path, Path, StyleGAN1Config]:
+    """Snapshots of two networks with the same config, but for `changes` in the second."""
+    config = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=1, mapping_dim=8, fmap_base=64, fmap_max=8)
+    paths = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    for path, own in zip(paths, (config, replace(config, **changes)), strict=True):
+        G = build_generator(own)
+        for parameter in G.parameters():
+            parameter.data += torch.rand_like(parameter)
+        save_snapshot(path, G, build_discriminator(own), config=own, stage=own.full, kimg=1.0, data=path.stem)
+    return *paths, config
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3, 5])
+def test_a_blend_has_the_first_layers_of_one_network_and_the_last_of_another(layer: int, tmp_path: Path) -> None:
+    a, b, _ = two(tmp_path)
+    made = blend(a, b, layer, tmp_path / "blend.safetensors").copy
+    A, B = load_snapshot(a).G, load_snapshot(b).G
+    assert made.D is None and made.data == f"a up to layer {layer - 1}, b from {layer}"
+    assert torch.equal(made.G.mapping.layers[0].weight, A.mapping.layers[0].weight)
+    blocks = [[k for block in G.synthesis.blocks.values() for k in block] for G in (made.G, A, B)]
+    for index, (ours, first, second) in enumerate(zip(*blocks, strict=True)):
+        source = first if index < layer else second
+        assert all(torch.equal(x, y) for x, y in zip(ours.parameters(), source.parameters(), strict=True))
+        assert torch.equal(ours.noise, source.noise)
+    for index, resolution in enumerate(("4", "8", "16")):
+        source = A if 2 * index + 1 < layer else B
+        assert torch.equal(made.G.synthesis.to_rgb[resolution].weight, source.synthesis.to_rgb[resolution].weight)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"resolution": 8}, "resolution"),
+        ({"channels": 1}, "channels"),
+        ({"fmap_max": 4}, "blocks"),
+        ({"w_dim": 12}, "w_dim"),
+        ({"instance_norm": False}, "instance_norm"),
+    ],
+)
+def test_networks_that_do_not_fit_are_not_blended(changes: dict[str, object], reason: str, tmp_path: Path) -> None:
+    a, b, _ = two(tmp_path, **changes)
+    with pytest.raises(UserError, match=f"differ in .*{reason}.*; blend networks"):
+        blend(a, b, 2, tmp_path / "blend.safetensors")
+    assert not (tmp_path / "blend.safetensors").exists()
+
+
+def test_mapping_networks_and_classes_may_differ(tmp_path: Path) -> None:
+    a, b, _ = two(tmp_path, mapping_layers=2, num_classes=3, z_dim=6)
+    made = blend(a, b, 2, tmp_path / "blend.safetensors")
+    assert made.copy.config.num_classes == 0 and made.image.shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize("layer", [0, 6, 99])
+def test_a_blend_needs_layers_of_both(layer: int, tmp_path: Path) -> None:
+    a, b, _ = two(tmp_path)
+    with pytest.raises(UserError, match="--from-layer must be from 1 to 5"):
+        blend(a, b, layer, tmp_path / "blend.safetensors")
+
+
+def test_dcgan_is_not_blended(tmp_path: Path) -> None:
+    config = DCGANConfig(resolution=16, fmap_base=64, fmap_max=8)
+    path = tmp_path / "dcgan.safetensors"
+    save_snapshot(path, build_generator(config), config=config, stage=config.full, kimg=1.0, data="x")
+    with pytest.raises(UserError, match="layers of such networks cannot be exchanged"):
+        blend(path, path, 1, tmp_path / "blend.safetensors")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from stylegan.checkpoints.snapshot import load_snapshot
+from stylegan.checkpoints.tensorflow import load_published
 from stylegan.cli.convert import main
 
 SOURCE = Path(__file__).parents[2] / "data" / "progan_r32.pkl"
@@ -30,3 +32,25 @@ def test_another_file_is_one_line_of_error_and_leaves_nothing(tmp_path: Path) ->
     assert "os.system" in result.output
     assert result.output.count("\n") == 1
     assert list(tmp_path.iterdir()) == [other]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cure"),
+    [
+        ([], "give either --source MODEL or --blend A B"),
+        (["--source", "a", "--blend", "a", "b"], "give either"),
+        (["--blend", "a", "b"], "--from-layer"),
+        (["--blend", "a", "b", "--from-layer", "2", "--with-d"], "leave out --with-d"),
+        (["--source", "a", "--from-layer", "2"], "--from-layer goes with --blend"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(arguments: list[str], cure: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, [*arguments, "--dest", str(tmp_path / "x.safetensors")])
+    assert result.exit_code == 2 and cure in result.output
+
+
+def test_it_blends(tmp_path: Path) -> None:
+    dest = tmp_path / "blend.safetensors"
+    result = CliRunner().invoke(main, ["--blend", str(SOURCE), str(SOURCE), "--from-layer", "4", "--dest", str(dest)])
+    assert result.exit_code == 0, result.output
+    assert torch.equal(load_snapshot(dest).renderer.render([0]), load_published(SOURCE).renderer.render([0]))
