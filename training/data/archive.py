@@ -14,11 +14,12 @@ import os
 import reprlib
 import threading
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import numpy as np
 from PIL import Image
@@ -65,11 +66,11 @@ class Archive:
         """
         where = Path(EMBEDDED.get(str(path), path))
         if where.is_dir():
-            return cls(where, FolderFiles(where))
+            return cls(where, files_of_folder(where))
         if not where.exists():
             raise UserError(f"There is no archive or folder at {where}: give a path, or one of: {', '.join(EMBEDDED)}")
         try:
-            return cls(where, ZipFiles(where))
+            return cls(where, files_of_zip(where))
         except ZIP_ERRORS as error:
             raise UserError(
                 f"Cannot open {where} as a zip file ({error}): convert it with {conversion(where, 64)}"
@@ -175,51 +176,46 @@ def conversion(path: Path, resolution: int | str) -> str:
     return f"`dataset_tool.py --source {path} --dest {path.stem}-{resolution}.zip --resolution {resolution}`"
 
 
-# Where the bytes come from: a zip or a folder, behind the same three names
+# Where the bytes come from: a zip or a folder
 
 
-class Files(Protocol):
-    """Named bytes, read from several threads at once."""
+@dataclass(frozen=True)
+class Files:
+    """Named bytes. read: the content of one, also from several threads at once
+
+    fingerprints: for each file its name and two numbers that change with its content, found without reading it
+    """
 
     names: list[str]
-
-    def read(self, name: str) -> bytes: ...
-
-    def fingerprints(self) -> list[tuple[str, int, int]]:
-        """For each file its name and two numbers that change with its content, found without reading it."""
+    read: Callable[[str], bytes]
+    fingerprints: Callable[[], list[tuple[str, int, int]]]
+    close: Callable[[], None] = lambda: None
 
 
-class ZipFiles:
-    """Members of a zip; fingerprints are CRC and size."""
+def files_of_zip(path: Path) -> Files:
+    """Members of a zip; fingerprints are CRC and size. Raises one of ZIP_ERRORS for what is none."""
+    archive = zipfile.ZipFile(path)
+    members, lock = archive.infolist(), threading.Lock()
 
-    def __init__(self, path: Path) -> None:
-        self._zip = zipfile.ZipFile(path)
-        self._lock = threading.Lock()  # ZipFile counts its open members without one
-        self.names = [member.filename for member in self._zip.infolist() if not member.is_dir()]
+    def read(name: str) -> bytes:
+        with lock:  # ZipFile counts its open members without one
+            return read_member(archive, name, size_limit(name))
 
-    def read(self, name: str) -> bytes:
-        with self._lock:
-            return read_member(self._zip, name, size_limit(name))
-
-    def fingerprints(self) -> list[tuple[str, int, int]]:
-        return [(member.filename, member.CRC, member.file_size) for member in self._zip.infolist()]
+    names = [member.filename for member in members if not member.is_dir()]
+    return Files(names, read, lambda: [(m.filename, m.CRC, m.file_size) for m in members], archive.close)
 
 
-class FolderFiles:
+def files_of_folder(path: Path) -> Files:
     """Files under a folder; fingerprints, of images and labels only, are size and modification time."""
+    found = [Path(root) / name for root, _, files in os.walk(path) for name in files]
+    names = [file.relative_to(path).as_posix() for file in found if file.is_file()]  # a pipe would never end
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        found = [Path(root) / name for root, _, files in os.walk(path) for name in files]
-        self.names = [file.relative_to(path).as_posix() for file in found if file.is_file()]  # a pipe would never end
-
-    def read(self, name: str) -> bytes:
-        return read_plain(self._path / name, size_limit(name))
-
-    def fingerprints(self) -> list[tuple[str, int, int]]:
-        kept = [name for name in self.names if is_image(name) or name.endswith(".json")]
-        stats = [(name, (self._path / name).stat()) for name in kept]
+    def fingerprints() -> list[tuple[str, int, int]]:
+        kept = [name for name in names if is_image(name) or name.endswith(".json")]
+        stats = [(name, (path / name).stat()) for name in kept]
         return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+    return Files(names, lambda name: read_plain(path / name, size_limit(name)), fingerprints)
 
 
 def size_limit(name: str) -> str:

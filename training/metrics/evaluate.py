@@ -48,10 +48,6 @@ class Result:
     k: int
     aids: dict[str, str | bool]
 
-    def to_line(self) -> str:
-        """As JSON."""
-        return json.dumps(asdict(self))
-
 
 def evaluate(names: Sequence[str], context: Context, skipped: Callable[[str, str], object]) -> Iterator[Result]:
     """Each metric of `names`, as soon as it is known.
@@ -161,7 +157,7 @@ def append(folder: Path, result: Result) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("ab", buffering=0) as file:
-            file.write((result.to_line() + "\n").encode())
+            file.write((json.dumps(asdict(result)) + "\n").encode())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --outdir") from error
     return path

@@ -74,11 +74,8 @@ def pick_features(name: str, device: torch.device, weights: Path | None = None) 
         )  # fmt: skip
     if name == inception.NAME:
         path, sha256 = inception.find_file(weights)
-        inside = inception.load(path, sha256, device)
-        return FeatureNetwork(
-            short_name(name), sha256, inception.DIMS, _quiet(_in_colour(partial(inception.features, inside)), device),
-            _quiet(_in_colour(partial(inception.probabilities, inside)), device),
-        )  # fmt: skip
+        embed, classes = (_quiet(_in_colour(of), device) for of in inception.load(path, sha256, device))
+        return FeatureNetwork(short_name(name), sha256, inception.DIMS, embed, classes)
     if name in lpips.NETS:
         return _lpips(name, device, weights)
     if _FUNCTION.fullmatch(name):
@@ -116,7 +113,7 @@ def _of_file(path: Path, device: torch.device) -> FeatureNetwork:
         found: Tensor = net(images, return_features=True) if published else net(images)
         return found
 
-    return _probed(str(path), sha256, _in_colour(embed), device)
+    return _probed(str(path), sha256, embed, device)
 
 
 def _of_function(name: str, device: torch.device) -> FeatureNetwork:
@@ -129,12 +126,12 @@ def _of_function(name: str, device: torch.device) -> FeatureNetwork:
         raise UserError(f"--features {name}: {error}; it should be module:function, importable from here") from error
     source = getattr(module, "__file__", None)
     content = Path(source).read_bytes() if source else name.encode()
-    return _probed(name, hashlib.sha256(content).hexdigest(), _in_colour(embed), device)
+    return _probed(name, hashlib.sha256(content).hexdigest(), embed, device)
 
 
 def _probed(name: str, sha256: str, embed: Embedding, device: torch.device) -> FeatureNetwork:
     """With its number of features, found by asking it. Raises UserError if that is no [N,dims]."""
-    quiet = _quiet(embed, device)
+    quiet = _quiet(_in_colour(embed), device)
     try:
         found: Any = quiet(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
     except (RuntimeError, TypeError, ValueError) as error:
@@ -150,8 +147,7 @@ def _quiet(embed: Embedding, device: torch.device) -> Embedding:
 
     def run(images: Tensor) -> Tensor:
         with torch.inference_mode():
-            found = embed(images.to(device))
-            return found.float() if isinstance(found, Tensor) else torch.as_tensor(found).float()
+            return torch.as_tensor(embed(images.to(device))).float()
 
     return run
 

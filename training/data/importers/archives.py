@@ -9,14 +9,13 @@ import shutil
 import tarfile
 import tempfile
 import threading
-import zipfile
 from pathlib import Path
 from typing import IO
 
 from torch_utils.errors import UserError
 from torch_utils.text import printable
-from torch_utils.untrusted import ZIP_ERRORS, excess, read_member
-from training.data.archive import size_limit
+from torch_utils.untrusted import ZIP_ERRORS, excess
+from training.data.archive import files_of_zip, size_limit
 from training.data.importers.source import Source, find_manifest, listed
 
 KEPT_FREE = 1 << 30  # bytes of the disk that unpacking leaves free
@@ -27,16 +26,9 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 def open_zip(path: Path) -> Source:
     """The images of a zip file, sorted by name. Raises UserError if it is damaged or contains no images."""
-    lock = threading.Lock()
-
-    def read(name: str) -> bytes:
-        with lock:  # ZipFile counts its open members without one
-            return read_member(archive, name, size_limit(name))
-
     try:
-        archive = zipfile.ZipFile(path)
-        files = [member.filename for member in archive.infolist() if not member.is_dir()]
-        return listed("zip", path, files, read, archive.close)
+        files = files_of_zip(path)
+        return listed("zip", path, files.names, files.read, files.close)
     except ZIP_ERRORS as error:
         raise UserError(f"Cannot open {path} as a zip file: {error}") from error
 
