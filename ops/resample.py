@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.conv2d import conv2d, conv_transpose2d, packed
+from ops.conv2d import conv2d, packed
 from ops.upfirdn2d import Factor, filter_size, parse_factor, parse_padding, upfirdn2d
 
 # Filters for `upfirdn2d`
@@ -193,7 +193,7 @@ def upsample_conv2d(x: Tensor, kernel: Tensor) -> Tensor:
 
     kernel: `upsampling_kernel(weight)`, in x's dtype, or the result of `packed_for_upsampling`.
     """
-    return conv_transpose2d(x, kernel, stride=2, padding=1)
+    return conv2d(x, kernel, stride=2, padding=1, transposed=True)
 
 
 def conv2d_downsample(x: Tensor, kernel: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Tests and timings of the fused ops on this machine, for doctor.py and benchmarks/ops.py.
 
 CASES lists each op as the networks use it. `mistakes` compares a kernel with its reference, `passes` and `interleaved`
-measure them side by side, and `least_bytes` says how much memory an op must move.
+measure them side by side.
 """
 
 from __future__ import annotations
@@ -199,24 +199,3 @@ def interleaved(
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def least_bytes(case: Case, tensors: list[Tensor]) -> dict[str, int]:
-    """The bytes to read and write if every tensor is accessed once; the keys are those of `passes`.
-
-    The backward pass reads the cotangent, writes a gradient for each input or reads a constant again, and reads x again
-    unless the op is linear.
-    """
-    with torch.no_grad():
-        result = size(case.run([t.to("meta") for t in tensors], "ref"))
-    inputs = sum(map(size, tensors))
-    forward = inputs + result
-    return {
-        "forward": forward,
-        "forward+backward": forward + result + inputs + (0 if case.linear else size(tensors[0])),
-    }
-
-
-def size(x: Tensor) -> int:
-    """The bytes of a tensor's elements."""
-    return x.numel() * x.element_size()
