@@ -164,15 +164,11 @@ def leaves(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every setting of a tree of dataclasses as (dotted name, value), in order of declaration."""
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value) and not _is_value(value):
+        # A dataclass with a text form of its own, as a table has, is one setting and not a group.
+        if dataclasses.is_dataclass(value) and type(value).__str__ is object.__str__:
             yield from leaves(value, f"{name}{f.name}.")
         else:
             yield name + f.name, value
-
-
-def _is_value(value: Any) -> bool:
-    """Whether a dataclass is one setting, not a group: it has a text form of its own, as a table has."""
-    return type(value).__str__ is not object.__str__
 
 
 def shown(value: object) -> str:
