@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # first, because this file has the name of the package
 
-from ops.selftest import CASES, DTYPES, LAYOUTS, Case, features, interleaved, least_bytes, passes, size
+from ops.selftest import CASES, DTYPES, LAYOUTS, Case, features, interleaved, passes
 from stylegan.cli.options import ops_option
 from stylegan.diagnosis import preloaded_allocator
 from stylegan.networks.inference import with_kernels
@@ -101,6 +101,27 @@ def measured(case: Case, x: torch.Tensor, seconds: float, compiled: bool) -> lis
         row: Row = {"pass": name, **{f"{variant}_ms": 1000 * times[variant] for variant in functions}}
         rows.append(row | {"gb_per_s": rate / 1e9, "copy_share": rate / copying})
     return rows
+
+
+def least_bytes(case: Case, tensors: list[torch.Tensor]) -> dict[str, int]:
+    """The bytes to read and write if every tensor is accessed once; the keys are those of `passes`.
+
+    The backward pass reads the cotangent, writes a gradient for each input or reads a constant again, and reads x again
+    unless the op is linear.
+    """
+    with torch.no_grad():
+        result = size(case.run([t.to("meta") for t in tensors], "ref"))
+    inputs = sum(map(size, tensors))
+    forward = inputs + result
+    return {
+        "forward": forward,
+        "forward+backward": forward + result + inputs + (0 if case.linear else size(tensors[0])),
+    }
+
+
+def size(x: torch.Tensor) -> int:
+    """The bytes of a tensor's elements."""
+    return x.numel() * x.element_size()
 
 
 def _compiled(case: Case) -> Case:

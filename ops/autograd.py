@@ -67,12 +67,15 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 # Derivatives
 
 
-def differentiable(name: str, setup: Callable[..., None], backward: Callable[..., Any]) -> None:
-    """Register the derivative of the op `name`, as `torch.library.register_autograd` does, at a lower cost per call.
+def define(
+    name: str, fake: Callable[..., Any], setup: Callable[..., None], backward: Callable[..., Any]
+) -> None:  # fmt: skip
+    """Register the shapes and the derivative of the op `name`, as `torch.library` does, at a lower cost per call.
 
-    setup(ctx, inputs, output) saves what backward(ctx, *gradients of the results) needs; backward returns a gradient or
-    None for each input. The op's arguments must not have defaults.
+    fake returns empty results. setup(ctx, inputs, output) saves what backward(ctx, *gradients of the results) needs;
+    backward returns a gradient or None for each input. The op's arguments must not have defaults.
     """
+    torch.library.register_fake(f"stylegan::{name}", fake, lib=library)
     below_autograd = getattr(torch._C, "_AutoDispatchBelowAutograd", None)
     if below_autograd is None:  # it does not belong to PyTorch's public interface
         torch.library.register_autograd(f"stylegan::{name}", backward, setup_context=setup, lib=library)

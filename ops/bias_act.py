@@ -13,15 +13,14 @@ db [C], the cotangent of the bias's gradient, is added to dy in the same pass.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.autograd import compute_dtype, dense_like, derive, differentiable, library, use_kernel
+from ops.autograd import compute_dtype, define, dense_like, derive, library, use_kernel
 
 # In the order of `Act` in csrc/activation.h. The second argument is the slope of lrelu for negative numbers.
 ACTIVATIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
@@ -74,11 +73,16 @@ def bias_act_ref(
 ) -> Tensor:  # fmt: skip
     """The specification of `bias_act`, in plain PyTorch."""
     if bias is not None:
-        x = x + bias.to(x.dtype).reshape([-1 if d == dim else 1 for d in range(x.ndim)])
+        x = x + _along(dim, bias, x)
     x = ACTIVATIONS[activation](x, slope)
     if gain != 1:
         x = x * gain
     return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+def _along(dim: int, bias: Tensor, x: Tensor) -> Tensor:
+    """A bias [x.shape[dim]] in x's dtype, of a shape that broadcasts to x."""
+    return bias.to(x.dtype).reshape([-1 if d == dim else 1 for d in range(x.ndim)])
 
 
 def _check(x: Tensor, bias: Tensor | None, activation: str, dim: int, clamp: float | None) -> int:
@@ -103,8 +107,7 @@ def _check(x: Tensor, bias: Tensor | None, activation: str, dim: int, clamp: flo
 # The ops and their derivatives
 
 
-@dataclass(frozen=True)
-class _Spec:
+class _Spec(NamedTuple):
     """The arguments of the ops that are not tensors, in the order of their schemas."""
 
     dim: int
@@ -117,9 +120,6 @@ class _Spec:
     def piecewise_linear(self) -> bool:
         return self.act < _PIECEWISE_LINEAR
 
-    def astuple(self) -> tuple[int, int, float, float, float]:
-        return self.dim, self.act, self.slope, self.gain, self.clamp
-
 
 _SPEC = "int dim, int act, float slope, float gain, float clamp"
 library.define(f"bias_act(Tensor x, Tensor? bias, {_SPEC}) -> Tensor")
@@ -129,16 +129,8 @@ library.define(
 library.define(f"bias_act_grad2(Tensor dy, Tensor? db, Tensor ddx, Tensor x, Tensor? bias, {_SPEC}) -> Tensor")
 
 
-def _fake(x: Tensor, *rest: Any) -> Tensor:
-    return dense_like(x)
-
-
 def _fake_grad(dy: Tensor, db: Tensor | None, seen: Tensor, bias: Tensor | None, dim: int, *rest: Any) -> Any:
     return dense_like(seen), dy.new_empty([dy.shape[dim] if rest[-1] else 0], dtype=compute_dtype(dy))
-
-
-def _fake_grad2(dy: Tensor, db: Tensor | None, ddx: Tensor, x: Tensor, *rest: Any) -> Tensor:
-    return dense_like(x)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -154,7 +146,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     seen, bias = ctx.saved_tensors
-    dx, db = torch.ops.stylegan.bias_act_grad(dy, None, seen, bias, *ctx.spec.astuple(), ctx.wants_bias)
+    dx, db = torch.ops.stylegan.bias_act_grad(dy, None, seen, bias, *ctx.spec, ctx.wants_bias)
     return dx, db if ctx.wants_bias else None, *[None] * 5
 
 
@@ -167,21 +159,22 @@ def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _backward_grad(ctx: Any, ddx: Tensor, ddb: Tensor) -> tuple[Tensor | None, ...]:
     dy, db, seen, bias = ctx.saved_tensors
-    spec = ctx.spec.astuple()
-    g_dy, g_db = torch.ops.stylegan.bias_act_grad(ddx, ddb if ctx.reduced else None, seen, bias, *spec, ctx.wants_db)
+    g_dy, g_db = torch.ops.stylegan.bias_act_grad(
+        ddx, ddb if ctx.reduced else None, seen, bias, *ctx.spec, ctx.wants_db
+    )
     g_db = g_db if ctx.wants_db else None
     if ctx.spec.piecewise_linear:
         return g_dy, g_db, None, None, *[None] * 6
     if ctx.reduced:
-        ddx = ddx + ddb.to(ddx.dtype).reshape([-1 if d == ctx.spec.dim else 1 for d in range(ddx.ndim)])
-    g_x = torch.ops.stylegan.bias_act_grad2(dy, db, ddx, seen, bias, *spec)
-    return g_dy, g_db, g_x, None if bias is None else _to_bias(g_x, ctx.spec.dim), *[None] * 6
+        ddx = ddx + _along(ctx.spec.dim, ddb, ddx)
+    g_x = torch.ops.stylegan.bias_act_grad2(dy, db, ddx, seen, bias, *ctx.spec)
+    others = [d for d in range(g_x.ndim) if d != ctx.spec.dim]
+    return g_dy, g_db, g_x, None if bias is None else g_x.sum(others, dtype=compute_dtype(g_x)), *[None] * 6
 
 
 def _setup_grad2(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, dim, act, slope, gain, clamp = inputs
-    ctx.spec = _Spec(dim, act, slope, gain, clamp)
-    ctx.save_for_backward(*tensors)
+    ctx.spec = _Spec(*inputs[5:])
+    ctx.save_for_backward(*inputs[:5])
 
 
 def _backward_grad2(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
@@ -193,9 +186,8 @@ def bias_act_grad2_ref(
     spec: _Spec, dy: Tensor, db: Tensor | None, ddx: Tensor, x: Tensor, bias: Tensor | None
 ) -> list[Tensor]:  # fmt: skip
     """(dy + db) * ddx * gain * activation''(x + bias), as the derivative of a derivative."""
-    shape = [-1 if d == spec.dim else 1 for d in range(x.ndim)]
-    u = x if bias is None else x + bias.to(x.dtype).reshape(shape)
-    dy = dy if db is None else dy + db.to(dy.dtype).reshape(shape)
+    u = x if bias is None else x + _along(spec.dim, bias, x)
+    dy = dy if db is None else dy + _along(spec.dim, db, dy)
     clamp = None if spec.clamp < 0 else spec.clamp
     y = bias_act_ref(u, None, _NAMES[spec.act], dim=spec.dim, slope=spec.slope, gain=spec.gain, clamp=clamp)
     (dx,) = torch.autograd.grad(y, u, torch.ones_like(y), create_graph=True)
@@ -203,13 +195,6 @@ def bias_act_grad2_ref(
     return [dy * ddx * curvature]
 
 
-def _to_bias(g: Tensor, dim: int) -> Tensor:
-    return g.sum([d for d in range(g.ndim) if d != dim], dtype=compute_dtype(g))
-
-
-torch.library.register_fake("stylegan::bias_act", _fake, lib=library)
-torch.library.register_fake("stylegan::bias_act_grad", _fake_grad, lib=library)
-torch.library.register_fake("stylegan::bias_act_grad2", _fake_grad2, lib=library)
-differentiable("bias_act", _setup, _backward)
-differentiable("bias_act_grad", _setup_grad, _backward_grad)
-differentiable("bias_act_grad2", _setup_grad2, _backward_grad2)
+define("bias_act", lambda x, *rest: dense_like(x), _setup, _backward)
+define("bias_act_grad", _fake_grad, _setup_grad, _backward_grad)
+define("bias_act_grad2", lambda dy, db, ddx, x, *rest: dense_like(x), _setup_grad2, _backward_grad2)

@@ -15,6 +15,7 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import sys
 import sysconfig
 import tempfile
@@ -130,28 +131,21 @@ def _build(device_type: str, files: list[Path], target: Path) -> None:
     _say(f"ops: compiling {len(files)} {device_type} files; this takes some seconds, once")
     try:
         for left in target.parent.glob(f"{target.name}{cache.SCRATCH}*"):
-            _discard(left)
+            # As far as possible: the compilers of a killed build may still be writing to it.
+            shutil.rmtree(left, ignore_errors=True)
         # The name must be new: PyTorch remembers in which folders it has built, and waits forever for the `lock` file
         # that a killed build has left there.
         scratch = Path(tempfile.mkdtemp(prefix=f"{target.name}{cache.SCRATCH}", dir=target.parent))
         try:
             _compile(device_type, files, scratch, target.with_name(f"{target.name}.log"))
-            _discard(target)
+            shutil.rmtree(target, ignore_errors=True)
             scratch.chmod(0o755)  # a cache may serve several users
             os.replace(scratch, target)
         finally:
-            _discard(scratch)
+            shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise BuildError(f"cannot write to {target.parent}: {error.strerror}; free some space there") from error
     _say(f"ops: compiled in {time.monotonic() - begun:.1f} s into {target}")
-
-
-def _discard(folder: Path) -> None:
-    """Remove a folder as far as possible: the compilers of a killed build may still be writing to it."""
-    try:
-        cache.remove(folder)
-    except OSError:
-        return
 
 
 def _compile(device_type: str, files: list[Path], scratch: Path, log: Path) -> None:
@@ -208,11 +202,8 @@ def _cpp_extension() -> Any:
 def complaint(text: str) -> str:
     """The first error in the output of a compiler or linker, shortened; the last line if no line is an error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = (
-        line
-        for line in lines
-        if re.search(r"\b(error|fatal)\s*:|\berror [A-Z]+\d|undefined reference|cannot find", line)
-    )
+    is_error = re.compile(r"\b(error|fatal)\s*:|\berror [A-Z]+\d|undefined reference|cannot find").search
+    errors = filter(is_error, lines)
     return f"{next(errors, lines[-1] if lines else 'it gave no reason'):.200}"
 
 

@@ -7,28 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops.autograd import differentiable, library
+from ops.autograd import define, library
 
 
-def conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
+def conv2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, transposed: bool = False) -> Tensor:
     """F.conv2d. x: [N,I,H,W]  weight: [O,I,k,k] -> [N,O,H',W'], with H' = (H + 2 padding - k) // stride + 1.
 
+    transposed: F.conv_transpose2d, with weight [I,O,k,k] and H' = (H - 1) stride - 2 padding + k.
     weight: may also be a result of `packed`.
     """
     if weight.is_mkldnn:
-        return _convolve_packed(x, weight, stride, padding, False)
-    y: Tensor = torch.ops.stylegan.conv2d(x, weight, stride, padding, False, [0, 0])
-    return y
-
-
-def conv_transpose2d(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
-    """F.conv_transpose2d. x: [N,I,H,W]  weight: [I,O,k,k] -> [N,O,H',W'], with H' = (H - 1) stride - 2 padding + k.
-
-    weight: may also be a result of `packed`.
-    """
-    if weight.is_mkldnn:
-        return _convolve_packed(x, weight, stride, padding, True)
-    y: Tensor = torch.ops.stylegan.conv2d(x, weight, stride, padding, True, [0, 0])
+        return _convolve_packed(x, weight, stride, padding, transposed)
+    y: Tensor = torch.ops.stylegan.conv2d(x, weight, stride, padding, transposed, [0, 0])
     return y
 
 
@@ -113,10 +103,8 @@ def _wanted(ctx: Any, index: int) -> bool:
         return True
 
 
-torch.library.register_fake("stylegan::conv2d", _conv2d, lib=library)
-torch.library.register_fake("stylegan::conv2d_dw", _conv2d_dw, lib=library)
-differentiable("conv2d", _setup, _backward)
-differentiable("conv2d_dw", _setup_dw, _backward_dw)
+define("conv2d", _conv2d, _setup, _backward)
+define("conv2d_dw", _conv2d_dw, _setup_dw, _backward_dw)
 
 
 # Packed weights, for networks that only generate. PyTorch rearranges a weight each time that it convolves with it on a
@@ -128,7 +116,7 @@ _PACK = ("_reorder_convolution_weight", "_reorder_convolution_transpose_weight")
 def packed(
     weight: Tensor, batch: int, size: tuple[int, int], stride: int = 1, padding: int = 0, transposed: bool = False
 ) -> Tensor:  # fmt: skip
-    """`weight` in the order in which `conv2d`, or `conv_transpose2d` if transposed, reads it for x [batch,I,*size].
+    """`weight` in the order in which `conv2d` reads it for x [batch,I,*size].
 
     Other x work as well, but the weight is then rearranged again. Results are equal up to rounding, because sums may be
     computed in another order. A packed weight has no derivative. Returns `weight` itself where packing is not possible.

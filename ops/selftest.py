@@ -1,8 +1,4 @@
-"""Tests and timings of the fused ops on this machine, for doctor.py and benchmarks/ops.py.
-
-CASES lists each op as the networks use it. `mistakes` compares a kernel with its reference, `passes` and `interleaved`
-measure them side by side, and `least_bytes` says how much memory an op must move.
-"""
+"""Tests and timings of the fused ops on this machine, for doctor.py and benchmarks/ops.py."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ops.autograd import compute_dtype
 from ops.bias_act import bias_act
 from ops.style_epilogue import style_epilogue
 from ops.upfirdn2d import upfirdn2d
@@ -53,19 +50,15 @@ def features(shape: tuple[int, ...], dtype: torch.dtype, layout: str, device: to
     return torch.randn(shape, device=device).to(dtype).contiguous(memory_format=LAYOUTS[layout])
 
 
-def _parameter_dtype(x: Tensor) -> torch.dtype:
-    """Parameters are float32 even for feature maps of 16 bits."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
 def _per_channel(x: Tensor) -> Tensor:
-    return torch.randn(x.shape[1], dtype=_parameter_dtype(x), device=x.device)
+    """A parameter [C], float32 even for feature maps of 16 bits."""
+    return torch.randn(x.shape[1], dtype=compute_dtype(x), device=x.device)
 
 
 def _epilogue_tensors(x: Tensor) -> list[Tensor]:
     """x, bias, noise, strength and style."""
-    noise = torch.randn_like(x[:, :1], dtype=_parameter_dtype(x))
-    style = torch.randn(x.shape[0], 2 * x.shape[1], dtype=_parameter_dtype(x), device=x.device)
+    noise = torch.randn_like(x[:, :1], dtype=compute_dtype(x))
+    style = torch.randn(x.shape[0], 2 * x.shape[1], dtype=compute_dtype(x), device=x.device)
     return [x, _per_channel(x), noise, _per_channel(x), style]
 
 
@@ -83,23 +76,16 @@ def _resampling(name: str, taps: list[float], up: int, down: int, padding: list[
     return Case(name, lambda x: [x], run, linear=True)
 
 
-CASES = (
-    Case(
-        "bias_act",
-        lambda x: [x, _per_channel(x)],
-        lambda t, impl: bias_act(t[0], t[1], "lrelu", gain=math.sqrt(2), impl=impl),
-    ),
-    Case(
-        "style_epilogue",
-        _epilogue_tensors,
-        lambda t, impl: style_epilogue(t[0], t[1], t[2], t[3], t[4], impl=impl),
-        constants=frozenset({2}),  # the noise
-    ),
+CASES = (  # each op as the networks use it
+    Case("bias_act", lambda x: [x, _per_channel(x)],
+         lambda t, impl: bias_act(t[0], t[1], "lrelu", gain=math.sqrt(2), impl=impl)),
+    Case("style_epilogue", _epilogue_tensors, lambda t, impl: style_epilogue(t[0], t[1], t[2], t[3], t[4], impl=impl),
+         constants=frozenset({2})),  # the noise
     _resampling("blur121", [1, 2, 1], 1, 1, [1, 1, 1, 1]),
     _resampling("blur1331", [1, 3, 3, 1], 1, 1, [2, 1, 2, 1]),
     _resampling("up1331", [1, 3, 3, 1], 2, 1, [2, 1, 2, 1]),
     _resampling("down1331", [1, 3, 3, 1], 1, 2, [1, 1, 1, 1]),
-)
+)  # fmt: skip
 
 
 # Correctness
@@ -199,24 +185,3 @@ def interleaved(
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def least_bytes(case: Case, tensors: list[Tensor]) -> dict[str, int]:
-    """The bytes to read and write if every tensor is accessed once; the keys are those of `passes`.
-
-    The backward pass reads the cotangent, writes a gradient for each input or reads a constant again, and reads x again
-    unless the op is linear.
-    """
-    with torch.no_grad():
-        result = size(case.run([t.to("meta") for t in tensors], "ref"))
-    inputs = sum(map(size, tensors))
-    forward = inputs + result
-    return {
-        "forward": forward,
-        "forward+backward": forward + result + inputs + (0 if case.linear else size(tensors[0])),
-    }
-
-
-def size(x: Tensor) -> int:
-    """The bytes of a tensor's elements."""
-    return x.numel() * x.element_size()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops.autograd import compute_dtype, dense_like, derive, differentiable, library, use_kernel
+from ops.autograd import compute_dtype, define, dense_like, derive, library, use_kernel
 from ops.bias_act import bias_act_ref
 
 SLOPES = {"linear": 1.0, "relu": 0.0, "lrelu": 0.2}
@@ -56,22 +56,17 @@ def style_epilogue_ref(
     slope: float, norm: bool,
 ) -> Tensor:  # fmt: skip
     """The specification of `style_epilogue`, in plain PyTorch."""
-    a = _before_norm(x, bias, noise, strength, slope).to(compute_dtype(x))
+    dtype = x.dtype
+    if noise is not None and strength is not None:
+        x = x + noise.to(dtype) * strength.to(dtype)[:, None, None]
+    a = bias_act_ref(x, bias, "lrelu", dim=1, slope=slope, gain=1, clamp=None).to(compute_dtype(x))
     if norm:
         centred = a - a.mean(dim=(2, 3), keepdim=True)
         a = centred * (centred.square().mean(dim=(2, 3), keepdim=True) + EPS).rsqrt()
     if style is not None:
         scale, shift = style.to(a.dtype)[:, :, None, None].chunk(2, dim=1)
         a = a * (scale + 1) + shift
-    return a.to(x.dtype)
-
-
-def _before_norm(
-    x: Tensor, bias: Tensor | None, noise: Tensor | None, strength: Tensor | None, slope: float
-) -> Tensor:  # fmt: skip
-    if noise is not None and strength is not None:
-        x = x + noise.to(x.dtype) * strength.to(x.dtype)[:, None, None]
-    return bias_act_ref(x, bias, "lrelu", dim=1, slope=slope, gain=1, clamp=None)
+    return a.to(dtype)
 
 
 def _check(
@@ -132,8 +127,9 @@ def _backward(ctx: Any, dy: Tensor | None, *statistics: Any) -> tuple[Tensor | N
     d_noise = None
     if noise is not None and ctx.needs_input_grad[2]:
         d_noise = (dx.to(noise.dtype) * strength[:, None, None]).sum(dim=1, keepdim=True).sum_to_size(noise.shape)
-    return (dx, d_bias if bias is not None else None, d_noise, d_strength if strength is not None else None,
-            d_style if style is not None else None, None, None, None)  # fmt: skip
+    given = zip((bias, strength, style), (d_bias, d_strength, d_style), strict=True)
+    d_bias, d_strength, d_style = (None if t is None else found for t, found in given)
+    return dx, d_bias, d_noise, d_strength, d_style, None, None, None
 
 
 def _setup_grad(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -182,7 +178,5 @@ def style_epilogue_grad_ref(
     return dx.to(x.dtype), d_bias, d_strength, d_style if style is not None else d_style[:0]
 
 
-torch.library.register_fake("stylegan::style_epilogue", _fake, lib=library)
-torch.library.register_fake("stylegan::style_epilogue_grad", _fake_grad, lib=library)
-differentiable("style_epilogue", _setup, _backward)
-differentiable("style_epilogue_grad", _setup_grad, _backward_grad)
+define("style_epilogue", _fake, _setup, _backward)
+define("style_epilogue_grad", _fake_grad, _setup_grad, _backward_grad)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops.autograd import compute_dtype, differentiable, library, use_kernel
+from ops.autograd import compute_dtype, define, library, use_kernel
 
 Factor = int | Sequence[int]
 # Up to this number of taps, one pass over memory with all their products costs less than two passes.
@@ -84,11 +84,16 @@ def _insert_zeros(x: Tensor, up_x: int, up_y: int) -> Tensor:
     if up_x == up_y == 1:
         return x
     n, c, h, w = x.shape
-    last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    u = torch.zeros_like(x, memory_format=torch.channels_last if last else torch.contiguous_format)
-    u = u.new_zeros([n, h * up_y, w * up_x, c]).permute(0, 3, 1, 2) if last else u.new_zeros([n, c, h * up_y, w * up_x])
+    u = _empty(x, [n, c, h * up_y, w * up_x]).zero_()
     u[:, :, ::up_y, ::up_x] = x
     return u
+
+
+def _empty(x: Tensor, shape: list[int]) -> Tensor:
+    """An empty tensor in the layout of a kernel's result for x, see `dense_like`."""
+    last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
 
 
 def parse_factor(value: Factor, name: str) -> list[int]:
@@ -145,10 +150,7 @@ library.define(
 
 def _fake(x: Tensor, f: Tensor | None, up: list[int], down: list[int], padding: list[int], *rest: Any) -> Tensor:
     h, w = _out_size(x, f, up, down, padding)
-    n, c = x.shape[:2]
-    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
-        return x.new_empty([n, c, h, w])
-    return x.new_empty([n, h, w, c]).permute(0, 3, 1, 2)
+    return _empty(x, [*x.shape[:2], h, w])
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -168,5 +170,4 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     return dx, *[None] * 6
 
 
-torch.library.register_fake("stylegan::upfirdn2d", _fake, lib=library)
-differentiable("upfirdn2d", _setup, _backward)
+define("upfirdn2d", _fake, _setup, _backward)

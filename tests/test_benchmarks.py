@@ -52,6 +52,19 @@ def run(name: str, *arguments: str) -> str:
     return str(result.stdout)
 
 
+def test_the_least_bytes():
+    module = script("ops")
+    case = module.Case("add", lambda x: [x, torch.zeros(x.shape[1])], lambda t, impl: t[0] + t[1][:, None, None])
+    x = torch.zeros(2, 3, 4, 5, dtype=torch.bfloat16)
+    big, small = 2 * 3 * 4 * 5, 3 * 4
+    # Forward: x in bfloat16 and a float32 bias, and a float32 result. Backward: dy, two gradients, and x again.
+    assert module.least_bytes(case, case.tensors(x)) == {
+        "forward": 2 * big + small + 4 * big, "forward+backward": 2 * (2 * big + small + 4 * big) + 2 * big,
+    }  # fmt: skip
+    linear = module.Case("add", case.tensors, case.run, linear=True)
+    assert module.least_bytes(linear, case.tensors(x))["forward+backward"] == 2 * (2 * big + small + 4 * big)
+
+
 def test_ops_has_a_row_for_everything_asked():
     out = run(
         "ops", "--json", "--seconds", "0", "--shape", "2x4x8x8", "--shape", "1x3x5x7", "--threads", "1", "--ops", "ref"

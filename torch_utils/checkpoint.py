@@ -45,12 +45,6 @@ _MALFORMED = (*ZIP_ERRORS, pickle.UnpicklingError, LookupError, TypeError, Attri
 # Reading torch files from elsewhere
 
 
-def load_torch(path: Path) -> Any:
-    """Load a torch file with `read_torch`. Raises OSError as well if it cannot be read."""
-    with path.open("rb") as file:
-        return read_torch(file, path.stat().st_size)
-
-
 def read_torch(file: IO[bytes], size: int) -> Any:
     """Load tensors, numbers, text and containers onto the CPU from a torch file of `size` bytes.
 
@@ -93,9 +87,8 @@ def _check_program(program: IO[bytes], largest: int | None) -> None:
         if step >= MAX_STEPS:
             raise pickle.UnpicklingError("it has too many instructions")
         if opcode.name in _REFUSED or (opcode.name == "GLOBAL" and argument not in _ALLOWED):
-            raise pickle.UnpicklingError(
-                f"it asks for {ascii(argument or opcode.name)[:80]}, which tensors do not need"
-            )
+            asked = ascii(argument or opcode.name)[:80]
+            raise pickle.UnpicklingError(f"it asks for {asked}, which tensors do not need")
         # The limit of 64 bits lets the magic number of the first pickle pass, which has 80; no storage has that size.
         if largest is not None and isinstance(argument, int) and largest < argument < 1 << 64:
             raise pickle.UnpicklingError("it declares more data than its size")
@@ -118,11 +111,9 @@ def save_state(path: Path, parts: Mapping[str, Any], previous: Path | None = Non
             torch.save(dict(parts), file)
         if previous:
             sync(scratch, forget=True)
-            trouble = damage(scratch)
-            if trouble:
-                raise UserError(
-                    f"{path} was not written correctly ({trouble}), the previous one is kept; check the disk"
-                )
+            if trouble := damage(scratch):
+                raise UserError(f"{path} was not written correctly ({trouble}), the previous one is kept; "
+                                "check the disk")  # fmt: skip
             if path.exists():
                 os.replace(path, previous)
 
@@ -141,7 +132,8 @@ def damage(path: Path) -> str:
 
 def load_state(path: Path) -> dict[str, Any]:
     """Load a file of `save_state` onto the CPU. Raises OSError, and pickle.UnpicklingError for other files."""
-    state: Any = load_torch(path)
+    with path.open("rb") as file:
+        state: Any = read_torch(file, path.stat().st_size)
     if not isinstance(state, dict):
         raise pickle.UnpicklingError("it does not contain a training state")
     return state
@@ -166,7 +158,7 @@ def load_tensors(path: Path, wanted: str = "") -> tuple[dict[str, Tensor], dict[
     is of another kind, or truncated.
     """
     if not path.is_file():
-        raise UserError(f"there is no file {path}" if not path.is_dir() else f"{path} is a folder, not a file")
+        raise UserError(f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}")
     try:
         with path.open("rb") as plain:
             _check_header(plain.read(64), path, wanted)

@@ -114,7 +114,10 @@ def process_group(dist: DistContext, device: torch.device, timeout_s: float) -> 
         if not (succeeded or lost):
             with suppress(RuntimeError):  # the process that holds the store may have ended, and with it all readers
                 dist.store.set(_key(dist, "answers", dist.rank), "failed")
-        _leave(succeeded)
+        if succeeded and c10d.is_initialized():
+            c10d.destroy_process_group()
+        elif c10d.is_initialized():  # without waiting for the others, which notice when they next wait for this rank
+            c10d.distributed_c10d._abort_process_group()
 
 
 def _meet(dist: DistContext) -> Any:
@@ -122,10 +125,9 @@ def _meet(dist: DistContext) -> Any:
     held_by_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # otherwise rank 0 holds the store
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     limit = timedelta(seconds=dist.timeout_s)
+    holds = dist.rank == 0 and not held_by_launcher
     try:
-        store = c10d.TCPStore(  # type: ignore[attr-defined]
-            host, port, None, dist.rank == 0 and not held_by_launcher, limit, wait_for_workers=False
-        )
+        store = c10d.TCPStore(host, port, None, holds, limit, wait_for_workers=False)  # type: ignore[attr-defined]
         given_up = f"given up/{dist.attempt}"
         silent = _roll_call(replace(dist, store=store), "here", dist.timeout_s, given_up)
         if silent:
@@ -151,16 +153,6 @@ def _self_test(dist: DistContext) -> None:
         wrong = [rank for rank, times in enumerate(seen.tolist()) if times != 1.0]
         if wrong:
             raise LostRank(f"Rank {dist.rank} receives nothing from {_named(wrong, dist).lower()} ({device.type})")
-
-
-def _leave(succeeded: bool) -> None:
-    """End the group; after a failure without waiting for the others, which notice when they next wait for this rank."""
-    if not c10d.is_initialized():
-        return
-    if succeeded:
-        c10d.destroy_process_group()
-    else:
-        c10d.distributed_c10d._abort_process_group()
 
 
 # Collectives
@@ -248,7 +240,8 @@ def _naming_lost_ranks(dist: DistContext, name: str) -> Iterator[None]:
     except RuntimeError as error:
         try:
             silent = _roll_call(dist, "answers", GRACE_S)
-            failed = [r for r in range(dist.world_size) if r not in silent and _failed(dist, r)]
+            answered = [r for r in range(dist.world_size) if r not in silent]
+            failed = [r for r in answered if dist.store.get(_key(dist, "answers", r)) == b"failed"]
         except RuntimeError:
             silent, failed = [0], []
         if failed:
@@ -277,11 +270,6 @@ def _roll_call(dist: DistContext, list_name: str, seconds: float, given_up: str 
 
 def _key(dist: DistContext, list_name: str, rank: int) -> str:
     return f"{list_name}/{dist.attempt}/{rank}"
-
-
-def _failed(dist: DistContext, rank: int) -> bool:
-    failed: bool = dist.store.get(_key(dist, "answers", rank)) == b"failed"
-    return failed
 
 
 def _named(ranks: Sequence[int], dist: DistContext) -> str:

@@ -12,7 +12,6 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -26,7 +25,9 @@ from torch_utils.untrusted import excess
 
 BLOCK = 1 << 16
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
-LONGEST_PAUSE_S = 8.0
+SILENCE_S = 30.0  # without any data, until an attempt fails
+RETRIES = 4  # attempts in a row without new data, after which the next address is tried
+PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # between attempts; each pause is twice as long as the one before
 MAX_REDIRECTS = 8
 
 
@@ -38,24 +39,10 @@ class _Refused(Exception):
     """This address does not serve the file."""
 
 
-@dataclass(frozen=True)
-class _Checks:
-    """The digests of the complete file; an empty one is not checked."""
-
-    sha256: str
-    md5: str
-
-    def __bool__(self) -> bool:
-        return bool(self.sha256 or self.md5)
-
-    def fault(self, path: Path) -> str:
-        """What is wrong with the file at `path`; "" if it is correct."""
-        for kind, wanted in (("sha256", self.sha256), ("md5", self.md5)):
-            if wanted:
-                found = digest_of(path, kind)
-                if found != wanted.lower():
-                    return f"wrong {kind} ({found[:12]}..., expected {wanted[:12].lower()}...)"
-        return ""
+def _fault(path: Path, sha256: str) -> str:
+    """What is wrong with a complete file, by its digest; "" if it is correct, or `sha256` is empty."""
+    found = digest_of(path, "sha256") if sha256 else ""
+    return "" if found == sha256 else f"wrong sha256 ({found[:12]}..., expected {sha256[:12]}...)"
 
 
 def digest_of(path: Path, kind: str) -> str:
@@ -100,38 +87,22 @@ class _Part:
         self._tag_path.unlink(missing_ok=True)
 
 
-def download(
-    urls: Sequence[str],
-    dest: Path,
-    *,
-    sha256: str | None = None,
-    md5: str | None = None,
-    timeout: float = 30.0,
-    retries: int = 4,
-    backoff: float = 0.5,
-    progress: bool = True,
-) -> Path:
+def download(urls: Sequence[str], dest: Path, *, sha256: str = "", progress: bool = True) -> Path:
     """Download `dest` from the first of `urls` that serves it completely, unless it exists and is correct. Returns it.
 
-    A partial file stays in `dest`.part, where a later call resumes.
-
-    timeout: seconds without any data until an attempt fails
-    retries: number of attempts in a row without new data after which the next address is tried
-    backoff: seconds between the first attempts; each pause is twice as long as the one before
-
+    A partial file stays in `dest`.part, where a later call resumes. sha256: of the complete file; not checked if empty.
     Raises UserError, with the reason for every address, if none serves the file.
     """
-    checks = _Checks(sha256 or "", md5 or "")
-    part, dest = _Part(Path(dest)), Path(dest)
+    part, sha256 = _Part(dest), sha256.lower()
     failures = []
     try:
-        if dest.is_file() and not checks.fault(dest):
+        if dest.is_file() and not _fault(dest, sha256):
             return dest
         dest.parent.mkdir(parents=True, exist_ok=True)
         with requests.Session() as session, Progress(dest.name, unit="B", quiet=not progress) as bar:
             for url in urls:
                 try:
-                    _persist(_Mirror(session, url, timeout), part, checks, (retries, backoff), bar)
+                    _persist(session, url, part, sha256, bar)
                     part.finish(dest)
                     return dest
                 except _Refused as reason:
@@ -141,69 +112,62 @@ def download(
     raise UserError(f"could not download {dest.name}; tried " + "; ".join(failures))
 
 
-@dataclass(frozen=True)
-class _Mirror:
-    session: requests.Session
-    url: str
-    timeout: float
-
-    def ask(self, part: _Part) -> requests.Response:
-        """Request what is missing of `part`. Raises _Interrupted or _Refused."""
-        headers = {"Accept-Encoding": "identity"}  # so that lengths are those of the file itself
-        if part.size:
-            headers["Range"] = f"bytes={part.size}-"
-            if part.tag:
-                headers["If-Range"] = part.tag
-        try:
-            return self._follow(headers)
-        except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
-            raise _Interrupted(_cause(error)) from error
-        except (requests.exceptions.RequestException, ValueError) as error:  # not a valid address
-            raise _Refused(_cause(error)) from error
-
-    def _follow(self, headers: dict[str, str]) -> requests.Response:
-        """Follow a few redirects, none of them from https to http, to the response. Raises _Refused."""
-        url = self.url
-        for _ in range(MAX_REDIRECTS):
-            response = self.session.get(url, headers=headers, stream=True, timeout=self.timeout, allow_redirects=False)
-            if not response.is_redirect:
-                return response
-            response.close()
-            there = urljoin(url, response.headers["Location"])
-            if not re.match(r"https?://", there) or (url.startswith("https:") and not there.startswith("https:")):
-                raise _Refused(f"it redirects to {there[:80]}, which is not safe")
-            url = there
-        raise _Refused(f"it redirects more than {MAX_REDIRECTS} times")
+def _ask(session: requests.Session, url: str, part: _Part) -> requests.Response:
+    """Request what is missing of `part`. Raises _Interrupted or _Refused."""
+    headers = {"Accept-Encoding": "identity"}  # so that lengths are those of the file itself
+    if part.size:
+        headers["Range"] = f"bytes={part.size}-"
+        if part.tag:
+            headers["If-Range"] = part.tag
+    try:
+        return _follow(session, url, headers)
+    except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
+        raise _Interrupted(_cause(error)) from error
+    except (requests.exceptions.RequestException, ValueError) as error:  # not a valid address
+        raise _Refused(_cause(error)) from error
 
 
-def _persist(mirror: _Mirror, part: _Part, checks: _Checks, patience: tuple[int, float], bar: Progress) -> None:
+def _follow(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
+    """Follow a few redirects, none of them from https to http, to the response. Raises _Refused."""
+    for _ in range(MAX_REDIRECTS):
+        response = session.get(url, headers=headers, stream=True, timeout=SILENCE_S, allow_redirects=False)
+        if not response.is_redirect:
+            return response
+        response.close()
+        there = urljoin(url, response.headers["Location"])
+        if not re.match(r"https?://", there) or (url.startswith("https:") and not there.startswith("https:")):
+            raise _Refused(f"it redirects to {there[:80]}, which is not safe")
+        url = there
+    raise _Refused(f"it redirects more than {MAX_REDIRECTS} times")
+
+
+def _persist(session: requests.Session, url: str, part: _Part, sha256: str, bar: Progress) -> None:
     """Download until the part is complete and correct, or raise _Refused. Counts attempts without new data."""
-    retries, backoff = patience
     begun_before = part.size > 0
     furthest, strikes = part.size, 0
     while True:
         try:
-            _attempt(mirror, part, bool(checks), bar)
+            _attempt(session, url, part, bool(sha256), bar)
             break
         except _Interrupted as reason:
             strikes = 0 if part.size > furthest else strikes + 1
             furthest = max(furthest, part.size)
-            if strikes >= retries:
+            if strikes >= RETRIES:
                 raise _Refused(str(reason)) from reason
-            time.sleep(min(backoff * 2 ** max(strikes - 1, 0), LONGEST_PAUSE_S))
-    fault = checks.fault(part.path)
+            time.sleep(min(PAUSE_S * 2 ** max(strikes - 1, 0), LONGEST_PAUSE_S))
+    fault = _fault(part.path, sha256)
     if fault:
         part.discard()
         if not begun_before:
             raise _Refused(fault)
-        _persist(mirror, part, checks, patience, bar)  # the error may be in the part from an earlier call
+        _persist(session, url, part, sha256, bar)  # the error may be in the part from an earlier call
 
 
-def _attempt(mirror: _Mirror, part: _Part, checked: bool, bar: Progress) -> None:
+def _attempt(session: requests.Session, url: str, part: _Part, checked: bool, bar: Progress) -> None:
     """Make one request. Returns when the part has its full length."""
     if part.size and not (checked or part.tag):
         part.discard()  # nothing could show that the rest belongs to this part
-    with mirror.ask(part) as response:
+    with _ask(session, url, part) as response:
         if response.status_code == 416:
             if _total(response) == part.size:
                 return

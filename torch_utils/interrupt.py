@@ -56,27 +56,30 @@ def sigterm_ends() -> Iterator[None]:
     def end(signum: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + signum)
 
-    if threading.current_thread() is not threading.main_thread():
+    with _handled(end, signal.SIGTERM):
         yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Interrupts]:
     """Yield an `Interrupts` that records signals during the block. A second Ctrl-C stops at once."""
     found = Interrupts()
-    # Only the main thread may set handlers; elsewhere, for example in a notebook worker, signals act as usual.
+    with _handled(found.handle, signal.SIGINT, signal.SIGTERM):
+        yield found
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None], *signals: int) -> Iterator[None]:
+    """Let `handler` handle signals in the block.
+
+    Only the main thread may set handlers; elsewhere, for example in a notebook worker, signals act as usual.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield found
+        yield
         return
-    before = {number: signal.signal(number, found.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in signals}
     try:
-        yield found
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)

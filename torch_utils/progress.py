@@ -21,8 +21,11 @@ class Progress:
         self.label, self.total, self.unit, self.done = label, total, unit, 0
         self._quiet, self._note = quiet, ""
         self._started = self._last_line = time.monotonic()
-        live = sys.stderr.isatty() and not quiet
-        self._bar = _bar(label, total, unit) if live else None
+        self._bar: Any = None
+        if sys.stderr.isatty() and not quiet:
+            from tqdm import tqdm  # not at the top, because --help should not wait for it
+
+            self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=unit == "B", leave=True)
 
     def __enter__(self) -> Progress:
         return self
@@ -58,15 +61,5 @@ class Progress:
         of = "" if self.total is None else f"/{self.total / scale:.{digits}f}"
         seconds = self._last_line - self._started
         note = f", {self._note}" if self._note else ""
-        print(
-            f"{self.label}: {self.done / scale:.{digits}f}{of} {unit}, {seconds:.0f} s{note}",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def _bar(label: str, total: int | None, unit: str) -> Any:
-    # Not at the top, because --help should not wait for it.
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=label, unit=unit, unit_scale=unit == "B", leave=True)
+        done = f"{self.done / scale:.{digits}f}{of} {unit}"
+        print(f"{self.label}: {done}, {seconds:.0f} s{note}", file=sys.stderr, flush=True)

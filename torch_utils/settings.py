@@ -61,13 +61,13 @@ class Declared:
     default: Any
 
 
-def declared(config: type, borrowed: Mapping[str, Flag], prefix: str = "") -> Iterator[Declared]:
+def declared(config: type, borrowed: Mapping[str, Flag]) -> Iterator[Declared]:
     """Yield every setting with a flag in the dataclass `config` and those nested in it, in order of declaration.
 
     borrowed: flags, by dotted name, for settings that declare none; those with a `kind` of their own come last,
     whether `config` has such a setting or not
     """
-    yield from _declared(config, borrowed, prefix)
+    yield from _declared(config, borrowed, "")
     yield from (Declared(name, flag, flag.kind, None) for name, flag in borrowed.items() if flag.kind is not None)
 
 
@@ -164,15 +164,11 @@ def leaves(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every setting of a tree of dataclasses as (dotted name, value), in order of declaration."""
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value) and not _is_value(value):
+        # A dataclass with a text form of its own, as a table has, is one setting and not a group.
+        if dataclasses.is_dataclass(value) and type(value).__str__ is object.__str__:
             yield from leaves(value, f"{name}{f.name}.")
         else:
             yield name + f.name, value
-
-
-def _is_value(value: Any) -> bool:
-    """Whether a dataclass is one setting, not a group: it has a text form of its own, as a table has."""
-    return type(value).__str__ is not object.__str__
 
 
 def shown(value: object) -> str:

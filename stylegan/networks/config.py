@@ -211,8 +211,7 @@ class NetworkConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for the header of a snapshot."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
+        return dict(to_plain(self))
 
 
 def require_styles(config: NetworkConfig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,10 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.library import opcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ops.conv2d import conv2d, conv_transpose2d, packed
+from ops.conv2d import conv2d, packed
 from ops.resample import packed_for_upsampling, upsample_conv2d, upsampling_kernel
 
+conv_transpose2d = partial(conv2d, transposed=True)
 CASES = [(1, 1, 3, (5, 6)), (2, 1, 4, (6, 4)), (2, 1, 4, (7, 5)), (2, 0, 3, (6, 7)), (1, 0, 1, (4, 4))]
 cases = pytest.mark.parametrize("stride, padding, kernel, size", CASES)
 

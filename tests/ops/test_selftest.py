@@ -1,11 +1,11 @@
-"""The self-test of the ops detects mistakes and counts bytes, and every kernel passes it, also with large tensors."""
+"""The self-test of the ops detects mistakes, and every kernel passes it, also with large tensors."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from ops.selftest import CASES, DTYPES, LAYOUTS, Case, failures, features, interleaved, least_bytes, passes
+from ops.selftest import CASES, DTYPES, LAYOUTS, Case, failures, features, interleaved, passes
 
 CPU = torch.device("cpu")
 MEMORY = 16 << 20  # bytes; larger results bypass the cache
@@ -18,18 +18,6 @@ def test_functions_take_turns():
     assert order == ["a", "b"] * 3 and set(found) == {"a", "b"}
 
 
-def test_the_least_bytes():
-    case = Case("add", lambda x: [x, torch.zeros(x.shape[1])], lambda t, impl: t[0] + t[1][:, None, None])
-    x = torch.zeros(2, 3, 4, 5, dtype=torch.bfloat16)
-    big, small = 2 * 3 * 4 * 5, 3 * 4
-    # Forward: x in bfloat16 and a float32 bias, and a float32 result. Backward: dy, two gradients, and x again.
-    assert least_bytes(case, case.tensors(x)) == {
-        "forward": 2 * big + small + 4 * big, "forward+backward": 2 * (2 * big + small + 4 * big) + 2 * big,
-    }  # fmt: skip
-    linear = Case("add", case.tensors, case.run, linear=True)
-    assert least_bytes(linear, case.tensors(x))["forward+backward"] == 2 * (2 * big + small + 4 * big)
-
-
 @every_case
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -38,7 +26,6 @@ def test_every_case_can_be_run_and_timed(case, dtype, layout):
     runs = passes(case, tensors, "ref")
     assert runs["forward"]().ndim == 4
     assert len(runs["forward+backward"]()) == len(tensors) - len(case.constants)
-    assert set(least_bytes(case, tensors)) == set(runs)
 
 
 @every_case
