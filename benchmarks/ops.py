@@ -21,12 +21,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # first, because this file has the name of the package
 
+from benchmarks.machine import json_option, machine_options, setting_of
 from ops.selftest import CASES, DTYPES, LAYOUTS, Case, features, interleaved, passes
-from stylegan.cli.options import ops_option
 from stylegan.diagnosis import preloaded_allocator
 from stylegan.networks.inference import with_kernels
 from torch_utils.cli import Command, Parsed
-from torch_utils.device import cpu_threads, keep_freed_memory, pick_device
+from torch_utils.device import pick_device
 from torch_utils.errors import UserError
 
 SHAPES = ("16x512x32x32", "16x128x32x32", "16x64x64x64", "4x64x256x256")
@@ -41,35 +41,22 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split("x")))
 
 
-@click.command(cls=Command, params=[ops_option()], context_settings={"show_default": True})
+@click.command(cls=Command, params=machine_options(), context_settings={"show_default": True})
 @click.option("--op", "names", type=click.Choice([c.name for c in CASES]), multiple=True, help="Default: all.")
-@click.option(
-    "--shape",
-    "shapes",
-    type=Parsed("shape", parse_shape),
-    multiple=True,
-    default=SHAPES,
-    metavar="NxCxHxW",
-    help="May be repeated.",
-)
+@click.option("--shape", "shapes", type=Parsed("shape", parse_shape), multiple=True, default=SHAPES, metavar="NxCxHxW",
+              help="May be repeated.")  # fmt: skip
 @click.option("--dtype", "dtypes", type=click.Choice(list(DTYPES)), multiple=True, default=list(DTYPES))
 @click.option("--layout", "layouts", type=click.Choice(list(LAYOUTS)), multiple=True, default=list(LAYOUTS))
 @click.option("--seconds", type=float, default=1.0, help="Duration for each row; every variant runs at least 3 times.")
 @click.option("--compile", "compiled", is_flag=True, help="Also time torch.compile of the reference.")
-@click.option("--device", default="auto")
-@click.option("--threads", type=int, default=None, help="CPU threads. Default: one per core.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def main(
     names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], dtypes: tuple[str, ...], layouts: tuple[str, ...],
-    seconds: float, compiled: bool, device: str, threads: int | None, as_json: bool,
+    seconds: float, compiled: bool, device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure the fused ops on this machine: medians in milliseconds."""
-    keep_freed_memory()
-    torch.set_num_threads(cpu_threads(threads))
     where = with_kernels(pick_device(device))
-    head = f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, freed memory kept" + (
-        f" ({preloaded_allocator()} preloaded)" if preloaded_allocator() else ""
-    )
+    head = setting_of(where) + (f" ({preloaded_allocator()} preloaded)" if preloaded_allocator() else "")
     if not as_json:
         click.echo(head)
     rows = []

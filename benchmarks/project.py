@@ -5,7 +5,6 @@ python benchmarks/project.py --network runs/00001-faces-faces64 --steps 500
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from dataclasses import replace
@@ -16,9 +15,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.machine import as_json_line, machine_options
 from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.cli.options import ops_option
 from stylegan.networks.config import Stage
 from stylegan.networks.inference import with_kernels
 from stylegan.networks.registry import build_discriminator, build_generator
@@ -27,10 +26,10 @@ from stylegan.projection.distance import Distance, pick_distance
 from stylegan.projection.projector import project
 from stylegan.projection.settings import DISTANCES, ProjectionSettings
 from torch_utils.cli import Command
-from torch_utils.device import cpu_threads, keep_freed_memory, pick_device
+from torch_utils.device import pick_device
 
 
-@click.command(cls=Command, params=[ops_option()], context_settings={"show_default": True})
+@click.command(cls=Command, params=machine_options(), context_settings={"show_default": True})
 @click.option("--network", default="", help="Any model. Default: an untrained one with the channels of faces64.")
 @click.option("--resolution", type=int, default=64, help="Of the untrained network.")
 @click.option("--batch", type=int, default=8, help="Images at once, compared with one.")
@@ -38,18 +37,13 @@ from torch_utils.device import cpu_threads, keep_freed_memory, pick_device
 @click.option("--measured", type=int, default=0, help="Measure only this number of steps.  [all]", show_default=False)
 @click.option("--distance", type=click.Choice(DISTANCES), default="discriminator")
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto")
-@click.option("--threads", type=int, default=None, help="CPU threads. Default: one per core.")
-@click.option("--device", default="auto")
 def main(
-    network: str, resolution: int, batch: int, steps: int, measured: int, distance: str, dtype: str,
-    threads: int | None, device: str,
-) -> None:  # fmt: skip
+    network: str, resolution: int, batch: int, steps: int, measured: int, distance: str, dtype: str, device: str
+) -> None:
     """Print, as JSON, the seconds for one image and for each of several, their ratio, and the distances reached.
 
     The network itself generates the images, so that no data are needed.
     """
-    keep_freed_memory()
-    torch.set_num_threads(cpu_threads(threads))
     where = with_kernels(pick_device(device))
     snapshot = open_snapshot(network, where) if network else untrained(resolution, where)
     settings = ProjectionSettings(num_steps=measured or steps, dtype=dtype)  # type: ignore[arg-type]
@@ -63,7 +57,7 @@ def main(
         "distance_1": distances[0],
         f"distance_{batch}": distances[1],
     }
-    click.echo(json.dumps({name: round(value, 4) for name, value in found.items()}))
+    click.echo(as_json_line(found, 4))
 
 
 def untrained(resolution: int, device: torch.device) -> Snapshot:

@@ -8,11 +8,10 @@ compared with that of plain convolutions, which are measured as well.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
-import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -20,11 +19,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stylegan.cli.options import ops_option
+from benchmarks.machine import DTYPES, as_json_line, dtype_option, json_option, machine_options, seconds, setting_of
 from stylegan.networks.inference import with_kernels
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
-from torch_utils.device import cpu_threads, keep_freed_memory, peak_memory_mb, pick_device
+from torch_utils.device import peak_memory_mb, pick_device
 from training.config import LossConfig, RunConfig
 from training.inputs import Batch
 from training.runs.plan import aid_cost, conv_gflops, step_cost
@@ -33,31 +32,26 @@ from training.state import fresh_state
 from training.step import train_step
 
 STEPS = 12
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-@click.command(cls=Command, params=[ops_option()], context_settings={"show_default": True})
+@click.command(cls=Command, params=machine_options(), context_settings={"show_default": True})
 @click.option("--resolution", type=int, default=64, help="Resolution of the images.")
 @click.option("--batch", type=int, default=16, help="Images per step.")
-@click.option("--dtype", type=click.Choice(list(DTYPES)), default="fp32", help="Number format of the feature maps.")
+@dtype_option
 @click.option("--r1-interval", type=int, default=1, help="R1 at every N-th step.")
 @click.option(
     "--aid-zoom", type=int, default=0, help="Use the vision aid, with images enlarged this many times; 0: without."
 )
 @click.option("--share-fakes", is_flag=True, help="As in train.py.")
-@click.option("--threads", type=int, default=None, help="CPU threads. Default: one per core.")
-@click.option("--device", default="auto")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def main(
-    resolution: int, batch: int, dtype: str, r1_interval: int, aid_zoom: int, share_fakes: bool, threads: int | None,
-    device: str, as_json: bool,
+    resolution: int, batch: int, dtype: str, r1_interval: int, aid_zoom: int, share_fakes: bool, device: str,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Measure images per second of full training iterations, and their share of the machine's convolution rate.
 
     Channels at resolution R are min(4096 / R, 128), as in the presets digits32 and faces64.
     """
-    keep_freed_memory()
-    torch.set_num_threads(cpu_threads(threads))
     where = with_kernels(pick_device(device))
     model = StyleGAN1Config(resolution=resolution, fmap_base=4096, fmap_max=128)
     growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch))
@@ -77,11 +71,10 @@ def main(
         "peak_rss_mb": peak,
     }
     if as_json:
-        click.echo(json.dumps({name: round(value, 3) for name, value in result.items()}))
+        click.echo(as_json_line(result, 3))
         return
     click.echo(f"{resolution}x{resolution}, batch {batch}, {dtype}, R1 every {r1_interval}, aid zoom {aid_zoom}, "
-               f"fakes {'shared' if share_fakes else 'not shared'}, {where}, {torch.get_num_threads()} threads, "
-               f"torch {torch.__version__}, freed memory kept")  # fmt: skip
+               f"fakes {'shared' if share_fakes else 'not shared'}, {setting_of(where)}")  # fmt: skip
     spread = f"{batch / max(times):.2f} to {batch / min(times):.2f}"
     click.echo(f"images/s              {speed:8.2f}   (median of {STEPS}; {spread})")
     click.echo(f"GFLOP per image       {gflop:8.2f}")
@@ -96,17 +89,14 @@ def iteration_seconds(cfg: RunConfig, steps: int, dtype: torch.dtype, device: to
     stage = cfg.growth.at(0)
     images = torch.randn(stage.batch, cfg.model.channels, *cfg.model.size(stage.resolution), device=device).clamp(-1, 1)
     period = cfg.loss.r1_interval
-    times = []
-    for index in range(-2, steps):
-        begin = time.perf_counter()
-        for _ in range(period if index >= 0 else 1):
+
+    def iterate(count: int) -> None:
+        for _ in range(count):
             train_step(state, Batch(images, None), stage, cfg, None, dtype)
             state.nimg += stage.batch
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if index >= 0:
-            times.append((time.perf_counter() - begin) / period)
-    return times
+
+    seconds(partial(iterate, 2), device)
+    return [seconds(partial(iterate, period), device) / period for _ in range(steps)]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -20,11 +21,12 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from torch_utils.cli import Command
+from torch_utils.cli import Command, settings_options
 from torch_utils.errors import UserError
 from torch_utils.files import atomic_write
 from torch_utils.images import captioned
 from torch_utils.output import require_folder
+from torch_utils.settings import Flag, replaced, setting
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORK, DATA, TABLE, PHOTO, RUN = "faces64", "faces.zip", "faces.csv", "eva.jpg", "runs/00000-faces-faces64"
@@ -80,16 +82,7 @@ def _frame(source: Image.Image, number: int) -> Image.Image:
 def below(*files: str) -> Callable[[Path], Images]:
     """Returns a function that puts images of the work folder one below the other."""
 
-    def stacked(work: Path) -> Images:
-        parts = [Image.open(work / file).convert("RGB") for file in files]
-        paper = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
-        top = 0
-        for part in parts:
-            paper.paste(part, (0, top))
-            top += part.height
-        return [paper]
-
-    return stacked
+    return lambda work: [on_paper([work / file for file in files], right=0, down=1, gap=0)]
 
 
 def first_and_last(run: str) -> Callable[[Path], Images]:
@@ -97,13 +90,22 @@ def first_and_last(run: str) -> Callable[[Path], Images]:
 
     def beside(work: Path) -> Images:
         last = max((work / run).glob("fakes[0-9]*.png"))
-        first, final = (Image.open(file).convert("RGB") for file in (work / run / "fakes_init.png", last))
-        paper = Image.new("RGB", (first.width + 16 + final.width, final.height), "white")
-        paper.paste(first, (0, 0))
-        paper.paste(final, (first.width + 16, 0))
-        return [paper]
+        return [on_paper([work / run / "fakes_init.png", last], right=1, down=0, gap=16)]
 
     return beside
+
+
+def on_paper(files: Sequence[Path], right: int, down: int, gap: int) -> Image.Image:
+    """Images on white, each `right` of the one before it or `down` from it (0 or 1), with a gap in between."""
+    places, images, (x, y) = [], [Image.open(file).convert("RGB") for file in files], (0, 0)
+    for image in images:
+        places.append((x, y))
+        x, y = x + right * (image.width + gap), y + down * (image.height + gap)
+    size = [max(at[axis] + image.size[axis] for at, image in zip(places, images, strict=True)) for axis in (0, 1)]
+    paper = Image.new("RGB", (size[0], size[1]), "white")
+    for at, image in zip(places, images, strict=True):
+        paper.paste(image, at)
+    return paper
 
 
 def projections(work: Path) -> Images:
@@ -160,37 +162,50 @@ FIGURES = (
 )  # fmt: skip
 
 
-@click.command(cls=Command, context_settings={"show_default": True, "max_content_width": 110})
-@click.option("--network", default=NETWORK, help="Network of faces: a snapshot, a run directory, or a name.")
-@click.option("--data", type=click.Path(path_type=Path), help="Its training images, as packed by dataset_tool.py.")
-@click.option("--table", type=click.Path(path_type=Path), help="CSV that describes them: file, smile, glasses.")
-@click.option("--photo", type=click.Path(path_type=Path), help="A photograph to project.")
-@click.option("--run", type=click.Path(path_type=Path), help="The run whose growth is shown.")
-@click.option("--dcgan-run", type=click.Path(path_type=Path), help="A run of --cfg dcgan-mnist.")
-@click.option("--outdir", type=click.Path(path_type=Path), default=Path("docs/figures"), help="Folder for the images.")
-@click.option("--work", type=click.Path(path_type=Path), default=Path("out/figures"), help="Where the commands run.")
-@click.option("--only", help="Names of figures, such as faces,mixing.  [all]", show_default=False)
-def main(
-    network: str, data: Path | None, table: Path | None, photo: Path | None, run: Path | None,
-    dcgan_run: Path | None, outdir: Path, work: Path, only: str | None,
-) -> None:  # fmt: skip
+def flag(spelling: str, text: str) -> Flag:
+    return Flag(spelling, text, "Options", parse=Path, metavar="PATH")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the figures are made of, and where."""
+
+    network: str = setting(NETWORK, Flag(
+        "--network", "Network of faces: a snapshot, a run directory, or a name.", "Options"))  # fmt: skip
+    data: Path | None = setting(None, flag("--data", "Its training images, as packed by dataset_tool.py."))
+    table: Path | None = setting(None, flag("--table", "CSV that describes them: file, smile, glasses."))
+    photo: Path | None = setting(None, flag("--photo", "A photograph to project."))
+    run: Path | None = setting(None, flag("--run", "The run whose growth is shown."))
+    dcgan_run: Path | None = setting(None, flag("--dcgan-run", "A run of --cfg dcgan-mnist."))
+    outdir: Path = setting(Path("docs/figures"), flag("--outdir", "Folder for the images."))
+    work: Path = setting(Path("out/figures"), flag("--work", "Where the commands run."))
+    only: str = setting("", Flag("--only", "Names of figures, such as faces,mixing.  [all]", "Options"))
+
+    @property
+    def given(self) -> dict[str, Path | None]:
+        """The files by the names that the README uses for them."""
+        return {DATA: self.data, TABLE: self.table, PHOTO: self.photo, RUN: self.run, DCGAN_RUN: self.dcgan_run}
+
+
+@click.command(cls=Command, params=settings_options(Request), context_settings={"max_content_width": 110})
+def main(typed: dict[str, Any]) -> None:
     """Remake the images of the README and the pages. An image stays as it is if something that it needs is not given.
 
     On one CPU core this takes a quarter of an hour, most of it for training the classifier of smiles; from the second
     time on, some minutes.
     """
-    given = {DATA: data, TABLE: table, PHOTO: photo, RUN: run, DCGAN_RUN: dcgan_run}
-    figures = chosen(only)
-    work, outdir = work.resolve(), outdir.resolve()
-    model = str(Path(network).resolve()) if Path(network).exists() else network
+    request = replaced(Request(), typed)
+    figures = chosen(request.only)
+    work, outdir = request.work.resolve(), request.outdir.resolve()
+    model = str(Path(request.network).resolve()) if Path(request.network).exists() else request.network
     for flag, folder in {"--work": work, "--outdir": outdir}.items():
         require_folder(folder, flag)
         folder.mkdir(parents=True, exist_ok=True)
-    for name, where in given.items():
+    for name, where in request.given.items():
         put(work / name, where)
     os.chdir(work)
     for figure in figures:
-        missing = [name for name in figure.needs if not given[name]]
+        missing = [name for name in figure.needs if not request.given[name]]
         if missing:
             click.echo(f"{figure.name}: left as it is, because it needs {' and '.join(missing)}")
             continue
@@ -206,7 +221,7 @@ def main(
     require_small(outdir)
 
 
-def chosen(only: str | None) -> Sequence[Figure]:
+def chosen(only: str) -> Sequence[Figure]:
     """Returns the figures that --only names. Raises UserError for an unknown name."""
     known = {figure.name: figure for figure in FIGURES}
     names = [name.strip() for name in only.split(",")] if only else list(known)

@@ -65,7 +65,12 @@ def read_csv(path: Path, key: str, attributes: Sequence[Attribute]) -> Table:
             raise UserError(f"line {number + 2} of {path}: {error}") from error
     if not rows:
         raise UserError(f"{path} has no rows")
-    return Table(tuple(keys), tuple(a.column for a in attributes), values, _quantities(attributes, values))
+    quantities = tuple(
+        # Without a comparison, a column of only 0 and 1 is yes and no as well.
+        not attribute.relation and not np.isin(column[~np.isnan(column)], (0, 1)).all()
+        for attribute, column in zip(attributes, values.T, strict=True)
+    )
+    return Table(tuple(keys), tuple(a.column for a in attributes), values, quantities)
 
 
 def value_of(attribute: Attribute, cell: str) -> float:
@@ -86,14 +91,6 @@ def value_of(attribute: Attribute, cell: str) -> float:
     if not attribute.relation or number != number:
         return number
     return float(number > attribute.threshold if attribute.relation == ">" else number < attribute.threshold)
-
-
-def _quantities(attributes: Sequence[Attribute], values: np.ndarray) -> tuple[bool, ...]:
-    """A column without a comparison counts as yes and no if it holds only 0 and 1."""
-    return tuple(
-        not attribute.relation and not np.isin(column[~np.isnan(column)], (0, 1)).all()
-        for attribute, column in zip(attributes, values.T, strict=True)
-    )
 
 
 # Labels of seeds

@@ -88,13 +88,9 @@ def _largest(effects: Sequence[Tensor], spreads: Sequence[Tensor], count: int) -
     every = torch.cat(list(effects))
     if not 1 <= count <= len(every):
         raise UserError(f"there are {len(every)} channels, not {count}; use a smaller count")
-    starts = np.cumsum([0, *(len(e) for e in effects)])
-    found = []
-    for place in every.abs().argsort(descending=True, stable=True)[:count].tolist():
-        layer = int(np.searchsorted(starts, place, side="right")) - 1
-        index = place - int(starts[layer])
-        found.append(Channel(layer, index, float(every[place]), float(spreads[layer][index])))
-    return found
+    entries = [(layer, index) for layer, own in enumerate(effects) for index in range(len(own))]
+    largest = [entries[place] for place in every.abs().argsort(descending=True, stable=True)[:count].tolist()]
+    return [Channel(layer, i, float(effects[layer][i]), float(spreads[layer][i])) for layer, i in largest]
 
 
 def channel_directions(channels: Sequence[Channel], config: NetworkConfig, method: str) -> Directions:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -28,12 +27,6 @@ Against = Callable[[Tensor], Tensor]
 """Images [N,C,H,W] -> their distances [N] to fixed images."""
 
 
-class Embed(Protocol):
-    """See `Distance`."""
-
-    def __call__(self, images: Tensor, dtype: torch.dtype = ..., /) -> Sequence[Tensor]: ...
-
-
 @dataclass(frozen=True)
 class Distance:
     """A distance that is Euclidean once images are embedded.
@@ -43,7 +36,7 @@ class Distance:
     """
 
     name: str
-    embed: Embed
+    embed: Callable[..., Sequence[Tensor]]
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """[N,C,H,W] and [N,C,H,W] in [-1, 1] -> [N], with gradients."""

@@ -69,6 +69,10 @@ class Job:
     def file(self, name: str, suffix: str) -> Path:
         return self.outdir / f"{name}{suffix}"
 
+    def files(self, name: str) -> list[Path]:
+        """What a search writes for tools and viewers, without which it is not done."""
+        return [self.file(name, SUFFIX), *([self.file(name, f".{self.film}")] if self.film else [])]
+
     def parts(self, photo: Photo, c: int | None) -> dict[str, Any]:
         """All that the latents of a photograph depend on."""
         return {
@@ -87,7 +91,7 @@ def run(job: Job, photos: Sequence[Photo], c: Tensor | None = None, say: Say = p
     kinds = [None] * len(photos) if c is None else c.tolist()
     parts = {photo.name: job.parts(photo, kind) for photo, kind in zip(photos, kinds, strict=True)}
     records = read_report(job.outdir)
-    reasons = {photo.name: _reason_to_project(job, records, photo.name, parts[photo.name]) for photo in photos}
+    reasons = {name: _reason(records.get(name), own, job.files(name)) for name, own in parts.items()}
     _say_why(reasons, "projected again", say)
     todo = [i for i, photo in enumerate(photos) if reasons[photo.name] is not None]
     projector = Projector(job.snapshot, job.settings, job.distance)
@@ -104,8 +108,11 @@ def run(job: Job, photos: Sequence[Photo], c: Tensor | None = None, say: Say = p
     except OSError as error:
         raise UserError(f"cannot write to {job.outdir}: {error.strerror or error}") from error
     except KeyboardInterrupt:
-        done = sum(_reason_to_project(job, records, photo.name, parts[photo.name]) is None for photo in photos)
-        say(f"{done} of {counted(len(photos), 'photograph')} projected; {_saved_by_interrupt(job.outdir)}")
+        done = sum(_reason(records.get(name), own, job.files(name)) is None for name, own in parts.items())
+        saved = "nothing else is saved, and the same command starts with the rest"
+        if (job.outdir / STATE).is_file():
+            saved = f"the search in progress is saved in {job.outdir}, and the same command resumes it"
+        say(f"{done} of {counted(len(photos), 'photograph')} projected; {saved}")
         raise
     return [records[photo.name] for photo in photos]
 
@@ -171,7 +178,7 @@ def _tune_each(
     recent: latents that are still in memory, by name; the others are opened from their files.
     """
     parts = {photo.name: {"pivot": records[photo.name]["key"], **by_flag(tuning)} for photo in photos}
-    reasons = {name: _reason_to_tune(job, records[name], own) for name, own in parts.items()}
+    reasons = {name: _reason(records[name].get("pti"), own, [job.file(name, DELTA)]) for name, own in parts.items()}
     _say_why(reasons, "tuned again", say)
     todo = [photo for photo in photos if reasons[photo.name] is not None]
     w_statistics = nearby_statistics(job.snapshot)
@@ -264,10 +271,8 @@ def read_report(outdir: Path) -> dict[str, Record]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(
-            f"{outdir / REPORT} is not a report of this tool, and would be replaced; move it away, or choose another "
-            "--outdir"
-        ) from error
+        raise UserError(f"{outdir / REPORT} is not a report of this tool, and would be replaced; move it away, or "
+                        "choose another --outdir") from error  # fmt: skip
 
 
 def write_report(outdir: Path, records: Mapping[str, Record]) -> None:
@@ -275,22 +280,15 @@ def write_report(outdir: Path, records: Mapping[str, Record]) -> None:
     write_atomically(outdir / REPORT, text.encode())
 
 
-def _reason_to_project(job: Job, records: Mapping[str, Record], name: str, parts: Mapping[str, Any]) -> str | None:
-    """Why a photograph is projected again; "" where it never was, None where it is done."""
-    if name not in records:
-        return ""
-    for path in [job.file(name, SUFFIX), *([job.file(name, f".{job.film}")] if job.film else [])]:
-        if not path.is_file():
-            return f"{path.name} is missing"
-    return changes(records[name], parts)
+def _reason(record: Record | None, parts: Mapping[str, Any], files: Sequence[Path]) -> str | None:
+    """Why a photograph is projected or tuned again; "" where it never was, None where it is done.
 
-
-def _reason_to_tune(job: Job, record: Record, parts: Mapping[str, Any]) -> str | None:
-    """As `_reason_to_project`, for the tuned network."""
-    if "pti" not in record:
+    files: what is written when it is done
+    """
+    if record is None:
         return ""
-    path = job.file(record["name"], DELTA)
-    return changes(record["pti"], parts) if path.is_file() else f"{path.name} is missing"
+    missing = next((path.name for path in files if not path.is_file()), None)
+    return f"{missing} is missing" if missing else changes(record, parts)
 
 
 def changes(record: Mapping[str, Any], parts: Mapping[str, Any]) -> str | None:
@@ -362,12 +360,6 @@ class _SavedSearch:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         save_state(self.path, {"key": self.key, **state, "frames": frames, "seconds": seconds})
         self.saved = time.monotonic()
-
-
-def _saved_by_interrupt(outdir: Path) -> str:
-    if (outdir / STATE).is_file():
-        return f"the search in progress is saved in {outdir}, and the same command resumes it"
-    return "nothing else is saved, and the same command starts with the rest"
 
 
 # For people

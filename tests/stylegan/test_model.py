@@ -10,29 +10,20 @@ import pytest
 import torch
 
 import stylegan
-from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.directions import Directions, in_w, moved, moved_ws
 from stylegan.latents.latents import Latents
 from stylegan.model import Model
 from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
-from stylegan.networks.registry import build_generator
 from stylegan.networks.sampling import z_for_seeds
 from stylegan.networks.stylegan1 import StyleGAN1Config
+from tests.stylegan.tiny import TINY, trained
 from torch_utils.errors import UserError
 from torch_utils.images import to_pil, to_uint8
 
-TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
-
 
 def model(cfg: StyleGAN1Config = TINY, stage: Stage | None = None) -> Model:
-    """With averages, biases and noise strengths that are not zero, as after training."""
-    torch.manual_seed(0)
-    G = build_generator(cfg).eval().requires_grad_(False)
-    for name, value in G.state_dict().items():
-        if name.endswith(("bias", "noise_strength", "w_avg")):
-            value.normal_(std=0.3)
-    return Model(Snapshot(G, None, cfg, stage or cfg.full, kimg=1.0, data="faces"))
+    return Model(trained(cfg, stage=stage))
 
 
 def direction(seed: int = 0) -> Directions:

@@ -19,10 +19,10 @@ from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.sampling import z_for_seeds
 from stylegan.networks.stylegan1 import StyleGAN1Config
+from tests.stylegan.tiny import TINY
 from torch_utils.checkpoint import save_tensors
 from torch_utils.errors import UserError
 
-TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 HALF = Stage(8, 0.4)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from stylegan.editing.boundaries import across, conditional, fit_boundary, split_by_label
 from stylegan.editing.directions import Directions, in_w, joined, scales_of
 from stylegan.editing.stylespace import Channel, channel_directions
-from stylegan.networks.stylegan1 import StyleGAN1Config
+from tests.stylegan.tiny import TINY
 from torch_utils.errors import UserError
 
 
@@ -22,7 +22,6 @@ def sklearn() -> None:
 
 
 needs_sklearn = pytest.mark.usefixtures("sklearn")
-TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 
 
 def labelled(count: int = 1500, noise: float = 0.0, dim: int = 32) -> tuple[Tensor, Tensor, np.ndarray]:

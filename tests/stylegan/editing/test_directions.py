@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.directions import (
     Directions,
     angle_between,
@@ -26,20 +25,13 @@ from stylegan.editing.directions import (
 from stylegan.editing.pca_sefa import covariance
 from stylegan.latents.latents import Latents
 from stylegan.latents.notation import DIRECTIONS
-from stylegan.networks.config import LayerInfo, Stage
-from stylegan.networks.registry import build_generator
+from stylegan.networks.config import LayerInfo
 from stylegan.networks.stylegan1 import StyleGAN1Config
+from tests.stylegan.tiny import TINY, snapshot
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 
-TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 SIZES = [32, 32, 16, 16, 8, 8]
-
-
-def snapshot(cfg: StyleGAN1Config = TINY, seed: int = 0) -> Snapshot:
-    torch.manual_seed(seed)
-    G = build_generator(cfg).eval().requires_grad_(False)
-    return Snapshot(G=G, D=None, config=cfg, stage=Stage(16), kimg=1.0, data="faces")
 
 
 def latents(count: int = 2) -> Latents:

@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.directions import in_w, moved_by_each
 from stylegan.editing.films import (
     EASINGS,
@@ -26,25 +25,12 @@ from stylegan.editing.films import (
 )
 from stylegan.editing.settings import FilmSettings
 from stylegan.editing.walk import plan_walk
-from stylegan.latents.render import View, gather
+from stylegan.latents.render import gather
 from stylegan.networks.config import Stage
 from stylegan.networks.inference import Renderer
-from stylegan.networks.registry import build_generator
-from stylegan.networks.stylegan1 import StyleGAN1Config
+from tests.stylegan.tiny import view_of
 from torch_utils.images import to_uint8
 from torch_utils.progress import Progress
-
-TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
-
-
-def view_of(cfg: StyleGAN1Config = TINY, **how: object) -> View:
-    torch.manual_seed(0)
-    G = build_generator(cfg).eval().requires_grad_(False)
-    for name, value in G.state_dict().items():
-        if name.endswith(("bias", "noise_strength", "w_avg")):
-            value.normal_(std=0.3)
-    return View.of(Snapshot(G, None, cfg, Stage(16), 5.0, "faces"), **how)  # type: ignore[arg-type]
-
 
 # Times
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.directions import Directions, in_w, joined
 from stylegan.editing.search import (
     AttributeClassifier,
@@ -26,17 +25,8 @@ from stylegan.editing.search import (
 from stylegan.editing.settings import Labels, Search, parse_attributes
 from stylegan.latents.render import View
 from stylegan.networks.progan import ProGANConfig
-from stylegan.networks.registry import build_generator
-from stylegan.networks.stylegan1 import StyleGAN1Config
+from tests.stylegan.tiny import TINY, snapshot
 from torch_utils.errors import UserError
-
-TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
-
-
-def snapshot(cfg: StyleGAN1Config = TINY) -> Snapshot:
-    torch.manual_seed(0)
-    G = build_generator(cfg).eval().requires_grad_(False)
-    return Snapshot(G=G, D=None, config=cfg, stage=cfg.full, kimg=1.0, data="faces")
 
 
 class Answers:

@@ -15,10 +15,8 @@ from stylegan.editing.stylespace import (
 )
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.registry import build_generator
-from stylegan.networks.stylegan1 import StyleGAN1Config
+from tests.stylegan.tiny import TINY
 from torch_utils.errors import UserError
-
-TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 
 
 def test_styles_are_those_that_the_layers_use():

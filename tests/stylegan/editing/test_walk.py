@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.settings import FilmSettings
 from stylegan.editing.walk import (
     Curve,
@@ -22,25 +21,13 @@ from stylegan.editing.walk import (
     turning,
     untruncated,
 )
-from stylegan.latents.render import View, gather
-from stylegan.networks.config import Stage
+from stylegan.latents.render import gather
 from stylegan.networks.progan import ProGANConfig
-from stylegan.networks.registry import build_generator
 from stylegan.networks.sampling import mix_layers
-from stylegan.networks.stylegan1 import StyleGAN1Config
+from tests.stylegan.tiny import TINY, view_of
 from torch_utils.errors import UserError
 
-TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 CONDITIONAL = replace(TINY, num_classes=3, channels=1)
-
-
-def view_of(cfg: StyleGAN1Config = TINY, **how: object) -> View:
-    torch.manual_seed(0)
-    G = build_generator(cfg).eval().requires_grad_(False)
-    for name, value in G.state_dict().items():
-        if name.endswith(("bias", "noise_strength", "w_avg")):
-            value.normal_(std=0.3)
-    return View.of(Snapshot(G, None, cfg, Stage(16), 5.0, "faces"), **how)  # type: ignore[arg-type]
 
 
 # Curves

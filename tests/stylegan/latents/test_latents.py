@@ -14,19 +14,11 @@ from stylegan.checkpoints.snapshot import Snapshot, fingerprint
 from stylegan.latents.latents import SUFFIX, Latents, joined, load_latents, save_latents
 from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
-from stylegan.networks.registry import build_generator
-from stylegan.networks.stylegan1 import StyleGAN1Config
+from tests.stylegan.tiny import TINY, snapshot
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 
-TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 CONDITIONAL = replace(TINY, num_classes=3)
-
-
-def snapshot(cfg: StyleGAN1Config = TINY, seed: int = 0) -> Snapshot:
-    torch.manual_seed(seed)
-    G = build_generator(cfg).eval().requires_grad_(False)
-    return Snapshot(G=G, D=None, config=cfg, stage=Stage(16), kimg=1.0, data="faces")
 
 
 def latents(snap: Snapshot, count: int = 3, noise: bool = False) -> Latents:

@@ -15,10 +15,10 @@ from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_generator
 from stylegan.networks.sampling import z_for_seeds
 from stylegan.networks.stylegan1 import StyleGAN1Config
+from tests.stylegan.tiny import TINY
 from torch_utils.errors import UserError
 from torch_utils.images import to_uint8
 
-TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 USUAL = StyleGAN1Config(resolution=64, fmap_base=4096, fmap_max=128, num_classes=3)
 
 

@@ -9,19 +9,14 @@ import torch
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.networks.config import Stage
-from stylegan.networks.registry import build_discriminator, build_generator
-from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.distance import PIXELS, Distance, against, pick_distance, pixel_pyramid
+from tests.stylegan import tiny
+from tests.stylegan.tiny import TINY
 from torch_utils.errors import UserError
 
-TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
-FULL = Stage(16)
 
-
-def snapshot(stage: Stage = FULL, with_d: bool = True) -> Snapshot:
-    torch.manual_seed(0)
-    G, D = (build(TINY).eval().requires_grad_(False) for build in (build_generator, build_discriminator))
-    return Snapshot(G=G, D=D if with_d else None, config=TINY, stage=stage, kimg=1.0, data="faces")
+def snapshot(stage: Stage = TINY.full, with_d: bool = True) -> Snapshot:
+    return tiny.snapshot(stage=stage, with_d=with_d)
 
 
 def images(seed: int, count: int = 3) -> torch.Tensor:

@@ -15,8 +15,6 @@ from stylegan.checkpoints import snapshot as snapshots
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import SUFFIX, load_latents
 from stylegan.networks.inference import Renderer
-from stylegan.networks.registry import build_generator
-from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection import job as jobs
 from stylegan.projection import pivotal_tuning
 from stylegan.projection.distance import PIXELS, Distance
@@ -25,18 +23,17 @@ from stylegan.projection.photos import Photo
 from stylegan.projection.pivotal_tuning import DELTA, apply_delta
 from stylegan.projection.projector import WStatistics
 from stylegan.projection.settings import ProjectionSettings, TuningSettings
+from tests.stylegan import tiny
+from tests.stylegan.tiny import TINY
 from torch_utils.checkpoint import save_state
 from torch_utils.errors import UserError
 
-TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 FAST = ProjectionSettings(num_steps=4, w_samples=50)
 FURTHER = Distance("halved", lambda images, dtype=torch.float32: [images / 2])
 
 
 def snapshot(num_classes: int = 0) -> Snapshot:
-    torch.manual_seed(0)
-    cfg = replace(TINY, num_classes=num_classes)
-    return Snapshot(build_generator(cfg).eval().requires_grad_(False), None, cfg, cfg.full, 1.0, "faces")
+    return tiny.snapshot(replace(TINY, num_classes=num_classes))
 
 
 def photos(count: int = 3) -> list[Photo]:

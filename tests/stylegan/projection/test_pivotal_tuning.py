@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import SUFFIX, Latents, load_latents, save_latents
 from stylegan.networks.config import Stage
-from stylegan.networks.registry import build_generator
-from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.distance import PIXELS
 from stylegan.projection.pivotal_tuning import (
     DELTA,
@@ -29,19 +27,13 @@ from stylegan.projection.pivotal_tuning import (
     with_delta,
 )
 from stylegan.projection.settings import TuningSettings
+from tests.stylegan.tiny import TINY, snapshot
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 
-TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 FULL = Stage(16)
 SMALL_CONFIG = replace(TINY, resolution=8)
 FAST = TuningSettings(steps=40, lr=3e-3, maps="float32")
-
-
-def snapshot(cfg: StyleGAN1Config = TINY, seed: int = 0, stage: Stage = FULL) -> Snapshot:
-    torch.manual_seed(seed)
-    G = build_generator(cfg).eval().requires_grad_(False)
-    return Snapshot(G=G, D=None, config=cfg, stage=stage, kimg=1.0, data="faces")
 
 
 SMALL = snapshot(SMALL_CONFIG, stage=Stage(8))

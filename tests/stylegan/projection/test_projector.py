@@ -13,7 +13,6 @@ from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import Latents
 from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
-from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection import projector
 from stylegan.projection.distance import PIXELS, pick_distance
@@ -28,9 +27,10 @@ from stylegan.projection.projector import (
     project,
 )
 from stylegan.projection.settings import ProjectionSettings
+from tests.stylegan import tiny
+from tests.stylegan.tiny import TINY
 from torch_utils.errors import UserError
 
-TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
 FULL = Stage(16)
 SIZES = [(4, 4), (16, 16), (10, 20)]
 CONDITIONAL = replace(TINY, num_classes=3)
@@ -39,12 +39,11 @@ FAST = ProjectionSettings(num_steps=12, plus_steps=8, w_samples=100, dtype="floa
 
 
 def snapshot(cfg: StyleGAN1Config = TINY, noise: float = 0.1, stage: Stage = FULL) -> Snapshot:
-    torch.manual_seed(0)
-    G, D = (build(cfg).eval().requires_grad_(False) for build in (build_generator, build_discriminator))
-    for name, value in G.named_parameters():
+    found = tiny.snapshot(cfg, stage=stage, with_d=True)
+    for name, value in found.G.named_parameters():
         if name.endswith("noise_strength"):
             value.fill_(noise)
-    return Snapshot(G=G, D=D, config=cfg, stage=stage, kimg=1.0, data="faces")
+    return found
 
 
 def drawn(snap: Snapshot, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
