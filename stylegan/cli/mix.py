@@ -90,8 +90,9 @@ def main(request: Request, dry_run: bool) -> None:
     from stylegan.latents.render import opened
 
     view = opened(request.rendering, request.force)
-    layers = layers_of(request.styles, view.config, view.stage.resolution)
-    if request.cells and request.format == "jpg" and view.config.channels == 4:
+    config = view.snapshot.config
+    layers = layers_of(request.styles, config, view.snapshot.stage.resolution)
+    if request.cells and request.format == "jpg" and config.channels == 4:
         raise UserError("--format jpg cannot store the alpha channel of this network's images; use png or webp")
     sources = sources_of(request, view)
     # With stand-ins for photographs, so that every mistake is reported before any projection.
@@ -100,7 +101,7 @@ def main(request: Request, dry_run: bool) -> None:
     if dry_run:
         points = [*request.rows, *request.cols]
         lines = about_network(request.rendering.network, view, len(rows) * len(cols), points, request.num_steps)
-        lines += [f"Styles:     layers {layer_ranges(layers)} of {view.config.num_ws}", f"Files:      {files}"]
+        lines += [f"Styles:     layers {layer_ranges(layers)} of {config.num_ws}", f"Files:      {files}"]
         click.echo("\n".join(lines))
         return
     project = projecting(request.num_steps, request.batch)
