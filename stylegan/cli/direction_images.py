@@ -95,7 +95,7 @@ def apply(request: Apply, dry_run: bool) -> None:
     direction = found.named(request.name or 0)
     layers = layers_for(request, direction, view)
     if request.film:
-        check_film(request.folder / request.film, request.fps, view.config.channels)
+        check_film(request.folder / request.film, request.fps, view.snapshot.config.channels)
     # First without any projection, so that every mistake is reported before one.
     starts = gathered(request, view, standing_in)
     files = applied_files(request, starts, direction, layers)
@@ -166,7 +166,7 @@ def layers_for(request: MoveRequest, found: Directions, view: View) -> Layers:
 
     if request.move.layers is None:
         return None
-    return layers_to_move(found, request.move.layers, view.config, view.stage.resolution)
+    return layers_to_move(found, request.move.layers, view.snapshot.config, view.snapshot.stage.resolution)
 
 
 def gathered(request: MoveRequest, view: View, project: Project) -> Latents:

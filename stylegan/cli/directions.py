@@ -214,7 +214,7 @@ def conditional(request: Conditional) -> None:
             network=request.model.network, directions=request.directions, name=request.name, without=request.without,
             dest=request.dest)  # fmt: skip
     dest = writable(request.dest)
-    from stylegan.editing.directions import load_directions
+    from stylegan.editing.directions import angle_between, load_directions
     from stylegan.editing.search import conditional_by_name
     from stylegan.latents.render import opened
 
@@ -222,7 +222,12 @@ def conditional(request: Conditional) -> None:
     found = load_directions(Path(request.directions), view.snapshot, request.force)
     others = [name.strip() for name in request.without.split(",")]
     changed = conditional_by_name(found, request.name, others, view.snapshot, request.classes)
-    click.echo(turn_text(found.named(request.name), changed))
+    before = found.named(request.name)
+    angle = angle_between(before, changed)
+    if angle < 0.05:  # degrees: below what can be seen
+        click.echo(f"{before.names[0]} shares nothing with the others: it stays as it was")
+    else:
+        click.echo(f"{before.names[0]} turned by {angle:.1f} degrees")
     save(dest, changed, view)
 
 
@@ -271,16 +276,6 @@ def classifier_of(labels: Labels) -> AttributeClassifier | None:
     from training.attributes import load_classifier
 
     return load_classifier(Path(labels.source))
-
-
-def turn_text(before: Directions, after: Directions) -> str:
-    """A line on how far a direction turned when others were taken out of it."""
-    from stylegan.editing.directions import angle_between
-
-    angle = angle_between(before, after)
-    if angle < 0.05:  # degrees: below what can be seen
-        return f"{before.names[0]} shares nothing with the others: it stays as it was"
-    return f"{before.names[0]} turned by {angle:.1f} degrees"
 
 
 if __name__ == "__main__":

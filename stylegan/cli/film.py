@@ -76,7 +76,7 @@ def main(request: Request, dry_run: bool) -> None:
 
     view = untruncated(opened(request.rendering, request.force), request.film)
     out, film, (columns, rows) = Path(request.out), request.film, request.grid
-    check_film(out, request.fps, view.config.channels)
+    check_film(out, request.fps, view.snapshot.config.channels)
 
     def walks_by(project: Project) -> list[Walk]:
         keys = gather(request.seeds, view, request.classes, project=project, force=request.force, each=True)

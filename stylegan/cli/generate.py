@@ -56,7 +56,7 @@ def main(request: Request, dry_run: bool) -> None:
     sources = Sources.of(start.seeds, view, start.classes, force=start.force)
     # With stand-ins for photographs, so that every mistake is reported before any projection.
     names = output.names(sources.projected(standing_in).names)
-    check_output(output, len(names), view.config.channels)
+    check_output(output, len(names), view.snapshot.config.channels)
     files = planned_files(output, names, [SAVED] * request.save_latents, start.seeds)
     if dry_run:
         classes = sorted({c for c in sources.classes if c is not None})

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stylegan.latents.latents import Latents
-    from stylegan.latents.render import Sources, View
+    from stylegan.latents.render import Project, View
 
 SAVED = f"mixed{LATENTS}"
 Classes = Sequence[int]
@@ -87,24 +87,34 @@ def main(request: Request, dry_run: bool) -> None:
     """
     check(request)
     # Not at the top, because --help should not wait for torch.
-    from stylegan.latents.render import opened
+    from stylegan.latents.render import gather, opened
 
     view = opened(request.rendering, request.force)
-    layers = layers_of(request.styles, view.config, view.stage.resolution)
-    if request.cells and request.format == "jpg" and view.config.channels == 4:
+    config = view.snapshot.config
+    layers = layers_of(request.styles, config, view.snapshot.stage.resolution)
+    if request.cells and request.format == "jpg" and config.channels == 4:
         raise UserError("--format jpg cannot store the alpha channel of this network's images; use png or webp")
-    sources = sources_of(request, view)
-    # With stand-ins for photographs, so that every mistake is reported before any projection.
-    rows, cols = (side.projected(standing_in).latents() for side in sources)
+
+    def sides(project: Project) -> Iterator[Latents]:
+        """The rows, then the columns. Raises UserError for files and classes that cannot be used."""
+        apart = request.row_classes or request.col_classes
+        for points, classes, flag in (
+            (request.rows, request.row_classes, "--row-class"), (request.cols, request.col_classes, "--col-class"),
+        ):  # fmt: skip
+            yield gather(
+                points, view, classes or request.classes, project=project, force=request.force, each=True,
+                flag=flag if apart else "--class",
+            )  # fmt: skip
+
+    rows, cols = sides(standing_in)  # so that every mistake is reported before any projection
     files = planned(request, rows, cols)
     if dry_run:
         points = [*request.rows, *request.cols]
         lines = about_network(request.rendering.network, view, len(rows) * len(cols), points, request.num_steps)
-        lines += [f"Styles:     layers {layer_ranges(layers)} of {view.config.num_ws}", f"Files:      {files}"]
+        lines += [f"Styles:     layers {layer_ranges(layers)} of {config.num_ws}", f"Files:      {files}"]
         click.echo("\n".join(lines))
         return
-    project = projecting(request.num_steps, request.batch)
-    rows, cols = (side.projected(project).latents() for side in sources)
+    rows, cols = sides(projecting(request.num_steps, request.batch))
     write_matrix(request, view, rows, cols, layers)
     click.echo(f"{len(rows)}x{len(cols)} mixed in layers {layer_ranges(layers)}: {files}")
 
@@ -116,18 +126,6 @@ def check(request: Request) -> None:
     if request.format != "png" and not request.cells:
         raise UserError(f"--format {request.format} is the format of the cells; add --cells, or leave it out")
     check_tool(request.batch, request.num_steps, Path(request.outdir))
-
-
-def sources_of(request: Request, view: View) -> tuple[Sources, Sources]:
-    """Rows and columns. Raises UserError for files and classes that cannot be used."""
-    from stylegan.latents.render import Sources
-
-    def side(points: Sequence[Point], classes: Classes, flag: str) -> Sources:
-        flag = flag if request.row_classes or request.col_classes else "--class"
-        return Sources.of(points, view, classes or request.classes, force=request.force, each=True, flag=flag)
-
-    rows = side(request.rows, request.row_classes, "--row-class")
-    return rows, side(request.cols, request.col_classes, "--col-class")
 
 
 def planned(request: Request, rows: Latents, cols: Latents) -> str:
@@ -168,18 +166,12 @@ def write_matrix(request: Request, view: View, rows: Latents, cols: Latents, lay
                     add(f"{name}.{request.format}", encode(image, request.format))
             cells.extend(images)
             bar.advance(len(images))
-        write_atomically(folder / GRID, encode(grid(list(in_matrix(left, top, cells)), len(cols) + 1), "png"))
+        matrix = [top[0] * 0, *top]  # a black corner, the images of the columns, then each row after its own image
+        for row, image in enumerate(left):
+            matrix += [image, *cells[row * len(top) : (row + 1) * len(top)]]
+        write_atomically(folder / GRID, encode(grid(matrix, len(cols) + 1), "png"))
         if request.save_latents:
             save_latents(folder / SAVED, mixed(rows, cols, layers, pairs), view.snapshot)
-
-
-def in_matrix(left: np.ndarray, top: np.ndarray, cells: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Images uint8 [H,W,C], row by row: a black corner, the columns' sources, then each row after its own source."""
-    yield top[0] * 0
-    yield from top
-    for row, source in enumerate(left):
-        yield source
-        yield from cells[row * len(top) : (row + 1) * len(top)]
 
 
 if __name__ == "__main__":

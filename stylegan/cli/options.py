@@ -118,12 +118,13 @@ def about_network(
     network: str, view: View, count: int, points: Sequence[Point] = (), num_steps: int = 0
 ) -> list[str]:  # fmt: skip
     """Lines of a plan for `count` images: the network, and the photographs among `points`, if there are any."""
-    (height, width), alpha, snapshot = view.config.size(view.stage.resolution), view.stage.alpha, view.snapshot
-    fading = f", faded in to {alpha:.2f}" if alpha < 1 else ""
+    snapshot, config, stage = view.snapshot, view.snapshot.config, view.snapshot.stage
+    height, width = config.size(stage.resolution)
+    fading = f", faded in to {stage.alpha:.2f}" if stage.alpha < 1 else ""
     cutoff = "" if view.cutoff is None else f" in {counted(view.cutoff, 'layer')}"
     lines = [
-        f"Network:    {network}: {view.config.family}, {snapshot.kimg:g} kimg of {snapshot.data}",
-        f"Images:     {count} of {width}x{height}, {CHANNEL_NAMES[view.config.channels]}{fading}",
+        f"Network:    {network}: {config.family}, {snapshot.kimg:g} kimg of {snapshot.data}",
+        f"Images:     {count} of {width}x{height}, {CHANNEL_NAMES[config.channels]}{fading}",
         f"Truncation: {view.psi:g}{cutoff}",
     ]
     photos = list(dict.fromkeys(point.name for point in points if isinstance(point, Path) and is_photograph(point)))

@@ -146,7 +146,7 @@ def labelled_samples(
         return LabelledSamples(_w_of(seeds, labels, view), table.names, _kinds(table.quantities, "truth"), table.values)
     chosen = attribute_indices(labels, classifier)
     every = range(labels.samples or SAMPLES["labels"])
-    c = classes_for_seeds(labels.classes, every, view.config.num_classes)
+    c = classes_for_seeds(labels.classes, every, view.snapshot.config.num_classes)
     values = []
     with Progress("Labelling images", len(every)) as bar:
         for start in range(0, len(every), LABEL_BATCH):
@@ -184,7 +184,7 @@ def from_labels(search: Search, samples: LabelledSamples, view: View, report: Ca
 
     report: takes a line on each boundary, and on each attribute that has none. Raises UserError if none has one.
     """
-    rows = _rows_to_move(search, view.config)
+    rows = _rows_to_move(search, view.snapshot.config)
     found: dict[str, Boundary] = {}
     failed: list[str] = []
     for name, kind, values in zip(samples.names, samples.kinds, samples.values.T, strict=True):
@@ -251,7 +251,7 @@ def by_gradient(
     sources = Sources.of(seeds, view, labels.classes)
     with Progress("Analysing images", len(seeds)) as bar:
         channels = channels_by_gradient(
-            G, view.stage, (part.ws for part in sources.batches(batch)), styles,
+            G, view.snapshot.stage, (part.ws for part in sources.batches(batch)), styles,
             lambda images: classifier.scores(images)[:, index], count, bar.advance,
         )  # fmt: skip
     return _with_effects(channels, view, f"style channels that steer {classifier.names[index]}")
@@ -265,16 +265,16 @@ def require_one_attribute(names: Sequence[str]) -> None:
 
 def require_channels(view: View, count: int) -> None:
     """Raises UserError for more channels than there are, before any work."""
-    require_styles(view.config)
-    every = sum(view.config.style_dims(view.stage.resolution))
+    require_styles(view.snapshot.config)
+    every = sum(view.snapshot.config.style_dims(view.snapshot.stage.resolution))
     if count > every:
         raise UserError(f"this network has {every} channels, not {count}; use a smaller --count")
 
 
 def _up_to_stage(styles: Sequence[Tensor], view: View) -> Sequence[Tensor]:
     """The styles of the layers that have a part in the images."""
-    return styles[: len(view.config.style_dims(view.stage.resolution))]
+    return styles[: len(view.snapshot.config.style_dims(view.snapshot.stage.resolution))]
 
 
 def _with_effects(channels: Sequence[Channel], view: View, method: str) -> tuple[Directions, list[float]]:
-    return channel_directions(channels, view.config, method), [channel.effect for channel in channels]
+    return channel_directions(channels, view.snapshot.config, method), [channel.effect for channel in channels]

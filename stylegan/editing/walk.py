@@ -198,12 +198,12 @@ def _through_z(keys: Latents, view: View, film: FilmSettings) -> tuple[int, Call
     """Interpolates z, and the weights of classes, and maps them for each frame."""
     if keys.z is None:
         raise UserError("some keyframes have no z, such as photographs and mixed images; use --space w")
-    renderer, config, psi, cutoff = view.renderer, view.config, view.psi, view.cutoff
+    renderer, psi, cutoff = view.snapshot.renderer, view.psi, view.cutoff
     if not torch.allclose(renderer.map(keys.z, keys.c, psi=psi, cutoff=cutoff), keys.ws, rtol=1e-3, atol=1e-4):
         raise UserError(f"some keyframes differ from what their z is mapped to with truncation {psi:g}; use --space w, "
                         "or --trunc as it was when they were saved")  # fmt: skip
     curve = _curve(keys.z, film, torch.zeros_like(keys.z[0]), turning)
-    classes = None if keys.c is None else _fading(class_weights(keys.c, config.num_classes), film)
+    classes = None if keys.c is None else _fading(class_weights(keys.c, view.snapshot.config.num_classes), film)
 
     def ws(times: Sequence[float]) -> Tensor:
         c = None if classes is None else classes.at(times)
@@ -214,7 +214,7 @@ def _through_z(keys: Latents, view: View, film: FilmSettings) -> tuple[int, Call
 
 def _centres(keys: Latents, view: View) -> Tensor:
     """The average w of the class of each keyframe, [N,w_dim] on the CPU; of all classes if keyframes have none."""
-    mapping, classes = view.snapshot.G.mapping, view.config.num_classes
+    mapping, classes = view.snapshot.G.mapping, view.snapshot.config.num_classes
     c = keys.c
     if c is None and classes:
         c = torch.full((len(keys), classes), 1 / classes)

@@ -19,8 +19,8 @@ from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import Latents, distinct, joined, load_latents
 from stylegan.latents.notation import NetworkOptions, Point, RenderingOptions, is_photograph, require_psi
 from stylegan.networks.base import Noise, require_w
-from stylegan.networks.config import NetworkConfig, NoiseMode, Stage
-from stylegan.networks.inference import Renderer, with_kernels
+from stylegan.networks.config import NoiseMode, Stage
+from stylegan.networks.inference import with_kernels
 from stylegan.networks.sampling import z_for_seeds
 from torch_utils.device import keep_freed_memory, pick_device
 from torch_utils.errors import UserError
@@ -62,21 +62,10 @@ class View:
         stage = stage_of(snapshot, resolution, alpha)
         return View(snapshot if stage == snapshot.stage else replace(snapshot, stage=stage), psi, cutoff, noise_mode)
 
-    @property
-    def config(self) -> NetworkConfig:
-        return self.snapshot.config
-
-    @property
-    def stage(self) -> Stage:
-        return self.snapshot.stage
-
-    @property
-    def renderer(self) -> Renderer:
-        return self.snapshot.renderer
-
     def render(self, seeds: Sequence[int], c: Tensor | None = None, batch: int = 8) -> Tensor:
         """Seeds, classes [N] -> images [N,channels,H,W] on the CPU. See `Renderer.render`."""
-        return self.renderer.render(seeds, c, psi=self.psi, cutoff=self.cutoff, noise=self.noise_mode, batch=batch)
+        renderer = self.snapshot.renderer
+        return renderer.render(seeds, c, psi=self.psi, cutoff=self.cutoff, noise=self.noise_mode, batch=batch)
 
     def draw(self, latents: Latents, batch: int = 8) -> Tensor:
         """Latents -> images [N,channels,H,W] on the CPU, with the noise maps of the latents, if they have any.
@@ -84,7 +73,8 @@ class View:
         Raises UserError if these maps have other sizes than those of the network at this resolution, and for random
         noise without maps.
         """
-        maps, wanted = latents.noise, self.config.noise_shapes(self.stage.resolution)
+        snapshot, maps = self.snapshot, latents.noise
+        wanted = snapshot.config.noise_shapes(snapshot.stage.resolution)
         noise: Noise = "const"
         if self.noise_mode == "none":
             noise = "none"
@@ -95,7 +85,7 @@ class View:
                                 "resolution; leave them out with --noise-mode none")  # fmt: skip
         elif self.noise_mode == "random" and wanted:
             raise UserError("noise_mode='random' needs seeds, but these latents do not come from seeds")
-        return self.renderer.draw(latents.ws, noise, batch, latents.styles)
+        return snapshot.renderer.draw(latents.ws, noise, batch, latents.styles)
 
 
 def stage_of(snapshot: Snapshot, resolution: int | None = None, alpha: float | None = None) -> Stage:
@@ -216,7 +206,7 @@ class Sources:
 
         Raises UserError for files and classes that cannot be used.
         """
-        found = classes_of(points, classes, view.config.num_classes, each, flag)
+        found = classes_of(points, classes, view.snapshot.config.num_classes, each, flag)
         paths = dict.fromkeys(point for point in points if isinstance(point, Path))
         files = {path: load_latents(path, view.snapshot, force) for path in paths if not is_photograph(path)}
         for path in paths:
@@ -256,8 +246,8 @@ class Sources:
             for start in range(0, len(run), batch):
                 part = run[start : start + batch]
                 seeds, classes = [seed for seed, _ in part], [c for _, c in part if c is not None]
-                z, c = z_for_seeds(seeds, view.config.z_dim), torch.tensor(classes) if classes else None
-                ws = view.renderer.map(z, c, psi=view.psi, cutoff=view.cutoff)
+                z, c = z_for_seeds(seeds, view.snapshot.config.z_dim), torch.tensor(classes) if classes else None
+                ws = view.snapshot.renderer.map(z, c, psi=view.psi, cutoff=view.cutoff)
                 names, origins = map(_seed_name, seeds), (f"seed {seed}" for seed in seeds)
                 mapped = Latents(ws, tuple(names), tuple(origins), z, c, psi=view.psi)
                 yield _with_random_noise(mapped, seeds, view)
@@ -290,7 +280,7 @@ def _with_random_noise(latents: Latents, seeds: Sequence[int], view: View) -> La
     """With noise maps drawn from `seeds`, if the view asks for random noise. Latents of a file get their positions."""
     if view.noise_mode != "random":
         return latents
-    return replace(latents, noise=tuple(view.renderer.noise_of(seeds)))
+    return replace(latents, noise=tuple(view.snapshot.renderer.noise_of(seeds)))
 
 
 def _names_of(point: int | Latents | Path) -> tuple[str, ...]:

@@ -206,7 +206,7 @@ def projecting(num_steps: int, batch: int = 8) -> Project:
                 part = todo[start : start + batch]
                 photos = _readable(view.snapshot, [path for path, _ in part])
                 own = [kind for _, kind in part if kind is not None]
-                classes = classes_for_seeds(own, range(len(photos)), view.config.num_classes)
+                classes = classes_for_seeds(own, range(len(photos)), view.snapshot.config.num_classes)
                 found = latents_of(photos, projector_of(view.snapshot), classes, partial(show, bar))
                 known.update((photograph, found[i : i + 1]) for i, photograph in enumerate(part))
         return joined([known[photograph] for photograph in wished])
@@ -225,7 +225,7 @@ def standing_in(paths: Sequence[Path], view: View, c: Sequence[int]) -> Latents:
     Raises UserError for those that cannot be projected.
     """
     require_w(view.snapshot.G)
-    photos, config = _readable(view.snapshot, paths), view.config
+    photos, config = _readable(view.snapshot, paths), view.snapshot.config
     ws = view.snapshot.G.broadcast(z_for_seeds(range(len(paths)), config.ws_dim))
     names = tuple(photo.name for photo in photos)
     return Latents(ws, names, names, c=torch.tensor(c) if c else None)

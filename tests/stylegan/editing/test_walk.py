@@ -124,7 +124,7 @@ def test_a_blend_of_classes_gives_the_mapping_their_weights():
     keys = gather((5, 5), view, (0, 2), each=True)
     walk = plan_walk(keys, view, FilmSettings(space="z"))
     assert keys.z is not None
-    expected = view.renderer.map(keys.z[:1], torch.tensor([[0.75, 0, 0.25]]), psi=1.0)
+    expected = view.snapshot.renderer.map(keys.z[:1], torch.tensor([[0.75, 0, 0.25]]), psi=1.0)
     torch.testing.assert_close(walk.at([0.25]).ws, expected)
 
 
@@ -145,7 +145,7 @@ def test_a_sweep_goes_from_the_average_face_to_the_untruncated_one(space):
     walk = plan_walk(gather((3,), free), free, film)
     assert walk.segments == 1
     start, middle, end = view.draw(walk.at([0, 0.5, 1]))
-    G, shown = view.snapshot.G, view.renderer
+    G, shown = view.snapshot.G, view.snapshot.renderer
     assert torch.equal(start, shown.draw(G.broadcast(G.mapping.w_avg[None]))[0])
     assert torch.equal(end, shown.render([3], psi=1.0)[0]) and torch.equal(middle, shown.render([3], psi=0.5)[0])
 
@@ -177,7 +177,7 @@ def test_noise_stays_but_for_maps_that_keyframes_bring():
 def test_edits_of_styles_fade_from_keyframe_to_keyframe():
     view = view_of()
     keys = gather((3, 4), view)
-    styles = tuple(torch.randn(2, size) for size in view.config.style_dims())
+    styles = tuple(torch.randn(2, size) for size in view.snapshot.config.style_dims())
     keys = replace(keys, styles=styles)
     found = plan_walk(keys, view, FilmSettings(frames=2)).at([0.0, 0.5, 1.0])
     assert all(torch.equal(faded[[0, 2]], own) for faded, own in zip(found.styles, styles, strict=True))

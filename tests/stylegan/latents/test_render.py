@@ -48,7 +48,7 @@ def test_every_wish_reaches_the_network(half_grown):
 def test_it_is_drawn_at_the_stage_that_the_view_says(half_grown, wish, stage):
     snapshot = load_snapshot(half_grown)
     view = View.of(snapshot, noise_mode="random", **wish)
-    assert view.stage == view.snapshot.stage == view.renderer.stage == stage_of(snapshot, **wish) == stage
+    assert view.snapshot.stage == view.snapshot.renderer.stage == stage_of(snapshot, **wish) == stage
     assert snapshot.stage == Stage(8, 0.4) and view.snapshot.fingerprint == snapshot.fingerprint
     expected = Renderer.of(snapshot.G, stage).render([3], noise="random")
     assert torch.equal(view.render([3]), expected) and torch.equal(view.draw(gather([3], view)), expected)

@@ -56,20 +56,20 @@ def test_classes_are_needed_for_seeds_only(tmp_path):
 def test_latent_files_keep_their_rows_their_truncation_and_their_noise(tmp_path):
     view, path = view_of(psi=1.0), tmp_path / f"a{SUFFIX}"
     latents = gather((4, 5), view_of(psi=0.5))
-    maps = tuple(torch.randn(2, 1, h, w) for h, w in view.config.noise_shapes(16))
+    maps = tuple(torch.randn(2, 1, h, w) for h, w in view.snapshot.config.noise_shapes(16))
     save_latents(path, replace(latents, noise=maps), view.snapshot)
     found = gather((3, path, 4), view)
     assert found.names == ("seed0003", "seed0004", "seed0005", "seed0004") and found.psi is None
     images = view.draw(found)
     assert torch.equal(images[[0, 3]], view.render([3, 4]))  # the network's own noise, as nothing else was said
-    assert torch.equal(images[1:3], view.renderer.draw(latents.ws, maps))
-    assert not torch.equal(images[1], view.renderer.draw(latents.ws)[0])
+    assert torch.equal(images[1:3], view.snapshot.renderer.draw(latents.ws, maps))
+    assert not torch.equal(images[1], view.snapshot.renderer.draw(latents.ws)[0])
     assert torch.equal(view.draw(found, batch=1), images)
 
 
 def test_noise_maps_of_another_resolution_are_an_error(tmp_path):
     view = view_of()
-    maps = tuple(torch.zeros(1, 1, h, w) for h, w in view.config.noise_shapes(8))
+    maps = tuple(torch.zeros(1, 1, h, w) for h, w in view.snapshot.config.noise_shapes(8))
     latents = replace(gather((4,), view), noise=maps)
     with pytest.raises(UserError, match="seed 4.*--noise-mode none"):
         view.draw(latents)
