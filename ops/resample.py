@@ -65,33 +65,17 @@ def design_lowpass_filter(numtaps: int, cutoff: float, width: float, fs: float, 
         raise ValueError(f"cutoff must be between 0 and fs / 2 = {fs / 2:g}, got {cutoff:g}")
     if numtaps == 1:
         return None
-    window = np.kaiser(numtaps, _kaiser_beta(numtaps, width / (fs / 2)))
-    position = np.arange(numtaps) - (numtaps - 1) / 2
+    from scipy.signal import firwin, kaiser_atten, kaiser_beta  # not at the top, because no training needs them
+    from scipy.special import j1
+
+    taps = firwin(numtaps, cutoff, width=width, fs=fs)
     if radial:
-        taps = _disc(2 * np.pi * cutoff / fs * np.hypot(*np.meshgrid(position, position))) * np.outer(window, window)
-    else:
-        taps = np.sinc(2 * cutoff / fs * position) * window
+        position = np.arange(numtaps) - (numtaps - 1) / 2
+        z = 2 * np.pi * cutoff / fs * np.hypot(*np.meshgrid(position, position))
+        disc = np.divide(j1(z), z, out=np.full_like(z, 0.5), where=z > 0)  # the Fourier transform of a disc
+        window = np.kaiser(numtaps, kaiser_beta(kaiser_atten(numtaps, width / (fs / 2))))
+        taps = disc * np.outer(window, window)
     return torch.as_tensor(taps / taps.sum(), dtype=torch.float32)
-
-
-def _kaiser_beta(numtaps: int, width: float) -> float:
-    """The shape of a Kaiser window for a transition band of `width` half sampling rates (Kaiser, 1974)."""
-    attenuation = 2.285 * (numtaps - 1) * np.pi * width + 7.95
-    if attenuation > 50:
-        return 0.1102 * (attenuation - 8.7)
-    if attenuation > 21:
-        return 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
-    return 0.0
-
-
-def _disc(z: np.ndarray) -> np.ndarray:
-    """The Fourier transform of a disc, J1(z) / z: the mean of cos(z cos t) sin(t)^2 over all angles t.
-
-    The midpoint rule is exact to rounding as soon as it has some more angles than z.
-    """
-    count = 32 + int(z.max())
-    angle = np.pi * (np.arange(count) + 0.5) / count
-    return (np.cos(z[..., None] * np.cos(angle)) * np.sin(angle) ** 2).mean(-1)
 
 
 # With any filter

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ops.autograd import compute_dtype
 from ops.bias_act import bias_act
 from ops.style_epilogue import style_epilogue
 from ops.upfirdn2d import upfirdn2d
@@ -53,19 +54,15 @@ def features(shape: tuple[int, ...], dtype: torch.dtype, layout: str, device: to
     return torch.randn(shape, device=device).to(dtype).contiguous(memory_format=LAYOUTS[layout])
 
 
-def _parameter_dtype(x: Tensor) -> torch.dtype:
-    """Parameters are float32 even for feature maps of 16 bits."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
 def _per_channel(x: Tensor) -> Tensor:
-    return torch.randn(x.shape[1], dtype=_parameter_dtype(x), device=x.device)
+    """A parameter [C], float32 even for feature maps of 16 bits."""
+    return torch.randn(x.shape[1], dtype=compute_dtype(x), device=x.device)
 
 
 def _epilogue_tensors(x: Tensor) -> list[Tensor]:
     """x, bias, noise, strength and style."""
-    noise = torch.randn_like(x[:, :1], dtype=_parameter_dtype(x))
-    style = torch.randn(x.shape[0], 2 * x.shape[1], dtype=_parameter_dtype(x), device=x.device)
+    noise = torch.randn_like(x[:, :1], dtype=compute_dtype(x))
+    style = torch.randn(x.shape[0], 2 * x.shape[1], dtype=compute_dtype(x), device=x.device)
     return [x, _per_channel(x), noise, _per_channel(x), style]
 
 
