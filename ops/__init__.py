@@ -1,8 +1,7 @@
 """Fused operations on feature maps: for each a compiled kernel, and a reference in plain PyTorch.
 
-An operation and its reference share a file (`bias_act.py`, `upfirdn2d.py`, `style_epilogue.py`); the kernels are in
-csrc/. `resample.py`, `conv2d.py`, `conv2d_resample.py` and `modulated_conv2d.py` build on them. `build.py` compiles
-the kernels when they are first used, and `selftest.py` compares them with their references.
+An operation and its reference share a file; the kernels are in csrc/. `build.py` compiles them when they are first
+used, and `selftest.py` compares them with their references.
 
 This file is imported without PyTorch. It has what command lines need: the environment variable STYLEGAN_OPS, which
 selects the implementation, and the exception for kernels that are not available.

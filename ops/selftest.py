@@ -1,8 +1,4 @@
-"""Tests and timings of the fused ops on this machine, for doctor.py and benchmarks/ops.py.
-
-CASES lists each op as the networks use it. `mistakes` compares a kernel with its reference, `passes` and `interleaved`
-measure them side by side.
-"""
+"""Tests and timings of the fused ops on this machine, for doctor.py and benchmarks/ops.py."""
 
 from __future__ import annotations
 
@@ -80,23 +76,16 @@ def _resampling(name: str, taps: list[float], up: int, down: int, padding: list[
     return Case(name, lambda x: [x], run, linear=True)
 
 
-CASES = (
-    Case(
-        "bias_act",
-        lambda x: [x, _per_channel(x)],
-        lambda t, impl: bias_act(t[0], t[1], "lrelu", gain=math.sqrt(2), impl=impl),
-    ),
-    Case(
-        "style_epilogue",
-        _epilogue_tensors,
-        lambda t, impl: style_epilogue(t[0], t[1], t[2], t[3], t[4], impl=impl),
-        constants=frozenset({2}),  # the noise
-    ),
+CASES = (  # each op as the networks use it
+    Case("bias_act", lambda x: [x, _per_channel(x)],
+         lambda t, impl: bias_act(t[0], t[1], "lrelu", gain=math.sqrt(2), impl=impl)),
+    Case("style_epilogue", _epilogue_tensors, lambda t, impl: style_epilogue(t[0], t[1], t[2], t[3], t[4], impl=impl),
+         constants=frozenset({2})),  # the noise
     _resampling("blur121", [1, 2, 1], 1, 1, [1, 1, 1, 1]),
     _resampling("blur1331", [1, 3, 3, 1], 1, 1, [2, 1, 2, 1]),
     _resampling("up1331", [1, 3, 3, 1], 2, 1, [2, 1, 2, 1]),
     _resampling("down1331", [1, 3, 3, 1], 1, 2, [1, 1, 1, 1]),
-)
+)  # fmt: skip
 
 
 # Correctness

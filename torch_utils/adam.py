@@ -56,23 +56,12 @@ class Adam:
                 step = torch.zeros((), device=p.device if fused else "cpu")
                 self.state[p] = {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
         entries = [self.state[p] for p in moving]
+        grads = [p.grad for p in moving if p.grad is not None]
+        averages, squares, steps = ([e[name] for e in entries] for name in ("exp_avg", "exp_avg_sq", "step"))
         adam(
-            moving,
-            [p.grad for p in moving if p.grad is not None],
-            [entry["exp_avg"] for entry in entries],
-            [entry["exp_avg_sq"] for entry in entries],
-            [],
-            [entry["step"] for entry in entries],
-            fused=fused,
-            foreach=not fused,
-            amsgrad=False,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            lr=lr,
-            weight_decay=0.0,
-            eps=self.eps,
-            maximize=False,
-        )
+            moving, grads, averages, squares, [], steps, lr=lr, beta1=self.betas[0], beta2=self.betas[1], eps=self.eps,
+            fused=fused, foreach=not fused, amsgrad=False, weight_decay=0.0, maximize=False,
+        )  # fmt: skip
 
     def forget(self) -> None:
         """Forget the moments and the number of steps."""

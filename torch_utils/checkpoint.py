@@ -158,7 +158,7 @@ def load_tensors(path: Path, wanted: str = "") -> tuple[dict[str, Tensor], dict[
     is of another kind, or truncated.
     """
     if not path.is_file():
-        raise UserError(f"there is no file {path}" if not path.is_dir() else f"{path} is a folder, not a file")
+        raise UserError(f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}")
     try:
         with path.open("rb") as plain:
             _check_header(plain.read(64), path, wanted)

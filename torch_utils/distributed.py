@@ -125,10 +125,9 @@ def _meet(dist: DistContext) -> Any:
     held_by_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # otherwise rank 0 holds the store
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     limit = timedelta(seconds=dist.timeout_s)
+    holds = dist.rank == 0 and not held_by_launcher
     try:
-        store = c10d.TCPStore(  # type: ignore[attr-defined]
-            host, port, None, dist.rank == 0 and not held_by_launcher, limit, wait_for_workers=False
-        )
+        store = c10d.TCPStore(host, port, None, holds, limit, wait_for_workers=False)  # type: ignore[attr-defined]
         given_up = f"given up/{dist.attempt}"
         silent = _roll_call(replace(dist, store=store), "here", dist.timeout_s, given_up)
         if silent:

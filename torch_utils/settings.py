@@ -61,13 +61,13 @@ class Declared:
     default: Any
 
 
-def declared(config: type, borrowed: Mapping[str, Flag], prefix: str = "") -> Iterator[Declared]:
+def declared(config: type, borrowed: Mapping[str, Flag]) -> Iterator[Declared]:
     """Yield every setting with a flag in the dataclass `config` and those nested in it, in order of declaration.
 
     borrowed: flags, by dotted name, for settings that declare none; those with a `kind` of their own come last,
     whether `config` has such a setting or not
     """
-    yield from _declared(config, borrowed, prefix)
+    yield from _declared(config, borrowed, "")
     yield from (Declared(name, flag, flag.kind, None) for name, flag in borrowed.items() if flag.kind is not None)
 
 
