@@ -111,7 +111,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
 
     names = parse_names(request.metrics)
     run_dir = run_of(request.model.network)
-    context = opened(request, run_dir)
+    context = context_of(request, run_dir)
     outdir = Path(request.outdir) if request.outdir else run_dir
     if outdir is not None:
         require_folder(outdir)
@@ -144,10 +144,10 @@ def run_of(network: str) -> Path | None:
     return folder if path.exists() and (folder / "training_options.json").is_file() else None
 
 
-def opened(request: Request, run_dir: Path | None) -> Context:
+def context_of(request: Request, run_dir: Path | None) -> Context:
     """Open the network, its data, and the files for single metrics. Raises UserError if one cannot be used."""
     from stylegan.checkpoints.locate import locate
-    from stylegan.latents.render import View, open_for_tools
+    from stylegan.latents.render import View, opened
     from training.data.archive import Archive
     from training.metrics.context import Aids, Context
     from training.metrics.feature_store import Compute
@@ -155,7 +155,7 @@ def opened(request: Request, run_dir: Path | None) -> Context:
     from training.runs.run_dir import parse_options
 
     network = request.model.network
-    view = View.of(open_for_tools(request.model.network, request.model.device), psi=request.trunc)
+    view = View.of(opened(request.model).snapshot, psi=request.trunc)
     trained = parse_options(run_dir / RUN_OPTIONS).data if run_dir and not request.data else None
     where = request.data or (trained.path if trained else "")
     archive = Archive.open(where) if where else None

@@ -91,7 +91,7 @@ def main(request: Request, dry_run: bool) -> None:
     """
     check(request)
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
-    from stylegan.latents.render import classes_for_seeds, open_for_tools
+    from stylegan.latents.render import classes_for_seeds, opened
     from stylegan.networks.base import require_w
     from stylegan.projection.distance import pick_distance
     from stylegan.projection.job import Job, run, table
@@ -99,7 +99,7 @@ def main(request: Request, dry_run: bool) -> None:
 
     paths = photos_in(Path(request.target))
     require_apart(paths, Path(request.outdir))
-    snapshot = open_for_tools(request.model.network, request.model.device)
+    snapshot = opened(request.model).snapshot
     require_w(snapshot.G)
     photos = read(request, paths, snapshot)
     c = classes_for_seeds(request.classes, range(len(photos)), snapshot.config.num_classes)

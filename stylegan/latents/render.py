@@ -102,11 +102,13 @@ def stage_of(snapshot: Snapshot, resolution: int | None = None, alpha: float | N
 
 
 def opened(options: NetworkOptions, force: bool = False) -> View:
-    """Open a network. Returns it with how its images are rendered. force: accept a --delta of another network
+    """Open a network, with how its images are rendered. From now on, the process keeps freed memory.
 
-    Raises UserError if the network cannot be opened, or does not support an option.
+    force: accept a --delta of another network. Raises UserError if the network cannot be opened, or does not support
+    an option.
     """
-    snapshot = open_for_tools(options.network, options.device)
+    keep_freed_memory()
+    snapshot = open_snapshot(options.network, with_kernels(pick_device(options.device)))
     if not isinstance(options, RenderingOptions):
         return View.of(snapshot)
     if options.delta:
@@ -117,15 +119,6 @@ def opened(options: NetworkOptions, force: bool = False) -> View:
         snapshot, psi=options.trunc, cutoff=options.trunc_cutoff, noise_mode=options.noise_mode,
         resolution=options.resolution, alpha=options.alpha,
     )  # fmt: skip
-
-
-def open_for_tools(network: str | Path, device: str = "auto") -> Snapshot:
-    """Open a network for a tool, on "auto", "cpu", "cuda" or "cuda:1". From now on, the process keeps freed memory.
-
-    Raises UserError if the network cannot be opened, or if the device does not exist.
-    """
-    keep_freed_memory()
-    return open_snapshot(network, with_kernels(pick_device(device)))
 
 
 # What images start from

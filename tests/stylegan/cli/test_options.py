@@ -110,6 +110,26 @@ def test_kernels_are_only_built_early_if_strict(no_compiler, monkeypatch):
         with_kernels(device)
 
 
+def test_projection_is_not_loaded_where_nothing_is_projected(models, tmp_path):
+    network = f"--network {models / 'faces.safetensors'} --device cpu"
+    code = f"""
+import sys
+from stylegan.cli import film, generate, mix
+for command, line in (
+    (generate, "{network} --seeds 0-1 --outdir {tmp_path / "a"}"),
+    (mix, "{network} --rows 0 --cols 1 --outdir {tmp_path / "b"}"),
+    (film, "{network} --seeds 0-1 --frames 2 --out {tmp_path / "c.webp"}"),
+):
+    command.main([*line.split(), "--dry-run"], standalone_mode=False)
+    command.main(line.split(), standalone_mode=False)
+assert not [name for name in sys.modules if name.startswith("stylegan.projection")]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert (
+        (tmp_path / "a/seed0001.png").exists() and (tmp_path / "b/grid.png").exists() and (tmp_path / "c.webp").exists()
+    )
+
+
 def test_help_does_not_wait_for_torch():
     code = "import sys, stylegan.cli.options; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
