@@ -142,7 +142,7 @@ def test_the_settings_of_published_networks_are_those_of_their_files() -> None:
     }  # fmt: skip
     progan = common | {
         "family": "progan", "mapping_layers": 0, "blur": (), "styles": False, "const_input": False, "noise": False,
-        "pixel_norm": True, "instance_norm": False, "style_mixing": 0.0,
+        "pixel_norm": True, "instance_norm": False, "style_mixing": 0.0, "fused_scale": True,
     }  # fmt: skip
     for name, wanted in (("stylegan", common), ("progan", progan)):
         config = FAMILIES[name].config()
