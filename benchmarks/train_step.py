@@ -26,7 +26,6 @@ from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
 from torch_utils.device import cpu_threads, keep_freed_memory, peak_memory_mb, pick_device
 from training.config import LossConfig, RunConfig
-from training.inputs import Batch
 from training.runs.plan import aid_cost, conv_gflops, step_cost
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
@@ -100,7 +99,7 @@ def iteration_seconds(cfg: RunConfig, steps: int, dtype: torch.dtype, device: to
     for index in range(-2, steps):
         begin = time.perf_counter()
         for _ in range(period if index >= 0 else 1):
-            train_step(state, Batch(images, None), stage, cfg, None, dtype)
+            train_step(state, (images, None), stage, cfg, None, dtype)
             state.nimg += stage.batch
         if device.type == "cuda":
             torch.cuda.synchronize(device)

@@ -20,9 +20,9 @@ def test_the_state_is_saved_between_snapshots_when_they_are_far_apart(tiny, tmp_
     saves: list[int] = []
     original = milestones._save_state
 
-    def save_state(state, *arguments):
-        saves.append(state.nimg)
-        original(state, *arguments)
+    def save_state(run):
+        saves.append(run.state.nimg)
+        original(run)
 
     monkeypatch.setattr(milestones, "_save_state", save_state)
     for minutes, expected in ((1e-9, [80, 160, 240, 240]), (60.0, [240])):
