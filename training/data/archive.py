@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, final
+from typing import Any, NoReturn, Protocol, final
 
 import numpy as np
 from PIL import Image
@@ -61,19 +61,22 @@ class Archive:
     def open(cls, path: str | Path) -> Archive:
         """Open a zip, a folder (recursively), or an embedded archive by its name (`mnist`).
 
-        Raises UserError if the path does not exist or contains no images, or if its labels do not fit its images.
+        Raises UserError if the path does not exist, cannot be read or contains no images, or if its labels do not fit
+        its images.
         """
         where = Path(EMBEDDED.get(str(path), path))
-        if where.is_dir():
-            return cls(where, FolderFiles(where))
-        if not where.exists():
-            raise UserError(f"There is no archive or folder at {where}: give a path, or one of: {', '.join(EMBEDDED)}")
         try:
-            return cls(where, ZipFiles(where))
+            if where.is_dir():
+                return cls(where, FolderFiles(where))
+            if where.exists():
+                return cls(where, ZipFiles(where))
+        except PermissionError as error:
+            _unreadable(error)
         except ZIP_ERRORS as error:
             raise UserError(
                 f"Cannot open {where} as a zip file ({error}): convert it with {conversion(where, 64)}"
             ) from None
+        raise UserError(f"There is no archive or folder at {where}: give a path, or one of: {', '.join(EMBEDDED)}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -210,7 +213,7 @@ class FolderFiles:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        found = [Path(root) / name for root, _, files in os.walk(path) for name in files]
+        found = [Path(root) / name for root, _, files in os.walk(path, onerror=_unreadable) for name in files]
         self.names = [file.relative_to(path).as_posix() for file in found if file.is_file()]  # a pipe would never end
 
     def read(self, name: str) -> bytes:
@@ -220,6 +223,10 @@ class FolderFiles:
         kept = [name for name in self.names if is_image(name) or name.endswith(".json")]
         stats = [(name, (self._path / name).stat()) for name in kept]
         return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise UserError(f"Cannot read {error.filename} ({error.strerror}): make it readable") from None
 
 
 def _limit(name: str) -> str:
