@@ -73,7 +73,7 @@ FLAGS: Mapping[str, Flag] = {
                             positive=True),
     "model.fmap_max": Flag("--fmap-max", "Most feature maps at any resolution.", kind=int, positive=True),
     "model.d_fmap_max": Flag("--d-fmap-max", "Most feature maps of the discriminator, if it has fewer than the"
-                             " generator.", kind=int, positive=True),
+                             " generator.", typed="FMAP_MAX", kind=int, positive=True),
     "model.z_dim": Flag("--z-dim", "Length of the random input z.", positive=True),
     "model.w_dim": Flag("--w-dim", "Length of the style vector w.", kind=int, positive=True),
     "model.mapping_layers": Flag("--map-depth", "Layers of the mapping network from z to w.", kind=int),

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import numpy as np
 from PIL import Image
@@ -62,19 +62,22 @@ class Archive:
     def open(cls, path: str | Path) -> Archive:
         """Open a zip, a folder (recursively), or an embedded archive by its name (`mnist`).
 
-        Raises UserError if the path does not exist or contains no images, or if its labels do not fit its images.
+        Raises UserError if the path does not exist, cannot be read or contains no images, or if its labels do not fit
+        its images.
         """
         where = Path(EMBEDDED.get(str(path), path))
-        if where.is_dir():
-            return cls(where, files_of_folder(where))
-        if not where.exists():
-            raise UserError(f"There is no archive or folder at {where}: give a path, or one of: {', '.join(EMBEDDED)}")
         try:
-            return cls(where, files_of_zip(where))
+            if where.is_dir():
+                return cls(where, files_of_folder(where))
+            if where.exists():
+                return cls(where, files_of_zip(where))
+        except PermissionError as error:
+            _unreadable(error)
         except ZIP_ERRORS as error:
             raise UserError(
                 f"Cannot open {where} as a zip file ({error}): convert it with {conversion(where, 64)}"
             ) from None
+        raise UserError(f"There is no archive or folder at {where}: give a path, or one of: {', '.join(EMBEDDED)}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -207,7 +210,7 @@ def files_of_zip(path: Path) -> Files:
 
 def files_of_folder(path: Path) -> Files:
     """Files under a folder; fingerprints, of images and labels only, are size and modification time."""
-    found = [Path(root) / name for root, _, files in os.walk(path) for name in files]
+    found = [Path(root) / name for root, _, files in os.walk(path, onerror=_unreadable) for name in files]
     names = [file.relative_to(path).as_posix() for file in found if file.is_file()]  # a pipe would never end
 
     def fingerprints() -> list[tuple[str, int, int]]:
@@ -216,6 +219,10 @@ def files_of_folder(path: Path) -> Files:
         return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
     return Files(names, lambda name: read_plain(path / name, size_limit(name)), fingerprints)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise UserError(f"Cannot read {error.filename} ({error.strerror}): make it readable") from None
 
 
 def size_limit(name: str) -> str:
