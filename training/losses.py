@@ -47,11 +47,6 @@ def g_logistic(fake: Tensor) -> Tensor:
     return F.softplus(-fake)
 
 
-def g_logistic_saturating(fake: Tensor) -> Tensor:
-    """log(1 - sigmoid(D(fake))), the game's other form."""
-    return -F.softplus(fake)
-
-
 def d_wasserstein_real(real: Tensor, drift: float = 0.001) -> Tensor:
     """-D(real) + drift * D(real)^2; the last term keeps scores from wandering off (ProGAN, appendix A.1)."""
     return drift * real.square() - real
@@ -125,12 +120,11 @@ class Regulariser:
     """A penalty that is added to the loss of a phase at every `interval`-th step, `interval` times as strongly
     (lazy regularisation: StyleGAN2, section 3.1).
 
-    name: in the statistics   images: at which its gradient is taken   gamma: it counts gamma / 2 times
+    name: in the statistics   gamma: it counts gamma / 2 times
     """
 
     name: str
     phase: Literal["D", "G"]
-    images: Literal["real", "fake"]
     interval: int
     gamma: PerResolution[float]
 
@@ -143,8 +137,8 @@ class Regulariser:
 def regularisers(loss: LossConfig) -> tuple[Regulariser, ...]:
     """R1 at real images and R2 at generated ones (Mescheder et al. 2018), as far as `loss` gives them a weight."""
     return (
-        Regulariser("r1", "D", "real", loss.r1_interval, loss.r1_gamma),
-        Regulariser("r2", "D", "fake", loss.r1_interval, loss.r2_gamma),
+        Regulariser("r1", "D", loss.r1_interval, loss.r1_gamma),
+        Regulariser("r2", "D", loss.r1_interval, loss.r2_gamma),
     )
 
 
