@@ -138,7 +138,7 @@ def accumulate(
     total: Stats = {}
     w_sums: Tensor | None = None
     for fed in inputs.split(rounds):
-        terms, w = losses.of(phase, fed)
+        terms, w = losses.of(phase)(fed)
         for term, stats in terms:
             (term / parts).backward()
             for name, value in stats.items():

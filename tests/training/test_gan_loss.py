@@ -175,7 +175,7 @@ def test_both_networks_are_evaluated_at_the_stage(name: str) -> None:
     other = replace(loss, stage=replace(loss.stage, alpha=0.9))
     assert torch.equal(other.fakes(inputs)[0], loss.G.synthesis(
         _mixed(loss, inputs), Stage(8, 0.9), inputs.noise))  # fmt: skip
-    views, _ = loss.views(inputs)
+    views = loss.views(inputs, loss.fakes(inputs)[0])
     assert total(loss.d_terms(views, inputs))[0] != total(other.d_terms(views, inputs))[0]
     assert loss.g_term(views, inputs)[0] != other.g_term(views, inputs)[0]
 

@@ -143,7 +143,7 @@ def rehearse(
         _, optimizer = state.learner(phase)
         state.discriminators.requires_grad_(phase == "D")
         gradients = _beside(optimizer, 1) if rounds > 1 else []
-        terms, _ = losses.of(phase, next(inputs.split(rounds)))
+        terms, _ = losses.of(phase)(next(inputs.split(rounds)))
         for loss, _ in terms:
             loss.backward()
         optimizer.zero_grad()
