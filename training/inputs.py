@@ -72,6 +72,7 @@ def draw(
         crossover = int(rng.integers(1, num_layers)) if mixed else num_layers
         c = int(classes[rng.integers(len(classes))]) if classes is not None else -1
         rows.append((z, crossover, c, rng.random(), rng.standard_normal(sum(areas), np.float32)))
+    views = [generator(seed, f"{stream}/views", p).random((2, DRAWS)) for p in positions] if augmented else None
     latents, crossovers, labels, blends, pixels = zip(*rows, strict=True)
     both = torch.from_numpy(np.stack(latents)).to(device)
     flat = torch.from_numpy(np.stack(pixels)).to(device)
@@ -81,9 +82,5 @@ def draw(
         z=both[:, 0], z_mix=both[:, 1], crossover=torch.tensor(crossovers, device=device),
         c=torch.tensor(labels, device=device) if classes is not None else None,
         noise=maps, blend=torch.tensor(blends, dtype=torch.float32, device=device),
-        views=_views(seed, stream, positions) if augmented else None,
+        views=None if views is None else torch.from_numpy(np.stack(views)),
     )  # fmt: skip
-
-
-def _views(seed: int, stream: str, positions: range) -> Tensor:
-    return torch.from_numpy(np.stack([generator(seed, f"{stream}/views", p).random((2, DRAWS)) for p in positions]))

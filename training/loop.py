@@ -41,12 +41,9 @@ TIME_IS_UP = 1  # less than the number of any signal that is obeyed
 
 
 def train(
-    cfg: RunConfig,
-    run_dir: Path,
-    resume: bool = False,
-    init_from: str | None = None,
+    cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | None = None,
     dist: DistContext = SINGLE_PROCESS,
-) -> TrainState:
+) -> TrainState:  # fmt: skip
     """Train until `cfg.total_kimg`, or until the time is up or the user stops; write everything into `run_dir`.
 
     resume: go on from the state saved there   init_from: a snapshot to take fitting weights from
@@ -71,9 +68,9 @@ def train(
             report.say(damaged)
         begin_run(run, data, dtype, resume, init_from)
         clock.restart()
-        measure_now = partial(measure, interrupts=interrupted)
+        measure_now = partial(measure, run, interrupted)
         if resume and run.snapshot_due:
-            run.on_rank0("metrics", measure_now)  # what was cut short
+            on_rank0(dist, "metrics", measure_now)  # what was cut short
         stop = wish_of_any(dist, interrupted, clock.late(state, cfg))
         while state.nimg < cfg.total_kimg * 1000 and not stop:
             stage = run.stage
@@ -96,17 +93,17 @@ def train(
             if state.nimg - state.tick_nimg >= cfg.tick_kimg.at(stage.resolution) * 1000:
                 tick(run)
                 if run.snapshot_due:
-                    run.on_rank0("metrics", measure_now)
+                    on_rank0(dist, "metrics", measure_now)
             stop = wish_of_any(dist, interrupted, clock.late(state, cfg))
         if stop > TIME_IS_UP:
             state.seconds += clock.lap()
-            run.on_rank0("the last save", partial(save, film=stop != signal.SIGTERM))
+            on_rank0(dist, "the last save", partial(save, run, film=stop != signal.SIGTERM))
             report.say(f"Stopped at {state.nimg / 1000:.1f} kimg; all is saved. To go on: train.py --resume {run_dir}")
         else:
             measured = run.snapshot_due
             end_run(run)
             if not measured:
-                run.on_rank0("metrics", measure_now)
+                on_rank0(dist, "metrics", measure_now)
             stop = wish_of_any(dist, interrupted)
             if not stop:
                 kimg = min(state.nimg / 1000, cfg.total_kimg)
@@ -140,13 +137,9 @@ def open_data(cfg: RunConfig, progress: bool = True) -> Dataset:
 
 
 def next_reals(
-    data: Dataset,
-    nimg: int,
-    stage: TrainingStage,
-    cfg: RunConfig,
-    device: torch.device,
+    data: Dataset, nimg: int, stage: TrainingStage, cfg: RunConfig, device: torch.device,
     dist: DistContext = SINGLE_PROCESS,
-) -> Reals:
+) -> Reals:  # fmt: skip
     """This process's share of the real images after `nimg` images, at the size and the fade of the stage.
 
     Of the batch, every `dist.world_size`-th image: `Inputs.split` says why.

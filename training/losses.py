@@ -47,11 +47,6 @@ def g_logistic(fake: Tensor) -> Tensor:
     return F.softplus(-fake)
 
 
-def g_logistic_saturating(fake: Tensor) -> Tensor:
-    """log(1 - sigmoid(D(fake))), the game's other form."""
-    return -F.softplus(fake)
-
-
 def d_wasserstein_real(real: Tensor, drift: float = 0.001) -> Tensor:
     """-D(real) + drift * D(real)^2; the last term keeps scores from wandering off (ProGAN, appendix A.1)."""
     return drift * real.square() - real
@@ -125,12 +120,11 @@ class Regulariser:
     """A penalty that is added to the loss of a phase at every `interval`-th step, `interval` times as strongly
     (lazy regularisation: StyleGAN2, section 3.1).
 
-    name: in the statistics   images: at which its gradient is taken   gamma: it counts gamma / 2 times
+    name: in the statistics   gamma: it counts gamma / 2 times
     """
 
     name: str
     phase: Literal["D", "G"]
-    images: Literal["real", "fake"]
     interval: int
     gamma: PerResolution[float]
 
@@ -143,8 +137,8 @@ class Regulariser:
 def regularisers(loss: LossConfig) -> tuple[Regulariser, ...]:
     """R1 at real images and R2 at generated ones (Mescheder et al. 2018), as far as `loss` gives them a weight."""
     return (
-        Regulariser("r1", "D", "real", loss.r1_interval, loss.r1_gamma),
-        Regulariser("r2", "D", "fake", loss.r1_interval, loss.r2_gamma),
+        Regulariser("r1", "D", loss.r1_interval, loss.r1_gamma),
+        Regulariser("r2", "D", loss.r1_interval, loss.r2_gamma),
     )
 
 
@@ -181,9 +175,9 @@ class GANLoss:
     share: int
     _kept: list[Views] = field(default_factory=list, init=False)
 
-    def of(self, phase: str, inputs: Inputs) -> Terms:
-        """The loss that is minimised in the phase "D" or "G"."""
-        return self.d_loss(inputs) if phase == "D" else self.g_loss(inputs)
+    def of(self, phase: str) -> Callable[[Inputs], Terms]:
+        """What is minimised in the phase "D" or "G"."""
+        return self.d_loss if phase == "D" else self.g_loss
 
     def d_loss(self, inputs: Inputs) -> Terms:
         """The discriminator's loss. A term is computed when it is asked for: back-propagated one after the other, only
@@ -192,16 +186,19 @@ class GANLoss:
         self._kept.clear()  # of a try for which memory did not suffice
         keep = self.loss.share_fakes and len(inputs.reals) == self.share
         with torch.set_grad_enabled(keep):
-            views, w = self.views(inputs)
+            fakes, w = self.fakes(inputs)
+            views = self.views(inputs, fakes)
         if keep:
             self._kept.append(views)
         return self.d_terms(views, inputs), w
 
     def g_loss(self, inputs: Inputs) -> Terms:
         """The generator's loss. Of the real images only a relativistic loss and the vision aid take notice."""
-        views, w = (self._kept.pop(), None) if self._kept else self.views(inputs)
+        if self._kept:
+            return [self.g_term(self._kept.pop(), inputs)], None
+        fakes, w = self.fakes(inputs)
         w = None if self.loss.share_fakes else w  # it has been counted
-        return [self.g_term(views, inputs)], w
+        return [self.g_term(self.views(inputs, fakes), inputs)], w
 
     def fakes(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
         """Generated images [N,C,H,W] with mixed styles, and their w [N,w_dim] (None for a network without w)."""
@@ -215,15 +212,15 @@ class GANLoss:
             ws = mix(ws, G.broadcast(G.mapping(inputs.z_mix, inputs.c)), inputs.crossover)
         return G.synthesis(ws, stage, noise, self.dtype), w
 
-    def views(self, inputs: Inputs) -> tuple[Views, Tensor | None]:
-        """Real and generated images, through the augmentation, if there is one; and w."""
-        reals, (fakes, w) = inputs.reals, self.fakes(inputs)
+    def views(self, inputs: Inputs, fakes: Tensor) -> Views:
+        """Real and generated images, through the augmentation, if there is one."""
+        reals = inputs.reals
         if inputs.views is not None:
             kinds = self.loss.diffaugment
             reals, fakes = augment(reals, inputs.views[:, 0], kinds), augment(fakes, inputs.views[:, 1], kinds)
         if aid := self.aid_for(reals):
-            return Views(reals, fakes, aid.features(reals, self.dtype), aid.features(fakes, self.dtype)), w
-        return Views(reals, fakes, [], []), w
+            return Views(reals, fakes, aid.features(reals, self.dtype), aid.features(fakes, self.dtype))
+        return Views(reals, fakes, [], [])
 
     def d_terms(self, views: Views, inputs: Inputs) -> Iterator[tuple[Tensor, Stats]]:
         loss, reals, fakes = self.loss, views.reals, views.fakes

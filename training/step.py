@@ -6,6 +6,7 @@ micro-batches whose gradients add up, over rounds and over processes, to what th
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -59,7 +60,8 @@ def train_step(
     d_stats, bad = run_phase("D", state, losses, inputs_of("D"), cfg, dist)
     if bad:  # D has diverged: skip G's phase, nothing has been updated yet
         return d_stats, bad
-    track(state.G_ema, state.G, _halflife(cfg, state.nimg), stage.batch)
+    ramp = math.inf if cfg.ema_ramp is None else state.nimg * cfg.ema_ramp / 1000
+    track(state.G_ema, state.G, min(cfg.ema_kimg, ramp), stage.batch)
     # No gradients for D's weights while G learns: that is a third of the work of this phase.
     state.discriminators.requires_grad_(False)
     g_stats, bad = run_phase("G", state, losses, inputs_of("G"), cfg, dist)
@@ -136,7 +138,7 @@ def accumulate(
     total: Stats = {}
     w_sums: Tensor | None = None
     for fed in inputs.split(rounds):
-        terms, w = losses.of(phase, fed)
+        terms, w = losses.of(phase)(fed)
         for term, stats in terms:
             (term / parts).backward()
             for name, value in stats.items():
@@ -186,10 +188,6 @@ def move_w_avg(G: Generator, sums: Tensor | None) -> None:
         mean = sums[:, :-1] / counts
         share = counts / counts.mean().clamp(min=1)  # of more classes than images, none must forget all at once
         average.lerp_(torch.where(mean.isfinite(), mean, average), 1 - W_AVG_BETA**share)
-
-
-def _halflife(cfg: RunConfig, nimg: int) -> float:
-    return cfg.ema_kimg if cfg.ema_ramp is None else min(cfg.ema_kimg, nimg * cfg.ema_ramp / 1000)
 
 
 # What PyTorch says, besides by the type of its error, when the system, CUDA or one of its libraries has no more memory.

@@ -116,13 +116,13 @@ def test_a_regulariser_adds_as_much_as_its_weight_says(name: str, penalty: str, 
 def test_a_lazy_regulariser_counts_as_often_as_it_was_left_out() -> None:
     """At every third step, three times as strongly, by the number of images alone: 0, 3, 6, ... of batches of 8."""
     gamma = PerResolution(2.0, {16: 0.5})
-    lazy, always = (Regulariser("r1", "D", "real", interval, gamma) for interval in (3, 1))
+    lazy, always = (Regulariser("r1", "D", interval, gamma) for interval in (3, 1))
     for resolution in (8, 16):
         stage = TrainingStage(resolution, phase=0, batch=8, lr=0.1)
         weights = [lazy.weight_at(nimg, stage) for nimg in range(0, 6 * 8, 8)]
         assert weights == [3 * gamma.at(resolution), 0.0, 0.0] * 2
         assert [always.weight_at(nimg, stage) for nimg in range(0, 6 * 8, 8)] == [gamma.at(resolution)] * 6
-    assert Regulariser("r1", "D", "real", 3, PerResolution(0.0)).weight_at(0, stage) == 0
+    assert Regulariser("r1", "D", 3, PerResolution(0.0)).weight_at(0, stage) == 0
 
 
 @given(st.integers(1, 9), st.integers(1, 64), st.integers(0, 10**6), st.floats(0, 100))
@@ -130,7 +130,7 @@ def test_over_a_period_a_lazy_regulariser_weighs_what_one_at_every_step_does(
     interval: int, batch: int, begin: int, gamma: float
 ) -> None:
     stage = TrainingStage(8, phase=0, batch=batch, lr=0.1)
-    regulariser = Regulariser("r1", "D", "real", interval, PerResolution(gamma))
+    regulariser = Regulariser("r1", "D", interval, PerResolution(gamma))
     weights = [regulariser.weight_at(begin + step * batch, stage) for step in range(interval)]
     assert sum(weight > 0 for weight in weights) == (gamma > 0)
     assert sum(weights) == pytest.approx(interval * gamma)
@@ -138,8 +138,8 @@ def test_over_a_period_a_lazy_regulariser_weighs_what_one_at_every_step_does(
 
 def test_regularisers_are_what_the_config_asks_for() -> None:
     r1, r2 = regularisers(LossConfig(r1_gamma=PerResolution(3.0), r2_gamma=PerResolution(2.0), r1_interval=4))
-    assert r1 == Regulariser("r1", "D", "real", 4, PerResolution(3.0))
-    assert r2 == Regulariser("r2", "D", "fake", 4, PerResolution(2.0))
+    assert r1 == Regulariser("r1", "D", 4, PerResolution(3.0))
+    assert r2 == Regulariser("r2", "D", 4, PerResolution(2.0))
 
 
 def test_styles_are_mixed_from_the_crossover_on() -> None:
@@ -175,7 +175,7 @@ def test_both_networks_are_evaluated_at_the_stage(name: str) -> None:
     other = replace(loss, stage=replace(loss.stage, alpha=0.9))
     assert torch.equal(other.fakes(inputs)[0], loss.G.synthesis(
         _mixed(loss, inputs), Stage(8, 0.9), inputs.noise))  # fmt: skip
-    views, _ = loss.views(inputs)
+    views = loss.views(inputs, loss.fakes(inputs)[0])
     assert total(loss.d_terms(views, inputs))[0] != total(other.d_terms(views, inputs))[0]
     assert loss.g_term(views, inputs)[0] != other.g_term(views, inputs)[0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -82,12 +82,8 @@ class Run:
 
     @property
     def snapshot(self) -> Path:
-        """The snapshot of this moment."""
+        """That of this moment."""
         return self.file("network-snapshot-", ".safetensors")
-
-    def on_rank0(self, name: str, work: Callable[[Run], object]) -> None:
-        """See `distributed.on_rank0`."""
-        on_rank0(self.dist, name, partial(work, self))
 
 
 def begin_run(run: Run, data: Dataset, dtype: torch.dtype, resume: bool, init_from: str | None) -> None:
@@ -100,7 +96,7 @@ def begin_run(run: Run, data: Dataset, dtype: torch.dtype, resume: bool, init_fr
     if dist.attempt:
         report.say(f"A process was lost: restart {dist.attempt}")
     if resume:
-        run.on_rank0("tidying up", _tidy_up)
+        on_rank0(dist, "tidying up", partial(_tidy_up, run))
         report.say(f"Going on with {run.run_dir} at {state.nimg / 1000:.1f} of {cfg.total_kimg:g} kimg, {how}")
         return
     report.say(f"Training in {run.run_dir}: {len(data)} images, {cfg.total_kimg:g} kimg, {how}")
@@ -198,7 +194,7 @@ def tick(run: Run) -> None:
     state.seconds += clock.lap()
     left = seconds_left(run.cfg, state.nimg, seconds / images, clock.machine)
     run.report.tick(_values(run, seconds, images), state.nimg, *left)
-    run.on_rank0("tick", _save_tick)
+    on_rank0(run.dist, "tick", partial(_save_tick, run))
     clock.restart()
 
 
@@ -255,7 +251,7 @@ def end_run(run: Run) -> None:
     if state.nimg > state.tick_nimg:
         tick(run)
     state.seconds += run.clock.lap()
-    run.on_rank0("the last save", save)
+    on_rank0(run.dist, "the last save", partial(save, run))
     if run.cfg.time_limit is not None:
         _say_how_timely(run, run.cfg.time_limit)
     run.report.say(f"Done: {state.nimg / 1000:.1f} kimg. Images, growth.webp and the network are in {run.run_dir}")

@@ -53,9 +53,9 @@ def plan(cfg: RunConfig, costs: Costs, seconds: float) -> RunConfig:
     Raises UserError, which names the least time, if that is too little.
     """
     assert cfg.hours is not None
+    gone = 3600 * cfg.hours - seconds
     least = sum(parts(scaled(cfg, 0.0), costs).values())
     if least > seconds:
-        gone = 3600 * cfg.hours - seconds
         raise UserError(
             f"--hours {cfg.hours:g} is too little: {duration(gone)} went by before training, and {MIN_STEPS} steps in "
             f"each phase take {duration(least)} with all that is saved; give at least {_hours(least + gone)}"
@@ -67,7 +67,6 @@ def plan(cfg: RunConfig, costs: Costs, seconds: float) -> RunConfig:
         middle = (low + high) / 2
         fits = sum(parts(scaled(cfg, middle), costs).values()) <= seconds
         low, high = (middle, high) if fits else (low, middle)
-    gone = 3600 * cfg.hours - seconds
     planned = scaled(cfg, low)
     end = _snapshot(planned, costs, _ticks(planned, planned.growth.phases(planned.total_kimg)))
     return replace(planned, time_limit=round(LATE * 3600 * cfg.hours - gone - costs.launch - end, 3))

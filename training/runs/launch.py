@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def launch(
     if dist:
         typed = _joining(typed, dist)
     if resume:
-        run_dir, cfg = resume, _resumed(resume, outdir, init_from, typed)
+        cfg = _resumed(resume, outdir, init_from, typed)
     else:
         facts = _facts(typed.get("data.path", ""))
         cfg = _new(typed, facts, quiet=dist is not None and dist.rank > 0, init_from=init_from)
@@ -87,20 +87,17 @@ def launch(
                 _train_as_one_of(dist, cfg, lambda: resume or _run_dir(outdir, desc, cfg, again), resume, init_from)
         return
     check_devices(cfg)
-    with sigterm_ends(), ExitStack() as held:
+    with sigterm_ends():
         if planning:
             cfg = _planned(cfg, SINGLE_PROCESS, began, outdir, dry_run)
         if dry_run:
             return
-        if not resume:
-            run_dir = _run_dir(outdir, desc, cfg, again)
-        held.enter_context(locked(run_dir))
-        if resume:
-            store_end(run_dir, cfg)
-        if cfg.gpus > 1:
-            train_in_processes(cfg, run_dir, resume is not None, init_from)
-        else:
-            train(cfg, run_dir, resume=resume is not None, init_from=init_from)
+        run_dir = resume or _run_dir(outdir, desc, cfg, again)
+        with locked(run_dir):
+            if resume:
+                store_end(run_dir, cfg)
+            work = train_in_processes if cfg.gpus > 1 else train
+            work(cfg, run_dir, resume is not None, init_from)
 
 
 def _launch_newest(

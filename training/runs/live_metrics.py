@@ -116,7 +116,8 @@ def keep_best(cfg: RunConfig, run_dir: Path, say: Say) -> None:
         return
     source = run_dir / Path(best["snapshot_pkl"]).name
     if _is(source, best["network"]):
-        _copy(source, run_dir / BEST)
+        with atomic_write(run_dir / BEST) as scratch:
+            shutil.copyfile(source, scratch)
         say(f"{source.name} is the best by {name} so far: {BEST}")
 
 
@@ -162,8 +163,3 @@ def _is(path: Path, network: str) -> bool:
         return load_snapshot(path).fingerprint == network
     except UserError:
         return False
-
-
-def _copy(source: Path, target: Path) -> None:
-    with atomic_write(target) as scratch:
-        shutil.copyfile(source, scratch)

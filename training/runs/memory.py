@@ -1,4 +1,4 @@
-"""How much memory a program would hold at its peak, without holding any."""
+"""How much memory a step takes: tried on blank images, or counted without holding any; and how many images fit."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from training.augment import DRAWS
 from training.config import RunConfig
 from training.inputs import Inputs
 from training.losses import regularisers
+from training.runs.plan import Footprint
 from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
 from training.step import losses_of, micro_batch_sizes, out_of_memory, too_large
@@ -125,11 +126,11 @@ def rehearsed(
 
 def rehearse(
     state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, processes: int, micro_batch: int
-) -> bool:  # fmt: skip
+) -> None:  # fmt: skip
     """Work off `micro_batch` images in each phase of a step, with regularisers, but let no weight move.
 
     Beside them is held what a step finds when training is in full swing: Adam's moments, and, where there are several
-    parts, the gradients of the parts before. Returns True. Raises what PyTorch raises when memory runs out.
+    parts, the gradients of the parts before. Raises what PyTorch raises when memory runs out.
     """
     device, share = next(state.G.parameters()).device, stage.batch // processes
     inputs, rounds = blank(stage, cfg, share, device), share // micro_batch
@@ -142,12 +143,11 @@ def rehearse(
         _, optimizer = state.learner(phase)
         state.discriminators.requires_grad_(phase == "D")
         gradients = _beside(optimizer, 1) if rounds > 1 else []
-        terms, _ = losses.of(phase, next(inputs.split(rounds)))
+        terms, _ = losses.of(phase)(next(inputs.split(rounds)))
         for loss, _ in terms:
             loss.backward()
         optimizer.zero_grad()
         del gradients
-    return True
 
 
 def blank(stage: TrainingStage, cfg: RunConfig, count: int, device: torch.device) -> Inputs:
@@ -181,10 +181,8 @@ META = torch.device("meta")
 PROCESS_BYTES = {"cpu": 250 << 20, "cuda": 0}
 KEPT = {"cpu": 1.4, "cuda": 1.0}
 
-BytesAndAtOnce = Callable[[int], tuple[int, int]]  # resolution -> peak memory of a device, and images at once
 
-
-def footprint(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> BytesAndAtOnce:
+def footprint(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> Footprint:
     """Peak memory at a resolution, and how many images are worked on at once.
 
     The most that tensors hold at any moment of the heaviest step: weights, gradients, moments, the average, and what

@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""What a run says and shows of itself: times, lines, curves and images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,11 +75,6 @@ STAT_NAMES = {
     "gp": "Loss/gradient_penalty", "norm_d": "Gradient/D", "norm_g": "Gradient/G",
     "aid_d": "Loss/aid/D", "aid_g": "Loss/aid/G", "aid_r": "Loss/aid/penalty",
 }  # fmt: skip
-
-
-class _Curves(Protocol):
-    def add_scalar(self, tag: str, value: float, step: int) -> None: ...
-    def close(self) -> None: ...
 
 
 class Report:
@@ -185,14 +180,13 @@ def _open(path: Path, keep: int) -> Any:
     return path.open("a", encoding="utf-8")
 
 
-def _tensorboard(run_dir: Path, nimg: int) -> _Curves | None:
-    """Curves that go on after `nimg` images: what an earlier process drew beyond is hidden."""
+def _tensorboard(run_dir: Path, nimg: int) -> Any:
+    """Curves that go on after `nimg` images: what an earlier process drew beyond is hidden. None: no tensorboard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    writer: _Curves = SummaryWriter(str(run_dir), purge_step=nimg + 1)
-    return writer
+    return SummaryWriter(str(run_dir), purge_step=nimg + 1)
 
 
 # Images of a run: grids of reals and fakes, and their growth as a film
