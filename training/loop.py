@@ -79,10 +79,10 @@ def train(
             fit(state, stage, cfg, dtype, dist, report.say)
             with clock.data():
                 reals = next_reals(data, state.nimg, stage, cfg, device, dist)
-            at_once = state.micro_batch[stage.resolution]
+            micro_batch = state.micro_batch[stage.resolution]
             stats, bad = train_step(state, reals, stage, cfg, labels, dtype, dist)
             state.nimg, clock.images = state.nimg + stage.batch, clock.images + stage.batch
-            if state.micro_batch[stage.resolution] < at_once:
+            if state.micro_batch[stage.resolution] < micro_batch:
                 report.say(f"out of memory at {state.nimg / 1000:.2f} kimg: from now on "
                            f"{state.micro_batch[stage.resolution]} images per GPU at once, which changes nothing but "
                            "rounding")  # fmt: skip
