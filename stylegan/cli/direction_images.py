@@ -23,7 +23,17 @@ from stylegan.latents.notation import DIRECTIONS, LATENTS, RenderingOptions
 from torch_utils.cli import require
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
-from torch_utils.output import FILES, GRID, check_film, destination, replaces, write_film, writing_to
+from torch_utils.output import (
+    FILES,
+    GRID,
+    check_film,
+    destination,
+    frames_and_seconds,
+    grid_shape,
+    replaces,
+    write_film,
+    writing_to,
+)
 from torch_utils.settings import Flag, setting
 from torch_utils.text import counted
 
@@ -94,10 +104,13 @@ def apply(request: Apply, dry_run: bool) -> None:
         raise UserError(f"{request.move.directions} holds {', '.join(found.names)}; choose one with --name")
     direction = found.named(request.name or 0)
     layers = layers_for(request, direction, view)
-    if request.film:
-        check_film(request.folder / request.film, request.fps, view.snapshot.config.channels)
     # First without any projection, so that every mistake is reported before one.
     starts = gathered(request, view, standing_in)
+    if request.film:
+        columns, rows = grid_shape("auto", len(starts)) or (1, 1)
+        config, stage = view.snapshot.config, view.snapshot.stage
+        height, width = config.size(stage.resolution)
+        check_film(request.folder / request.film, request.fps, config.channels, (height * rows, width * columns))
     files = applied_files(request, starts, direction, layers)
     if dry_run:
         click.echo(plan(request, view, len(starts) * len(request.move.strengths), files))
@@ -197,8 +210,12 @@ def applied_files(request: Apply, latents: Latents, direction: Directions, layer
     if request.cells:
         written += [f"{name}.png" for name in cells.names]
         files.append(f"{counted(len(cells), 'cell')} as {folder / written[1]}" + " ..." * (len(cells) > 1))
-    more = [SAVED] * request.save_latents + [request.film] * bool(request.film)
+    more = [SAVED] * request.save_latents
     files += [str(folder / name) for name in more]
+    if request.film:
+        more.append(request.film)
+        film = folder / request.film
+        files.append(f"{film} ({frames_and_seconds(film, request.frames, request.fps)})")
     return ", ".join(files) + replaces((folder / name for name in [*written, *more]), request.start.seeds)
 
 

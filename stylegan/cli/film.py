@@ -23,9 +23,9 @@ from stylegan.editing.settings import FilmSettings, check_frames
 from stylegan.latents.notation import WHAT, Point, RenderingOptions, parse_points
 from torch_utils.cli import require
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, check_film, parse_grid, replaces, write_film
+from torch_utils.output import FILES, check_film, frames_and_seconds, parse_grid, replaces, write_film
 from torch_utils.settings import Flag, setting
-from torch_utils.text import counted, parse_classes
+from torch_utils.text import parse_classes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +76,9 @@ def main(request: Request, dry_run: bool) -> None:
 
     view = untruncated(opened(request.rendering, request.force), request.film)
     out, film, (columns, rows) = Path(request.out), request.film, request.grid
-    check_film(out, request.fps, view.snapshot.config.channels)
+    config, stage = view.snapshot.config, view.snapshot.stage
+    height, width = config.size(stage.resolution)
+    check_film(out, request.fps, config.channels, (height * rows, width * columns))
 
     def walks_by(project: Project) -> list[Walk]:
         keys = gather(request.seeds, view, request.classes, project=project, force=request.force, each=True)
@@ -86,7 +88,7 @@ def main(request: Request, dry_run: bool) -> None:
     segments = walks[0].segments
     count = segments * film.frames + (not film.closed)
     sweep = "" if film.psi_sweep is None else ", psi {:g} to {:g}".format(*film.psi_sweep)
-    about = f"{counted(count, 'frame')}, {count / request.fps:.1f} s{sweep}: {out}{replaces([out], request.seeds)}"
+    about = f"{frames_and_seconds(out, count, request.fps)}{sweep}: {out}{replaces([out], request.seeds)}"
     if dry_run:
         images = count * len(walks)
         lines = about_network(request.rendering.network, view, images, request.seeds, request.num_steps)

@@ -28,7 +28,18 @@ from training.losses import Stats
 from training.runs.hours import LATE
 from training.runs.live_metrics import NO_METRICS, keep_best, measure_snapshot, prune
 from training.runs.plan import duration, seconds_left
-from training.runs.report import FIRST, STAT_NAMES, Clock, Report, save_fakes, save_growth, save_key, save_reals
+from training.runs.report import (
+    FIRST,
+    STAT_NAMES,
+    Clock,
+    Report,
+    about_growth,
+    growth_frame,
+    save_fakes,
+    save_growth,
+    save_key,
+    save_reals,
+)
 from training.runs.run_dir import PREVIOUS, STATE, settle_state
 from training.schedule import TrainingStage
 from training.state import TrainState
@@ -126,6 +137,8 @@ def _save_start(run: Run, data: Dataset) -> None:
     save_reals(run.run_dir / "reals.png", data, cfg.model)
     save_fakes(run.run_dir / FIRST, state.G_ema, Stage(cfg.growth.initial))
     save_key(run.run_dir / "fakes.json", cfg.model)
+    if growth_frame(cfg.model)[0] > 1:
+        run.report.say(f"There will be {about_growth(cfg.model)}")
     state.log_bytes = run.report.lengths()
     state.save(run.run_dir / STATE, cfg)
 
@@ -234,7 +247,7 @@ def save(run: Run, film: bool = True) -> None:
     save_networks(run.snapshot, run.state, run.cfg, run.stage)
     _save_state(run)
     if film:
-        save_growth(run.run_dir)
+        save_growth(run.run_dir, run.cfg.model)
 
 
 def save_networks(path: Path, state: TrainState, cfg: RunConfig, stage: Stage) -> None:

@@ -26,6 +26,7 @@ from training.runs.live_metrics import require_measurable
 from training.runs.memory import footprint
 from training.runs.plan import describe, estimated_speed, growth_table
 from training.runs.processes import check_devices, device_of, train_in_processes
+from training.runs.report import about_growth
 from training.runs.resume import DataFacts, choose, description, resolve, resumed, same_data, unplanned
 from training.runs.run_dir import (
     create_run_dir,
@@ -76,6 +77,7 @@ def launch(
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
         dtype = pick_dtype(cfg, device)
         print(describe(cfg, estimated_speed(cfg, dtype, device), footprint(cfg, dtype, device)))
+        print(_film_line(cfg))
         return
     desc = "" if resume else description(cfg, facts)
     if dist:
@@ -165,9 +167,14 @@ def _planned(cfg: RunConfig, dist: DistContext, began: float, outdir: Path | Non
         speed = partial(costs.images_per_second, cfg)
         device = pick_device(cfg.device)
         memory = footprint(cfg, pick_dtype(cfg, device), device)
-        growth = [describe(cfg, speed, memory)] if dry_run else growth_table(cfg, speed, memory)
+        growth = [describe(cfg, speed, memory), _film_line(cfg)] if dry_run else growth_table(cfg, speed, memory)
         print("\n".join([*growth, *budget_lines(cfg, costs)]), flush=True)
     return cfg
+
+
+def _film_line(cfg: RunConfig) -> str:
+    """The last line of a plan."""
+    return f"Film         {about_growth(cfg.model)}"
 
 
 def _facts(path: str) -> DataFacts:

@@ -6,22 +6,23 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from stylegan.networks.base import Generator
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
 from torch_utils.files import atomic_write, write_atomically
-from torch_utils.images import enlarge, grid, to_pil, to_uint8
+from torch_utils.images import MODES, BadImage, decode, enlarge, grid, open_image, to_pil, to_uint8
+from torch_utils.output import write_webp
 from training.config import RunConfig
 from training.data.dataset import Dataset
 from training.runs.plan import TYPICAL, Machine, duration
@@ -192,7 +193,9 @@ def _tensorboard(run_dir: Path, nimg: int) -> Any:
 # Images of a run: grids of reals and fakes, and their growth as a film
 
 
-FRAME_MS, LAST_FRAME_MS, MAX_FRAMES = 120, 3000, 150
+FRAME_MS, LAST_FRAME_MS, MAX_FRAMES, MAX_FRAME_PIXELS = 120, 3000, 150, 2048 * 1024
+FILM_QUALITY = {"quality": 80}
+BYTES_PER_PIXEL = 0.17  # of faces in a frame of that quality
 FIRST = "fakes_init.png"
 
 
@@ -226,30 +229,70 @@ def save_key(path: Path, model: NetworkConfig) -> None:
     write_atomically(path, f"{json.dumps(key)}\n".encode())
 
 
-def save_growth(run_dir: Path) -> None:
+def growth_frame(model: NetworkConfig) -> tuple[int, tuple[int, int]]:
+    """By how much the frames of growth.webp are smaller than the grids of fakes, and their (height, width).
+
+    Whole grids above 256x256 are more than a screen can show, and at 1024x1024 a film of them would have a gigabyte.
+    """
+    seeds, columns, _ = seeds_and_classes(model)
+    height, width = model.size(model.resolution)
+    height, width, smaller = height * len(seeds) // columns, width * columns, 1
+    while height // smaller * (width // smaller) > MAX_FRAME_PIXELS:
+        smaller *= 2
+    return smaller, (-(-height // smaller), -(-width // smaller))
+
+
+def about_growth(model: NetworkConfig) -> str:
+    """What growth.webp will be, for the plan and the log."""
+    smaller, (height, width) = growth_frame(model)
+    megabytes = MAX_FRAMES * height * width * BYTES_PER_PIXEL / 1e6
+    reduced = f", the grids at 1/{smaller} of their size" if smaller > 1 else ""
+    return f"growth.webp, up to {MAX_FRAMES} frames of {width}x{height}{reduced}, about {megabytes:.2g} MB in the end"
+
+
+def save_growth(run_dir: Path, model: NetworkConfig) -> None:
     """growth.webp: the grid of fakes over the whole run, from the images that are there."""
     files = [run_dir / FIRST, *sorted(run_dir.glob("fakes[0-9]*.png"))]
-    save_film(
-        run_dir / "growth.webp", [files[i] for i in np.unique(np.linspace(0, len(files) - 1, MAX_FRAMES).astype(int))]
-    )
+    shown = np.unique(np.linspace(0, len(files) - 1, MAX_FRAMES).astype(int))
+    save_film(run_dir / "growth.webp", [files[i] for i in shown], *growth_frame(model))
 
 
-def save_film(path: Path, files: list[Path]) -> None:
-    """The images that are whole, one after the other; the last stays for longer. None at all leaves no file."""
-    frames = [frame for frame in map(_opened, files) if frame]
-    if not frames:
+def save_film(path: Path, files: Sequence[Path], smaller: int, size: tuple[int, int]) -> None:
+    """The images, one after the other, in the memory of one; the last stays for longer. None at all leaves no file.
+
+    smaller: by how much each is reduced   size: (height, width) after that
+    Damaged images and those of another size are left out: a film without them is better than a run that cannot go on.
+    """
+    frames = (frame for file in files if (frame := _frame(file, smaller, size)) is not None)
+    first, rest = next(frames, None), frames
+    if first is None:
         return
-    durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
     with atomic_write(path) as scratch:
-        frames[0].save(scratch, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80)
+        write_webp(scratch, _timed(chain([first], rest)), FILM_QUALITY)
 
 
-def _opened(file: Path) -> Image.Image | None:
-    """An image, None if it is damaged: a film without it is better than a run that cannot go on."""
+def _timed(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
+    """With the milliseconds of each."""
+    before: np.ndarray | None = None
+    for frame in frames:
+        if before is not None:
+            yield before, FRAME_MS
+        before = frame
+    if before is not None:
+        yield before, LAST_FRAME_MS
+
+
+def _frame(file: Path, smaller: int, size: tuple[int, int]) -> np.ndarray | None:
+    """uint8 [H,W,3], reduced by averaging; None if the image is damaged or of another size."""
     try:
-        return Image.open(file).convert("RGB")
-    except (OSError, SyntaxError):  # the latter is Pillow's word for a broken PNG
+        image = open_image(file.read_bytes())
+        if (-(-image.height // smaller), -(-image.width // smaller)) != size:
+            return None
+        decode(image)
+    except (OSError, BadImage):
         return None
+    plain = image if image.mode in MODES.values() else image.convert("RGB")
+    return np.asarray(plain.reduce(smaller).convert("RGB"))
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:

@@ -25,7 +25,7 @@ from training.runs.checkpointing import disk_trouble, save_networks
 from training.runs.hours import Costs
 from training.runs.live_metrics import NO_METRICS, measure_snapshot
 from training.runs.processes import process, train_in_processes
-from training.runs.report import save_fakes, save_film, save_reals
+from training.runs.report import growth_frame, save_fakes, save_film, save_reals
 from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
 from training.step import train_step
@@ -185,7 +185,7 @@ def costs_besides(state: TrainState, cfg: RunConfig, folder: Path, data: Dataset
         save_fakes(path, state.G_ema, Stage(resolution))  # to warm up
         fakes[resolution] = _timed(lambda: save_fakes(path, state.G_ema, Stage(resolution)))  # noqa: B023
     reals = _timed(lambda: save_reals(folder / "reals.png", data, cfg.model))
-    film = _timed(lambda: save_film(folder / "film.webp", [path] * FRAMES))
+    film = _timed(lambda: save_film(folder / "film.webp", [path] * FRAMES, *growth_frame(cfg.model)))
     state_s = _timed(lambda: state.save(folder / "state.pt", cfg, folder / "state.previous.pt"))
     snapshot = folder / "network-snapshot-000000.safetensors"
     final = cfg.growth.final

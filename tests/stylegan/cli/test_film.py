@@ -107,9 +107,21 @@ def test_films(run, tmp_path, name, kind):
 
 def test_dry_run_names_the_film_and_writes_nothing(run, tmp_path):
     result = run("faces", "--seeds", "0-7", "--grid", "2x2", "--loop", "--frames", 30, "--fps", 20, "-n", out="a.gif")
-    for part in ("240 of 16x16", "60 frames, 3.0 s", "a.gif"):
+    for part in ("240 of 16x16", "60 frames, 3.00 s", "a.gif"):
         assert part in result.stdout, result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_time_of_a_gif_is_said_as_it_is(run, tmp_path):
+    """At 40 frames a second, 5 frames take 12.5 hundredths, of which GIF can store only whole ones."""
+    assert "5 frames, 0.13 s" in run("faces", "--seeds", "0-1", "--frames", 4, "--fps", 40, out="a.gif").stdout
+    with Image.open(tmp_path / "a.gif") as image:
+        assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(image)) == 130
+
+
+def test_frames_too_large_for_the_format_are_refused_before_any_is_drawn(run, tmp_path):
+    refused = run("faces", "--seeds", "0-1", "--psi-sweep", "0:1", "--grid", "1025x1", "-n", out="a.webp")
+    assert refused.exit_code == 2 and "can have 16383 pixels a side" in refused.stderr, refused.output
 
 
 def test_photographs_are_keyframes_and_mistakes_are_reported_before_any_projection(run, tmp_path, monkeypatch):
