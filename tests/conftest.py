@@ -90,3 +90,15 @@ def damaged() -> Callable[[st.DataObject, bytes], bytes]:
         return bytes(content)
 
     return damage
+
+
+@pytest.fixture
+def command_line() -> Callable[..., list[str]]:
+    """The words of a command: {option: value} for what the test does not give itself, and what it gives."""
+
+    def command_line(defaults: dict[str, object], *options: object) -> list[str]:
+        given = {str(option) for option in options}
+        words = [word for option, value in defaults.items() if option not in given for word in (option, value)]
+        return [str(word) for word in [*words, *options]]
+
+    return command_line

@@ -215,7 +215,7 @@ class RunConfig:
     )  # fmt: skip
     metrics: str = setting(
         "none", Flag("--metrics", "Measure every snapshot, as calc_metrics.py would: kid5k_full,pr5k3_full; or none.",
-                     MACHINE, metavar="NAMES", resume="free"),
+                     MACHINE, metavar="NAMES", is_list=True, resume="free"),
     )  # fmt: skip
     features: str = setting(
         "efficientnet-lite0", Flag("--features", "What --metrics look at, as in calc_metrics.py.", MACHINE,

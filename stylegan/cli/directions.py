@@ -72,7 +72,8 @@ class Conditional:
     model: NetworkOptions = NetworkOptions()
     directions: str = setting("", FILE)
     name: str = setting("", Flag("--name", "The direction to change.", SEARCH))
-    without: str = setting("", Flag("--without", "Those that must stay as they are, as in glasses,gender.", SEARCH))
+    without: str = setting("", Flag(
+        "--without", "Those that must stay as they are, as in glasses,gender.", SEARCH, is_list=True))  # fmt: skip
     classes: Sequence[int] = setting((), Flag(
         "--class", "For conditional networks, as in `find`.", SEARCH, parse=parse_classes,
         metavar="CLASS"))  # fmt: skip

@@ -36,13 +36,13 @@ def z_drawn_once() -> Iterator[None]:
 
 
 @pytest.fixture
-def run(models, tmp_path, monkeypatch):
+def run(models, tmp_path, monkeypatch, command_line):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "cache"))
 
     def run(name: str, command: str, *options: object) -> Result:
-        words = [command, "--network", models / f"{name}.safetensors", "--device", "cpu", *options]
-        return CliRunner().invoke(directions.main, [str(word) for word in words])
+        defaults = {"--network": models / f"{name}.safetensors", "--device": "cpu"}
+        return CliRunner().invoke(directions.main, [command, *command_line(defaults, *options)])
 
     return run
 
@@ -89,8 +89,9 @@ def test_apply_at_strength_0_is_the_image_of_generate_to_the_bit(run, models, tm
     words = ["--directions", pca, "--name", "pc1", "--seeds", "5,17", "--strengths", "-2,0,2", "--trunc", 0.5]
     result = run("faces", "apply", *words, "--cells", "--save-latents", "--outdir", "out", "--batch", 3)
     assert result.exit_code == 0, result.output
-    drawn = ["--network", models / "faces.safetensors", "--device", "cpu", "--outdir", "plain", "--trunc", 0.5]
-    CliRunner().invoke(generate.main, [str(word) for word in [*drawn, "--seeds", "5,17"]])
+    drawn = ["--network", models / "faces.safetensors", "--device", "cpu", "--outdir"]
+    words = [*drawn, "plain", "--trunc", 0.5, "--seeds", "5,17"]
+    assert CliRunner().invoke(generate.main, [str(word) for word in words]).exit_code == 0
     table = pixels("out/grid.png")
     assert table.shape == (32, 48, 3)
     for row, seed in enumerate((5, 17)):
@@ -101,7 +102,7 @@ def test_apply_at_strength_0_is_the_image_of_generate_to_the_bit(run, models, tm
             cell = table[row * 16 : row * 16 + 16, column * 16 : column * 16 + 16]
             np.testing.assert_array_equal(cell, pixels(f"out/seed{seed:04d}{name}.png"))
             assert (cell != expected).any()
-    again = [*drawn[:-2], "--seeds", "out/moved.latent.safetensors", "--outdir", "again"]
+    again = [*drawn, "again", "--seeds", "out/moved.latent.safetensors"]
     assert CliRunner().invoke(generate.main, [str(word) for word in again]).exit_code == 0
     np.testing.assert_array_equal(pixels("again/seed0017+2pc1.png"), pixels("out/seed0017+2pc1.png"))
 
@@ -109,25 +110,25 @@ def test_apply_at_strength_0_is_the_image_of_generate_to_the_bit(run, models, tm
 def test_photographs_are_moved_but_not_for_a_plan(run, tmp_path, pca):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).save("eva.png")
     before = sorted(tmp_path.rglob("*"))
-    words = ["--directions", pca, "--seeds", "1,eva.png", "--num-steps", 3, "--outdir", "out"]
+    words = ["--directions", pca, "--seeds", "1,eva.png", "--num-steps", 3, "--outdir"]
     for command, count in (("apply", 10), ("sheet", 30)):
-        planned = run("faces", command, *words, *["--name", 0] * (command == "apply"), "-n")
+        planned = run("faces", command, *words, "out", *["--name", 0] * (command == "apply"), "-n")
         assert planned.exit_code == 0 and f"{count} of 16x16" in planned.stdout, planned.output
         assert "eva.png: each projected into W in 3 steps" in planned.stdout and "Files:      out" in planned.stdout
     assert sorted(tmp_path.rglob("*")) == before
-    assert run("faces", "apply", *words, "--name", 0, "--cells").exit_code == 0
+    assert run("faces", "apply", *words, "out", "--name", 0, "--cells").exit_code == 0
     assert Path("out/eva.png").exists() and pixels("out/grid.png").shape == (32, 80, 3)
-    own = run("faces", "apply", *words, "--name", 0, "--cells", "--outdir", ".")
+    own = run("faces", "apply", *words, ".", "--name", 0, "--cells")
     assert own.exit_code == 2 and "eva.png is one of the inputs" in own.stderr
     assert "photographs" in CliRunner().invoke(directions.main, ["apply", "--help"]).stdout
 
 
 def test_apply_makes_films_and_captions_from_latents_in_some_layers(run, pca):
-    words = ["--directions", pca, "--name", 0, "--outdir", "out"]
-    assert run("faces", "apply", *words, "--seeds", "1", "--save-latents").exit_code == 0
+    words = ["--directions", pca, "--name", 0, "--outdir"]
+    assert run("faces", "apply", *words, "out", "--seeds", "1", "--save-latents").exit_code == 0
     more = ["--seeds", "out/moved.latent.safetensors", "--strengths", "0,1", "--layers", "coarse", "--captions"]
-    result = run("faces", "apply", *words, *more, "--film", "a.webp", "--frames", 4, "--outdir", "next")
-    assert result.exit_code == 0, result.output
+    result = run("faces", "apply", *words, "next", *more, "--film", "a.webp", "--frames", 4)
+    assert result.exit_code == 0 and "next/a.webp (4 frames, 0.13 s)" in result.stdout, result.output
     with Image.open("next/a.webp") as film:
         assert film.n_frames == 4 and film.size == (48, 32)  # five latents, about square
     assert pixels("next/grid.png").shape[1] > 2 * 96

@@ -15,10 +15,10 @@ from stylegan.projection import photos as photographs
 
 
 @pytest.fixture
-def run(models, tmp_path):
+def run(models, tmp_path, command_line):
     def run(name: str, *options: object, out: str = "film") -> Result:
-        words = ["--network", models / f"{name}.safetensors", "--out", tmp_path / out, "--device", "cpu", *options]
-        return CliRunner().invoke(interpolate.main, [str(word) for word in words])
+        defaults = {"--network": models / f"{name}.safetensors", "--out": tmp_path / out, "--device": "cpu"}
+        return CliRunner().invoke(interpolate.main, command_line(defaults, *options))
 
     return run
 

@@ -23,10 +23,11 @@ DATA = Path(__file__).parents[2] / "data"
 
 
 @pytest.fixture
-def run(models, tmp_path):
+def run(models, tmp_path, command_line):
     def run(name: str, *options: object) -> Result:
-        words = ["--network", models / f"{name}.safetensors", "--outdir", tmp_path / "out", "--device", "cpu", *options]
-        return CliRunner().invoke(generate.main, [str(word) for word in words])
+        network = models / f"{name}.safetensors"
+        defaults = {"--network": network, "--outdir": tmp_path / "out", "--device": "cpu"}
+        return CliRunner().invoke(generate.main, command_line(defaults, *options))
 
     return run
 

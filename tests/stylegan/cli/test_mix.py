@@ -17,10 +17,11 @@ from stylegan.projection import photos
 
 
 @pytest.fixture
-def run(models, tmp_path):
+def run(models, tmp_path, command_line):
     def run(command, name: str, *options: object) -> Result:
-        words = ["--network", models / f"{name}.safetensors", "--outdir", tmp_path / "out", "--device", "cpu", *options]
-        return CliRunner().invoke(command.main, [str(word) for word in words])
+        network = models / f"{name}.safetensors"
+        defaults = {"--network": network, "--outdir": tmp_path / "out", "--device": "cpu"}
+        return CliRunner().invoke(command.main, command_line(defaults, *options))
 
     run.models = models
     return run

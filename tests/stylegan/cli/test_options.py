@@ -16,9 +16,10 @@ from click.testing import CliRunner
 
 from ops import VARIABLE, build
 from stylegan.cli import convert, generate, train
+from stylegan.cli.main import VERBS, main
 from stylegan.cli.options import ops_option
 from stylegan.networks.inference import with_kernels
-from torch_utils.cli import Command
+from torch_utils.cli import Bool, Command
 from torch_utils.errors import UserError
 from training.runs import launch
 
@@ -133,3 +134,27 @@ assert not [name for name in sys.modules if name.startswith("stylegan.projection
 def test_help_does_not_wait_for_torch():
     code = "import sys, stylegan.cli.options; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
+def every_command() -> Iterator[tuple[str, click.Command]]:
+    """Every command of the engine, with its words."""
+    for verb in VERBS:
+        command = main.get_command(click.Context(main), verb)
+        if isinstance(command, click.Group):
+            yield from ((f"{verb} {name}", inner) for name, inner in command.commands.items())
+        else:
+            yield verb, command
+
+
+LISTS = {"--seeds", "--class", "--rows", "--cols", "--row-class", "--col-class", "--styles", "--layers", "--strengths",
+         "--attributes", "--without", "--metrics", "--distance-weights", "--report", "--diffaugment"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "command"), list(every_command()), ids=str)
+def test_lists_add_up_and_every_other_option_given_twice_is_an_error(words: str, command: click.Command) -> None:
+    for option in (param for param in command.params if isinstance(param, click.Option)):
+        once = [option.opts[0]] if option.is_flag else [f"{option.opts[0]}=x"]
+        given = CliRunner().invoke(command, once * 2)
+        assert given.exit_code == 2, option
+        is_list = not LISTS.isdisjoint(option.opts) and option.type is not Bool  # --styles of train is a switch
+        assert ("is given 2 times; give it once" in given.stderr) == (not is_list), (option.opts, given.stderr)

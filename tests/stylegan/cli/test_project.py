@@ -21,7 +21,7 @@ from stylegan.latents.latents import load_latents
 from stylegan.projection import job as jobs
 from stylegan.projection.projector import Projector
 
-FAST = ("--num-steps", 6, "--plus-steps", 4, "--pti-steps", 3, "--w-samples", 50)
+FAST = {"--num-steps": 6, "--plus-steps": 4, "--pti-steps": 3, "--w-samples": 50}
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ def photos(tmp_path) -> Path:
 
 
 @pytest.fixture
-def run(models, tmp_path):
+def run(models, tmp_path, command_line):
     def run(name: str, target: Path, *options: object, outdir: str = "out") -> Result:
-        words = ["--network", models / f"{name}.safetensors", "--target", target, "--outdir", tmp_path / outdir,
-                 "--device", "cpu", *FAST, *options]  # fmt: skip
-        return CliRunner().invoke(project.main, [str(word) for word in words])
+        defaults = {"--network": models / f"{name}.safetensors", "--target": target, "--outdir": tmp_path / outdir,
+                    "--device": "cpu", **FAST}  # fmt: skip
+        return CliRunner().invoke(project.main, command_line(defaults, *options))
 
     return run
 
