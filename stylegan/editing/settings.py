@@ -189,21 +189,25 @@ def check_classifier(settings: ClassifierSettings) -> None:
 
 def parse_strengths(text: str) -> tuple[float, ...]:
     """Read "-2,0,2" as (-2.0, 0.0, 2.0), and "-1:1:3" as (-1.0, 0.0, 1.0). Raises UserError for other text."""
-    try:
-        if ":" not in text:
-            strengths = [float(part) for part in text.split(",")]
-        else:
-            first, last, count = text.split(":")
-            steps = int(count)
-            if not 2 <= steps <= 1000:
-                raise UserError(f"Invalid strengths '{text}': the number of steps must be from 2 to 1000, got {steps}")
-            strengths = [float(first) + (float(last) - float(first)) * i / (steps - 1) for i in range(steps)]
-    except ValueError:
-        raise UserError(f"Invalid strengths '{text}': expected numbers, for example -2,0,2, or FIRST:LAST:STEPS, for "
-                        "example -3:3:7") from None  # fmt: skip
+    strengths = [strength for part in text.split(",") for strength in _strengths(part)]
     if not all(map(math.isfinite, strengths)):
         raise UserError(f"Invalid strengths '{text}': all of them must be finite")
     return tuple(strengths)
+
+
+def _strengths(text: str) -> list[float]:
+    """Read "-2" as [-2.0], and "-1:1:3" as [-1.0, 0.0, 1.0]."""
+    try:
+        if ":" not in text:
+            return [float(text)]
+        first, last, count = text.split(":")
+        steps = int(count)
+        if not 2 <= steps <= 1000:
+            raise UserError(f"Invalid strengths '{text}': the number of steps must be from 2 to 1000, got {steps}")
+        return [float(first) + (float(last) - float(first)) * i / (steps - 1) for i in range(steps)]
+    except ValueError:
+        raise UserError(f"Invalid strengths '{text}': expected numbers, for example -2,0,2, or FIRST:LAST:STEPS, for "
+                        "example -3:3:7") from None  # fmt: skip
 
 
 @dataclass(frozen=True)
