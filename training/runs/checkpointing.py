@@ -22,6 +22,7 @@ from torch_utils.errors import UserError
 from torch_utils.files import SCRATCH
 from torch_utils.images import to_float
 from torch_utils.interrupt import Interrupts
+from torch_utils.text import listed_classes
 from training.config import RunConfig
 from training.data.dataset import Dataset
 from training.losses import Stats
@@ -136,7 +137,9 @@ def _save_start(run: Run, data: Dataset) -> None:
     cfg, state = run.cfg, run.state
     save_reals(run.run_dir / "reals.png", data, cfg.model)
     save_fakes(run.run_dir / FIRST, state.G_ema, Stage(cfg.growth.initial))
-    save_key(run.run_dir / "fakes.json", cfg.model)
+    save_key(run.run_dir / "fakes.json", cfg.model, cfg.data.class_names)
+    if cfg.model.num_classes:
+        run.report.say(f"Classes: {listed_classes(range(cfg.model.num_classes), cfg.data.class_names)}")
     if growth_frame(cfg.model)[0] > 1:
         run.report.say(f"There will be {about_growth(cfg.model)}")
     state.log_bytes = run.report.lengths()
@@ -255,6 +258,7 @@ def save_networks(path: Path, state: TrainState, cfg: RunConfig, stage: Stage) -
     save_snapshot(
         path, state.G_ema, state.D if cfg.snap_d else None, config=cfg.model,
         stage=Stage(stage.resolution, stage.alpha), kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
+        class_names=cfg.data.class_names,
     )  # fmt: skip
 
 
