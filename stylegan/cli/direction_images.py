@@ -187,7 +187,9 @@ def gathered(request: MoveRequest, view: View, project: Project) -> Latents:
     from stylegan.latents.render import gather
 
     start = request.start
-    return gather(start.seeds, view, start.classes, project=project, force=start.force)
+    return gather(
+        start.seeds, view, start.classes, project=project, force=start.force, each_class=start.each_class
+    )  # fmt: skip
 
 
 def plan(request: MoveRequest, view: View, count: int, files: str) -> str:

@@ -16,16 +16,17 @@ from stylegan.cli.options import (
     about_network,
     check_tool,
     projecting,
+    read_points,
     standing_in,
     tool,
 )
 from stylegan.editing.settings import FilmSettings, check_frames
-from stylegan.latents.notation import WHAT, Point, RenderingOptions, parse_points
+from stylegan.latents.notation import WHAT, Point, RenderingOptions
 from torch_utils.cli import require
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, check_film, frames_and_seconds, parse_grid, replaces, write_film
 from torch_utils.settings import Flag, setting
-from torch_utils.text import parse_classes
+from torch_utils.text import Class, parse_classes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,8 +42,9 @@ class Request:
 
     rendering: RenderingOptions = RenderingOptions()
     seeds: Sequence[Point] = setting((), Flag(
-        "--seeds", "Keyframes: seeds as in 0-3,12, latent files, photographs.", WHAT, parse=parse_points))  # fmt: skip
-    classes: Sequence[int] = setting((), Flag(
+        "--seeds", "Keyframes: seeds as in 0-3,12, latent files, photographs, folders of either.", WHAT,
+        parse=read_points))  # fmt: skip
+    classes: Sequence[Class] = setting((), Flag(
         "--class", "For conditional networks: class of seeds and photographs, or one for each as in 3,1,4.", WHAT,
         parse=parse_classes, metavar="CLASSES"))  # fmt: skip
     num_steps: int = setting(500, STEPS)

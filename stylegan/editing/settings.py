@@ -15,7 +15,7 @@ from typing import Literal
 from stylegan.latents.notation import DIRECTIONS, Styles, parse_styles, require_psi
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, declared, differences, setting
-from torch_utils.text import counted, parse_classes
+from torch_utils.text import Class, counted, parse_classes
 
 DATA, SEARCH, FILM = "Data", "Search", "Film"  # headings of --help
 ATTRIBUTES = ".attributes.safetensors"
@@ -95,7 +95,7 @@ class Labels:
     samples: int | None = setting(None, Flag(
         "--samples", "How many random images to use.  [pca: 20000; activations: 2000; by gradient: 500; others: 4000]",
         SEARCH))  # fmt: skip
-    classes: Sequence[int] = setting((), Flag(
+    classes: Sequence[Class] = setting((), Flag(
         "--class", "Class, for conditional networks. Of a list as in 0-9, seed S gets number S, counted round.", SEARCH,
         parse=parse_classes, metavar="CLASS"))  # fmt: skip
 

@@ -224,6 +224,7 @@ LABELS = "find --method labels --dest a.direction.safetensors --labels"
     ("faces", "find --method activations --layer 6 --count 2 --dest a.direction.safetensors", "no layer 6"),
     ("progan", "find --dest a.direction.safetensors", "this ProGAN network has no styles"),
     ("digits", "find --count 2 --dest a.direction.safetensors", "10 classes; choose with --class"),
+    ("pets", "find --count 2 --class bird --dest a.direction.safetensors", "--class bird: no class has that name"),
     ("faces", f"{LABELS} none.csv", "no file or folder none.csv"), ("faces", f"{LABELS} words.csv", "'often'"),
     ("faces", f"{LABELS} unknown.csv", "'eva' in unknown.csv is not a seed"),
     ("faces", f"{LABELS} single.csv", "'smile' is a single class: 5 images with it, 0 without"),

@@ -95,6 +95,13 @@ def test_classes(run, image, tmp_path):
         np.testing.assert_array_equal(frames[number], image("digits", "--seeds", seed, "--class", digit))
 
 
+def test_classes_by_name(run, tmp_path):
+    assert run("pets", "--seeds", "1,1", "--class", "cat,sea lion", "--frames", 2, out="names").exit_code == 0
+    assert run("pets", "--seeds", "1,1", "--class", "0,2", "--frames", 2, out="numbers").exit_code == 0
+    for a, b in zip(film(tmp_path / "names"), film(tmp_path / "numbers"), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize(("name", "kind"), [("faces", "gif"), ("digits", "webp"), ("icons", "apng")])
 def test_films(run, tmp_path, name, kind):
     words = ["--class", 0] * (name == "digits")

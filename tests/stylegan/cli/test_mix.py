@@ -87,6 +87,13 @@ def test_classes_of_rows_and_columns(run, tmp_path):
     np.testing.assert_array_equal(pixels(tmp_path / "b/grid.png"), matrix)
 
 
+def test_classes_by_name(run, tmp_path):
+    words = ["--rows", "5,6", "--cols", "2", "--styles", "0", "--row-class"]
+    for outdir, rows, col in (("names", "cat,sea lion", "dog"), ("numbers", "0,2", "1")):
+        assert run(style_mixing, "pets", *words, rows, "--col-class", col, "--outdir", tmp_path / outdir).exit_code == 0
+    np.testing.assert_array_equal(pixels(tmp_path / "names/grid.png"), pixels(tmp_path / "numbers/grid.png"))
+
+
 def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
     result = run(style_mixing, "faces", "--rows", "0-4", "--cols", "5,6", "--cells", "--save-latents", "-n")
     for part in ("10 of 16x16", "layers 0-3 of 6", "grid.png (3x6)", "10 of", "mixed.latent"):

@@ -188,6 +188,11 @@ def test_grey_networks_with_classes(run, photos, models, tmp_path):
     found = load_latents(tmp_path / "out/ida.latent.safetensors", load_snapshot(models / "digits.safetensors"))
     assert found.c is not None and found.c.tolist() == [7]
     assert "10 classes; choose with --class" in run("digits", photos).output
+    assert run("pets", photos, "--class", "dog", outdir="pets").exit_code == 0
+    found = load_latents(
+        next((tmp_path / "pets").glob("*.latent.safetensors")), load_snapshot(models / "pets.safetensors")
+    )
+    assert found.c is not None and found.c.tolist() == [1]
 
 
 def test_a_dry_run_writes_nothing(run, photos, tmp_path):
