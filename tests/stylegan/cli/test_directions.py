@@ -134,6 +134,21 @@ def test_apply_makes_films_and_captions_from_latents_in_some_layers(run, pca):
     assert pixels("next/grid.png").shape[1] > 2 * 96
 
 
+def test_several_directions_in_one_command_and_a_film_through_them(run, pca):
+    words = ["--directions", pca, "--seeds", "1,2", "--captions", "--film", "a.gif", "--frames", 6, "--outdir"]
+    result = run("faces", "apply", *words, "both", "--name", "pc1:1.5,pc0:-1", "--save-latents", "--cells")
+    assert result.exit_code == 0 and "pc1, pc0: " in result.stdout and "grid.png (3x2)" in result.stdout, result.output
+    assert {"seed0001.png", "seed0001+1.5pc1.png", "seed0001+1.5pc1-1pc0.png"} < {
+        p.name for p in Path("both").iterdir()
+    }
+    with Image.open("both/a.gif") as film:
+        assert film.n_frames == 6 and film.size == (32, 16)
+    result = run("faces", "apply", *words, "rows", "--name", "pc1", "--name", "2", "--strengths", "0,1")
+    assert result.exit_code == 0 and "pc1, pc2: " in result.stdout and "grid.png (2x4)" in result.stdout, result.output
+    refused = run("faces", "apply", *words, "no", "--name", "pc1:1.5", "--strengths", "0,1")
+    assert refused.exit_code == 2 and "both say how far" in refused.stderr and not Path("no").exists()
+
+
 def test_labels_from_a_csv_and_from_folders_give_their_direction_and_its_accuracy(run, models):
     pytest.importorskip("sklearn")
     G = stylegan.load(models / "faces.safetensors").G
