@@ -18,22 +18,13 @@ from stylegan.cli.options import (
     standing_in,
     tool,
 )
+from stylegan.editing.film_files import check_film, frames_and_seconds, write_film
 from stylegan.editing.settings import SEARCH, MoveSettings, check_count
 from stylegan.latents.notation import DIRECTIONS, LATENTS, RenderingOptions
 from torch_utils.cli import require
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
-from torch_utils.output import (
-    FILES,
-    GRID,
-    check_film,
-    destination,
-    frames_and_seconds,
-    grid_shape,
-    replaces,
-    write_film,
-    writing_to,
-)
+from torch_utils.output import FILES, GRID, destination, grid_shape, replaces, writing_to
 from torch_utils.settings import Flag, setting
 from torch_utils.text import counted
 
@@ -105,7 +96,7 @@ def apply(request: Apply, dry_run: bool) -> None:
     check_film_length(request)
     view, found = opened_for(request)
     if len(found) > 1 and not request.name:
-        raise UserError(f"{request.move.directions} holds {', '.join(found.names)}; choose with --name")
+        raise UserError(f"{request.move.directions} holds {', '.join(found.names)}; choose one with --name, or several")
     moves = moves_for(request, found)
     layers = layers_for(request, moves.found, view)
     # First without any projection, so that every mistake is reported before one.

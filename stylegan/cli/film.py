@@ -20,11 +20,12 @@ from stylegan.cli.options import (
     standing_in,
     tool,
 )
+from stylegan.editing.film_files import check_film, frames_and_seconds, write_film
 from stylegan.editing.settings import FilmSettings, check_frames
 from stylegan.latents.notation import WHAT, Point, RenderingOptions
 from torch_utils.cli import require
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, check_film, frames_and_seconds, parse_grid, replaces, write_film
+from torch_utils.output import FILES, parse_grid, replaces
 from torch_utils.settings import Flag, setting
 from torch_utils.text import Class, parse_classes
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from stylegan.cli.options import tool
+from stylegan.editing.film_files import check_film
 from stylegan.latents.notation import WHAT, NetworkOptions
 from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
 from torch_utils.cli import require, require_batch
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, check_film, require_folder
+from torch_utils.output import FILES, require_folder
 from torch_utils.settings import Flag, setting
 from torch_utils.text import Class, counted, parse_classes
 

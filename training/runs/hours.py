@@ -15,7 +15,6 @@ from torch_utils.errors import UserError
 from training.config import RunConfig
 from training.runs.live_metrics import NO_METRICS
 from training.runs.plan import duration
-from training.runs.report import MAX_FRAMES
 from training.schedule import PerResolution, Phase
 
 MIN_STEPS = 20  # of a phase: with fewer, nothing is learned in it
@@ -116,7 +115,7 @@ def parts(cfg: RunConfig, costs: Costs) -> dict[str, float]:
         images = 1000 * (phase.end_kimg - phase.start_kimg)
         spent["training"] += images / costs.images_per_second(cfg, resolution)
         spent["images"] += here * costs.fakes[resolution]
-        spent["snapshots"] += here / cfg.snap * (costs.save + costs.frame * min(MAX_FRAMES, before + here / 2))
+        spent["snapshots"] += here / cfg.snap * costs.save + here * costs.frame
         if cfg.metrics != NO_METRICS:
             spent["metrics"] += here / cfg.snap * costs.metrics
             if int(ticks / cfg.snap) > int(before / cfg.snap) and resolution not in measured:
@@ -138,8 +137,8 @@ def _ticks(cfg: RunConfig, phases: list[Phase]) -> float:
 
 
 def _snapshot(cfg: RunConfig, costs: Costs, ticks: float) -> float:
-    """Of the last snapshot: it, its film, and its metrics."""
-    return costs.save + costs.frame * min(MAX_FRAMES, ticks) + costs.metrics
+    """Of the last snapshot: it, the frames of its film that are new, and its metrics."""
+    return costs.save + costs.frame * min(cfg.snap, ticks) + costs.metrics
 
 
 def budget_lines(cfg: RunConfig, costs: Costs) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -17,12 +18,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from stylegan.editing.film_files import WebPFrame, read_webp, webp_frame, write_webp
 from stylegan.networks.base import Generator
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
 from torch_utils.files import atomic_write, write_atomically
 from torch_utils.images import MODES, BadImage, decode, enlarge, grid, open_image, to_pil, to_uint8
-from torch_utils.output import write_webp
 from training.config import RunConfig
 from training.data.dataset import Dataset
 from training.runs.plan import TYPICAL, Machine, duration
@@ -253,29 +254,37 @@ def about_growth(model: NetworkConfig) -> str:
 
 
 def save_growth(run_dir: Path, model: NetworkConfig) -> None:
-    """growth.webp: the grid of fakes over the whole run, from the images that are there."""
+    """growth.webp: the grid of fakes over the whole run, from the images that are there.
+
+    Of many, every second, fourth, eighth ... is shown, and the last, so that most are those of the film before.
+    """
     files = [run_dir / FIRST, *sorted(run_dir.glob("fakes[0-9]*.png"))]
-    shown = np.unique(np.linspace(0, len(files) - 1, MAX_FRAMES).astype(int))
-    save_film(run_dir / "growth.webp", [files[i] for i in shown], *growth_frame(model))
+    step = 1
+    while -(-len(files) // step) >= MAX_FRAMES:
+        step *= 2
+    shown = files[::step] + files[-1:] * ((len(files) - 1) % step > 0)
+    save_film(run_dir / "growth.webp", shown, *growth_frame(model))
 
 
 def save_film(path: Path, files: Sequence[Path], smaller: int, size: tuple[int, int]) -> None:
     """The images, one after the other, in the memory of one; the last stays for longer. None at all leaves no file.
 
     smaller: by how much each is reduced   size: (height, width) after that
-    Damaged images and those of another size are left out: a film without them is better than a run that cannot go on.
+    What the film before has of the same images is taken from there. Damaged images and those of another size are left
+    out: a film without them is better than a run that cannot go on.
     """
-    frames = (frame for file in files if (frame := _frame(file, smaller, size)) is not None)
+    known = {frame.key: frame for frame in read_webp(path) if (frame.height, frame.width) == size}
+    frames = (frame for file in files if (frame := _frame(file, smaller, size, known)) is not None)
     first, rest = next(frames, None), frames
     if first is None:
         return
     with atomic_write(path) as scratch:
-        write_webp(scratch, _timed(chain([first], rest)), FILM_QUALITY)
+        write_webp(scratch, _timed(chain([first], rest)))
 
 
-def _timed(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
+def _timed(frames: Iterable[WebPFrame]) -> Iterator[tuple[WebPFrame, int]]:
     """With the milliseconds of each."""
-    before: np.ndarray | None = None
+    before: WebPFrame | None = None
     for frame in frames:
         if before is not None:
             yield before, FRAME_MS
@@ -284,17 +293,23 @@ def _timed(frames: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
         yield before, LAST_FRAME_MS
 
 
-def _frame(file: Path, smaller: int, size: tuple[int, int]) -> np.ndarray | None:
-    """uint8 [H,W,3], reduced by averaging; None if the image is damaged or of another size."""
+def _frame(
+    file: Path, smaller: int, size: tuple[int, int], known: Mapping[bytes, WebPFrame]
+) -> WebPFrame | None:  # fmt: skip
+    """RGB, reduced by averaging; None if the image is damaged or of another size. known: frames by the hash of files"""
     try:
-        image = open_image(file.read_bytes())
+        content = file.read_bytes()
+        key = hashlib.sha256(content).digest()[:16]
+        if key in known:
+            return known[key]
+        image = open_image(content)
         if (-(-image.height // smaller), -(-image.width // smaller)) != size:
             return None
         decode(image)
     except (OSError, BadImage):
         return None
     plain = image if image.mode in MODES.values() else image.convert("RGB")
-    return np.asarray(plain.reduce(smaller).convert("RGB"))
+    return webp_frame(np.asarray(plain.reduce(smaller).convert("RGB")), FILM_QUALITY, key)
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:

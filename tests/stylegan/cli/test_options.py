@@ -157,7 +157,7 @@ SINGLE = {("train", "--styles"), ("directions conditional", "--name")}
 @pytest.mark.parametrize(("words", "command"), list(every_command()), ids=str)
 def test_lists_add_up_and_every_other_option_given_twice_is_an_error(words: str, command: click.Command) -> None:
     for option in (param for param in command.params if isinstance(param, click.Option)):
-        once = [option.opts[0]] if option.is_flag else [f"{option.opts[0]}=x"]
+        once = [option.opts[0]] if option.is_flag else [option.opts[0], *["x"] * option.nargs]
         given = CliRunner().invoke(command, once * 2)
         assert given.exit_code == 2, option
         is_list = option.opts[0] in LISTS and (words, option.opts[0]) not in SINGLE
