@@ -93,7 +93,7 @@ def test_strict_ends_early_in_one_line_and_leaves_nothing(index, no_compiler, tm
 def test_a_run_is_resumed_with_whatever_suits_this_machine(monkeypatch, tmp_path):
     """It is not a setting of the run: neither written into it, nor a contradiction to it."""
     asked = []
-    monkeypatch.setattr(launch, "train", lambda cfg, run_dir, **rest: asked.append(run_dir))
+    monkeypatch.setattr(launch, "train", lambda cfg, run_dir, *rest: asked.append(run_dir))
     runs = ["--outdir", str(tmp_path), "--data", "mnist", "--device", "cpu"]
     assert CliRunner().invoke(train.main, [*runs, "--ops", "ref"]).exit_code == 0
     assert "ops" not in json.loads((asked[0] / "training_options.json").read_text())
