@@ -28,7 +28,10 @@ AHEAD_ON_RESUME = {found.name for found in declared(RunConfig, FLAGS) if found.f
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a run needs to know of its data: height, width and channels of every image, 0 classes if unlabelled."""
+    """What a run needs to know of its data: height, width and channels of every image, 0 classes if unlabelled.
+
+    summary: all that in a line, for people
+    """
 
     name: str
     count: int
@@ -37,11 +40,12 @@ class DataFacts:
     channels: int
     num_classes: int
     content_hash: str
+    summary: str = ""
 
     @classmethod
     def of(cls, archive: Archive) -> DataFacts:
         return cls(archive.name, len(archive), archive.height, archive.width, archive.channels, archive.num_classes,
-                   archive.content_hash)  # fmt: skip
+                   archive.content_hash, archive.summary)  # fmt: skip
 
     @property
     def base(self) -> tuple[int, int]:
