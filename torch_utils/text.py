@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from torch_utils.errors import UserError
@@ -71,6 +71,40 @@ def require_each_once(seeds: Sequence[int]) -> None:
     for seed, times in Counter(seeds).most_common(1):
         if times > 1:
             raise UserError(f"seed {seed} occurs {times} times; give each seed once")
+
+
+# Lists of files, whose names may contain commas
+
+
+LONGEST_NAME = 16  # parts between commas that are tried as one name
+
+
+def list_items(text: str) -> list[str]:
+    """Read "0-2,eva.jpg" as ["0-2", "eva.jpg"], and "a,b.jpg" as ["a,b.jpg"] if there is such a file, and no "b.jpg".
+
+    A backslash before a comma also says that it belongs to a name. Raises UserError for an empty item.
+    """
+    parts = [part.replace("\0", ",") for part in text.replace("\0", "").replace("\\,", "\0").split(",")]
+    items: list[str] = []
+    for end, part in enumerate(parts):
+        items.append(part)
+        if "." not in part or _exists(part):
+            continue
+        for length in range(min(LONGEST_NAME, len(items), end + 1), 1, -1):
+            whole = ",".join(items[-length:])
+            if _exists(whole):
+                items[-length:] = [whole]
+                break
+    if not all(item.strip() for item in items):
+        raise UserError(f"'{text}' has an empty item at a comma; write a list such as 0-7,12")
+    return [item.strip() for item in items]
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name.strip()).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long, of an unknown user, or no name at all
+        return False
 
 
 # Levels: which values become black and white, in images with more than 8 bits

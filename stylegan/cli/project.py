@@ -17,7 +17,7 @@ from torch_utils.cli import require, require_batch
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, check_film, require_folder
 from torch_utils.settings import Flag, setting
-from torch_utils.text import AUTO_LEVELS, LevelsRule, counted, parse_classes, parse_levels
+from torch_utils.text import AUTO_LEVELS, LevelsRule, counted, list_items, parse_classes, parse_levels
 
 if TYPE_CHECKING:
     from stylegan.checkpoints.snapshot import Snapshot
@@ -27,7 +27,7 @@ FACES = "Faces"
 
 
 def parse_paths(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return tuple(list_items(text)) if text.strip() else ()
 
 
 def parse_distances(text: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from stylegan.networks.config import NetworkConfig, NoiseMode, require_styles
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, setting
-from torch_utils.text import has_image_suffix, parse_seeds, require_no_gaps
+from torch_utils.text import has_image_suffix, list_items, parse_seeds
 
 LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
 MAX_PSI = 10
@@ -37,8 +37,7 @@ def parse_points(text: str) -> tuple[Point, ...]:
     Raises UserError for a part that is neither a seed, a range of seeds, nor the name of a latent file or photograph.
     """
     points: list[Point] = []
-    require_no_gaps(text)
-    for part in (part.strip() for part in text.split(",")):
+    for part in list_items(text):
         if part.lower().endswith(LATENTS) or has_image_suffix(part):
             points.append(Path(part).expanduser())
         elif re.search(r"[./\\]", part) and not re.fullmatch(r"[\d.-]*", part):
