@@ -64,6 +64,7 @@ def train(
         deferred_interrupts() as interrupted,
     ):
         run = Run(cfg, run_dir, state, report, clock, dist)
+        report.say(f"Data: {data.archive.summary}")
         if damaged:
             report.say(damaged)
         begin_run(run, data, dtype, resume, init_from)

@@ -10,10 +10,10 @@ import functools
 import hashlib
 import io
 import json
-import os
 import reprlib
 import threading
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,12 +24,16 @@ from typing import Any, NoReturn, final
 import numpy as np
 from PIL import Image
 
-from torch_utils.errors import UserError
+from torch_utils.errors import BadImage, UserError
 from torch_utils.files import atomic_write
-from torch_utils.images import CHANNELS, DECODER_ERRORS, BadImage, decode, open_image, to_pil
-from torch_utils.text import IMAGE_SUFFIXES, is_image, printable
+from torch_utils.images import CHANNELS, DECODER_ERRORS, MODES, decode, open_image, to_pil
+from torch_utils.images.colour import to_srgb
+from torch_utils.images.deep import depth_of
+from torch_utils.images.ranges import BYTES
+from torch_utils.text import IMAGE_SUFFIXES, counted, is_image, other_files, printable
 from torch_utils.untrusted import ZIP_ERRORS, parse_json, read_member, read_plain
 from training.data.sizes import power_of_two
+from training.data.walk import files_below
 
 EMBEDDED = {"mnist": Path(__file__).parent / "mnist.zip"}
 MANIFEST = "dataset.json"
@@ -41,6 +45,7 @@ class Archive:
 
     path: the zip or folder          names: member names, sorted      height, width, channels: of every image
     labels: int64 [N], or None       class_names: list, or None       meta: `dataset.json` without its labels
+    others: what else is in it, in a few words
 
     Opening looks only at the first image; `read` checks the others.
     """
@@ -51,8 +56,10 @@ class Archive:
         self.names = sorted(filter(is_image, files.names))
         if not self.names:
             raise UserError(
-                f"There are no images in {path}: expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
+                f"There are no images in {path}, only {other_files(files.names) or 'nothing'}: expected files that end"
+                f" in {', '.join(sorted(IMAGE_SUFFIXES))}"
             )
+        self.others = other_files(name for name in files.names if name != MANIFEST)
         self.height, self.width, self.channels = self._decode(0).shape
         self.meta = self._read_meta()
         self.labels = self._match_labels(self.meta.pop("labels", None))
@@ -84,6 +91,14 @@ class Archive:
 
     def __repr__(self) -> str:
         return f"Archive({self.path}, {len(self)} images, {self.width}x{self.height}x{self.channels})"
+
+    @property
+    def summary(self) -> str:
+        """What it holds, and what it leaves out, on one line."""
+        kind = f"{self.width}x{self.height} {MODES[self.channels]}"
+        classes = f", {self.num_classes} classes" if self.num_classes else ""
+        left_out = f"; {self.others} left out" if self.others else ""
+        return f"{self.path}: {len(self):,} images {kind}{classes}{left_out}"
 
     @property
     def name(self) -> str:
@@ -124,16 +139,17 @@ class Archive:
             image = open_image(self._files.read(self.names[index]))
             if index and image.size != (self.width, self.height):  # do not decode it, it may be huge
                 return np.empty((image.height, image.width, CHANNELS.get(image.mode, 0)), np.uint8)
-            if image.mode in CHANNELS:
+            if image.mode in CHANNELS and depth_of(image) == BYTES:
                 decode(image)
-                return np.array(image).reshape(image.height, image.width, CHANNELS[image.mode])
+                pixels = np.array(to_srgb(image, image.info.get("icc_profile")))
+                return pixels.reshape(image.height, image.width, CHANNELS[image.mode])
         except (BadImage, *DECODER_ERRORS) as error:
             raise UserError(
                 f"Cannot read {name} in {self.path} ({error}): leave it out with {conversion(self.path, 64)}"
             ) from None
+        found = f"mode {image.mode}, not L, RGB or RGBA" if depth_of(image) == BYTES else f"{depth_of(image)} pixels"
         raise UserError(
-            f"{name} in {self.path} has mode {image.mode}, not L, RGB or RGBA: convert it with"
-            f" {conversion(self.path, power_of_two(min(image.size)))}"
+            f"{name} in {self.path} has {found}: convert it with {conversion(self.path, power_of_two(min(image.size)))}"
         )
 
     def _read_meta(self) -> dict[str, Any]:
@@ -184,19 +200,22 @@ def conversion(path: Path, resolution: int | str) -> str:
 
 @dataclass(frozen=True)
 class Files:
-    """Named bytes. read: the content of one, also from several threads at once
+    """Named bytes. read: the content of one, also from several threads at once     size: of one, in bytes
 
     fingerprints: for each file its name and two numbers that change with its content, found without reading it
     """
 
     names: list[str]
     read: Callable[[str], bytes]
+    size: Callable[[str], int]
     fingerprints: Callable[[], list[tuple[str, int, int]]]
     close: Callable[[], None] = lambda: None
 
 
 def files_of_zip(path: Path) -> Files:
-    """Members of a zip; fingerprints are CRC and size. Raises one of ZIP_ERRORS for what is none."""
+    """Members of a zip; fingerprints are CRC and size. Raises one of ZIP_ERRORS for what is none, and UserError if two
+    members have one name.
+    """
     archive = zipfile.ZipFile(path)
     members, lock = archive.infolist(), threading.Lock()
 
@@ -205,20 +224,39 @@ def files_of_zip(path: Path) -> Files:
             return read_member(archive, name, size_limit(name))
 
     names = [member.filename for member in members if not member.is_dir()]
-    return Files(names, read, lambda: [(m.filename, m.CRC, m.file_size) for m in members], archive.close)
+    require_distinct(path, names)
+    return Files(
+        names,
+        read,
+        lambda name: archive.getinfo(name).file_size,
+        lambda: [(m.filename, m.CRC, m.file_size) for m in members],
+        archive.close,
+    )
 
 
 def files_of_folder(path: Path) -> Files:
     """Files under a folder; fingerprints, of images and labels only, are size and modification time."""
-    found = [Path(root) / name for root, _, files in os.walk(path, onerror=_unreadable) for name in files]
-    names = [file.relative_to(path).as_posix() for file in found if file.is_file()]  # a pipe would never end
+    names = [name for name in files_below(path) if (path / name).is_file()]  # a pipe would never end
 
     def fingerprints() -> list[tuple[str, int, int]]:
         kept = [name for name in names if is_image(name) or name.endswith(".json")]
         stats = [(name, (path / name).stat()) for name in kept]
         return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
-    return Files(names, lambda name: read_plain(path / name, size_limit(name)), fingerprints)
+    def read(name: str) -> bytes:
+        return read_plain(path / name, size_limit(name))
+
+    return Files(names, read, lambda name: (path / name).stat().st_size, fingerprints)
+
+
+def require_distinct(path: Path, names: Sequence[str]) -> None:
+    """Raises UserError if two images or tables of an archive have the same name: one of them would be lost."""
+    twice = [name for name, times in Counter(names).items() if times > 1 and (is_image(name) or ".json" in name)]
+    if twice:
+        raise UserError(
+            f"{path} holds {counted(len(twice), 'name')} more than once, such as {printable(twice[0])}, so images would"
+            " be lost: pack it again, with another name for each"
+        )
 
 
 def _unreadable(error: OSError) -> NoReturn:

@@ -73,6 +73,8 @@ def launch(
     if not dry_run:
         build_vision_aid(cfg.loss, cfg.model.minibatch_group, torch.device("cpu"))  # fetches what it takes
     planning = cfg.hours is not None and not resume
+    if dry_run and (dist is None or dist.rank == 0):
+        print(f"Data: {_facts(cfg.data.path).summary}")
     if dry_run and not planning:
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
         dtype = pick_dtype(cfg, device)

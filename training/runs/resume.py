@@ -34,6 +34,7 @@ class DataFacts:
     """What a run needs to know of its data: height, width and channels of every image, 0 classes if unlabelled.
 
     class_names: that of each class, as far as they have names
+    summary: all that in a line, for people
     """
 
     name: str
@@ -44,12 +45,13 @@ class DataFacts:
     num_classes: int
     content_hash: str
     class_names: tuple[str, ...] = ()
+    summary: str = ""
 
     @classmethod
     def of(cls, archive: Archive) -> DataFacts:
         names = tuple(shortened(name, MAX_NAME) for name in archive.class_names or ())
         return cls(archive.name, len(archive), archive.height, archive.width, archive.channels, archive.num_classes,
-                   archive.content_hash, names)  # fmt: skip
+                   archive.content_hash, names, archive.summary)  # fmt: skip
 
     @property
     def base(self) -> tuple[int, int]:

@@ -6,19 +6,19 @@ Here are the readers of folders and of LMDBs; zip and tar files, IDX and CIFAR-1
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from torch_utils.errors import UserError
-from torch_utils.text import is_image, printable
+from torch_utils.text import is_image, other_files, printable
 from torch_utils.untrusted import read_plain
 from training.data.archive import MANIFEST, size_limit
+from training.data.walk import files_below
 
-MAX_DEPTH, MAX_LINKS = 100, 10_000  # levels of folders, and links to folders that are followed
+IMAGES_ARE = "images are files named *.png, *.jpg, *.webp, *.tif and the like; rename or convert the others"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class Source:
     """Images in a fixed order. `read(i)`: the encoded file, or uint8 pixels [H,W] or [H,W,C]; safe in threads.
 
     labels: class numbers, if the source itself has them, as IDX and CIFAR files do
-    manifest: name and content of its `dataset.json`     other_files: how many files in it are not images
+    manifest: name and content of its `dataset.json`     others: what else is in it, in a few words
+    size: bytes of the encoded file, known before it is read
+    is_there: whether an image is where it was when the source was opened
     """
 
     kind: str
@@ -37,7 +39,9 @@ class Source:
     labels: Sequence[int] | None = None
     class_names: tuple[str, ...] = ()
     manifest: tuple[str, bytes] | None = None
-    other_files: int = 0
+    others: str = ""
+    size: Callable[[int], int] = lambda index: 0
+    is_there: Callable[[int], bool] = lambda index: True
 
     def title(self, index: int) -> str:
         """The name of an image, safe to print: file names are bytes and can contain anything."""
@@ -49,16 +53,24 @@ def listed(
     path: Path,
     files: Collection[str],
     read: Callable[[str], bytes],
+    size: Callable[[str], int],
+    is_there: Callable[[str], bool],
     close: Callable[[], None] = lambda: None,
 ) -> Source:
-    """The images among named files, sorted by name. read: the content of one. Raises UserError if there are none."""
+    """The images among named files, sorted by name. read: the content of one; the others as in `Source`.
+
+    Raises UserError if there are none.
+    """
     names = sorted(filter(is_image, files))
     if not names:
-        raise UserError(f"There are no images in {path} ({len(files)} other files): check --source")
+        raise UserError(f"There are no images in {path}, only {other_files(files) or 'nothing'}: {IMAGES_ARE}")
     manifest = find_manifest(files)
     content = (manifest, read(manifest)) if manifest else None
-    others = len(files) - len(names) - bool(manifest)
-    return Source(kind, path, names, lambda i: read(names[i]), close, manifest=content, other_files=others)
+    return Source(
+        kind, path, names, lambda i: read(names[i]), close, manifest=content,
+        others=other_files(name for name in files if name != manifest),
+        size=lambda i: size(names[i]), is_there=lambda i: is_there(names[i]),
+    )  # fmt: skip
 
 
 def find_manifest(names: Iterable[str]) -> str | None:
@@ -73,37 +85,34 @@ def find_manifest(names: Iterable[str]) -> str | None:
 def open_folder(root: Path) -> Source:
     """All images below `root`, sorted by relative name. Links to folders are followed, up to a limit.
 
-    Raises UserError if there are no images, or if the tree does not end.
+    Raises UserError if there are no images, if a folder cannot be listed, or if the tree does not end.
     """
-    files = list(_walk(root, "", frozenset(), count()))
+    files = files_below(root)
+
+    def read(name: str) -> bytes:
+        return read_plain(root / name, size_limit(name))
+
     try:
-        return listed("folder", root, files, lambda name: read_plain(root / name, size_limit(name)))
+        return listed(
+            "folder", root, files, read, lambda name: os.stat(root / name).st_size,
+            lambda name: os.path.lexists(root / name),
+        )  # fmt: skip
     except OSError as error:
         raise UserError(f"Cannot read {root / (find_manifest(files) or '')}: {error.strerror or error}") from error
 
 
-def _walk(root: Path, below: str, above: frozenset[str], links: Iterator[int]) -> Iterator[str]:
-    """Relative names, with forward slashes, of all files under root/below.
+def unchanged(path: Path) -> Callable[[], bool]:
+    """Tells whether a file is still the one that it is now."""
 
-    above: the real paths of the folders that contain it     links: counts links to folders, which can multiply
-    """
-    real = os.path.realpath(root / below)
-    if real in above:  # a link to a folder that contains it
-        return
-    try:
-        entries = list(os.scandir(root / below))
-    except OSError as error:
-        raise UserError(f"Cannot list {root / below}: {error.strerror}") from error
-    if len(above) >= MAX_DEPTH:
-        raise UserError(f"{root} has more than {MAX_DEPTH} levels of folders: check --source")
-    for entry in entries:
-        name = f"{below}/{entry.name}" if below else entry.name
-        if entry.is_dir():
-            if entry.is_symlink() and next(links) >= MAX_LINKS:
-                raise UserError(f"{root} has more than {MAX_LINKS:,} links to folders: check --source")
-            yield from _walk(root, name, above | {real}, links)
-        else:
-            yield name
+    def state() -> tuple[int, ...]:
+        try:
+            found = path.stat()
+        except OSError:
+            return ()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+    now = state()
+    return lambda: state() == now
 
 
 # LMDB, as LSUN ships its images: every value is an encoded image
