@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -124,7 +125,7 @@ def list_items(text: str) -> list[str]:
 
 def _exists(name: str) -> bool:
     try:
-        return Path(name.strip()).expanduser().exists()
+        return Path(os.path.expanduser(name.strip())).exists()
     except (OSError, RuntimeError, ValueError):  # too long, of an unknown user, or no name at all
         return False
 

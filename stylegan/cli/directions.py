@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -192,7 +193,7 @@ def learn(request: Learn) -> None:
     require("--data faces.zip --table faces.csv --dest faces.attributes.safetensors", data=settings.data,
             table=settings.table, dest=request.dest)  # fmt: skip
     check_classifier(settings)
-    dest, older = writable(request.dest, ATTRIBUTES), replaces([Path(request.dest).expanduser()])
+    dest, older = writable(request.dest, ATTRIBUTES), replaces([Path(os.path.expanduser(request.dest))])
     from stylegan.editing.attribute_table import read_csv
     from stylegan.editing.directions import accuracy_text
     from torch_utils.device import pick_device
@@ -247,7 +248,7 @@ main.add_command(direction_images.sheet)
 
 def writable(dest: str, suffix: str = DIRECTIONS) -> Path:
     """The path of a file to write. Raises UserError, before any work, for another suffix and for a missing folder."""
-    path = Path(dest).expanduser()
+    path = Path(os.path.expanduser(dest))
     if not path.name.endswith(suffix):
         raise UserError(f"--dest {path}: the name must end in {suffix}")
     if not path.parent.is_dir():

@@ -5,6 +5,7 @@ Nothing here needs PyTorch, so that command lines can be read without loading it
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,10 +43,10 @@ def parse_points(text: str, note: Note = lambda text: None) -> tuple[Point, ...]
     """
     points: list[Point] = []
     for part in list_items(text):
-        if not re.fullmatch(r"[\d\s-]*", part) and Path(part).expanduser().is_dir():
-            points.extend(points_in(Path(part).expanduser(), note))
+        if not re.fullmatch(r"[\d\s-]*", part) and Path(os.path.expanduser(part)).is_dir():
+            points.extend(points_in(Path(os.path.expanduser(part)), note))
         elif part.lower().endswith(LATENTS) or has_image_suffix(part):
-            points.append(Path(part).expanduser())
+            points.append(Path(os.path.expanduser(part)))
         elif re.search(r"[./\\]", part) and not re.fullmatch(r"[\d.-]*", part):
             kinds = f"a latent file (*{LATENTS}) nor a photograph (*.png, *.jpg, *.webp) nor a folder of them"
             raise UserError(f"'{part}' is neither {kinds}")
