@@ -170,15 +170,18 @@ def load_latents(path: Path, snapshot: Snapshot, force: bool = False) -> Latents
     Raises UserError for any other file, for latents that do not fit the network, and for those of another network,
     which `force` accepts.
     """
-    return load_bound(path, KIND, _Header, _built, snapshot, force, partial(_require_fit, path))
+    return load_bound(path, KIND, _Header, _built, snapshot, force, partial(require_fit, path))
 
 
 def _built(tensors: dict[str, Tensor], header: _Header) -> Latents:
-    """Raises UserError for tensors that are not latents. Names become file names, so they must be plain."""
-    latents = Latents(
+    return checked(Latents(
         tensors["ws"], header.names, header.origins, tensors.get("z"), tensors.get("c"),
         in_turn("noise", tensors), header.psi, in_turn("styles", tensors),
-    )  # fmt: skip
+    ))  # fmt: skip
+
+
+def checked(latents: Latents) -> Latents:
+    """The latents themselves. Raises UserError for tensors that are none. Names become file names and must be plain."""
     floats = [latents.ws, *latents.noise, *latents.styles, *([] if latents.z is None else [latents.z])]
     every = floats if latents.c is None else [*floats, latents.c]
     matrices = all(s.ndim == 2 for s in latents.styles)
@@ -198,16 +201,17 @@ def _built(tensors: dict[str, Tensor], header: _Header) -> Latents:
     return latents
 
 
-def _require_fit(path: Path, latents: Latents, snapshot: Snapshot) -> None:
+def require_fit(path: Path | str, latents: Latents, snapshot: Snapshot) -> None:
+    """Raises UserError for latents that do not fit the network. path: their file, or what messages call them"""
     config = snapshot.config
     found, wanted = list(latents.ws.shape[1:]), [config.num_ws, config.ws_dim]
     if found != wanted:
-        raise UserError(f"{path} has ws of shape {found} for each image, but this network needs {wanted}")
+        raise UserError(f"{path}: ws of shape {found} for each image, but this network needs {wanted}")
     if latents.c is not None and config.num_classes and int(latents.c.max()) >= config.num_classes:
-        raise UserError(f"{path} has class {int(latents.c.max())}, but this network has 0 to {config.num_classes - 1}")
+        raise UserError(f"{path}: class {int(latents.c.max())}, but this network has 0 to {config.num_classes - 1}")
     maps = [(1, *size) for size in config.noise_shapes(config.resolution)]
     if [tuple(m.shape[1:]) for m in latents.noise] != maps[: len(latents.noise)]:
-        raise UserError(f"the noise maps in {path} have other sizes than those of this network")
+        raise UserError(f"{path}: the noise maps have other sizes than those of this network")
     sizes = [s.shape[1] for s in latents.styles]
     if sizes and sizes != config.style_dims():
-        raise UserError(f"{path} edits styles of lengths {sizes}, but those of this network are {config.style_dims()}")
+        raise UserError(f"{path}: edits styles of lengths {sizes}, but those of this network are {config.style_dims()}")

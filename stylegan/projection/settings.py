@@ -13,6 +13,7 @@ from torch_utils.errors import UserError
 from torch_utils.settings import Flag, declared, setting
 
 SEARCH = "Search"
+SPACES = ("w", "w+")
 DISTANCES = ("discriminator", "pixels", "lpips-vgg16", "lpips-alex")
 AT_LEAST_2 = ("num_steps", "w_samples", "steps")
 SHARES_OF_STEPS = ("lr_rampup", "lr_rampdown", "jitter_until")
