@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,13 +17,14 @@ from torch_utils.cli import require, require_batch
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, check_film, require_folder
 from torch_utils.settings import Flag, setting
-from torch_utils.text import counted, parse_classes
+from torch_utils.text import counted, parse_classes, parse_seeds, printable
 
 if TYPE_CHECKING:
     from stylegan.checkpoints.snapshot import Snapshot
     from stylegan.projection.photos import Align, Photo
 
 FACES = "Faces"
+MAX_FACES = 1000
 
 
 def parse_paths(text: str) -> tuple[str, ...]:
@@ -39,6 +40,17 @@ def parse_distances(text: str) -> tuple[str, ...]:
     return names
 
 
+def parse_faces(text: str) -> tuple[int, ...]:
+    """ "1-3" -> (1, 2, 3). Raises UserError for text other than numbers from 1 and ranges of them, each once."""
+    try:
+        faces = parse_seeds(text)
+    except UserError:
+        faces = []
+    if not faces or min(faces) < 1 or len(set(faces)) < len(faces) or len(faces) > MAX_FACES:
+        raise UserError(f"--face must be numbers from 1, the largest, as in 2 or 1-3, each once; got {text}")
+    return tuple(faces)
+
+
 @dataclass(frozen=True)
 class Request:
     """The options of the command."""
@@ -49,7 +61,9 @@ class Request:
         "--class", "Class of the photographs, for conditional networks; of a list, each gets the next.", WHAT,
         parse=parse_classes, metavar="CLASS"))  # fmt: skip
     align: bool = setting(False, Flag("--align", "Find the face and crop it like FFHQ. Needs .[faces].", FACES))
-    face: int | None = setting(None, Flag("--face", "Which of several faces to take; 1 is the largest.", FACES))
+    faces: Sequence[int] = setting((), Flag(
+        "--face", "Which of several faces to take; 1 is the largest. Of a list, as in 1-3, each gets its own results.",
+        FACES, parse=parse_faces, metavar="NUMBERS"))  # fmt: skip
     landmarks: str = setting(
         "", Flag("--landmarks", "dlib's file of 68 landmarks.  [searched for]", FACES, metavar="FILE")
     )
@@ -66,6 +80,7 @@ class Request:
         8, Flag("--batch", "Photographs to project at a time. Changes results by no more than rounding.", SEARCH)
     )
     outdir: str = setting("", Flag("--outdir", "Folder for the results.", FILES, metavar="DIR"))
+    overwrite: bool = setting(False, Flag("--overwrite", "Replace results of other photographs.", FILES))
     also: Sequence[str] = setting((), Flag(
         "--report", "Further distances to report, as in lpips-vgg16,lpips-alex.", FILES, parse=parse_distances,
         metavar="NAMES"))  # fmt: skip
@@ -94,30 +109,33 @@ def main(request: Request, dry_run: bool) -> None:
     from stylegan.latents.render import classes_for_seeds, opened
     from stylegan.networks.base import require_w
     from stylegan.projection.distance import pick_distance
-    from stylegan.projection.job import Job, run, table
+    from stylegan.projection.job import Job, replaced_files, run, table
     from stylegan.projection.photos import photos_in
 
     paths = photos_in(Path(request.target))
     require_apart(paths, Path(request.outdir))
     snapshot = opened(request.model).snapshot
     require_w(snapshot.G)
-    photos = read(request, paths, snapshot)
+    photos, skipped = read(request, paths, snapshot)
     c = classes_for_seeds(request.classes, range(len(photos)), snapshot.config.num_classes)
     weights = [Path(path) for path in request.weights]
     distance = pick_distance(request.distance or "", snapshot, weights)
     film = film_kind(request, snapshot)
-    if dry_run:
-        click.echo(plan(request, snapshot, photos, distance.name))
-        return
     job = Job(
         snapshot, request.search, distance, Path(request.outdir), request.tuning if request.pti else None,
         also=tuple(pick_distance(name, snapshot) for name in request.also if name != distance.name),
-        batch=request.batch, film=film,
+        batch=request.batch, film=film, overwrite=request.overwrite,
     )  # fmt: skip
+    older = len(replaced_files(job, photos, c))
+    replaced = f"; replaces {counted(older, 'older file')}" if older else ""
+    left_out = f", {skipped} skipped" if skipped else ""
+    if dry_run:
+        click.echo(plan(request, snapshot, photos, distance.name, left_out) + replaced)
+        return
     records = run(job, photos, c, click.echo)
     click.echo(table(records))
     files = f"{request.outdir}/{photos[0].name}.latent.safetensors and .png, report.json"
-    click.echo(f"{counted(len(photos), 'photograph')} projected: {files}")
+    click.echo(f"{counted(len(photos), 'photograph')} projected{left_out}: {files}{replaced}")
 
 
 def film_kind(request: Request, snapshot: Snapshot) -> str:
@@ -135,7 +153,7 @@ def check(request: Request) -> None:
     require("--network runs/00000-faces --target eva.jpg --outdir out", network=request.model.network,
             target=request.target, outdir=request.outdir)  # fmt: skip
     require_batch(request.batch)
-    if (request.face is not None or request.landmarks) and not request.align:
+    if (request.faces or request.landmarks) and not request.align:
         raise UserError("--face and --landmarks have no effect without --align; add it, or leave them out")
     check_settings(request.search, flags=True)
     check_settings(request.tuning, flags=True)
@@ -150,37 +168,46 @@ def require_apart(paths: Sequence[Path], outdir: Path) -> None:
         )
 
 
-def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> list[Photo]:
-    """The photographs, after a line on what was changed in each. Raises UserError if none can be read."""
-    from stylegan.projection.photos import read_photos
+def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> tuple[list[Photo], int]:
+    """The photographs, and how many were skipped, after a line on each that was changed or skipped.
 
-    photos, faults = read_photos(paths, snapshot, aligner(request, snapshot))
-    if not photos and len(faults) > 3:
-        first = next(iter(faults.values()))
-        raise UserError(f"none of the {len(faults)} files of --target can be used; the first: {first}")
-    if not photos:
-        raise UserError("; ".join(faults.values()))
+    Raises UserError if none can be read.
+    """
+    from stylegan.projection.photos import read_photos
+    from stylegan.projection.records import names_in, read_report
+
+    names = names_in(read_report(Path(request.outdir)))
+    photos, faults = read_photos(paths, snapshot, aligner(request, snapshot), names)
+    if not photos and len(faults) == 1:
+        raise UserError(printable(*faults.values()))
     for photo in photos:
         if photo.notes:
-            click.echo(f"{photo.path.name}: {', '.join(photo.notes)}")
+            which = "" if photo.face is None else f", face {photo.face}"
+            click.echo(printable(f"{photo.path.name}{which}: {', '.join(photo.notes)}"))
     for reason in faults.values():
-        click.echo(f"skipped {reason}", err=True)
-    return photos
+        click.echo(printable(f"skipped {reason}"), err=True)
+    if not photos:
+        raise UserError(f"none of the {len(faults)} files of --target can be used; the reasons are above")
+    return photos, len(faults)
 
 
-def aligner(request: Request, snapshot: Snapshot) -> Align | None:
-    """What `--align` does to a photograph; None without it."""
+def aligner(request: Request, snapshot: Snapshot) -> Align | Mapping[int, Align] | None:
+    """What `--align` does to a photograph, by number for several faces; None without it."""
     if not request.align:
         return None
     from stylegan.projection.alignment import aligned, face_finder
 
     find = face_finder(Path(request.landmarks) if request.landmarks else None)
     side = max(snapshot.config.size(snapshot.stage.resolution))
-    return lambda image: aligned(image, find, side, request.face)
+
+    def of_face(face: int | None) -> Align:
+        return lambda image: aligned(image, find, side, face)
+
+    return {face: of_face(face) for face in request.faces} or of_face(None)
 
 
-def plan(request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance: str) -> str:
-    """The plan of --dry-run."""
+def plan(request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance: str, left_out: str = "") -> str:
+    """The plan of --dry-run. left_out: what is said of photographs that were skipped"""
     height, width = snapshot.config.size(snapshot.stage.resolution)
     search = f"{request.search.num_steps} steps in W"
     if request.search.space == "w+":
@@ -190,7 +217,7 @@ def plan(request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance
     return "\n".join([
         f"Network:    {request.model.network}: {snapshot.kimg:g} kimg of {snapshot.data}",
         f"Images:     {len(photos)} of {width}x{height}: {', '.join(photo.name for photo in photos[:8])}"
-        + (", ..." if len(photos) > 8 else ""),
+        + (", ..." if len(photos) > 8 else "") + left_out,
         f"Search:     {search}; {request.batch} at a time",
         f"Distance:   {distance}",
         f"Files:      {request.outdir}/{photos[0].name}.latent.safetensors, {photos[0].name}.png, report.json",

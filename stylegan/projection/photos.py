@@ -6,10 +6,12 @@ The tools that start from seeds take photographs in their place: `projecting` fi
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.latents import Latents, joined
+from stylegan.latents.latents import Crop, Latents, joined
 from stylegan.latents.render import Project, View, classes_for_seeds
 from stylegan.networks.base import require_w
 from stylegan.networks.sampling import z_for_seeds
+from stylegan.projection.alignment import corners_of
 from stylegan.projection.distance import pick_distance
 from stylegan.projection.projector import Projector, SearchStep, Watch
 from stylegan.projection.settings import ProjectionSettings
@@ -31,18 +34,26 @@ from torch_utils.progress import Progress
 from torch_utils.text import counted, is_image
 from torch_utils.untrusted import read_plain
 
-Align = Callable[[Image.Image], tuple[Image.Image, str]]
-"""An RGB image -> the face in it, and a note on what was done. Raises UserError if there is no face."""
+Align = Callable[[Image.Image], tuple[Image.Image, str, np.ndarray]]
+"""An RGB or RGBA image -> the face in it, a note on what was done, and the corners [4,2] of the face in the image.
+
+Raises UserError if there is no face.
+"""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A target of a projection. name: unique, and safe for files   pixels: uint8 [H,W,C]   notes: what was changed"""
+    """A target of a projection. name: unique, and safe for files   pixels: uint8 [H,W,C]   notes: what was changed
+
+    face: which of several faces was asked for   crop: the part of the file that the pixels show
+    """
 
     name: str
     path: Path
     pixels: np.ndarray
     notes: tuple[str, ...]
+    face: int | None = None
+    crop: Crop | None = None
 
 
 # From files to targets
@@ -61,28 +72,39 @@ def photos_in(target: Path) -> list[Path]:
 
 
 def read_photos(
-    paths: Sequence[Path], snapshot: Snapshot, align: Align | None = None
+    paths: Sequence[Path],
+    snapshot: Snapshot,
+    aligns: Align | Mapping[int, Align] | None = None,
+    names: Mapping[tuple[Path, int | None], str] | None = None,
 ) -> tuple[list[Photo], dict[Path, str]]:
-    """The photographs that can be read, with unique names, and the reasons why others cannot."""
+    """The photographs that can be read, with unique names, and the reasons why others cannot, which name them.
+
+    aligns: what crops a face; by number for several faces of each photograph, which their names tell apart
+    names: that some photographs have already, by the resolved path of their file and the number of the face
+    """
     photos: list[Photo] = []
     faults: dict[Path, str] = {}
-    taken: set[str] = set()
+    each: list[tuple[int | None, Align | None]]
+    each = list(aligns.items()) if isinstance(aligns, Mapping) else [(None, aligns)]
+    known = {s: name for s in product((p.resolve() for p in paths), dict(each)) if (name := (names or {}).get(s))}
+    taken = {name.lower() for name in known.values()}
     for path in paths:
-        try:
-            pixels, notes = read_photo(path, snapshot, align)
-        except UserError as error:
-            faults[path] = str(error)
-            continue
-        name = _unique_name(path, taken)
-        taken.add(name.lower())
-        photos.append(Photo(name, path, pixels, notes))
+        for face, align in each:
+            try:
+                pixels, notes, crop = _read(path, snapshot, align)
+            except UserError as error:
+                faults.setdefault(path, str(error))
+                continue
+            name = known.get((path.resolve(), face)) or _unique_name(path, face, taken)
+            taken.add(name.lower())
+            photos.append(Photo(name, path, pixels, notes, face, crop))
     return photos, faults
 
 
-def _unique_name(path: Path, taken: set[str]) -> str:
+def _unique_name(path: Path, face: int | None, taken: set[str]) -> str:
     """The name of the file without its suffix, without characters that file systems reject, and not yet taken."""
     stem = "".join(letter if letter.isprintable() and letter not in ":\\" else "_" for letter in path.stem)
-    stem = stem if stem.strip(". ") else "photo"
+    stem = (stem if stem.strip(". ") else "photo") + ("" if face is None else f"-face{face}")
     name, number = stem, 2
     while name.lower() in taken:
         name, number = f"{stem}-{number}", number + 1
@@ -91,22 +113,42 @@ def _unique_name(path: Path, taken: set[str]) -> str:
 
 def read_photo(path: Path, snapshot: Snapshot, align: Align | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
     """uint8 [H,W,C] in the size of the network's images, and notes on what was changed. Raises UserError."""
+    pixels, notes, _ = _read(path, snapshot, align)
+    return pixels, notes
+
+
+def _read(path: Path, snapshot: Snapshot, align: Align | None) -> tuple[np.ndarray, tuple[str, ...], Crop]:
+    """The same, and the part of the photograph that the pixels show."""
     height, width = snapshot.config.size(snapshot.stage.resolution)
-    notes = ["", "", ""]
+    channels = snapshot.config.channels
+    photograph, photo = opened(path)
+    image, aligned, laid, corners = photograph, "", "", corners_of((0, 0, *photograph.size))
+    if align is not None:
+        transparent = image.mode in ("LA", "RGBA")
+        laid = "laid on white" if transparent and channels != 4 else ""
+        image = with_channels(image, 4, "keep") if transparent and not laid else with_channels(image, 3)
+        try:
+            image, aligned, corners = align(image)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+    box = corners_of(centred_box(image.size, (width, height))) / image.size
+    corners = corners[0] + box @ (corners[[3, 1]] - corners[0])  # of the part that `fitted` leaves, in the photograph
+    crop = Crop(photo, photograph.size, tuple((float(x), float(y)) for x, y in corners))
+    image, colours = converted(image, channels)
+    image, size = fitted(image, width, height)
+    pixels = np.array(image).reshape(height, width, channels)
+    return pixels, tuple(filter(None, (laid, aligned, colours, size))), crop
+
+
+def opened(path: Path) -> tuple[Image.Image, str]:
+    """A photograph, upright, in mode L, LA, RGB or RGBA, and a hash of its file. Raises UserError, which names it."""
     try:
-        image = read_image(read_plain(path, "picture_mib"))
+        content = read_plain(path, "picture_mib")
+        return read_image(content), hashlib.sha256(content).hexdigest()[:16]
     except BadImage as reason:
         raise UserError(f"{path}: {reason}") from reason
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
-    if align is not None:
-        try:
-            image, notes[0] = align(image.convert("RGB"))
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
-    image, notes[1] = converted(image, snapshot.config.channels)
-    image, notes[2] = fitted(image, width, height)
-    return np.array(image).reshape(height, width, snapshot.config.channels), tuple(filter(None, notes))
 
 
 def converted(image: Image.Image, channels: int) -> tuple[Image.Image, str]:
@@ -176,7 +218,7 @@ def named(latents: Latents, photos: Sequence[Photo]) -> Latents:
     return replace(
         latents, ws=latents.ws.to(cpu), c=None if latents.c is None else latents.c.to(cpu),
         noise=tuple(m.to(cpu) for m in latents.noise), names=tuple(photo.name for photo in photos),
-        origins=tuple(f"photo {photo.path.name}" for photo in photos),
+        origins=tuple(f"photo {photo.path.name}" for photo in photos), crops=tuple(photo.crop for photo in photos),
     )  # fmt: skip
 
 

@@ -13,15 +13,16 @@ import torch
 
 from stylegan.checkpoints import snapshot as snapshots
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.latents import SUFFIX, load_latents
+from stylegan.latents.latents import SUFFIX, Crop, load_latents
 from stylegan.networks.inference import Renderer
 from stylegan.projection import job as jobs
 from stylegan.projection import pivotal_tuning
 from stylegan.projection.distance import PIXELS, Distance
-from stylegan.projection.job import Job, changes, hash_of, run, side_by_side
+from stylegan.projection.job import Job, replaced_files, run, side_by_side
 from stylegan.projection.photos import Photo
 from stylegan.projection.pivotal_tuning import DELTA, apply_delta
 from stylegan.projection.projector import WStatistics
+from stylegan.projection.records import changes, hash_of, is_of
 from stylegan.projection.settings import ProjectionSettings, TuningSettings
 from tests.stylegan import tiny
 from tests.stylegan.tiny import TINY
@@ -127,6 +128,57 @@ def test_latents_of_a_job_belong_to_their_photographs(tmp_path):
     found = load_latents(tmp_path / f"p1{SUFFIX}", snap)
     assert found.names == ("p1",) and found.origins == ("photo p1.png",)
     assert found.c is not None and found.c.tolist() == [0]
+
+
+def test_results_are_of_a_photograph_by_its_pixels_or_its_place():
+    first, second = photos(2)
+    record = {"file": "p0.png", "parts": {"picture": hash_of(first.pixels)}}
+    assert is_of(record, first) and is_of(record, replace(first, path=Path("elsewhere/copy.png")))
+    assert is_of(record, replace(first, pixels=second.pixels))
+    assert not is_of(record, second) and not is_of(None, first)
+    assert not is_of(record, replace(second, path=first.path, face=2))
+    assert not is_of(record, replace(second, path=Path("elsewhere/p0.png")))
+    for damaged in ({}, {"file": None, "parts": 3}):
+        assert not is_of(damaged, first)
+
+
+def test_nothing_of_another_photograph_is_replaced(tmp_path):
+    first, second = photos(2)
+    other = replace(second, name="p0", path=Path("elsewhere/p0.png"))
+    run(job_of(tmp_path), [first])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(
+        UserError, match=r"p0.latent.safetensors is of /.*/p0.png, and would be replaced; .*--overwrite"
+    ):
+        run(job_of(tmp_path), [other])
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    over = replace(job_of(tmp_path), overwrite=True)
+    assert {path.name for path in replaced_files(over, [other])} == {f"p0{SUFFIX}", "p0.png", f"p0{DELTA}"}
+    assert run(over, [other])[0]["file"].endswith("elsewhere/p0.png")
+    assert replaced_files(over, [other]) == replaced_files(job_of(tmp_path), [other]) == []
+
+
+def test_what_a_run_replaces_is_known_before(tmp_path):
+    (first,) = photos(1)
+    run(job_of(tmp_path), [first])
+    again = {path.name for path in replaced_files(replace(job_of(tmp_path), settings=replace(FAST, seed=1)), [first])}
+    tuned = {path.name for path in replaced_files(replace(job_of(tmp_path), tuning=TuningSettings(steps=3)), [first])}
+    assert again == {f"p0{SUFFIX}", "p0.png", f"p0{DELTA}"} and tuned == {"p0.png", f"p0{DELTA}"}
+    (tmp_path / f"p0{DELTA}").unlink()
+    assert [path.name for path in replaced_files(job_of(tmp_path), [first])] == ["p0.png"]
+
+
+def test_files_that_the_report_does_not_know_are_replaced_only_if_they_are_of_the_photograph(tmp_path):
+    (first,) = photos(1)
+    ours = replace(first, crop=Crop("a", (16, 16), ((0.0, 0.0), (0.0, 16.0), (16.0, 16.0), (16.0, 0.5))))
+    run(job_of(tmp_path, tuning=False), [ours])
+    (tmp_path / "report.json").unlink()
+    assert len(replaced_files(job_of(tmp_path), [ours])) == 2  # as if it had been killed before the report
+    with pytest.raises(UserError, match="p0.latent.safetensors is not in the report there"):
+        run(job_of(tmp_path), [replace(ours, crop=replace(ours.crop, photo="b"))])
+    (tmp_path / f"p0{SUFFIX}").write_bytes(b"")
+    with pytest.raises(UserError, match="is not in the report there"):
+        run(job_of(tmp_path), [ours])
 
 
 def test_what_has_changed_is_said():
