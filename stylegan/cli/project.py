@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,15 +15,17 @@ from stylegan.latents.notation import WHAT, NetworkOptions
 from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
 from torch_utils.cli import require, require_batch
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, check_film, require_folder
+from torch_utils.output import FILES, Output, check_film, planned_files, require_folder, write_images
 from torch_utils.settings import Flag, setting
 from torch_utils.text import counted, parse_classes, parse_seeds, printable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from stylegan.checkpoints.snapshot import Snapshot
     from stylegan.projection.photos import Align, Photo
 
-FACES = "Faces"
+FACES, PASTE = "Faces", "Pasting"
 MAX_FACES = 1000
 
 
@@ -79,6 +81,12 @@ class Request:
     batch: int = setting(
         8, Flag("--batch", "Photographs to project at a time. Changes results by no more than rounding.", SEARCH)
     )
+    paste: Sequence[str] = setting((), Flag(
+        "--paste", "Instead of a search: put the images of these latents, which may have been edited, back into the "
+        "photographs of --target.", PASTE, parse=parse_paths, metavar="FILE[,FILE]"))  # fmt: skip
+    delta: str = setting("", Flag("--delta", "The tuned weights that belong to them.", PASTE, metavar="FILE"))
+    force: bool = setting(False, Flag(
+        "--force", "Accept files of another network, and another photograph of the same size.", PASTE))  # fmt: skip
     outdir: str = setting("", Flag("--outdir", "Folder for the results.", FILES, metavar="DIR"))
     overwrite: bool = setting(False, Flag("--overwrite", "Replace results of other photographs.", FILES))
     also: Sequence[str] = setting((), Flag(
@@ -103,8 +111,16 @@ def main(request: Request, dry_run: bool) -> None:
       project.py --network runs/00001-faces-faces64 --target photos/ --space w+ --pti --outdir out
       generate.py --network runs/00001-faces-faces64 --delta out/eva.delta.safetensors
                   --seeds out/eva.latent.safetensors --outdir out/again
+
+    --paste puts an image back into the photograph, edited as by directions.py apply --save-latents, as NAME-pasted.png:
+
+    \b
+      project.py --network faces64 --paste out/moved/pictures.latent.safetensors --target eva.jpg --outdir out/pasted
     """
     check(request)
+    if request.paste:
+        paste(request, dry_run)
+        return
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan.latents.render import classes_for_seeds, opened
     from stylegan.networks.base import require_w
@@ -153,6 +169,10 @@ def check(request: Request) -> None:
     require("--network runs/00000-faces --target eva.jpg --outdir out", network=request.model.network,
             target=request.target, outdir=request.outdir)  # fmt: skip
     require_batch(request.batch)
+    if (request.delta or request.force) and not request.paste:
+        raise UserError("--delta and --force have no effect without --paste; add it, or leave them out")
+    if request.paste and (request.align or request.pti or request.save_video):
+        raise UserError("--paste does not search, so leave out --align, --pti and --save-video")
     if (request.faces or request.landmarks) and not request.align:
         raise UserError("--face and --landmarks have no effect without --align; add it, or leave them out")
     check_settings(request.search, flags=True)
@@ -204,6 +224,44 @@ def aligner(request: Request, snapshot: Snapshot) -> Align | Mapping[int, Align]
         return lambda image: aligned(image, find, side, face)
 
     return {face: of_face(face) for face in request.faces} or of_face(None)
+
+
+def paste(request: Request, dry_run: bool) -> None:
+    """Put images into photographs, a file for each."""
+    import numpy as np
+
+    from stylegan.latents.latents import distinct, load_latents
+    from stylegan.latents.render import View, opened, together
+    from stylegan.projection.paste import pasted, photographs_of
+    from stylegan.projection.photos import opened as opened_photograph
+    from stylegan.projection.photos import photos_in
+    from stylegan.projection.pivotal_tuning import apply_delta
+    from torch_utils.images import to_pil, to_uint8
+
+    targets, outdir = photos_in(Path(request.target)), Path(request.outdir)
+    require_apart(targets, outdir)
+    snapshot = opened(request.model).snapshot
+    if request.delta:
+        snapshot = apply_delta(snapshot, Path(request.delta), request.force)
+    view = View.of(snapshot)
+    latents = together([load_latents(Path(file), snapshot, request.force) for file in request.paste], view)
+    pairs = photographs_of(latents, targets, request.force)
+    names = [f"{name}-pasted.png" for name in distinct(latents.names)]
+    output = Output(request.outdir)
+    files = planned_files(output, names, sources=[*targets, *map(Path, request.paste)])
+    if dry_run:
+        photographs = ", ".join(dict.fromkeys(printable(str(path)) for path, _ in pairs))
+        click.echo(f"Pasting:    {counted(len(names), 'image')} into {photographs}\nFiles:      {files}")
+        return
+
+    def images() -> Iterator[np.ndarray]:
+        for i, (path, crop) in enumerate(pairs):
+            (pixels,) = to_uint8(view.draw(latents[i : i + 1]))
+            found = np.asarray(pasted(opened_photograph(path)[0], to_pil(pixels), crop))
+            yield found.reshape(1, *found.shape[:2], -1)
+
+    write_images(output, names, images())
+    click.echo(f"{counted(len(names), 'image')} pasted: {files}")
 
 
 def plan(request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance: str, left_out: str = "") -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -18,7 +19,7 @@ from PIL import Image
 
 from stylegan.checkpoints.snapshot import load_snapshot
 from stylegan.cli import generate, project
-from stylegan.latents.latents import load_latents
+from stylegan.latents.latents import joined, load_latents, save_latents
 from stylegan.projection import alignment
 from stylegan.projection import job as jobs
 from stylegan.projection.projector import Projector
@@ -270,6 +271,47 @@ def test_photographs_without_a_face_are_named_and_counted(run, group, tmp_path):
     assert "lake.png: no face was found" in result.output and "tree.png: no face was found" in result.output
     few = run("faces", group.parent / "tree.png", "--align", "--face", 2)
     assert few.exit_code == 2 and "tree.png: no face was found" in few.output
+
+
+def test_an_edited_face_goes_back_into_its_photograph(run, group, models, tmp_path):
+    assert run("faces", group, "--align", "--face", 2, "--pti").exit_code == 0
+    snap, out = load_snapshot(models / "faces.safetensors"), tmp_path / "out"
+    found = load_latents(out / "group-face2.latent.safetensors", snap)
+    edited = replace(found, ws=found.ws + 0.5, names=("smile",))
+    save_latents(tmp_path / "edit.latent.safetensors", joined([found, edited]), snap)
+    words = ("--paste", tmp_path / "edit.latent.safetensors")
+    planned = run("faces", group, *words, "-n", outdir="pasted")
+    assert "Pasting:    2 images into" in planned.output and not (tmp_path / "pasted").exists()
+    result = run("faces", group, *words, "--delta", out / "group-face2.delta.safetensors", outdir="pasted")
+    assert result.exit_code == 0 and "2 images pasted" in result.output and "replaces" not in result.output
+    before = np.asarray(Image.open(group), int)
+    first, second = (
+        np.asarray(Image.open(tmp_path / f"pasted/{name}-pasted.png"), int) for name in ("group-face2", "smile")
+    )
+    for image in (first, second):
+        changed = np.abs(image - before).max(axis=(0, 2)) > 0
+        assert not changed[:30].any() and not changed[90:].any() and changed[50:70].all()
+    assert np.abs(first - second).max() > 0
+    again = run("faces", group, *words, outdir="pasted")
+    assert again.output.endswith("; replaces 2 older files\n")
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (("--delta", "a.delta.safetensors"), "--delta and --force have no effect without --paste"),
+    (("--paste", "out/eva.latent.safetensors", "--pti"), "--paste does not search"),
+    (("--paste", "out/eva.latent.safetensors"), "there is no file out/eva.latent.safetensors"),
+])  # fmt: skip
+def test_what_cannot_be_pasted_is_one_line(options, message, run, photos):
+    result = run("faces", photos, *options)
+    assert result.exit_code == 2 and message in result.output
+
+
+def test_another_photograph_is_not_pasted_into(run, photos, tmp_path):
+    assert run("faces", photos / "eva.png").exit_code == 0
+    words = ("--paste", tmp_path / "out/eva.latent.safetensors")
+    refused = run("faces", photos / "ida.png", *words, outdir="pasted")
+    assert refused.exit_code == 2 and "ida.png is not the file that eva is of" in refused.output
+    assert run("faces", photos / "ida.png", *words, "--force", outdir="pasted").exit_code == 0
 
 
 @pytest.mark.parametrize("faces", ["0", "1,1", "-1", "two", "1-2000"])
