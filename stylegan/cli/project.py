@@ -70,6 +70,15 @@ class Request:
         "", Flag("--landmarks", "dlib's file of 68 landmarks.  [searched for]", FACES, metavar="FILE")
     )
     search: ProjectionSettings = ProjectionSettings()
+    start: str = setting("", Flag(
+        "--start", "Latents to start at, one for all photographs or one for each.  [the mean of w]", SEARCH,
+        metavar="FILE"))  # fmt: skip
+    sequence: bool = setting(
+        False,
+        Flag(
+            "--sequence", "The photographs are frames of a film: each search starts where the one before ended.", SEARCH
+        ),
+    )
     distance: str | None = setting(None, Flag(
         "--distance", "What to minimise.  [discriminator, if the network has one; else pixels]", SEARCH,
         choices=DISTANCES))  # fmt: skip
@@ -86,7 +95,7 @@ class Request:
         "photographs of --target.", PASTE, parse=parse_paths, metavar="FILE[,FILE]"))  # fmt: skip
     delta: str = setting("", Flag("--delta", "The tuned weights that belong to them.", PASTE, metavar="FILE"))
     force: bool = setting(False, Flag(
-        "--force", "Accept files of another network, and another photograph of the same size.", PASTE))  # fmt: skip
+        "--force", "Accept latents of another network, and another photograph of the same size.", PASTE))  # fmt: skip
     outdir: str = setting("", Flag("--outdir", "Folder for the results.", FILES, metavar="DIR"))
     overwrite: bool = setting(False, Flag("--overwrite", "Replace results of other photographs.", FILES))
     also: Sequence[str] = setting((), Flag(
@@ -122,25 +131,33 @@ def main(request: Request, dry_run: bool) -> None:
         paste(request, dry_run)
         return
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
+    from stylegan.latents.latents import load_latents
     from stylegan.latents.render import classes_for_seeds, opened
     from stylegan.networks.base import require_w
     from stylegan.projection.distance import pick_distance
     from stylegan.projection.job import Job, replaced_files, run, table
-    from stylegan.projection.photos import photos_in
+    from stylegan.projection.photos import in_sequence, photos_in
+    from stylegan.projection.projector import check_start, phases
 
     paths = photos_in(Path(request.target))
+    if request.sequence:
+        paths = in_sequence(paths)
     require_apart(paths, Path(request.outdir))
     snapshot = opened(request.model).snapshot
     require_w(snapshot.G)
     photos, skipped = read(request, paths, snapshot)
     c = classes_for_seeds(request.classes, range(len(photos)), snapshot.config.num_classes)
+    start = load_latents(Path(request.start), snapshot, request.force) if request.start else None
+    if start is not None:
+        check_start(snapshot, start, 1 if request.sequence else len(photos))
+        phases(request.search, start)
     weights = [Path(path) for path in request.weights]
     distance = pick_distance(request.distance or "", snapshot, weights)
     film = film_kind(request, snapshot)
     job = Job(
         snapshot, request.search, distance, Path(request.outdir), request.tuning if request.pti else None,
         also=tuple(pick_distance(name, snapshot) for name in request.also if name != distance.name),
-        batch=request.batch, film=film, overwrite=request.overwrite,
+        batch=request.batch, film=film, overwrite=request.overwrite, start=start, sequence=request.sequence,
     )  # fmt: skip
     older = len(replaced_files(job, photos, c))
     replaced = f"; replaces {counted(older, 'older file')}" if older else ""
@@ -169,10 +186,12 @@ def check(request: Request) -> None:
     require("--network runs/00000-faces --target eva.jpg --outdir out", network=request.model.network,
             target=request.target, outdir=request.outdir)  # fmt: skip
     require_batch(request.batch)
-    if (request.delta or request.force) and not request.paste:
-        raise UserError("--delta and --force have no effect without --paste; add it, or leave them out")
-    if request.paste and (request.align or request.pti or request.save_video):
-        raise UserError("--paste does not search, so leave out --align, --pti and --save-video")
+    if request.delta and not request.paste:
+        raise UserError("--delta has no effect without --paste; add it, or leave it out")
+    if request.force and not (request.paste or request.start):
+        raise UserError("--force has no effect without --paste or --start; add one, or leave it out")
+    if request.paste and (request.align or request.pti or request.save_video or request.start or request.sequence):
+        raise UserError("--paste does not search, so leave out --align, --pti, --save-video, --start and --sequence")
     if (request.faces or request.landmarks) and not request.align:
         raise UserError("--face and --landmarks have no effect without --align; add it, or leave them out")
     check_settings(request.search, flags=True)
@@ -270,13 +289,15 @@ def plan(request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance
     search = f"{request.search.num_steps} steps in W"
     if request.search.space == "w+":
         search += f", {request.search.plus_steps} in W+"
+    if request.start:
+        search += f", from {printable(request.start)}"
     if request.pti:
         search += f", {request.tuning.steps} of pivotal tuning for each"
     return "\n".join([
         f"Network:    {request.model.network}: {snapshot.kimg:g} kimg of {snapshot.data}",
         f"Images:     {len(photos)} of {width}x{height}: {', '.join(photo.name for photo in photos[:8])}"
         + (", ..." if len(photos) > 8 else "") + left_out,
-        f"Search:     {search}; {request.batch} at a time",
+        f"Search:     {search}; " + ("each from the one before" if request.sequence else f"{request.batch} at a time"),
         f"Distance:   {distance}",
         f"Files:      {request.outdir}/{photos[0].name}.latent.safetensors, {photos[0].name}.png, report.json",
     ])  # fmt: skip

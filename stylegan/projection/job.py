@@ -19,12 +19,29 @@ import torch
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.latents import SUFFIX, Latents, load_latents, save_latents
+from stylegan.latents.latents import SUFFIX, Latents, joined, load_latents, save_latents
 from stylegan.projection.distance import Distance
 from stylegan.projection.photos import Photo, as_targets, named, show
 from stylegan.projection.pivotal_tuning import DELTA, apply_delta, nearby_statistics, save_delta, tune
-from stylegan.projection.projector import Projector, Report, SearchStep, distances_between, mean_square_errors
-from stylegan.projection.records import PIXELS, Record, hash_of, is_of, read_report, reason_to_repeat, write_report
+from stylegan.projection.projector import (
+    Projector,
+    Report,
+    SearchPhase,
+    SearchStep,
+    distances_between,
+    mean_square_errors,
+    phases,
+)
+from stylegan.projection.records import (
+    PIXELS,
+    START,
+    Record,
+    hash_of,
+    is_of,
+    read_report,
+    reason_to_repeat,
+    write_report,
+)
 from stylegan.projection.settings import ProjectionSettings, TuningSettings, by_flag
 from torch_utils.checkpoint import load_state, save_state
 from torch_utils.errors import UserError
@@ -48,6 +65,7 @@ class Job:
     tuning: settings of pivotal tuning, None for none   also: further distances to report
     batch: how many photographs to project at a time   film: its file type, "" for none
     overwrite: whether results of other photographs, and other files, may be replaced
+    start: latents to start at, one for all or one for each   sequence: whether each starts where the one before ended
     """
 
     snapshot: Snapshot
@@ -59,6 +77,8 @@ class Job:
     batch: int = 8
     film: str = ""
     overwrite: bool = False
+    start: Latents | None = None
+    sequence: bool = False
 
     def file(self, name: str, suffix: str) -> Path:
         return self.outdir / f"{name}{suffix}"
@@ -96,10 +116,12 @@ def run(job: Job, photos: Sequence[Photo], c: Tensor | None = None, say: Say = p
     recent: dict[str, Latents] = {}
     try:
         with deferred_interrupts() as stopping:
-            for start in range(0, len(todo), job.batch):
-                rows = todo[start : start + job.batch]
+            size = 1 if job.sequence else job.batch
+            for first in range(0, len(todo), size):
+                rows = todo[first : first + size]
                 batch, own = [photos[i] for i in rows], None if c is None else c[rows]
-                recent = _project_batch(job, projector, batch, own, parts, records, stopping)
+                start = _start_of(job, photos, rows, recent)
+                recent = _project_batch(job, projector, batch, own, parts, records, stopping, start)
             if job.tuning is not None:
                 _tune_each(job, job.tuning, photos, recent, records, stopping, say)
             _report_more(job, projector, photos, records)
@@ -151,8 +173,35 @@ def _holds(path: Path, photo: Photo) -> bool:
 
 
 def _parts_of_each(job: Job, photos: Sequence[Photo], c: Tensor | None) -> dict[str, dict[str, Any]]:
+    """All that the latents of each photograph depend on, by its name."""
     kinds = [None] * len(photos) if c is None else c.tolist()
-    return {photo.name: job.parts(photo, kind) for photo, kind in zip(photos, kinds, strict=True)}
+    found: dict[str, dict[str, Any]] = {}
+    before = ""
+    for i, (photo, kind) in enumerate(zip(photos, kinds, strict=True)):
+        own = job.parts(photo, kind)
+        if before:
+            own[START] = before
+        elif job.start is not None:
+            start = _row(job.start, i)
+            own[START] = hash_of(*(tensor.cpu().numpy() for tensor in (start.ws, *start.noise)))
+        found[photo.name] = own
+        before = hash_of(own) if job.sequence else ""
+    return found
+
+
+def _row(latents: Latents, i: int) -> Latents:
+    return latents if len(latents) == 1 else latents[i : i + 1]
+
+
+def _start_of(job: Job, photos: Sequence[Photo], rows: Sequence[int], recent: Mapping[str, Latents]) -> Latents | None:
+    """The latents at which the search for some photographs starts; None for the mean of w.
+
+    recent: latents that are still in memory, by name
+    """
+    if job.sequence and rows[0]:
+        name = photos[rows[0] - 1].name
+        return recent[name] if name in recent else load_latents(job.file(name, SUFFIX), job.snapshot)
+    return None if job.start is None else joined([_row(job.start, i) for i in rows])
 
 
 # The work
@@ -160,19 +209,21 @@ def _parts_of_each(job: Job, photos: Sequence[Photo], c: Tensor | None) -> dict[
 
 def _project_batch(
     job: Job, projector: Projector, photos: Sequence[Photo], c: Tensor | None, parts: Mapping[str, dict[str, Any]],
-    records: dict[str, Record], stopping: Callable[[], bool],
+    records: dict[str, Record], stopping: Callable[[], bool], start: Latents | None,
 ) -> dict[str, Latents]:  # fmt: skip
     """Project some photographs at once, write their files and add their records; their latents by name."""
+    searched = phases(job.settings, start)
+    total = sum(phase.steps for phase in searched)
     targets = as_targets(photos)
     keys = [hash_of(parts[photo.name]) for photo in photos]
     saved = _SavedSearch.opened(job.outdir / STATE, hash_of(keys, bool(job.film)))
     label = photos[0].name if len(photos) == 1 else f"{len(photos)} photos"
-    with Progress(f"Projecting {label}", job.settings.total_steps, unit="step") as bar:
-        bar.move_to(saved.steps_done(job.settings), bar.total)
+    with Progress(f"Projecting {label}", total, unit="step") as bar:
+        bar.move_to(saved.steps_done(searched), bar.total)
 
         def watch(step: SearchStep) -> None:
             show(bar, step)
-            if job.film and is_frame(step, job.settings):
+            if job.film and is_frame(step, total):
                 saved.frames.append(to_uint8(torch.cat([targets, step.images.cpu()], dim=3)))
             stop = stopping()
             if stop or saved.is_due:
@@ -180,7 +231,7 @@ def _project_batch(
             if stop:
                 raise KeyboardInterrupt
 
-        latents, report = projector.project(targets, c, watch, saved.state)
+        latents, report = projector.project(targets, c, watch, saved.state, start)
     latents = named(latents, photos)
     starts = _distances(job, projector.mean_images(latents.c, len(latents)), targets)
     found = _distances(job, report.images, targets, report)
@@ -282,9 +333,9 @@ def side_by_side(found: Tensor, targets: Tensor) -> Tensor:
     return torch.cat([targets, found.clamp(-1, 1), (found.clamp(-1, 1) - targets).abs() - 1], dim=3)
 
 
-def is_frame(step: SearchStep, settings: ProjectionSettings) -> bool:
-    """Whether a step is shown in the film: some FILM_FRAMES of them are, and the last of each phase."""
-    return step.step % max(1, settings.total_steps // FILM_FRAMES) == 0 or step.step == step.steps - 1
+def is_frame(step: SearchStep, total: int) -> bool:
+    """Whether a step of `total` is shown in the film: some FILM_FRAMES of them are, and the last of each phase."""
+    return step.step % max(1, total // FILM_FRAMES) == 0 or step.step == step.steps - 1
 
 
 def film_of(frames: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -332,10 +383,11 @@ class _SavedSearch:
         frames = [frame.numpy() for frame in found.pop("frames")]
         return _SavedSearch(path, key, found, frames, found.pop("seconds"))
 
-    def steps_done(self, settings: ProjectionSettings) -> int:
+    def steps_done(self, searched: Sequence[SearchPhase]) -> int:
         if self.state is None:
             return 0
-        return int(self.state["step"]) + (settings.num_steps if self.state["stage"] == "w+" else 0)
+        before = searched[: [phase.name for phase in searched].index(self.state["stage"])]
+        return int(self.state["step"]) + sum(phase.steps for phase in before)
 
     @property
     def is_due(self) -> bool:

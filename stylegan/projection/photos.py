@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -57,6 +58,15 @@ class Photo:
 
 
 # From files to targets
+
+
+def in_sequence(paths: Sequence[Path]) -> list[Path]:
+    """Frames of a film in the order of the numbers in their names, so that frame10 comes after frame9."""
+
+    def key(path: Path) -> list[tuple[int, str]]:
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+    return sorted(paths, key=key)
 
 
 def photos_in(target: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from torch_utils.untrusted import read_json
 
 REPORT = "report.json"
 PIXELS = "picture"  # what reports call the hash of the pixels of a photograph
+START = "--start"
 OLDER = "it was made with other settings, or by an older version"
 
 Record = dict[str, Any]
@@ -91,7 +92,9 @@ def changes(record: Mapping[str, Any], parts: Mapping[str, Any]) -> str | None:
         return None
     if "parts" not in record:
         return OLDER
-    before, names = record["parts"], {PIXELS: "the photograph", "network": "the network", "pivot": "its projection"}
+    before, names = record["parts"], {
+        PIXELS: "the photograph", "network": "the network", "pivot": "its projection", START: "where it starts",
+    }  # fmt: skip
     found = [
         f"{names[name]} has changed" if name in names else f"{name} was {before.get(name)} and is now {value}"
         for name, value in parts.items() if before.get(name) != value

@@ -41,11 +41,6 @@ class ProjectionSettings:
     )
     w_samples: int = setting(10000, Flag("--w-samples", "Samples from which the mean and deviation of w come."))
 
-    @property
-    def total_steps(self) -> int:
-        """Steps in W, and those in W+ if they follow."""
-        return self.num_steps + (self.plus_steps if self.space == "w+" else 0)
-
 
 @dataclass(frozen=True)
 class TuningSettings:

@@ -297,13 +297,26 @@ def test_an_edited_face_goes_back_into_its_photograph(run, group, models, tmp_pa
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (("--delta", "a.delta.safetensors"), "--delta and --force have no effect without --paste"),
+    (("--delta", "a.delta.safetensors"), "--delta has no effect without --paste"),
     (("--paste", "out/eva.latent.safetensors", "--pti"), "--paste does not search"),
     (("--paste", "out/eva.latent.safetensors"), "there is no file out/eva.latent.safetensors"),
 ])  # fmt: skip
 def test_what_cannot_be_pasted_is_one_line(options, message, run, photos):
     result = run("faces", photos, *options)
     assert result.exit_code == 2 and message in result.output
+
+
+def test_frames_of_a_film_and_given_starts(run, photos, tmp_path):
+    assert "6 steps in W; each from the one before" in run("faces", photos, "--sequence", "-n").output
+    film = run("faces", photos, "--sequence", "--space", "w+", outdir="film")
+    assert film.exit_code == 0 and [record["steps"] for record in report(tmp_path / "film").values()] == [10, 4, 4]
+    assert "again" not in run("faces", photos, "--sequence", "--space", "w+", outdir="film").output
+    file = tmp_path / "film/eva.latent.safetensors"
+    assert f"from {file}" in run("faces", photos, "--start", file, "--space", "w+", "-n").output
+    assert run("faces", photos, "--start", file, "--space", "w+").exit_code == 0
+    assert {record["steps"] for record in report(tmp_path / "out").values()} == {4}
+    assert "use space w+" in run("faces", photos, "--start", file, "-n").output
+    assert "for --paste or --start" in run("faces", photos, "--force").output.replace("without", "for")
 
 
 def test_another_photograph_is_not_pasted_into(run, photos, tmp_path):

@@ -13,7 +13,7 @@ import torch
 
 from stylegan.checkpoints import snapshot as snapshots
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.latents import SUFFIX, Crop, load_latents
+from stylegan.latents.latents import SUFFIX, Crop, Latents, load_latents
 from stylegan.networks.inference import Renderer
 from stylegan.projection import job as jobs
 from stylegan.projection import pivotal_tuning
@@ -21,7 +21,7 @@ from stylegan.projection.distance import PIXELS, Distance
 from stylegan.projection.job import Job, replaced_files, run, side_by_side
 from stylegan.projection.photos import Photo
 from stylegan.projection.pivotal_tuning import DELTA, apply_delta
-from stylegan.projection.projector import WStatistics
+from stylegan.projection.projector import Projector, WStatistics
 from stylegan.projection.records import changes, hash_of, is_of
 from stylegan.projection.settings import ProjectionSettings, TuningSettings
 from tests.stylegan import tiny
@@ -179,6 +179,42 @@ def test_files_that_the_report_does_not_know_are_replaced_only_if_they_are_of_th
     (tmp_path / f"p0{SUFFIX}").write_bytes(b"")
     with pytest.raises(UserError, match="is not in the report there"):
         run(job_of(tmp_path), [ours])
+
+
+def starts_of(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The ws at which each search of the test starts."""
+    return calls_of(monkeypatch, Projector, "project", lambda self, *rest: rest[-1] and rest[-1].ws.clone())
+
+
+def test_each_frame_starts_where_the_one_before_ended(tmp_path, monkeypatch):
+    starts = starts_of(monkeypatch)
+    job = replace(job_of(tmp_path, tuning=False), sequence=True)
+    run(job, photos())
+    found = [load_latents(tmp_path / f"p{i}{SUFFIX}", snapshot()).ws for i in range(3)]
+    assert starts[0] is None and torch.equal(starts[1], found[0]) and torch.equal(starts[2], found[1])
+    assert run(job, photos()) and len(starts) == 3  # all of it is done
+    (tmp_path / f"p2{SUFFIX}").unlink()
+    run(job, photos())
+    assert len(starts) == 4 and torch.equal(starts[3], found[1])
+    assert torch.equal(load_latents(tmp_path / f"p2{SUFFIX}", snapshot()).ws, found[2])
+    changed = [replace(photos(1)[0], pixels=photos(1)[0].pixels // 2), *photos()[1:]]
+    said: list[str] = []
+    run(job, changed, say=said.append)
+    assert len(starts) == 7
+    assert said[1] == "p1, p2: projected again, because where it starts has changed"
+
+
+def test_a_search_starts_at_given_latents_one_for_all_or_one_for_each(tmp_path, monkeypatch):
+    starts = starts_of(monkeypatch)
+    ws = torch.randn(3, 1, 8).expand(-1, 6, -1)
+    names = ("a", "b", "c")
+    each = Latents(ws, names, names)
+    run(replace(job_of(tmp_path, tuning=False), start=each, batch=2), photos())
+    assert torch.equal(starts[0], ws[:2]) and torch.equal(starts[1], ws[2:])
+    run(replace(job_of(tmp_path, tuning=False), start=each), photos())
+    assert len(starts) == 2
+    run(replace(job_of(tmp_path, tuning=False), start=each[:1]), photos())
+    assert len(starts) == 3 and torch.equal(starts[2], ws[:1].expand(2, -1, -1))  # the first one is done
 
 
 def test_what_has_changed_is_said():
