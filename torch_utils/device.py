@@ -19,18 +19,21 @@ import torch
 from torch_utils.errors import UserError
 
 
-def pick_device(name: str) -> torch.device:
-    """The device called `name`; "auto" means CUDA if available, else the CPU. Raises UserError if there is none."""
+def pick_device(name: str | torch.device, called: str = "--device") -> torch.device:
+    """The device called `name`; "auto" means CUDA if available, else the CPU. Raises UserError if there is none.
+
+    called: the option or argument, for messages
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"Invalid --device {name}: expected auto, cpu, cuda or cuda:1") from None
+    except (RuntimeError, TypeError):
+        raise UserError(f"Invalid {called} {str(name)[:40]!r}: expected auto, cpu, cuda or cuda:1") from None
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise UserError(
-            f"--device {name} is not available: torch sees {torch.cuda.device_count()} GPUs; use --device cpu"
-        )
+        raise UserError(f"{called} {name} is not available: torch sees {torch.cuda.device_count()} GPUs; use cpu")
+    if device.type not in ("cpu", "cuda") and not (device.type == "mps" and torch.backends.mps.is_available()):
+        raise UserError(f"{called} {name} is not supported: images are computed on cpu, cuda or cuda:1")
     return device
 
 

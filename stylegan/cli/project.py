@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,15 +16,28 @@ from stylegan.latents.notation import WHAT, NetworkOptions
 from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
 from torch_utils.cli import require, require_batch
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, require_folder
+from torch_utils.output import FILES, Output, planned_files, require_folder, write_images
 from torch_utils.settings import Flag, setting
-from torch_utils.text import AUTO_LEVELS, Class, LevelsRule, counted, list_items, parse_classes, parse_levels
+from torch_utils.text import (
+    AUTO_LEVELS,
+    Class,
+    LevelsRule,
+    counted,
+    list_items,
+    parse_classes,
+    parse_levels,
+    parse_seeds,
+    printable,
+)
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from stylegan.checkpoints.snapshot import Snapshot
     from stylegan.projection.photos import Align, Photo
 
-FACES = "Faces"
+FACES, PASTE = "Faces", "Pasting"
+MAX_FACES = 1000
 
 
 def parse_paths(text: str) -> tuple[str, ...]:
@@ -38,6 +51,17 @@ def parse_distances(text: str) -> tuple[str, ...]:
         if name not in DISTANCES:
             raise UserError(f"'{name}' is not a distance; choose from {', '.join(DISTANCES)}")
     return names
+
+
+def parse_faces(text: str) -> tuple[int, ...]:
+    """ "1-3" -> (1, 2, 3). Raises UserError for text other than numbers from 1 and ranges of them, each once."""
+    try:
+        faces = parse_seeds(text)
+    except UserError:
+        faces = []
+    if not faces or min(faces) < 1 or len(set(faces)) < len(faces) or len(faces) > MAX_FACES:
+        raise UserError(f"--face must be numbers from 1, the largest, as in 2 or 1-3, each once; got {text}")
+    return tuple(faces)
 
 
 @dataclass(frozen=True)
@@ -54,11 +78,22 @@ class Request:
         "by the values that they use; full, all that the files could hold; or MIN:MAX.", WHAT, parse=parse_levels,
         metavar="auto|full|MIN:MAX", typed="auto"))  # fmt: skip
     align: bool = setting(False, Flag("--align", "Find the face and crop it like FFHQ. Needs .[faces].", FACES))
-    face: int | None = setting(None, Flag("--face", "Which of several faces to take; 1 is the largest.", FACES))
+    faces: Sequence[int] = setting((), Flag(
+        "--face", "Which of several faces to take; 1 is the largest. Of a list, as in 1-3, each gets its own results.",
+        FACES, parse=parse_faces, metavar="NUMBERS"))  # fmt: skip
     landmarks: str = setting(
         "", Flag("--landmarks", "dlib's file of 68 landmarks.  [searched for]", FACES, metavar="FILE")
     )
     search: ProjectionSettings = ProjectionSettings()
+    start: str = setting("", Flag(
+        "--start", "Latents to start at, one for all photographs or one for each.  [the mean of w]", SEARCH,
+        metavar="FILE"))  # fmt: skip
+    sequence: bool = setting(
+        False,
+        Flag(
+            "--sequence", "The photographs are frames of a film: each search starts where the one before ended.", SEARCH
+        ),
+    )
     distance: str | None = setting(None, Flag(
         "--distance", "What to minimise.  [discriminator, if the network has one; else pixels]", SEARCH,
         choices=DISTANCES))  # fmt: skip
@@ -70,7 +105,14 @@ class Request:
     batch: int = setting(
         8, Flag("--batch", "Photographs to project at a time. Changes results by no more than rounding.", SEARCH)
     )
+    paste: Sequence[str] = setting((), Flag(
+        "--paste", "Instead of a search: put the images of these latents, which may have been edited, back into the "
+        "photographs of --target.", PASTE, parse=parse_paths, metavar="FILE[,FILE]"))  # fmt: skip
+    delta: str = setting("", Flag("--delta", "The tuned weights that belong to them.", PASTE, metavar="FILE"))
+    force: bool = setting(False, Flag(
+        "--force", "Accept latents of another network, and another photograph of the same size.", PASTE))  # fmt: skip
     outdir: str = setting("", Flag("--outdir", "Folder for the results.", FILES, metavar="DIR"))
+    overwrite: bool = setting(False, Flag("--overwrite", "Replace results of other photographs.", FILES))
     also: Sequence[str] = setting((), Flag(
         "--report", "Further distances to report, as in lpips-vgg16,lpips-alex.", FILES, parse=parse_distances,
         metavar="NAMES"))  # fmt: skip
@@ -93,40 +135,59 @@ def main(request: Request, dry_run: bool) -> None:
       project.py --network runs/00001-faces-faces64 --target photos/ --space w+ --pti --outdir out
       generate.py --network runs/00001-faces-faces64 --delta out/eva.delta.safetensors
                   --seeds out/eva.latent.safetensors --outdir out/again
+
+    --paste puts an image back into the photograph, edited as by directions.py apply --save-latents, as NAME-pasted.png:
+
+    \b
+      project.py --network faces64 --paste out/moved/pictures.latent.safetensors --target eva.jpg --outdir out/pasted
     """
     check(request)
+    if request.paste:
+        paste(request, dry_run)
+        return
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
+    from stylegan.latents.latents import load_latents
     from stylegan.latents.render import classes_for_seeds, opened
     from stylegan.networks.base import require_w
     from stylegan.projection.distance import pick_distance
-    from stylegan.projection.job import Job, run, table
-    from stylegan.projection.photos import left_out_of, photos_in
+    from stylegan.projection.job import Job, replaced_files, run, table
+    from stylegan.projection.photos import in_sequence, left_out_of, photos_in
+    from stylegan.projection.projector import check_start, phases
 
     paths = photos_in(Path(request.target))
+    if request.sequence:
+        paths = in_sequence(paths)
     left_out = left_out_of(Path(request.target))
     if left_out:
         click.echo(left_out, err=True)
     require_apart(paths, Path(request.outdir))
     snapshot = opened(request.model).snapshot
     require_w(snapshot.G)
-    photos = read(request, paths, snapshot)
-    config, names = snapshot.config, snapshot.class_names
-    c = classes_for_seeds(request.classes, range(len(photos)), config.num_classes, names)
+    photos, skipped = read(request, paths, snapshot)
+    config, class_names = snapshot.config, snapshot.class_names
+    c = classes_for_seeds(request.classes, range(len(photos)), config.num_classes, class_names)
+    start = load_latents(Path(request.start), snapshot, request.force) if request.start else None
+    if start is not None:
+        check_start(snapshot, start, 1 if request.sequence else len(photos))
+        phases(request.search, start)
     weights = [Path(path) for path in request.weights]
     distance = pick_distance(request.distance or "", snapshot, weights)
     film = film_kind(request, snapshot)
-    if dry_run:
-        click.echo(plan(request, snapshot, photos, distance.name))
-        return
     job = Job(
         snapshot, request.search, distance, Path(request.outdir), request.tuning if request.pti else None,
         also=tuple(pick_distance(name, snapshot) for name in request.also if name != distance.name),
-        batch=request.batch, film=film,
+        batch=request.batch, film=film, overwrite=request.overwrite, start=start, sequence=request.sequence,
     )  # fmt: skip
+    older = len(replaced_files(job, photos, c))
+    replaced = f"; replaces {counted(older, 'older file')}" if older else ""
+    left_out = f", {skipped} skipped" if skipped else ""
+    if dry_run:
+        click.echo(plan(request, snapshot, photos, distance.name, left_out) + replaced)
+        return
     records = run(job, photos, c, click.echo)
     click.echo(table(records))
     files = f"{request.outdir}/{photos[0].name}.latent.safetensors and .png, report.json"
-    click.echo(f"{counted(len(photos), 'photograph')} projected: {files}")
+    click.echo(f"{counted(len(photos), 'photograph')} projected{left_out}: {files}{replaced}")
 
 
 def film_kind(request: Request, snapshot: Snapshot) -> str:
@@ -144,7 +205,13 @@ def check(request: Request) -> None:
     require("--network runs/00000-faces --target eva.jpg --outdir out", network=request.model.network,
             target=request.target, outdir=request.outdir)  # fmt: skip
     require_batch(request.batch)
-    if (request.face is not None or request.landmarks) and not request.align:
+    if request.delta and not request.paste:
+        raise UserError("--delta has no effect without --paste; add it, or leave it out")
+    if request.force and not (request.paste or request.start):
+        raise UserError("--force has no effect without --paste or --start; add one, or leave it out")
+    if request.paste and (request.align or request.pti or request.save_video or request.start or request.sequence):
+        raise UserError("--paste does not search, so leave out --align, --pti, --save-video, --start and --sequence")
+    if (request.faces or request.landmarks) and not request.align:
         raise UserError("--face and --landmarks have no effect without --align; add it, or leave them out")
     check_settings(request.search, flags=True)
     check_settings(request.tuning, flags=True)
@@ -159,48 +226,97 @@ def require_apart(paths: Sequence[Path], outdir: Path) -> None:
         )
 
 
-def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> list[Photo]:
-    """The photographs, after a line on what was changed in each. Raises UserError if none can be read."""
-    from stylegan.projection.photos import read_photos
+def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> tuple[list[Photo], int]:
+    """The photographs, and how many were skipped, after a line on each that was changed or skipped.
 
-    photos, faults = read_photos(paths, snapshot, aligner(request, snapshot), request.levels)
-    if not photos and len(faults) > 3:
-        first = next(iter(faults.values()))
-        raise UserError(f"none of the {len(faults)} files of --target can be used; the first: {first}")
-    if not photos:
-        raise UserError("; ".join(faults.values()))
+    Raises UserError if none can be read.
+    """
+    from stylegan.projection.photos import read_photos
+    from stylegan.projection.records import names_in, read_report
+
+    names = names_in(read_report(Path(request.outdir)))
+    photos, faults = read_photos(paths, snapshot, aligner(request, snapshot), request.levels, names)
+    if not photos and len(faults) == 1:
+        raise UserError(printable(*faults.values()))
     for photo in photos:
         if photo.notes:
-            click.echo(f"{photo.path.name}: {', '.join(photo.notes)}")
+            which = "" if photo.face is None else f", face {photo.face}"
+            click.echo(printable(f"{photo.path.name}{which}: {', '.join(photo.notes)}"))
     for reason in faults.values():
-        click.echo(f"skipped {reason}", err=True)
-    return photos
+        click.echo(printable(f"skipped {reason}"), err=True)
+    if not photos:
+        raise UserError(f"none of the {len(faults)} files of --target can be used; the reasons are above")
+    return photos, len(faults)
 
 
-def aligner(request: Request, snapshot: Snapshot) -> Align | None:
-    """What `--align` does to a photograph; None without it."""
+def aligner(request: Request, snapshot: Snapshot) -> Align | Mapping[int, Align] | None:
+    """What `--align` does to a photograph, by number for several faces; None without it."""
     if not request.align:
         return None
     from stylegan.projection.alignment import aligned, face_finder
 
     find = face_finder(Path(request.landmarks) if request.landmarks else None)
     side = max(snapshot.config.size(snapshot.stage.resolution))
-    return lambda image: aligned(image, find, side, request.face)
+
+    def of_face(face: int | None) -> Align:
+        return lambda image: aligned(image, find, side, face)
+
+    return {face: of_face(face) for face in request.faces} or of_face(None)
 
 
-def plan(request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance: str) -> str:
-    """The plan of --dry-run."""
+def paste(request: Request, dry_run: bool) -> None:
+    """Put images into photographs, a file for each."""
+    import numpy as np
+
+    from stylegan.latents.latents import distinct, load_latents
+    from stylegan.latents.render import View, opened, together
+    from stylegan.projection.paste import pasted, photographs_of
+    from stylegan.projection.photos import opened as opened_photograph
+    from stylegan.projection.photos import photos_in
+    from stylegan.projection.pivotal_tuning import apply_delta
+    from torch_utils.images import to_pil, to_uint8
+
+    targets, outdir = photos_in(Path(request.target)), Path(request.outdir)
+    require_apart(targets, outdir)
+    snapshot = opened(request.model).snapshot
+    if request.delta:
+        snapshot = apply_delta(snapshot, Path(request.delta), request.force)
+    view = View.of(snapshot)
+    latents = together([load_latents(Path(file), snapshot, request.force) for file in request.paste], view)
+    pairs = photographs_of(latents, targets, request.force)
+    names = [f"{name}-pasted.png" for name in distinct(latents.names)]
+    output = Output(request.outdir)
+    files = planned_files(output, names, sources=[*targets, *map(Path, request.paste)])
+    if dry_run:
+        photographs = ", ".join(dict.fromkeys(printable(str(path)) for path, _ in pairs))
+        click.echo(f"Pasting:    {counted(len(names), 'image')} into {photographs}\nFiles:      {files}")
+        return
+
+    def images() -> Iterator[np.ndarray]:
+        for i, (path, crop) in enumerate(pairs):
+            (pixels,) = to_uint8(view.draw(latents[i : i + 1]))
+            found = np.asarray(pasted(opened_photograph(path)[0], to_pil(pixels), crop))
+            yield found.reshape(1, *found.shape[:2], -1)
+
+    write_images(output, names, images())
+    click.echo(f"{counted(len(names), 'image')} pasted: {files}")
+
+
+def plan(request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance: str, left_out: str = "") -> str:
+    """The plan of --dry-run. left_out: what is said of photographs that were skipped"""
     height, width = snapshot.config.size(snapshot.stage.resolution)
     search = f"{request.search.num_steps} steps in W"
     if request.search.space == "w+":
         search += f", {request.search.plus_steps} in W+"
+    if request.start:
+        search += f", from {printable(request.start)}"
     if request.pti:
         search += f", {request.tuning.steps} of pivotal tuning for each"
     return "\n".join([
         f"Network:    {request.model.network}: {snapshot.kimg:g} kimg of {snapshot.data}",
         f"Images:     {len(photos)} of {width}x{height}: {', '.join(photo.name for photo in photos[:8])}"
-        + (", ..." if len(photos) > 8 else ""),
-        f"Search:     {search}; {request.batch} at a time",
+        + (", ..." if len(photos) > 8 else "") + left_out,
+        f"Search:     {search}; " + ("each from the one before" if request.sequence else f"{request.batch} at a time"),
         f"Distance:   {distance}",
         f"Files:      {request.outdir}/{photos[0].name}.latent.safetensors, {photos[0].name}.png, report.json",
     ])  # fmt: skip

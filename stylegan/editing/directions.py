@@ -188,20 +188,21 @@ def load_directions(path: Path, snapshot: Snapshot | None, force: bool = False) 
     Raises UserError if it is another kind of file or does not fit the network, and unless `force` if it belongs to
     another network.
     """
-    return load_bound(path, KIND, _Header, _checked, snapshot, force, partial(_require_fit, path))
+    return load_bound(path, KIND, _Header, _checked, snapshot, force, partial(require_fit, path))
 
 
-def _require_fit(path: Path, found: Directions, snapshot: Snapshot) -> None:
+def require_fit(path: Path | str, found: Directions, snapshot: Snapshot) -> None:
+    """Raises UserError for directions that do not fit the network. path: their file, or what messages call them"""
     config = snapshot.config
     if found.vectors.shape[1] not in (1, config.num_ws) or found.vectors.shape[2] != config.ws_dim:
-        raise UserError(f"{path} has directions of {list(found.vectors.shape[1:])} numbers, but w of this network has "
+        raise UserError(f"{path}: directions of {list(found.vectors.shape[1:])} numbers, but w of this network has "
                         f"{[1, config.ws_dim]} or {[config.num_ws, config.ws_dim]}")  # fmt: skip
     if found.styles and [s.shape[1] for s in found.styles] != config.style_dims():
-        raise UserError(f"{path} edits styles of other sizes than those of this network")
+        raise UserError(f"{path}: edits styles of other sizes than those of this network")
     last = max((layer for layers in found.layers for layer in layers), default=0)
     count = len(found.styles) or config.num_ws
     if last >= count:
-        raise UserError(f"{path} moves layer {last}, but this network has {count} layers, 0 to {count - 1}")
+        raise UserError(f"{path}: moves layer {last}, but this network has {count} layers, 0 to {count - 1}")
 
 
 def _checked(tensors: dict[str, Tensor], header: _Header) -> Directions:

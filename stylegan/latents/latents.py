@@ -18,6 +18,20 @@ from torch_utils.errors import UserError
 
 
 @dataclass(frozen=True)
+class Crop:
+    """The part of a photograph that an image shows.
+
+    photo: hash of the photograph's file   size: width and height of the photograph, turned upright
+    corners: of the part, top left, bottom left, bottom right, top right, as (x, y) in pixels from the photograph's top
+    left corner; they may lie outside
+    """
+
+    photo: str
+    size: tuple[int, int]
+    corners: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class Latents:
     """N latents, ready for the synthesis network: truncation, if any, is already applied.
 
@@ -29,6 +43,7 @@ class Latents:
     noise: a map [N,1,H,W] for each layer if they were optimised, else empty
     psi: the truncation that was applied; None if unknown
     styles: added to the style of each layer, [N,style_dim] each (see `Synthesis.forward`), else empty
+    crops: the part of a photograph that each is of, None for other images; empty if none is of a photograph
     """
 
     ws: Tensor
@@ -39,6 +54,7 @@ class Latents:
     noise: tuple[Tensor, ...] = ()
     psi: float | None = None
     styles: tuple[Tensor, ...] = ()
+    crops: tuple[Crop | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ws)
@@ -48,6 +64,7 @@ class Latents:
             self, ws=self.ws[part], names=self.names[part], origins=self.origins[part],
             z=None if self.z is None else self.z[part], c=None if self.c is None else self.c[part],
             noise=tuple(m[part] for m in self.noise), styles=tuple(s[part] for s in self.styles),
+            crops=self.crops[part],
         )  # fmt: skip
 
     @property
@@ -74,6 +91,7 @@ def joined(parts: Sequence[Latents]) -> Latents:
         noise=tuple(torch.cat([p.noise[layer] for p in parts]) for layer in range(layers)),
         psi=first.psi if all(p.psi == first.psi for p in parts) else None,
         styles=tuple(torch.cat(layer) for layer in zip(*styles, strict=True)),
+        crops=tuple(crop for p in parts for crop in p.crops or (None,) * len(p)) if any(p.crops for p in parts) else (),
     )
 
 
@@ -142,6 +160,7 @@ SUFFIX = LATENTS
 KIND = Kind("stylegan-latents-1", SUFFIX, "latents")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 MAX_NAME = 200  # characters
+MAX_SIDE = 1 << 20  # pixels of a photograph
 
 
 @dataclass(frozen=True)
@@ -151,6 +170,7 @@ class _Header:
     names: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     psi: float | None = None
+    crops: tuple[Crop | None, ...] = ()
 
 
 def save_latents(path: Path, latents: Latents, snapshot: Snapshot) -> None:
@@ -161,29 +181,34 @@ def save_latents(path: Path, latents: Latents, snapshot: Snapshot) -> None:
     tensors = {"ws": latents.ws.float()}
     tensors |= {name: value for name in ("z", "c") if (value := getattr(latents, name)) is not None}
     tensors |= numbered("noise", latents.noise) | numbered("styles", latents.styles)
-    save_bound(path, KIND, tensors, _Header(latents.names, latents.origins, latents.psi), snapshot)
+    save_bound(path, KIND, tensors, _Header(latents.names, latents.origins, latents.psi, latents.crops), snapshot)
 
 
-def load_latents(path: Path, snapshot: Snapshot, force: bool = False) -> Latents:
-    """Open a file of `save_latents`. Runs no code from it.
+def load_latents(path: Path, snapshot: Snapshot | None, force: bool = False) -> Latents:
+    """Open a file of `save_latents`. Runs no code from it. snapshot: None to accept any network's.
 
     Raises UserError for any other file, for latents that do not fit the network, and for those of another network,
     which `force` accepts.
     """
-    return load_bound(path, KIND, _Header, _built, snapshot, force, partial(_require_fit, path))
+    return load_bound(path, KIND, _Header, _built, snapshot, force, partial(require_fit, path))
 
 
 def _built(tensors: dict[str, Tensor], header: _Header) -> Latents:
-    """Raises UserError for tensors that are not latents. Names become file names, so they must be plain."""
-    latents = Latents(
+    return checked(Latents(
         tensors["ws"], header.names, header.origins, tensors.get("z"), tensors.get("c"),
-        in_turn("noise", tensors), header.psi, in_turn("styles", tensors),
-    )  # fmt: skip
+        in_turn("noise", tensors), header.psi, in_turn("styles", tensors), header.crops,
+    ))  # fmt: skip
+
+
+def checked(latents: Latents) -> Latents:
+    """The latents themselves. Raises UserError for tensors that are none. Names become file names and must be plain."""
     floats = [latents.ws, *latents.noise, *latents.styles, *([] if latents.z is None else [latents.z])]
     every = floats if latents.c is None else [*floats, latents.c]
     matrices = all(s.ndim == 2 for s in latents.styles)
     if latents.ws.ndim != 3 or not matrices or any(len(t) != len(latents.names) for t in every):
         raise UserError("its tensors have different lengths, or are not latents")
+    if len(latents.crops) not in (0, len(latents)) or not all(map(_is_plausible, latents.crops)):
+        raise UserError("its parts of photographs are not numbers of pixels")
     for t in floats:
         if t.dtype not in FLOATS:
             raise UserError(f"its tensors must be floating-point numbers, got {t.dtype}")
@@ -198,16 +223,25 @@ def _built(tensors: dict[str, Tensor], header: _Header) -> Latents:
     return latents
 
 
-def _require_fit(path: Path, latents: Latents, snapshot: Snapshot) -> None:
+def _is_plausible(crop: Crop | None) -> bool:
+    """Whether these are corners of some part of an image."""
+    if crop is None:
+        return True
+    points = len(crop.corners) == 4 and all(abs(v) < MAX_SIDE for corner in crop.corners for v in corner)
+    return points and all(0 < side < MAX_SIDE for side in crop.size)
+
+
+def require_fit(path: Path | str, latents: Latents, snapshot: Snapshot) -> None:
+    """Raises UserError for latents that do not fit the network. path: their file, or what messages call them"""
     config = snapshot.config
     found, wanted = list(latents.ws.shape[1:]), [config.num_ws, config.ws_dim]
     if found != wanted:
-        raise UserError(f"{path} has ws of shape {found} for each image, but this network needs {wanted}")
+        raise UserError(f"{path}: ws of shape {found} for each image, but this network needs {wanted}")
     if latents.c is not None and config.num_classes and int(latents.c.max()) >= config.num_classes:
-        raise UserError(f"{path} has class {int(latents.c.max())}, but this network has 0 to {config.num_classes - 1}")
+        raise UserError(f"{path}: class {int(latents.c.max())}, but this network has 0 to {config.num_classes - 1}")
     maps = [(1, *size) for size in config.noise_shapes(config.resolution)]
     if [tuple(m.shape[1:]) for m in latents.noise] != maps[: len(latents.noise)]:
-        raise UserError(f"the noise maps in {path} have other sizes than those of this network")
+        raise UserError(f"{path}: the noise maps have other sizes than those of this network")
     sizes = [s.shape[1] for s in latents.styles]
     if sizes and sizes != config.style_dims():
-        raise UserError(f"{path} edits styles of lengths {sizes}, but those of this network are {config.style_dims()}")
+        raise UserError(f"{path}: edits styles of lengths {sizes}, but those of this network are {config.style_dims()}")

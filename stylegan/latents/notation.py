@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 from stylegan.networks.config import NetworkConfig, NoiseMode, require_styles
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, setting
-from torch_utils.text import counted, has_image_suffix, list_items, parse_seeds, printable
+from torch_utils.text import counted, has_image_suffix, list_items, parse_seeds, printable, shortened
 
 LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
 MAX_PSI = 10
@@ -120,18 +121,25 @@ def layers_of(styles: str | Sequence[int | str], config: NetworkConfig, resoluti
     used = config.layers_at(resolution)
     last = max(layer.row for layer in used)
     rows: set[int] = set()
-    for style in parse_styles(styles) if isinstance(styles, str) else styles:
-        if isinstance(style, int):
-            rows.add(style)
+    given = parse_styles(styles) if isinstance(styles, str) else styles
+    if not isinstance(given, Iterable):
+        raise UserError(f"layers must be text as in '0-3,6' or a list, got {given!r}")
+    for style in given:
+        if isinstance(style, Integral) and not isinstance(style, bool):
+            rows.add(int(style))
             continue
+        if not isinstance(style, str) or style not in PARTS:
+            name = shortened(repr(style), 80)
+            raise UserError(f"{name} is not a layer; give numbers from 0 to {last}, or {', '.join(PARTS)}")
         smallest, largest = PARTS[style]
         found = {layer.row for layer in used if smallest <= layer.resolution <= largest}
         if not found:
             raise UserError(f"there are no {style} styles at {resolution}x{resolution}: they begin at "
                             f"{smallest}x{smallest}; use layers from 0 to {last}")  # fmt: skip
         rows |= found
-    if rows and not (min(rows) >= 0 and max(rows) <= last):
-        raise UserError(f"there is no layer {max(rows)}: this network has {last + 1} layers at "
+    missing = sorted(row for row in rows if not 0 <= row <= last)
+    if missing:
+        raise UserError(f"there is no layer {missing[-1]}: this network has {last + 1} layers at "
                         f"{resolution}x{resolution}, 0 to {last}")  # fmt: skip
     return sorted(rows)
 

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylegan.networks.arguments import require_ws
 from stylegan.networks.base import Discriminator, Family, GeneratorWithoutW, Noise, Synthesis
 from stylegan.networks.config import WIDEST, Cost, LayerInfo, NetworkConfig, Stage
 from stylegan.networks.layers import Foldable, for_convolutions
@@ -135,6 +136,7 @@ class DCGANSynthesis(Synthesis, Foldable):
         edits: Sequence[Tensor] = (),
     ) -> Tensor:  # fmt: skip
         """See `Synthesis.forward`. There is only one stage, no noise, and no style to edit."""
+        require_ws(ws, self.config)
         x = (ws[:, 0] @ self.dense).unflatten(1, (-1, *self.config.base))
         x = x.to(dtype, memory_format=torch.channels_last)
         for norm, kernel in zip(self.norms.values(), self.effective(dtype), strict=True):

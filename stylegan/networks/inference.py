@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ops import BuildError, build, mode
+from stylegan.networks.arguments import edits_of, integer, maps_of, number, seeds_of, ws_of, z_of
 from stylegan.networks.base import Generator, Noise, Synthesis
 from stylegan.networks.config import NoiseMode, Stage
 from stylegan.networks.layers import Foldable
@@ -67,12 +68,16 @@ class Renderer:
         """z [N,z_dim] -> ws [N,num_ws,ws_dim] on the CPU, for `draw`.
 
         c: classes [N], or weights of classes [N,num_classes]. psi: None for `Generator.default_psi`.
-        Raises UserError for classes that the network does not have, and for missing classes.
+        Raises UserError for what does not fit the network or is not finite, and for missing classes.
         """
-        G = self.G
+        G, z = self.G, z_of(z, self.G.config)
         if c is not None and not G.config.num_classes:
             raise UserError("this network is unconditional and has no classes; leave out the class")
-        chosen_psi = G.default_psi if psi is None else psi
+        if c is not None and len(c) != len(z):
+            raise UserError(f"there are {len(c)} classes for {len(z)} z; give one for each")
+        chosen_psi = G.default_psi if psi is None else number(psi, "psi")
+        if cutoff is not None:
+            integer(cutoff, "cutoff", 0, G.config.num_ws)
         ws = torch.empty(len(z), G.config.num_ws, G.config.ws_dim)
 
         def map_one(i: int) -> None:
@@ -89,8 +94,13 @@ class Renderer:
         noise: see `Noise`; maps are [N,1,H,W] with a row for each image, or [1,1,H,W] for all.
         edits: as for `Synthesis.forward`: [N,style_dim], or [1,style_dim] for all.
         batch: number of images to compute in parallel. It does not change them.
+
+        Raises UserError for what does not fit the network, see `arguments.ws_of`, or is not finite.
         """
-        device = self.G.device
+        device, config, resolution = self.G.device, self.G.config, self.stage.resolution
+        ws = ws_of(ws, config)
+        noise = maps_of(noise, len(ws), config.noise_shapes(resolution))
+        edits = edits_of(edits, len(ws), config.style_dims(resolution))
         images = torch.empty(len(ws), self.G.config.channels, *self.size)
 
         def draw_one(i: int) -> None:
@@ -105,13 +115,14 @@ class Renderer:
 
     def noise_of(self, seeds: Sequence[int]) -> list[Tensor]:
         """A noise map [N,1,H,W] for each layer with noise; each row depends only on its seed."""
-        return noise_for_seeds(seeds, self.G.config.noise_shapes(self.stage.resolution))
+        return noise_for_seeds(seeds_of(seeds), self.G.config.noise_shapes(self.stage.resolution))
 
     def render(
         self, seeds: Sequence[int], c: Tensor | None = None, *, psi: float | None = None, cutoff: int | None = None,
         noise: NoiseMode = "const", batch: int = 8,
     ) -> Tensor:  # fmt: skip
         """Seeds -> images [N,channels,H,W] on the CPU: `map`, then `draw`. "random" noise depends on the seed, too."""
+        seeds = seeds_of(seeds)
         ws = self.map(z_for_seeds(seeds, self.G.config.z_dim), c, psi=psi, cutoff=cutoff)
         return self.draw(ws, self.noise_of(seeds) if noise == "random" else noise, batch)
 

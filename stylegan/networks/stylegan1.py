@@ -34,6 +34,7 @@ from ops.resample import (
     upsampling_kernel,
 )
 from ops.style_epilogue import style_epilogue
+from stylegan.networks.arguments import require_ws
 from stylegan.networks.base import Discriminator, Family, Generator, Noise, Synthesis
 from stylegan.networks.config import WIDEST, Cost, LayerInfo, NetworkConfig, Stage, require_styles
 from stylegan.networks.layers import (
@@ -266,6 +267,7 @@ class SynthesisNetwork(Synthesis):
         edits: Sequence[Tensor] = (),
     ) -> Tensor:  # fmt: skip
         """See `Synthesis.forward`. edits: changes of the scales of a layer [1 or N,C], then of its shifts."""
+        require_ws(ws, self.config)
         stage = stage or self.config.full
         x: Tensor | None = None
         image: Tensor | None = None

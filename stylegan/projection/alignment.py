@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from torch_utils.errors import UserError
+from torch_utils.images import to_pil, with_channels
 
 SUPERSAMPLING = 4
 MAX_FINE = 4096  # pixels on a side of the supersampled crop
@@ -30,13 +31,16 @@ Find = Callable[[Image.Image], list[np.ndarray]]
 """An RGB image -> the faces in it as in `face_of`, the largest first."""
 
 
-def aligned(image: Image.Image, find: Find, size: int, which: int | None = None) -> tuple[Image.Image, str]:
-    """An RGB photograph cropped like those of FFHQ, size x size pixels, and a note on what was done.
+def aligned(
+    image: Image.Image, find: Find, size: int, which: int | None = None
+) -> tuple[Image.Image, str, np.ndarray]:  # fmt: skip
+    """A photograph cropped like those of FFHQ, size x size pixels, a note on what was done, and the crop's corners.
 
-    which: of several faces, counted from the largest, which is 1; None takes that and notes it. A photograph that is
-    aligned already is returned unchanged. Raises UserError if there is no such face.
+    image: RGB, or RGBA if transparency is to be kept. which: of several faces, counted from the largest, which is 1;
+    None takes that and notes it. A photograph that is aligned already is returned unchanged. The corners [4,2] are
+    (x, y) from the top left corner of the image, see `crop_of`. Raises UserError if there is no such face.
     """
-    faces = find(image)
+    faces = find(with_channels(image, 3))
     if not faces:
         raise UserError(f"no face was found; try a larger or sharper photograph, or {_CURE}")
     if which is not None and not 1 <= which <= len(faces):
@@ -45,9 +49,17 @@ def aligned(image: Image.Image, find: Find, size: int, which: int | None = None)
     note = "aligned" if len(faces) == 1 else f"aligned ({chosen} of {len(faces)} faces)"
     try:
         crop = crop_of(faces[(which or 1) - 1])
-        return (image, "aligned already") if is_aligned(crop, image.size) else (cut_out(image, crop, size), note)
+        if is_aligned(crop, image.size):
+            return image, "aligned already", corners_of((0, 0, *image.size))
+        return cut_out(image, crop, size), note, crop + 0.5
     except ValueError as error:
         raise UserError(f"the face cannot be cut out, because {error}; {_CURE}") from error
+
+
+def corners_of(box: tuple[float, float, float, float]) -> np.ndarray:
+    """The corners [4,2] of an upright box (left, top, right, bottom), in the order of `crop_of`."""
+    left, top, right, bottom = box
+    return np.array([[left, top], [left, bottom], [right, bottom], [right, top]], np.float64)
 
 
 # Finding faces and their landmarks
@@ -142,11 +154,15 @@ def is_aligned(crop: np.ndarray, size: tuple[int, int]) -> bool:
 
 
 def cut_out(image: Image.Image, crop: np.ndarray, size: int) -> Image.Image:
-    """The crop [4,2] of an RGB image, size x size pixels. Beyond the edge the image continues mirrored and blurred.
+    """The crop [4,2] of an RGB, L or RGBA image, size x size pixels. Beyond the edge it continues mirrored and blurred.
 
     Large images are reduced first, and the crop is sampled 4 times as finely as needed and then reduced. Raises
     ValueError for a crop that lies outside the image.
     """
+    if image.mode == "RGBA":  # by its premultiplied colours, so that what lies below transparency is not mixed in
+        *colours, alpha = image.convert("RGBa").split()
+        colour = cut_out(Image.merge("RGB", colours), crop, size)
+        return Image.merge("RGBa", (*colour.split(), cut_out(alpha, crop, size))).convert("RGBA")
     crop = crop.astype(np.float64)
     factor = int(_side(crop) / (2 * size))
     if factor > 1:
@@ -181,13 +197,14 @@ def _bounded(image: Image.Image, crop: np.ndarray) -> tuple[Image.Image, np.ndar
 def _extended(image: Image.Image, before: np.ndarray, after: np.ndarray, side: float) -> Image.Image:
     """Mirrored over its edges by before and after (x, y), more and more blurred outwards, finally its median."""
     widths = ((before[1], after[1]), (before[0], after[0]))
-    padded = np.pad(np.asarray(image, np.float32), (*widths, (0, 0)), mode="reflect" if min(image.size) > 1 else "edge")
+    pixels = np.atleast_3d(np.asarray(image, np.float32))
+    padded = np.pad(pixels, (*widths, (0, 0)), mode="reflect" if min(image.size) > 1 else "edge")
     rows, columns = (_depth(n, *w) for n, w in zip(padded.shape[:2], widths, strict=True))
     depth = np.maximum(rows[:, None], columns[None, :])[:, :, None]
     blurred = gaussian_filter(padded, (0.02 * side, 0.02 * side, 0))
     padded += (blurred - padded) * np.clip(3 * depth + 1, 0, 1)
     padded += (np.median(padded, axis=(0, 1)) - padded) * np.clip(depth, 0, 1)
-    return Image.fromarray(np.clip(np.rint(padded), 0, 255).astype(np.uint8))
+    return to_pil(np.clip(np.rint(padded), 0, 255).astype(np.uint8))
 
 
 def _depth(length: int, before: int, after: int) -> np.ndarray:

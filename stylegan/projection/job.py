@@ -7,8 +7,6 @@ each photograph was projected, so that a job does only what is missing or would 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,31 +20,42 @@ from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.film_files import write_film
-from stylegan.latents.latents import SUFFIX, Latents, load_latents, save_latents
+from stylegan.latents.latents import SUFFIX, Latents, joined, load_latents, save_latents
 from stylegan.projection.distance import Distance
 from stylegan.projection.photos import Photo, as_targets, named, show
 from stylegan.projection.pivotal_tuning import DELTA, apply_delta, nearby_statistics, save_delta, tune
-from stylegan.projection.projector import Projector, Report, SearchStep, distances_between, mean_square_errors
+from stylegan.projection.projector import (
+    Projector,
+    Report,
+    SearchPhase,
+    SearchStep,
+    distances_between,
+    mean_square_errors,
+    phases,
+)
+from stylegan.projection.records import (
+    PIXELS,
+    START,
+    Record,
+    hash_of,
+    is_of,
+    read_report,
+    reason_to_repeat,
+    write_report,
+)
 from stylegan.projection.settings import ProjectionSettings, TuningSettings, by_flag
 from torch_utils.checkpoint import load_state, save_state
 from torch_utils.errors import UserError
-from torch_utils.files import write_atomically
 from torch_utils.images import encode, enlarge, to_uint8
 from torch_utils.interrupt import deferred_interrupts
 from torch_utils.progress import Progress
-from torch_utils.text import counted
-from torch_utils.untrusted import read_json
+from torch_utils.text import counted, printable
 
-REPORT, STATE = "report.json", "projection-state.pt"
-PIXELS = "picture"  # what reports call the hash of the pixels of a photograph
+STATE = "projection-state.pt"
 SAVE_EVERY_S = 15.0
 FILM_PIXELS, FILM_FPS, FILM_FRAMES = 256, 20, 90
 
-OLDER = "it was made with other settings, or by an older version"
-
 Say = Callable[[str], object]
-Record = dict[str, Any]
-"""What report.json tells of a photograph."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,8 @@ class Job:
 
     tuning: settings of pivotal tuning, None for none   also: further distances to report
     batch: how many photographs to project at a time   film: its file type, "" for none
+    overwrite: whether results of other photographs, and other files, may be replaced
+    start: latents to start at, one for all or one for each   sequence: whether each starts where the one before ended
     """
 
     snapshot: Snapshot
@@ -65,6 +76,9 @@ class Job:
     also: tuple[Distance, ...] = ()
     batch: int = 8
     film: str = ""
+    overwrite: bool = False
+    start: Latents | None = None
+    sequence: bool = False
 
     def file(self, name: str, suffix: str) -> Path:
         return self.outdir / f"{name}{suffix}"
@@ -72,6 +86,10 @@ class Job:
     def files(self, name: str) -> list[Path]:
         """What a search writes for tools and viewers, without which it is not done."""
         return [self.file(name, SUFFIX), *([self.file(name, f".{self.film}")] if self.film else [])]
+
+    def touched(self, name: str) -> list[Path]:
+        """What a search writes, or deletes because it no longer belongs to the latents."""
+        return [*self.files(name), self.file(name, ".png"), self.file(name, DELTA)]
 
     def parts(self, photo: Photo, c: int | None) -> dict[str, Any]:
         """All that the latents of a photograph depend on."""
@@ -86,29 +104,31 @@ def run(job: Job, photos: Sequence[Photo], c: Tensor | None = None, say: Say = p
 
     c: classes [N]. say: gets a line on what is done again, and why, and on an interrupt what has been saved.
     An interrupt waits for the end of a step, and until the search has been saved; a second one does not.
-    Raises UserError where the files cannot be written, and as `Projector.project` and `tune` do.
+    Raises UserError where the files cannot be written, as `replaced_files` does, and as `Projector.project` and `tune`.
     """
-    kinds = [None] * len(photos) if c is None else c.tolist()
-    parts = {photo.name: job.parts(photo, kind) for photo, kind in zip(photos, kinds, strict=True)}
+    replaced_files(job, photos, c)
+    parts = _parts_of_each(job, photos, c)
     records = read_report(job.outdir)
-    reasons = {name: _reason(records.get(name), own, job.files(name)) for name, own in parts.items()}
+    reasons = {name: reason_to_repeat(records.get(name), own, job.files(name)) for name, own in parts.items()}
     _say_why(reasons, "projected again", say)
     todo = [i for i, photo in enumerate(photos) if reasons[photo.name] is not None]
     projector = Projector(job.snapshot, job.settings, job.distance)
     recent: dict[str, Latents] = {}
     try:
         with deferred_interrupts() as stopping:
-            for start in range(0, len(todo), job.batch):
-                rows = todo[start : start + job.batch]
+            size = 1 if job.sequence else job.batch
+            for first in range(0, len(todo), size):
+                rows = todo[first : first + size]
                 batch, own = [photos[i] for i in rows], None if c is None else c[rows]
-                recent = _project_batch(job, projector, batch, own, parts, records, stopping)
+                start = _start_of(job, photos, rows, recent)
+                recent = _project_batch(job, projector, batch, own, parts, records, stopping, start)
             if job.tuning is not None:
                 _tune_each(job, job.tuning, photos, recent, records, stopping, say)
             _report_more(job, projector, photos, records)
     except OSError as error:
         raise UserError(f"cannot write to {job.outdir}: {error.strerror or error}") from error
     except KeyboardInterrupt:
-        done = sum(_reason(records.get(name), own, job.files(name)) is None for name, own in parts.items())
+        done = sum(reason_to_repeat(records.get(name), own, job.files(name)) is None for name, own in parts.items())
         saved = "nothing else is saved, and the same command starts with the rest"
         if (job.outdir / STATE).is_file():
             saved = f"the search in progress is saved in {job.outdir}, and the same command resumes it"
@@ -117,24 +137,93 @@ def run(job: Job, photos: Sequence[Photo], c: Tensor | None = None, say: Say = p
     return [records[photo.name] for photo in photos]
 
 
+def replaced_files(job: Job, photos: Sequence[Photo], c: Tensor | None = None) -> list[Path]:
+    """The files that `run` would replace or delete.
+
+    Raises UserError for those that are not of the same photograph, unless the job may overwrite them.
+    """
+    records, found, foreign = read_report(job.outdir), list[Path](), list[str]()
+    parts = _parts_of_each(job, photos, c)
+    for photo in photos:
+        record = records.get(photo.name)
+        existing = [path for path in job.touched(photo.name) if path.exists()]
+        own = is_of(record, photo) or (record is None and _holds(job.file(photo.name, SUFFIX), photo))
+        if existing and not own:
+            whose = f"of {record['file']}" if record else "not in the report there"
+            foreign.append(f"{existing[0]} is {whose}")
+        if not own or reason_to_repeat(record, parts[photo.name], job.files(photo.name)) is not None:
+            found += existing
+        elif record is not None and job.tuning is not None:
+            pivot = {"pivot": record["key"], **by_flag(job.tuning)}
+            if reason_to_repeat(record.get("pti"), pivot, [job.file(photo.name, DELTA)]) is not None:
+                found += [path for path in existing if path.suffix == ".png" or path.name.endswith(DELTA)]
+    if foreign and not job.overwrite:
+        others = f", and so on: {len(foreign)} names are taken" if len(foreign) > 1 else ""
+        raise UserError(f"{printable(foreign[0])}, and would be replaced{others}; name another --outdir, or replace "
+                        "with --overwrite")  # fmt: skip
+    return found
+
+
+def _holds(path: Path, photo: Photo) -> bool:
+    """Whether a latent file says of itself that it is of this photograph, as after an interrupt before the report."""
+    try:
+        return path.exists() and photo.crop is not None and photo.crop in load_latents(path, None).crops
+    except UserError:
+        return False
+
+
+def _parts_of_each(job: Job, photos: Sequence[Photo], c: Tensor | None) -> dict[str, dict[str, Any]]:
+    """All that the latents of each photograph depend on, by its name."""
+    kinds = [None] * len(photos) if c is None else c.tolist()
+    found: dict[str, dict[str, Any]] = {}
+    before = ""
+    for i, (photo, kind) in enumerate(zip(photos, kinds, strict=True)):
+        own = job.parts(photo, kind)
+        if before:
+            own[START] = before
+        elif job.start is not None:
+            start = _row(job.start, i)
+            own[START] = hash_of(*(tensor.cpu().numpy() for tensor in (start.ws, *start.noise)))
+        found[photo.name] = own
+        before = hash_of(own) if job.sequence else ""
+    return found
+
+
+def _row(latents: Latents, i: int) -> Latents:
+    return latents if len(latents) == 1 else latents[i : i + 1]
+
+
+def _start_of(job: Job, photos: Sequence[Photo], rows: Sequence[int], recent: Mapping[str, Latents]) -> Latents | None:
+    """The latents at which the search for some photographs starts; None for the mean of w.
+
+    recent: latents that are still in memory, by name
+    """
+    if job.sequence and rows[0]:
+        name = photos[rows[0] - 1].name
+        return recent[name] if name in recent else load_latents(job.file(name, SUFFIX), job.snapshot)
+    return None if job.start is None else joined([_row(job.start, i) for i in rows])
+
+
 # The work
 
 
 def _project_batch(
     job: Job, projector: Projector, photos: Sequence[Photo], c: Tensor | None, parts: Mapping[str, dict[str, Any]],
-    records: dict[str, Record], stopping: Callable[[], bool],
+    records: dict[str, Record], stopping: Callable[[], bool], start: Latents | None,
 ) -> dict[str, Latents]:  # fmt: skip
     """Project some photographs at once, write their files and add their records; their latents by name."""
+    searched = phases(job.settings, start)
+    total = sum(phase.steps for phase in searched)
     targets = as_targets(photos)
     keys = [hash_of(parts[photo.name]) for photo in photos]
     saved = _SavedSearch.opened(job.outdir / STATE, hash_of(keys, bool(job.film)))
     label = photos[0].name if len(photos) == 1 else f"{len(photos)} photos"
-    with Progress(f"Projecting {label}", job.settings.total_steps, unit="step") as bar:
-        bar.move_to(saved.steps_done(job.settings), bar.total)
+    with Progress(f"Projecting {label}", total, unit="step") as bar:
+        bar.move_to(saved.steps_done(searched), bar.total)
 
         def watch(step: SearchStep) -> None:
             show(bar, step)
-            if job.film and is_frame(step, job.settings):
+            if job.film and is_frame(step, total):
                 saved.frames.append(to_uint8(torch.cat([targets, step.images.cpu()], dim=3)))
             stop = stopping()
             if stop or saved.is_due:
@@ -142,7 +231,7 @@ def _project_batch(
             if stop:
                 raise KeyboardInterrupt
 
-        latents, report = projector.project(targets, c, watch, saved.state)
+        latents, report = projector.project(targets, c, watch, saved.state, start)
     latents = named(latents, photos)
     starts = _distances(job, projector.mean_images(latents.c, len(latents)), targets)
     found = _distances(job, report.images, targets, report)
@@ -154,9 +243,10 @@ def _project_batch(
         if job.film:
             write_film(job.file(photo.name, f".{job.film}"), film_of([frame[i] for frame in saved.frames]), FILM_FPS)
         records[photo.name] = {
-            "name": photo.name, "file": str(photo.path), "key": key, "parts": parts[photo.name],
-            "notes": list(photo.notes), "distance": job.distance.name, "space": job.settings.space,
-            "steps": report.steps, "seconds": round((report.seconds + saved.seconds) / len(photos), 2),
+            "name": photo.name, "file": str(photo.path.resolve()), "face": photo.face, "key": key,
+            "parts": parts[photo.name], "notes": list(photo.notes), "distance": job.distance.name,
+            "space": job.settings.space, "steps": report.steps,
+            "seconds": round((report.seconds + saved.seconds) / len(photos), 2),
             "mean": starts[i], "found": found[i],
         }  # fmt: skip
     write_report(job.outdir, records)
@@ -178,7 +268,9 @@ def _tune_each(
     recent: latents that are still in memory, by name; the others are opened from their files.
     """
     parts = {photo.name: {"pivot": records[photo.name]["key"], **by_flag(tuning)} for photo in photos}
-    reasons = {name: _reason(records[name].get("pti"), own, [job.file(name, DELTA)]) for name, own in parts.items()}
+    reasons = {
+        name: reason_to_repeat(records[name].get("pti"), own, [job.file(name, DELTA)]) for name, own in parts.items()
+    }
     _say_why(reasons, "tuned again", say)
     todo = [photo for photo in photos if reasons[photo.name] is not None]
     w_statistics = nearby_statistics(job.snapshot)
@@ -241,68 +333,15 @@ def side_by_side(found: Tensor, targets: Tensor) -> Tensor:
     return torch.cat([targets, found.clamp(-1, 1), (found.clamp(-1, 1) - targets).abs() - 1], dim=3)
 
 
-def is_frame(step: SearchStep, settings: ProjectionSettings) -> bool:
-    """Whether a step is shown in the film: some FILM_FRAMES of them are, and the last of each phase."""
-    return step.step % max(1, settings.total_steps // FILM_FRAMES) == 0 or step.step == step.steps - 1
+def is_frame(step: SearchStep, total: int) -> bool:
+    """Whether a step of `total` is shown in the film: some FILM_FRAMES of them are, and the last of each phase."""
+    return step.step % max(1, total // FILM_FRAMES) == 0 or step.step == step.steps - 1
 
 
 def film_of(frames: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Frames uint8 [H,W,C], enlarged for the viewer; the last is shown for a second."""
     large = list(enlarge(np.stack(frames), max(1, FILM_PIXELS // frames[0].shape[0])))
     return large + large[-1:] * FILM_FPS
-
-
-# What is done already, and why something is done again
-
-
-def hash_of(*parts: Any) -> str:
-    """A hash of plain data and arrays, to recognise whether a result is still what is asked for."""
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(part.tobytes() if isinstance(part, np.ndarray) else json.dumps(part, sort_keys=True).encode())
-    return found.hexdigest()[:16]
-
-
-def read_report(outdir: Path) -> dict[str, Record]:
-    """The record of each photograph by name; none where there is no report. Raises UserError for another report."""
-    try:
-        photos = read_json(outdir / REPORT)["photos"]
-        return {photo["name"]: photo for photo in photos}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{outdir / REPORT} is not a report of this tool, and would be replaced; move it away, or "
-                        "choose another --outdir") from error  # fmt: skip
-
-
-def write_report(outdir: Path, records: Mapping[str, Record]) -> None:
-    text = json.dumps({"photos": list(records.values())}, indent=1) + "\n"
-    write_atomically(outdir / REPORT, text.encode())
-
-
-def _reason(record: Record | None, parts: Mapping[str, Any], files: Sequence[Path]) -> str | None:
-    """Why a photograph is projected or tuned again; "" where it never was, None where it is done.
-
-    files: what is written when it is done
-    """
-    if record is None:
-        return ""
-    missing = next((path.name for path in files if not path.is_file()), None)
-    return f"{missing} is missing" if missing else changes(record, parts)
-
-
-def changes(record: Mapping[str, Any], parts: Mapping[str, Any]) -> str | None:
-    """What has changed since `record` was written, for people; None if nothing has."""
-    if record.get("key") == hash_of(parts):
-        return None
-    if "parts" not in record:
-        return OLDER
-    before, names = record["parts"], {PIXELS: "the photograph", "network": "the network", "pivot": "its projection"}
-    found = [
-        f"{names[name]} has changed" if name in names else f"{name} was {before.get(name)} and is now {value}"
-        for name, value in parts.items() if before.get(name) != value
-    ]  # fmt: skip
-    return ", ".join(found) or OLDER
 
 
 def _say_why(reasons: Mapping[str, str | None], what: str, say: Say) -> None:
@@ -344,10 +383,11 @@ class _SavedSearch:
         frames = [frame.numpy() for frame in found.pop("frames")]
         return _SavedSearch(path, key, found, frames, found.pop("seconds"))
 
-    def steps_done(self, settings: ProjectionSettings) -> int:
+    def steps_done(self, searched: Sequence[SearchPhase]) -> int:
         if self.state is None:
             return 0
-        return int(self.state["step"]) + (settings.num_steps if self.state["stage"] == "w+" else 0)
+        before = searched[: [phase.name for phase in searched].index(self.state["stage"])]
+        return int(self.state["step"]) + sum(phase.steps for phase in before)
 
     @property
     def is_due(self) -> bool:

@@ -6,11 +6,14 @@ The tools that start from seeds take photographs in their place: `projecting` fi
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.latents import Latents, joined
+from stylegan.latents.latents import Crop, Latents, joined
 from stylegan.latents.render import Project, View, classes_for_seeds
 from stylegan.networks.base import require_w
 from stylegan.networks.sampling import z_for_seeds
+from stylegan.projection.alignment import corners_of
 from stylegan.projection.distance import pick_distance
 from stylegan.projection.projector import Projector, SearchStep, Watch
 from stylegan.projection.settings import ProjectionSettings
@@ -44,21 +48,38 @@ from torch_utils.progress import Progress
 from torch_utils.text import AUTO_LEVELS, Class, LevelsRule, Range, counted, is_image, other_files
 from torch_utils.untrusted import read_plain
 
-Align = Callable[[Image.Image], tuple[Image.Image, str]]
-"""An RGB image -> the face in it, and a note on what was done. Raises UserError if there is no face."""
+Align = Callable[[Image.Image], tuple[Image.Image, str, np.ndarray]]
+"""An RGB or RGBA image -> the face in it, a note on what was done, and the corners [4,2] of the face in the image.
+
+Raises UserError if there is no face.
+"""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A target of a projection. name: unique, and safe for files   pixels: uint8 [H,W,C]   notes: what was changed"""
+    """A target of a projection. name: unique, and safe for files   pixels: uint8 [H,W,C]   notes: what was changed
+
+    face: which of several faces was asked for   crop: the part of the file that the pixels show
+    """
 
     name: str
     path: Path
     pixels: np.ndarray
     notes: tuple[str, ...]
+    face: int | None = None
+    crop: Crop | None = None
 
 
 # From files to targets
+
+
+def in_sequence(paths: Sequence[Path]) -> list[Path]:
+    """Frames of a film in the order of the numbers in their names, so that frame10 comes after frame9."""
+
+    def key(path: Path) -> list[tuple[int, str]]:
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+    return sorted(paths, key=key)
 
 
 def photos_in(target: Path) -> list[Path]:
@@ -93,32 +114,42 @@ def left_out_of(target: Path) -> str:
 
 
 def read_photos(
-    paths: Sequence[Path], snapshot: Snapshot, align: Align | None = None, rule: LevelsRule = AUTO_LEVELS
+    paths: Sequence[Path],
+    snapshot: Snapshot,
+    aligns: Align | Mapping[int, Align] | None = None,
+    rule: LevelsRule = AUTO_LEVELS,
+    names: Mapping[tuple[Path, int | None], str] | None = None,
 ) -> tuple[list[Photo], dict[Path, str]]:
-    """The photographs that can be read, with unique names, and the reasons why others cannot.
+    """The photographs that can be read, with unique names, and the reasons why others cannot, which name them.
 
+    aligns: what crops a face; by number for several faces of each photograph, which their names tell apart
     rule: which values become black and white, for all of them together. Raises UserError for one that does not fit.
+    names: that some photographs have already, by the resolved path of their file and the number of the face
     """
     levels = levels_of(paths, rule)
     photos: list[Photo] = []
     faults: dict[Path, str] = {}
-    taken: set[str] = set()
+    each: list[tuple[int | None, Align | None]]
+    each = list(aligns.items()) if isinstance(aligns, Mapping) else [(None, aligns)]
+    known = {s: name for s in product((p.resolve() for p in paths), dict(each)) if (name := (names or {}).get(s))}
+    taken = {name.lower() for name in known.values()}
     for path in paths:
-        try:
-            pixels, notes = read_photo(path, snapshot, align, levels)
-        except UserError as error:
-            faults[path] = str(error)
-            continue
-        name = _unique_name(path, taken)
-        taken.add(name.lower())
-        photos.append(Photo(name, path, pixels, notes))
+        for face, align in each:
+            try:
+                pixels, notes, crop = _read(path, snapshot, align, levels)
+            except UserError as error:
+                faults.setdefault(path, str(error))
+                continue
+            name = known.get((path.resolve(), face)) or _unique_name(path, face, taken)
+            taken.add(name.lower())
+            photos.append(Photo(name, path, pixels, notes, face, crop))
     return photos, faults
 
 
-def _unique_name(path: Path, taken: set[str]) -> str:
+def _unique_name(path: Path, face: int | None, taken: set[str]) -> str:
     """The name of the file without its suffix, without characters that file systems reject, and not yet taken."""
     stem = "".join(letter if letter.isprintable() and letter not in ":\\" else "_" for letter in path.stem)
-    stem = stem if stem.strip(". ") else "photo"
+    stem = (stem if stem.strip(". ") else "photo") + ("" if face is None else f"-face{face}")
     name, number = stem, 2
     while name.lower() in taken:
         name, number = f"{stem}-{number}", number + 1
@@ -143,24 +174,48 @@ def read_photo(
     path: Path, snapshot: Snapshot, align: Align | None = None, levels: Levels | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """uint8 [H,W,C] in the size of the network's images, and notes on what was changed. Raises UserError."""
+    pixels, notes, _ = _read(path, snapshot, align, levels)
+    return pixels, notes
+
+
+def _read(
+    path: Path, snapshot: Snapshot, align: Align | None, levels: Levels | None
+) -> tuple[np.ndarray, tuple[str, ...], Crop]:
+    """The same, and the part of the photograph that the pixels show."""
     height, width = snapshot.config.size(snapshot.stage.resolution)
-    notes = ["", "", "", ""]
+    channels = snapshot.config.channels
+    photograph, photo, file = opened(path, levels)
+    image, aligned, laid, corners = photograph, "", "", corners_of((0, 0, *photograph.size))
+    if align is not None:
+        transparent = image.mode in ("LA", "RGBA")
+        laid = "laid on white" if transparent and channels != 4 else ""
+        image = with_channels(image, 4, "keep") if transparent and not laid else with_channels(image, 3)
+        try:
+            image, aligned, corners = align(image)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+    box = corners_of(centred_box(image.size, (width, height))) / image.size
+    corners = corners[0] + box @ (corners[[3, 1]] - corners[0])  # of the part that `fitted` leaves, in the photograph
+    crop = Crop(photo, photograph.size, tuple((float(x), float(y)) for x, y in corners))
+    image, colours = converted(image, channels)
+    image, size = fitted(image, width, height)
+    pixels = np.array(image).reshape(height, width, channels)
+    return pixels, tuple(filter(None, (file, laid, aligned, colours, size))), crop
+
+
+def opened(path: Path, levels: Levels | None = None) -> tuple[Image.Image, str, str]:
+    """A photograph, upright, in mode L, LA, RGB or RGBA, a hash of its file, and a note on what was done to the file.
+
+    Raises UserError, which names it.
+    """
     try:
         content = read_plain(path, "picture_mib")
         image = read_image(content, levels)
-        notes[0] = file_note(content, image, levels)
+        return image, hashlib.sha256(content).hexdigest()[:16], file_note(content, image, levels)
     except BadImage as reason:
         raise UserError(f"{path}: {reason}") from reason
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
-    if align is not None:
-        try:
-            image, notes[1] = align(image.convert("RGB"))
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
-    image, notes[2] = converted(image, snapshot.config.channels)
-    image, notes[3] = fitted(image, width, height)
-    return np.array(image).reshape(height, width, snapshot.config.channels), tuple(filter(None, notes))
 
 
 def file_note(content: bytes, image: Image.Image, levels: Levels | None) -> str:
@@ -246,7 +301,7 @@ def named(latents: Latents, photos: Sequence[Photo]) -> Latents:
     return replace(
         latents, ws=latents.ws.to(cpu), c=None if latents.c is None else latents.c.to(cpu),
         noise=tuple(m.to(cpu) for m in latents.noise), names=tuple(photo.name for photo in photos),
-        origins=tuple(f"photo {photo.path.name}" for photo in photos),
+        origins=tuple(f"photo {photo.path.name}" for photo in photos), crops=tuple(photo.crop for photo in photos),
     )  # fmt: skip
 
 

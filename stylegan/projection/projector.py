@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.latents import Latents
+from stylegan.latents.latents import Latents, require_fit
+from stylegan.networks.arguments import require_ws
 from stylegan.networks.base import Generator, require_w
 from stylegan.networks.inference import folded
 from stylegan.networks.sampling import generator
@@ -69,10 +70,10 @@ class Report:
 
 def project(
     snapshot: Snapshot, targets: Tensor, settings: ProjectionSettings, distance: AnyDistance, c: Tensor | None = None,
-    watch: Watch | None = None, resume: Mapping[str, Any] | None = None,
+    watch: Watch | None = None, resume: Mapping[str, Any] | None = None, start: Latents | None = None,
 ) -> tuple[Latents, Report]:  # fmt: skip
     """The latents of images; see `Projector.project`. Several batches should share a `Projector`."""
-    return Projector(snapshot, settings, distance).project(targets, c, watch, resume)
+    return Projector(snapshot, settings, distance).project(targets, c, watch, resume, start)
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,17 @@ class Projector:
 
     def project(
         self, targets: Tensor, c: Tensor | None = None, watch: Watch | None = None,
-        resume: Mapping[str, Any] | None = None,
+        resume: Mapping[str, Any] | None = None, start: Latents | None = None,
     ) -> tuple[Latents, Report]:  # fmt: skip
         """The latents of images [N,C,H,W] in [-1, 1], of the size of the network's images, noise maps included.
 
         c: classes [N]. watch: is called after every step. resume: a `SearchStep.state()` of this very search, which
         then continues to the same end, to the last bit. The latents of an image do not depend on the others, except
         for the rounding of sums in batches of another size.
+        start: where to start instead of the mean of w, one for all images or one for each. In W+, only W+ is searched.
 
-        Raises UserError for a network without w (ProGAN), images of another size, and where classes are missing.
+        Raises UserError for a network without w (ProGAN), images of another size, where classes are missing, and for a
+        start that does not fit.
         """
         check_settings(self.settings)
         check_targets(self.snapshot, targets)
@@ -119,7 +122,13 @@ class Projector:
         ws = mean[:, None]
         layers = len(self.snapshot.config.noise_shapes(self.snapshot.stage.resolution))
         noise = [m.expand(len(ws), -1, -1, -1) for m in G.own_noise()[:layers]]
-        for phase in phases(self.settings):
+        searched = phases(self.settings, start)
+        if start is not None:
+            check_start(self.snapshot, start, len(targets))
+            ws = (start.ws if start.plus else start.ws[:, :1]).to(device).expand(len(targets), -1, -1)
+            if len(start.noise) >= layers:
+                noise = [m.to(device).expand(len(targets), -1, -1, -1) for m in start.noise[:layers]]
+        for phase in searched:
             state = None
             if resume is not None:
                 if phase.name != resume["stage"]:
@@ -132,7 +141,7 @@ class Projector:
         names = tuple(f"photo{i:04d}" for i in range(len(ws)))
         latents = Latents(ws, names, names, c=c, noise=tuple(noise), psi=1.0)
         measured = measure(self.snapshot, targets, ws, noise, self.distance)
-        return latents, Report(*measured, self.settings.total_steps, time.monotonic() - started)
+        return latents, Report(*measured, sum(phase.steps for phase in searched), time.monotonic() - started)
 
     def mean_images(self, c: Tensor | None, count: int) -> Tensor:
         """The images of the mean of w of each class of c, where a search starts: [N,C,H,W] on the CPU."""
@@ -216,9 +225,17 @@ class SearchPhase:
     lr: float
 
 
-def phases(settings: ProjectionSettings) -> list[SearchPhase]:
-    """The phases of a search, in their order."""
+def phases(settings: ProjectionSettings, start: Latents | None = None) -> list[SearchPhase]:
+    """The phases of a search, in their order. start: where it starts; in W+, there is nothing to search in W
+
+    Raises UserError for a search in W that starts in W+.
+    """
     found = [SearchPhase("w", settings.num_steps, settings.lr)]
+    if start is not None and start.plus:
+        if settings.space != "w+":
+            raise UserError("the latents to start at have another w in each layer, which a search in W would lose; use "
+                            "space w+")  # fmt: skip
+        found = []
     if settings.space == "w+":
         found.append(SearchPhase("w+", settings.plus_steps, settings.plus_lr))
     return found
@@ -326,6 +343,19 @@ def check_targets(snapshot: Snapshot, targets: Tensor) -> None:
         raise UserError(f"images to project must be [N, {', '.join(map(str, wanted))}], got {list(targets.shape)}")
     if not bool(targets.isfinite().all()):
         raise UserError("images to project contain numbers that are not finite; scale them to [-1, 1]")
+
+
+def check_start(snapshot: Snapshot, start: Latents, count: int) -> None:
+    """Raises UserError unless a search for `count` images can start at these latents."""
+    if len(start) not in (1, count):
+        raise UserError(f"there are {len(start)} latents to start at, for {count} images; give one for all, or one for "
+                        "each")  # fmt: skip
+    if start.styles:
+        raise UserError(
+            "the latents to start at change styles, which a search cannot; start at those before the change"
+        )
+    require_ws(start.ws, snapshot.config)
+    require_fit("the latents to start at", start, snapshot)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -13,6 +13,7 @@ from torch_utils.errors import UserError
 from torch_utils.settings import Flag, declared, setting
 
 SEARCH = "Search"
+SPACES = ("w", "w+")
 DISTANCES = ("discriminator", "pixels", "lpips-vgg16", "lpips-alex")
 AT_LEAST_2 = ("num_steps", "w_samples", "steps")
 SHARES_OF_STEPS = ("lr_rampup", "lr_rampdown", "jitter_until")
@@ -39,11 +40,6 @@ class ProjectionSettings:
         "auto", Flag("--dtype", "Type of feature maps in the search; auto takes bfloat16 where it is fast.")
     )
     w_samples: int = setting(10000, Flag("--w-samples", "Samples from which the mean and deviation of w come."))
-
-    @property
-    def total_steps(self) -> int:
-        """Steps in W, and those in W+ if they follow."""
-        return self.num_steps + (self.plus_steps if self.space == "w+" else 0)
 
 
 @dataclass(frozen=True)

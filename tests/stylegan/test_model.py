@@ -154,6 +154,81 @@ def test_what_it_projects_has_the_size_that_it_draws(stage, tmp_path):
     assert net.project(str(tmp_path / "eva.png"), "w+", num_steps=2).plus
 
 
+def latents(**changes: object) -> Latents:
+    return replace(Latents(torch.zeros(1, 6, 8), ("a",), ("a",)), **changes)  # type: ignore[arg-type]
+
+
+NET, COND = model(), model(replace(TINY, num_classes=3))
+WS = torch.zeros(2, 6, 8)
+WRONG = {
+    "nothing": (lambda: NET.generate([]), "give at least one"),
+    "no ws": (lambda: NET.generate(WS[:0]), "give at least one"),
+    "no latents": (lambda: NET.generate(latents()[:0]), "give at least one"),
+    "nothing to move": (lambda: NET.move([], direction(), 1.0), "give at least one"),
+    "a seed that is none": (lambda: NET.generate([0.7]), "a seed must be an integer"),
+    "below 0": (lambda: NET.ws([-1]), "a seed must be an integer"),
+    "18 rows": (lambda: NET.generate(torch.zeros(1, 18, 8)), r"ws must be \[N, 6, 8\]"),
+    "latents of 18 rows": (lambda: NET.generate(latents(ws=torch.zeros(1, 18, 8))), r"ws must be \[N, 6, 8\]"),
+    "latents of nan": (lambda: NET.generate(latents(ws=WS[:1] / 0)), "not finite"),
+    "latents of two lengths": (lambda: NET.generate(latents(names=("a", "b"))), "different lengths"),
+    "noise of another size": (lambda: NET.generate(latents(noise=(torch.zeros(1, 1, 5, 5),))), "noise maps"),
+    "styles of another size": (lambda: NET.move(latents(styles=(torch.zeros(1, 3),)), direction(), 1.0), "styles"),
+    "psi of nan": (lambda: NET.generate([0], psi=float("nan")), "psi must be a finite number"),
+    "psi as text": (lambda: NET.generate([0], psi="0.7"), "psi must be a finite number, got '0.7'"),
+    "psi out of range": (lambda: NET.generate([0], psi=50), "psi must be from -10 to 10"),
+    "cutoff out of range": (lambda: NET.generate([0], cutoff=7), "cutoff must be an integer from 0 to 6"),
+    "psi of ws": (lambda: NET.generate(WS, psi=0.5), "psi: only for seeds"),
+    "class of ws": (lambda: COND.generate(WS, c=99), "c: only for seeds"),
+    "both of ws": (lambda: COND.move(WS, direction(), 1.0, psi=0.5, c=1), "psi and c: only for seeds"),
+    "class of latents": (lambda: COND.generate(latents(), c=1), "c: only for seeds"),
+    "psi of two ws": (lambda: NET.mix(WS, WS, "coarse", psi=0.5), "psi: only for seeds"),
+    "classes for each": (lambda: COND.generate([0, 1], c=[0, 1, 2]), "3 classes for 2 images"),
+    "class as a fraction": (lambda: COND.generate([0], c=1.5), "classes must be integers"),
+    "mixed lengths": (lambda: NET.mix([0, 1], [0, 1, 2], "coarse"), "a has 2 latents and b 3"),
+    "mixed latents": (lambda: NET.mix(latents(), [0], "coarse"), "give their .ws"),
+    "unknown layers": (lambda: NET.mix([0], [1], ["rough"]), "'rough' is not a layer"),
+    "layers as fractions": (lambda: NET.mix([0], [1], [0.5]), "0.5 is not a layer"),
+    "layers below 0": (lambda: NET.mix([0], [1], [-1, 2]), "there is no layer -1"),
+    "one layer": (lambda: NET.mix([0], [1], 3), "layers must be text"),
+    "strength": (lambda: NET.move([0], direction(), float("inf")), "strength must be a finite number"),
+    "no direction": (lambda: NET.move([0], "smile", 1.0), "direction must be Directions"),
+    "direction of another network": (
+        lambda: NET.move([0], in_w(torch.ones(1, 5), ["a"], [0], "", torch.eye(5, dtype=torch.float64)), 1.0),
+        "the direction: directions of"),
+    "space": (lambda: NET.project("a.png", space="z"), "space must be 'w' or 'w\\+', got 'z'"),
+    "steps": (lambda: NET.project("a.png", num_steps=1), "num_steps must be an integer from 2"),
+    "steps as a fraction": (lambda: NET.project("a.png", num_steps=2.5), "num_steps must be an integer"),
+    "seed of the search": (lambda: NET.project("a.png", seed=0.5), "seed must be an integer"),
+    "no photograph": (lambda: NET.project([]), "there is no photograph"),
+    "an image in memory": (lambda: NET.project(to_pil(np.zeros((4, 4, 3), np.uint8))), "photos must be paths"),
+    "several classes of one": (lambda: COND.project("a.png", c=[0, 1]), "2 classes for 1 image"),
+    "no class": (lambda: COND.project("a.png"), "from 0 to 2 with c"),
+    "a class of none": (lambda: NET.project("a.png", c=0), "unconditional"),
+    "device": (lambda: stylegan.load("faces64", device="foo"), "Invalid device 'foo'"),
+    "device without memory": (lambda: stylegan.load("faces64", device="meta"), "device meta is not supported"),
+    "no device": (lambda: stylegan.load("faces64", device=None), "Invalid device 'None'"),
+    "where": (lambda: stylegan.load(5), "where must be the path"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("use", WRONG)
+def test_what_does_not_fit_is_one_line_in_the_words_of_python(use):
+    wrong, message = WRONG[use]
+    with pytest.raises(UserError, match=message) as raised:
+        wrong()
+    assert "--" not in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_w_and_numpy_arrays_are_taken_as_ws():
+    ws = NET.ws([3, 4])
+    images = pixels(NET.generate(ws))
+    assert pixels(NET.generate(ws[:, 0])) == pixels(NET.generate(ws[:, :1].double().numpy())) == images
+    assert pixels(NET.generate(ws[0, 0])) == images[:1] and pixels(NET.generate(3)) == images[:1]
+    assert torch.equal(NET.mix(ws.numpy(), ws[:1, 0], "coarse"), NET.mix(ws, ws[:1], "coarse"))
+    assert torch.equal(NET.move(ws[:, 0].numpy(), direction(), 1.0), NET.move(ws, direction(), 1.0))
+    assert torch.equal(COND.mix(WS, [5], "coarse", psi=0.5, c=2), COND.mix(WS, COND.ws([5], 0.5, c=2), "coarse"))
+
+
 def test_load_opens_a_model(models: Path):
     half = stylegan.load(models / "half.safetensors")
     assert isinstance(half, stylegan.Model) and half.snapshot.G is half.G

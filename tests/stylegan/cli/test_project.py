@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -17,7 +19,8 @@ from PIL import Image
 
 from stylegan.checkpoints.snapshot import load_snapshot
 from stylegan.cli import generate, project
-from stylegan.latents.latents import load_latents
+from stylegan.latents.latents import joined, load_latents, save_latents
+from stylegan.projection import alignment
 from stylegan.projection import job as jobs
 from stylegan.projection.projector import Projector
 
@@ -193,6 +196,146 @@ def test_grey_networks_with_classes(run, photos, models, tmp_path):
         next((tmp_path / "pets").glob("*.latent.safetensors")), load_snapshot(models / "pets.safetensors")
     )
     assert found.c is not None and found.c.tolist() == [1]
+
+
+@pytest.fixture
+def group(tmp_path, monkeypatch) -> Path:
+    """A photograph with three faces."""
+    faces = [np.array([[x - 5, 20], [x + 5, 20], [x - 4, 32], [x + 4, 32]], np.float64) for x in (20, 60, 100)]
+    monkeypatch.setattr(alignment, "face_finder", lambda given: lambda image: faces[: image.width // 40])
+    folder = tmp_path / "photos"
+    folder.mkdir(exist_ok=True)
+    Image.fromarray(np.random.default_rng(9).integers(0, 256, (60, 120, 3), np.uint8)).save(folder / "group.png")
+    return folder / "group.png"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "report.json"}
+
+
+def test_each_face_of_a_group_has_results_of_its_own(run, group, models, tmp_path):
+    out = tmp_path / "out"
+    result = run("faces", group, "--align", "--face", "1,2", "--pti")
+    assert result.exit_code == 0 and "group.png, face 2: aligned (number 2 of 3 faces)" in result.output
+    before = contents(out)
+    third = run("faces", group, "--align", "--face", 3)
+    assert third.exit_code == 0 and "replaces" not in third.output
+    assert contents(out).items() > before.items() and set(report(out)) == {"group-face1", "group-face2", "group-face3"}
+    snap = load_snapshot(models / "faces.safetensors")
+    crops = [load_latents(out / f"group-face{i}.latent.safetensors", snap).crops[0] for i in (1, 2, 3)]
+    assert len({crop.corners for crop in crops}) == 3 and len({crop.photo for crop in crops}) == 1
+    assert report(out)["group-face2"]["file"] == str(group) and report(out)["group-face2"]["face"] == 2
+
+
+def test_two_people_of_one_name_are_not_mixed_up(run, photos, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    shutil.copy(photos / "ida.png", other / "eva.png")
+    first = run("faces", photos / "eva.png", "--pti")
+    assert first.exit_code == 0 and "replaces" not in first.output
+    before = contents(out)
+    for flags in ((), ("-n",)):
+        refused = run("faces", other / "eva.png", *flags)
+        assert refused.exit_code == 2 and contents(out) == before
+        assert f"eva.latent.safetensors is of {photos / 'eva.png'}, and would be replaced" in refused.output
+        assert "--overwrite" in refused.output
+    planned = run("faces", other / "eva.png", "--overwrite", "-n").output
+    assert planned.endswith("; replaces 3 older files\n") and contents(out) == before
+    assert run("faces", other / "eva.png", "--overwrite").output.endswith("; replaces 3 older files\n")
+    assert report(out)["eva"]["file"] == str(other / "eva.png") and not (out / "eva.delta.safetensors").exists()
+
+
+def test_a_copy_of_a_photograph_is_the_same_one_and_a_newer_neighbour_gets_another_name(run, photos, tmp_path):
+    assert run("faces", photos).exit_code == 0
+    before = contents(tmp_path / "out")
+    shutil.copytree(photos, tmp_path / "copy")
+    assert "replaces" not in run("faces", tmp_path / "copy").output and contents(tmp_path / "out") == before
+    Image.new("RGB", (16, 16)).save(photos / "eva.bmp")  # sorted before eva.png
+    assert run("faces", photos).exit_code == 0
+    assert contents(tmp_path / "out").items() > before.items() and "eva-2" in report(tmp_path / "out")
+
+
+def test_a_file_of_somebody_else_is_not_replaced(run, photos, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/eva.png").write_bytes(b"mine")
+    result = run("faces", photos)
+    assert result.exit_code == 2 and "eva.png is not in the report there, and would be replaced" in result.output
+    assert contents(tmp_path / "out") == {"eva.png": b"mine"}
+
+
+def test_photographs_without_a_face_are_named_and_counted(run, group, tmp_path):
+    for name in ("lake.png", "tree.png"):
+        Image.new("RGB", (30, 30)).save(group.parent / name)
+    for flags in (("-n",), ()):
+        result = run("faces", group.parent, "--align", *flags)
+        assert result.exit_code == 0 and ", 2 skipped" in result.output
+        assert all(f"{name}: no face was found; try a larger" in result.output for name in ("lake.png", "tree.png"))
+    group.unlink()
+    result = run("faces", group.parent, "--align", outdir="none")
+    assert result.exit_code == 2 and "none of the 2 files" in result.output
+    assert "lake.png: no face was found" in result.output and "tree.png: no face was found" in result.output
+    few = run("faces", group.parent / "tree.png", "--align", "--face", 2)
+    assert few.exit_code == 2 and "tree.png: no face was found" in few.output
+
+
+def test_an_edited_face_goes_back_into_its_photograph(run, group, models, tmp_path):
+    assert run("faces", group, "--align", "--face", 2, "--pti").exit_code == 0
+    snap, out = load_snapshot(models / "faces.safetensors"), tmp_path / "out"
+    found = load_latents(out / "group-face2.latent.safetensors", snap)
+    edited = replace(found, ws=found.ws + 0.5, names=("smile",))
+    save_latents(tmp_path / "edit.latent.safetensors", joined([found, edited]), snap)
+    words = ("--paste", tmp_path / "edit.latent.safetensors")
+    planned = run("faces", group, *words, "-n", outdir="pasted")
+    assert "Pasting:    2 images into" in planned.output and not (tmp_path / "pasted").exists()
+    result = run("faces", group, *words, "--delta", out / "group-face2.delta.safetensors", outdir="pasted")
+    assert result.exit_code == 0 and "2 images pasted" in result.output and "replaces" not in result.output
+    before = np.asarray(Image.open(group), int)
+    first, second = (
+        np.asarray(Image.open(tmp_path / f"pasted/{name}-pasted.png"), int) for name in ("group-face2", "smile")
+    )
+    for image in (first, second):
+        changed = np.abs(image - before).max(axis=(0, 2)) > 0
+        assert not changed[:30].any() and not changed[90:].any() and changed[50:70].all()
+    assert np.abs(first - second).max() > 0
+    again = run("faces", group, *words, outdir="pasted")
+    assert again.output.endswith("; replaces 2 older files\n")
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (("--delta", "a.delta.safetensors"), "--delta has no effect without --paste"),
+    (("--paste", "out/eva.latent.safetensors", "--pti"), "--paste does not search"),
+    (("--paste", "out/eva.latent.safetensors"), "there is no file out/eva.latent.safetensors"),
+])  # fmt: skip
+def test_what_cannot_be_pasted_is_one_line(options, message, run, photos):
+    result = run("faces", photos, *options)
+    assert result.exit_code == 2 and message in result.output
+
+
+def test_frames_of_a_film_and_given_starts(run, photos, tmp_path):
+    assert "6 steps in W; each from the one before" in run("faces", photos, "--sequence", "-n").output
+    film = run("faces", photos, "--sequence", "--space", "w+", outdir="film")
+    assert film.exit_code == 0 and [record["steps"] for record in report(tmp_path / "film").values()] == [10, 4, 4]
+    assert "again" not in run("faces", photos, "--sequence", "--space", "w+", outdir="film").output
+    file = tmp_path / "film/eva.latent.safetensors"
+    assert f"from {file}" in run("faces", photos, "--start", file, "--space", "w+", "-n").output
+    assert run("faces", photos, "--start", file, "--space", "w+").exit_code == 0
+    assert {record["steps"] for record in report(tmp_path / "out").values()} == {4}
+    assert "use space w+" in run("faces", photos, "--start", file, "-n").output
+    assert "for --paste or --start" in run("faces", photos, "--force").output.replace("without", "for")
+
+
+def test_another_photograph_is_not_pasted_into(run, photos, tmp_path):
+    assert run("faces", photos / "eva.png").exit_code == 0
+    words = ("--paste", tmp_path / "out/eva.latent.safetensors")
+    refused = run("faces", photos / "ida.png", *words, outdir="pasted")
+    assert refused.exit_code == 2 and "ida.png is not the file that eva is of" in refused.output
+    assert run("faces", photos / "ida.png", *words, "--force", outdir="pasted").exit_code == 0
+
+
+@pytest.mark.parametrize("faces", ["0", "1,1", "-1", "two", "1-2000"])
+def test_numbers_of_faces(faces, run, photos):
+    result = run("faces", photos, "--align", f"--face={faces}")
+    assert result.exit_code == 2 and "--face must be numbers from 1" in result.output
 
 
 def test_a_dry_run_writes_nothing(run, photos, tmp_path):

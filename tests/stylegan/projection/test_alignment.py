@@ -86,6 +86,25 @@ def test_a_pasted_and_turned_face_is_recovered(angle, scale, large):
     assert found.size == (SIDE, SIDE) and psnr(found.crop(inner), wanted.crop(inner)) > 34
 
 
+@pytest.mark.parametrize("middle", [(64, 64), (20, 64), (64, 110)])
+def test_transparency_is_cut_out_with_the_colours_that_are_seen(middle):
+    photo = image().convert("RGBA")
+    photo.paste((255, 0, 0, 0), (0, 0, SIDE // 3, SIDE))  # red that nobody sees
+    crop = crop_of(moved(upright(), 10, 0.8, middle))
+    found, plain = (np.asarray(cut_out(p, crop, 32), int) for p in (photo, image()))
+    seen = found[:, :, 3] > 100
+    assert found[:, :, 3].min() == 0 and 200 < seen.sum() < 32 * 32
+    inside = seen if middle == (64, 64) else found[:, :, 3] == 255
+    assert np.median(np.abs(found[:, :, :3] - plain)[inside]) <= 1
+    red = (found[:, :, 0] > 200) & (found[:, :, 1:].max(axis=2) < 60)
+    assert not (red & seen).any()
+
+
+def test_grey_images_are_cut_out_as_well():
+    grey = cut_out(image().convert("L"), crop_of(moved(upright(), 15, 1.0, (40, 60))), 32)
+    assert grey.mode == "L" and grey.size == (32, 32)
+
+
 def test_beyond_the_edge_it_goes_on_smoothly():
     crop = crop_of(moved(upright(), 15, 1.0, (40, 60)))  # a third of it is outside
     found = np.asarray(cut_out(image(), crop, SIDE), np.float64)
@@ -104,9 +123,9 @@ def test_the_largest_is_taken_unless_another_is_asked_for():
     faces = [moved(upright(), 0, 2.0, (200, 200)), moved(upright(), 0, 1.0, (420, 100))]
     photo = Image.new("RGB", (600, 400))
     photo.paste("red", (350, 0, 600, 400))
-    largest, said = aligned(photo, lambda image: faces, 32)
+    largest, said, _ = aligned(photo, lambda image: faces, 32)
     assert said == "aligned (the largest of 2 faces)" and largest.getpixel((16, 16)) == (0, 0, 0)
-    second, said = aligned(photo, lambda image: faces, 32, 2)
+    second, said, _ = aligned(photo, lambda image: faces, 32, 2)
     assert said == "aligned (number 2 of 2 faces)" and second.getpixel((16, 16)) == (255, 0, 0)
     with pytest.raises(UserError, match="--face must be from 1, the largest, to 2, as many as were found; got 3"):
         aligned(photo, lambda image: faces, 32, 3)
@@ -116,7 +135,9 @@ def test_the_largest_is_taken_unless_another_is_asked_for():
 
 def test_an_aligned_photo_is_left_as_it_is():
     photo = image()
-    assert aligned(photo, lambda image: [upright()], 32) == (photo, "aligned already")
+    found, said, corners = aligned(photo, lambda image: [upright()], 32)
+    assert found is photo and said == "aligned already"
+    assert corners.tolist() == [[0, 0], [0, SIDE], [SIDE, SIDE], [SIDE, 0]]
 
 
 def test_a_landmark_file_that_is_not_there(tmp_path):

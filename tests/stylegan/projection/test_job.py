@@ -13,15 +13,16 @@ import torch
 
 from stylegan.checkpoints import snapshot as snapshots
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.latents.latents import SUFFIX, load_latents
+from stylegan.latents.latents import SUFFIX, Crop, Latents, load_latents
 from stylegan.networks.inference import Renderer
 from stylegan.projection import job as jobs
 from stylegan.projection import pivotal_tuning
 from stylegan.projection.distance import PIXELS, Distance
-from stylegan.projection.job import Job, changes, hash_of, run, side_by_side
+from stylegan.projection.job import Job, replaced_files, run, side_by_side
 from stylegan.projection.photos import Photo
 from stylegan.projection.pivotal_tuning import DELTA, apply_delta
-from stylegan.projection.projector import WStatistics
+from stylegan.projection.projector import Projector, WStatistics
+from stylegan.projection.records import changes, hash_of, is_of
 from stylegan.projection.settings import ProjectionSettings, TuningSettings
 from tests.stylegan import tiny
 from tests.stylegan.tiny import TINY
@@ -127,6 +128,93 @@ def test_latents_of_a_job_belong_to_their_photographs(tmp_path):
     found = load_latents(tmp_path / f"p1{SUFFIX}", snap)
     assert found.names == ("p1",) and found.origins == ("photo p1.png",)
     assert found.c is not None and found.c.tolist() == [0]
+
+
+def test_results_are_of_a_photograph_by_its_pixels_or_its_place():
+    first, second = photos(2)
+    record = {"file": "p0.png", "parts": {"picture": hash_of(first.pixels)}}
+    assert is_of(record, first) and is_of(record, replace(first, path=Path("elsewhere/copy.png")))
+    assert is_of(record, replace(first, pixels=second.pixels))
+    assert not is_of(record, second) and not is_of(None, first)
+    assert not is_of(record, replace(second, path=first.path, face=2))
+    assert not is_of(record, replace(second, path=Path("elsewhere/p0.png")))
+    for damaged in ({}, {"file": None, "parts": 3}):
+        assert not is_of(damaged, first)
+
+
+def test_nothing_of_another_photograph_is_replaced(tmp_path):
+    first, second = photos(2)
+    other = replace(second, name="p0", path=Path("elsewhere/p0.png"))
+    run(job_of(tmp_path), [first])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(
+        UserError, match=r"p0.latent.safetensors is of /.*/p0.png, and would be replaced; .*--overwrite"
+    ):
+        run(job_of(tmp_path), [other])
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    over = replace(job_of(tmp_path), overwrite=True)
+    assert {path.name for path in replaced_files(over, [other])} == {f"p0{SUFFIX}", "p0.png", f"p0{DELTA}"}
+    assert run(over, [other])[0]["file"].endswith("elsewhere/p0.png")
+    assert replaced_files(over, [other]) == replaced_files(job_of(tmp_path), [other]) == []
+
+
+def test_what_a_run_replaces_is_known_before(tmp_path):
+    (first,) = photos(1)
+    run(job_of(tmp_path), [first])
+    again = {path.name for path in replaced_files(replace(job_of(tmp_path), settings=replace(FAST, seed=1)), [first])}
+    tuned = {path.name for path in replaced_files(replace(job_of(tmp_path), tuning=TuningSettings(steps=3)), [first])}
+    assert again == {f"p0{SUFFIX}", "p0.png", f"p0{DELTA}"} and tuned == {"p0.png", f"p0{DELTA}"}
+    (tmp_path / f"p0{DELTA}").unlink()
+    assert [path.name for path in replaced_files(job_of(tmp_path), [first])] == ["p0.png"]
+
+
+def test_files_that_the_report_does_not_know_are_replaced_only_if_they_are_of_the_photograph(tmp_path):
+    (first,) = photos(1)
+    ours = replace(first, crop=Crop("a", (16, 16), ((0.0, 0.0), (0.0, 16.0), (16.0, 16.0), (16.0, 0.5))))
+    run(job_of(tmp_path, tuning=False), [ours])
+    (tmp_path / "report.json").unlink()
+    assert len(replaced_files(job_of(tmp_path), [ours])) == 2  # as if it had been killed before the report
+    with pytest.raises(UserError, match="p0.latent.safetensors is not in the report there"):
+        run(job_of(tmp_path), [replace(ours, crop=replace(ours.crop, photo="b"))])
+    (tmp_path / f"p0{SUFFIX}").write_bytes(b"")
+    with pytest.raises(UserError, match="is not in the report there"):
+        run(job_of(tmp_path), [ours])
+
+
+def starts_of(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The ws at which each search of the test starts."""
+    return calls_of(monkeypatch, Projector, "project", lambda self, *rest: rest[-1] and rest[-1].ws.clone())
+
+
+def test_each_frame_starts_where_the_one_before_ended(tmp_path, monkeypatch):
+    starts = starts_of(monkeypatch)
+    job = replace(job_of(tmp_path, tuning=False), sequence=True)
+    run(job, photos())
+    found = [load_latents(tmp_path / f"p{i}{SUFFIX}", snapshot()).ws for i in range(3)]
+    assert starts[0] is None and torch.equal(starts[1], found[0]) and torch.equal(starts[2], found[1])
+    assert run(job, photos()) and len(starts) == 3  # all of it is done
+    (tmp_path / f"p2{SUFFIX}").unlink()
+    run(job, photos())
+    assert len(starts) == 4 and torch.equal(starts[3], found[1])
+    assert torch.equal(load_latents(tmp_path / f"p2{SUFFIX}", snapshot()).ws, found[2])
+    changed = [replace(photos(1)[0], pixels=photos(1)[0].pixels // 2), *photos()[1:]]
+    said: list[str] = []
+    run(job, changed, say=said.append)
+    assert len(starts) == 7
+    assert said[1] == "p1, p2: projected again, because where it starts has changed"
+
+
+def test_a_search_starts_at_given_latents_one_for_all_or_one_for_each(tmp_path, monkeypatch):
+    starts = starts_of(monkeypatch)
+    ws = torch.randn(3, 1, 8).expand(-1, 6, -1)
+    names = ("a", "b", "c")
+    each = Latents(ws, names, names)
+    run(replace(job_of(tmp_path, tuning=False), start=each, batch=2), photos())
+    assert torch.equal(starts[0], ws[:2]) and torch.equal(starts[1], ws[2:])
+    run(replace(job_of(tmp_path, tuning=False), start=each), photos())
+    assert len(starts) == 2
+    run(replace(job_of(tmp_path, tuning=False), start=each[:1]), photos())
+    assert len(starts) == 3 and torch.equal(starts[2], ws[:1].expand(2, -1, -1))  # the first one is done
 
 
 def test_what_has_changed_is_said():

@@ -15,9 +15,12 @@ from stylegan.model import Model
 from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
+from stylegan.projection.alignment import aligned, corners_of
 from stylegan.projection.photos import (
+    Align,
     as_targets,
     fitted,
+    in_sequence,
     photos_in,
     project_photos,
     projecting,
@@ -129,10 +132,75 @@ def test_a_photo_is_turned_upright_as_exif_says(tmp_path):
     assert np.array_equal(pixels[:, :, 0], np.asarray(image)[::-1, ::-1])
 
 
+def cutting(box: tuple[int, int, int, int]) -> Align:
+    return lambda image: (image.crop(box), f"aligned {image.mode}", corners_of(box))
+
+
 def test_alignment_comes_first_and_has_a_note(tmp_path):
     path = saved(tmp_path / "a.png", "L", (64, 48))
-    pixels, notes = read_photo(path, snapshot(), lambda image: (image.crop((0, 0, 16, 16)), f"aligned {image.mode}"))
+    pixels, notes = read_photo(path, snapshot(), cutting((0, 0, 16, 16)))
     assert notes == ("aligned RGB",) and pixels.shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_alignment_does_not_show_what_is_below_transparency(mode, channels, tmp_path):
+    hidden = Image.new("RGBA", (64, 48), (255, 0, 0, 0)).convert(mode)
+    hidden.paste(Image.new(mode, (8, 48), "black"), (0, 0))
+    hidden.save(tmp_path / "a.png")
+    pixels, notes = read_photo(tmp_path / "a.png", snapshot(channels), cutting((0, 0, 16, 16)))
+    assert pixels[:, :8, :3].max() == 0 and notes[-1 if channels == 4 else 0].startswith(
+        "aligned RGBA" * (channels == 4)
+    )
+    if channels == 4:
+        assert pixels[:, 8:, 3].max() == 0 and pixels[:, :8, 3].min() == 255
+    else:
+        assert pixels[:, 8:].min() == 255 and "laid on white" in notes
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_faces_are_looked_for_on_white(mode, tmp_path):
+    seen = []
+
+    def find(image: Image.Image) -> list[np.ndarray]:
+        seen.append(image)
+        return [np.array([[20, 20], [30, 20], [20, 30], [30, 30]], np.float64)]
+
+    Image.new("RGBA", (64, 48), (255, 0, 0, 0)).convert(mode).save(tmp_path / "a.png")
+    for channels in (3, 4):
+        pixels, _ = read_photo(tmp_path / "a.png", snapshot(channels), lambda image: aligned(image, find, 16))
+        assert seen[-1].mode == "RGB" and np.asarray(seen[-1]).min() == 255
+        assert (pixels[:, :, 3] == 0).all() if channels == 4 else (pixels == 255).all()
+
+
+def test_the_part_of_the_photograph_is_kept(tmp_path):
+    path = saved(tmp_path / "a.png", size=(40, 30))
+    (photo,), _ = read_photos([path], snapshot())
+    assert photo.crop is not None and photo.crop.size == (40, 30)
+    assert photo.crop.corners == ((5, 0), (5, 30), (35, 30), (35, 0))
+    turned = np.array([[10.0, 4], [2, 10], [8, 18], [16, 12]])
+    (photo,), _ = read_photos([path], snapshot(base=(4, 2)), lambda image: (image.crop((0, 0, 20, 20)), "", turned))
+    assert photo.crop is not None
+    np.testing.assert_allclose(photo.crop.corners, [[11.5, 6], [3.5, 12], [6.5, 16], [14.5, 10]])
+    (other,), _ = read_photos([saved(tmp_path / "b.png", size=(40, 30), seed=1)], snapshot())
+    assert other.crop is not None and other.crop.photo != photo.crop.photo
+
+
+def test_each_face_of_a_photograph_is_one_with_a_name_of_its_own(tmp_path):
+    paths = [saved(tmp_path / name, size=(64, 48)) for name in ("a.png", "a.webp")]
+    aligns = {2: cutting((0, 0, 16, 16)), 1: cutting((16, 0, 32, 16))}
+    photos, _ = read_photos(paths, snapshot(), aligns)
+    assert [photo.name for photo in photos] == ["a-face2", "a-face1", "a-face2-2", "a-face1-2"]
+    assert [photo.face for photo in photos] == [2, 1, 2, 1]
+    assert not np.array_equal(photos[0].pixels, photos[1].pixels)
+
+
+def test_a_photograph_keeps_the_name_that_it_has(tmp_path):
+    first, newer = saved(tmp_path / "a.png"), saved(tmp_path / "a.jpg")
+    photos, _ = read_photos([newer, first], snapshot(), names={(first.resolve(), None): "a"})
+    assert [photo.name for photo in photos] == ["a-2", "a"]
+    photos, _ = read_photos([newer], snapshot(), names={(first.resolve(), None): "a", (newer.resolve(), 1): "b"})
+    assert [photo.name for photo in photos] == ["a"]  # which a job then refuses
 
 
 def test_broken_files_have_reasons_and_the_others_unique_names(tmp_path):
@@ -148,6 +216,13 @@ def test_broken_files_have_reasons_and_the_others_unique_names(tmp_path):
     assert {path.name for path in faults} == {"c.png", "d.jpg"}
     assert all(str(path) in reason and "\n" not in reason for path, reason in faults.items())
     assert "d.jpg: broken (Truncated File Read)" in faults[tmp_path / "d.jpg"]
+
+
+def test_frames_come_in_the_order_of_their_numbers():
+    names = ["f10.png", "f9.png", "f1.png", "a2b10.png", "a2b9.png", "10.png", "9.png"]
+    ordered = ["9.png", "10.png", "a2b9.png", "a2b10.png", "f1.png", "f9.png", "f10.png"]
+    found = [path.name for path in in_sequence([Path(name) for name in names])]
+    assert found == sorted(found, key=ordered.index) and len(found) == len(names)
 
 
 def test_where_there_is_no_image(tmp_path):
@@ -209,7 +284,7 @@ def test_batches_share_what_is_computed_once(photos, monkeypatch):
 
 
 def test_a_photo_that_cannot_be_aligned_is_named(photos):
-    def align(image: Image.Image) -> tuple[Image.Image, str]:
+    def align(image: Image.Image) -> tuple[Image.Image, str, np.ndarray]:
         raise UserError("no face was found")
 
     _, faults = read_photos(photos, snapshot(), align)

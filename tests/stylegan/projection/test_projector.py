@@ -198,6 +198,48 @@ def test_a_search_goes_on_to_the_last_bit(stop):
     assert torch.equal(whole.ws, resumed.ws) and all(map(torch.equal, whole.noise, resumed.noise))
 
 
+def first_images(snap: Snapshot, targets: torch.Tensor, start: Latents | None, **changes: Any) -> torch.Tensor:
+    """What a search without noise on w generates in its first step."""
+    seen: list[SearchStep] = []
+    settings = replace(FAST, jitter=0.0, **changes)
+    project(snap, targets, settings, PIXELS, watch=seen.append, start=start)
+    assert len(seen) == sum(phase.steps for phase in projector.phases(settings, start))
+    return seen[0].images
+
+
+@pytest.mark.parametrize("space", ["w", "w+"])
+def test_a_search_starts_at_given_latents_and_their_noise(space):
+    snap = snapshot()
+    _, images = drawn(snap)
+    start, _ = project(snap, images, replace(FAST, space=space), PIXELS)
+    assert start.plus == (space == "w+")
+    for given in (start, start[:1], replace(start, noise=())):
+        rows = given.ws.expand(2, -1, -1), [m.expand(2, -1, -1, -1) for m in given.noise]
+        expected = snap.renderer.draw(rows[0], rows[1] or "const")
+        torch.testing.assert_close(first_images(snap, images, given, space=space), expected, rtol=1e-3, atol=1e-3)
+    _, again = project(snap, images, replace(FAST, space=space), PIXELS, start=start)
+    _, report = project(snap, images, replace(FAST, space=space), PIXELS)
+    assert (again.distance < report.distance).all()
+    assert again.steps == (FAST.plus_steps if space == "w+" else FAST.num_steps)
+
+
+def test_where_a_search_cannot_start():
+    snap = snapshot()
+    ws, images = drawn(snap)
+    start = Latents(ws, ("a", "b"), ("a", "b"))
+    plus = replace(start, ws=ws + torch.arange(6)[None, :, None])
+    wrong: list[tuple[Latents, str]] = [
+        (plus, "use space w\\+"), (replace(start, ws=ws[:, :3]), "ws must be"), (start[:0], "there are 0 latents"),
+        (replace(start, noise=(torch.zeros(2, 1, 5, 5),)), "noise maps"),
+        (replace(start, styles=(torch.zeros(2, 3),)), "change styles"),
+    ]  # fmt: skip
+    for given, message in wrong:
+        with pytest.raises(UserError, match=message):
+            project(snap, images, FAST, PIXELS, start=given)
+    with pytest.raises(UserError, match="2 latents to start at, for 1 images"):
+        project(snap, images[:1], FAST, PIXELS, start=start)
+
+
 def test_classes_begin_at_their_own_centre():
     snap = snapshot(CONDITIONAL)
     _, targets = drawn(snap)
