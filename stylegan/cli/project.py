@@ -159,9 +159,9 @@ def require_apart(paths: Sequence[Path], outdir: Path) -> None:
 
 def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> list[Photo]:
     """The photographs, after a line on what was changed in each. Raises UserError if none can be read."""
-    from stylegan.projection.photos import read_photos
+    from stylegan.projection.photos import levels_of, read_photos
 
-    photos, faults = read_photos(paths, snapshot, aligner(request, snapshot), request.levels)
+    photos, faults = read_photos(paths, snapshot, aligner(request, snapshot), levels_of(paths, request.levels))
     if not photos and len(faults) > 3:
         first = next(iter(faults.values()))
         raise UserError(f"none of the {len(faults)} files of --target can be used; the first: {first}")
