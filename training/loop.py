@@ -67,10 +67,10 @@ def train(
         Report(run_dir, cfg.total_kimg, state.nimg, state.log_bytes, quiet=dist.rank > 0) as report,
         deferred_interrupts() as interrupted,
     ):
-        report.say(f"Data: {data.archive.summary}")
         if damaged:
             report.say(damaged)
         begin_run(state, cfg, run_dir, report, data, dtype, resume, init_from, dist)
+        report.say(f"Data: {data.archive.summary}")
         clock.restart()
         measure_now = partial(measure, state, cfg, run_dir, report, clock, interrupted)
         if resume and state.tick_nimg == state.nimg and snapshot_due(state, cfg):
