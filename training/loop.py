@@ -64,10 +64,10 @@ def train(
         deferred_interrupts() as interrupted,
     ):
         run = Run(cfg, run_dir, state, report, clock, dist)
-        report.say(f"Data: {data.archive.summary}")
         if damaged:
             report.say(damaged)
         begin_run(run, data, dtype, resume, init_from)
+        report.say(f"Data: {data.archive.summary}")
         clock.restart()
         measure_now = partial(measure, run, interrupted)
         if resume and run.snapshot_due:

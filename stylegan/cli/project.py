@@ -231,11 +231,11 @@ def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> tuple[l
 
     Raises UserError if none can be read.
     """
-    from stylegan.projection.photos import read_photos
+    from stylegan.projection.photos import levels_of, read_photos
     from stylegan.projection.records import names_in, read_report
 
-    names = names_in(read_report(Path(request.outdir)))
-    photos, faults = read_photos(paths, snapshot, aligner(request, snapshot), request.levels, names)
+    names, levels = names_in(read_report(Path(request.outdir))), levels_of(paths, request.levels)
+    photos, faults = read_photos(paths, snapshot, aligner(request, snapshot), levels, names)
     if not photos and len(faults) == 1:
         raise UserError(printable(*faults.values()))
     for photo in photos:

@@ -117,16 +117,16 @@ def read_photos(
     paths: Sequence[Path],
     snapshot: Snapshot,
     aligns: Align | Mapping[int, Align] | None = None,
-    rule: LevelsRule = AUTO_LEVELS,
+    levels: Levels | None = None,
     names: Mapping[tuple[Path, int | None], str] | None = None,
 ) -> tuple[list[Photo], dict[Path, str]]:
     """The photographs that can be read, with unique names, and the reasons why others cannot, which name them.
 
     aligns: what crops a face; by number for several faces of each photograph, which their names tell apart
-    rule: which values become black and white, for all of them together. Raises UserError for one that does not fit.
+    levels: which values become black and white; by default those of `levels_of` for these photographs
     names: that some photographs have already, by the resolved path of their file and the number of the face
     """
-    levels = levels_of(paths, rule)
+    levels = levels or levels_of(paths)
     photos: list[Photo] = []
     faults: dict[Path, str] = {}
     each: list[tuple[int | None, Align | None]]
@@ -156,8 +156,11 @@ def _unique_name(path: Path, face: int | None, taken: set[str]) -> str:
     return name
 
 
-def levels_of(paths: Sequence[Path], rule: LevelsRule) -> Levels:
-    """The levels of all photographs together. Only those with more than 8 bits are decoded for it."""
+def levels_of(paths: Sequence[Path], rule: LevelsRule = AUTO_LEVELS) -> Levels:
+    """The levels of all photographs together. Only those with more than 8 bits are decoded for it.
+
+    Raises UserError for a rule that would make photographs with 8 bits black.
+    """
     used: list[tuple[str, Range]] = []
     for path in paths:
         try:
@@ -305,8 +308,8 @@ def named(latents: Latents, photos: Sequence[Photo]) -> Latents:
     )  # fmt: skip
 
 
-def _readable(snapshot: Snapshot, paths: Sequence[str | Path]) -> list[Photo]:
-    photos, faults = read_photos([Path(path) for path in paths], snapshot)
+def _readable(snapshot: Snapshot, paths: Sequence[str | Path], levels: Levels | None = None) -> list[Photo]:
+    photos, faults = read_photos([Path(path) for path in paths], snapshot, levels=levels)
     if faults:
         raise UserError("; ".join(faults.values()))
     return photos
@@ -326,10 +329,11 @@ def projecting(num_steps: int, batch: int = 8) -> Project:
         wished = list(zip(paths, kinds, strict=True))
         todo = [photograph for photograph in wished if photograph not in known]
         steps = num_steps * math.ceil(len(todo) / batch)
+        levels = levels_of(paths) if todo else None
         with Progress(f"Projecting {counted(len(todo), 'photo')}", steps, "step", quiet=not todo) as bar:
             for start in range(0, len(todo), batch):
                 part = todo[start : start + batch]
-                photos = _readable(view.snapshot, [path for path, _ in part])
+                photos = _readable(view.snapshot, [path for path, _ in part], levels)
                 own = [kind for _, kind in part if kind is not None]
                 classes = classes_for_seeds(own, range(len(photos)), view.snapshot.config.num_classes)
                 found = latents_of(photos, projector_of(view.snapshot), classes, partial(show, bar))

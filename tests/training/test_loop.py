@@ -60,6 +60,7 @@ def test_a_run_leaves_what_the_field_expects(tiny, tmp_path) -> None:
         "network-snapshot-000000.safetensors", "training-state.pt",
         "training-state.previous.pt", ".finished",
     }  # fmt: skip
+    assert sum("images 16x16 " in line and line.startswith("Data: ") for line in log(tmp_path)) == 1
     lines = [json.loads(line) for line in (tmp_path / STATS).read_text().splitlines()]
     assert [line["Progress/kimg"] for line in lines] == [0.08, 0.16, 0.24]
     assert [line["Progress/resolution"] for line in lines] == [8, 16, 16]

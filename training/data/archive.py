@@ -96,7 +96,7 @@ class Archive:
     def summary(self) -> str:
         """What it holds, and what it leaves out, on one line."""
         kind = f"{self.width}x{self.height} {MODES[self.channels]}"
-        classes = f", {self.num_classes} classes" if self.num_classes else ""
+        classes = f", {self.num_classes} class{'es' * (self.num_classes > 1)}" if self.num_classes else ""
         left_out = f"; {self.others} left out" if self.others else ""
         return f"{self.path}: {len(self):,} images {kind}{classes}{left_out}"
 

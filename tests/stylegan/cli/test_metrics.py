@@ -73,7 +73,7 @@ def test_flags_reach_the_record(run_dir, tmp_path):
 def test_a_dry_run_writes_nothing(run_dir):
     result = run("--network", run_dir, "--metrics", "fid5k_full,msssim4,swd99", "-n")
     assert "fid5k_full (5000 fakes), msssim4 (8 fakes), swd99 (30 fakes)" in result.output
-    assert result.exit_code == 0 and "30 images, 16x16x3" in result.output
+    assert result.exit_code == 0 and "30 images 16x16 RGB" in result.output
     assert not list(run_dir.glob("metric-*"))
 
 

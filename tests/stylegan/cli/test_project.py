@@ -69,6 +69,18 @@ def test_a_folder_of_photos(run, photos, models, tmp_path):
     assert "mean of all" in result.output and "3 photographs projected" in result.output
 
 
+def test_levels_and_what_is_left_out_are_said(run, photos):
+    Image.fromarray(np.full((16, 16), 100, np.uint16)).save(photos / "deep.tif")
+    (photos / "list.txt").touch()
+    result = run("faces", photos, "--levels", "0:200", "-n")
+    assert result.exit_code == 0, result.output
+    assert "1 other file (1 .txt) left out" in result.output
+    assert "deep.tif: 16-bit values, 0:200 as black to white" in result.output
+    result = run("faces", photos / "eva.png", "--levels", "0:4095")
+    assert (result.exit_code, "these images have 8 bits" in result.output) == (2, True)
+    assert "expected auto, full or MIN:MAX" in run("faces", photos, "--levels", "12").output
+
+
 def test_generate_shows_what_was_found_and_tuned(run, photos, models, tmp_path):
     assert run("faces", photos / "eva.png", "--pti").exit_code == 0
     out = tmp_path / "out"

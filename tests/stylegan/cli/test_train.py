@@ -245,6 +245,7 @@ def test_a_dry_run_tells_everything_and_writes_nothing(calls, faces, tmp_path):
         word in result.stdout
         for word in ("growth.batch", "8:8,4", "64x64", "fade", "Parameters", "Memory", "growth.webp")
     )
+    assert "images 64x64 RGB" in result.stdout
     assert not calls and sorted(tmp_path.rglob("*")) == before
 
 

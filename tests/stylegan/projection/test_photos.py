@@ -21,6 +21,8 @@ from stylegan.projection.photos import (
     as_targets,
     fitted,
     in_sequence,
+    left_out_of,
+    levels_of,
     photos_in,
     project_photos,
     projecting,
@@ -30,6 +32,7 @@ from stylegan.projection.photos import (
 from stylegan.projection.projector import WStatistics
 from stylegan.projection.settings import ProjectionSettings
 from torch_utils.errors import UserError
+from torch_utils.text import parse_levels
 from training.data.importers.image import Target, convert_image
 from training.data.importers.rules import Rules
 from training.data.sizes import Size
@@ -289,3 +292,58 @@ def test_a_photo_that_cannot_be_aligned_is_named(photos):
 
     _, faults = read_photos(photos, snapshot(), align)
     assert [str(faults[path]) for path in photos] == [f"{path}: no face was found" for path in photos]
+
+
+# What the files of photographs need
+
+
+PROFILES = Path(__file__).parents[2] / "data/profiles"
+
+
+def grey16(path: Path, highest: int) -> Path:
+    Image.fromarray(np.linspace(0, highest, 256).astype(np.uint16).reshape(16, 16)).save(path)
+    return path
+
+
+def test_all_photographs_of_a_command_have_the_same_levels(tmp_path):
+    paths = [grey16(tmp_path / "a.png", 4095), grey16(tmp_path / "b.png", 300), saved(tmp_path / "c.png", "L")]
+    photos, faults = read_photos(paths, snapshot(1))
+    assert faults == {} and [photo.pixels.max() for photo in photos[:2]] == [255, 300 >> 4]
+    assert photos[0].notes == ("16-bit values, 0:4095 as black to white",) and photos[2].notes == ()
+    assert "dark" in photos[1].notes[0] and "--levels" in photos[1].notes[0]
+    for rule, brightest in (("full", [15, 1]), ("0:300", [255, 255])):
+        photos, _ = read_photos(paths, snapshot(1), levels=levels_of(paths, parse_levels(rule)))
+        assert [photo.pixels.max() for photo in photos[:2]] == brightest
+    Image.fromarray(np.full((16, 16), -3, np.int32)).save(tmp_path / "d.tif")
+    _, faults = read_photos([*paths, tmp_path / "d.tif"], snapshot(1))
+    assert "signed 32-bit pixels from -3 to -3" in faults[tmp_path / "d.tif"]
+
+
+def test_photographs_in_place_of_seeds_have_the_same_levels_in_every_batch(tmp_path):
+    paths = [grey16(tmp_path / "a.png", 4095), grey16(tmp_path / "b.png", 300)]
+    view = View.of(snapshot(1))
+    together = projecting(2, batch=2)(paths, view, [])
+    apart = projecting(2, batch=1)(paths, view, [])
+    torch.testing.assert_close(together.ws, apart.ws, rtol=0, atol=1e-2)
+
+
+def test_colours_become_srgb_and_further_frames_are_noted(tmp_path):
+    wide = (PROFILES / "wide.icc").read_bytes()
+    Image.new("RGB", (16, 16), (200, 80, 60)).save(tmp_path / "a.png", icc_profile=wide)
+    pixels, notes = read_photo(tmp_path / "a.png", snapshot())
+    assert pixels[0, 0].tolist() == [230, 79, 56] and notes == ("converted to sRGB from Wide colours",)
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "white")]
+    frames[0].save(tmp_path / "b.gif", save_all=True, append_images=frames[1:])
+    assert read_photo(tmp_path / "b.gif", snapshot())[1] == ("the first of 3 frames",)
+
+
+def test_what_else_is_in_a_folder_is_named(tmp_path):
+    saved(tmp_path / "a.png")
+    assert left_out_of(tmp_path) == left_out_of(tmp_path / "a.png") == ""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "a.txt").touch()
+    assert "1 other file (1 .txt) and 1 folder left out" in left_out_of(tmp_path)
+    (tmp_path / "lost.png").symlink_to("nowhere")
+    assert photos_in(tmp_path) == [tmp_path / "a.png", tmp_path / "lost.png"]
+    photos, faults = read_photos(photos_in(tmp_path), snapshot())
+    assert len(photos) == 1 and list(faults) == [tmp_path / "lost.png"]
