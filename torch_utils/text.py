@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import PurePosixPath
 
 from torch_utils.errors import UserError
@@ -57,12 +58,29 @@ def require_no_gaps(text: str) -> None:
         raise UserError(f"'{text}' has an empty item at a comma; write a list such as 0-7,12")
 
 
-def parse_classes(text: str) -> list[int]:
-    """Read "0-9,3" as [0, 1, ... 9, 3]. Raises UserError for other text."""
-    try:
-        return parse_seeds(text)
-    except UserError:
-        raise UserError(f"Invalid class '{text}': expected classes or ranges, for example 3 or 0-9") from None
+def parse_classes(text: str) -> list[int | str]:
+    """Read "0-2,7,dog" as [0, 1, 2, 7, "dog"]. Raises UserError for numbers that are none.
+
+    What is neither a number nor a range is taken for a name, which only the network knows.
+    """
+    classes: list[int | str] = []
+    require_no_gaps(text)
+    for part in map(str.strip, text.split(",")):
+        if not re.fullmatch(r"[\d\s.+-]+", part):
+            classes.append(part)
+            continue
+        try:
+            classes.extend(parse_seeds(part))
+        except UserError:
+            says = "expected classes, ranges or names, for example 3, 0-9 or dog"
+            raise UserError(f"Invalid class '{part}': {says}") from None
+    return classes
+
+
+def listed_classes(numbers: Iterable[int], names: Sequence[str], most: int = 20) -> str:
+    """[0, 1, 2], ["cat", "dog"] -> "0 cat, 1 dog, 2", at most so many of them, and dots for the others."""
+    each = [f"{number} {names[number]}" if number < len(names) else f"{number}" for number in islice(numbers, most + 1)]
+    return ", ".join(each[:most] + ["..."] * (len(each) > most))
 
 
 def require_each_once(seeds: Sequence[int]) -> None:

@@ -158,7 +158,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The real images. `content_hash` says which ones `path` held when the run began."""
+    """The real images. `content_hash` says which ones `path` held when the run began, `class_names` what is learnt."""
 
     path: str = setting(
         "", Flag("--data", "Archive made by dataset_tool.py, or a folder of images, or 'mnist' (included).",
@@ -168,6 +168,7 @@ class DataConfig:
     cond: bool = setting(False, Flag("--cond", "Learn the classes of the data, to ask for one later.", ESSENTIALS))
     subset: int | None = setting(None, Flag("--subset", "Use only N of the images.", positive=True))
     content_hash: str = ""
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def written(original: Snapshot, dest: Path, half: bool, name: str) -> Converted:
     """
     save_snapshot(
         dest, original.G, original.D, config=original.config, stage=original.stage,
-        kimg=original.kimg, data=original.data, half=half,
+        kimg=original.kimg, data=original.data, class_names=original.class_names, half=half,
     )  # fmt: skip
     copy = load_snapshot(dest)
     image = _first_image(copy)

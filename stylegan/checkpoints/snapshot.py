@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,8 +26,10 @@ from stylegan.networks.registry import (
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError
 from torch_utils.settings import from_plain
+from torch_utils.text import printable, shortened
 
 FORMAT = "stylegan-snapshot-1"
+MAX_NAME = 80  # characters of the name of a class
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -42,6 +44,7 @@ class Snapshot:
     stage: how far they have grown
     kimg: thousands of real images that they were trained on
     data: the name of the data set
+    class_names: the name of each class, as far as the data set has names for them
     tuned_from: the fingerprint of the network before pivotal tuning, whose latents this one accepts; it is not stored
     """
 
@@ -51,6 +54,7 @@ class Snapshot:
     stage: Stage
     kimg: float
     data: str
+    class_names: tuple[str, ...] = ()
     tuned_from: str = ""
 
     @property
@@ -82,7 +86,7 @@ def fingerprint(config: NetworkConfig, weights: Mapping[str, Tensor]) -> str:
 
 def save_snapshot(
     path: Path, G: nn.Module, D: nn.Module | None = None, *,
-    config: NetworkConfig, stage: Stage, kimg: float, data: str, half: bool = False,
+    config: NetworkConfig, stage: Stage, kimg: float, data: str, class_names: Sequence[str] = (), half: bool = False,
 ) -> None:  # fmt: skip
     """Write a snapshot, atomically. Raises UserError if the disk is full.
 
@@ -95,6 +99,8 @@ def save_snapshot(
         tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
     header = {"format": FORMAT, "config": config.to_json(), "resolution": stage.resolution, "alpha": stage.alpha,
               "kimg": kimg, "data": data}  # fmt: skip
+    if class_names:
+        header["class_names"] = list(class_names)
     save_tensors(path, tensors, header)
 
 
@@ -111,6 +117,7 @@ class _Header:
     alpha: float
     kimg: float
     data: str
+    class_names: tuple[str, ...] = ()
 
 
 def load_snapshot(path: Path, device: torch.device | str = "cpu") -> Snapshot:
@@ -122,14 +129,14 @@ def load_snapshot(path: Path, device: torch.device | str = "cpu") -> Snapshot:
     if any(name.startswith("D.") for name in tensors):
         D = _load_network(path, build_discriminator, header.config, tensors, "D.").to(device)
     stage = Stage(header.resolution, header.alpha)
-    return Snapshot(G.to(device), D, header.config, stage, header.kimg, header.data)
+    return Snapshot(G.to(device), D, header.config, stage, header.kimg, header.data, header.class_names)
 
 
 def _read_header(path: Path, plain: dict[str, Any]) -> _Header:
     """Raises UserError unless the header is complete, and its values have the right type and range."""
     if plain.get("format") != FORMAT:
         raise UserError(f"{path} is not a snapshot of this project; published networks are files that end in .pkl")
-    missing = [field.name for field in fields(_Header) if field.name not in plain]
+    missing = [field.name for field in fields(_Header) if field.name not in plain and field.default is MISSING]
     try:
         if missing:
             raise UserError(f"{', '.join(missing)} is missing")
@@ -138,11 +145,13 @@ def _read_header(path: Path, plain: dict[str, Any]) -> _Header:
         if header.resolution not in header.config.resolutions or not 0 <= header.alpha <= 1:
             raise UserError(f"a network of resolution {header.config.resolution} cannot have grown to resolution "
                             f"{header.resolution}, alpha {header.alpha}")  # fmt: skip
+        if len(header.class_names) > header.config.num_classes:
+            raise UserError(f"{len(header.class_names)} names for {header.config.num_classes} classes")
         if not 0 <= header.kimg < 1e12:
             raise UserError(f"kimg must be a number from 0 to 1e12, got {header.kimg}")
     except UserError as error:
         raise UserError(f"the header of {path} is invalid: {error}") from error
-    return header
+    return replace(header, class_names=tuple(printable(shortened(name, MAX_NAME)) for name in header.class_names))
 
 
 def _load_network(

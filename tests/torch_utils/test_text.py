@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_utils.errors import UserError
-from torch_utils.text import counted, parse_classes, parse_seeds, require_each_once
+from torch_utils.text import counted, listed_classes, parse_classes, parse_seeds, require_each_once
 
 ranges = st.tuples(st.integers(0, 10**6), st.integers(0, 20)).map(lambda p: (p[0], p[0] + p[1]))
 
@@ -36,13 +36,30 @@ def test_any_text_is_seeds_or_a_user_error(text):
 
 
 @given(st.text(max_size=8))
-def test_classes_are_read_like_seeds(text):
+def test_classes_are_read_like_seeds_or_are_names(text):
     try:
         classes = parse_classes(text)
     except UserError as error:
-        assert "class" in str(error)
+        assert "class" in str(error) or "empty item" in str(error)
         return
-    assert classes == parse_seeds(text)
+    names = [c for c in classes if isinstance(c, str)]
+    if not names:
+        assert classes == parse_seeds(text)
+    assert all(name == name.strip() and name in text for name in names)
+
+
+def test_classes_by_number_range_and_name_in_the_order_written():
+    assert parse_classes("0-2, sea lion,7,t-shirt") == [0, 1, 2, "sea lion", 7, "t-shirt"]
+    for wrong in ("1-", "-3", "2.5", "3-1"):
+        with pytest.raises(UserError, match=f"Invalid class '{wrong}': expected classes, ranges or names"):
+            parse_classes(f"dog,{wrong}")
+
+
+def test_classes_are_listed_with_their_names():
+    assert listed_classes([1, 0, 2], ["cat", "dog"]) == "1 dog, 0 cat, 2"
+    assert (
+        listed_classes(range(10**9), [], most=3) == "0, 1, 2, ..." and listed_classes(range(3), [], most=3)[-1] == "2"
+    )
 
 
 @given(st.lists(st.integers(0, 9)))

@@ -51,7 +51,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def test_a_run_leaves_what_the_field_expects(tiny, tmp_path) -> None:
-    cfg = tiny(data__cond=True)
+    cfg = tiny(data__cond=True, data__class_names=("cat", "dog"))
     state = train(cfg, tmp_path)
     assert state.nimg == 240
     names = {path.name for path in tmp_path.iterdir() if not path.name.startswith("events.")}
@@ -66,6 +66,8 @@ def test_a_run_leaves_what_the_field_expects(tiny, tmp_path) -> None:
     assert {"Loss/D/loss", "Loss/G/loss", "Loss/signs/real", "Gradient/D", "Timing/data_percent"} <= set(lines[0])
     snap = load_snapshot(tmp_path / "network-snapshot-000000.safetensors")
     assert (snap.stage, snap.kimg, snap.data, snap.config) == (Stage(16), 0.24, "blotches", cfg.model)
+    assert snap.class_names == ("cat", "dog") and any("Classes: 0 cat, 1 dog, 2" in line for line in log(tmp_path))
+    assert json.loads((tmp_path / "fakes.json").read_text())["class_names"] == ["cat", "dog"]
     ours = state.G_ema.state_dict()
     assert all(torch.equal(value, ours[name]) for name, value in snap.G.state_dict().items())
     assert snap.D is not None

@@ -21,6 +21,7 @@ from torch_utils.errors import UserError
 from torch_utils.files import SCRATCH
 from torch_utils.images import to_float
 from torch_utils.interrupt import Interrupts
+from torch_utils.text import listed_classes
 from training.config import RunConfig
 from training.data.dataset import Dataset
 from training.runs.hours import LATE
@@ -89,7 +90,9 @@ def _tidy_up(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -
 def _save_start(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, data: Dataset) -> None:
     save_reals(run_dir / "reals.png", data, cfg.model)
     save_fakes(run_dir / FIRST, state.G_ema, Stage(cfg.growth.initial))
-    save_key(run_dir / "fakes.json", cfg.model)
+    save_key(run_dir / "fakes.json", cfg.model, cfg.data.class_names)
+    if cfg.model.num_classes:
+        report.say(f"Classes: {listed_classes(range(cfg.model.num_classes), cfg.data.class_names)}")
     state.log_bytes = report.lengths()
     state.save(run_dir / STATE, cfg)
 
@@ -218,6 +221,7 @@ def save_networks(path: Path, state: TrainState, cfg: RunConfig, stage: Training
     save_snapshot(
         path, state.G_ema, state.D if cfg.snap_d else None, config=cfg.model,
         stage=Stage(stage.resolution, stage.alpha), kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
+        class_names=cfg.data.class_names,
     )  # fmt: skip
 
 

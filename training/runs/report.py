@@ -225,10 +225,12 @@ def save_fakes(path: Path, G: Generator, stage: Stage) -> None:
     _save(path, grid(enlarge(pixels, G.config.resolution // stage.resolution), columns))
 
 
-def save_key(path: Path, model: NetworkConfig) -> None:
+def save_key(path: Path, model: NetworkConfig, class_names: Sequence[str] = ()) -> None:
     """Which seed (and class) each cell of the fakes is, so that generate.py can make it again."""
     seeds, columns, c = seeds_and_classes(model)
     key = {"columns": columns, "seeds": seeds, "classes": None if c is None else c.tolist(), "trunc": 1.0}
+    if class_names:
+        key["class_names"] = list(class_names)
     write_atomically(path, f"{json.dumps(key)}\n".encode())
 
 

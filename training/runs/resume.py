@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stylegan.checkpoints.snapshot import MAX_NAME
 from stylegan.networks.registry import family_of
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, differences, leaves, replaced, shown
+from torch_utils.text import shortened
 from training.config import FLAGS, LossConfig, RunConfig
 from training.data.archive import Archive
 from training.data.sizes import base_for
@@ -28,7 +30,10 @@ AHEAD_ON_RESUME = {found.name for found in declared(RunConfig, FLAGS) if found.f
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a run needs to know of its data: height, width and channels of every image, 0 classes if unlabelled."""
+    """What a run needs to know of its data: height, width and channels of every image, 0 classes if unlabelled.
+
+    class_names: that of each class, as far as they have names
+    """
 
     name: str
     count: int
@@ -37,11 +42,13 @@ class DataFacts:
     channels: int
     num_classes: int
     content_hash: str
+    class_names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, archive: Archive) -> DataFacts:
+        names = tuple(shortened(name, MAX_NAME) for name in archive.class_names or ())
         return cls(archive.name, len(archive), archive.height, archive.width, archive.channels, archive.num_classes,
-                   archive.content_hash)  # fmt: skip
+                   archive.content_hash, names)  # fmt: skip
 
     @property
     def base(self) -> tuple[int, int]:
@@ -86,6 +93,7 @@ def resolve(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
         "growth.final": resolution,
         "data.cond": cond,
         "data.content_hash": facts.content_hash,
+        "data.class_names": facts.class_names if cond else (),
     }
     if cfg.growth.initial == cfg.model.stages[0]:  # what begins with a network's first stage still does
         from_data["growth.initial"] = replace(cfg.model, base=facts.base, resolution=resolution).stages[0]
@@ -214,14 +222,15 @@ def same_data(stored: RunConfig, facts: DataFacts) -> RunConfig:
         raise UserError(
             f"{stored.data.path} is not what the run began with, or has changed since; restore it, or start a new run"
         )
-    return replace(stored, data=replace(stored.data, content_hash=facts.content_hash))
+    names = facts.class_names if stored.data.cond else ()
+    return replace(stored, data=replace(stored.data, content_hash=facts.content_hash, class_names=names))
 
 
 # Which run `--resume auto` means: the newest unfinished one that the same command would have made, or a new one
 
 
 # Compared elsewhere: the data by `same_data`, and the length by `resumed`, as it counts only where it was typed.
-ELSEWHERE = FREE_ON_RESUME | {"data.content_hash", "total_kimg"}
+ELSEWHERE = FREE_ON_RESUME | {"data.content_hash", "data.class_names", "total_kimg"}
 # What --hours plans when a run begins: it stays, however fast the machine is when the command is repeated.
 PLANNED = {"growth.stable_kimg", "growth.fade_kimg", "growth.anneal_from", "growth.anneal_kimg", "time_limit"}
 

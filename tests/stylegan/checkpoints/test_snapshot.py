@@ -55,6 +55,23 @@ def test_what_was_saved_comes_back(cfg, with_d, tmp_path):
         assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in mine.state_dict().items())
 
 
+def test_names_of_classes_travel_and_older_files_have_none(tmp_path):
+    cfg, path = replace(TINY, num_classes=3), tmp_path / "x.safetensors"
+    assert load_snapshot(save(path, cfg)).class_names == ()
+
+    def named(*names: object) -> Path:
+        G = build_generator(cfg)
+        save_snapshot(path, G, config=cfg, stage=HALF, kimg=1, data="x", class_names=names)  # type: ignore[arg-type]
+        return path
+
+    assert load_snapshot(named("cat", "dog")).class_names == ("cat", "dog")
+    escape, long = load_snapshot(named("\x1b[2J", "y" * 999)).class_names
+    assert escape == "\\x1b[2J" and len(long) == 80
+    for names, says in (("aaaa", "4 names for 3 classes"), ([1], "class_names"), ([["a"]], "class_names")):
+        with pytest.raises(UserError, match=f"header of .* is invalid: .*{says}"):
+            load_snapshot(named(*names))
+
+
 def test_it_generates_the_same_images(tmp_path):
     snap = load_snapshot(save(tmp_path / "x.safetensors"))
     torch.manual_seed(0)

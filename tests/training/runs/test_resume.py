@@ -208,6 +208,14 @@ def test_how_the_learning_rate_falls_may_change_until_it_does():
         resumed(STORED, {"growth.lr_end": 0.5}, lambda: alone + 1)
 
 
+def test_names_of_classes_come_from_the_data_also_when_an_older_run_goes_on():
+    named = replace(DIGITS, class_names=("zero", "one"))
+    assert resolve({"preset": "digits32", "data.cond": True}, named).data.class_names == ("zero", "one")
+    assert resolve({"preset": "faces64", "data.cond": False}, FACES).data.class_names == ()
+    older = resolve({"preset": "digits32", "data.cond": True}, DIGITS)
+    assert older.data.class_names == () and same_data(older, named).data.class_names == ("zero", "one")
+
+
 def test_other_data_are_refused_and_moved_data_are_not():
     assert same_data(STORED, replace(FACES, name="elsewhere")) == STORED
     with pytest.raises(UserError, match="changed"):
