@@ -158,7 +158,10 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The real images. `content_hash` says which ones `path` held when the run began, `class_names` what is learnt."""
+    """The real images. `content_hash` says which ones `path` held when the run began.
+
+    class_names: of the classes that are learnt     empty_classes: those among them of which no image is shown
+    """
 
     path: str = setting(
         "", Flag("--data", "Archive made by dataset_tool.py, or a folder of images, or 'mnist' (included).",
@@ -169,6 +172,7 @@ class DataConfig:
     subset: int | None = setting(None, Flag("--subset", "Use only N of the images.", positive=True))
     content_hash: str = ""
     class_names: tuple[str, ...] = ()
+    empty_classes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import reprlib
 import threading
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -27,19 +26,18 @@ from PIL import Image
 from torch_utils.errors import UserError
 from torch_utils.files import atomic_write
 from torch_utils.images import CHANNELS, DECODER_ERRORS, BadImage, decode, open_image, to_pil
-from torch_utils.text import IMAGE_SUFFIXES, is_image, printable
-from torch_utils.untrusted import ZIP_ERRORS, parse_json, read_member, read_plain
+from torch_utils.text import IMAGE_SUFFIXES, is_image, plain_paths, printable
+from torch_utils.untrusted import ZIP_ERRORS, read_member, read_plain
+from training.data.labels import MANIFEST, find_manifest, manifest_labels, parse_manifest, without_gaps
 from training.data.sizes import power_of_two
 
 EMBEDDED = {"mnist": Path(__file__).parent / "mnist.zip"}
-MANIFEST = "dataset.json"
-MAX_CLASSES = 1 << 20
 
 
 class Archive:
     """N images of one size and mode. Attributes:
 
-    path: the zip or folder          names: member names, sorted      height, width, channels: of every image
+    path: the zip or folder          names: plain paths, sorted       height, width, channels: of every image
     labels: int64 [N], or None       class_names: list, or None       meta: `dataset.json` without its labels
 
     Opening looks only at the first image; `read` checks the others.
@@ -48,15 +46,17 @@ class Archive:
     def __init__(self, path: Path, files: Files) -> None:
         self.path = path
         self._files = files
-        self.names = sorted(filter(is_image, files.names))
+        self._members = plain_paths(files.names)  # in the order of the names as written, which runs depend on
+        self.names = list(filter(is_image, self._members))
         if not self.names:
             raise UserError(
                 f"There are no images in {path}: expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         self.height, self.width, self.channels = self._decode(0).shape
-        self.meta = self._read_meta()
-        self.labels = self._match_labels(self.meta.pop("labels", None))
-        self.class_names = self._match_names(self.meta.get("class_names"))
+        self.labels: np.ndarray | None = None
+        self.class_names: list[str] | None = None
+        self.meta: Mapping[str, Any] = {}
+        self._read_manifest()
 
     @classmethod
     def open(cls, path: str | Path) -> Archive:
@@ -118,7 +118,7 @@ class Archive:
     def _decode(self, index: int) -> np.ndarray:
         name = printable(self.names[index])
         try:
-            image = open_image(self._files.read(self.names[index]))
+            image = open_image(self._files.read(self._members[self.names[index]]))
             if index and image.size != (self.width, self.height):  # do not decode it, it may be huge
                 return np.empty((image.height, image.width, CHANNELS.get(image.mode, 0)), np.uint8)
             if image.mode in CHANNELS:
@@ -133,42 +133,28 @@ class Archive:
             f" {conversion(self.path, power_of_two(min(image.size)))}"
         )
 
-    def _read_meta(self) -> dict[str, Any]:
-        if MANIFEST not in self._files.names:
-            return {}
+    def _read_manifest(self) -> None:
+        manifest = find_manifest(self._members)
+        if manifest is None:
+            return
+        name = printable(manifest)
         try:
-            meta = parse_json(self._files.read(MANIFEST))
+            found = parse_manifest(self._files.read(self._members[manifest]))
+            labels = manifest_labels(found, manifest, self.names)
         except ZIP_ERRORS as error:
-            raise UserError(f"Cannot read {MANIFEST} in {self.path} ({error}): repair or delete it") from None
-        return meta if isinstance(meta, dict) else {"labels": meta}
-
-    def _match_labels(self, pairs: object) -> np.ndarray | None:
-        if pairs is None:
-            return None
-        try:
-            by_name = {str(name).replace("\\", "/"): label for name, label in pairs}  # type: ignore[attr-defined]
-        except (TypeError, ValueError):
-            raise UserError(f'"labels" in {MANIFEST} of {self.path} must be a list of [name, class] pairs') from None
-        missing = [name for name in self.names if name not in by_name]
-        if missing:
-            raise UserError(
-                f"{len(missing)} of {len(self)} images in {self.path} have no label, such as {printable(missing[0])}:"
-                f' label all of them in {MANIFEST}, or write "labels": null'
-            )
-        labels = [by_name[name] for name in self.names]
-        wrong = next((label for label in labels if type(label) is not int or not 0 <= label < MAX_CLASSES), None)
-        if wrong is not None:
-            raise UserError(
-                f"Label {reprlib.repr(wrong)} in {MANIFEST} of {self.path} is not a class number (0, 1, ... 2^20 - 1)"
-            )
-        return np.array(labels, dtype=np.int64)
-
-    def _match_names(self, names: object) -> list[str] | None:
-        if names is None:
-            return None
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(names) > MAX_CLASSES:
-            raise UserError(f'"class_names" in {MANIFEST} of {self.path} must be a list of words')
-        return [printable(name) for name in names]
+            cure = 'repair it, write "labels": null, or delete it'
+            raise UserError(f"Cannot read {name} in {self.path} ({error}): {cure}") from None
+        self.meta, names = found.meta, found.class_names
+        if labels is not None:
+            names, classes = labels.class_names, [number for number in labels.classes if number is not None]
+            missing = [image for image, number in zip(self.names, labels.classes, strict=True) if number is None]
+            if missing:
+                raise UserError(
+                    f"{len(missing)} of {len(self)} images in {self.path} have no label, such as"
+                    f' {printable(missing[0])}: label all of them in {name}, or write "labels": null'
+                )
+            self.labels = np.array(classes, dtype=np.int64)
+        self.class_names = list(names) or None
 
 
 def conversion(path: Path, resolution: int | str) -> str:
@@ -264,6 +250,14 @@ class ArchiveWriter:
         name = f"{len(self) // 1000:05d}/img{len(self):08d}.png"
         self._write(name, png)
         self._labels.append((name, label))
+
+    def close_gaps(self, class_names: Sequence[str]) -> None:
+        """Renumber the classes of the images added so far, without those that have none. class_names: see there."""
+        classes = [label for _, label in self._labels if label is not None]
+        number, names = without_gaps(classes, class_names)
+        self._labels = [(name, None if label is None else number[label]) for name, label in self._labels]
+        if names and classes:
+            self._meta["class_names"] = list(names)
 
     def __len__(self) -> int:
         return len(self._labels)

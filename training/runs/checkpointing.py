@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.checkpoints.snapshot import Snapshot, store
 from stylegan.networks.config import Stage
 from torch_utils.checkpoint import load_tensors
 from torch_utils.device import fast_bf16, peak_memory_mb
@@ -28,6 +28,7 @@ from training.runs.hours import LATE
 from training.runs.live_metrics import NO_METRICS, keep_best, measure_snapshot, prune
 from training.runs.plan import duration, seconds_left
 from training.runs.report import FIRST, STAT_NAMES, Clock, Report, save_fakes, save_growth, save_key, save_reals
+from training.runs.resume import DataFacts
 from training.runs.run_dir import PREVIOUS, STATE, settle_state
 from training.schedule import TrainingStage
 from training.state import TrainState
@@ -91,6 +92,7 @@ def _save_start(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report
     save_reals(run_dir / "reals.png", data, cfg.model)
     save_fakes(run_dir / FIRST, state.G_ema, Stage(cfg.growth.initial))
     save_key(run_dir / "fakes.json", cfg.model, cfg.data.class_names)
+    report.say(f"Data: {DataFacts.of(data.archive).about(cfg)}")
     if cfg.model.num_classes:
         report.say(f"Classes: {listed_classes(range(cfg.model.num_classes), cfg.data.class_names)}")
     state.log_bytes = report.lengths()
@@ -218,11 +220,11 @@ def save(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, film:
 
 def save_networks(path: Path, state: TrainState, cfg: RunConfig, stage: TrainingStage) -> None:
     """A snapshot."""
-    save_snapshot(
-        path, state.G_ema, state.D if cfg.snap_d else None, config=cfg.model,
-        stage=Stage(stage.resolution, stage.alpha), kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
-        class_names=cfg.data.class_names,
-    )  # fmt: skip
+    D, data = state.D if cfg.snap_d else None, cfg.data
+    store(path, Snapshot(
+        state.G_ema, D, cfg.model, Stage(stage.resolution, stage.alpha), state.nimg / 1000, Path(data.path).stem,
+        data.class_names, data.empty_classes,
+    ))  # fmt: skip
 
 
 def end_run(

@@ -65,7 +65,10 @@ def launch(
         run_dir, cfg = resume, _resumed(resume, outdir, init_from, typed)
     else:
         facts = _facts(typed.get("data.path", ""))
-        cfg = _new(typed, facts, quiet=dist is not None and dist.rank > 0, init_from=init_from)
+        quiet = dist is not None and dist.rank > 0
+        cfg = _new(typed, facts, quiet, init_from)
+        if dry_run and not quiet:  # a run that begins says it in its log
+            print(f"Data: {facts.about(cfg)}")
     # What could fail later is tried before anything is written.
     device = with_kernels(pick_device(cfg.device))
     require_measurable(cfg, device)

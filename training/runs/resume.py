@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from stylegan.checkpoints.snapshot import MAX_NAME
 from stylegan.networks.registry import family_of
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, differences, leaves, replaced, shown
-from torch_utils.text import shortened
+from torch_utils.text import counted, listed_classes, shortened
 from training.config import FLAGS, LossConfig, RunConfig
 from training.data.archive import Archive
+from training.data.dataset import subset_of
+from training.data.labels import folder_labels
 from training.data.sizes import base_for
 from training.presets import PRESETS
 from training.runs.check import check
@@ -32,7 +36,8 @@ AHEAD_ON_RESUME = {found.name for found in declared(RunConfig, FLAGS) if found.f
 class DataFacts:
     """What a run needs to know of its data: height, width and channels of every image, 0 classes if unlabelled.
 
-    class_names: that of each class, as far as they have names
+    class_names: that of each class, as far as they have names     labels: int64 [count], or None
+    folders: sub-folders that could be classes, and are none without labels
     """
 
     name: str
@@ -43,12 +48,15 @@ class DataFacts:
     num_classes: int
     content_hash: str
     class_names: tuple[str, ...] = ()
+    labels: np.ndarray | None = field(default=None, compare=False, repr=False)
+    folders: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, archive: Archive) -> DataFacts:
         names = tuple(shortened(name, MAX_NAME) for name in archive.class_names or ())
+        folders = folder_labels(archive.names) if archive.labels is None else None
         return cls(archive.name, len(archive), archive.height, archive.width, archive.channels, archive.num_classes,
-                   archive.content_hash, names)  # fmt: skip
+                   archive.content_hash, names, archive.labels, folders.class_names if folders else ())  # fmt: skip
 
     @property
     def base(self) -> tuple[int, int]:
@@ -58,6 +66,28 @@ class DataFacts:
     def resolution(self) -> int:
         """The nominal resolution of the whole images: 4 * 2^(number of halvings down to the base)."""
         return 4 * self.height // self.base[0]
+
+    def empty_classes(self, subset: int | None, seed: int) -> tuple[int, ...]:
+        """The classes of which a run does not show any image."""
+        if self.labels is None:
+            return ()
+        shown = self.labels if subset is None else self.labels[subset_of(self.count, subset, seed)]
+        return tuple(sorted(set(range(self.num_classes)) - set(shown.tolist())))
+
+    def about(self, cfg: RunConfig) -> str:
+        """One line: how many images, and whether their labels are used."""
+        text = f"{self.name}: {counted(cfg.data.subset or self.count, 'image')} of {self.width}x{self.height}"
+        if cfg.data.cond:
+            text += f"; {cfg.model.num_classes} classes, which are learned (--cond 0 ignores them)"
+            if cfg.data.empty_classes:
+                empty = listed_classes(cfg.data.empty_classes, cfg.data.class_names)
+                text += f". Without a single image: {empty}; dataset_tool.py makes an archive without such classes"
+        elif self.num_classes:
+            text += f"; {self.num_classes} classes, which are not used (--cond learns them)"
+        elif self.folders:
+            names = ", ".join(self.folders[:3]) + (", ..." if len(self.folders) > 3 else "")
+            text += f"; no classes: the sub-folders {names} become classes with dataset_tool.py --labels folders"
+        return text
 
 
 def resolve(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
@@ -94,6 +124,7 @@ def resolve(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
         "data.cond": cond,
         "data.content_hash": facts.content_hash,
         "data.class_names": facts.class_names if cond else (),
+        "data.empty_classes": facts.empty_classes(typed.get("data.subset"), typed.get("seed", 0)) if cond else (),
     }
     if cfg.growth.initial == cfg.model.stages[0]:  # what begins with a network's first stage still does
         from_data["growth.initial"] = replace(cfg.model, base=facts.base, resolution=resolution).stages[0]
@@ -222,15 +253,18 @@ def same_data(stored: RunConfig, facts: DataFacts) -> RunConfig:
         raise UserError(
             f"{stored.data.path} is not what the run began with, or has changed since; restore it, or start a new run"
         )
-    names = facts.class_names if stored.data.cond else ()
-    return replace(stored, data=replace(stored.data, content_hash=facts.content_hash, class_names=names))
+    data = replace(stored.data, content_hash=facts.content_hash, class_names=(), empty_classes=())
+    if data.cond:
+        empty = facts.empty_classes(data.subset, stored.seed)
+        data = replace(data, class_names=facts.class_names, empty_classes=empty)
+    return replace(stored, data=data)
 
 
 # Which run `--resume auto` means: the newest unfinished one that the same command would have made, or a new one
 
 
 # Compared elsewhere: the data by `same_data`, and the length by `resumed`, as it counts only where it was typed.
-ELSEWHERE = FREE_ON_RESUME | {"data.content_hash", "data.class_names", "total_kimg"}
+ELSEWHERE = FREE_ON_RESUME | {"data.content_hash", "data.class_names", "data.empty_classes", "total_kimg"}
 # What --hours plans when a run begins: it stays, however fast the machine is when the command is repeated.
 PLANNED = {"growth.stable_kimg", "growth.fade_kimg", "growth.anneal_from", "growth.anneal_kimg", "time_limit"}
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from torch_utils.errors import UserError
+from torch_utils.text import plain_path
 from training.data.archive import EMBEDDED, Archive, ArchiveWriter, encode_png
 
 
@@ -101,7 +102,7 @@ def test_every_suffix_of_images_counts(tmp_path):
     assert Archive.open(tmp_path).names == ["a.tif", "b.TIFF", "c.jpe", "d.pnm"]
 
 
-def test_labels_with_backslashes(tmp_path):
+def test_more_names_than_classes_with_images(tmp_path):
     png = encode_png(some_images(1, 4, 4, 3)[0])
     labels = json.dumps({"labels": [["d\\x.png", 7]], "class_names": [str(i) for i in range(10)]}).encode()
     archive = Archive.open(zip_of(tmp_path / "a.zip", {"d/x.png": png, "dataset.json": labels}))
@@ -110,12 +111,42 @@ def test_labels_with_backslashes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("images", "manifest", "paths"),
+    [
+        (("a\\x.png", "a\\y.png"), "dataset.json", ("a/x.png", "a/y.png")),
+        (("./a/x.png", "./a/y.png"), "./dataset.json", ("a/x.png", "a\\y.png")),
+        (("top/a/x.png", "top/a/y.png"), "top/dataset.json", ("a/x.png", "./a/y.png")),
+        (("top\\a\\x.png", "top\\a\\y.png"), "top\\dataset.json", ("top/a/x.png", "top/a/y.png")),
+        (("a/x\u0301.png", "a/y.png"), "dataset.json", ("a/x\u0301.png", "a/y.png")),
+    ],
+)
+@pytest.mark.parametrize("bare", [False, True])
+def test_labels_are_found_however_paths_are_written(tmp_path, images, manifest, paths, bare):
+    png = encode_png(some_images(1, 4, 4, 3)[0])
+    pairs = [[paths[0], 1], [paths[1], 0]]
+    content = json.dumps(pairs if bare else {"labels": pairs}).encode()
+    archive = Archive.open(zip_of(tmp_path / "a.zip", {images[0]: png, images[1]: png, manifest: content}))
+    assert archive.labels.tolist() == [1, 0]
+    assert archive.names == [plain_path(name) for name in images]
+
+
+def test_images_are_in_the_order_of_their_names_as_written(tmp_path):
+    png = encode_png(some_images(1, 4, 4, 3)[0])
+    archive = Archive.open(zip_of(tmp_path / "a.zip", {"ab/1.png": png, "a\\2.png": png, "__MACOSX\\a\\3.png": b"x"}))
+    assert archive.names == ["a/2.png", "ab/1.png"]
+
+
+@pytest.mark.parametrize(
     ("labels", "message"),
     [
         ('{"labels": [["x.png", 0]]}', "1 of 2 images .* have no label, such as y.png"),
-        ('{"labels": [["x.png", 0], ["y.png", 0.5]]}', "Label 0.5 .* is not a class number"),
-        ('{"labels": [["x.png", 0], ["y.png", -1]]}', "Label -1 .* is not a class number"),
-        ('{"labels": {"x.png": 0}}', "must be a list of"),
+        ('{"labels": [["x.png", 0], ["y.png", 0.5]]}', "label 0.5 is not a class number"),
+        ('{"labels": [["x.png", 0], ["y.png", -1]]}', "label -1 is not a class number"),
+        ('{"labels": {"x.png": 0}}', "1 of 2 images .* have no label, such as y.png"),
+        ('{"labels": [["x.png", 0], ["x.png", 1], ["y.png", 0]]}', "two labels for x.png"),
+        ('{"labels": [["x.png", 0], ["y.png", null]]}', "1 of 2 images .* have no label, such as y.png"),
+        ('{"labels": [["x.png", [0.2, 0.8]], ["y.png", [1, 0]]]}', "a list of measurements, not a class"),
+        ('{"labels": [["x.png", "cat"], ["y.png", 1]]}', "some of its labels are words and some are numbers"),
         ('{"labels": 3}', "must be a list of"),
         ('{"labels": [', "Cannot read dataset.json"),
     ],

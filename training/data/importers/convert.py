@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch_utils.progress import Progress
 from training.data.archive import ArchiveWriter, encode_png
 from training.data.importers.image import convert_image
 from training.data.importers.inspect import findings_table, inspect, open_source, ordered_map
-from training.data.importers.labels import Labels, label
+from training.data.importers.labels import label, unused
 from training.data.importers.plan import Plan, Skip, make_plan, plan_table, skipped_table, write_skip_list
 from training.data.importers.rules import Rules, check_rules
 from training.data.importers.source import Source
@@ -46,13 +46,14 @@ def run(
     with contextlib.closing(open_source(job.source)) as source:
         labels = label(source, rules.labels)
         findings = inspect(source, range(len(source.names))[: rules.max_images], job.workers)
-        say(findings_table(source, findings, labels, rules.duplicates))
+        say(findings_table(source, findings, rules.duplicates))
         plan = make_plan(findings, labels, rules)
-        say(plan_table(plan))
+        say(plan_table(plan, labels, unused(source, rules.labels)))
         skipped = list(plan.skipped)
         if not job.dry_run:
             check_space(job.dest, plan.size_limit)
-            skipped += write(source, plan, job, _meta(source, labels, meta))
+            names = (meta or {}).get("class_names") or (labels.class_names if labels else ())
+            skipped += write(source, plan, job, {"source": source.path.name, **(meta or {})}, names)
     skipped.sort(key=lambda skip: skip.name)
     if skipped:
         say(skipped_table(skipped))
@@ -61,7 +62,9 @@ def run(
     return skipped
 
 
-def write(source: Source, plan: Plan, job: Job, meta: Mapping[str, Any]) -> list[Skip]:
+def write(
+    source: Source, plan: Plan, job: Job, meta: Mapping[str, Any], class_names: Sequence[str] = ()
+) -> list[Skip]:  # fmt: skip
     """Write the archive; returns the images that turned out to be unusable only now."""
 
     def encode(index: int) -> bytes | Skip:
@@ -82,15 +85,10 @@ def write(source: Source, plan: Plan, job: Job, meta: Mapping[str, Any]) -> list
                 else:
                     archive.add_png(result, number)
                 bar.advance()
+            archive.close_gaps(class_names)
     except OSError as error:
         raise UserError(f"Cannot write {job.dest}: {error.strerror or error}") from error
     return skipped
-
-
-def _meta(source: Source, labels: Labels | None, meta: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What `dataset.json` says beside the labels."""
-    names = {"class_names": list(labels.class_names)} if labels is not None and labels.class_names else {}
-    return {"source": source.path.name, **names, **(meta or {})}
 
 
 # Is there a place for it?

@@ -20,7 +20,6 @@ from torch_utils.text import is_image, printable
 from training.data.importers.archives import TAR_SUFFIXES, open_tar, open_zip
 from training.data.importers.cifar import is_cifar, open_cifar
 from training.data.importers.idx import IDX_IMAGES, find_idx, open_idx
-from training.data.importers.labels import Labels
 from training.data.importers.source import Source, open_folder, open_lmdb
 from training.data.sizes import Size
 
@@ -150,7 +149,7 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
 # The table of what was found
 
 
-def findings_table(source: Source, findings: Sequence[Finding], labels: Labels | None, duplicates_rule: str) -> str:
+def findings_table(source: Source, findings: Sequence[Finding], duplicates_rule: str) -> str:
     """A few lines about everything that was found."""
     intact = [finding for finding in findings if not finding.problem]
     broken = [finding for finding in findings if finding.problem]
@@ -163,19 +162,8 @@ def findings_table(source: Source, findings: Sequence[Finding], labels: Labels |
         ("Transparent", str(sum(finding.transparent for finding in intact))),
         ("Broken", _tally(finding.problem for finding in broken)),
         ("Duplicates", f"{len(duplicates(findings))} (--duplicates {duplicates_rule})"),
-        ("Classes", _classes(findings, labels)),
     ]
     return "\n".join(f"{name:<12}{printable(text)}" for name, text in rows)
-
-
-def _classes(findings: Sequence[Finding], labels: Labels | None) -> str:
-    if labels is None:
-        return "none"
-    numbers = [labels.classes[finding.index] for finding in findings]
-    names = dict(enumerate(labels.class_names))
-    tally = _tally(names.get(number, str(number)) for number in numbers if number is not None)
-    without = f"; {numbers.count(None)} images have none" if None in numbers else ""
-    return f"{len(set(numbers) - {None})} from {labels.origin}: {tally}{without}"
 
 
 def _tally(values: Iterable[str]) -> str:

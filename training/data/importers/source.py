@@ -6,17 +6,18 @@ Here are the readers of folders and of LMDBs; zip and tar files, IDX and CIFAR-1
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from torch_utils.errors import UserError
-from torch_utils.text import is_image, printable
+from torch_utils.text import is_image, plain_paths, printable
 from torch_utils.untrusted import read_plain
-from training.data.archive import MANIFEST, size_limit
+from training.data.archive import size_limit
+from training.data.labels import find_manifest
 
 MAX_DEPTH, MAX_LINKS = 100, 10_000  # levels of folders, and links to folders that are followed
 
@@ -25,6 +26,7 @@ MAX_DEPTH, MAX_LINKS = 100, 10_000  # levels of folders, and links to folders th
 class Source:
     """Images in a fixed order. `read(i)`: the encoded file, or uint8 pixels [H,W] or [H,W,C]; safe in threads.
 
+    names: plain paths, see `torch_utils.text`
     labels: class numbers, if the source itself has them, as IDX and CIFAR files do
     manifest: name and content of its `dataset.json`     other_files: how many files in it are not images
     """
@@ -52,19 +54,14 @@ def listed(
     close: Callable[[], None] = lambda: None,
 ) -> Source:
     """The images among named files, sorted by name. read: the content of one. Raises UserError if there are none."""
-    names = sorted(filter(is_image, files))
+    written = plain_paths(files)
+    names = sorted(filter(is_image, written))
     if not names:
         raise UserError(f"There are no images in {path} ({len(files)} other files): check --source")
-    manifest = find_manifest(files)
-    content = (manifest, read(manifest)) if manifest else None
+    manifest = find_manifest(written)
+    content = (manifest, read(written[manifest])) if manifest else None
     others = len(files) - len(names) - bool(manifest)
-    return Source(kind, path, names, lambda i: read(names[i]), close, manifest=content, other_files=others)
-
-
-def find_manifest(names: Iterable[str]) -> str | None:
-    """The `dataset.json` nearest to the root."""
-    found = [name for name in names if PurePosixPath(name).name == MANIFEST]
-    return min(found, key=lambda name: (name.count("/"), name), default=None)
+    return Source(kind, path, names, lambda i: read(written[names[i]]), close, manifest=content, other_files=others)
 
 
 # Folders
