@@ -159,7 +159,7 @@ def context_of(request: Request, run_dir: Path | None) -> Context:
     trained = parse_options(run_dir / RUN_OPTIONS).data if run_dir and not request.data else None
     where = request.data or (trained.path if trained else "")
     archive = Archive.open(where) if where else None
-    if archive and trained and trained.content_hash not in ("", archive.content_hash):
+    if archive and trained and trained.content_hash and not archive.is_what(trained.content_hash):
         click.echo(f"{where} has changed since the network was trained on it", err=True)
     aids = Aids(
         classifier=_path(request.classifier), table=_path(request.labels), attributes=request.attributes,

@@ -28,6 +28,7 @@ from torch_utils.files import atomic_write
 from torch_utils.images import CHANNELS, DECODER_ERRORS, BadImage, decode, open_image, to_pil
 from torch_utils.text import IMAGE_SUFFIXES, is_image, plain_paths, printable
 from torch_utils.untrusted import ZIP_ERRORS, read_member, read_plain
+from training.data.identity import checksums_in
 from training.data.labels import MANIFEST, find_manifest, manifest_labels, parse_manifest, without_gaps
 from training.data.sizes import power_of_two
 
@@ -96,12 +97,21 @@ class Archive:
 
     @functools.cached_property
     def content_hash(self) -> str:
-        """sha256 that changes with the content, computed without reading pixels.
+        """sha256 of the name, CRC and size of every image and of the labels, wherever and since when they lie there.
 
-        Covers name, CRC and size of every member of a zip; name, size and modification time of every file of a folder.
+        A zip stores the CRCs. The files of a folder are read, unless they look as they did when they were last read.
+        Raises UserError if a file cannot be read.
         """
-        lines = "\n".join(map(repr, sorted(self._files.fingerprints())))
-        return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+        manifest = find_manifest(self._members)
+        counted = {self._members[name] for name in [*self.names, *([manifest] if manifest else [])]}
+        try:
+            return sha256_of([line for line in self._files.checksums(sorted(counted)) if line[0] in counted])
+        except OSError as error:
+            raise UserError(f"Cannot read {self.path} ({error.strerror or error}): restore its files") from None
+
+    def is_what(self, content_hash: str) -> bool:
+        """Whether these are the data that had this hash, also if an earlier version computed it, in its own way."""
+        return content_hash == self.content_hash or content_hash == sha256_of(self._files.former())
 
     def read(self, index: int) -> np.ndarray:
         """Image `index` as uint8 [H,W,C]. Raises UserError if it is damaged or unlike the first one."""
@@ -165,21 +175,31 @@ def conversion(path: Path, resolution: int | str) -> str:
 # Where the bytes come from: a zip or a folder
 
 
+Fingerprint = tuple[str, int, int]
+
+
 @dataclass(frozen=True)
 class Files:
     """Named bytes. read: the content of one, also from several threads at once
 
-    fingerprints: for each file its name and two numbers that change with its content, found without reading it
+    checksums: name, CRC-32 and size of files     former: what earlier versions told the content by
     """
 
     names: list[str]
     read: Callable[[str], bytes]
-    fingerprints: Callable[[], list[tuple[str, int, int]]]
+    checksums: Callable[[Sequence[str]], list[Fingerprint]]
+    former: Callable[[], list[Fingerprint]]
     close: Callable[[], None] = lambda: None
 
 
+def sha256_of(lines: Sequence[Fingerprint]) -> str:
+    """The sha256 of fingerprints, in whatever order."""
+    text = "\n".join(map(repr, sorted(lines)))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def files_of_zip(path: Path) -> Files:
-    """Members of a zip; fingerprints are CRC and size. Raises one of ZIP_ERRORS for what is none."""
+    """Members of a zip. Raises one of ZIP_ERRORS for what is none."""
     archive = zipfile.ZipFile(path)
     members, lock = archive.infolist(), threading.Lock()
 
@@ -188,20 +208,24 @@ def files_of_zip(path: Path) -> Files:
             return read_member(archive, name, size_limit(name))
 
     names = [member.filename for member in members if not member.is_dir()]
-    return Files(names, read, lambda: [(m.filename, m.CRC, m.file_size) for m in members], archive.close)
+    every = [(m.filename, m.CRC, m.file_size) for m in members]
+    return Files(names, read, lambda _: every, lambda: every, archive.close)
 
 
 def files_of_folder(path: Path) -> Files:
-    """Files under a folder; fingerprints, of images and labels only, are size and modification time."""
+    """Files under a folder."""
     found = [Path(root) / name for root, _, files in os.walk(path) for name in files]
     names = [file.relative_to(path).as_posix() for file in found if file.is_file()]  # a pipe would never end
 
-    def fingerprints() -> list[tuple[str, int, int]]:
+    def former() -> list[Fingerprint]:
         kept = [name for name in names if is_image(name) or name.endswith(".json")]
         stats = [(name, (path / name).stat()) for name in kept]
         return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
-    return Files(names, lambda name: read_plain(path / name, size_limit(name)), fingerprints)
+    def read(name: str) -> bytes:
+        return read_plain(path / name, size_limit(name))
+
+    return Files(names, read, lambda chosen: checksums_in(path, chosen, read), former)
 
 
 def size_limit(name: str) -> str:

@@ -210,7 +210,10 @@ def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: M
     if outdir and outdir.resolve() != run_dir.resolve().parent:
         raise UserError(f"--outdir {outdir} is not where {run_dir} lies; leave it out, a resumed run stays where it is")
     cfg = resumed(read_options(run_dir), typed, partial(images_done, run_dir))
-    return same_data(cfg, _facts(cfg.data.path))
+    if cfg.data.path not in EMBEDDED and not Path(cfg.data.path).exists():
+        raise UserError(f"{cfg.data.path}, which {run_dir} trains on, is not there; give its new place, as in --resume "
+                        f"{run_dir} --data NEWPATH")  # fmt: skip
+    return same_data(cfg, _facts(cfg.data.path), run_dir)
 
 
 def _run_dir(outdir: Path | None, desc: str, cfg: RunConfig, again: Path | None) -> Path:

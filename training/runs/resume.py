@@ -37,7 +37,7 @@ class DataFacts:
     """What a run needs to know of its data: height, width and channels of every image, 0 classes if unlabelled.
 
     class_names: that of each class, as far as they have names     labels: int64 [count], or None
-    folders: sub-folders that could be classes, and are none without labels
+    folders: sub-folders that could be classes, and are none without labels     is_what: see `Archive`
     """
 
     name: str
@@ -48,15 +48,17 @@ class DataFacts:
     num_classes: int
     content_hash: str
     class_names: tuple[str, ...] = ()
-    labels: np.ndarray | None = field(default=None, compare=False, repr=False)
     folders: tuple[str, ...] = ()
+    labels: np.ndarray | None = field(default=None, compare=False, repr=False)
+    is_what: Callable[[str], bool] = field(default=lambda content_hash: False, compare=False, repr=False)
 
     @classmethod
     def of(cls, archive: Archive) -> DataFacts:
         names = tuple(shortened(name, MAX_NAME) for name in archive.class_names or ())
         folders = folder_labels(archive.names) if archive.labels is None else None
         return cls(archive.name, len(archive), archive.height, archive.width, archive.channels, archive.num_classes,
-                   archive.content_hash, names, archive.labels, folders.class_names if folders else ())  # fmt: skip
+                   archive.content_hash, names, folders.class_names if folders else (), archive.labels,
+                   archive.is_what)  # fmt: skip
 
     @property
     def base(self) -> tuple[int, int]:
@@ -66,6 +68,11 @@ class DataFacts:
     def resolution(self) -> int:
         """The nominal resolution of the whole images: 4 * 2^(number of halvings down to the base)."""
         return 4 * self.height // self.base[0]
+
+    def same(self, stored: RunConfig) -> bool:
+        """Whether these are the data that a run began with."""
+        found = stored.data.content_hash
+        return found in ("", self.content_hash) or self.is_what(found)
 
     def empty_classes(self, subset: int | None, seed: int) -> tuple[int, ...]:
         """The classes of which a run does not show any image."""
@@ -247,11 +254,16 @@ def _require_ahead(stored: GrowthSchedule, changed: GrowthSchedule, nimg: int, t
         )
 
 
-def same_data(stored: RunConfig, facts: DataFacts) -> RunConfig:
-    """`stored`, once its data are known to be those the run began with. Raises UserError otherwise."""
-    if stored.data.content_hash not in ("", facts.content_hash):
+def same_data(stored: RunConfig, facts: DataFacts, run_dir: Path = Path("RUN")) -> RunConfig:
+    """`stored`, once its data are known to be those the run began with. Raises UserError otherwise.
+
+    run_dir: for the message
+    """
+    if not facts.same(stored):
         raise UserError(
-            f"{stored.data.path} is not what the run began with, or has changed since; restore it, or start a new run"
+            f"{stored.data.path} is not what the run began with, or has changed since (names or contents). If the same "
+            f"images are elsewhere, --resume {run_dir} --data NEWPATH; to go on with these, start a new run with "
+            f"--init-from {run_dir}"
         )
     data = replace(stored.data, content_hash=facts.content_hash, class_names=(), empty_classes=())
     if data.cond:
@@ -306,7 +318,7 @@ def choose(outdir: Path, typed: Mapping[str, Any], facts: DataFacts, inherits: b
         # Of a run planned by --hours, any end is the end: the clock may come before the last image.
         length = stored.total_kimg if stored.time_limit is None else 0.0
         if is_finished(run_dir, typed.get("total_kimg", length)):
-            same = not against and stored.data.content_hash in ("", facts.content_hash)
+            same = not against and facts.same(stored)
             finished = finished or (run_dir if same else None)
         elif has_state(run_dir):
             if against:

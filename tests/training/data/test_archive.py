@@ -1,8 +1,10 @@
 """Laws of reading and writing archives."""
 
+import hashlib
 import io
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -61,17 +63,85 @@ def test_writing_twice_gives_the_same_bytes_and_hash(tmp_path):
     assert Archive.open(a).labels is None
 
 
-def test_hash_follows_the_content(tmp_path):
-    first = Archive.open(write(tmp_path / "a.zip", some_images(3, 4, 4, 3))).content_hash
-    assert Archive.open(write(tmp_path / "a.zip", some_images(3, 4, 4, 3) // 2)).content_hash != first
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
+
+@pytest.fixture
+def folder(tmp_path, cache):
     folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / "x.png").write_bytes(encode_png(some_images(1, 4, 4, 3)[0]))
-    before = Archive.open(folder).content_hash
-    assert Archive.open(folder).content_hash == before
-    os.utime(folder / "x.png", ns=(1, 1))
-    assert Archive.open(folder).content_hash != before
+    (folder / "a").mkdir(parents=True)
+    for number, image in enumerate(some_images(3, 4, 4, 3)):
+        (folder / "a" / f"{number}.png").write_bytes(encode_png(image))
+    (folder / "dataset.json").write_text(json.dumps([[f"a/{number}.png", number] for number in range(3)]))
+    return folder
+
+
+def hash_of(path):
+    return Archive.open(path).content_hash
+
+
+def test_contents_and_names_decide_and_times_do_not(tmp_path, folder):
+    before = hash_of(folder)
+    os.utime(folder / "a/0.png", (10**9, 10**9))
+    (folder / "notes.txt").write_text("no image")
+    assert hash_of(folder) == before
+    shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert hash_of(tmp_path / "copy") == before
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in [folder / "a", *folder.rglob("*.*")]:  # with an entry for the folder
+            packed.write(path, path.relative_to(folder))
+    assert hash_of(tmp_path / "packed.zip") == before
+    (folder / "a/0.png").rename(folder / "a/9.png")
+    assert Archive.open(tmp_path / "copy").is_what(before)
+    (folder / "dataset.json").unlink()
+    assert hash_of(folder) != before
+
+
+@pytest.mark.parametrize("changed", ["a/1.png", "dataset.json"])
+def test_other_contents_are_noticed_whatever_the_times_say(folder, changed):
+    before, path = hash_of(folder), folder / changed
+    times, content = path.stat(), path.read_bytes()
+    path.write_bytes(content.replace(b", 0]", b",\n0]") if changed.endswith("json") else content[:-1] + b"x")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert hash_of(folder) != before
+
+
+def test_a_folder_that_looks_the_same_is_not_read_again(folder, cache, monkeypatch):
+    before = hash_of(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("training.data.identity.ThreadPoolExecutor", lambda workers: 1 / 0)
+        assert hash_of(folder) == before
+    for path in cache.rglob("*.json"):
+        path.write_text("damaged")
+    assert hash_of(folder) == before
+    shutil.rmtree(cache)
+    cache.write_text("not a folder")
+    assert hash_of(folder) == before
+
+
+def test_a_run_of_an_earlier_version_knows_its_data_by_their_times(folder, tmp_path):
+    def earlier(lines):
+        return hashlib.sha256("\n".join(map(repr, sorted(lines))).encode()).hexdigest()
+
+    files = list(folder.rglob("*.*"))
+    lines = [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    assert Archive.open(folder).is_what(earlier(lines)) and not Archive.open(folder).is_what("other")
+    path = write(tmp_path / "a.zip", some_images(3, 4, 4, 3))
+    with zipfile.ZipFile(path) as packed:
+        members = [(m.filename, m.CRC, m.file_size) for m in packed.infolist()]
+    assert hash_of(path) == earlier(members)
+    with zipfile.ZipFile(path, "a") as packed:
+        packed.writestr("notes.txt", "no image")
+        members = [(m.filename, m.CRC, m.file_size) for m in packed.infolist()]
+    assert hash_of(path) != earlier(members) and Archive.open(path).is_what(earlier(members))
+
+
+def test_hash_follows_the_content(tmp_path):
+    first = hash_of(write(tmp_path / "a.zip", some_images(3, 4, 4, 3)))
+    assert hash_of(write(tmp_path / "a.zip", some_images(3, 4, 4, 3) // 2)) != first
 
 
 def test_a_folder_is_read_recursively_and_sorted(tmp_path):

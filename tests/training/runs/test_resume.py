@@ -1,6 +1,7 @@
 """From typed settings and facts about the data to a whole configuration."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -243,5 +244,7 @@ def test_whether_labels_are_used_is_said_each_way():
 
 def test_other_data_are_refused_and_moved_data_are_not():
     assert same_data(STORED, replace(FACES, name="elsewhere")) == STORED
-    with pytest.raises(UserError, match="changed"):
-        same_data(STORED, replace(FACES, content_hash="def"))
+    with pytest.raises(UserError, match="changed .*--resume runs/7 --data NEWPATH.*--init-from runs/7"):
+        same_data(STORED, replace(FACES, content_hash="def"), Path("runs/7"))
+    earlier = replace(FACES, content_hash="def", is_what=lambda content_hash: content_hash == "abc")
+    assert same_data(STORED, earlier).data.content_hash == "def"
