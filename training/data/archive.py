@@ -11,12 +11,13 @@ import hashlib
 import io
 import json
 import os
+import re
 import threading
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, final
 
@@ -50,9 +51,8 @@ class Archive:
         self._members = plain_paths(files.names)  # in the order of the names as written, which runs depend on
         self.names = list(filter(is_image, self._members))
         if not self.names:
-            raise UserError(
-                f"There are no images in {path}: expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
-            )
+            cure = advice_for(self._members, path) or f"expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
+            raise UserError(f"There are no images in {path}: {cure}")
         self.height, self.width, self.channels = self._decode(0).shape
         self.labels: np.ndarray | None = None
         self.class_names: list[str] | None = None
@@ -73,9 +73,10 @@ class Archive:
         try:
             return cls(where, files_of_zip(where))
         except ZIP_ERRORS as error:
-            raise UserError(
-                f"Cannot open {where} as a zip file ({error}): convert it with {conversion(where, 64)}"
-            ) from None
+            cure = (
+                advice_for([where.name], where) or f"give a zip or a folder of images, or one of {', '.join(EMBEDDED)}"
+            )
+            raise UserError(f"Cannot open {where} as a zip file ({error}): {cure}") from None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -170,6 +171,36 @@ class Archive:
 def conversion(path: Path, resolution: int | str) -> str:
     """The command that turns any images into an archive, for error messages."""
     return f"`dataset_tool.py --source {path} --dest {path.stem}-{resolution}.zip --resolution {resolution}`"
+
+
+_ADVICE = {
+    ".rar .7z .zst .gz .bz2 .xz": "unpack it, and give the folder",
+    ".mp4 .mov .avi .mkv .webm": "extract its frames, as in `ffmpeg -i FILE frames/%06d.png`, and give the folder",
+    ".mat .parquet .arrow .pkl .pickle .pt .pth": "such files need their own program, and some can run code: save "
+    "their images with numpy.savez(FILE, images=..., labels=...), uint8 [N,H,W,C], and give that .npz",
+    ".cr2 .cr3 .nef .arw .dng .orf .raf .psd .svg .pdf .exr": "export them as PNG or JPEG, and give the folder",
+}
+_CONVERTED = re.compile(
+    r".*(\.(tar|tgz|tar\.\w+|mdb|lmdb|npy|npz|h5|hdf5?)|[.-]tfrecords?(-\d+-of-\d+)?|idx3-ubyte(\.gz)?)"
+)
+
+
+def advice_for(names: Iterable[str], path: Path | None = None) -> str:
+    """What to do with files that are not images, by their names; "" if nothing is known that helps.
+
+    path: where they are, if `dataset_tool.py` could read them, and is not the one that asks
+    """
+    for name in sorted(names):
+        lowered = name.lower()
+        if path is not None and _CONVERTED.fullmatch(lowered):
+            return f"convert {'it' if path.name == name else printable(name)} with {conversion(path, 64)}"
+        if path is not None and is_image(name) and path.name == name:
+            return "it is a single image: give the folder that contains it"
+        if not _CONVERTED.fullmatch(lowered):
+            for suffixes, advice in _ADVICE.items():
+                if PurePosixPath(lowered).suffix in suffixes.split():
+                    return advice
+    return ""
 
 
 # Where the bytes come from: a zip or a folder

@@ -15,6 +15,7 @@ from PIL import Image
 from torch_utils.errors import UserError
 from torch_utils.text import plain_path
 from training.data.archive import EMBEDDED, Archive, ArchiveWriter, encode_png
+from training.data.importers.inspect import open_source
 
 
 def some_images(count: int, height: int, width: int, channels: int) -> np.ndarray:
@@ -236,8 +237,32 @@ def test_bad_paths_are_refused(tmp_path):
     with pytest.raises(UserError, match="There are no images in"):
         Archive.open(zip_of(tmp_path / "a.zip", {"readme.txt": b"hello"}))
     (tmp_path / "photo.png").write_bytes(encode_png(some_images(1, 4, 4, 3)[0]))
-    with pytest.raises(UserError, match="Cannot open .* as a zip .*dataset_tool.py --source"):
+    with pytest.raises(UserError, match="Cannot open .* as a zip .*give the folder that contains it"):
         Archive.open(tmp_path / "photo.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("x.tfrecords", "dataset_tool.py --source"), ("x.npz", "dataset_tool.py --source"),
+        ("x.tar.gz", "dataset_tool.py --source"), ("x.h5", "dataset_tool.py --source"), ("x.rar", "unpack it"),
+        ("x.mp4", "ffmpeg"), ("x.parquet", "numpy.savez"), ("x.nef", "export them as PNG"),
+        ("x.docx", "give a zip or a folder of images"),
+    ],
+)  # fmt: skip
+def test_advice_is_what_can_help(tmp_path, name, advice):
+    (tmp_path / name).write_bytes(b"x")
+    for path in (tmp_path / name, tmp_path):
+        with pytest.raises(UserError) as error:
+            Archive.open(path)
+        assert (advice in str(error.value)) is (name != "x.docx" or path != tmp_path)
+        assert ("dataset_tool" in str(error.value)) is advice.startswith("dataset_tool")
+    if not advice.startswith("dataset_tool"):  # nor does that tool send anyone in a circle
+        for path in (tmp_path / name, tmp_path):
+            with pytest.raises(UserError) as error:
+                open_source(path)
+            assert "dataset_tool" not in str(error.value)
+            assert name == "x.docx" or advice in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,13 @@ from torch_utils.errors import UserError
 from torch_utils.images import DECODER_ERRORS, BadImage, decode, first_line, is_sideways, open_image
 from torch_utils.progress import Progress
 from torch_utils.text import is_image, printable
+from training.data.archive import advice_for
 from training.data.importers.archives import TAR_SUFFIXES, open_tar, open_zip
 from training.data.importers.cifar import is_cifar, open_cifar
 from training.data.importers.idx import IDX_IMAGES, find_idx, open_idx
 from training.data.importers.source import Source, open_folder, open_lmdb
+from training.data.importers.stacks import HDF5, NUMPY, open_stack
+from training.data.importers.tfrecord import is_tfrecord, open_tfrecord
 from training.data.sizes import Size
 
 CELEBA = "img_align_celeba"
@@ -31,7 +34,7 @@ R = TypeVar("R")
 
 
 def open_source(path: Path) -> Source:
-    """Open a folder, zip, tar, LMDB, IDX file, CIFAR-10 or CelebA. Close the result with `contextlib.closing`.
+    """Open a source of any kind that this tool reads. Close the result with `contextlib.closing`.
 
     Raises UserError if there is nothing at `path`, or nothing that this tool reads.
     """
@@ -48,13 +51,16 @@ def open_source(path: Path) -> Source:
         return open_tar(path)
     if path.suffix.lower() in (".mdb", ".lmdb"):
         return open_lmdb(path)
+    if path.suffix.lower() in (*NUMPY, *HDF5):
+        return open_stack(path)
+    if is_tfrecord(path):
+        return open_tfrecord(path)
     if zipfile.is_zipfile(path) or name.endswith(".zip"):
         return open_zip(path)
     if is_image(name):
         raise UserError(f"{path} is a single image: give the folder that contains it")
-    raise UserError(
-        f"Cannot tell what kind of source {path} is: give a folder, .zip, .tar(.gz), LMDB, IDX file or CIFAR-10 archive"
-    )
+    known = "a folder, .zip, .tar(.gz), LMDB, IDX file, CIFAR-10 archive, .tfrecords, .npy, .npz or .h5"
+    raise UserError(f"Cannot tell what kind of source {path} is: {advice_for([path.name]) or f'give {known}'}")
 
 
 def _open_directory(path: Path) -> Source:
@@ -65,6 +71,8 @@ def _open_directory(path: Path) -> Source:
         return open_idx(idx)
     if is_cifar(path):
         return open_cifar(path)
+    if is_tfrecord(path) and not any(is_image(child.name) for child in path.iterdir()):
+        return open_tfrecord(path)
     if (path / CELEBA).is_dir():  # beside it are lists, and perhaps the same faces uncropped
         return open_folder(path / CELEBA)
     if (path / f"{CELEBA}.zip").is_file():

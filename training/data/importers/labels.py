@@ -32,6 +32,8 @@ def label(source: Source, rule: str) -> Labels | None:
         return labels
     if rule != "auto":
         return from_table(source, *_table_and_column(source, rule))
+    if source.label_fault:
+        raise UserError(f"The labels of {source.path} are not classes ({source.label_fault}): add --labels none")
     if source.labels is not None:
         return Labels(source.labels, source.class_names, f"the {source.kind} files")
     if source.manifest is not None:

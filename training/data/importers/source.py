@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from torch_utils.errors import UserError
-from torch_utils.text import is_image, plain_paths, printable
+from torch_utils.text import counted, is_image, plain_paths, printable
 from torch_utils.untrusted import read_plain
-from training.data.archive import size_limit
+from training.data.archive import advice_for, size_limit
 from training.data.labels import find_manifest
 
 MAX_DEPTH, MAX_LINKS = 100, 10_000  # levels of folders, and links to folders that are followed
@@ -27,7 +27,7 @@ class Source:
     """Images in a fixed order. `read(i)`: the encoded file, or uint8 pixels [H,W] or [H,W,C]; safe in threads.
 
     names: plain paths, see `torch_utils.text`
-    labels: class numbers, if the source itself has them, as IDX and CIFAR files do
+    labels: class numbers, if the source itself has them, as IDX and CIFAR files do     label_fault: why they are none
     manifest: name and content of its `dataset.json`     other_files: how many files in it are not images
     """
 
@@ -38,6 +38,7 @@ class Source:
     close: Callable[[], None] = lambda: None
     labels: Sequence[int] | None = None
     class_names: tuple[str, ...] = ()
+    label_fault: str = ""
     manifest: tuple[str, bytes] | None = None
     other_files: int = 0
 
@@ -57,7 +58,8 @@ def listed(
     written = plain_paths(files)
     names = sorted(filter(is_image, written))
     if not names:
-        raise UserError(f"There are no images in {path} ({len(files)} other files): check --source")
+        cure = advice_for(written) or "check --source"
+        raise UserError(f"There are no images in {path} ({counted(len(files), 'other file')}): {cure}")
     manifest = find_manifest(written)
     content = (manifest, read(written[manifest])) if manifest else None
     others = len(files) - len(names) - bool(manifest)
