@@ -169,6 +169,10 @@ class DataConfig:
     )  # fmt: skip
     mirror: bool = setting(False, Flag("--mirror", "Show every image mirrored as well.", ESSENTIALS))
     cond: bool = setting(False, Flag("--cond", "Learn the classes of the data, to ask for one later.", ESSENTIALS))
+    cache: str = setting(
+        "", Flag("--cache", "Folder for the reduced images of --data, in place of the one beside it; not stored with "
+                 "the run.", MACHINE, metavar="DIR", resume="free"),
+    )  # fmt: skip
     subset: int | None = setting(None, Flag("--subset", "Use only N of the images.", positive=True))
     content_hash: str = ""
     class_names: tuple[str, ...] = ()

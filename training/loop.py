@@ -137,7 +137,7 @@ def set_up(cfg: RunConfig, dist: DistContext) -> tuple[torch.device, torch.dtype
 
 def open_data(cfg: RunConfig, progress: bool = True) -> Dataset:
     """The images of a run, packed for all its resolutions. Raises UserError if there is anything wrong with them."""
-    data = Dataset(Archive.open(cfg.data.path), cfg.data.mirror, cfg.seed, cfg.data.subset)
+    data = Dataset(Archive.open(cfg.data.path, cfg.data.cache), cfg.data.mirror, cfg.seed, cfg.data.subset)
     data.prepare([cfg.model.size(res) for res in cfg.growth.resolutions], progress)
     return data
 

@@ -41,12 +41,13 @@ class Archive:
 
     path: the zip or folder          names: plain paths, sorted       height, width, channels: of every image
     labels: int64 [N], or None       class_names: list, or None       meta: `dataset.json` without its labels
+    cache: the folder for its reduced images, None for the usual one
 
     Opening looks only at the first image; `read` checks the others.
     """
 
-    def __init__(self, path: Path, files: Files) -> None:
-        self.path = path
+    def __init__(self, path: Path, files: Files, cache: Path | None = None) -> None:
+        self.path, self.cache = path, cache
         self._files = files
         self._members = plain_paths(files.names)  # in the order of the names as written, which runs depend on
         self.names = list(filter(is_image, self._members))
@@ -60,18 +61,18 @@ class Archive:
         self._read_manifest()
 
     @classmethod
-    def open(cls, path: str | Path) -> Archive:
-        """Open a zip, a folder (recursively), or an embedded archive by its name (`mnist`).
+    def open(cls, path: str | Path, cache: str | Path | None = None) -> Archive:
+        """Open a zip, a folder (recursively), or an embedded archive by its name (`mnist`). cache: "" is None
 
         Raises UserError if the path does not exist or contains no images, or if its labels do not fit its images.
         """
         where = Path(EMBEDDED.get(str(path), path))
         if where.is_dir():
-            return cls(where, files_of_folder(where))
+            return cls(where, files_of_folder(where), Path(cache) if cache else None)
         if not where.exists():
             raise UserError(f"There is no archive or folder at {where}: give a path, or one of: {', '.join(EMBEDDED)}")
         try:
-            return cls(where, files_of_zip(where))
+            return cls(where, files_of_zip(where), Path(cache) if cache else None)
         except ZIP_ERRORS as error:
             cure = (
                 advice_for([where.name], where) or f"give a zip or a folder of images, or one of {', '.join(EMBEDDED)}"
@@ -117,20 +118,28 @@ class Archive:
     def read(self, index: int) -> np.ndarray:
         """Image `index` as uint8 [H,W,C]. Raises UserError if it is damaged or unlike the first one."""
         image = self._decode(index)
-        expected = (self.height, self.width, self.channels)
-        if image.shape != expected:
-            cure = conversion(self.path, power_of_two(min(expected[:2])))
-            raise UserError(
-                f"{printable(self.names[index])} in {self.path} has height, width, channels {image.shape}, but the"
-                f" first image has {expected}: make them equal with {cure}"
-            )
+        self._require_alike(index, image.shape)
         return image
 
-    def _decode(self, index: int) -> np.ndarray:
+    def check(self, index: int, pixels: bool = True) -> None:
+        """Raises UserError as `read` does; without `pixels`, for what can be seen without decoding them."""
+        self._require_alike(index, self._decode(index, pixels).shape)
+
+    def _require_alike(self, index: int, shape: tuple[int, ...]) -> None:
+        expected = (self.height, self.width, self.channels)
+        if shape != expected:
+            cure = conversion(self.path, power_of_two(min(expected[:2])))
+            raise UserError(
+                f"{printable(self.names[index])} in {self.path} has height, width, channels {shape}, but the"
+                f" first image has {expected}: make them equal with {cure}"
+            )
+
+    def _decode(self, index: int, pixels: bool = True) -> np.ndarray:
         name = printable(self.names[index])
         try:
             image = open_image(self._files.read(self._members[self.names[index]]))
-            if index and image.size != (self.width, self.height):  # do not decode it, it may be huge
+            # Not decoded where its size is wrong already, as it may be huge.
+            if index and (image.size != (self.width, self.height) or (not pixels and image.mode in CHANNELS)):
                 return np.empty((image.height, image.width, CHANNELS.get(image.mode, 0)), np.uint8)
             if image.mode in CHANNELS:
                 decode(image)

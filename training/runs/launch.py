@@ -20,6 +20,7 @@ from torch_utils.interrupt import sigterm_ends
 from torch_utils.settings import shown
 from training.config import FLAGS, RunConfig
 from training.data.archive import EMBEDDED, Archive
+from training.data.packed import checked
 from training.loop import open_data, pick_dtype, train
 from training.runs.hours import budget_lines, plan
 from training.runs.live_metrics import require_measurable
@@ -78,7 +79,9 @@ def launch(
     if dry_run and not planning:
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
         dtype = pick_dtype(cfg, device)
+        room = checked(Archive.open(cfg.data.path, cfg.data.cache), map(cfg.model.size, cfg.growth.resolutions))
         print(describe(cfg, estimated_speed(cfg, dtype, device), footprint(cfg, dtype, device)))
+        print(f"Disk         {room}, for the reduced images")
         return
     desc = "" if resume else description(cfg, facts)
     if dist:

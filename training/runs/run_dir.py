@@ -134,7 +134,7 @@ def _claim(outdir: Path, number: int) -> bool:
 def write_options(run_dir: Path, cfg: RunConfig) -> None:
     """Store the configuration, whole or not at all."""
     try:
-        write_atomically(run_dir / OPTIONS, f"{json.dumps(to_plain(cfg), indent=2)}\n".encode())
+        write_atomically(run_dir / OPTIONS, f"{json.dumps(to_plain(_as_stored(cfg)), indent=2)}\n".encode())
     except OSError as error:
         raise UserError(f"cannot write {run_dir / OPTIONS} ({error.strerror}); make room there") from None
 
@@ -178,9 +178,14 @@ def read_options(run_dir: Path) -> RunConfig:
 def parse_options(path: Path) -> RunConfig:
     """The configuration in a file. Raises UserError if it cannot be read."""
     try:
-        return from_plain(RunConfig, read_json(path), readers={NetworkConfig: config_from_json})
+        return _as_stored(from_plain(RunConfig, read_json(path), readers={NetworkConfig: config_from_json}))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it or start a new run") from None
+
+
+def _as_stored(cfg: RunConfig) -> RunConfig:
+    """Without the folder of --cache: where to write is said by a command, never by a file."""
+    return replace(cfg, data=replace(cfg.data, cache=""))
 
 
 def has_state(run_dir: Path) -> bool:

@@ -50,8 +50,8 @@ def run(
         plan = make_plan(findings, labels, rules)
         say(plan_table(plan, labels, unused(source, rules.labels)))
         skipped = list(plan.skipped)
+        check_space(job.dest, plan.size_limit)
         if not job.dry_run:
-            check_space(job.dest, plan.size_limit)
             names = (meta or {}).get("class_names") or (labels.class_names if labels else ())
             skipped += write(source, plan, job, {"source": source.path.name, **(meta or {})}, names)
     skipped.sort(key=lambda skip: skip.name)
