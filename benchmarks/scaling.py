@@ -31,7 +31,6 @@ from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory
 from torch_utils.distributed import CPU, DistContext, all_reduce_gradients, all_reduce_max, process_group
 from training.config import RunConfig
-from training.inputs import Batch
 from training.runs.resume import preset
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
@@ -148,7 +147,7 @@ def _work(dist: DistContext, port: int, folder: Path, resolution: int, batch: in
     growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch * dist.world_size))
     cfg = RunConfig(model=model, growth=growth, gpus=dist.world_size)
     state, stage = fresh_state(cfg, CPU), growth.at(0)
-    reals = Batch(torch.randn(batch, model.channels, *model.size(resolution)).clamp(-1, 1), None)
+    reals = torch.randn(batch, model.channels, *model.size(resolution)).clamp(-1, 1), None
     times: list[float] = []
     sums: list[float] = []
     with process_group(dist, CPU, 600) as dist:

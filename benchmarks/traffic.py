@@ -31,7 +31,6 @@ from ops import VARIABLE
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
 from training.config import LossConfig, RunConfig
-from training.inputs import Batch
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
 from training.step import train_step
@@ -90,7 +89,7 @@ def counted(cfg: RunConfig, dtype: torch.dtype, mode: str) -> dict[str, Count]:
         images = torch.empty(stage.batch, cfg.model.channels, *cfg.model.size(stage.resolution))
         for _ in range(2):  # in the first, the optimisers set themselves up
             with Traffic() as traffic:
-                train_step(state, Batch(images, None), stage, cfg, None, dtype)
+                train_step(state, (images, None), stage, cfg, None, dtype)
     return traffic.counts
 
 

@@ -25,7 +25,6 @@ from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
 from torch_utils.device import peak_memory_mb, pick_device
 from training.config import LossConfig, RunConfig
-from training.inputs import Batch
 from training.runs.plan import aid_cost, conv_gflops, step_cost
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
@@ -92,7 +91,7 @@ def iteration_seconds(cfg: RunConfig, steps: int, dtype: torch.dtype, device: to
 
     def iterate(count: int) -> None:
         for _ in range(count):
-            train_step(state, Batch(images, None), stage, cfg, None, dtype)
+            train_step(state, (images, None), stage, cfg, None, dtype)
             state.nimg += stage.batch
 
     seconds(partial(iterate, 2), device)

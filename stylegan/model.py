@@ -16,14 +16,17 @@ from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.directions import Directions, layers_to_move, moved, moved_ws
 from stylegan.latents.latents import Latents
 from stylegan.latents.notation import layers_of
+from stylegan.latents.render import class_numbers
 from stylegan.networks.base import Discriminator, Generator
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.sampling import mix_layers, z_for_seeds
 from stylegan.projection.photos import project_photos
 from stylegan.projection.settings import ProjectionSettings
 from torch_utils.images import to_pil, to_uint8
+from torch_utils.text import Class
 
-Classes = int | Sequence[int] | None
+Classes = Class | Sequence[Class] | None
+"""A class for all, or one for each: numbers or names."""
 Points = Sequence[int] | Tensor
 """Seeds, or ws [N,num_ws,w_dim]."""
 
@@ -57,6 +60,11 @@ class Model:
     def kimg(self) -> float:
         """Thousands of real images that the network was trained on."""
         return self.snapshot.kimg
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class, as far as the data set has names for them."""
+        return self.snapshot.class_names
 
     @property
     def data(self) -> str:
@@ -118,7 +126,7 @@ class Model:
 
     def project(
         self, photos: str | Path | Sequence[str | Path], space: Literal["w", "w+"] = "w", num_steps: int = 500,
-        distance: str = "", c: int | Sequence[int] = (), seed: int = 0,
+        distance: str = "", c: Class | Sequence[Class] = (), seed: int = 0,
     ) -> Latents:  # fmt: skip
         """Find the latents of photographs, including noise maps, for `generate`.
 
@@ -127,12 +135,14 @@ class Model:
         """
         settings = ProjectionSettings(space=space, num_steps=num_steps, plus_steps=num_steps, seed=seed)
         paths = [photos] if isinstance(photos, (str, Path)) else photos
-        return project_photos(self.snapshot, paths, settings, distance, [c] if isinstance(c, int) else c)
+        return project_photos(self.snapshot, paths, settings, distance, [c] if isinstance(c, Class) else c)
 
     def ws(self, points: Points, psi: float | None = None, cutoff: int | None = None, c: Classes = None) -> Tensor:
         """The truncated ws [N,num_ws,w_dim] of seeds; ws are returned as they are."""
         if isinstance(points, Tensor) and points.ndim == 3:
             return points
+        if isinstance(c, str) or (isinstance(c, (list, tuple)) and any(isinstance(one, str) for one in c)):
+            c = class_numbers([c] if isinstance(c, str) else c, self.config.num_classes, self.class_names, "c")
         classes = None if c is None else torch.as_tensor(c).expand(len(points))
         z = z_for_seeds([int(seed) for seed in points], self.config.z_dim)
         return self.snapshot.renderer.map(z, classes, psi=psi, cutoff=cutoff)

@@ -33,9 +33,11 @@ settings.register_profile("long", settings.get_profile("patient"), max_examples=
 settings.load_profile("patient")
 
 TINY = StyleGAN1Config(resolution=16, z_dim=8, w_dim=8, mapping_layers=2, mapping_dim=8, fmap_base=64, fmap_max=16)
+CLASS_NAMES = {"pets": ("cat", "Dog", "sea lion, Zalophus")}
 CONFIGS = {
     "faces": TINY, "others": TINY, "half": TINY,
     "digits": replace(TINY, channels=1, num_classes=10), "icons": replace(TINY, channels=4, base=(4, 6)),
+    "pets": replace(TINY, num_classes=4),
     "small": replace(TINY, resolution=8), "progan": ProGANConfig(resolution=16, z_dim=8, fmap_max=16),
 }  # fmt: skip
 
@@ -63,7 +65,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
             G.mapping.w_avg.normal_()
         stage = Stage(8, 0.4) if name == "half" else cfg.full
         save_snapshot(folder / f"{name}.safetensors", G, build_discriminator(cfg), config=cfg, stage=stage, kimg=5.0,
-                      data="pictures")  # fmt: skip
+                      data="pictures", class_names=CLASS_NAMES.get(name, ()))  # fmt: skip
     return folder
 
 
@@ -90,3 +92,15 @@ def damaged() -> Callable[[st.DataObject, bytes], bytes]:
         return bytes(content)
 
     return damage
+
+
+@pytest.fixture
+def command_line() -> Callable[..., list[str]]:
+    """The words of a command: {option: value} for what the test does not give itself, and what it gives."""
+
+    def command_line(defaults: dict[str, object], *options: object) -> list[str]:
+        given = {str(option) for option in options}
+        words = [word for option, value in defaults.items() if option not in given for word in (option, value)]
+        return [str(word) for word in [*words, *options]]
+
+    return command_line

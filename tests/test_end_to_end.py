@@ -98,7 +98,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_get_one_line_and_leave_nothing_half_written(mistake, tmp_path) -> None:
+def test_mistakes_get_one_line_and_leave_nothing_half_written(mistake, tmp_path, command_line) -> None:
     arguments, says = MISTAKES[mistake]
     good = make_folder(tmp_path / "GOOD", (16, 16), "RGB")
     for name in ("BROKEN", "MIXED"):
@@ -113,8 +113,9 @@ def test_mistakes_get_one_line_and_leave_nothing_half_written(mistake, tmp_path)
     (tmp_path / "TEXT").write_text("no pictures here")
     known = {name: tmp_path / name for name in ("GOOD", "BROKEN", "MIXED", "ODD", "EMPTY")}
     typed = [str(known.get(str(a), a)).replace("TEXT", str(tmp_path / "TEXT")) for a in arguments]
-    outdir = [] if "--outdir" in typed else ["--outdir", str(tmp_path / "runs")]
-    result = CliRunner().invoke(train.main, [*outdir, *TINY.split(), *STYLEGAN.split(), *typed])
+    usual = [*TINY.split(), *STYLEGAN.split(), "--outdir", tmp_path / "runs"]
+    words = command_line(dict(zip(usual[::2], usual[1::2], strict=True)), *typed)
+    result = CliRunner().invoke(train.main, words)
     assert result.exit_code == 2, result.output
     (error,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert says in error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -44,17 +45,39 @@ Bool = Parsed("bool", _parse_bool)
 
 
 class Option(click.Option):
-    """An option that --help lists under a heading, and that may set one setting of a configuration."""
+    """An option that --help lists under a heading, and that may set one setting of a configuration.
+
+    is_list: its text is a list, parts at commas; given several times, the lists are joined
+    """
 
     heading = "Options"
     setting = ""
+    is_list = False
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        if self.is_list:
+            parser.add_option(obj=self, opts=self.opts, dest=self.name, action="append", nargs=1)
+        else:
+            super().add_to_parser(parser, ctx)
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        return super().type_cast_value(ctx, ",".join(value) if isinstance(value, list) else value)
 
 
 class Command(click.Command):
     """A command that ends without tracebacks (see `_without_traceback`) and lists its options under headings.
 
     It gets the options of `settings_options` as one argument `typed`: {dotted name: value} of those the user typed.
+    An option that is given twice is an error unless it is a list, because one of the two would be lost.
     """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:
+            _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+            for param, times in Counter(given).items():
+                if times > 1 and _holds_one(param):
+                    ctx.fail(f"{max(param.opts, key=len)} is given {times} times; give it once")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         settings = {p.name: p.setting for p in self.params if isinstance(p, Option) and p.setting}
@@ -73,6 +96,13 @@ class Command(click.Command):
         for heading in sorted(headings, key=(Option.heading, Flag.group).__contains__):  # the default headings last
             with formatter.section(heading):
                 formatter.write_dl(headings[heading])
+
+
+def _holds_one(param: click.Parameter) -> bool:
+    """Whether a parameter is an option with a single value, which a second one would replace."""
+    if not isinstance(param, click.Option) or param.is_eager:
+        return False
+    return not (param.multiple or param.count or getattr(param, "is_list", False))
 
 
 class Group(click.Group):
@@ -141,7 +171,15 @@ def _option(found: Declared, varies: bool) -> Option:
         **bare,
     )
     option.setting = found.name
+    option.is_list = flag.is_list or (meant is None and _is_list(found.kind))
     return under(flag.group, option)
+
+
+def _is_list(kind: Any) -> bool:
+    """Whether a setting of type `kind` holds any number of items."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return any(map(_is_list, get_args(kind)))
+    return get_origin(kind) in (list, Sequence) or (get_origin(kind) is tuple and Ellipsis in get_args(kind))
 
 
 def require(example: str, **values: object) -> None:

@@ -1,4 +1,4 @@
-"""Where a command writes its images and films: options for folder, format and grid, checks, and writing itself.
+"""Where a command writes its images: options for folder, format and grid, checks, and writing itself.
 
 All commands follow one rule: an existing file of the same name is replaced, and the line that names the files says so.
 A file that the results are made from is never replaced.
@@ -14,10 +14,9 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch_utils.errors import UserError
 from torch_utils.files import atomic_write, write_atomically
@@ -27,7 +26,6 @@ from torch_utils.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL.Image import Image
 
 FILES = "Files"
 ZIP, GRID = "images.zip", "grid.png"
@@ -203,93 +201,3 @@ def destination(folder: Path, archive: str = "") -> Iterator[Callable[[str, byte
 
     with atomic_write(folder / archive) as scratch, ZipFile(scratch, "w") as file:
         yield lambda name, content: file.writestr(ZipInfo(name), content)  # without dates: same images, same bytes
-
-
-# Films: mp4 with PyAV, the other formats with Pillow. imageio would wrap the same two libraries, and the checks, even
-# sizes, frame durations and options below would remain, so it would only be one more dependency.
-
-
-GIF_FPS = 50  # GIF counts hundredths of a second, and players slow down frames shorter than two
-_PILLOW_KINDS = {".gif": "GIF", ".webp": "WEBP", ".apng": "PNG", ".png": "PNG"}
-_FILM_KINDS = {"", ".mp4", *_PILLOW_KINDS}
-
-
-def check_film(path: Path, fps: float, channels: int) -> None:
-    """Raises UserError unless a film of images with so many channels can be written to `path`. Writes nothing.
-
-    path: ends in .mp4, .gif, .webp, .apng or .png (animated too); without a suffix it is a new folder of PNGs.
-    """
-    kind = path.suffix.lower()
-    if kind not in _FILM_KINDS:
-        raise UserError(
-            f"Invalid film {path}: expected .mp4, .gif, .webp or .apng, or a name without suffix for a folder of frames"
-        )
-    if not 0 < fps <= 1000:
-        raise UserError(f"--fps must be above 0 and at most 1000 frames a second, got {fps:g}; 30 is usual")
-    if kind == ".gif" and fps > GIF_FPS:
-        raise UserError(f"GIF supports at most {GIF_FPS} frames a second, got {fps:g}; use --fps {GIF_FPS}, or .webp")
-    if kind == ".mp4" and find_spec("av") is None:
-        raise UserError("mp4 needs PyAV: pip install 'stylegan-engine[video]', or use .gif, .webp or .apng")
-    if kind == ".mp4" and channels == 4:
-        raise UserError("mp4 cannot store the alpha channel of this network's images; use .webp or .apng")
-    if not kind and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} exists already; name a new folder")
-
-
-def write_film(path: Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Write frames, uint8 [H,W,C] each, to a path that `check_film` allows, atomically.
-
-    Frames of mp4 and folders are written one by one; Pillow keeps those of the other formats in memory until the last,
-    and writes films that loop. Raises UserError if the film cannot be written.
-    """
-    from torch_utils.images import encode, to_pil
-
-    kind = path.suffix.lower()
-    with writing_to(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as scratch:
-            if kind == "":
-                scratch.mkdir()
-                for number, frame in enumerate(frames):
-                    (scratch / f"frame{number:05d}.png").write_bytes(encode(frame, "png"))
-            elif kind == ".mp4":
-                _write_mp4(scratch, frames, fps)
-            else:
-                _write_with_pillow(scratch, map(to_pil, frames), fps, _PILLOW_KINDS[kind])
-
-
-def _write_mp4(scratch: Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Write H.264 that every player supports, in even sizes: others get their last row or column twice."""
-    from fractions import Fraction
-
-    import av
-    import numpy as np
-
-    with av.open(str(scratch), "w", format="mp4", options={"movflags": "faststart"}) as film:
-        stream: Any = None
-        for pixels in frames:
-            height, width, channels = pixels.shape
-            even = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-            rgb = even.repeat(3, axis=2) if channels == 1 else even
-            if stream is None:
-                rate = Fraction(fps).limit_denominator(1001)
-                try:
-                    stream = film.add_stream("libx264", rate=rate, options={"crf": "16"})
-                except ValueError as error:
-                    raise UserError(
-                        f"this PyAV was built without H.264 ({error}); install it with pip, or use .webp"
-                    ) from None
-                stream.height, stream.width, stream.pix_fmt = *rgb.shape[:2], "yuv420p"
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")))
-        if stream is not None:
-            film.mux(stream.encode())
-
-
-def _write_with_pillow(scratch: Path, frames: Iterator[Image], fps: float, kind: str) -> None:
-    first = next(frames)
-    others = frames if kind == "GIF" else list(frames)
-    duration = round(100 / fps) * 10 if kind == "GIF" else 1000 / fps
-    with scratch.open("wb") as file:
-        first.save(
-            file, kind, save_all=True, append_images=others, duration=duration, loop=0, quality=90, method=4
-        )  # fmt: skip (the last two for WebP)

@@ -26,6 +26,7 @@ class Flag:
     typed: the default as a user would type it, if that differs from its Python form
     kind: type of a setting that only some configurations have
     positive: forbids 0, which numbers may be otherwise
+    is_list: whether a setting that is a text lists several things, parts at commas; those of sequences always do
     resume: whether the setting may change when a run is resumed: never, always ("free"), or while it lies ahead
     """
 
@@ -39,6 +40,7 @@ class Flag:
     typed: str = ""
     kind: Any = None
     positive: bool = False
+    is_list: bool = False
     resume: Literal["fixed", "free", "ahead"] = "fixed"
 
     @property

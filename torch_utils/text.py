@@ -59,12 +59,16 @@ def require_no_gaps(text: str) -> None:
         raise UserError(f"'{text}' has an empty item at a comma; write a list such as 0-7,12")
 
 
-def parse_classes(text: str) -> list[int | str]:
+Class = int | str
+"""The number of a class, or its name."""
+
+
+def parse_classes(text: str) -> list[Class]:
     """Read "0-2,7,dog" as [0, 1, 2, 7, "dog"]. Raises UserError for numbers that are none.
 
     What is neither a number nor a range is taken for a name, which only the network knows.
     """
-    classes: list[int | str] = []
+    classes: list[Class] = []
     require_no_gaps(text)
     for part in map(str.strip, text.split(",")):
         if not re.fullmatch(r"[\d\s.+-]+", part):

@@ -26,9 +26,6 @@ from training.data.archive import Archive
 from training.data.labels import matched
 from training.data.packed import packed
 
-# A small network that tells attributes of images, learnt from a labelled data set, and its file
-
-
 FORMAT = "stylegan-attributes-1"
 WIDTHS = (32, 64, 96, 128)
 
@@ -88,12 +85,10 @@ class AttributeClassifier:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The attributes."""
         return self.scope.names
 
     @property
     def quantities(self) -> tuple[bool, ...]:
-        """Which attributes are numbers, not yes or no."""
         return self.scope.quantities
 
     def scores(self, images: Tensor) -> Tensor:
@@ -171,10 +166,10 @@ def learn(archive: Archive, table: Table, settings: ClassifierSettings, device: 
             optimiser.step(settings.lr * 0.5 * (1 + math.cos(math.pi * done)))
             bar.advance(len(pixels))
     classifier = AttributeClassifier(network.eval().requires_grad_(False), scope)
-    found = torch.cat([classifier.values(part.to(device)).cpu() for part in in_order(images[count:])])
-    return AttributeClassifier(
-        classifier.network, replace(scope, accuracy=held_out_accuracy(found, torch.from_numpy(targets[count:]), scope))
-    )
+    parts = (to_float(torch.from_numpy(images[start : start + 256].copy())) for start in range(count, len(images), 256))
+    found = torch.cat([classifier.values(part.to(device)).cpu() for part in parts])
+    accuracy = held_out_accuracy(found, torch.from_numpy(targets[count:]), scope)
+    return replace(classifier, scope=replace(scope, accuracy=accuracy))
 
 
 def size_of(archive: Archive, resolution: int) -> tuple[int, int]:
@@ -217,9 +212,7 @@ def scope_of(archive: Archive, table: Table, targets: np.ndarray, size: tuple[in
                             f"{(known == 0).sum():.0f} without; each needs {FEWEST} or more")  # fmt: skip
         centres.append(float(known.mean()) if quantity else 0.0)
         spreads.append(float(known.std()) if quantity else 1.0)
-    return Scope(
-        table.names, table.quantities, tuple(centres), tuple(spreads), archive.channels, size, archive.name
-    )  # fmt: skip
+    return Scope(table.names, table.quantities, tuple(centres), tuple(spreads), archive.channels, size, archive.name)
 
 
 def standardised(targets: Tensor, scope: Scope) -> Tensor:
@@ -261,11 +254,6 @@ def varied(images: Tensor, random: np.random.Generator) -> Tensor:
     moved = moved[..., down : down + images.shape[2], right : right + images.shape[3]]
     contrast, brightness = torch.from_numpy(random.uniform(-0.2, 0.2, (2, len(images), 1, 1, 1))).float()
     return moved * (1 + contrast) + brightness
-
-
-def in_order(images: np.ndarray, batch: int = 256) -> Iterator[Tensor]:
-    for start in range(0, len(images), batch):
-        yield to_float(torch.from_numpy(np.array(images[start : start + batch])))
 
 
 def held_out_accuracy(found: Tensor, truth: Tensor, scope: Scope) -> tuple[float, ...]:

@@ -73,7 +73,7 @@ FLAGS: Mapping[str, Flag] = {
                             positive=True),
     "model.fmap_max": Flag("--fmap-max", "Most feature maps at any resolution.", kind=int, positive=True),
     "model.d_fmap_max": Flag("--d-fmap-max", "Most feature maps of the discriminator, if it has fewer than the"
-                             " generator.", kind=int, positive=True),
+                             " generator.", typed="FMAP_MAX", kind=int, positive=True),
     "model.z_dim": Flag("--z-dim", "Length of the random input z.", positive=True),
     "model.w_dim": Flag("--w-dim", "Length of the style vector w.", kind=int, positive=True),
     "model.mapping_layers": Flag("--map-depth", "Layers of the mapping network from z to w.", kind=int),
@@ -102,21 +102,13 @@ class LossConfig:
              parse=_table, metavar=_TABLE),
     )  # fmt: skip
     r1_interval: int = setting(
-        1,
-        Flag(
-            "--r1-interval", "Apply R1 at every N-th step only, N times as strongly: faster.", LEARNING, positive=True
-        ),
-    )
+        1, Flag("--r1-interval", "Apply R1 at every N-th step only, N times as strongly: faster.", LEARNING,
+                positive=True),
+    )  # fmt: skip
     r2_gamma: PerResolution[float] = setting(
-        PerResolution(0.0),
-        Flag(
-            "--r2-gamma",
-            "Strength of the same penalty around generated images.",
-            LEARNING,
-            parse=_table,
-            metavar=_TABLE,
-        ),
-    )
+        PerResolution(0.0), Flag("--r2-gamma", "Strength of the same penalty around generated images.", LEARNING,
+                                 parse=_table, metavar=_TABLE),
+    )  # fmt: skip
     diffaugment: tuple[Augmentation, ...] = setting(
         (), Flag("--diffaugment", "For few images: change what the discriminator sees of them, real and made, so that"
                  " it does not memorise them. color,translation,cutout, some of these, or none.", LEARNING,
@@ -132,9 +124,9 @@ class LossConfig:
                     " faster, most of all with --vision-aid, but it takes more memory.", LEARNING),
     )  # fmt: skip
     aid_zoom: int = setting(
-        1,
-        Flag("--aid-zoom", "How many times as large as they are the vision aid sees images.", typed="2", positive=True),
-    )
+        1, Flag("--aid-zoom", "How many times as large as they are the vision aid sees images.", typed="2",
+                positive=True),
+    )  # fmt: skip
     aid_weight: float = setting(1.0, Flag("--aid-weight", "Weight of what the vision aid says."))
     aid_gamma: float = setting(0.05, Flag("--aid-gamma", "Strength of R1 and R2 at the features of the vision aid."))
     wgan_lambda: float = setting(10.0, Flag("--wgan-lambda", "Weight of the gradient penalty (wgan-gp)."))
@@ -205,14 +197,9 @@ class RunConfig:
     optim: OptimConfig = OptimConfig()
 
     ema_kimg: float = setting(
-        10.0,
-        Flag(
-            "--ema-kimg",
-            "Half-life of the averaged generator, the one that makes the images.",
-            LEARNING,
-            positive=True,
-        ),
-    )
+        10.0, Flag("--ema-kimg", "Half-life of the averaged generator, the one that makes the images.", LEARNING,
+                   positive=True),
+    )  # fmt: skip
     ema_ramp: float | None = setting(
         None,
         Flag("--ema-ramp", "Early on, a half-life of at most this share of the images seen.", LEARNING, positive=True),
@@ -224,48 +211,29 @@ class RunConfig:
     )  # fmt: skip
     snap: int = setting(10, Flag("--snap", "Ticks between snapshots.", MACHINE, positive=True, resume="free"))
     snap_d: bool = setting(
-        True,
-        Flag(
-            "--snap-d",
-            "Keep the discriminator in the snapshots too, for --init-from and for scores.",
-            MACHINE,
-            resume="free",
-        ),
-    )
+        True, Flag("--snap-d", "Keep the discriminator in the snapshots too, for --init-from and for scores.", MACHINE,
+                   resume="free"),
+    )  # fmt: skip
     snap_minutes: float = setting(
-        20.0,
-        Flag(
-            "--snap-minutes", "Save the state for --resume at least this often.", MACHINE, positive=True, resume="free"
-        ),
-    )
+        20.0, Flag("--snap-minutes", "Save the state for --resume at least this often.", MACHINE, positive=True,
+                   resume="free"),
+    )  # fmt: skip
     keep: int | None = setting(
-        None,
-        Flag(
-            "--keep",
-            "Keep only the newest N snapshots, besides the best. Default: all.",
-            MACHINE,
-            positive=True,
-            resume="free",
-        ),
-    )
+        None, Flag("--keep", "Keep only the newest N snapshots, besides the best. Default: all.", MACHINE,
+                   positive=True, resume="free"),
+    )  # fmt: skip
     metrics: str = setting(
         "none", Flag("--metrics", "Measure every snapshot, as calc_metrics.py would: kid5k_full,pr5k3_full; or none.",
-                     MACHINE, metavar="NAMES", resume="free"),
+                     MACHINE, metavar="NAMES", is_list=True, resume="free"),
     )  # fmt: skip
     features: str = setting(
         "efficientnet-lite0", Flag("--features", "What --metrics look at, as in calc_metrics.py.", MACHINE,
                                    metavar="NAME", resume="free"),
     )  # fmt: skip
     val: str = setting(
-        "",
-        Flag(
-            "--val",
-            "Images that are not trained on, for the metric overfit500.",
-            MACHINE,
-            metavar="ZIP|DIR",
-            resume="free",
-        ),
-    )
+        "", Flag("--val", "Images that are not trained on, for the metric overfit500.", MACHINE, metavar="ZIP|DIR",
+                 resume="free"),
+    )  # fmt: skip
     best: str = setting(
         "", Flag("--best", "Which of the metrics chooses best.safetensors. Default: the first that can.", MACHINE,
                  metavar="NAME", resume="free"),
@@ -294,21 +262,11 @@ class RunConfig:
                 " its processes was lost.", MACHINE, resume="free")
     )  # fmt: skip
     timeout: float = setting(
-        600.0,
-        Flag(
-            "--timeout",
-            "Seconds after which a process that does not answer the others is given up.",
-            MACHINE,
-            positive=True,
-            resume="free",
-        ),
-    )
+        600.0, Flag("--timeout", "Seconds after which a process that does not answer the others is given up.", MACHINE,
+                    positive=True, resume="free"),
+    )  # fmt: skip
     max_bad_steps: int = setting(
-        20,
-        Flag(
-            "--max-bad-steps",
-            "Steps in a row with infinite gradients before going back to the last good state.",
-            positive=True,
-        ),
-    )
+        20, Flag("--max-bad-steps", "Steps in a row with infinite gradients before going back to the last good state.",
+                 positive=True),
+    )  # fmt: skip
     desc: str = setting("", Flag("--desc", "Text to add to the name of the run directory.", MACHINE))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,19 +14,8 @@ from stylegan.networks.config import NetworkConfig
 from stylegan.networks.sampling import generator
 from training.augment import DRAWS
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Real images [N,C,H,W] in [-1, 1], already faded, and their classes [N] or None."""
-
-    images: Tensor
-    c: Tensor | None
-
-    def split(self, parts: int) -> Iterator[Batch]:
-        """In equal parts, each of every parts-th image: `Inputs.split` says why."""
-        for start in range(parts):
-            part = slice(start, None, parts)
-            yield Batch(self.images[part], None if self.c is None else self.c[part])
+Reals = tuple[Tensor, Tensor | None]
+"""Real images [N,C,H,W] in [-1, 1], already faded, and their classes [N] or None."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +23,7 @@ class Inputs:
     """z, z_mix: [N,z_dim]   crossover: first layer that takes its style from z_mix, [N]   c: classes [N] or None
     noise: a map [N,1,H,W] per layer   blend: uniform weights [N], for the WGAN-GP penalty
     views: what `augment` makes of each real, and of each fake, [N,2,7], on the CPU; None where it is not asked for
+    reals, real_c: see `Reals`; no images where nothing but fakes is asked for
     """
 
     z: Tensor
@@ -42,6 +33,8 @@ class Inputs:
     noise: list[Tensor]
     blend: Tensor
     views: Tensor | None = None
+    reals: Tensor = field(default_factory=lambda: torch.empty(0))
+    real_c: Tensor | None = None
 
     def split(self, parts: int) -> Iterator[Inputs]:
         """The same inputs in equal parts, each of every parts-th image.
@@ -49,11 +42,13 @@ class Inputs:
         Members of a group of the minibatch standard deviation lie equally far apart, so whole groups stay together.
         """
         for start in range(parts):
-            part = slice(start, None, parts)
-            c = None if self.c is None else self.c[part]
-            noise = [m[part] for m in self.noise]
-            views = None if self.views is None else self.views[part]
-            yield Inputs(self.z[part], self.z_mix[part], self.crossover[part], c, noise, self.blend[part], views)
+            yield Inputs(*(_part(getattr(self, f.name), slice(start, None, parts)) for f in fields(self)))
+
+
+def _part(value: Any, rows: slice) -> Any:
+    if isinstance(value, list):
+        return [tensor[rows] for tensor in value]
+    return None if value is None else value[rows]
 
 
 def draw(
@@ -77,6 +72,7 @@ def draw(
         crossover = int(rng.integers(1, num_layers)) if mixed else num_layers
         c = int(classes[rng.integers(len(classes))]) if classes is not None else -1
         rows.append((z, crossover, c, rng.random(), rng.standard_normal(sum(areas), np.float32)))
+    views = [generator(seed, f"{stream}/views", p).random((2, DRAWS)) for p in positions] if augmented else None
     latents, crossovers, labels, blends, pixels = zip(*rows, strict=True)
     both = torch.from_numpy(np.stack(latents)).to(device)
     flat = torch.from_numpy(np.stack(pixels)).to(device)
@@ -86,9 +82,5 @@ def draw(
         z=both[:, 0], z_mix=both[:, 1], crossover=torch.tensor(crossovers, device=device),
         c=torch.tensor(labels, device=device) if classes is not None else None,
         noise=maps, blend=torch.tensor(blends, dtype=torch.float32, device=device),
-        views=_views(seed, stream, positions) if augmented else None,
+        views=None if views is None else torch.from_numpy(np.stack(views)),
     )  # fmt: skip
-
-
-def _views(seed: int, stream: str, positions: range) -> Tensor:
-    return torch.from_numpy(np.stack([generator(seed, f"{stream}/views", p).random((2, DRAWS)) for p in positions]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from torch_utils.interrupt import Interrupts, deferred_interrupts
 from training.config import RunConfig
 from training.data.archive import Archive
 from training.data.dataset import Dataset, fade
-from training.inputs import Batch
-from training.runs.checkpointing import (  # fmt: skip
+from training.inputs import Reals
+from training.runs.checkpointing import (
+    Run,
     begin_phase,
     begin_run,
     disk_trouble,
@@ -27,7 +27,6 @@ from training.runs.checkpointing import (  # fmt: skip
     restore_newest,
     roll_back,
     save,
-    snapshot_due,
     tick,
 )
 from training.runs.memory import fit
@@ -42,12 +41,9 @@ TIME_IS_UP = 1  # less than the number of any signal that is obeyed
 
 
 def train(
-    cfg: RunConfig,
-    run_dir: Path,
-    resume: bool = False,
-    init_from: str | None = None,
+    cfg: RunConfig, run_dir: Path, resume: bool = False, init_from: str | None = None,
     dist: DistContext = SINGLE_PROCESS,
-) -> TrainState:
+) -> TrainState:  # fmt: skip
     """Train until `cfg.total_kimg`, or until the time is up or the user stops; write everything into `run_dir`.
 
     resume: go on from the state saved there   init_from: a snapshot to take fitting weights from
@@ -67,56 +63,54 @@ def train(
         Report(run_dir, cfg.total_kimg, state.nimg, state.log_bytes, quiet=dist.rank > 0) as report,
         deferred_interrupts() as interrupted,
     ):
+        run = Run(cfg, run_dir, state, report, clock, dist)
         if damaged:
             report.say(damaged)
-        begin_run(state, cfg, run_dir, report, data, dtype, resume, init_from, dist)
+        begin_run(run, data, dtype, resume, init_from)
         clock.restart()
-        measure_now = partial(measure, state, cfg, run_dir, report, clock, interrupted)
-        if resume and state.tick_nimg == state.nimg and snapshot_due(state, cfg):
+        measure_now = partial(measure, run, interrupted)
+        if resume and run.snapshot_due:
             on_rank0(dist, "metrics", measure_now)  # what was cut short
         stop = wish_of_any(dist, interrupted, clock.late(state, cfg))
         while state.nimg < cfg.total_kimg * 1000 and not stop:
-            stage = cfg.growth.at(state.nimg)
+            stage = run.stage
             if stage.phase != state.phase:
-                begin_phase(state, stage, report)
+                begin_phase(run)
             fit(state, stage, cfg, dtype, dist, report.say)
             with clock.data():
                 reals = next_reals(data, state.nimg, stage, cfg, device, dist)
-            outcome = train_step(state, reals, stage, cfg, labels, dtype, dist)
+            micro_batch = state.micro_batch[stage.resolution]
+            stats, bad = train_step(state, reals, stage, cfg, labels, dtype, dist)
             state.nimg, clock.images = state.nimg + stage.batch, clock.images + stage.batch
-            note(state, outcome, report)
+            if state.micro_batch[stage.resolution] < micro_batch:
+                report.say(f"out of memory at {state.nimg / 1000:.2f} kimg: from now on "
+                           f"{state.micro_batch[stage.resolution]} images per GPU at once, which changes nothing but "
+                           "rounding")  # fmt: skip
+            note(state, stats, bad, report)
             if state.bad_steps >= cfg.max_bad_steps:
-                roll_back(state, run_dir, report, dist)
+                roll_back(run)
             report.advance(state.nimg, stage.resolution, stage.alpha)
             if state.nimg - state.tick_nimg >= cfg.tick_kimg.at(stage.resolution) * 1000:
-                tick(state, cfg, run_dir, report, clock, dist)
-                if snapshot_due(state, cfg):
+                tick(run)
+                if run.snapshot_due:
                     on_rank0(dist, "metrics", measure_now)
             stop = wish_of_any(dist, interrupted, clock.late(state, cfg))
         if stop > TIME_IS_UP:
             state.seconds += clock.lap()
-            on_rank0(dist, "the last save", partial(save, state, cfg, run_dir, report, film=stop != signal.SIGTERM))
+            on_rank0(dist, "the last save", partial(save, run, film=stop != signal.SIGTERM))
             report.say(f"Stopped at {state.nimg / 1000:.1f} kimg; all is saved. To go on: train.py --resume {run_dir}")
         else:
-            measured = state.nimg == state.tick_nimg and snapshot_due(state, cfg)
-            end_run(state, cfg, run_dir, report, clock, dist)
-            kimg = min(state.nimg / 1000, cfg.total_kimg)
-            stop = _last_measurement(dist, None if measured else measure_now, interrupted, run_dir, kimg)
+            measured = run.snapshot_due
+            end_run(run)
+            if not measured:
+                on_rank0(dist, "metrics", measure_now)
+            stop = wish_of_any(dist, interrupted)
+            if not stop:
+                kimg = min(state.nimg / 1000, cfg.total_kimg)
+                on_rank0(dist, "the end", partial(mark_finished, run_dir, kimg))
     if stop == signal.SIGTERM:
         raise SystemExit(128 + signal.SIGTERM)
     return state
-
-
-def _last_measurement(
-    dist: DistContext, measure_now: Callable[[], None] | None, interrupted: Interrupts, run_dir: Path, kimg: float
-) -> int:
-    """What comes when all is saved; then the run is finished. Returns the signal that came in between, 0 for none."""
-    if measure_now:
-        on_rank0(dist, "metrics", measure_now)
-    stop = wish_of_any(dist, interrupted)
-    if not stop:
-        on_rank0(dist, "the end", partial(mark_finished, run_dir, kimg))
-    return stop
 
 
 def wish_of_any(dist: DistContext, interrupted: Interrupts, late: bool = False) -> int:
@@ -143,13 +137,9 @@ def open_data(cfg: RunConfig, progress: bool = True) -> Dataset:
 
 
 def next_reals(
-    data: Dataset,
-    nimg: int,
-    stage: TrainingStage,
-    cfg: RunConfig,
-    device: torch.device,
+    data: Dataset, nimg: int, stage: TrainingStage, cfg: RunConfig, device: torch.device,
     dist: DistContext = SINGLE_PROCESS,
-) -> Batch:
+) -> Reals:  # fmt: skip
     """This process's share of the real images after `nimg` images, at the size and the fade of the stage.
 
     Of the batch, every `dist.world_size`-th image: `Inputs.split` says why.
@@ -157,7 +147,7 @@ def next_reals(
     size = cfg.model.size(stage.resolution)
     images, c = data.batch(nimg + dist.rank, stage.batch // dist.world_size, *size, step=dist.world_size)
     c = c.to(device) if c is not None and cfg.data.cond else None
-    return Batch(fade(to_float(images.to(device)), stage.alpha), c)
+    return fade(to_float(images.to(device)), stage.alpha), c
 
 
 def pick_dtype(cfg: RunConfig, device: torch.device) -> torch.dtype:

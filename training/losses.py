@@ -18,13 +18,15 @@ from stylegan.networks.base import Discriminator, Generator
 from stylegan.networks.sampling import mix
 from training.augment import augment
 from training.config import AID_SMALLEST, LossConfig
-from training.inputs import Batch, Inputs
+from training.inputs import Inputs
 from training.schedule import PerResolution, TrainingStage
 from training.vision_aid import VisionAid
 
 Stats = dict[str, Tensor]
 Terms = tuple[Iterable[tuple[Tensor, Stats]], Tensor | None]
-"""The mean loss in terms that add up to it, each with its part of what to report, which adds up as well; and w."""
+"""The mean loss in terms that add up to it, each with its part of what to report, which adds up as well; and w
+[N,w_dim], where there is one that has not been counted.
+"""
 
 
 # Losses of scores
@@ -43,11 +45,6 @@ def d_logistic_fake(fake: Tensor) -> Tensor:
 def g_logistic(fake: Tensor) -> Tensor:
     """Non-saturating: softplus(-D(fake)) (Goodfellow et al. 2014)."""
     return F.softplus(-fake)
-
-
-def g_logistic_saturating(fake: Tensor) -> Tensor:
-    """log(1 - sigmoid(D(fake))), the game's other form."""
-    return -F.softplus(fake)
 
 
 def d_wasserstein_real(real: Tensor, drift: float = 0.001) -> Tensor:
@@ -123,12 +120,11 @@ class Regulariser:
     """A penalty that is added to the loss of a phase at every `interval`-th step, `interval` times as strongly
     (lazy regularisation: StyleGAN2, section 3.1).
 
-    name: in the statistics   images: at which its gradient is taken   gamma: it counts gamma / 2 times
+    name: in the statistics   gamma: it counts gamma / 2 times
     """
 
     name: str
     phase: Literal["D", "G"]
-    images: Literal["real", "fake"]
     interval: int
     gamma: PerResolution[float]
 
@@ -141,8 +137,8 @@ class Regulariser:
 def regularisers(loss: LossConfig) -> tuple[Regulariser, ...]:
     """R1 at real images and R2 at generated ones (Mescheder et al. 2018), as far as `loss` gives them a weight."""
     return (
-        Regulariser("r1", "D", "real", loss.r1_interval, loss.r1_gamma),
-        Regulariser("r2", "D", "fake", loss.r1_interval, loss.r2_gamma),
+        Regulariser("r1", "D", loss.r1_interval, loss.r1_gamma),
+        Regulariser("r2", "D", loss.r1_interval, loss.r2_gamma),
     )
 
 
@@ -179,23 +175,30 @@ class GANLoss:
     share: int
     _kept: list[Views] = field(default_factory=list, init=False)
 
-    def d_loss(self, reals: Batch, inputs: Inputs) -> Terms:
+    def of(self, phase: str) -> Callable[[Inputs], Terms]:
+        """What is minimised in the phase "D" or "G"."""
+        return self.d_loss if phase == "D" else self.g_loss
+
+    def d_loss(self, inputs: Inputs) -> Terms:
         """The discriminator's loss. A term is computed when it is asked for: back-propagated one after the other, only
         one graph is in memory at a time.
         """
         self._kept.clear()  # of a try for which memory did not suffice
-        keep = self.loss.share_fakes and len(reals.images) == self.share
+        keep = self.loss.share_fakes and len(inputs.reals) == self.share
         with torch.set_grad_enabled(keep):
-            views, w = self.views(reals.images, inputs)
+            fakes, w = self.fakes(inputs)
+            views = self.views(inputs, fakes)
         if keep:
             self._kept.append(views)
-        return self.d_terms(views, reals.c, inputs), w
+        return self.d_terms(views, inputs), w
 
-    def g_loss(self, reals: Batch, inputs: Inputs) -> Terms:
+    def g_loss(self, inputs: Inputs) -> Terms:
         """The generator's loss. Of the real images only a relativistic loss and the vision aid take notice."""
-        views, w = (self._kept.pop(), None) if self._kept else self.views(reals.images, inputs)
+        if self._kept:
+            return [self.g_term(self._kept.pop(), inputs)], None
+        fakes, w = self.fakes(inputs)
         w = None if self.loss.share_fakes else w  # it has been counted
-        return [self.g_term(views, reals.c, inputs)], w
+        return [self.g_term(self.views(inputs, fakes), inputs)], w
 
     def fakes(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
         """Generated images [N,C,H,W] with mixed styles, and their w [N,w_dim] (None for a network without w)."""
@@ -209,31 +212,30 @@ class GANLoss:
             ws = mix(ws, G.broadcast(G.mapping(inputs.z_mix, inputs.c)), inputs.crossover)
         return G.synthesis(ws, stage, noise, self.dtype), w
 
-    def views(self, reals: Tensor, inputs: Inputs) -> tuple[Views, Tensor | None]:
-        """Real and generated images, through the augmentation, if there is one; and w."""
-        fakes, w = self.fakes(inputs)
+    def views(self, inputs: Inputs, fakes: Tensor) -> Views:
+        """Real and generated images, through the augmentation, if there is one."""
+        reals = inputs.reals
         if inputs.views is not None:
             kinds = self.loss.diffaugment
             reals, fakes = augment(reals, inputs.views[:, 0], kinds), augment(fakes, inputs.views[:, 1], kinds)
         if aid := self.aid_for(reals):
-            return Views(reals, fakes, aid.features(reals, self.dtype), aid.features(fakes, self.dtype)), w
-        return Views(reals, fakes, [], []), w
+            return Views(reals, fakes, aid.features(reals, self.dtype), aid.features(fakes, self.dtype))
+        return Views(reals, fakes, [], [])
 
-    def d_terms(self, views: Views, c: Tensor | None, inputs: Inputs) -> Iterator[tuple[Tensor, Stats]]:
-        """c: classes of the real images [N]"""
+    def d_terms(self, views: Views, inputs: Inputs) -> Iterator[tuple[Tensor, Stats]]:
         loss, reals, fakes = self.loss, views.reals, views.fakes
         if aid := self.aid_for(reals):
             total, squared = aid_d_loss(aid, views.real_maps, views.fake_maps, loss.aid_gamma)
             yield loss.aid_weight * total, {"aid_d": total.detach(), "aid_r": squared.detach()}
         fake, on_fake, stats = self.side("fake", "r2", fakes, inputs.c)
         if loss.name == "relativistic":  # the only loss that compares the two
-            real, on_real, more = self.side("real", "r1", reals, c)
+            real, on_real, more = self.side("real", "r1", reals, inputs.real_c)
             yield _term(d_relativistic(real, fake) + on_fake + on_real, stats | more)
             return
         real_loss, fake_loss, _ = by_name(loss.name, loss.wgan_drift)
         yield _term(fake_loss(fake) + on_fake, stats)
         del fake, on_fake
-        real, on_real, stats = self.side("real", "r1", reals, c)
+        real, on_real, stats = self.side("real", "r1", reals, inputs.real_c)
         yield _term(real_loss(real) + on_real, stats)
         if loss.name == "wgan-gp":
             blend = torch.lerp(reals.detach(), fakes.detach(), inputs.blend[:, None, None, None]).requires_grad_()
@@ -258,12 +260,12 @@ class GANLoss:
             extra = extra + self.loss.acgan_weight * class_penalty(logits, c)
         return scores, extra, stats
 
-    def g_term(self, views: Views, c: Tensor | None, inputs: Inputs) -> tuple[Tensor, Stats]:
+    def g_term(self, views: Views, inputs: Inputs) -> tuple[Tensor, Stats]:
         """The mean loss, and what to report."""
         fake, fake_logits = self.D.outputs(views.fakes, inputs.c, self.stage, self.dtype)
         if self.loss.name == "relativistic":
             with torch.no_grad():
-                real, _ = self.D.outputs(views.reals, c, self.stage, self.dtype)
+                real, _ = self.D.outputs(views.reals, inputs.real_c, self.stage, self.dtype)
             total = g_relativistic(real, fake)
         else:
             _, _, g_loss = by_name(self.loss.name, self.loss.wgan_drift)

@@ -136,6 +136,6 @@ PRESETS: Mapping[str, Preset] = {
 
 
 def varying() -> set[str]:
-    """The settings (dotted names) that depend on the preset, or that only some families have."""
+    """The settings (dotted names) that depend on the preset, or on its family and have no default of their own."""
     listed = {name for entry in PRESETS.values() for gpus in entry.by_gpus for name in entry.settings(gpus)}
-    return listed | {name for name, flag in FLAGS.items() if flag.kind is not None}
+    return listed | {name for name, flag in FLAGS.items() if flag.kind is not None and not flag.typed}

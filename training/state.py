@@ -65,6 +65,10 @@ class TrainState:
         """What learns in the discriminator's phase of a step, with `opt_d`."""
         return _together(self.D, self.vision_aid)
 
+    def learner(self, phase: str) -> tuple[nn.Module, Adam]:
+        """What learns in the phase "D" or "G" of a step, and its optimiser."""
+        return (self.discriminators, self.opt_d) if phase == "D" else (self.G, self.opt_g)
+
     def save(self, path: Path, cfg: RunConfig, previous: Path | None = None) -> None:
         """Write everything, whole or not at all. Raises UserError when the disk is full. previous: see `save_state`"""
         parts: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}

@@ -6,8 +6,8 @@ micro-batches whose gradients add up, over rounds and over processes, to what th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from stylegan.networks.base import Generator
-from torch_utils.adam import Adam, track
+from torch_utils.adam import track
 from torch_utils.device import return_freed_memory
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_gradients, all_reduce_max, all_reduce_sum
 from torch_utils.errors import UserError
 from training.config import RunConfig
-from training.inputs import Batch, Inputs, draw
-from training.losses import GANLoss, Regulariser, Stats, Terms, regularisers
+from training.inputs import Inputs, Reals, draw
+from training.losses import GANLoss, Stats, regularisers
 from training.schedule import TrainingStage
 from training.state import TrainState, lazy_factor
 
@@ -29,168 +29,122 @@ W_AVG_BETA = 0.995
 REDUCED = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Phase:
-    """One network's part of a step. loss: the terms of its loss for a micro-batch, and w [N,w_dim] where there is one.
-
-    num_classes: how many the networks have, 0 for none
-    """
-
-    name: str
-    net: nn.Module
-    optimizer: Adam
-    loss: Callable[[Batch, Inputs], Terms]
-    lr: float
-    num_classes: int
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What a phase or a step reports, and the first thing in it that was not finite, if there was one.
-
-    micro_batch: images worked on at once at its end   w: see `w_by_class`; None for a network without w
-    fewer: the same, of a step in which memory did not suffice for as many as before
-    """
-
-    stats: Stats
-    bad: str | None
-    micro_batch: int
-    w: Tensor | None = None
-    fewer: int | None = None
-
-
 def train_step(
-    state: TrainState, reals: Batch, stage: TrainingStage, cfg: RunConfig, labels: np.ndarray | None,
+    state: TrainState, reals: Reals, stage: TrainingStage, cfg: RunConfig, labels: np.ndarray | None,
     dtype: torch.dtype, dist: DistContext = SINGLE_PROCESS,
-) -> StepResult:  # fmt: skip
+) -> tuple[Stats, str]:  # fmt: skip
     """Train on one batch. A phase whose numbers are not all finite leaves its network as it was.
 
     The order is the published one: D, then the average (of G before this step), then G. `state.nimg` is not advanced.
     reals: this process's share of the batch, every `dist.world_size`-th image of it from its rank on
     labels: classes of the data set, from which the generated images draw theirs.
+    Returns what to report, and the first thing that was not finite, "" if there was none.
     """
-    device = reals.images.device
+    images, real_c = reals
     positions = range(state.nimg + dist.rank, state.nimg + stage.batch, dist.world_size)
     # After a rollback the random numbers are others, or the same step would diverge again.
     salt = f"/{state.rollbacks}" if state.rollbacks else ""
 
-    def inputs_of(phase: Phase) -> Inputs:
-        stream, augmented = "g" if cfg.loss.share_fakes else phase.name.lower(), bool(cfg.loss.diffaugment)
-        inputs = draw(cfg.model, cfg.seed, stream + salt, positions, stage.resolution, labels, device, augmented)
-        if cfg.loss.name == "relativistic":
-            # A score compares a real and a generated image: of one class, or it is the classes that differ.
-            inputs = replace(inputs, c=reals.c)
-        return inputs
+    def inputs_of(phase: str) -> Inputs:
+        stream, augmented = "g" if cfg.loss.share_fakes else phase.lower(), bool(cfg.loss.diffaugment)
+        drawn = draw(cfg.model, cfg.seed, stream + salt, positions, stage.resolution, labels, images.device, augmented)
+        # A relativistic score compares a real and a generated image: of one class, or it is the classes that differ.
+        c = real_c if cfg.loss.name == "relativistic" else drawn.c
+        return replace(drawn, reals=images, real_c=real_c, c=c)
 
     if not state.micro_batch.get(stage.resolution):
-        state.micro_batch[stage.resolution] = micro_batch_sizes(len(reals.images), 1, cfg.batch_gpu)[0]
-    before = state.micro_batch[stage.resolution]
+        state.micro_batch[stage.resolution] = micro_batch_sizes(len(images), 1, cfg.batch_gpu)[0]
     weights = {r.name: r.weight_at(state.nimg, stage) for r in regularisers(cfg.loss)}
-    d_phase, g_phase = phases(state, stage, cfg, dtype, weights, len(reals.images))
+    losses = losses_of(state, stage, cfg, dtype, weights, len(images))
     state.discriminators.requires_grad_(True)
-    d = run_phase(d_phase, reals, inputs_of(d_phase), cfg, dist, before)
-    _note(state, stage, d)
-    if d.bad:  # D has diverged: skip G's phase, nothing has been updated yet
-        return replace(d, bad=f"D's {d.bad}", fewer=_fewer(d, before))
-    track(state.G_ema, state.G, _halflife(cfg, state.nimg), stage.batch)
+    d_stats, bad = run_phase("D", state, losses, inputs_of("D"), cfg, dist)
+    if bad:  # D has diverged: skip G's phase, nothing has been updated yet
+        return d_stats, bad
+    ramp = math.inf if cfg.ema_ramp is None else state.nimg * cfg.ema_ramp / 1000
+    track(state.G_ema, state.G, min(cfg.ema_kimg, ramp), stage.batch)
     # No gradients for D's weights while G learns: that is a third of the work of this phase.
     state.discriminators.requires_grad_(False)
-    g = run_phase(g_phase, reals, inputs_of(g_phase), cfg, dist, d.micro_batch)
-    _note(state, stage, g)
-    stats = {**d.stats, **g.stats, "norm_d": d.stats["norm"], "norm_g": g.stats["norm"]}
-    return replace(g, stats=stats, bad=f"G's {g.bad}" if g.bad else None, fewer=_fewer(g, before))
+    g_stats, bad = run_phase("G", state, losses, inputs_of("G"), cfg, dist)
+    return {**d_stats, **g_stats, "norm_d": d_stats["norm"], "norm_g": g_stats["norm"]}, bad
 
 
-def _note(state: TrainState, stage: TrainingStage, result: StepResult) -> None:
-    """What a phase has found out: the mean w of its images, and how many of them memory has room for."""
-    move_w_avg(state.G, result.w)
-    state.micro_batch[stage.resolution] = result.micro_batch
-
-
-def _fewer(result: StepResult, before: int) -> int | None:
-    return result.micro_batch if result.micro_batch < before else None
-
-
-def phases(
+def losses_of(
     state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, weights: dict[str, float], share: int
-) -> tuple[Phase, Phase]:  # fmt: skip
-    """The discriminator's phase of a step, and the generator's.
-
-    weights: of the regularisers in this step   share: images of the batch that are this process's
-    """
-    loss = GANLoss(cfg.loss, state.G, state.D, state.vision_aid, stage, cfg.model.resolution, dtype, weights, share)
-    every = {name: lazy_factor(_interval(regularisers(cfg.loss), name)) for name in ("D", "G")}
-    num_classes = cfg.model.num_classes
-    d_lr, g_lr = stage.lr * every["D"], stage.lr * every["G"] * cfg.optim.g_share
-    return (
-        Phase("D", state.discriminators, state.opt_d, loss.d_loss, d_lr, num_classes),
-        Phase("G", state.G, state.opt_g, loss.g_loss, g_lr, num_classes),
-    )
+) -> GANLoss:  # fmt: skip
+    """The losses of a step. weights: of the regularisers in it   share: images of the batch that are this process's"""
+    return GANLoss(cfg.loss, state.G, state.D, state.vision_aid, stage, cfg.model.resolution, dtype, weights, share)
 
 
-def _interval(terms: Iterable[Regulariser], phase: str) -> int:
-    return max((term.interval for term in terms if term.phase == phase), default=1)
+def learning_rate(phase: str, stage: TrainingStage, cfg: RunConfig) -> float:
+    """Of the network that learns in the phase: smaller, as the moments are shorter, where penalties are lazy."""
+    intervals = [r.interval for r in regularisers(cfg.loss) if r.phase == phase]
+    lr = stage.lr * lazy_factor(max(intervals, default=1))
+    return lr if phase == "D" else lr * cfg.optim.g_share
 
 
 def run_phase(
-    phase: Phase, reals: Batch, inputs: Inputs, cfg: RunConfig, dist: DistContext, micro_batch: int
-) -> StepResult:  # fmt: skip
-    """Add up the gradients of the micro-batches of a batch and step, unless something is not finite.
+    phase: str, state: TrainState, losses: GANLoss, inputs: Inputs, cfg: RunConfig, dist: DistContext
+) -> tuple[Stats, str]:  # fmt: skip
+    """Add up the gradients of the micro-batches of a batch and step, unless something is not finite. Returns as
+    `train_step` does.
 
     The parts are the rounds of this process and of all others; each part is of every so many-th image of the batch, so
     that the groups of the minibatch standard deviation are the same however many processes and rounds there are. All
     processes get the same sums to the last bit, find the same culprit, and take the same step.
     Scores and losses are checked too: an infinite score can have zero gradient and would otherwise pass unnoticed.
-    micro_batch: images at once. Where memory runs out they become fewer, and all rounds are done again; that is before
-    the processes add up anything together, so that those who are done wait as they would for one that is slow.
+    Where memory runs out micro-batches become smaller, and all rounds are done again; that is before the processes add
+    up anything together, so that those who are done wait as they would for one that is slow.
     """
-    device, share, group = reals.images.device, len(reals.images), cfg.model.minibatch_group
-    fitting = micro_batch
+    net, optimizer = state.learner(phase)
+    stage, share, group = losses.stage, len(inputs.reals), cfg.model.minibatch_group
+    before = fitting = state.micro_batch[stage.resolution]
     while True:
         try:
-            sums = accumulate(phase, reals, inputs, share // fitting, dist.world_size)
+            sums = accumulate(losses, phase, inputs, share // fitting, dist.world_size)
             break
         except (RuntimeError, MemoryError) as error:
             smaller = fewer(fitting, share, group, cfg.batch_gpu) if out_of_memory(error) else fitting
             if smaller == fitting:
                 raise
             if not smaller:
-                height, width = reals.images.shape[2:]
                 said = str(error).partition("\n")[0][:200]
-                raise UserError(f"{too_large((height, width), fitting, group)} ({said})") from error
+                size = cfg.model.size(stage.resolution)
+                raise UserError(f"{too_large(size, fitting, group)} ({said})") from error
         # Here and not above, where the error still holds what had been computed.
-        phase.optimizer.zero_grad()
-        return_freed_memory(device)
+        optimizer.zero_grad()
+        return_freed_memory(inputs.reals.device)
         fitting = smaller
-    total, w, short = _over_all(dist, phase.name, *sums, fitting < micro_batch)
-    all_reduce_gradients(dist, f"gradients of {phase.name}", phase.optimizer.params, REDUCED[cfg.reduce])
-    grads = [p.grad for p in phase.net.parameters() if p.grad is not None]
+    total, w_sums, short = _over_all(dist, phase, *sums, fitting < before)
+    all_reduce_gradients(dist, f"gradients of {phase}", optimizer.params, REDUCED[cfg.reduce])
+    grads = [p.grad for p in net.parameters() if p.grad is not None]
     total["norm"] = torch.stack(torch._foreach_norm(grads)).norm()
     finite = bool(torch.stack([*total.values()]).isfinite().all())
     if short > 0:
         fitting = -all_reduce_max(dist, "memory", -fitting)
-    bad = None if finite else _first_bad(phase.net, total)
+    bad = "" if finite else f"{phase}'s {_first_bad(net, total)}"
     if finite:
-        phase.optimizer.step(phase.lr)
-    phase.optimizer.zero_grad()  # the other phase needs the memory
-    return StepResult(total, bad, fitting, w)
+        optimizer.step(learning_rate(phase, stage, cfg))
+    optimizer.zero_grad()  # the other phase needs the memory
+    move_w_avg(state.G, w_sums)
+    state.micro_batch[stage.resolution] = fitting
+    return total, bad
 
 
 def accumulate(
-    phase: Phase, reals: Batch, inputs: Inputs, rounds: int, processes: int
+    losses: GANLoss, phase: str, inputs: Inputs, rounds: int, processes: int
 ) -> tuple[Stats, Tensor | None]:  # fmt: skip
     """Add the gradients of this process to its parameters'. Returns its part of the stats and `w_by_class`."""
     parts = rounds * processes
     total: Stats = {}
     w_sums: Tensor | None = None
-    for real, fed in zip(reals.split(rounds), inputs.split(rounds), strict=True):
-        terms, w = phase.loss(real, fed)
-        for loss, stats in terms:
-            (loss / parts).backward()
+    for fed in inputs.split(rounds):
+        terms, w = losses.of(phase)(fed)
+        for term, stats in terms:
+            (term / parts).backward()
             for name, value in stats.items():
                 total[name] = total.get(name, 0) + value / parts
         if w is not None:
-            sums = w_by_class(w.detach(), fed.c, phase.num_classes)
+            sums = w_by_class(w.detach(), fed.c, losses.G.config.num_classes)
             w_sums = sums if w_sums is None else w_sums + sums
     return total, w_sums
 
@@ -234,10 +188,6 @@ def move_w_avg(G: Generator, sums: Tensor | None) -> None:
         mean = sums[:, :-1] / counts
         share = counts / counts.mean().clamp(min=1)  # of more classes than images, none must forget all at once
         average.lerp_(torch.where(mean.isfinite(), mean, average), 1 - W_AVG_BETA**share)
-
-
-def _halflife(cfg: RunConfig, nimg: int) -> float:
-    return cfg.ema_kimg if cfg.ema_ramp is None else min(cfg.ema_kimg, nimg * cfg.ema_ramp / 1000)
 
 
 # What PyTorch says, besides by the type of its error, when the system, CUDA or one of its libraries has no more memory.

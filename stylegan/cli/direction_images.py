@@ -19,19 +19,20 @@ from stylegan.cli.options import (
     standing_in,
     tool,
 )
+from stylegan.editing.film_files import check_film, frames_and_seconds, write_film
 from stylegan.editing.settings import SEARCH, MoveSettings, check_count
 from stylegan.latents.notation import DIRECTIONS, LATENTS, RenderingOptions
 from torch_utils.cli import require
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
-from torch_utils.output import FILES, GRID, check_film, destination, replaces, write_film, writing_to
+from torch_utils.output import FILES, GRID, destination, grid_shape, replaces, writing_to
 from torch_utils.settings import Flag, setting
 from torch_utils.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from stylegan.editing.directions import Directions
+    from stylegan.editing.directions import Directions, Moves
     from stylegan.latents.latents import Latents
     from stylegan.latents.render import Project, View
 
@@ -60,7 +61,9 @@ class MoveRequest:
 class Apply(MoveRequest):
     """The settings of `apply`."""
 
-    name: str = setting("", Flag("--name", "Which of the file's directions: its name, or its number from 0.", SEARCH))
+    name: str = setting("", Flag(
+        "--name", "Which of the file's directions, by name or number: smile or smile,age, a row for each; or how far "
+        "along each, one after another: smile:1.5,age:-1.", SEARCH, metavar="NAMES", is_list=True))  # fmt: skip
     captions: bool = setting(False, Flag("--captions", f"Text at the edges of {GRID}.", FILES))
     cells: bool = setting(False, Flag("--cells", "Also a file for each image.", FILES))
     save_latents: bool = setting(False, Flag("--save-latents", f"Also {SAVED}, their latents.", FILES))
@@ -80,33 +83,38 @@ class Sheet(MoveRequest):
 
 @tool(Apply)
 def apply(request: Apply, dry_run: bool) -> None:
-    """Move images along a direction: a row for each, a column for each strength; strength 0 is the image itself.
+    """Move images along directions: a row for each, a column for each strength; strength 0 is the image itself.
 
     The images are seeds, latent files or photographs, which are projected first.
 
     \b
       directions.py apply --network runs/00001-faces-faces64 --directions smile.direction.safetensors
                           --seeds 0-3,eva.jpg --strengths -3:3:7 --outdir out
+      directions.py apply --network runs/00001-faces-faces64 --directions faces.direction.safetensors
+                          --seeds 0-3 --name smile:1.5,age:-1 --film both.mp4 --outdir out
     """
     check(request, "--name pc0 --seeds 0-5")
     check_film_length(request)
     view, found = opened_for(request)
     if len(found) > 1 and not request.name:
-        raise UserError(f"{request.move.directions} holds {', '.join(found.names)}; choose one with --name")
-    direction = found.named(request.name or 0)
-    layers = layers_for(request, direction, view)
-    if request.film:
-        check_film(request.folder / request.film, request.fps, view.snapshot.config.channels)
+        raise UserError(f"{request.move.directions} holds {', '.join(found.names)}; choose one with --name, or several")
+    moves = moves_for(request, found)
+    layers = layers_for(request, moves.found, view)
     # First without any projection, so that every mistake is reported before one.
     starts = gathered(request, view, standing_in)
     say_unused(view, request.rendering, request.start.seeds, starts)
-    files = applied_files(request, starts, direction, layers)
+    if request.film:
+        columns, rows = grid_shape("auto", len(starts)) or (1, 1)
+        config, stage = view.snapshot.config, view.snapshot.stage
+        height, width = config.size(stage.resolution)
+        check_film(request.folder / request.film, request.fps, config.channels, (height * rows, width * columns))
+    files = applied_files(request, starts, moves, layers)
     if dry_run:
-        click.echo(plan(request, view, len(starts) * len(request.move.strengths), files))
+        click.echo(plan(request, view, len(starts) * len(moves.rows) * len(moves.columns), files))
         return
     latents = gathered(request, view, projecting(request.start.num_steps, request.batch))
-    write_applied(request, view, latents, direction, layers)
-    click.echo(f"{direction.names[0]}: {files}")
+    write_applied(request, view, latents, moves, layers)
+    click.echo(f"{', '.join(moves.found.names)}: {files}")
 
 
 @tool(Sheet)
@@ -163,6 +171,14 @@ def opened_for(request: MoveRequest) -> tuple[View, Directions]:
     return view, load_directions(Path(request.move.directions), view.snapshot, request.start.force)
 
 
+def moves_for(request: Apply, found: Directions) -> Moves:
+    """Which of the directions to move along, and how far. Raises UserError for names and strengths that cannot be."""
+    from stylegan.editing.directions import moves_of, one_by_one
+
+    strengths = request.move.strengths
+    return moves_of(found, request.name, strengths) if request.name else one_by_one(found, strengths)
+
+
 def layers_for(request: MoveRequest, found: Directions, view: View) -> Layers:
     """The layers of --layers. Raises UserError for layers that the network does not have."""
     from stylegan.editing.directions import layers_to_move
@@ -177,7 +193,9 @@ def gathered(request: MoveRequest, view: View, project: Project) -> Latents:
     from stylegan.latents.render import gather
 
     start = request.start
-    return gather(start.seeds, view, start.classes, project=project, force=start.force)
+    return gather(
+        start.seeds, view, start.classes, project=project, force=start.force, each_class=start.each_class
+    )  # fmt: skip
 
 
 def plan(request: MoveRequest, view: View, count: int, files: str) -> str:
@@ -190,39 +208,37 @@ def plan(request: MoveRequest, view: View, count: int, files: str) -> str:
 # The files
 
 
-def applied_files(request: Apply, latents: Latents, direction: Directions, layers: Layers) -> str:
-    """The files of `write_applied`, and how many they replace. Raises UserError as `moved_by_each` does."""
-    from stylegan.editing.directions import moved_by_each
-
-    folder, strengths = request.folder, request.move.strengths
-    cells = moved_by_each(latents, direction, strengths, layers)
-    files, written = [f"{folder / GRID} ({len(strengths)}x{len(latents)})"], [GRID]
+def applied_files(request: Apply, latents: Latents, moves: Moves, layers: Layers) -> str:
+    """The files of `write_applied`, and how many they replace. Raises UserError as `Moves.of` does."""
+    folder = request.folder
+    cells = moves.of(latents, layers)
+    files, written = [f"{folder / GRID} ({len(moves.columns)}x{len(moves.rows) * len(latents)})"], [GRID]
     if request.cells:
         written += [f"{name}.png" for name in cells.names]
         files.append(f"{counted(len(cells), 'cell')} as {folder / written[1]}" + " ..." * (len(cells) > 1))
-    more = [SAVED] * request.save_latents + [request.film] * bool(request.film)
+    more = [SAVED] * request.save_latents
     files += [str(folder / name) for name in more]
+    if request.film:
+        more.append(request.film)
+        film = folder / request.film
+        files.append(f"{film} ({frames_and_seconds(film, request.frames, request.fps)})")
     return ", ".join(files) + replaces((folder / name for name in [*written, *more]), request.start.seeds)
 
 
-def write_applied(request: Apply, view: View, latents: Latents, direction: Directions, layers: Layers) -> None:
-    """Write the table with a row for each of the latents and a column for each strength, and the other files.
-
-    Raises UserError if they cannot be written.
-    """
-    from stylegan.editing.directions import moved_by_each
-    from stylegan.editing.films import draw_each, draw_moved, there_and_back
+def write_applied(request: Apply, view: View, latents: Latents, moves: Moves, layers: Layers) -> None:
+    """Write the table of the moves of the latents, and the other files. Raises UserError if they cannot be written."""
+    from stylegan.editing.films import draw_each, draw_moved, through
     from stylegan.latents.latents import save_latents
     from torch_utils.images import encode
     from torch_utils.progress import Progress
 
-    folder, strengths = request.folder, request.move.strengths
-    cells = moved_by_each(latents, direction, strengths, layers)
-    film = there_and_back(strengths, request.frames) if request.film else []
+    folder = request.folder
+    cells = moves.of(latents, layers)
+    film = through(moves.turns, request.frames) if request.film else []
     count = len(cells) + len(film) * len(latents)
     with writing_to(folder), destination(folder) as add, Progress("Drawing", count) as bar:
         images = draw_each(cells, view, request.batch, bar)
-        table = laid_out(images, latents.names, strengths, request.captions)
+        table = laid_out(images, moves.row_names(latents.names), moves.columns, request.captions)
         write_atomically(folder / GRID, encode(table, "png"))
         if request.cells:
             for name, image in zip(cells.names, images, strict=True):
@@ -230,7 +246,7 @@ def write_applied(request: Apply, view: View, latents: Latents, direction: Direc
         if request.save_latents:
             save_latents(folder / SAVED, cells, view.snapshot)
         if film:
-            frames = draw_moved(latents, direction, film, layers, view, request.batch, bar)
+            frames = draw_moved(latents, moves.found, film, layers, view, request.batch, bar)
             write_film(folder / request.film, frames, request.fps)
 
 
@@ -238,29 +254,28 @@ def write_sheets(
     request: Sheet, view: View, latents: Latents, found: Directions, layers: Layers, names: Sequence[str]
 ) -> None:  # fmt: skip
     """Write a table for each of the latents, with a row for each direction. Raises UserError if that fails."""
-    from stylegan.editing.directions import moved_by_each
+    from stylegan.editing.directions import one_by_one
     from stylegan.editing.films import draw_each
     from torch_utils.images import encode
     from torch_utils.progress import Progress
 
-    folder, strengths = request.folder, request.move.strengths
+    folder, moves = request.folder, one_by_one(found, request.move.strengths)
     # The name of each direction, with its share if that is known.
     rows = [
         name if share != share else f"{name}  {share:.1%}"
         for name, share in zip(found.names, found.shares.tolist(), strict=True)
     ]
-    count = len(latents) * len(found) * len(strengths)
+    count = len(latents) * len(found) * len(moves.columns)
     with writing_to(folder), destination(folder) as add, Progress("Drawing", count) as bar:
         for i, name in enumerate(names):
-            cells = moved_by_each(latents[i : i + 1], found, strengths, layers)
-            images = draw_each(cells, view, request.batch, bar)
-            add(name, encode(laid_out(images, rows, strengths, True), "png"))
+            images = draw_each(moves.of(latents[i : i + 1], layers), view, request.batch, bar)
+            add(name, encode(laid_out(images, rows, moves.columns, True), "png"))
 
 
-def laid_out(images: np.ndarray, rows: Sequence[str], strengths: Sequence[float], with_text: bool) -> np.ndarray:
+def laid_out(images: np.ndarray, rows: Sequence[str], columns: Sequence[str], with_text: bool) -> np.ndarray:
     """A table of images uint8 [N,H,W,C], row by row, as one image [H',W',C']."""
     from torch_utils.images import captioned, grid
 
     if with_text:
-        return captioned(list(images), rows, [f"{strength:+.3g}" if strength else "0" for strength in strengths])
-    return grid(images, len(strengths))
+        return captioned(list(images), rows, columns)
+    return grid(images, len(columns))

@@ -30,7 +30,7 @@ from torch_utils.cli import Command, Group, require, require_batch, settings_opt
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, replaces, require_folder
 from torch_utils.settings import Flag, replaced, setting
-from torch_utils.text import parse_classes
+from torch_utils.text import Class, parse_classes
 
 if TYPE_CHECKING:
     from stylegan.editing.directions import Directions
@@ -72,8 +72,9 @@ class Conditional:
     model: NetworkOptions = NetworkOptions()
     directions: str = setting("", FILE)
     name: str = setting("", Flag("--name", "The direction to change.", SEARCH))
-    without: str = setting("", Flag("--without", "Those that must stay as they are, as in glasses,gender.", SEARCH))
-    classes: Sequence[int] = setting((), Flag(
+    without: str = setting("", Flag(
+        "--without", "Those that must stay as they are, as in glasses,gender.", SEARCH, is_list=True))  # fmt: skip
+    classes: Sequence[Class] = setting((), Flag(
         "--class", "For conditional networks, as in `find`.", SEARCH, parse=parse_classes,
         metavar="CLASS"))  # fmt: skip
     force: bool = setting(False, Flag("--force", "Take directions that belong to another network.", SEARCH))

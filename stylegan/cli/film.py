@@ -16,17 +16,19 @@ from stylegan.cli.options import (
     about_network,
     check_tool,
     projecting,
+    read_points,
     say_unused,
     standing_in,
     tool,
 )
+from stylegan.editing.film_files import check_film, frames_and_seconds, write_film
 from stylegan.editing.settings import FilmSettings, check_frames
-from stylegan.latents.notation import WHAT, Point, RenderingOptions, parse_points
+from stylegan.latents.notation import WHAT, Point, RenderingOptions
 from torch_utils.cli import require
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, check_film, parse_grid, replaces, write_film
+from torch_utils.output import FILES, parse_grid, replaces
 from torch_utils.settings import Flag, setting
-from torch_utils.text import counted, parse_classes
+from torch_utils.text import Class, parse_classes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,8 +44,9 @@ class Request:
 
     rendering: RenderingOptions = RenderingOptions()
     seeds: Sequence[Point] = setting((), Flag(
-        "--seeds", "Keyframes: seeds as in 0-3,12, latent files, photographs.", WHAT, parse=parse_points))  # fmt: skip
-    classes: Sequence[int] = setting((), Flag(
+        "--seeds", "Keyframes: seeds as in 0-3,12, latent files, photographs, folders of either.", WHAT,
+        parse=read_points))  # fmt: skip
+    classes: Sequence[Class] = setting((), Flag(
         "--class", "For conditional networks: class of seeds and photographs, or one for each as in 3,1,4.", WHAT,
         parse=parse_classes, metavar="CLASSES"))  # fmt: skip
     num_steps: int = setting(500, STEPS)
@@ -77,7 +80,9 @@ def main(request: Request, dry_run: bool) -> None:
 
     view = untruncated(opened(request.rendering, request.force), request.film)
     out, film, (columns, rows) = Path(request.out), request.film, request.grid
-    check_film(out, request.fps, view.snapshot.config.channels)
+    config, stage = view.snapshot.config, view.snapshot.stage
+    height, width = config.size(stage.resolution)
+    check_film(out, request.fps, config.channels, (height * rows, width * columns))
 
     def keyframes(project: Project) -> Latents:
         return gather(request.seeds, view, request.classes, project=project, force=request.force, each=True)
@@ -89,7 +94,7 @@ def main(request: Request, dry_run: bool) -> None:
     segments = walks[0].segments
     count = segments * film.frames + (not film.closed)
     sweep = "" if film.psi_sweep is None else ", psi {:g} to {:g}".format(*film.psi_sweep)
-    about = f"{counted(count, 'frame')}, {count / request.fps:.1f} s{sweep}: {out}{replaces([out], request.seeds)}"
+    about = f"{frames_and_seconds(out, count, request.fps)}{sweep}: {out}{replaces([out], request.seeds)}"
     if dry_run:
         images = count * len(walks)
         lines = about_network(request.rendering.network, view, images, request.seeds, request.num_steps)

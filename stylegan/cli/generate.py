@@ -20,7 +20,7 @@ from stylegan.latents.notation import RenderingOptions
 from torch_utils.cli import require
 from torch_utils.output import FILES, Output, check_output, planned_files, write_images
 from torch_utils.settings import Flag, setting
-from torch_utils.text import counted, require_each_once
+from torch_utils.text import counted, listed_classes, require_each_once
 
 SAVED = "pictures.latent.safetensors"
 
@@ -42,6 +42,7 @@ def main(request: Request, dry_run: bool) -> None:
 
     \b
       generate.py --network runs/00000-mnist-digits32 --seeds 0-35 --class 0-9 --outdir out --grid
+      generate.py --network runs/00002-pets-faces64 --seeds 5 --each-class --outdir out
       generate.py --network karras2019stylegan-ffhq-1024x1024.pkl --seeds 17 --trunc 0.5 --outdir out
       generate.py --network runs/00001-faces-faces64 --seeds 0-3,eva.latent.safetensors --outdir out
       generate.py --network ffhq1024.safetensors --seeds 0-9999 --format zip --outdir out
@@ -54,7 +55,7 @@ def main(request: Request, dry_run: bool) -> None:
 
     start, output = request.start, request.output
     view = opened(request.rendering, start.force)
-    sources = Sources.of(start.seeds, view, start.classes, force=start.force)
+    sources = Sources.of(start.seeds, view, start.classes, force=start.force, each_class=start.each_class)
     # With stand-ins for photographs, so that every mistake is reported before any projection.
     names = output.names(sources.projected(standing_in).names)
     check_output(output, len(names), view.snapshot.config.channels)
@@ -62,8 +63,9 @@ def main(request: Request, dry_run: bool) -> None:
     files = planned_files(output, names, [SAVED] * request.save_latents, start.seeds)
     if dry_run:
         classes = sorted({c for c in sources.classes if c is not None})
+        listed = listed_classes(classes, view.snapshot.class_names)
         lines = about_network(request.rendering.network, view, len(names), start.seeds, start.num_steps)
-        lines += [f"Classes:    {', '.join(map(str, classes)) or 'none'}", f"Files:      {files}"]
+        lines += [f"Classes:    {listed or 'none'}", f"Files:      {files}"]
         click.echo("\n".join(lines))
         return
     batches = sources.projected(projecting(start.num_steps, request.batch)).batches(request.batch)

@@ -30,7 +30,7 @@ class Request:
 
     model: NetworkOptions = NetworkOptions()
     metrics: str = setting("kid5k_full", Flag(
-        "--metrics", "Names, with any number of images; see below.", WHAT, metavar="NAMES"))  # fmt: skip
+        "--metrics", "Names, with any number of images; see below.", WHAT, metavar="NAMES", is_list=True))  # fmt: skip
     data: str = setting("", Flag(
         "--data", "Archive or folder to compare with.  [the data that the network was trained on]", COMPARED,
         metavar="ZIP|DIR"))  # fmt: skip

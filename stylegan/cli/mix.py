@@ -16,6 +16,7 @@ from stylegan.cli.options import (
     about_network,
     check_tool,
     projecting,
+    read_points,
     say_unused,
     standing_in,
     tool,
@@ -28,7 +29,6 @@ from stylegan.latents.notation import (
     Styles,
     layer_ranges,
     layers_of,
-    parse_points,
     parse_styles,
 )
 from torch_utils.cli import require
@@ -36,7 +36,7 @@ from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
 from torch_utils.output import FILES, GRID, destination, replaces, writing_to
 from torch_utils.settings import Flag, setting
-from torch_utils.text import counted, parse_classes
+from torch_utils.text import Class, counted, parse_classes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from stylegan.latents.render import Project, View
 
 SAVED = f"mixed{LATENTS}"
-Classes = Sequence[int]
+Classes = Sequence[Class]
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Request:
 
     rendering: RenderingOptions = RenderingOptions()
     rows: Sequence[Point] = setting((), Flag(
-        "--rows", "The images on the left: seeds as in 85,100-103, latent files, photographs.", WHAT,
-        parse=parse_points))  # fmt: skip
+        "--rows", "The images on the left: seeds as in 85,100-103, latent files, photographs, folders of"
+        " either.", WHAT, parse=read_points))  # fmt: skip
     cols: Sequence[Point] = setting((), Flag(
-        "--cols", "The images at the top, whose styles the cells get.", WHAT, parse=parse_points))  # fmt: skip
+        "--cols", "The images at the top, whose styles the cells get.", WHAT, parse=read_points))  # fmt: skip
     styles: Styles = setting(("coarse",), Flag(
         "--styles", "Which layers come from the top: 0-6, or coarse (4x4, 8x8), middle (16x16, 32x32), fine (64x64 and "
         "up).", WHAT, parse=parse_styles))  # fmt: skip

@@ -20,7 +20,7 @@ from torch_utils.cli import Command, Option, require_batch, settings_options, un
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, require_folder
 from torch_utils.settings import Flag, replaced, setting
-from torch_utils.text import counted, listed_classes, parse_classes
+from torch_utils.text import Class, counted, listed_classes, parse_classes
 
 if TYPE_CHECKING:
     from stylegan.latents.latents import Latents
@@ -34,16 +34,23 @@ FORCE = Flag("--force", "Accept files that belong to another network.", WHAT)
 BATCH = Flag("--batch", "Images to compute at a time. It does not change them.")
 
 
+def read_points(text: str) -> tuple[Point, ...]:
+    """Read what images start from, see `parse_points`, and say what is left out of folders."""
+    return parse_points(text, lambda line: click.echo(line, err=True))
+
+
 @dataclass(frozen=True)
 class SourceOptions:
     """What to start from. classes: of seeds and photographs; latent files contain their own."""
 
     seeds: Sequence[Point] = setting((), Flag(
-        "--seeds", "Which images: seeds as in 0-35,40, latent files, which are used as they are, and photographs.",
-        WHAT, parse=parse_points))  # fmt: skip
-    classes: Sequence[int] = setting((), Flag(
-        "--class", "Class, for conditional networks. A list as in 0-9 repeats: seed S gets class S of the list.", WHAT,
-        parse=parse_classes, metavar="CLASS"))  # fmt: skip
+        "--seeds", "Which images: seeds as in 0-35,40, latent files, which are used as they are, photographs, and "
+        "folders of either.", WHAT, parse=read_points))  # fmt: skip
+    classes: Sequence[Class] = setting((), Flag(
+        "--class", "Class, for conditional networks: number or name. A list as in 0-9,dog repeats: seed S gets class S "
+        "of the list.", WHAT, parse=parse_classes, metavar="CLASS"))  # fmt: skip
+    each_class: bool = setting(False, Flag(
+        "--each-class", "Each seed and photograph in every class of --class, or of the network.", WHAT))  # fmt: skip
     num_steps: int = setting(500, STEPS)
     force: bool = setting(False, FORCE)
 

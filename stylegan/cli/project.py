@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from stylegan.cli.options import tool
+from stylegan.editing.film_files import check_film
 from stylegan.latents.notation import WHAT, NetworkOptions
 from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
 from torch_utils.cli import require, require_batch
 from torch_utils.errors import UserError
-from torch_utils.output import FILES, check_film, require_folder
+from torch_utils.output import FILES, require_folder
 from torch_utils.settings import Flag, setting
-from torch_utils.text import counted, parse_classes
+from torch_utils.text import Class, counted, parse_classes
 
 if TYPE_CHECKING:
     from stylegan.checkpoints.snapshot import Snapshot
@@ -45,7 +46,7 @@ class Request:
 
     model: NetworkOptions = NetworkOptions()
     target: str = setting("", Flag("--target", "An image file, or a folder of them.", WHAT, metavar="FILE"))
-    classes: Sequence[int] = setting((), Flag(
+    classes: Sequence[Class] = setting((), Flag(
         "--class", "Class of the photographs, for conditional networks; of a list, each gets the next.", WHAT,
         parse=parse_classes, metavar="CLASS"))  # fmt: skip
     align: bool = setting(False, Flag("--align", "Find the face and crop it like FFHQ. Needs .[faces].", FACES))
@@ -102,7 +103,8 @@ def main(request: Request, dry_run: bool) -> None:
     snapshot = opened(request.model).snapshot
     require_w(snapshot.G)
     photos = read(request, paths, snapshot)
-    c = classes_for_seeds(request.classes, range(len(photos)), snapshot.config.num_classes)
+    config, names = snapshot.config, snapshot.class_names
+    c = classes_for_seeds(request.classes, range(len(photos)), config.num_classes, names)
     weights = [Path(path) for path in request.weights]
     distance = pick_distance(request.distance or "", snapshot, weights)
     film = film_kind(request, snapshot)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stylegan.checkpoints.bound import Kind, in_turn, load_bound, numbered, save_bound
 from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.editing.settings import MoveSettings
 from stylegan.latents.latents import Latents, distinct
 from stylegan.latents.latents import joined as joined_latents
 from stylegan.latents.notation import DIRECTIONS, layer_ranges, layers_of
@@ -65,15 +66,29 @@ class Directions:
 
     def named(self, name: str | int) -> Directions:
         """The direction of this name, or of this number from 0. Raises UserError if there is none."""
-        if isinstance(name, str) and name in self.names:
-            index = self.names.index(name)
-        elif str(name).isdecimal() and int(name) < len(self):
-            index = int(name)
-        else:
-            known = ", ".join(self.names[:20]) + (", ..." if len(self) > 20 else "")
-            raise UserError(f"there is no direction '{name}'; choose from {known}, or numbers from 0 to "
-                            f"{len(self) - 1}")  # fmt: skip
+        index = self.index(name)
         return self[index : index + 1]
+
+    def several(self, names: Sequence[str | int]) -> Directions:
+        """The directions of these names or numbers, in this order. Raises UserError for others, and for one twice."""
+        each = [self.index(name) for name in names]
+        for index in each:
+            if each.count(index) > 1:
+                raise UserError(f"direction {self.names[index]} is named {each.count(index)} times; name it once")
+        return replace(
+            self, vectors=self.vectors[each], names=tuple(self.names[i] for i in each),
+            layers=tuple(self.layers[i] for i in each), scales=self.scales[each], accuracies=self.accuracies[each],
+            shares=self.shares[each], styles=tuple(s[each] for s in self.styles),
+        )  # fmt: skip
+
+    def index(self, name: str | int) -> int:
+        """The number of the direction of this name, or of this number. Raises UserError if there is none."""
+        if isinstance(name, str) and name in self.names:
+            return self.names.index(name)
+        if str(name).isdecimal() and int(name) < len(self):
+            return int(name)
+        known = ", ".join(self.names[:20]) + (", ..." if len(self) > 20 else "")
+        raise UserError(f"there is no direction '{name}'; choose from {known}, or numbers from 0 to {len(self) - 1}")
 
 
 def in_w(
@@ -261,18 +276,102 @@ def moved_ws(ws: Tensor, direction: Directions, strength: float, layers: Sequenc
     return move(ws, direction.vectors[0], step, direction.layers[0] if layers is None else layers) if step else ws
 
 
-def moved_by_each(
+def moved_along(
     latents: Latents, found: Directions, strengths: Sequence[float], layers: Sequence[int] | None = None
 ) -> Latents:
-    """Move each of the latents along each of the directions by each of the strengths, which change fastest.
+    """Move each of the latents along all of the directions, by a strength for each.
 
     Raises UserError as `moved` does.
     """
-    every = joined_latents([
-        moved(latents[i : i + 1], found[k : k + 1], strength, layers)
-        for i in range(len(latents)) for k in range(len(found)) for strength in strengths
-    ])  # fmt: skip
-    return replace(every, names=tuple(distinct(every.names)))
+    for k, strength in enumerate(strengths):
+        latents = moved(latents, found[k : k + 1], strength, layers)
+    return latents
+
+
+# Along several directions: which ones, and how far along each
+
+
+Strengths = tuple[float, ...]
+"""How far along each of some directions."""
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Where each image is moved to.
+
+    found: the directions
+    rows: one row or several for each image, with the strengths of each cell
+    columns: what is above each column
+    turns: where a film turns that begins with the first of them and ends there
+    """
+
+    found: Directions
+    rows: tuple[tuple[Strengths, ...], ...]
+    columns: tuple[str, ...]
+    turns: tuple[Strengths, ...]
+
+    def of(self, latents: Latents, layers: Sequence[int] | None = None) -> Latents:
+        """The cells of each of the latents, row by row, with a name for each. Raises UserError as `moved` does."""
+        every = joined_latents([
+            moved_along(latents[i : i + 1], self.found, strengths, layers)
+            for i in range(len(latents)) for row in self.rows for strengths in row
+        ])  # fmt: skip
+        return replace(every, names=tuple(distinct(every.names)))
+
+    def row_names(self, names: Sequence[str]) -> list[str]:
+        """What is left of each row, for images of these names."""
+        if len(self.rows) == 1:
+            return list(names)
+        return [f"{name}  {direction}" for name in names for direction in self.found.names]
+
+
+def one_by_one(found: Directions, strengths: Sequence[float]) -> Moves:
+    """A row for each direction, with a column for each strength. A film moves along one direction after the other."""
+
+    def along(k: int, strength: float) -> Strengths:
+        return tuple(strength if i == k else 0.0 for i in range(len(found)))
+
+    every = range(len(found))
+    ends = (min(strengths), max(strengths))
+    if len(found) == 1:
+        turns = [along(0, end) for end in ends]
+    else:
+        turns = [along(k, end) for k in every for end in (0.0, *ends)]
+    columns = tuple(f"{strength:+.3g}" if strength else "0" for strength in strengths)
+    return Moves(found, tuple(tuple(along(k, s) for s in strengths) for k in every), columns, tuple(turns))
+
+
+def one_after_another(found: Directions, strengths: Sequence[float]) -> Moves:
+    """A row with a column for the image itself, and for each direction one that adds its strength to those before."""
+    steps = [tuple(strengths[:k]) + (0.0,) * (len(found) - k) for k in range(len(found) + 1)]
+    texts = [f"{strength:+.3g} {name}" for name, strength in zip(found.names, strengths, strict=True)]
+    columns = tuple(" ".join(texts[:k]) or "0" for k in range(len(found) + 1))
+    return Moves(found, (tuple(steps),), columns, tuple(steps))
+
+
+def moves_of(found: Directions, text: str, strengths: Sequence[float]) -> Moves:
+    """The moves of "smile,age", one by one by each of `strengths`, or of "smile:1.5,age:-1", one after another.
+
+    Raises UserError for names that are not there, and for strengths of some of them only.
+    """
+    if text in found.names:
+        return one_by_one(found.named(text), strengths)
+    parts = [part.strip() for part in text.split(",")]
+    with_strength = [part for part in parts if ":" in part and part not in found.names]
+    if not with_strength:
+        return one_by_one(found.several(parts), strengths)
+    if tuple(strengths) != MoveSettings().strengths:
+        raise UserError(f"--strengths and --name {text} both say how far to move; leave one of them out")
+    if len(with_strength) < len(parts):
+        raise UserError(f"--name {text}: give a strength to each direction, as in smile:1.5,age:-1, or to none")
+    names, own = zip(*(part.rsplit(":", 1) for part in parts), strict=True)
+    try:
+        far = [float(strength) for strength in own]
+    except ValueError:
+        far = [math.nan]
+    if not all(map(math.isfinite, far)):
+        raise UserError(f"--name {text}: after a colon comes a strength, as in smile:1.5")
+    return one_after_another(found.several([name.strip() for name in names]), far)
 
 
 def require_one(direction: Directions) -> None:

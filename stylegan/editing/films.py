@@ -1,6 +1,6 @@
 """Films: when each frame of a walk is, so that speed is as asked, and the images of the frames.
 
-Also films along a direction, there and back.
+Also films along directions, there and back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylegan.editing.directions import Directions, moved
+from stylegan.editing.directions import Directions, moved_along
 from stylegan.editing.settings import Ease, FilmSettings
 from stylegan.editing.walk import Walk
 from stylegan.latents.latents import Latents
@@ -140,13 +140,25 @@ def there_and_back(strengths: Sequence[float], frames: int) -> list[float]:
     return [low + (high - low) * (1 - math.cos(2 * math.pi * i / frames)) / 2 for i in range(frames)]
 
 
+def through(turns: Sequence[Sequence[float]], frames: int) -> list[tuple[float, ...]]:
+    """From turn to turn and back to the first, slower at each, so that a film can repeat: strengths for each frame."""
+    if len(turns) == 2 and len(turns[0]) == 1:
+        return [(strength,) for strength in there_and_back([turn[0] for turn in turns], frames)]
+    found = []
+    for i in range(frames):
+        number, part = divmod(i * len(turns), frames)
+        here, there, eased = turns[number], turns[(number + 1) % len(turns)], EASINGS["sine"](part / frames)
+        found.append(tuple(a + (b - a) * eased for a, b in zip(here, there, strict=True)))
+    return found
+
+
 def draw_moved(
-    latents: Latents, direction: Directions, strengths: Sequence[float], layers: Sequence[int] | None,
+    latents: Latents, found: Directions, strengths: Sequence[Sequence[float]], layers: Sequence[int] | None,
     view: View, batch: int, bar: Progress,
 ) -> Iterator[np.ndarray]:  # fmt: skip
-    """Yield a frame for each strength, uint8 [H,W,C], with all of the latents side by side."""
-    for strength in strengths:
-        yield grid(draw_each(moved(latents, direction, strength, layers), view, batch, bar))
+    """Yield a frame for each of the strengths along the directions, uint8 [H,W,C], all of the latents side by side."""
+    for each in strengths:
+        yield grid(draw_each(moved_along(latents, found, each, layers), view, batch, bar))
 
 
 def draw_each(latents: Latents, view: View, batch: int, bar: Progress) -> np.ndarray:

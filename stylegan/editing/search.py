@@ -41,13 +41,13 @@ from stylegan.networks.config import NetworkConfig, require_styles
 from stylegan.networks.sampling import z_for_seeds
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
-from torch_utils.text import counted
+from torch_utils.text import Class, counted
 
 W_BATCH, ACTIVATION_BATCH, LABEL_BATCH = 256, 64, 64
 QUIET_BELOW = 10_000  # samples of w, which need no progress bar
 
 
-def sample_w(snapshot: Snapshot, seeds: Sequence[int], classes: Sequence[int] = ()) -> Iterator[Tensor]:
+def sample_w(snapshot: Snapshot, seeds: Sequence[int], classes: Sequence[Class] = ()) -> Iterator[Tensor]:
     """Yield the w of seeds, without truncation, in batches [n,w_dim] on the CPU. classes: as for `classes_for_seeds`.
 
     Raises UserError for classes that do not fit the network, and for a network without w.
@@ -56,7 +56,7 @@ def sample_w(snapshot: Snapshot, seeds: Sequence[int], classes: Sequence[int] = 
     with Progress("Sampling w", len(seeds), "w", quiet=len(seeds) < QUIET_BELOW) as bar:
         for start in range(0, len(seeds), W_BATCH):
             part = seeds[start : start + W_BATCH]
-            c = classes_for_seeds(classes, part, config.num_classes)
+            c = classes_for_seeds(classes, part, config.num_classes, snapshot.class_names)
             with torch.inference_mode():
                 z = z_for_seeds(part, config.z_dim).to(snapshot.device)
                 w = snapshot.G.mapping(z, None if c is None else c.to(snapshot.device))
@@ -146,7 +146,7 @@ def labelled_samples(
         return LabelledSamples(_w_of(seeds, labels, view), table.names, _kinds(table.quantities, "truth"), table.values)
     chosen = attribute_indices(labels, classifier)
     every = range(labels.samples or SAMPLES["labels"])
-    c = classes_for_seeds(labels.classes, every, view.snapshot.config.num_classes)
+    c = classes_for_seeds(labels.classes, every, view.snapshot.config.num_classes, view.snapshot.class_names)
     values = []
     with Progress("Labelling images", len(every)) as bar:
         for start in range(0, len(every), LABEL_BATCH):
@@ -211,7 +211,7 @@ def boundary_text(name: str, found: Boundary) -> str:
 
 
 def conditional_by_name(
-    found: Directions, name: str, others: Sequence[str], snapshot: Snapshot, classes: Sequence[int]
+    found: Directions, name: str, others: Sequence[str], snapshot: Snapshot, classes: Sequence[Class]
 ) -> Directions:
     """See `conditional`, for directions of these names. Raises UserError also for names that are not there."""
     one, rest = found.named(name), joined([found.named(other) for other in others])

@@ -15,7 +15,7 @@ from typing import Literal
 from stylegan.latents.notation import DIRECTIONS, Styles, parse_styles, require_psi
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, declared, differences, setting
-from torch_utils.text import counted, parse_classes
+from torch_utils.text import Class, counted, parse_classes
 
 DATA, SEARCH, FILM = "Data", "Search", "Film"  # headings of --help
 ATTRIBUTES = ".attributes.safetensors"
@@ -95,7 +95,7 @@ class Labels:
     samples: int | None = setting(None, Flag(
         "--samples", "How many random images to use.  [pca: 20000; activations: 2000; by gradient: 500; others: 4000]",
         SEARCH))  # fmt: skip
-    classes: Sequence[int] = setting((), Flag(
+    classes: Sequence[Class] = setting((), Flag(
         "--class", "Class, for conditional networks. Of a list as in 0-9, seed S gets number S, counted round.", SEARCH,
         parse=parse_classes, metavar="CLASS"))  # fmt: skip
 
@@ -192,21 +192,25 @@ def check_classifier(settings: ClassifierSettings) -> None:
 
 def parse_strengths(text: str) -> tuple[float, ...]:
     """Read "-2,0,2" as (-2.0, 0.0, 2.0), and "-1:1:3" as (-1.0, 0.0, 1.0). Raises UserError for other text."""
-    try:
-        if ":" not in text:
-            strengths = [float(part) for part in text.split(",")]
-        else:
-            first, last, count = text.split(":")
-            steps = int(count)
-            if not 2 <= steps <= 1000:
-                raise UserError(f"Invalid strengths '{text}': the number of steps must be from 2 to 1000, got {steps}")
-            strengths = [float(first) + (float(last) - float(first)) * i / (steps - 1) for i in range(steps)]
-    except ValueError:
-        raise UserError(f"Invalid strengths '{text}': expected numbers, for example -2,0,2, or FIRST:LAST:STEPS, for "
-                        "example -3:3:7") from None  # fmt: skip
+    strengths = [strength for part in text.split(",") for strength in _strengths(part)]
     if not all(map(math.isfinite, strengths)):
         raise UserError(f"Invalid strengths '{text}': all of them must be finite")
     return tuple(strengths)
+
+
+def _strengths(text: str) -> list[float]:
+    """Read "-2" as [-2.0], and "-1:1:3" as [-1.0, 0.0, 1.0]."""
+    try:
+        if ":" not in text:
+            return [float(text)]
+        first, last, count = text.split(":")
+        steps = int(count)
+        if not 2 <= steps <= 1000:
+            raise UserError(f"Invalid strengths '{text}': the number of steps must be from 2 to 1000, got {steps}")
+        return [float(first) + (float(last) - float(first)) * i / (steps - 1) for i in range(steps)]
+    except ValueError:
+        raise UserError(f"Invalid strengths '{text}': expected numbers, for example -2,0,2, or FIRST:LAST:STEPS, for "
+                        "example -3:3:7") from None  # fmt: skip
 
 
 @dataclass(frozen=True)

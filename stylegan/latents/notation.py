@@ -6,19 +6,21 @@ Nothing here needs PyTorch, so that command lines can be read without loading it
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stylegan.networks.config import NetworkConfig, NoiseMode, require_styles
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, setting
-from torch_utils.text import has_image_suffix, parse_seeds, require_no_gaps
+from torch_utils.text import counted, has_image_suffix, parse_seeds, printable, require_no_gaps
 
 LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
 MAX_PSI = 10
 Point = int | Path
 """What an image is generated from: a seed, or the path of a latent file or of a photograph."""
+Note = Callable[[str], object]
+"""Takes a line for the user."""
 
 # Smallest and largest resolution of the groups of styles in the paper (StyleGAN, figure 3).
 PARTS = {"coarse": (4, 8), "middle": (16, 32), "fine": (64, 1 << 30)}
@@ -31,21 +33,48 @@ def is_photograph(path: Path) -> bool:
     return has_image_suffix(path.name)
 
 
-def parse_points(text: str) -> tuple[Point, ...]:
+def parse_points(text: str, note: Note = lambda text: None) -> tuple[Point, ...]:
     """ "0-2,me.latent.safetensors,eva.jpg" -> (0, 1, 2, Path("me.latent.safetensors"), Path("eva.jpg")).
 
-    Raises UserError for a part that is neither a seed, a range of seeds, nor the name of a latent file or photograph.
+    A folder stands for the files of `points_in`. note: is told what that leaves out
+    Raises UserError for a part that is neither a seed, a range of seeds, a folder with such files, nor the name of a
+    latent file or photograph.
     """
     points: list[Point] = []
     require_no_gaps(text)
     for part in (part.strip() for part in text.split(",")):
-        if part.lower().endswith(LATENTS) or has_image_suffix(part):
+        if not re.fullmatch(r"[\d\s-]*", part) and Path(part).expanduser().is_dir():
+            points.extend(points_in(Path(part).expanduser(), note))
+        elif part.lower().endswith(LATENTS) or has_image_suffix(part):
             points.append(Path(part).expanduser())
         elif re.search(r"[./\\]", part) and not re.fullmatch(r"[\d.-]*", part):
-            raise UserError(f"'{part}' is neither a latent file (*{LATENTS}) nor a photograph (*.png, *.jpg, *.webp)")
+            kinds = f"a latent file (*{LATENTS}) nor a photograph (*.png, *.jpg, *.webp) nor a folder of them"
+            raise UserError(f"'{part}' is neither {kinds}")
         else:
             points.extend(parse_seeds(part))
     return tuple(points)
+
+
+def points_in(folder: Path, note: Note) -> list[Path]:
+    """The latent files of a folder, in the order of their names; if there are none, its photographs.
+
+    Beside latent files, images are taken for results of them. Raises UserError for a folder without either.
+    """
+    try:
+        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"cannot read the folder {folder}: {error.strerror or error}") from error
+    files = [path for path in entries if path.is_file()]
+    latents = [path for path in files if path.name.lower().endswith(LATENTS)]
+    found = latents or [path for path in files if is_photograph(path)]
+    taken = set(found)
+    if not found:
+        raise UserError(f"there is neither a latent file (*{LATENTS}) nor a photograph in the folder {folder}")
+    rest = [printable(path.name) for path in entries if path not in taken]
+    if rest:
+        what = counted(len(found), "latent file" if latents else "photograph")
+        note(f"{folder}: {what} taken, {len(rest)} left out: {', '.join(rest[:8])}" + ", ..." * (len(rest) > 8))
+    return found
 
 
 def parse_psi(text: str) -> float:

@@ -6,6 +6,7 @@ point and opens latent files. `projected` replaces photographs by their latents.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, groupby
@@ -24,7 +25,7 @@ from stylegan.networks.inference import with_kernels
 from stylegan.networks.sampling import z_for_seeds
 from torch_utils.device import keep_freed_memory, pick_device
 from torch_utils.errors import UserError
-from torch_utils.text import counted
+from torch_utils.text import Class, counted, listed_classes
 
 
 @dataclass(frozen=True)
@@ -131,51 +132,94 @@ Project = Callable[[Sequence[Path], View, Sequence[int]], Latents]
 # Classes
 
 
-def require_classes(classes: Sequence[int], num_classes: int, flag: str = "--class") -> None:
-    """Raises UserError if the network does not have these classes, or has classes and none was given. flag: the cure"""
+def class_numbers(
+    classes: Sequence[Class], num_classes: int, names: Sequence[str] = (), flag: str = "--class"
+) -> list[int]:
+    """The number of each class. Names are found whatever their case, and by what is before a comma in them.
+
+    Raises UserError if the network does not have these classes, or has classes and none was given. flag: the cure
+    """
     if classes and not num_classes:
         raise UserError(f"{flag}: this network is unconditional and has no classes; leave the option out")
-    if num_classes and not (classes and max(classes) < num_classes):
-        raise UserError(f"this network has {num_classes} classes; choose with {flag}, 0 to {num_classes - 1}")
+    numbers = [_numbered(c, names, flag) if isinstance(c, str) else c for c in classes]
+    if num_classes and not (numbers and min(numbers) >= 0 and max(numbers) < num_classes):
+        every = listed_classes(range(num_classes), names) if names else f"0 to {num_classes - 1}"
+        raise UserError(f"this network has {num_classes} classes; choose with {flag}, {every}")
+    return numbers
 
 
-def classes_for_seeds(classes: Sequence[int], seeds: Sequence[int], num_classes: int) -> Tensor | None:
+def _numbered(name: str, names: Sequence[str], flag: str) -> int:
+    """The class of a name. Raises UserError unless there is one."""
+    if not names:
+        raise UserError(f"{flag} {name}: the classes of this network have no names; give numbers, as in {flag} 0")
+    keys: list[Callable[[str], str]] = [str, str.casefold, lambda text: text.casefold().split(",")[0].strip()]
+    found: list[int] = []
+    for key in keys:
+        found = found or [number for number, known in enumerate(names) if key(known) == key(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"{flag} {name}: classes {', '.join(map(str, found))} have that name; give the number of one")
+    raise UserError(f"{flag} {name}: no class has that name; there are {listed_classes(range(len(names)), names)}")
+
+
+def classes_for_seeds(
+    classes: Sequence[Class], seeds: Sequence[int], num_classes: int, names: Sequence[str] = ()
+) -> Tensor | None:  # fmt: skip
     """The class of each seed [N]; None without classes. If several classes are given, they repeat: seed S gets class S
     of the list, so that a seed is the same image in any list of seeds.
 
-    Raises UserError as `require_classes` does.
+    Raises UserError as `class_numbers` does.
     """
-    require_classes(classes, num_classes)
-    return torch.tensor([classes[seed % len(classes)] for seed in seeds]) if classes else None
+    numbers = class_numbers(classes, num_classes, names)
+    return torch.tensor([numbers[seed % len(numbers)] for seed in seeds]) if numbers else None
 
 
 def classes_of(
-    points: Sequence[Point], classes: Sequence[int], num_classes: int, each: bool = False, flag: str = "--class"
-) -> list[int | None]:
+    points: Sequence[Point], classes: Sequence[Class], num_classes: int, each: bool = False, flag: str = "--class",
+    names: Sequence[str] = (),
+) -> list[int | None]:  # fmt: skip
     """The class of each point; None without classes, and for latent files, which contain theirs.
 
     If several classes are given, they repeat: seed S gets class S of the list, photograph I gets class I. With `each`,
     every seed and every photograph gets the next class, and there must be one for each.
 
-    Raises UserError as `require_classes` does, and with `each` for a wrong number of classes. flag: for the message
+    Raises UserError as `class_numbers` does, and with `each` for a wrong number of classes. flag: for the message
     """
-    takers = [point for point in points if isinstance(point, int) or is_photograph(point)]
-    if takers or classes:
-        require_classes(classes, num_classes, flag)
-    if not classes:
+    takers = [point for point in points if takes_class(point)]
+    numbers = class_numbers(classes, num_classes, names, flag) if takers or classes else []
+    if not numbers:
         return [None] * len(points)
-    each = each and len(classes) > 1
-    if each and len(classes) != len(takers):
-        raise UserError(f"{flag}: there are {len(classes)} classes for {counted(len(takers), 'seed')}, photographs "
+    each = each and len(numbers) > 1
+    if each and len(numbers) != len(takers):
+        raise UserError(f"{flag}: there are {len(numbers)} classes for {counted(len(takers), 'seed')}, photographs "
                         "included; give one class for all, or one for each")  # fmt: skip
     turn = count()
 
     def class_of(point: Point) -> int | None:
-        if isinstance(point, Path) and not is_photograph(point):
+        if not takes_class(point):
             return None
-        return classes[(point if isinstance(point, int) and not each else next(turn)) % len(classes)]
+        return numbers[(point if isinstance(point, int) and not each else next(turn)) % len(numbers)]
 
     return [class_of(point) for point in points]
+
+
+def takes_class(point: Point) -> bool:
+    """Whether this is a seed or a photograph. Latent files contain their class."""
+    return isinstance(point, int) or is_photograph(point)
+
+
+def in_each_class(
+    points: Sequence[Point], classes: Sequence[Class], num_classes: int, names: Sequence[str] = ()
+) -> list[tuple[Point, int | None]]:
+    """Each point that takes a class with each of the classes, or with all that there are; the others once.
+
+    Raises UserError as `class_numbers` does.
+    """
+    numbers = class_numbers(classes or range(num_classes), num_classes, names)
+    if not numbers:
+        raise UserError("--each-class: this network is unconditional and has no classes; leave the option out")
+    return [(point, c) for point in points for c in (numbers if takes_class(point) else [None])]
 
 
 @dataclass(frozen=True)
@@ -184,29 +228,39 @@ class Sources:
 
     points: seeds, which cost nothing until their turn; latents; and photographs that are not projected yet
     classes: the class of each, see `classes_of`
+    suffixes: what is added to the name of each image, where seeds are in several classes
     """
 
     view: View
     points: tuple[int | Latents | Path, ...]
     classes: tuple[int | None, ...]
+    suffixes: tuple[str, ...]
 
     @staticmethod
     def of(
-        points: Sequence[Point], view: View, classes: Sequence[int] = (), *,
-        force: bool = False, each: bool = False, flag: str = "--class",
+        points: Sequence[Point], view: View, classes: Sequence[Class] = (), *,
+        force: bool = False, each: bool = False, flag: str = "--class", each_class: bool = False,
     ) -> Sources:  # fmt: skip
         """Opens the latent files among `points`. classes, each, flag: see `classes_of`. force: see `load_latents`.
 
+        each_class: every point in every class, see `in_each_class`
         Raises UserError for files and classes that cannot be used.
         """
-        found = classes_of(points, classes, view.snapshot.config.num_classes, each, flag)
+        num_classes, names = view.snapshot.config.num_classes, view.snapshot.class_names
+        suffixes = [""] * len(points)
+        if each_class:
+            pairs = in_each_class(points, classes, num_classes, names)
+            points, found = [point for point, _ in pairs], [c for _, c in pairs]
+            suffixes = ["" if c is None else class_suffix(c, names) for c in found]
+        else:
+            found = classes_of(points, classes, num_classes, each, flag, names)
         paths = dict.fromkeys(point for point in points if isinstance(point, Path))
         files = {path: load_latents(path, view.snapshot, force) for path in paths if not is_photograph(path)}
         for path in paths:
             if path not in files and not path.is_file():
                 raise UserError(f"there is no photograph {path}")
         opened = tuple(point if isinstance(point, int) else files.get(point, point) for point in points)
-        return Sources(view, opened, tuple(found))
+        return Sources(view, opened, tuple(found), tuple(suffixes))
 
     def projected(self, project: Project | None) -> Sources:
         """With latents instead of photographs: each is projected once for each class. Raises UserError as it does."""
@@ -229,25 +283,28 @@ class Sources:
     @property
     def names(self) -> list[str]:
         """A name for each image, without repetition."""
-        return distinct([name for point in self.points for name in _names_of(point)])
+        pairs = zip(self.points, self.suffixes, strict=True)
+        return distinct([name + suffix for point, suffix in pairs for name in _names_of(point)])
 
     def batches(self, batch: int) -> Iterator[Latents]:
         """Yields latents in order, at most `batch` at a time. Seeds are mapped when it is their turn."""
-        view, pairs = self.view, zip(self.points, self.classes, strict=True)
-        for are_seeds, group in groupby(pairs, lambda pair: isinstance(pair[0], int)):
+        view, every = self.view, zip(self.points, self.classes, self.suffixes, strict=True)
+        for are_seeds, group in groupby(every, lambda one: isinstance(one[0], int)):
             if not are_seeds:
-                for latents, _ in group:
+                for latents, _, suffix in group:
                     assert isinstance(latents, Latents)
-                    ready = _with_random_noise(latents, range(len(latents)), view)
+                    named = replace(latents, names=tuple(name + suffix for name in latents.names))
+                    ready = _with_random_noise(named, range(len(latents)), view)
                     yield from (ready[start : start + batch] for start in range(0, len(ready), batch))
                 continue
-            run = [(seed, c) for seed, c in group if isinstance(seed, int)]
+            run = [(seed, c, suffix) for seed, c, suffix in group if isinstance(seed, int)]
             for start in range(0, len(run), batch):
                 part = run[start : start + batch]
-                seeds, classes = [seed for seed, _ in part], [c for _, c in part if c is not None]
+                seeds, classes = [seed for seed, _, _ in part], [c for _, c, _ in part if c is not None]
                 z, c = z_for_seeds(seeds, view.snapshot.config.z_dim), torch.tensor(classes) if classes else None
                 ws = view.snapshot.renderer.map(z, c, psi=view.psi, cutoff=view.cutoff)
-                names, origins = map(_seed_name, seeds), (f"seed {seed}" for seed in seeds)
+                names = (_seed_name(seed) + suffix for seed, _, suffix in part)
+                origins = (f"seed {seed}" for seed in seeds)
                 mapped = Latents(ws, tuple(names), tuple(origins), z, c, psi=view.psi)
                 yield _with_random_noise(mapped, seeds, view)
 
@@ -257,11 +314,13 @@ class Sources:
 
 
 def gather(
-    points: Sequence[Point], view: View, classes: Sequence[int] = (), *,
+    points: Sequence[Point], view: View, classes: Sequence[Class] = (), *,
     project: Project | None = None, force: bool = False, each: bool = False, flag: str = "--class",
+    each_class: bool = False,
 ) -> Latents:  # fmt: skip
     """The latents of all points, in order, on the CPU. Raises UserError as `Sources.of` and `Sources.projected` do."""
-    return Sources.of(points, view, classes, force=force, each=each, flag=flag).projected(project).latents()
+    sources = Sources.of(points, view, classes, force=force, each=each, flag=flag, each_class=each_class)
+    return sources.projected(project).latents()
 
 
 def together(parts: Sequence[Latents], view: View) -> Latents:
@@ -286,6 +345,12 @@ def _names_of(point: int | Latents | Path) -> tuple[str, ...]:
     if isinstance(point, Latents):
         return point.names
     return (_seed_name(point) if isinstance(point, int) else point.stem,)
+
+
+def class_suffix(number: int, names: Sequence[str]) -> str:
+    """What the name of an image of this class ends in, valid in the name of a file: "-dog", "-class3"."""
+    name = names[number] if number < len(names) else f"class{number}"
+    return "-" + re.sub(r"[^\w.+-]+", "_", name)
 
 
 def _seed_name(seed: int) -> str:

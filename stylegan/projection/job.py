@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.editing.film_files import write_film
 from stylegan.latents.latents import SUFFIX, Latents, load_latents, save_latents
 from stylegan.projection.distance import Distance
 from stylegan.projection.photos import Photo, as_targets, named, show
@@ -32,7 +33,6 @@ from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
 from torch_utils.images import encode, enlarge, to_uint8
 from torch_utils.interrupt import deferred_interrupts
-from torch_utils.output import write_film
 from torch_utils.progress import Progress
 from torch_utils.text import counted
 from torch_utils.untrusted import read_json

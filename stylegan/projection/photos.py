@@ -28,7 +28,7 @@ from stylegan.projection.settings import ProjectionSettings
 from torch_utils.errors import UserError
 from torch_utils.images import BadImage, centred_box, read_image, to_float, with_channels
 from torch_utils.progress import Progress
-from torch_utils.text import counted, is_image
+from torch_utils.text import Class, counted, is_image
 from torch_utils.untrusted import read_plain
 
 Align = Callable[[Image.Image], tuple[Image.Image, str]]
@@ -152,7 +152,7 @@ def as_targets(photos: Sequence[Photo]) -> Tensor:
 
 def project_photos(
     snapshot: Snapshot, paths: Sequence[str | Path], settings: ProjectionSettings, distance: str = "",
-    c: Sequence[int] = (),
+    c: Sequence[Class] = (),
 ) -> Latents:  # fmt: skip
     """The latents of photographs, all in one batch, named after their files.
 
@@ -160,7 +160,7 @@ def project_photos(
     Raises UserError for a file that is not an image, and as `Projector.project` does.
     """
     photos = _readable(snapshot, paths)
-    classes = classes_for_seeds(c, range(len(photos)), snapshot.config.num_classes)
+    classes = classes_for_seeds(c, range(len(photos)), snapshot.config.num_classes, snapshot.class_names)
     return latents_of(photos, Projector(snapshot, settings, pick_distance(distance, snapshot)), classes)
 
 

@@ -46,6 +46,16 @@ def test_generate_returns_pil_images(channels, mode):
     assert net.generate([1], psi=0.7, cutoff=0)[0].tobytes() == net.generate([1], psi=1)[0].tobytes()
 
 
+def test_classes_by_name():
+    net = model(replace(TINY, num_classes=3))
+    net = Model(replace(net.snapshot, class_names=("cat", "dog")))
+    assert net.class_names == ("cat", "dog")
+    assert pixels(net.generate([4, 5], c="dog")) == pixels(net.generate([4, 5], c=1))
+    assert pixels(net.generate([4, 5], c=["dog", 2])) == pixels(net.generate([4, 5], c=[1, 2]))
+    with pytest.raises(UserError, match="c bird: no class has that name"):
+        net.generate([4], c="bird")
+
+
 def test_what_it_generates_is_what_its_renderer_draws():
     net = model()
     drawn = net.snapshot.renderer.render([3, 4], psi=0.5, cutoff=2)

@@ -1,5 +1,6 @@
 """Command lines: booleans, errors, options derived from dataclasses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +29,8 @@ class Config:
     sizes: tuple[int, ...] = setting((1,), Flag("--sizes", "Sizes.", parse=lambda t: tuple(map(int, t.split("+")))))
     grid: int | str | None = setting(None, Flag("--grid", "Grid.", parse=lambda t: t if t == "auto" else int(t),
                                                 bare="auto"))  # fmt: skip
+    points: Sequence[int] = setting((), Flag("--points", "P.", parse=lambda t: tuple(map(int, t.split(",")))))
+    words: str = setting("", Flag("--words", "W.", is_list=True))
 
 
 BORROWED = {"part.inner": Flag("--inner", "Borrowed.")}
@@ -67,6 +70,26 @@ def test_a_switch_may_stand_alone(line):
 @pytest.mark.parametrize("line, grid", [("--grid", "auto"), ("--grid --limit 5", "auto"), ("--grid 6", 6)])
 def test_a_flag_may_say_something_when_it_stands_alone(line, grid):
     assert eval(run(*line.split()).output)[0]["grid"] == grid
+
+
+@pytest.mark.parametrize("line", [
+    "--limit 5 --limit 6", "--limit 5 --limit 5", "--rate 1 --rate=2", "--name a -m b", "--mirror --mirror no",
+    "--grid --grid 3", "--seeds 1 --seeds 2",
+])  # fmt: skip
+def test_an_option_given_twice_is_an_error_because_one_would_be_lost(line):
+    result = run(*line.split())
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.endswith(f"Error: {line.split()[0]} is given 2 times; give it once\n")
+
+
+def test_lists_given_twice_add_up():
+    result = run("--points", "1,2", "--limit", "5", "--points=3", "--words", "a", "--words", "b,c")
+    assert eval(result.output)[0] == {"points": (1, 2, 3), "words": "a,b,c", "limit": 5}
+    assert "--points" in run("--points", "1", "--points", "x").stderr
+
+
+def test_help_may_be_asked_for_twice():
+    assert run("--help", "--help").exit_code == 0
 
 
 def test_a_default_that_is_typed_counts_as_typed():

@@ -62,9 +62,9 @@ def steps(cfg: RunConfig, dist: DistContext, count: int = 3, prepare: Prepare = 
     for _ in range(count):
         stage = cfg.growth.at(state.nimg)
         reals = next_reals(data, state.nimg, stage, cfg, CPU, dist)
-        outcome = train_step(state, reals, stage, cfg, None, torch.float32, dist)
-        assert not outcome.bad
-        stats.append({name: float(value) for name, value in outcome.stats.items()})
+        found, bad = train_step(state, reals, stage, cfg, None, torch.float32, dist)
+        assert not bad
+        stats.append({name: float(value) for name, value in found.items()})
         state.nimg += stage.batch
     return {
         "stats": stats,
@@ -122,6 +122,6 @@ def test_the_share_of_a_process_is_of_every_so_many_th_image(tiny) -> None:
     cfg = tiny(data__mirror=True)
     data = Dataset(Archive.open(cfg.data.path), mirror=True)
     stage = cfg.growth.at(200)
-    whole = next_reals(data, 200, stage, cfg, CPU).images
-    shares = [next_reals(data, 200, stage, cfg, CPU, DistContext(rank, 4)).images for rank in range(4)]
+    whole, _ = next_reals(data, 200, stage, cfg, CPU)
+    shares = [next_reals(data, 200, stage, cfg, CPU, DistContext(rank, 4))[0] for rank in range(4)]
     assert torch.equal(torch.stack(shares, dim=1).flatten(0, 1), whole)

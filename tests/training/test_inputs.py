@@ -46,10 +46,12 @@ def test_growing_does_not_change_what_there_was() -> None:
 
 
 def test_parts_make_up_the_whole_and_keep_groups_together() -> None:
-    whole = drawn(range(8))
+    whole = dataclasses.replace(drawn(range(8)), reals=torch.rand(8, 3, 4, 6), real_c=torch.arange(8))
     parts = list(whole.split(2))
     for together, *apart in zip(fields_of(whole), *map(fields_of, parts)):
         assert torch.equal(together, torch.stack(apart, dim=1).flatten(0, 1))
+    for i, part in enumerate(parts):
+        assert torch.equal(part.reals, whole.reals[i::2]) and part.real_c.tolist() == [i, i + 2, i + 4, i + 6]
     # Groups of two lie 4 apart in the batch of 8 (0 and 4), and 2 apart in a part of 4 (0 and 2 of 0, 2, 4, 6).
     assert torch.equal(parts[0].z[[0, 2]], whole.z[[0, 4]])
 

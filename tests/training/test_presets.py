@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 
 import pytest
+from click.testing import CliRunner
 
+from stylegan.cli.train import main
 from stylegan.networks.registry import FAMILIES
 from torch_utils.settings import differences, leaves, shown
 from training.config import FLAGS, RunConfig
@@ -142,7 +144,7 @@ def test_the_settings_of_published_networks_are_those_of_their_files() -> None:
     }  # fmt: skip
     progan = common | {
         "family": "progan", "mapping_layers": 0, "blur": (), "styles": False, "const_input": False, "noise": False,
-        "pixel_norm": True, "instance_norm": False, "style_mixing": 0.0,
+        "pixel_norm": True, "instance_norm": False, "style_mixing": 0.0, "fused_scale": True,
     }  # fmt: skip
     for name, wanted in (("stylegan", common), ("progan", progan)):
         config = FAMILIES[name].config()
@@ -150,9 +152,13 @@ def test_the_settings_of_published_networks_are_those_of_their_files() -> None:
 
 
 def test_help_says_of_a_setting_that_it_depends_on_the_preset_where_it_does() -> None:
-    """And shows the default of all others. What only some families have depends on the preset as well."""
-    flagged = {name for name, flag in FLAGS.items() if flag.kind is not None}
+    """And shows the default of all others. What only some families have depends on the preset as well, unless it is
+    the same in all that have it.
+    """
+    flagged = {name for name, flag in FLAGS.items() if flag.kind is not None} - {"model.d_fmap_max"}
     assert varying() == flagged | {setting for name in PRESETS for setting in differing(preset(name, 1))}
     assert "snap" not in varying() and {"total_kimg", "growth.lr", "model.styles"} <= varying()
     assert varying() <= {setting for family in FAMILIES.values()
                          for setting, _ in leaves(RunConfig(model=family.config()))}  # fmt: skip
+    shown = " ".join(CliRunner().invoke(main, ["--help"]).output.split())
+    assert "of the discriminator, if it has fewer than the generator. [default: FMAP_MAX]" in shown

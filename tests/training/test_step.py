@@ -25,17 +25,15 @@ from torch_utils.images import to_float
 from training.config import AUGMENTATIONS, RunConfig
 from training.data.archive import Archive
 from training.data.dataset import Dataset
-from training.inputs import Batch
-from training.losses import GANLoss
+from training.losses import GANLoss, Stats
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
 from training.step import (
-    StepResult,
     fewer,
+    learning_rate,
     micro_batch_sizes,
     move_w_avg,
     out_of_memory,
-    phases,
     train_step,
     w_by_class,
 )
@@ -44,7 +42,7 @@ CPU = torch.device("cpu")
 
 
 def after(steps: int, cfg: RunConfig, prepare: Callable[[TrainState], None] = lambda state: None,
-          nimg: int = 200) -> tuple[TrainState, list[StepResult]]:  # fmt: skip
+          nimg: int = 200) -> tuple[TrainState, list[tuple[Stats, str]]]:  # fmt: skip
     """The state and the reports after some steps, from fresh networks, at the stage of `nimg`."""
     data = Dataset(Archive.open(cfg.data.path), seed=cfg.seed)
     labels = data.archive.labels if cfg.data.cond else None
@@ -55,7 +53,7 @@ def after(steps: int, cfg: RunConfig, prepare: Callable[[TrainState], None] = la
     for _ in range(steps):
         stage = cfg.growth.at(state.nimg)
         images, c = data.batch(state.nimg, stage.batch, *cfg.model.size(stage.resolution))
-        reals = Batch(to_float(images), c if cfg.data.cond else None)
+        reals = to_float(images), c if cfg.data.cond else None
         outcomes.append(train_step(state, reals, stage, cfg, labels, dtype))
         state.nimg += stage.batch
     return state, outcomes
@@ -90,7 +88,7 @@ def test_a_batch_in_rounds_is_the_batch_at_once(rounds: int, loss: str, tiny, un
             assert (apart <= 1e-2 * moved + 3e-7 * ours.abs()).all(), key
             assert ours.grad is None, "its memory is for the other phase"
     for stats in ("d", "g", "real", "norm_d", "norm_g"):
-        assert whole[-1].stats[stats].item() == pytest.approx(in_parts[-1].stats[stats].item(), rel=5e-3, abs=1e-5)
+        assert whole[-1][0][stats].item() == pytest.approx(in_parts[-1][0][stats].item(), rel=5e-3, abs=1e-5)
     torch.testing.assert_close(once.G.mapping.w_avg, parts.G.mapping.w_avg, rtol=1e-4, atol=1e-6)
 
 
@@ -98,9 +96,9 @@ def test_a_batch_in_rounds_is_the_batch_at_once(rounds: int, loss: str, tiny, un
 def test_pictures_that_are_compared_are_of_one_class(loss: str, tiny, monkeypatch) -> None:
     compared: list[bool] = []
 
-    def watched(self, views, c, inputs):
-        compared.append(torch.equal(c, inputs.c))
-        return d_terms(self, views, c, inputs)
+    def watched(self, views, inputs):
+        compared.append(torch.equal(inputs.real_c, inputs.c))
+        return d_terms(self, views, inputs)
 
     d_terms = GANLoss.d_terms
     monkeypatch.setattr(GANLoss, "d_terms", watched)
@@ -123,14 +121,14 @@ def test_fakes_are_made_for_each_network_or_once_for_both(loss: str, share_fakes
 
     fakes = GANLoss.fakes
     monkeypatch.setattr(GANLoss, "fakes", watched)
-    once, (outcome,) = after(1, cfg)
+    once, ((stats, _),) = after(1, cfg)
     assert [learning for learning, _ in made] == ([True] if share_fakes else [False, True])
-    parts, (in_parts,) = after(1, replace(cfg, batch_gpu=4))
+    parts, ((in_parts, _),) = after(1, replace(cfg, batch_gpu=4))
     for_d, for_g = made[-4:-2], made[-2:]
     assert [learning for learning, _ in for_d + for_g] == [False, False, True, True]
     assert [torch.equal(a, b) for (_, a), (_, b) in zip(for_d, for_g, strict=True)] == [share_fakes] * 2
     for name in ("d", "g", "norm_g"):
-        torch.testing.assert_close(outcome.stats[name], in_parts.stats[name], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(stats[name], in_parts[name], rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(once.G.mapping.w_avg, parts.G.mapping.w_avg)
 
 
@@ -141,19 +139,19 @@ def test_a_step_short_of_memory_ends_as_if_begun_with_fewer(spared, loss, share_
     """To the last bit, also where some gradients had been added up before."""
     r2 = PerResolution(1.0)
     common = {"loss__name": loss, "loss__share_fakes": share_fakes, "model__mbstd_group": 2, "loss__r2_gamma": r2}
-    halved, told = after(2, tiny(**common), lambda state: memory_for(state.D, 5, spared))
+    halved, _ = after(2, tiny(**common), lambda state: memory_for(state.D, 5, spared))
     straight, _ = after(2, tiny(**common, batch_gpu=4))
     for name in ("G", "D", "G_ema"):
         assert torch.equal(weights(getattr(halved, name)), weights(getattr(straight, name)))
     assert torch.equal(halved.G.mapping.w_avg, straight.G.mapping.w_avg)
-    assert [outcome.fewer for outcome in told] == [4, None] and halved.micro_batch == {16: 4}
+    assert halved.micro_batch == {16: 4}
 
 
 def test_where_only_the_generator_has_no_memory_the_discriminator_steps_once(memory_for, tiny) -> None:
     calls_of_d_phase = 2
-    halved, (told,) = after(1, tiny(), lambda state: memory_for(state.D, 4, calls_of_d_phase))
+    halved, _ = after(1, tiny(), lambda state: memory_for(state.D, 4, calls_of_d_phase))
     whole, _ = after(1, tiny())
-    assert told.fewer == 4
+    assert halved.micro_batch == {16: 4}
     assert torch.equal(weights(halved.D), weights(whole.D))
     assert {int(entry["step"]) for entry in (*halved.opt_d.state.values(), *halved.opt_g.state.values())} == {1}
     torch.testing.assert_close(halved.G.mapping.w_avg, whole.G.mapping.w_avg, rtol=1e-4, atol=1e-6)
@@ -192,8 +190,8 @@ def fails_once(error: Exception) -> Callable[[TrainState], None]:
 @pytest.mark.parametrize("error", SHORT_OF_MEMORY, ids=str)
 def test_a_lack_of_memory_is_recognised_by_whoever_reports_it(error: RuntimeError | MemoryError, tiny) -> None:
     assert out_of_memory(error)
-    _, (told,) = after(1, tiny(), fails_once(error))
-    assert told.fewer == told.micro_batch == 4 and not told.bad
+    state, ((_, bad),) = after(1, tiny(), fails_once(error))
+    assert state.micro_batch == {16: 4} and not bad
     with pytest.raises(UserError, match="too small for 4 images of 16x16") as refusal:
         after(1, tiny(batch_gpu=4), fails_once(error))
     assert refusal.value.__cause__ is error
@@ -231,8 +229,8 @@ def test_nothing_of_what_failed_is_held_while_it_is_done_again(tiny) -> None:
 
         state.D.head.register_forward_pre_hook(before)
 
-    _, (told,) = after(1, tiny(), prepare)
-    assert told.fewer == 4 and len(held) == 2 and seen[0] is False
+    state, _ = after(1, tiny(), prepare)
+    assert state.micro_batch == {16: 4} and len(held) == 2 and seen[0] is False
 
 
 # Sizes of micro-batches
@@ -334,9 +332,9 @@ def poison_gradient(module: str) -> Callable[[TrainState], None]:
 @pytest.mark.parametrize("layer", ["D.head.conv.weight", "G.mapping.layers.1.bias", "G.synthesis.to_rgb.16.weight"])
 def test_an_infinite_gradient_is_named_and_its_network_left_alone(layer: str, tiny) -> None:
     cfg = tiny()
-    state, (outcome, *_) = after(1, cfg, poison_gradient(layer))
+    state, ((_, bad),) = after(1, cfg, poison_gradient(layer))
     fresh = fresh_state(cfg, CPU)
-    assert outcome.bad == f"{layer[0]}'s gradient of {layer[2:]}"
+    assert bad == f"{layer[0]}'s gradient of {layer[2:]}"
     # D's trouble comes first and ends the step; G's leaves what D has learned from the same batch.
     for name, still in (("G", True), ("D", layer[0] == "D")):
         assert torch.equal(weights(getattr(state, name)), weights(getattr(fresh, name))) == still
@@ -364,8 +362,8 @@ def test_no_network_moves_when_a_score_or_a_style_is_not_finite(loss: str, troub
         trouble(state)
         before.append(copy.deepcopy(state))
 
-    state, (outcome, *_) = after(1, cfg, prepare)
-    assert outcome.bad
+    state, ((_, bad),) = after(1, cfg, prepare)
+    assert bad
     for name in ("G", "D"):
         old, new = (weights(getattr(s, name)).nan_to_num(7, 8) for s in (before[0], state))
         assert torch.equal(old, new)
@@ -381,8 +379,8 @@ def test_the_averages_of_batch_norm_do_not_swallow_what_is_not_finite(tiny) -> N
         with torch.no_grad():
             state.G.synthesis.dense[0, 0] = math.nan
 
-    state, (outcome,) = after(1, cfg, poison)
-    assert outcome.bad
+    state, ((_, bad),) = after(1, cfg, poison)
+    assert bad
     assert all(buffers(net).isfinite().all() for net in (state.G, state.D, state.G_ema))
     first = state.G.synthesis.norms["4"].mean
     assert first[0] == 0 and (first[1:] != 0).all(), "only the average of the poisoned feature map stays"
@@ -390,16 +388,16 @@ def test_the_averages_of_batch_norm_do_not_swallow_what_is_not_finite(tiny) -> N
 
 def test_what_cannot_be_added_up_is_named(tiny) -> None:
     """Gradients that are finite, but the sum of whose squares is not."""
-    state, (outcome, *_) = after(
+    state, ((_, bad),) = after(
         1, tiny(), lambda state: state.D.head.conv.bias.register_hook(lambda grad: torch.full_like(grad, 1e30))
     )
-    assert outcome.bad == "D's mean of 'norm'"
+    assert bad == "D's mean of 'norm'"
     assert weights(state.D).isfinite().all()
 
 
 def test_lazy_penalties_come_every_so_many_steps_at_any_count(tiny) -> None:
     _, outcomes = after(7, tiny(loss__r1_interval=3), nimg=160)
-    assert ["r1" in outcome.stats for outcome in outcomes] == [(160 // 8 + i) % 3 == 0 for i in range(7)]
+    assert ["r1" in stats for stats, _ in outcomes] == [(160 // 8 + i) % 3 == 0 for i in range(7)]
 
 
 @pytest.mark.parametrize("interval", [1, 2, 8])
@@ -407,11 +405,11 @@ def test_a_network_with_a_lazy_penalty_learns_as_much_less_in_a_step(interval: i
     """And Adam remembers as much less: of the discriminator, as only that has penalties (StyleGAN2, appendix B)."""
     cfg = tiny(loss__r1_interval=interval, optim__g_share=0.5, optim__beta1=0.5)
     state, stage = fresh_state(cfg, CPU), cfg.growth.at(200)
-    d, g = phases(state, stage, cfg, torch.float32, {}, stage.batch)
+    (D, d), (G, g) = (state.learner(phase) for phase in "DG")
     lazy = interval / (interval + 1) if interval > 1 else 1.0
-    assert (d.lr, g.lr) == (stage.lr * lazy, stage.lr * 0.5)
-    assert d.optimizer.betas == (0.5**lazy, 0.99**lazy) and g.optimizer.betas == (0.5, 0.99)
-    assert (d.name, g.name, d.net, g.net) == ("D", "G", state.D, state.G)
+    assert [learning_rate(phase, stage, cfg) for phase in "DG"] == [stage.lr * lazy, stage.lr * 0.5]
+    assert d.betas == (0.5**lazy, 0.99**lazy) and g.betas == (0.5, 0.99)
+    assert (D, G) == (state.D, state.G)
 
 
 @pytest.mark.parametrize("steps", [5, 40])
@@ -426,9 +424,7 @@ def test_bf16_computes_the_losses_of_fp32(steps: int, tiny) -> None:
         for name in ("G", "D", "G_ema"):
             getattr(state, name).load_state_dict(getattr(trained, name).state_dict())
 
-    exact, ours = (
-        after(1, tiny(precision=precision), continued, nimg=2000)[1][0].stats for precision in ("fp32", "bf16")
-    )
+    exact, ours = (after(1, tiny(precision=precision), continued, nimg=2000)[1][0][0] for precision in ("fp32", "bf16"))
     assert "r1" in exact
     for name, value in exact.items():
         relative = 0.1 if name.startswith("norm") else 0.02

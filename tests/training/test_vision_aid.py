@@ -18,7 +18,7 @@ from training import vision_aid as module
 from training.config import AID_NETS, AID_SMALLEST, LossConfig, RunConfig
 from training.data.archive import Archive
 from training.data.dataset import Dataset
-from training.inputs import Batch, draw
+from training.inputs import draw
 from training.losses import GANLoss, aid_d_loss, aid_g_loss
 from training.schedule import PerResolution, TrainingStage
 from training.state import TrainState, fresh_state
@@ -75,8 +75,8 @@ def steps(cfg: RunConfig, count: int, state: TrainState | None = None) -> TrainS
     for _ in range(count):
         stage = cfg.growth.at(state.nimg)
         images, _ = data.batch(state.nimg, stage.batch, *cfg.model.size(stage.resolution))
-        outcome = train_step(state, Batch(to_float(images), None), stage, cfg, None, FP32)
-        assert not outcome.bad and {"aid_d", "aid_g", "aid_r"} <= outcome.stats.keys()
+        stats, bad = train_step(state, (to_float(images), None), stage, cfg, None, FP32)
+        assert not bad and {"aid_d", "aid_g", "aid_r"} <= stats.keys()
         state.nimg += stage.batch
     return state
 
@@ -205,15 +205,16 @@ def test_it_adds_to_both_losses_where_it_can_see(aid, name: str, resolution: int
     stage = TrainingStage(resolution, phase=0, batch=4, lr=0.001)
     alone = GANLoss(LossConfig(name), G, D, None, stage, 32, FP32, {"r1": 1.0}, share=4)
     aided = replace(alone, loss=replace(alone.loss, vision_aid="vgg16", aid_weight=0.5), vision_aid=aid)
-    inputs = draw(model, 0, "d", range(4), resolution, None, CPU)
-    fakes, reals = alone.fakes(inputs)[0].detach(), some_images(0, size=resolution)
+    reals = some_images(0, size=resolution)
+    inputs = replace(draw(model, 0, "d", range(4), resolution, None, CPU), reals=reals)
+    fakes = alone.fakes(inputs)[0].detach()
 
     def d(loss: GANLoss) -> torch.Tensor:
-        terms, _ = loss.d_loss(Batch(reals, None), inputs)
+        terms, _ = loss.d_loss(inputs)
         return torch.stack([term for term, _ in terms]).sum()
 
     def g(loss: GANLoss) -> torch.Tensor:
-        ((term, _),), _ = loss.g_loss(Batch(reals, None), inputs)
+        ((term, _),), _ = loss.g_loss(inputs)
         return term
 
     seen = resolution >= AID_SMALLEST

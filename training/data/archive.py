@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import numpy as np
 from PIL import Image
@@ -64,20 +64,24 @@ class Archive:
     def open(cls, path: str | Path, cache: str | Path | None = None) -> Archive:
         """Open a zip, a folder (recursively), or an embedded archive by its name (`mnist`). cache: "" is None
 
-        Raises UserError if the path does not exist or contains no images, or if its labels do not fit its images.
+        Raises UserError if the path does not exist, cannot be read or contains no images, or if its labels do not fit
+        its images.
         """
         where = Path(EMBEDDED.get(str(path), path))
-        if where.is_dir():
-            return cls(where, files_of_folder(where), Path(cache) if cache else None)
-        if not where.exists():
-            raise UserError(f"There is no archive or folder at {where}: give a path, or one of: {', '.join(EMBEDDED)}")
+        kept = Path(cache) if cache else None
         try:
-            return cls(where, files_of_zip(where), Path(cache) if cache else None)
+            if where.is_dir():
+                return cls(where, files_of_folder(where), kept)
+            if where.exists():
+                return cls(where, files_of_zip(where), kept)
+        except PermissionError as error:
+            _unreadable(error)
         except ZIP_ERRORS as error:
-            cure = (
-                advice_for([where.name], where) or f"give a zip or a folder of images, or one of {', '.join(EMBEDDED)}"
-            )
-            raise UserError(f"Cannot open {where} as a zip file ({error}): {cure}") from None
+            usual = f"give a zip or a folder of images, or one of {', '.join(EMBEDDED)}"
+            raise UserError(
+                f"Cannot open {where} as a zip file ({error}): {advice_for([where.name], where) or usual}"
+            ) from None
+        raise UserError(f"There is no archive or folder at {where}: give a path, or one of: {', '.join(EMBEDDED)}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -254,7 +258,7 @@ def files_of_zip(path: Path) -> Files:
 
 def files_of_folder(path: Path) -> Files:
     """Files under a folder."""
-    found = [Path(root) / name for root, _, files in os.walk(path) for name in files]
+    found = [Path(root) / name for root, _, files in os.walk(path, onerror=_unreadable) for name in files]
     names = [file.relative_to(path).as_posix() for file in found if file.is_file()]  # a pipe would never end
 
     def former() -> list[Fingerprint]:
@@ -266,6 +270,10 @@ def files_of_folder(path: Path) -> Files:
         return read_plain(path / name, size_limit(name))
 
     return Files(names, read, lambda chosen: checksums_in(path, chosen, read), former)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise UserError(f"Cannot read {error.filename} ({error.strerror}): make it readable") from None
 
 
 def size_limit(name: str) -> str:

@@ -29,6 +29,7 @@ Space = Literal["z", "w"]
 Part = Literal["full", "end"]
 REJECTED = 0.01  # at either end
 PUBLISHED, DISCRIMINATOR = "lpips-vgg16", "discriminator"
+IN_Z = "measure its path length in z"  # what to do with a network without w
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def path_length(
     if count < 2:
         raise UserError(f"{count} paths have no mean length; use 1000 or more")
     if paths.space == "w":
-        require_w(snapshot.G, "measure its path length in z")
+        require_w(snapshot.G, IN_Z)
     lengths = []
     with Progress(f"Paths in {paths.space}", count, "path", sampling.quiet) as bar:
         for start in range(0, count, sampling.batch):

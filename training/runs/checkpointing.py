@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,26 @@ from torch_utils.interrupt import Interrupts
 from torch_utils.text import listed_classes
 from training.config import RunConfig
 from training.data.dataset import Dataset
+from training.losses import Stats
 from training.runs.hours import LATE
 from training.runs.live_metrics import NO_METRICS, keep_best, measure_snapshot, prune
 from training.runs.plan import duration, seconds_left
-from training.runs.report import FIRST, STAT_NAMES, Clock, Report, save_fakes, save_growth, save_key, save_reals
+from training.runs.report import (
+    FIRST,
+    STAT_NAMES,
+    Clock,
+    Report,
+    about_growth,
+    growth_frame,
+    save_fakes,
+    save_growth,
+    save_key,
+    save_reals,
+)
 from training.runs.resume import DataFacts
 from training.runs.run_dir import PREVIOUS, STATE, settle_state
 from training.schedule import TrainingStage
 from training.state import TrainState
-from training.step import StepResult
 from training.transfer import transfer_weights
 from training.vision_aid import LOOKS
 
@@ -50,11 +62,46 @@ def disk_trouble(run_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def begin_run(
-    state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, data: Dataset, dtype: torch.dtype,
-    resume: bool, init_from: str | None, dist: DistContext = SINGLE_PROCESS,
-) -> None:  # fmt: skip
+@dataclass(frozen=True)
+class Run:
+    """What belongs to a run from its first step to its last. dist: the processes that share the work"""
+
+    cfg: RunConfig
+    run_dir: Path
+    state: TrainState
+    report: Report
+    clock: Clock
+    dist: DistContext = SINGLE_PROCESS
+
+    @property
+    def stage(self) -> TrainingStage:
+        """Where the growth is."""
+        return self.cfg.growth.at(self.state.nimg)
+
+    @property
+    def over(self) -> bool:
+        """Have all images been shown, or is the time up?"""
+        return self.state.nimg >= self.cfg.total_kimg * 1000 or self.clock.late(self.state, self.cfg)
+
+    @property
+    def snapshot_due(self) -> bool:
+        """Has there just been a tick, and one with a snapshot?"""
+        state = self.state
+        return state.tick > 0 and state.tick_nimg == state.nimg and state.tick % self.cfg.snap == 0
+
+    def file(self, prefix: str, suffix: str) -> Path:
+        """The field's names, in whole kimg: of several within one kimg the last stays (a snapshot knows its own)."""
+        return self.run_dir / f"{prefix}{self.state.nimg // 1000:06d}{suffix}"
+
+    @property
+    def snapshot(self) -> Path:
+        """That of this moment."""
+        return self.file("network-snapshot-", ".safetensors")
+
+
+def begin_run(run: Run, data: Dataset, dtype: torch.dtype, resume: bool, init_from: str | None) -> None:
     """Say what is about to happen; at the very start also write the reals, the first fakes and the first state."""
+    cfg, state, report, dist = run.cfg, run.state, run.report, run.dist
     device = next(state.G.parameters()).device
     ranks = f"{dist.world_size} processes, " if dist.world_size > 1 else ""
     slow = " (this GPU has no fast bfloat16)" if device.type == "cuda" and not fast_bf16(device) else ""
@@ -62,69 +109,66 @@ def begin_run(
     if dist.attempt:
         report.say(f"A process was lost: restart {dist.attempt}")
     if resume:
-        on_rank0(dist, "tidying up", partial(_tidy_up, state, cfg, run_dir, report))
-        report.say(f"Going on with {run_dir} at {state.nimg / 1000:.1f} of {cfg.total_kimg:g} kimg, {how}")
+        on_rank0(dist, "tidying up", partial(_tidy_up, run))
+        report.say(f"Going on with {run.run_dir} at {state.nimg / 1000:.1f} of {cfg.total_kimg:g} kimg, {how}")
         return
-    report.say(f"Training in {run_dir}: {len(data)} images, {cfg.total_kimg:g} kimg, {how}")
+    report.say(f"Training in {run.run_dir}: {len(data)} images, {cfg.total_kimg:g} kimg, {how}")
     if init_from:
         report.say(transfer_weights(init_from, state))
     if state.vision_aid:
         size = cfg.model.size(cfg.growth.final)
         looks = (data.batch(start, 8, *size)[0] for start in range(0, LOOKS, 8))
         state.vision_aid.calibrate((to_float(images.to(device)) for images in looks), dtype)
-    on_rank0(dist, "the first images", partial(_save_start, state, cfg, run_dir, report, data))
+    on_rank0(dist, "the first images", partial(_save_start, run, data))
 
 
-def _tidy_up(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
+def _tidy_up(run: Run) -> None:
     """Remove what a killed process has left, and write the state's own snapshot again if it is not whole."""
-    for scratch in run_dir.glob(SCRATCH):
+    for scratch in run.run_dir.glob(SCRATCH):
         scratch.unlink()
-    path, due = snapshot_path(run_dir, state), state.tick_nimg == state.nimg and snapshot_due(state, cfg)
-    if path.exists() or due:
+    if run.snapshot.exists() or run.snapshot_due or run.over:
         try:
-            load_tensors(path)
+            load_tensors(run.snapshot)
         except UserError:
-            save_networks(path, state, cfg, cfg.growth.at(state.nimg))
-            report.say(f"{path.name} was missing or damaged: written again")
+            save_networks(run.snapshot, run.state, run.cfg, run.stage)
+            run.report.say(f"{run.snapshot.name} was missing or damaged: written again")
 
 
-def _save_start(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, data: Dataset) -> None:
-    save_reals(run_dir / "reals.png", data, cfg.model)
-    save_fakes(run_dir / FIRST, state.G_ema, Stage(cfg.growth.initial))
-    save_key(run_dir / "fakes.json", cfg.model, cfg.data.class_names)
-    report.say(f"Data: {DataFacts.of(data.archive).about(cfg)}")
+def _save_start(run: Run, data: Dataset) -> None:
+    cfg, state = run.cfg, run.state
+    save_reals(run.run_dir / "reals.png", data, cfg.model)
+    save_fakes(run.run_dir / FIRST, state.G_ema, Stage(cfg.growth.initial))
+    save_key(run.run_dir / "fakes.json", cfg.model, cfg.data.class_names)
+    run.report.say(f"Data: {DataFacts.of(data.archive).about(cfg)}")
     if cfg.model.num_classes:
-        report.say(f"Classes: {listed_classes(range(cfg.model.num_classes), cfg.data.class_names)}")
-    state.log_bytes = report.lengths()
-    state.save(run_dir / STATE, cfg)
+        run.report.say(f"Classes: {listed_classes(range(cfg.model.num_classes), cfg.data.class_names)}")
+    if growth_frame(cfg.model)[0] > 1:
+        run.report.say(f"There will be {about_growth(cfg.model)}")
+    state.log_bytes = run.report.lengths()
+    state.save(run.run_dir / STATE, cfg)
 
 
-def begin_phase(state: TrainState, stage: TrainingStage, report: Report) -> None:
+def begin_phase(run: Run) -> None:
     """Forget Adam's moments, at both ends of a fade: they describe a network of another depth (the published habit)."""
+    state, stage = run.state, run.stage
     state.opt_g.forget()
     state.opt_d.forget()
     state.phase = stage.phase
     what = f"fading in {stage.resolution}" if stage.phase % 2 else f"at {stage.resolution}"
-    report.say(f"phase {stage.phase} at {state.nimg / 1000:.1f} kimg: {what}, batch {stage.batch}, lr {stage.lr:g}")
+    run.report.say(f"phase {stage.phase} at {state.nimg / 1000:.1f} kimg: {what}, batch {stage.batch}, lr {stage.lr:g}")
 
 
-def note(state: TrainState, outcome: StepResult, report: Report) -> None:
-    """Add a step to the tick's sums, or count it among the bad ones and say which layer spoiled it.
-
-    Said as well: that memory did not suffice, and what has been done about it.
-    """
-    if outcome.fewer:
-        report.say(f"out of memory at {state.nimg / 1000:.2f} kimg: from now on {outcome.fewer} images per GPU at "
-                   "once, which changes nothing but rounding")  # fmt: skip
-    if outcome.bad:
+def note(state: TrainState, stats: Stats, bad: str, report: Report) -> None:
+    """Add what a step reports to the tick's sums, or count it among the bad ones and say which layer spoiled it."""
+    if bad:
         state.bad_steps += 1
         state.skipped += 1
-        what = "step" if outcome.bad.startswith("D's") else "the generator's half of the step"
-        report.say(f"{what} skipped at {state.nimg / 1000:.2f} kimg: {outcome.bad} is not finite "
+        what = "step" if bad.startswith("D's") else "the generator's half of the step"
+        report.say(f"{what} skipped at {state.nimg / 1000:.2f} kimg: {bad} is not finite "
                    f"({state.bad_steps} in a row, {state.skipped} in all)")  # fmt: skip
         return
     state.bad_steps = 0
-    for name, value in outcome.stats.items():
+    for name, value in stats.items():
         if name in STAT_NAMES:
             entry = state.sums.setdefault(name, [0.0, 0])
             entry[0] += float(value)
@@ -142,83 +186,76 @@ def restore_newest(state: TrainState, run_dir: Path, dist: DistContext = SINGLE_
     return "".join(said)
 
 
-def roll_back(state: TrainState, run_dir: Path, report: Report, dist: DistContext = SINGLE_PROCESS) -> None:
+def roll_back(run: Run) -> None:
     """Return to the last saved state, with other random numbers. Raises UserError when that has not helped before."""
+    state = run.state
     bad, rollbacks, skipped, seconds = state.bad_steps, state.rollbacks + 1, state.skipped, state.seconds
     if rollbacks > MAX_ROLLBACKS:
         raise UserError(
-            f"the run diverged {rollbacks} times; the last good state is in {run_dir}. Start a new run with a lower "
-            "--lr, a higher --gamma or --fp32 1"
+            f"the run diverged {rollbacks} times; the last good state is in {run.run_dir}. Start a new run with a "
+            "lower --lr, a higher --gamma or --fp32 1"
         )
-    damaged = restore_newest(state, run_dir, dist)
+    damaged = restore_newest(state, run.run_dir, run.dist)
     if damaged:
-        report.say(damaged)
+        run.report.say(damaged)
     state.rollbacks, state.skipped, state.bad_steps, state.seconds = rollbacks, skipped, 0, seconds
-    report.say(f"{bad} bad steps in a row: back to the last good state, at {state.nimg / 1000:.1f} kimg, "
-               f"with other random numbers (time {rollbacks} of {MAX_ROLLBACKS})")  # fmt: skip
+    run.report.say(f"{bad} bad steps in a row: back to the last good state, at {state.nimg / 1000:.1f} kimg, "
+                   f"with other random numbers (time {rollbacks} of {MAX_ROLLBACKS})")  # fmt: skip
 
 
-def tick(
-    state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, dist: DistContext = SINGLE_PROCESS
-) -> None:
+def tick(run: Run) -> None:
     """Report, draw the fakes, and save when it is time to."""
-    seconds, stage = clock.seconds(), cfg.growth.at(state.nimg)
+    state, clock = run.state, run.clock
+    seconds = clock.seconds()
     images = max(clock.images, 1)  # a resumed run may have had nothing left to do
     state.tick, state.tick_nimg = state.tick + 1, state.nimg
     state.seconds += clock.lap()
-    values = _values(state, cfg, stage, seconds, clock.data_seconds, images)
-    report.tick(values, state.nimg, *seconds_left(cfg, state.nimg, seconds / images, clock.machine))
-    on_rank0(dist, "tick", partial(_save_tick, state, cfg, run_dir, report, clock))
+    left = seconds_left(run.cfg, state.nimg, seconds / images, clock.machine)
+    run.report.tick(_values(run, seconds, images), state.nimg, *left)
+    on_rank0(run.dist, "tick", partial(_save_tick, run))
     clock.restart()
 
 
-def _save_tick(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock) -> None:
-    stage = cfg.growth.at(state.nimg)
-    save_fakes(_named(run_dir, "fakes", state, ".png"), state.G_ema, stage)
-    if snapshot_due(state, cfg):
-        save(state, cfg, run_dir, report)
-        clock.saved = time.perf_counter()
-    elif time.perf_counter() - clock.saved > cfg.snap_minutes * 60:
-        _save_state(state, cfg, run_dir, report)
-        clock.saved = time.perf_counter()
+def _save_tick(run: Run) -> None:
+    save_fakes(run.file("fakes", ".png"), run.state.G_ema, run.stage)
+    if run.snapshot_due:
+        save(run)
+    elif time.perf_counter() - run.clock.saved > run.cfg.snap_minutes * 60:
+        _save_state(run)
+    else:
+        return
+    run.clock.saved = time.perf_counter()
 
 
-def snapshot_due(state: TrainState, cfg: RunConfig) -> bool:
-    """At a tick: is it one with a snapshot?"""
-    return state.tick > 0 and state.tick % cfg.snap == 0
-
-
-def measure(
-    state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, interrupts: Interrupts
-) -> None:
+def measure(run: Run, interrupts: Interrupts) -> None:
     """Measure the snapshot that was saved last, keep the best, and delete those that --keep does not keep.
 
     All is saved by then, so that a wish to stop need not wait.
     """
-    snapshot = snapshot_path(run_dir, state)
+    cfg, state, report, snapshot = run.cfg, run.state, run.report, run.snapshot
 
     def work() -> None:
-        micro_batch = state.micro_batch.get(cfg.growth.at(state.nimg).resolution)
+        micro_batch = state.micro_batch.get(run.stage.resolution)
         measure_snapshot(
             cfg, snapshot, report.say, report.say_once, lambda found: report.points(found, state.nimg), micro_batch
         )
-        keep_best(cfg, run_dir, report.say)
+        keep_best(cfg, run.run_dir, report.say)
 
     if cfg.metrics != NO_METRICS and not interrupts.unless_requested(work):
         report.say(f"{snapshot.name} has not been measured to the end; calc_metrics.py does it, and so does --resume")
-    prune(cfg, run_dir)
-    clock.restart()
+    prune(cfg, run.run_dir)
+    run.clock.restart()
 
 
-def save(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, film: bool = True) -> None:
+def save(run: Run, film: bool = True) -> None:
     """A snapshot for the tools, the state for a resume, and the film so far, which may take seconds."""
-    save_networks(snapshot_path(run_dir, state), state, cfg, cfg.growth.at(state.nimg))
-    _save_state(state, cfg, run_dir, report)
+    save_networks(run.snapshot, run.state, run.cfg, run.stage)
+    _save_state(run)
     if film:
-        save_growth(run_dir)
+        save_growth(run.run_dir, run.cfg.model)
 
 
-def save_networks(path: Path, state: TrainState, cfg: RunConfig, stage: TrainingStage) -> None:
+def save_networks(path: Path, state: TrainState, cfg: RunConfig, stage: Stage) -> None:
     """A snapshot."""
     D, data = state.D if cfg.snap_d else None, cfg.data
     store(path, Snapshot(
@@ -227,61 +264,50 @@ def save_networks(path: Path, state: TrainState, cfg: RunConfig, stage: Training
     ))  # fmt: skip
 
 
-def end_run(
-    state: TrainState, cfg: RunConfig, run_dir: Path, report: Report, clock: Clock, dist: DistContext = SINGLE_PROCESS
-) -> None:
+def end_run(run: Run) -> None:
     """Every run ends with a snapshot and its images."""
+    state = run.state
     if state.nimg > state.tick_nimg:
-        tick(state, cfg, run_dir, report, clock, dist)
-    state.seconds += clock.lap()
-    on_rank0(dist, "the last save", partial(save, state, cfg, run_dir, report))
-    if cfg.time_limit is not None:
-        _say_how_timely(state, cfg, run_dir, report)
-    report.say(f"Done: {state.nimg / 1000:.1f} kimg. Images, growth.webp and the network are in {run_dir}")
+        tick(run)
+    state.seconds += run.clock.lap()
+    on_rank0(run.dist, "the last save", partial(save, run))
+    if run.cfg.time_limit is not None:
+        _say_how_timely(run, run.cfg.time_limit)
+    run.report.say(f"Done: {state.nimg / 1000:.1f} kimg. Images, growth.webp and the network are in {run.run_dir}")
 
 
-def _say_how_timely(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
+def _say_how_timely(run: Run, time_limit: float) -> None:
     """Of a run planned by --hours: did it end before its plan, or was the plan too short?"""
-    assert cfg.time_limit is not None
+    state, cfg = run.state, run.cfg
     if state.nimg < cfg.total_kimg * 1000:
-        report.say(
+        run.report.say(
             f"The time of {cfg.hours:g} h is over, at {state.nimg / 1000:.1f} of the {cfg.total_kimg:g} kimg planned: "
-            f"training was slower than measured. To go on: train.py --resume {run_dir} --kimg {cfg.total_kimg:g}"
+            f"training was slower than measured. To go on: train.py --resume {run.run_dir} --kimg {cfg.total_kimg:g}"
         )
-    elif state.seconds < 0.91 * cfg.time_limit:  # the limit is 1.04 times the plan
-        report.say(
-            f"Training was faster than measured, by {duration(cfg.time_limit / LATE - state.seconds)} of the "
-            f"{cfg.hours:g} h. More can be had: train.py --resume {run_dir} --kimg N"
+    elif state.seconds < 0.91 * time_limit:  # the limit is 1.04 times the plan
+        run.report.say(
+            f"Training was faster than measured, by {duration(time_limit / LATE - state.seconds)} of the "
+            f"{cfg.hours:g} h. More can be had: train.py --resume {run.run_dir} --kimg N"
         )
 
 
-def _save_state(state: TrainState, cfg: RunConfig, run_dir: Path, report: Report) -> None:
-    state.log_bytes = report.lengths()
-    state.save(run_dir / STATE, cfg, previous=run_dir / PREVIOUS)
+def _save_state(run: Run) -> None:
+    run.state.log_bytes = run.report.lengths()
+    run.state.save(run.run_dir / STATE, run.cfg, previous=run.run_dir / PREVIOUS)
 
 
-def snapshot_path(run_dir: Path, state: TrainState) -> Path:
-    return _named(run_dir, "network-snapshot-", state, ".safetensors")
-
-
-def _named(run_dir: Path, prefix: str, state: TrainState, suffix: str) -> Path:
-    """The field's names, in whole kimg: of several files within one kimg the last stays (a snapshot knows its own)."""
-    return run_dir / f"{prefix}{state.nimg // 1000:06d}{suffix}"
-
-
-def _values(
-    state: TrainState, cfg: RunConfig, stage: TrainingStage, seconds: float, data_seconds: float, images: int
-) -> dict[str, Any]:
-    """The tick's line in stats.jsonl; empties the sums."""
+def _values(run: Run, seconds: float, images: int) -> dict[str, Any]:
+    """The tick's line in stats.jsonl; empties the sums. images: worked through in so many seconds"""
+    state, stage = run.state, run.stage
     means = {STAT_NAMES[name]: total / count for name, (total, count) in sorted(state.sums.items()) if count}
     state.sums = {}
     device = next(state.G.parameters()).device
     return {
         "Progress/tick": state.tick, "Progress/kimg": state.nimg / 1000, "Progress/resolution": stage.resolution,
-        "Progress/alpha": stage.alpha, "Progress/lod": cfg.growth.lod(stage), "Progress/batch": stage.batch,
+        "Progress/alpha": stage.alpha, "Progress/lod": run.cfg.growth.lod(stage), "Progress/batch": stage.batch,
         "Progress/lr": stage.lr, "Progress/skipped_steps": state.skipped,
         **{name: value for name, value in means.items() if math.isfinite(value)},
         "Timing/total_sec": state.seconds, "Timing/sec_per_tick": seconds,
         "Timing/sec_per_kimg": seconds / images * 1000, "Timing/img_per_sec": images / seconds,
-        "Timing/data_percent": 100 * data_seconds / seconds, "Resources/peak_mem_mb": peak_memory_mb(device),
+        "Timing/data_percent": 100 * run.clock.data_seconds / seconds, "Resources/peak_mem_mb": peak_memory_mb(device),
     }  # fmt: skip

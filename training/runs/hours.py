@@ -15,7 +15,6 @@ from torch_utils.errors import UserError
 from training.config import RunConfig
 from training.runs.live_metrics import NO_METRICS
 from training.runs.plan import duration
-from training.runs.report import MAX_FRAMES
 from training.schedule import PerResolution, Phase
 
 MIN_STEPS = 20  # of a phase: with fewer, nothing is learned in it
@@ -53,9 +52,9 @@ def plan(cfg: RunConfig, costs: Costs, seconds: float) -> RunConfig:
     Raises UserError, which names the least time, if that is too little.
     """
     assert cfg.hours is not None
+    gone = 3600 * cfg.hours - seconds
     least = sum(parts(scaled(cfg, 0.0), costs).values())
     if least > seconds:
-        gone = 3600 * cfg.hours - seconds
         raise UserError(
             f"--hours {cfg.hours:g} is too little: {duration(gone)} went by before training, and {MIN_STEPS} steps in "
             f"each phase take {duration(least)} with all that is saved; give at least {_hours(least + gone)}"
@@ -67,7 +66,6 @@ def plan(cfg: RunConfig, costs: Costs, seconds: float) -> RunConfig:
         middle = (low + high) / 2
         fits = sum(parts(scaled(cfg, middle), costs).values()) <= seconds
         low, high = (middle, high) if fits else (low, middle)
-    gone = 3600 * cfg.hours - seconds
     planned = scaled(cfg, low)
     end = _snapshot(planned, costs, _ticks(planned, planned.growth.phases(planned.total_kimg)))
     return replace(planned, time_limit=round(LATE * 3600 * cfg.hours - gone - costs.launch - end, 3))
@@ -117,7 +115,7 @@ def parts(cfg: RunConfig, costs: Costs) -> dict[str, float]:
         images = 1000 * (phase.end_kimg - phase.start_kimg)
         spent["training"] += images / costs.images_per_second(cfg, resolution)
         spent["images"] += here * costs.fakes[resolution]
-        spent["snapshots"] += here / cfg.snap * (costs.save + costs.frame * min(MAX_FRAMES, before + here / 2))
+        spent["snapshots"] += here / cfg.snap * costs.save + here * costs.frame
         if cfg.metrics != NO_METRICS:
             spent["metrics"] += here / cfg.snap * costs.metrics
             if int(ticks / cfg.snap) > int(before / cfg.snap) and resolution not in measured:
@@ -139,8 +137,8 @@ def _ticks(cfg: RunConfig, phases: list[Phase]) -> float:
 
 
 def _snapshot(cfg: RunConfig, costs: Costs, ticks: float) -> float:
-    """Of the last snapshot: it, its film, and its metrics."""
-    return costs.save + costs.frame * min(MAX_FRAMES, ticks) + costs.metrics
+    """Of the last snapshot: it, the frames of its film that are new, and its metrics."""
+    return costs.save + costs.frame * min(cfg.snap, ticks) + costs.metrics
 
 
 def budget_lines(cfg: RunConfig, costs: Costs) -> list[str]:

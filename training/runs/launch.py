@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from training.runs.live_metrics import require_measurable
 from training.runs.memory import footprint
 from training.runs.plan import describe, estimated_speed, growth_table
 from training.runs.processes import check_devices, device_of, train_in_processes
+from training.runs.report import about_growth
 from training.runs.resume import DataFacts, choose, description, resolve, resumed, same_data, unplanned
 from training.runs.run_dir import (
     create_run_dir,
@@ -63,7 +64,7 @@ def launch(
     if dist:
         typed = _joining(typed, dist)
     if resume:
-        run_dir, cfg = resume, _resumed(resume, outdir, init_from, typed)
+        cfg = _resumed(resume, outdir, init_from, typed)
     else:
         facts = _facts(typed.get("data.path", ""))
         quiet = dist is not None and dist.rank > 0
@@ -82,6 +83,7 @@ def launch(
         room = checked(Archive.open(cfg.data.path, cfg.data.cache), map(cfg.model.size, cfg.growth.resolutions))
         print(describe(cfg, estimated_speed(cfg, dtype, device), footprint(cfg, dtype, device)))
         print(f"Disk         {room}, for the reduced images")
+        print(_film_line(cfg))
         return
     desc = "" if resume else description(cfg, facts)
     if dist:
@@ -93,20 +95,17 @@ def launch(
                 _train_as_one_of(dist, cfg, lambda: resume or _run_dir(outdir, desc, cfg, again), resume, init_from)
         return
     check_devices(cfg)
-    with sigterm_ends(), ExitStack() as held:
+    with sigterm_ends():
         if planning:
             cfg = _planned(cfg, SINGLE_PROCESS, began, outdir, dry_run)
         if dry_run:
             return
-        if not resume:
-            run_dir = _run_dir(outdir, desc, cfg, again)
-        held.enter_context(locked(run_dir))
-        if resume:
-            store_end(run_dir, cfg)
-        if cfg.gpus > 1:
-            train_in_processes(cfg, run_dir, resume is not None, init_from)
-        else:
-            train(cfg, run_dir, resume=resume is not None, init_from=init_from)
+        run_dir = resume or _run_dir(outdir, desc, cfg, again)
+        with locked(run_dir):
+            if resume:
+                store_end(run_dir, cfg)
+            work = train_in_processes if cfg.gpus > 1 else train
+            work(cfg, run_dir, resume is not None, init_from)
 
 
 def _launch_newest(
@@ -174,9 +173,14 @@ def _planned(cfg: RunConfig, dist: DistContext, began: float, outdir: Path | Non
         speed = partial(costs.images_per_second, cfg)
         device = pick_device(cfg.device)
         memory = footprint(cfg, pick_dtype(cfg, device), device)
-        growth = [describe(cfg, speed, memory)] if dry_run else growth_table(cfg, speed, memory)
+        growth = [describe(cfg, speed, memory), _film_line(cfg)] if dry_run else growth_table(cfg, speed, memory)
         print("\n".join([*growth, *budget_lines(cfg, costs)]), flush=True)
     return cfg
+
+
+def _film_line(cfg: RunConfig) -> str:
+    """The last line of a plan."""
+    return f"Film         {about_growth(cfg.model)}"
 
 
 def _facts(path: str) -> DataFacts:

@@ -12,35 +12,54 @@ import torch
 
 from stylegan.checkpoints.locate import snapshots
 from stylegan.checkpoints.snapshot import load_snapshot
+from stylegan.networks.base import require_w
+from stylegan.networks.registry import build_generator
 from torch_utils.device import pick_device
 from torch_utils.errors import UserError
 from torch_utils.files import atomic_write
 from torch_utils.untrusted import parse_json
 from training.config import RunConfig
 from training.data.archive import Archive
-from training.metrics import registry as latent
 from training.metrics.context import Aids, Context
 from training.metrics.evaluate import append, evaluate, table
 from training.metrics.feature_store import Compute
 from training.metrics.features import NAMES, pick_features
-from training.metrics.registry import parse, parse_names
+from training.metrics.path_length import DISCRIMINATOR, IN_Z
+from training.metrics.registry import (
+    measure_dci,
+    measure_overfitting,
+    measure_purity,
+    measure_separability,
+    parse,
+    parse_names,
+)
 
 NO_METRICS = "none"
 BEST = "best.safetensors"
 
 
-BY_CLASSIFIER = (latent.measure_separability, latent.measure_dci, latent.measure_purity)
+BY_CLASSIFIER = (measure_separability, measure_dci, measure_purity)
 # What a measurement may fail with besides: no memory, or a feature function of the user's own.
 TROUBLE = (RuntimeError, ValueError, MemoryError)
 Say = Callable[[str], object]
 
 
 def check_metrics(cfg: RunConfig) -> None:
-    """Raises UserError for a metric that is none or takes a classifier, and for a --best that cannot choose."""
+    """Raises UserError for a metric that is none or takes what there is not, and for a --best that cannot choose."""
     names = names_of(cfg)
     for name in names:
-        if parse(name)[0].measure in BY_CLASSIFIER:
+        kind, request = parse(name)
+        if kind.measure in BY_CLASSIFIER:
             raise UserError(f"--metrics {name} takes a classifier of attributes; measure it with calc_metrics.py")
+        if (kind.measure is measure_overfitting or request.features == DISCRIMINATOR) and not cfg.snap_d:
+            raise UserError(f"--metrics {name} takes the discriminator, which --snap-d 0 leaves out; use --snap-d 1")
+        if request.part.startswith("w"):
+            with torch.device("meta"):
+                G = build_generator(cfg.model)
+            try:
+                require_w(G, IN_Z)
+            except UserError as error:
+                raise UserError(f"--metrics {name}: {error}") from None
     if cfg.best and cfg.best not in names:
         raise UserError(f"--best {cfg.best} is none of --metrics {cfg.metrics}; name it there, too")
     if cfg.best and parse(cfg.best)[0].worse is None:
@@ -97,7 +116,8 @@ def keep_best(cfg: RunConfig, run_dir: Path, say: Say) -> None:
         return
     source = run_dir / Path(best["snapshot_pkl"]).name
     if _is(source, best["network"]):
-        _copy(source, run_dir / BEST)
+        with atomic_write(run_dir / BEST) as scratch:
+            shutil.copyfile(source, scratch)
         say(f"{source.name} is the best by {name} so far: {BEST}")
 
 
@@ -143,8 +163,3 @@ def _is(path: Path, network: str) -> bool:
         return load_snapshot(path).fingerprint == network
     except UserError:
         return False
-
-
-def _copy(source: Path, target: Path) -> None:
-    with atomic_write(target) as scratch:
-        shutil.copyfile(source, scratch)

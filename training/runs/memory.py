@@ -1,4 +1,4 @@
-"""How much memory a program would hold at its peak, without holding any."""
+"""How much memory a step takes: tried on blank images, or counted without holding any; and how many images fit."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from torch_utils.distributed import DistContext, all_reduce_max
 from torch_utils.errors import UserError
 from training.augment import DRAWS
 from training.config import RunConfig
-from training.inputs import Batch, Inputs
+from training.inputs import Inputs
 from training.losses import regularisers
+from training.runs.plan import Footprint
 from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
-from training.step import micro_batch_sizes, out_of_memory, phases, too_large
+from training.step import losses_of, micro_batch_sizes, out_of_memory, too_large
 
 _local_scalar = torch.ops.aten._local_scalar_dense.default
 
@@ -125,44 +126,43 @@ def rehearsed(
 
 def rehearse(
     state: TrainState, stage: TrainingStage, cfg: RunConfig, dtype: torch.dtype, processes: int, micro_batch: int
-) -> bool:  # fmt: skip
+) -> None:  # fmt: skip
     """Work off `micro_batch` images in each phase of a step, with regularisers, but let no weight move.
 
     Beside them is held what a step finds when training is in full swing: Adam's moments, and, where there are several
-    parts, the gradients of the parts before. Returns True. Raises what PyTorch raises when memory runs out.
+    parts, the gradients of the parts before. Raises what PyTorch raises when memory runs out.
     """
     device, share = next(state.G.parameters()).device, stage.batch // processes
-    reals, inputs = blank(stage, cfg, share, device)
-    rounds = share // micro_batch
+    inputs, rounds = blank(stage, cfg, share, device), share // micro_batch
     weights = {r.name: r.gamma.at(stage.resolution) for r in regularisers(cfg.loss)}
-    every = phases(state, stage, cfg, dtype, weights, share)
-    held = [_beside(phase.optimizer, 2) for phase in every]
+    losses = losses_of(state, stage, cfg, dtype, weights, share)
+    held = [_beside(optimizer, 2) for optimizer in (state.opt_d, state.opt_g)]
     if processes > 1:
         held.append([torch.empty(BUCKET_BYTES, dtype=torch.uint8, device=device)])
-    for phase in every:
-        state.discriminators.requires_grad_(phase.name == "D")
-        gradients = _beside(phase.optimizer, 1) if rounds > 1 else []
-        terms, _ = phase.loss(next(reals.split(rounds)), next(inputs.split(rounds)))
+    for phase in ("D", "G"):
+        _, optimizer = state.learner(phase)
+        state.discriminators.requires_grad_(phase == "D")
+        gradients = _beside(optimizer, 1) if rounds > 1 else []
+        terms, _ = losses.of(phase)(next(inputs.split(rounds)))
         for loss, _ in terms:
             loss.backward()
-        phase.optimizer.zero_grad()
+        optimizer.zero_grad()
         del gradients
-    return True
 
 
-def blank(stage: TrainingStage, cfg: RunConfig, count: int, device: torch.device) -> tuple[Batch, Inputs]:
+def blank(stage: TrainingStage, cfg: RunConfig, count: int, device: torch.device) -> Inputs:
     """What `count` images take in a step, all zeros: no random number is drawn."""
     model = cfg.model
     sizes = model.noise_shapes(stage.resolution)
     classes = torch.zeros(count, dtype=torch.long, device=device) if cfg.data.cond else None
     z, z_mix = torch.zeros(2, count, model.z_dim, device=device)
-    inputs = Inputs(
+    return Inputs(
         z=z, z_mix=z_mix, crossover=torch.zeros(count, dtype=torch.long, device=device), c=classes,
         noise=[torch.zeros(count, 1, h, w, device=device) for h, w in sizes],
         blend=torch.zeros(count, device=device),
         views=torch.zeros(count, 2, DRAWS, device="cpu") if cfg.loss.diffaugment else None,
+        reals=torch.zeros(count, model.channels, *model.size(stage.resolution), device=device), real_c=classes,
     )  # fmt: skip
-    return Batch(torch.zeros(count, model.channels, *model.size(stage.resolution), device=device), classes), inputs
 
 
 def _beside(optimizer: Adam, times: int) -> list[Tensor]:
@@ -181,10 +181,8 @@ META = torch.device("meta")
 PROCESS_BYTES = {"cpu": 250 << 20, "cuda": 0}
 KEPT = {"cpu": 1.4, "cuda": 1.0}
 
-BytesAndAtOnce = Callable[[int], tuple[int, int]]  # resolution -> peak memory of a device, and images at once
 
-
-def footprint(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> BytesAndAtOnce:
+def footprint(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> Footprint:
     """Peak memory at a resolution, and how many images are worked on at once.
 
     The most that tensors hold at any moment of the heaviest step: weights, gradients, moments, the average, and what

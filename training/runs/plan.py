@@ -1,4 +1,4 @@
-"""How much arithmetic a training step takes, and so how long the rest of a run will."""
+"""How much arithmetic a training step takes, how long the rest of a run will, and the plan that --dry-run prints."""
 
 from __future__ import annotations
 
@@ -143,18 +143,14 @@ def _seconds(work: Callable[[], object], device: torch.device, repeats: int) -> 
     return statistics.median(times[1:])
 
 
-# What a run will do, in words: its settings, the growth table, parameters, memory. Printed by --dry-run
-
-
 ImagesPerSecond = Callable[[int], float]  # resolution -> training speed
 Footprint = Callable[[int], tuple[int, int]]  # resolution -> peak memory of a device in bytes, and images at once
 
 
-def describe(cfg: RunConfig, estimate: ImagesPerSecond | None = None, footprint: Footprint | None = None) -> str:
-    """The whole plan as text. `estimate` gives the training speed at a resolution, `footprint` the memory it takes,
-    where they are known.
-    """
+def describe(cfg: RunConfig, estimate: ImagesPerSecond, footprint: Footprint) -> str:
+    """The whole plan as text, with the resolution that takes most memory, and how many images at once that is for."""
     generator, discriminator = parameter_counts(cfg.model)
+    (peak, micro_batch), resolution = max((footprint(res), res) for res in cfg.growth.resolutions)
     return "\n".join(
         [
             "Settings",
@@ -164,26 +160,20 @@ def describe(cfg: RunConfig, estimate: ImagesPerSecond | None = None, footprint:
             *growth_table(cfg, estimate, footprint),
             "",
             f"Parameters   generator {generator:,}   discriminator {discriminator:,}",
-            *_memory_line(cfg, footprint),
+            f"Memory       about {_gib(peak)} per device, at {resolution} with {micro_batch} images at once",
         ]
     )
 
 
-def growth_table(
-    cfg: RunConfig, estimate: ImagesPerSecond | None = None, footprint: Footprint | None = None
-) -> list[str]:  # fmt: skip
-    """One line per phase: image size, kimg from and to, batch, learning rate, steps; memory of a device, given
-    `footprint`; and time, given `estimate`.
-    """
+def growth_table(cfg: RunConfig, estimate: ImagesPerSecond, footprint: Footprint) -> list[str]:
+    """One line per phase: image size, kimg from and to, batch, learning rate, steps, memory of a device, and time."""
     rows: list[tuple[str, ...]] = [("phase", "size", "", "kimg", "batch", "lr", "steps", "memory", "time")]
     total = 0.0
     for phase in cfg.growth.phases(cfg.total_kimg):
-        seconds = 1000 * (phase.end_kimg - phase.start_kimg) / estimate(phase.resolution) if estimate else 0.0
+        seconds = 1000 * (phase.end_kimg - phase.start_kimg) / estimate(phase.resolution)
         total += seconds
-        memory = _gib(footprint(phase.resolution)[0]) if footprint else "-"
-        rows.append((*_row(cfg, phase), memory, duration(seconds) if estimate else "-"))
-    if estimate:
-        rows.append(("", "", "", "", "", "", "", "all", duration(total)))
+        rows.append((*_row(cfg, phase), _gib(footprint(phase.resolution)[0]), duration(seconds)))
+    rows.append(("", "", "", "", "", "", "", "all", duration(total)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
@@ -204,14 +194,6 @@ def parameter_counts(model: NetworkConfig) -> tuple[int, int]:
         networks: tuple[nn.Module, nn.Module] = build_generator(model), build_discriminator(model)
     generator, discriminator = (sum(p.numel() for p in network.parameters()) for network in networks)
     return generator, discriminator
-
-
-def _memory_line(cfg: RunConfig, footprint: Footprint | None) -> list[str]:
-    """The resolution that takes most memory, and how many images at once that is for."""
-    if footprint is None:
-        return []
-    (peak, micro_batch), resolution = max((footprint(res), res) for res in cfg.growth.resolutions)
-    return [f"Memory       about {_gib(peak)} per device, at {resolution} with {micro_batch} images at once"]
 
 
 def _gib(count: int) -> str:

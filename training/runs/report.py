@@ -1,27 +1,29 @@
-"""Where the time of a run goes."""
+"""What a run says and shows of itself: times, lines, curves and images."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
+from stylegan.editing.film_files import WebPFrame, read_webp, webp_frame, write_webp
 from stylegan.networks.base import Generator
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
 from torch_utils.files import atomic_write, write_atomically
-from torch_utils.images import enlarge, grid, to_pil, to_uint8
+from torch_utils.images import MODES, BadImage, decode, enlarge, grid, open_image, to_pil, to_uint8
 from training.config import RunConfig
 from training.data.dataset import Dataset
 from training.runs.plan import TYPICAL, Machine, duration
@@ -75,11 +77,6 @@ STAT_NAMES = {
     "gp": "Loss/gradient_penalty", "norm_d": "Gradient/D", "norm_g": "Gradient/G",
     "aid_d": "Loss/aid/D", "aid_g": "Loss/aid/G", "aid_r": "Loss/aid/penalty",
 }  # fmt: skip
-
-
-class _Curves(Protocol):
-    def add_scalar(self, tag: str, value: float, step: int) -> None: ...
-    def close(self) -> None: ...
 
 
 class Report:
@@ -185,20 +182,21 @@ def _open(path: Path, keep: int) -> Any:
     return path.open("a", encoding="utf-8")
 
 
-def _tensorboard(run_dir: Path, nimg: int) -> _Curves | None:
-    """Curves that go on after `nimg` images: what an earlier process drew beyond is hidden."""
+def _tensorboard(run_dir: Path, nimg: int) -> Any:
+    """Curves that go on after `nimg` images: what an earlier process drew beyond is hidden. None: no tensorboard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    writer: _Curves = SummaryWriter(str(run_dir), purge_step=nimg + 1)
-    return writer
+    return SummaryWriter(str(run_dir), purge_step=nimg + 1)
 
 
 # Images of a run: grids of reals and fakes, and their growth as a film
 
 
-FRAME_MS, LAST_FRAME_MS, MAX_FRAMES = 120, 3000, 150
+FRAME_MS, LAST_FRAME_MS, MAX_FRAMES, MAX_FRAME_PIXELS = 120, 3000, 150, 2048 * 1024
+FILM_QUALITY = {"quality": 80}
+BYTES_PER_PIXEL = 0.17  # of faces in a frame of that quality
 FIRST = "fakes_init.png"
 
 
@@ -234,30 +232,84 @@ def save_key(path: Path, model: NetworkConfig, class_names: Sequence[str] = ()) 
     write_atomically(path, f"{json.dumps(key)}\n".encode())
 
 
-def save_growth(run_dir: Path) -> None:
-    """growth.webp: the grid of fakes over the whole run, from the images that are there."""
+def growth_frame(model: NetworkConfig) -> tuple[int, tuple[int, int]]:
+    """By how much the frames of growth.webp are smaller than the grids of fakes, and their (height, width).
+
+    Whole grids above 256x256 are more than a screen can show, and at 1024x1024 a film of them would have a gigabyte.
+    """
+    seeds, columns, _ = seeds_and_classes(model)
+    height, width = model.size(model.resolution)
+    height, width, smaller = height * len(seeds) // columns, width * columns, 1
+    while height // smaller * (width // smaller) > MAX_FRAME_PIXELS:
+        smaller *= 2
+    return smaller, (-(-height // smaller), -(-width // smaller))
+
+
+def about_growth(model: NetworkConfig) -> str:
+    """What growth.webp will be, for the plan and the log."""
+    smaller, (height, width) = growth_frame(model)
+    megabytes = MAX_FRAMES * height * width * BYTES_PER_PIXEL / 1e6
+    reduced = f", the grids at 1/{smaller} of their size" if smaller > 1 else ""
+    return f"growth.webp, up to {MAX_FRAMES} frames of {width}x{height}{reduced}, about {megabytes:.2g} MB in the end"
+
+
+def save_growth(run_dir: Path, model: NetworkConfig) -> None:
+    """growth.webp: the grid of fakes over the whole run, from the images that are there.
+
+    Of many, every second, fourth, eighth ... is shown, and the last, so that most are those of the film before.
+    """
     files = [run_dir / FIRST, *sorted(run_dir.glob("fakes[0-9]*.png"))]
-    save_film(
-        run_dir / "growth.webp", [files[i] for i in np.unique(np.linspace(0, len(files) - 1, MAX_FRAMES).astype(int))]
-    )
+    step = 1
+    while -(-len(files) // step) >= MAX_FRAMES:
+        step *= 2
+    shown = files[::step] + files[-1:] * ((len(files) - 1) % step > 0)
+    save_film(run_dir / "growth.webp", shown, *growth_frame(model))
 
 
-def save_film(path: Path, files: list[Path]) -> None:
-    """The images that are whole, one after the other; the last stays for longer. None at all leaves no file."""
-    frames = [frame for frame in map(_opened, files) if frame]
-    if not frames:
+def save_film(path: Path, files: Sequence[Path], smaller: int, size: tuple[int, int]) -> None:
+    """The images, one after the other, in the memory of one; the last stays for longer. None at all leaves no file.
+
+    smaller: by how much each is reduced   size: (height, width) after that
+    What the film before has of the same images is taken from there. Damaged images and those of another size are left
+    out: a film without them is better than a run that cannot go on.
+    """
+    known = {frame.key: frame for frame in read_webp(path) if (frame.height, frame.width) == size}
+    frames = (frame for file in files if (frame := _frame(file, smaller, size, known)) is not None)
+    first, rest = next(frames, None), frames
+    if first is None:
         return
-    durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
     with atomic_write(path) as scratch:
-        frames[0].save(scratch, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0, quality=80)
+        write_webp(scratch, _timed(chain([first], rest)))
 
 
-def _opened(file: Path) -> Image.Image | None:
-    """An image, None if it is damaged: a film without it is better than a run that cannot go on."""
+def _timed(frames: Iterable[WebPFrame]) -> Iterator[tuple[WebPFrame, int]]:
+    """With the milliseconds of each."""
+    before: WebPFrame | None = None
+    for frame in frames:
+        if before is not None:
+            yield before, FRAME_MS
+        before = frame
+    if before is not None:
+        yield before, LAST_FRAME_MS
+
+
+def _frame(
+    file: Path, smaller: int, size: tuple[int, int], known: Mapping[bytes, WebPFrame]
+) -> WebPFrame | None:  # fmt: skip
+    """RGB, reduced by averaging; None if the image is damaged or of another size. known: frames by the hash of files"""
     try:
-        return Image.open(file).convert("RGB")
-    except (OSError, SyntaxError):  # the latter is Pillow's word for a broken PNG
+        content = file.read_bytes()
+        key = hashlib.sha256(content).digest()[:16]
+        if key in known:
+            return known[key]
+        image = open_image(content)
+        if (-(-image.height // smaller), -(-image.width // smaller)) != size:
+            return None
+        decode(image)
+    except (OSError, BadImage):
         return None
+    plain = image if image.mode in MODES.values() else image.convert("RGB")
+    return webp_frame(np.asarray(plain.reduce(smaller).convert("RGB")), FILM_QUALITY, key)
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:

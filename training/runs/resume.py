@@ -28,8 +28,9 @@ from training.schedule import GrowthSchedule, PerResolution
 
 # What may differ between a run and its resumption: where and how often, nothing of the mathematics. The data may have
 # moved; that they are the same images is checked by their hash.
-FREE_ON_RESUME = {found.name for found in declared(RunConfig, FLAGS) if found.flag.resume == "free"}
-AHEAD_ON_RESUME = {found.name for found in declared(RunConfig, FLAGS) if found.flag.resume == "ahead"}
+_FLAGS = {found.name: found.flag for found in declared(RunConfig, FLAGS)}
+FREE_ON_RESUME = {name for name, flag in _FLAGS.items() if flag.resume == "free"}
+AHEAD_ON_RESUME = {name for name, flag in _FLAGS.items() if flag.resume == "ahead"}
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,6 @@ def resumed(stored: RunConfig, typed: Mapping[str, Any], images_done: Callable[[
         )
     _require_settings(stored, typed)
     values = dict(leaves(stored))
-    flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, FLAGS)}
     changed = {name: value for name, value in typed.items() if value != values[name]}
     for name, value in changed.items():
         if name == "total_kimg" and value < values[name] and 1000 * value < (nimg := images_done()):
@@ -227,8 +227,8 @@ def resumed(stored: RunConfig, typed: Mapping[str, Any], images_done: Callable[[
             )
         if name not in FREE_ON_RESUME | AHEAD_ON_RESUME | {"total_kimg"}:
             raise UserError(
-                f"{flags[name]} {shown(value)} contradicts the run, which was started with {shown(values[name])}; "
-                "leave it out, or start a new run with --init-from"
+                f"{_FLAGS[name].spellings[0]} {shown(value)} contradicts the run, which was started with "
+                f"{shown(values[name])}; leave it out, or start a new run with --init-from"
             )
     if "total_kimg" in typed:
         changed |= {"hours": None, "time_limit": None}
@@ -236,7 +236,8 @@ def resumed(stored: RunConfig, typed: Mapping[str, Any], images_done: Callable[[
     check(cfg)
     if AHEAD_ON_RESUME & changed.keys():
         name = next(name for name in changed if name in AHEAD_ON_RESUME)
-        _require_ahead(stored.growth, cfg.growth, images_done(), f"{flags[name]} {shown(typed[name])}")
+        flag = _FLAGS[name].spellings[0]
+        _require_ahead(stored.growth, cfg.growth, images_done(), f"{flag} {shown(typed[name])}")
     return cfg
 
 
@@ -350,11 +351,11 @@ def _contradiction(stored: RunConfig, typed: Mapping[str, Any], facts: DataFacts
 
     free: settings that may differ
     """
-    flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, FLAGS)}
     made = resolve({**typed, "gpus": stored.gpus}, facts)  # on which some presets depend, and which may change
     elsewhere = ELSEWHERE | free | (PLANNED if made.hours is not None else set())
     for name, ours, theirs in differences(made, stored):
         if name not in elsewhere:
             meant = "" if name in typed else ", which is meant where none is typed,"
-            return f"{flags.get(name, name)} {shown(ours)}{meant} contradicts {shown(theirs)}"
+            flag = _FLAGS[name].spellings[0] if name in _FLAGS else name
+            return f"{flag} {shown(ours)}{meant} contradicts {shown(theirs)}"
     return ""

@@ -1,4 +1,7 @@
-"""One process at a time in the directory of a run: two would overwrite each other's state and logs."""
+"""The directory of a run: its lock, its number, its configuration and its state.
+
+One process at a time works in it: two would overwrite each other's state and logs.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import pickle
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,28 +30,19 @@ from training.config import RunConfig
 LOCK = ".lock"
 
 
-@contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path) -> AbstractContextManager[None]:
     """Holds the operating system's lock on `run_dir`, which ends with the process, however that ends.
 
     Raises UserError at once if another process holds it, or if `run_dir` cannot be written to.
     """
-    with _held(
-        run_dir / LOCK,
-        f"{run_dir} is in use by another training; let it end or stop it (Ctrl-C saves), then --resume {run_dir}",
-    ):
-        yield
+    return _held(run_dir / LOCK, f"{run_dir} is in use by another training; let it end or stop it (Ctrl-C saves), then "
+                 f"--resume {run_dir}")  # fmt: skip
 
 
-@contextmanager
-def locked_name(outdir: Path, name: str) -> Iterator[None]:
+def locked_name(outdir: Path, name: str) -> AbstractContextManager[None]:
     """The same for all runs in `outdir` of that name, so that of two with --resume auto only one chooses."""
-    with _held(
-        outdir / f".{name}{LOCK}",
-        f"another training with --resume auto has {name} in {outdir}; let it end or stop it (Ctrl-C saves), or tell "
-        "this one apart by --desc",
-    ):
-        yield
+    return _held(outdir / f".{name}{LOCK}", f"another training with --resume auto has {name} in {outdir}; let it end "
+                 "or stop it (Ctrl-C saves), or tell this one apart by --desc")  # fmt: skip
 
 
 @contextmanager
@@ -65,9 +59,6 @@ def _held(path: Path, taken: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-# The directory of a run: its number, and the configuration stored in it
 
 
 OPTIONS = "training_options.json"

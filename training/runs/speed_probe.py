@@ -25,15 +25,15 @@ from training.runs.checkpointing import disk_trouble, save_networks
 from training.runs.hours import Costs
 from training.runs.live_metrics import NO_METRICS, measure_snapshot
 from training.runs.processes import process, train_in_processes
-from training.runs.report import save_fakes, save_film, save_reals
+from training.runs.report import growth_frame, save_fakes, save_film, save_reals
 from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
 from training.step import train_step
 
 SECONDS, SHARE = 5.0, 0.05  # for each resolution, but no more than this share of the hours
-MIN_ROUNDS = 1
 FRAMES = 4  # of a film to learn what one of them costs
 COSTS = "costs.json"
+CPU = torch.device("cpu")  # where files are written, whatever has made their contents
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def step_seconds(
     for sample in samples:  # to warm up
         step(sample, 0)
     sums, rounds, begin = [0.0] * len(samples), 0, time.perf_counter()
-    while rounds < MIN_ROUNDS or _agreed(dist, time.perf_counter() - begin) < limit:
+    while rounds == 0 or _agreed(dist, time.perf_counter() - begin) < limit:
         rounds += 1
         for index, sample in enumerate(samples):
             sums[index] += _timed(lambda: step(sample, rounds), device)  # noqa: B023
@@ -149,7 +149,7 @@ def _agreed(dist: DistContext, seconds: float) -> float:
     return all_reduce_max(dist, "seconds", round(1e9 * seconds)) / 1e9
 
 
-def _timed(work: Callable[[], object], device: torch.device) -> float:
+def _timed(work: Callable[[], object], device: torch.device = CPU) -> float:
     begin = time.perf_counter()
     work()
     if device.type == "cuda":
@@ -179,19 +179,18 @@ def samples_of(cfg: RunConfig) -> Iterator[Sample]:
 
 def costs_besides(state: TrainState, cfg: RunConfig, folder: Path, data: Dataset) -> Costs:
     """All costs but those of steps; `begin` is that of the first images. Leaves files in `folder`."""
-    cpu = torch.device("cpu")  # files are written there, whatever has made their contents
     fakes = {}
     for resolution in cfg.growth.resolutions:
         path = folder / f"fakes{resolution:06d}.png"
         save_fakes(path, state.G_ema, Stage(resolution))  # to warm up
-        fakes[resolution] = _timed(lambda: save_fakes(path, state.G_ema, Stage(resolution)), cpu)  # noqa: B023
-    reals = _timed(lambda: save_reals(folder / "reals.png", data, cfg.model), cpu)
-    film = _timed(lambda: save_film(folder / "film.webp", [path] * FRAMES), cpu)
-    state_s = _timed(lambda: state.save(folder / "state.pt", cfg, folder / "state.previous.pt"), cpu)
+        fakes[resolution] = _timed(lambda: save_fakes(path, state.G_ema, Stage(resolution)))  # noqa: B023
+    reals = _timed(lambda: save_reals(folder / "reals.png", data, cfg.model))
+    film = _timed(lambda: save_film(folder / "film.webp", [path] * FRAMES, *growth_frame(cfg.model)))
+    state_s = _timed(lambda: state.save(folder / "state.pt", cfg, folder / "state.previous.pt"))
     snapshot = folder / "network-snapshot-000000.safetensors"
     final = cfg.growth.final
     last = TrainingStage(final, phase=0, batch=cfg.growth.batch.at(final), lr=0.0)
-    snapshot_s = _timed(lambda: save_networks(snapshot, state, cfg, last), cpu)
+    snapshot_s = _timed(lambda: save_networks(snapshot, state, cfg, last))
     first, again = _metric_seconds(state, cfg, snapshot, last)
     return Costs(
         {}, fakes, state_s + snapshot_s, film / FRAMES, again, max(0.0, first - again),
@@ -209,8 +208,7 @@ def _metric_seconds(state: TrainState, cfg: RunConfig, snapshot: Path, stage: Tr
         with torch.no_grad():  # another network, of which nothing is known yet
             next(iter(state.G_ema.parameters())).mul_(1.001)
         save_networks(snapshot, state, cfg, stage)
-        cpu = torch.device("cpu")
-        times.append(_timed(lambda: measure_snapshot(cfg, snapshot, _hush, print, _hush), cpu))
+        times.append(_timed(lambda: measure_snapshot(cfg, snapshot, _hush, print, _hush)))
     return times[0], times[1]
 
 

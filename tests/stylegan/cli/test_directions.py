@@ -36,13 +36,13 @@ def z_drawn_once() -> Iterator[None]:
 
 
 @pytest.fixture
-def run(models, tmp_path, monkeypatch):
+def run(models, tmp_path, monkeypatch, command_line):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "cache"))
 
     def run(name: str, command: str, *options: object) -> Result:
-        words = [command, "--network", models / f"{name}.safetensors", "--device", "cpu", *options]
-        return CliRunner().invoke(directions.main, [str(word) for word in words])
+        defaults = {"--network": models / f"{name}.safetensors", "--device": "cpu"}
+        return CliRunner().invoke(directions.main, [command, *command_line(defaults, *options)])
 
     return run
 
@@ -89,8 +89,9 @@ def test_apply_at_strength_0_is_the_image_of_generate_to_the_bit(run, models, tm
     words = ["--directions", pca, "--name", "pc1", "--seeds", "5,17", "--strengths", "-2,0,2", "--trunc", 0.5]
     result = run("faces", "apply", *words, "--cells", "--save-latents", "--outdir", "out", "--batch", 3)
     assert result.exit_code == 0, result.output
-    drawn = ["--network", models / "faces.safetensors", "--device", "cpu", "--outdir", "plain", "--trunc", 0.5]
-    CliRunner().invoke(generate.main, [str(word) for word in [*drawn, "--seeds", "5,17"]])
+    drawn = ["--network", models / "faces.safetensors", "--device", "cpu", "--outdir"]
+    words = [*drawn, "plain", "--trunc", 0.5, "--seeds", "5,17"]
+    assert CliRunner().invoke(generate.main, [str(word) for word in words]).exit_code == 0
     table = pixels("out/grid.png")
     assert table.shape == (32, 48, 3)
     for row, seed in enumerate((5, 17)):
@@ -101,7 +102,7 @@ def test_apply_at_strength_0_is_the_image_of_generate_to_the_bit(run, models, tm
             cell = table[row * 16 : row * 16 + 16, column * 16 : column * 16 + 16]
             np.testing.assert_array_equal(cell, pixels(f"out/seed{seed:04d}{name}.png"))
             assert (cell != expected).any()
-    again = [*drawn[:-2], "--seeds", "out/moved.latent.safetensors", "--outdir", "again"]
+    again = [*drawn, "again", "--seeds", "out/moved.latent.safetensors"]
     assert CliRunner().invoke(generate.main, [str(word) for word in again]).exit_code == 0
     np.testing.assert_array_equal(pixels("again/seed0017+2pc1.png"), pixels("out/seed0017+2pc1.png"))
 
@@ -109,28 +110,43 @@ def test_apply_at_strength_0_is_the_image_of_generate_to_the_bit(run, models, tm
 def test_photographs_are_moved_but_not_for_a_plan(run, tmp_path, pca):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).save("eva.png")
     before = sorted(tmp_path.rglob("*"))
-    words = ["--directions", pca, "--seeds", "1,eva.png", "--num-steps", 3, "--outdir", "out"]
+    words = ["--directions", pca, "--seeds", "1,eva.png", "--num-steps", 3, "--outdir"]
     for command, count in (("apply", 10), ("sheet", 30)):
-        planned = run("faces", command, *words, *["--name", 0] * (command == "apply"), "-n")
+        planned = run("faces", command, *words, "out", *["--name", 0] * (command == "apply"), "-n")
         assert planned.exit_code == 0 and f"{count} of 16x16" in planned.stdout, planned.output
         assert "eva.png: each projected into W in 3 steps" in planned.stdout and "Files:      out" in planned.stdout
     assert sorted(tmp_path.rglob("*")) == before
-    assert run("faces", "apply", *words, "--name", 0, "--cells").exit_code == 0
+    assert run("faces", "apply", *words, "out", "--name", 0, "--cells").exit_code == 0
     assert Path("out/eva.png").exists() and pixels("out/grid.png").shape == (32, 80, 3)
-    own = run("faces", "apply", *words, "--name", 0, "--cells", "--outdir", ".")
+    own = run("faces", "apply", *words, ".", "--name", 0, "--cells")
     assert own.exit_code == 2 and "eva.png is one of the inputs" in own.stderr
     assert "photographs" in CliRunner().invoke(directions.main, ["apply", "--help"]).stdout
 
 
 def test_apply_makes_films_and_captions_from_latents_in_some_layers(run, pca):
-    words = ["--directions", pca, "--name", 0, "--outdir", "out"]
-    assert run("faces", "apply", *words, "--seeds", "1", "--save-latents").exit_code == 0
+    words = ["--directions", pca, "--name", 0, "--outdir"]
+    assert run("faces", "apply", *words, "out", "--seeds", "1", "--save-latents").exit_code == 0
     more = ["--seeds", "out/moved.latent.safetensors", "--strengths", "0,1", "--layers", "coarse", "--captions"]
-    result = run("faces", "apply", *words, *more, "--film", "a.webp", "--frames", 4, "--outdir", "next")
-    assert result.exit_code == 0, result.output
+    result = run("faces", "apply", *words, "next", *more, "--film", "a.webp", "--frames", 4)
+    assert result.exit_code == 0 and "next/a.webp (4 frames, 0.13 s)" in result.stdout, result.output
     with Image.open("next/a.webp") as film:
         assert film.n_frames == 4 and film.size == (48, 32)  # five latents, about square
     assert pixels("next/grid.png").shape[1] > 2 * 96
+
+
+def test_several_directions_in_one_command_and_a_film_through_them(run, pca):
+    words = ["--directions", pca, "--seeds", "1,2", "--captions", "--film", "a.gif", "--frames", 6, "--outdir"]
+    result = run("faces", "apply", *words, "both", "--name", "pc1:1.5,pc0:-1", "--save-latents", "--cells")
+    assert result.exit_code == 0 and "pc1, pc0: " in result.stdout and "grid.png (3x2)" in result.stdout, result.output
+    assert {"seed0001.png", "seed0001+1.5pc1.png", "seed0001+1.5pc1-1pc0.png"} < {
+        p.name for p in Path("both").iterdir()
+    }
+    with Image.open("both/a.gif") as film:
+        assert film.n_frames == 6 and film.size == (32, 16)
+    result = run("faces", "apply", *words, "rows", "--name", "pc1", "--name", "2", "--strengths", "0,1")
+    assert result.exit_code == 0 and "pc1, pc2: " in result.stdout and "grid.png (2x4)" in result.stdout, result.output
+    refused = run("faces", "apply", *words, "no", "--name", "pc1:1.5", "--strengths", "0,1")
+    assert refused.exit_code == 2 and "both say how far" in refused.stderr and not Path("no").exists()
 
 
 def test_labels_from_a_csv_and_from_folders_give_their_direction_and_its_accuracy(run, models):
@@ -190,7 +206,7 @@ def test_a_classifier_is_learnt_and_labels_generated_images(run, models):
     Path("a.csv").write_text("\n".join(["file,bright", *names]))
     words = ["learn", "--data", "a.zip", "--table", "a.csv", "--held-out", "30", "--epochs", "4", "--batch", "16",
              "--dest", "a.attributes.safetensors", "--device", "cpu"]  # fmt: skip
-    refused = CliRunner().invoke(directions.main, [*words, "--batch", "0"])
+    refused = CliRunner().invoke(directions.main, ["0" if word == "16" else word for word in words])
     assert refused.exit_code == 2 and "--batch must be more than 0, got 0" in refused.stderr
     result = CliRunner().invoke(directions.main, words)
     assert result.exit_code == 0 and "bright           held-out accuracy " in result.stdout, result.output
@@ -223,6 +239,7 @@ LABELS = "find --method labels --dest a.direction.safetensors --labels"
     ("faces", "find --method activations --layer 6 --count 2 --dest a.direction.safetensors", "no layer 6"),
     ("progan", "find --dest a.direction.safetensors", "this ProGAN network has no styles"),
     ("digits", "find --count 2 --dest a.direction.safetensors", "10 classes; choose with --class"),
+    ("pets", "find --count 2 --class bird --dest a.direction.safetensors", "--class bird: no class has that name"),
     ("faces", f"{LABELS} none.csv", "no file or folder none.csv"), ("faces", f"{LABELS} words.csv", "'often'"),
     ("faces", f"{LABELS} unknown.csv", "'eva' in unknown.csv is not a seed"),
     ("faces", f"{LABELS} single.csv", "'smile' is a single class: 5 images with it, 0 without"),

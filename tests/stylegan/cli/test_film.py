@@ -15,10 +15,10 @@ from stylegan.projection import photos as photographs
 
 
 @pytest.fixture
-def run(models, tmp_path):
+def run(models, tmp_path, command_line):
     def run(name: str, *options: object, out: str = "film") -> Result:
-        words = ["--network", models / f"{name}.safetensors", "--out", tmp_path / out, "--device", "cpu", *options]
-        return CliRunner().invoke(interpolate.main, [str(word) for word in words])
+        defaults = {"--network": models / f"{name}.safetensors", "--out": tmp_path / out, "--device": "cpu"}
+        return CliRunner().invoke(interpolate.main, command_line(defaults, *options))
 
     return run
 
@@ -95,6 +95,13 @@ def test_classes(run, image, tmp_path):
         np.testing.assert_array_equal(frames[number], image("digits", "--seeds", seed, "--class", digit))
 
 
+def test_classes_by_name(run, tmp_path):
+    assert run("pets", "--seeds", "1,1", "--class", "cat,sea lion", "--frames", 2, out="names").exit_code == 0
+    assert run("pets", "--seeds", "1,1", "--class", "0,2", "--frames", 2, out="numbers").exit_code == 0
+    for a, b in zip(film(tmp_path / "names"), film(tmp_path / "numbers"), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize(("name", "kind"), [("faces", "gif"), ("digits", "webp"), ("icons", "apng")])
 def test_films(run, tmp_path, name, kind):
     words = ["--class", 0] * (name == "digits")
@@ -107,9 +114,21 @@ def test_films(run, tmp_path, name, kind):
 
 def test_dry_run_names_the_film_and_writes_nothing(run, tmp_path):
     result = run("faces", "--seeds", "0-7", "--grid", "2x2", "--loop", "--frames", 30, "--fps", 20, "-n", out="a.gif")
-    for part in ("240 of 16x16", "60 frames, 3.0 s", "a.gif"):
+    for part in ("240 of 16x16", "60 frames, 3.00 s", "a.gif"):
         assert part in result.stdout, result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_time_of_a_gif_is_said_as_it_is(run, tmp_path):
+    """At 40 frames a second, 5 frames take 12.5 hundredths, of which GIF can store only whole ones."""
+    assert "5 frames, 0.13 s" in run("faces", "--seeds", "0-1", "--frames", 4, "--fps", 40, out="a.gif").stdout
+    with Image.open(tmp_path / "a.gif") as image:
+        assert sum(frame.info["duration"] for frame in ImageSequence.Iterator(image)) == 130
+
+
+def test_frames_too_large_for_the_format_are_refused_before_any_is_drawn(run, tmp_path):
+    refused = run("faces", "--seeds", "0-1", "--psi-sweep", "0:1", "--grid", "1025x1", "-n", out="a.webp")
+    assert refused.exit_code == 2 and "can have 16383 pixels a side" in refused.stderr, refused.output
 
 
 def test_photographs_are_keyframes_and_mistakes_are_reported_before_any_projection(run, tmp_path, monkeypatch):

@@ -24,10 +24,11 @@ DATA = Path(__file__).parents[2] / "data"
 
 
 @pytest.fixture
-def run(models, tmp_path):
+def run(models, tmp_path, command_line):
     def run(name: str, *options: object) -> Result:
-        words = ["--network", models / f"{name}.safetensors", "--outdir", tmp_path / "out", "--device", "cpu", *options]
-        return CliRunner().invoke(generate.main, [str(word) for word in words])
+        network = models / f"{name}.safetensors"
+        defaults = {"--network": network, "--outdir": tmp_path / "out", "--device": "cpu"}
+        return CliRunner().invoke(generate.main, command_line(defaults, *options))
 
     return run
 
@@ -128,6 +129,31 @@ def test_classes_go_with_the_seed(run, tmp_path):
     name = "seed0007.png"
     assert files(tmp_path / "out")[name] == files(tmp_path / "other")[name] == files(tmp_path / "single")[name]
     assert pixels(tmp_path / "out" / name).shape == (16, 16)
+
+
+def test_a_class_has_a_name_and_a_seed_can_be_in_each(run, tmp_path):
+    assert run("pets", "--seeds", 5, "--class", "dog", "--outdir", tmp_path / "dog").exit_code == 0
+    assert run("pets", "--seeds", 5, "--class", 1, "--outdir", tmp_path / "number").exit_code == 0
+    image = files(tmp_path / "dog")["seed0005.png"]
+    assert image == files(tmp_path / "number")["seed0005.png"]
+    assert run("pets", "--seeds", 5, "--each-class", "--save-latents").exit_code == 0
+    found = files(tmp_path / "out")
+    del found["pictures.latent.safetensors"]
+    assert sorted(found) == [f"seed0005-{name}.png" for name in ("Dog", "cat", "class3", "sea_lion_Zalophus")]
+    assert found["seed0005-Dog.png"] == image
+    planned = run("pets", "--seeds", "0-1", "--class", "3,sea lion", "--each-class", "-n").stdout
+    assert "4 of 16x16" in planned and "Classes:    2 sea lion, Zalophus, 3" in planned
+    refused = run("pets", "--seeds", 5, "--class", "bird")
+    assert refused.exit_code == 2 and "--class bird: no class has that name; there are 0 cat, 1 Dog" in refused.stderr
+
+
+def test_seeds_come_in_parts_and_from_folders(run, tmp_path):
+    for outdir in ("one", "two"):
+        words = ["--seeds", "3,4", "--save-latents", "--outdir", tmp_path / outdir]
+        assert run("faces", *words).exit_code == 0
+    result = run("faces", "--seeds", 1, "--seeds", tmp_path / "one", "--seeds", "7-8")
+    assert result.exit_code == 0 and "1 latent file taken, 2 left out: seed0003.png, seed0004.png" in result.stderr
+    assert sorted(files(tmp_path / "out")) == [f"seed000{seed}.png" for seed in (1, 3, 4, 7, 8)]
 
 
 def test_noise_and_truncation_reach_the_network(run, tmp_path):

@@ -17,10 +17,11 @@ from stylegan.projection import photos
 
 
 @pytest.fixture
-def run(models, tmp_path):
+def run(models, tmp_path, command_line):
     def run(command, name: str, *options: object) -> Result:
-        words = ["--network", models / f"{name}.safetensors", "--outdir", tmp_path / "out", "--device", "cpu", *options]
-        return CliRunner().invoke(command.main, [str(word) for word in words])
+        network = models / f"{name}.safetensors"
+        defaults = {"--network": network, "--outdir": tmp_path / "out", "--device": "cpu"}
+        return CliRunner().invoke(command.main, command_line(defaults, *options))
 
     run.models = models
     return run
@@ -84,6 +85,13 @@ def test_classes_of_rows_and_columns(run, tmp_path):
         np.testing.assert_array_equal(cell(matrix, *place), pixels(folder / f"seed{seed:04d}.png"))
     assert run(style_mixing, "digits", *words, "--class", 7, "--outdir", tmp_path / "b").exit_code == 0
     np.testing.assert_array_equal(pixels(tmp_path / "b/grid.png"), matrix)
+
+
+def test_classes_by_name(run, tmp_path):
+    words = ["--rows", "5,6", "--cols", "2", "--styles", "0", "--row-class"]
+    for outdir, rows, col in (("names", "cat,sea lion", "dog"), ("numbers", "0,2", "1")):
+        assert run(style_mixing, "pets", *words, rows, "--col-class", col, "--outdir", tmp_path / outdir).exit_code == 0
+    np.testing.assert_array_equal(pixels(tmp_path / "names/grid.png"), pixels(tmp_path / "numbers/grid.png"))
 
 
 def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):

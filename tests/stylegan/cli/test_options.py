@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from ops import VARIABLE, build
 from stylegan.cli import convert, generate, train
+from stylegan.cli.main import VERBS, main
 from stylegan.cli.options import ops_option
 from stylegan.networks.inference import with_kernels
 from torch_utils.cli import Command
@@ -92,7 +93,7 @@ def test_strict_ends_early_in_one_line_and_leaves_nothing(index, no_compiler, tm
 def test_a_run_is_resumed_with_whatever_suits_this_machine(monkeypatch, tmp_path):
     """It is not a setting of the run: neither written into it, nor a contradiction to it."""
     asked = []
-    monkeypatch.setattr(launch, "train", lambda cfg, run_dir, **rest: asked.append(run_dir))
+    monkeypatch.setattr(launch, "train", lambda cfg, run_dir, *rest: asked.append(run_dir))
     runs = ["--outdir", str(tmp_path), "--data", "mnist", "--device", "cpu"]
     assert CliRunner().invoke(train.main, [*runs, "--ops", "ref"]).exit_code == 0
     assert "ops" not in json.loads((asked[0] / "training_options.json").read_text())
@@ -133,3 +134,31 @@ assert not [name for name in sys.modules if name.startswith("stylegan.projection
 def test_help_does_not_wait_for_torch():
     code = "import sys, stylegan.cli.options; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
+def every_command() -> Iterator[tuple[str, click.Command]]:
+    """Every command of the engine, with its words."""
+    for verb in VERBS:
+        command = main.get_command(click.Context(main), verb)
+        if isinstance(command, click.Group):
+            yield from ((f"{verb} {name}", inner) for name, inner in command.commands.items())
+        else:
+            yield verb, command
+
+
+LISTS = {
+    "--seeds", "--class", "--rows", "--cols", "--row-class", "--col-class", "--styles", "--layers", "--strengths",
+    "--attributes", "--without", "--metrics", "--name", "--distance-weights", "--report", "--diffaugment",
+}  # fmt: skip
+SINGLE = {("train", "--styles"), ("directions conditional", "--name")}
+"""A switch, and the one direction that is changed."""
+
+
+@pytest.mark.parametrize(("words", "command"), list(every_command()), ids=str)
+def test_lists_add_up_and_every_other_option_given_twice_is_an_error(words: str, command: click.Command) -> None:
+    for option in (param for param in command.params if isinstance(param, click.Option)):
+        once = [option.opts[0]] if option.is_flag else [option.opts[0], *["x"] * option.nargs]
+        given = CliRunner().invoke(command, once * 2)
+        assert given.exit_code == 2, option
+        is_list = option.opts[0] in LISTS and (words, option.opts[0]) not in SINGLE
+        assert ("is given 2 times; give it once" in given.stderr) == (not is_list), (option.opts, given.stderr)

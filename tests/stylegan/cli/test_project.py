@@ -21,7 +21,7 @@ from stylegan.latents.latents import load_latents
 from stylegan.projection import job as jobs
 from stylegan.projection.projector import Projector
 
-FAST = ("--num-steps", 6, "--plus-steps", 4, "--pti-steps", 3, "--w-samples", 50)
+FAST = {"--num-steps": 6, "--plus-steps": 4, "--pti-steps": 3, "--w-samples": 50}
 
 
 @pytest.fixture
@@ -35,11 +35,11 @@ def photos(tmp_path) -> Path:
 
 
 @pytest.fixture
-def run(models, tmp_path):
+def run(models, tmp_path, command_line):
     def run(name: str, target: Path, *options: object, outdir: str = "out") -> Result:
-        words = ["--network", models / f"{name}.safetensors", "--target", target, "--outdir", tmp_path / outdir,
-                 "--device", "cpu", *FAST, *options]  # fmt: skip
-        return CliRunner().invoke(project.main, [str(word) for word in words])
+        defaults = {"--network": models / f"{name}.safetensors", "--target": target, "--outdir": tmp_path / outdir,
+                    "--device": "cpu", **FAST}  # fmt: skip
+        return CliRunner().invoke(project.main, command_line(defaults, *options))
 
     return run
 
@@ -188,6 +188,11 @@ def test_grey_networks_with_classes(run, photos, models, tmp_path):
     found = load_latents(tmp_path / "out/ida.latent.safetensors", load_snapshot(models / "digits.safetensors"))
     assert found.c is not None and found.c.tolist() == [7]
     assert "10 classes; choose with --class" in run("digits", photos).output
+    assert run("pets", photos, "--class", "dog", outdir="pets").exit_code == 0
+    found = load_latents(
+        next((tmp_path / "pets").glob("*.latent.safetensors")), load_snapshot(models / "pets.safetensors")
+    )
+    assert found.c is not None and found.c.tolist() == [1]
 
 
 def test_a_dry_run_writes_nothing(run, photos, tmp_path):

@@ -68,6 +68,17 @@ def test_a_run_from_another_network_is_at_least_as_wide_unless_widths_are_given(
     assert widths == [(base, most), (base // 2, most), (base, most * 2)]
 
 
+@pytest.mark.parametrize(("cfg", "title"), [("dcgan-mnist", "DCGAN"), ("progan1024", "ProGAN")])
+def test_a_metric_in_w_is_refused_at_once_where_there_is_no_w(cfg: str, title: str, calls, tmp_path):
+    fixed = ("--outdir", tmp_path / "runs", "--data", "mnist", "--cfg", cfg, "--resolution", 32)
+    for more in ((), ("--dry-run",)):
+        result = run(*fixed, "--metrics", "kid5k,ppl_wend", *more)
+        assert result.exit_code == 2 and not (tmp_path / "runs").exists()
+        assert f"--metrics ppl_wend: {title} has no w, because it generates images from z directly; measure its path "\
+            "length in z" in result.stderr  # fmt: skip
+    assert run(*fixed, "--metrics", "kid5k,ppl_zend").exit_code == 0 and len(calls) == 1
+
+
 def test_a_relative_path_can_be_resumed_from_anywhere(calls, faces, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run("--outdir", "runs", "--data", "faces")
@@ -245,7 +256,10 @@ def test_a_dry_run_tells_everything_and_writes_nothing(calls, faces, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     result = run("--data", faces, "--cfg", "faces64", "--batch", "8:8,4", "-n")
     assert result.exit_code == 0, result.output
-    assert all(word in result.stdout for word in ("growth.batch", "8:8,4", "64x64", "fade", "Parameters", "Memory"))
+    assert all(
+        word in result.stdout
+        for word in ("growth.batch", "8:8,4", "64x64", "fade", "Parameters", "Memory", "growth.webp")
+    )
     assert not calls and sorted(tmp_path.rglob("*")) == before
 
 

@@ -18,11 +18,13 @@ from stylegan.editing.directions import (
     layers_to_move,
     load_directions,
     moved,
-    moved_by_each,
     moved_ws,
+    moves_of,
+    one_by_one,
     save_directions,
 )
 from stylegan.editing.pca_sefa import covariance
+from stylegan.editing.settings import MoveSettings
 from stylegan.latents.latents import Latents
 from stylegan.latents.notation import DIRECTIONS
 from stylegan.networks.config import LayerInfo
@@ -128,11 +130,43 @@ def test_the_angle_between_directions_is_exact_even_if_it_is_small():
 def test_strengths_change_fastest_then_directions_then_latents():
     start = replace(latents(), names=("seed0003", "seed0008"))
     directions = in_w(torch.randn(2, 8), ["a", "b"], range(6), "chance", torch.eye(8).double())
-    cells = moved_by_each(start, directions, [-1.0, 0.0, 2.0])
+    cells = one_by_one(directions, [-1.0, 0.0, 2.0]).of(start)
     assert len(cells) == 12 and cells.names[:6] == ("seed0003-1a", "seed0003", "seed0003+2a", "seed0003-1b",
                                                   "seed0003-2", "seed0003+2b")  # fmt: skip
     assert torch.equal(cells.ws[8], moved(start[1:], directions[:1], 2.0).ws[0])
     assert torch.equal(cells.ws[7], start.ws[1])
+
+
+def test_names_with_strengths_add_up_and_names_alone_have_a_row_each():
+    start = replace(latents(), names=("seed0003", "seed0008"))
+    three = in_w(torch.randn(3, 8), ["smile", "age", "a:b,c"], range(6), "chance", torch.eye(8).double())
+    usual = MoveSettings().strengths
+    both = moves_of(three, "age:-1, 0:1.5", usual)
+    assert both.columns == ("0", "-1 age", "-1 age +1.5 smile") and both.row_names(["x"]) == ["x"]
+    cells = both.of(start)
+    assert cells.names[:3] == ("seed0003", "seed0003-1age", "seed0003-1age+1.5smile") and len(cells) == 6
+    one = moved(start[1:], three[1:2], -1.0)
+    assert torch.equal(cells.ws[3], start.ws[1]) and torch.equal(cells.ws[4], one.ws[0])
+    assert torch.equal(cells.ws[5], moved(one, three[:1], 1.5).ws[0])
+    assert both.turns == ((0, 0), (-1, 0), (-1, 1.5))
+    alone = moves_of(three, "age,smile", [-2.0, 0.0])
+    assert alone.row_names(["x"]) == ["x  age", "x  smile"] and alone.columns == ("-2", "0")
+    assert torch.equal(alone.of(start).ws[2], moved(start[:1], three[:1], -2.0).ws[0])
+    assert moves_of(three, "a:b,c", usual).found.names == ("a:b,c",)
+    assert alone.turns[0] == (0, 0) and alone.turns[:3] == ((0, 0), (-2, 0), (0, 0))
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("smile:1,age", "give a strength to each direction"), ("smile:much", "after a colon comes a strength"),
+    ("smile:inf", "after a colon comes a strength"), ("smile:1,nose:2", "no direction 'nose'"), ("smile,", "no direc"),
+    ("smile,age,0", "smile is named 2 times"), ("smile:", "after a colon"), ("1:2,age:3", "age is named 2 times"),
+])  # fmt: skip
+def test_names_and_strengths_that_cannot_be(text, says):
+    two = in_w(torch.randn(2, 8), ["smile", "age"], range(6), "chance", torch.eye(8).double())
+    with pytest.raises(UserError, match=says):
+        moves_of(two, text, MoveSettings().strengths)
+    with pytest.raises(UserError, match="--strengths and --name smile:1 both say how far"):
+        moves_of(two, "smile:1", [1.0])
 
 
 @dataclass(frozen=True)

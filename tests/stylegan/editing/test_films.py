@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan.editing.directions import in_w, moved_by_each
+from stylegan.editing.directions import in_w, one_by_one
 from stylegan.editing.films import (
     EASINGS,
     draw_each,
@@ -21,6 +21,7 @@ from stylegan.editing.films import (
     image_distance,
     samples_per_segment,
     there_and_back,
+    through,
     times_of,
 )
 from stylegan.editing.settings import FilmSettings
@@ -147,7 +148,7 @@ def test_each_of_some_latents_is_drawn_the_same_in_any_batch():
     view = view_of(psi=1.0)
     start = gather([3, 8], view)
     directions = in_w(torch.randn(2, 8), ["a", "b"], range(6), "chance", torch.eye(8).double())
-    cells = moved_by_each(start, directions, [-1.0, 0.0, 2.0])
+    cells = one_by_one(directions, [-1.0, 0.0, 2.0]).of(start)
     images = draw_each(cells, view, 5, Progress("", quiet=True))
     np.testing.assert_array_equal(images[[1, 4]], to_uint8(view.render([3, 3])))
     np.testing.assert_array_equal(images, draw_each(cells, view, 12, Progress("", quiet=True)))
@@ -160,6 +161,17 @@ def test_a_film_goes_there_and_back():
     view = view_of(psi=1.0)
     start = gather([3, 8], view)
     direction = in_w(torch.randn(1, 8), ["a"], range(6), "chance", torch.eye(8).double())
-    frames = list(draw_moved(start, direction, strengths, None, view, 2, Progress("", quiet=True)))
+    assert through([(-1.0,), (3.0,)], 8) == [(strength,) for strength in strengths]
+    each = [(strength,) for strength in strengths]
+    frames = list(draw_moved(start, direction, each, None, view, 2, Progress("", quiet=True)))
     assert len(frames) == 8 and frames[0].shape == (16, 32, 3)
     np.testing.assert_array_equal(frames[1], frames[7])
+
+
+def test_a_film_goes_through_its_turns_and_back_to_the_first():
+    turns = [(0.0, 0.0), (1.5, 0.0), (1.5, -1.0)]
+    found = np.array(through(turns, 12))
+    np.testing.assert_allclose(found[[0, 4, 8]], turns, atol=1e-12)
+    steps = np.abs(np.diff([*found, found[0]], axis=0)).max(axis=1)
+    assert steps.max() < 0.8 and steps[0] < steps[1] and (steps > 0).all()  # no jump, no rest, slower at a turn
+    assert ((found[:4, 1] == 0) & (found[:4, 0] < 1.5)).all() and (found[4:8, 0] == 1.5).all()

@@ -38,6 +38,7 @@ def test_lists_and_ranges():
     assert parse_strengths("-2,0,1.5") == (-2, 0, 1.5)
     assert parse_strengths("-3:3:7") == (-3, -2, -1, 0, 1, 2, 3)
     assert parse_strengths("1:-1:2") == (1, -1)
+    assert parse_strengths("-1:1:3,5") == (-1, 0, 1, 5)
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,,2", "1:2", "1:2:1", "1:2:x", "1:2:3:4", "nan", "inf,1", "0:1:5000"])

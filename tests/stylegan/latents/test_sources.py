@@ -135,6 +135,22 @@ def test_a_photograph_of_two_classes_is_projected_for_each(tmp_path):
     assert found.c is not None and found.c.tolist() == [2, 1, 0, 2]
 
 
+def test_a_seed_in_each_class_is_the_image_of_that_class(tmp_path):
+    view = view_of(CONDITIONAL)
+    view = replace(view, snapshot=replace(view.snapshot, class_names=("cat", "sea lion/seal")))
+    file = tmp_path / "a.latent.safetensors"
+    save_latents(file, gather((9,), view, (1,)), view.snapshot)
+    found = gather((5, file, 7), view, each_class=True)
+    names = ["seed0005-cat", "seed0005-sea_lion_seal", "seed0005-class2", "seed0009",
+             "seed0007-cat", "seed0007-sea_lion_seal", "seed0007-class2"]  # fmt: skip
+    assert list(found.names) == names == Sources.of((5, file, 7), view, each_class=True).projected(None).names
+    for c in range(3):
+        assert torch.equal(found.ws[c], gather((5,), view, (c,)).ws[0])
+    assert gather((5,), view, (2, "cat"), each_class=True).names == ("seed0005-class2", "seed0005-cat")
+    with pytest.raises(UserError, match="--each-class: this network is unconditional"):
+        gather((5,), view_of(), each_class=True)
+
+
 def test_latents_of_another_network_are_refused_unless_forced(tmp_path):
     one, other, path = view_of(), view_of(seed=1), tmp_path / f"a{SUFFIX}"
     save_latents(path, gather((3,), one), one.snapshot)

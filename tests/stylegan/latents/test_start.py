@@ -36,6 +36,30 @@ def test_other_files_are_refused_with_the_kinds_that_are_taken(text):
         parse_points(text)
 
 
+def test_a_folder_is_its_latent_files_or_its_photographs_and_what_is_left_out_is_said(tmp_path):
+    for name in ("b.png", "a.JPG", "notes.txt", ".c.png", "sub/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    notes: list[str] = []
+    assert parse_points(f"3,{tmp_path},5", notes.append) == (3, tmp_path / "a.JPG", tmp_path / "b.png", 5)
+    assert notes == [f"{tmp_path}: 2 photographs taken, 2 left out: notes.txt, sub"]
+    for name in ("y", "x"):
+        (tmp_path / f"{name}.latent.safetensors").touch()
+    assert [path.name[0] for path in parse_points(f"{tmp_path}/", notes.append)] == ["x", "y"]  # type: ignore[union-attr]
+    assert notes[1].endswith("2 latent files taken, 4 left out: a.JPG, b.png, notes.txt, sub")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="neither a latent file .* in the folder .*empty"):
+        parse_points(str(tmp_path / "empty"))
+
+
+def test_a_folder_named_like_a_seed_is_a_seed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("5", "0-2", "photos"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").touch()
+    assert parse_points("5,0-2,photos,./5") == (5, 0, 1, 2, Path("photos/a.png"), Path("5/a.png"))
+
+
 @given(st.text(max_size=12))
 def test_any_text_is_points_or_a_user_error(text):
     with contextlib.suppress(UserError):

@@ -1,5 +1,6 @@
 """Laws of reading and writing archives."""
 
+import errno
 import hashlib
 import io
 import json
@@ -239,6 +240,28 @@ def test_bad_paths_are_refused(tmp_path):
     (tmp_path / "photo.png").write_bytes(encode_png(some_images(1, 4, 4, 3)[0]))
     with pytest.raises(UserError, match="Cannot open .* as a zip .*give the folder that contains it"):
         Archive.open(tmp_path / "photo.png")
+
+
+def test_what_cannot_be_read_is_not_called_empty(tmp_path, monkeypatch):
+    """A folder, one below it whose images would be missing, and a zip file."""
+    (tmp_path / "folder" / "below").mkdir(parents=True)
+    (tmp_path / "folder" / "photo.png").write_bytes(encode_png(some_images(1, 4, 4, 3)[0]))
+    (tmp_path / "a.zip").touch()
+
+    def refusing(call, *names):
+        def refuse(path, *arguments, **named):
+            if Path(path).name in names:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return call(path, *arguments, **named)
+
+        return refuse
+
+    monkeypatch.setattr(os, "scandir", refusing(os.scandir, "folder", "below"))
+    monkeypatch.setattr("builtins.open", refusing(open, "a.zip"))
+    monkeypatch.setattr(io, "open", refusing(io.open, "a.zip"))
+    for path, culprit in (("folder", "folder"), (".", "folder"), ("folder/below", "below"), ("a.zip", "a.zip")):
+        with pytest.raises(UserError, match=rf"^Cannot read .*{culprit} \(Permission denied\): make it readable$"):
+            Archive.open(tmp_path / path)
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,8 @@ def test_a_wish_to_stop_ends_the_measuring_and_resuming_makes_up_for_it(tiny, tm
         ({"metrics": "kid5k", "best": "fid5k"}, "--best fid5k is none of --metrics kid5k"),
         ({"metrics": "msssim50", "best": "msssim50"}, "does not tell better from worse"),
         ({"metrics": "kid5k,ls2k"}, "--metrics ls2k takes a classifier"),
+        ({"metrics": "kid5k,overfit50", "snap_d": False}, "--metrics overfit50 takes the discriminator, .* --snap-d 1"),
+        ({"metrics": "ppl50_zend-discriminator", "snap_d": False}, "takes the discriminator"),
         ({"keep": 0}, "--keep 0 cannot be"),
     ],
 )

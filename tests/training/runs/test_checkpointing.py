@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import stylegan
+from stylegan.checkpoints.snapshot import load_snapshot
 from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 from training.loop import pick_dtype, train
@@ -20,9 +21,9 @@ def test_the_state_is_saved_between_snapshots_when_they_are_far_apart(tiny, tmp_
     saves: list[int] = []
     original = milestones._save_state
 
-    def save_state(state, *arguments):
-        saves.append(state.nimg)
-        original(state, *arguments)
+    def save_state(run):
+        saves.append(run.state.nimg)
+        original(run)
 
     monkeypatch.setattr(milestones, "_save_state", save_state)
     for minutes, expected in ((1e-9, [80, 160, 240, 240]), (60.0, [240])):
@@ -65,6 +66,21 @@ def test_scratch_files_of_a_killed_process_are_removed(tiny, tmp_path) -> None:
     train(tiny(total_kimg=0.08), tmp_path, resume=True)
     assert [path.name for path in tmp_path.glob(".*") if path.name != FINISHED] == [".keep"]
     assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("snap", [1, 1000])
+def test_a_last_snapshot_that_was_deleted_is_written_again_with_a_word(snap: int, tiny, tmp_path) -> None:
+    """Whether it is that of a tick or only that of the end."""
+    cfg = tiny(total_kimg=0.08, snap=snap)
+    train(cfg, tmp_path)
+    path = tmp_path / "network-snapshot-000000.safetensors"
+    fingerprint = load_snapshot(path).fingerprint
+    for resumptions in (1, 2):
+        if resumptions == 1:
+            path.unlink()
+        train(cfg, tmp_path, resume=True)
+        assert (tmp_path / LOG).read_text().count(f"{path.name} was missing or damaged: written again") == 1
+    assert load_snapshot(path).fingerprint == fingerprint
 
 
 def test_a_run_says_where_its_weights_are_from(tiny, tmp_path) -> None:

@@ -16,7 +16,6 @@ from torch_utils.images import to_float
 from training.config import AUGMENTATIONS, RunConfig
 from training.data.archive import Archive
 from training.data.dataset import Dataset
-from training.inputs import Batch
 from training.runs.memory import fit, rehearsed
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
@@ -31,8 +30,9 @@ def step(state: TrainState, cfg: RunConfig) -> None:
     data = Dataset(Archive.open(cfg.data.path), seed=cfg.seed)
     images, c = data.batch(state.nimg, stage.batch, *cfg.model.size(stage.resolution))
     labels = data.archive.labels if cfg.data.cond else None
-    reals = Batch(to_float(images), c if cfg.data.cond else None)
-    assert not train_step(state, reals, stage, cfg, labels, torch.float32).bad
+    reals = to_float(images), c if cfg.data.cond else None
+    _, bad = train_step(state, reals, stage, cfg, labels, torch.float32)
+    assert not bad
     state.nimg += stage.batch
 
 

@@ -15,28 +15,37 @@ from training.schedule import PerResolution
 DIGITS = preset("digits32", 1)
 
 
+def speed(resolution):
+    return 1000.0 / resolution
+
+
+def footprint(resolution):
+    return resolution << 25, 16 if resolution < 32 else 8
+
+
 def test_every_setting_is_in_the_plan():
-    text = describe(DIGITS)
+    text = describe(DIGITS, speed, footprint)
     assert all(name in text for name, _ in leaves(DIGITS))
 
 
 def test_settings_are_shown_as_they_are_typed():
-    text = describe(replaced(DIGITS, {"loss.diffaugment": ("color", "cutout")}))
-    assert re.search(r"diffaugment +color,cutout\n", text) and re.search(r"diffaugment +none\n", describe(DIGITS))
+    text = describe(replaced(DIGITS, {"loss.diffaugment": ("color", "cutout")}), speed, footprint)
+    assert re.search(r"diffaugment +color,cutout\n", text)
+    assert re.search(r"diffaugment +none\n", describe(DIGITS, speed, footprint))
     assert re.search(r"model.base +4x4\n", text)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_be_described(name):
     cfg = preset(name, 8)
-    lines = growth_table(cfg)
-    assert len(lines) == 1 + len(cfg.growth.phases(cfg.total_kimg))
+    lines = growth_table(cfg, speed, footprint)
+    assert len(lines) == 2 + len(cfg.growth.phases(cfg.total_kimg))
     assert len({len(line) for line in lines}) == 1, "the columns line up"
 
 
 def test_steps_and_times_add_up():
     cfg = replaced(DIGITS, {"growth.batch": PerResolution(10), "total_kimg": 100.0})
-    table = growth_table(cfg, estimate=lambda resolution: 1000.0 / resolution)
+    table = growth_table(cfg, speed, footprint)
     rows = [re.split(r"  +", line.strip()) for line in table]
     steps = [int(row[-3].replace(",", "")) for row in rows[1:-1]]
     assert sum(steps) == 100 * 1000 / 10
@@ -52,12 +61,9 @@ def test_parameters_are_counted_as_they_are(name):
 
 
 def test_memory_has_a_column_and_the_most_of_it_a_line():
-    def footprint(resolution):
-        return resolution << 25, 16 if resolution < 32 else 8
-
-    table = growth_table(DIGITS, footprint=footprint)
-    assert [" GiB" in line for line in table] == [False] + [True] * (len(table) - 1)
-    assert "Memory       about 1.0 GiB per device, at 32 with 8 images at once" in describe(DIGITS, None, footprint)
+    table = growth_table(DIGITS, speed, footprint)
+    assert [" GiB" in line for line in table] == [False] + [True] * (len(table) - 2) + [False]
+    assert "Memory       about 1.0 GiB per device, at 32 with 8 images at once" in describe(DIGITS, speed, footprint)
 
 
 @pytest.mark.parametrize("seconds, text", [(0, "0s"), (59.4, "59s"), (192, "3m 12s"), (8100, "2h 15m"), (2e5, "2d 7h")])

@@ -40,7 +40,7 @@ def test_steps_are_timed_as_they_come(tiny, monkeypatch) -> None:
         kind = stage.resolution, stage.alpha, state.nimg // stage.batch % 4 == 0
         now[0] += stage.resolution * (10 if kind[2] else 1) * (1 if kind in warm else 100)
         warm.add(kind)
-        assert reals.images.shape[-1] == stage.resolution
+        assert reals[0].shape[-1] == stage.resolution
 
     monkeypatch.setattr(training.runs.speed_probe, "train_step", step)
     monkeypatch.setattr(training.runs.speed_probe.time, "perf_counter", lambda: now[0])
