@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Commands print it without a traceback and exit with code 2.
     """
+
+
+class BadImage(Exception):
+    """An image that cannot be used. The message is the reason, in a few words."""

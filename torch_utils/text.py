@@ -1,4 +1,4 @@
-"""Text for messages, and numbers that users type: seeds and classes such as 0-7,12."""
+"""Text for messages, what users type (seeds and classes such as 0-7,12, levels such as 0:4095), and names of images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from torch_utils.errors import UserError
 
@@ -95,12 +96,88 @@ def require_each_once(seeds: Sequence[int]) -> None:
             raise UserError(f"seed {seed} occurs {times} times; give each seed once")
 
 
+# Lists of files, whose names may contain commas
+
+
+LONGEST_NAME = 16  # parts between commas that are tried as one name
+
+
+def list_items(text: str) -> list[str]:
+    """Read "0-2,eva.jpg" as ["0-2", "eva.jpg"], and "a,b.jpg" as ["a,b.jpg"] if there is such a file, and no "b.jpg".
+
+    A backslash before a comma also says that it belongs to a name. Raises UserError for an empty item.
+    """
+    parts = [part.replace("\0", ",") for part in text.replace("\0", "").replace("\\,", "\0").split(",")]
+    items: list[str] = []
+    for end, part in enumerate(parts):
+        items.append(part)
+        if "." not in part or _exists(part):
+            continue
+        for length in range(min(LONGEST_NAME, len(items), end + 1), 1, -1):
+            whole = ",".join(items[-length:])
+            if _exists(whole):
+                items[-length:] = [whole]
+                break
+    if not all(item.strip() for item in items):
+        raise UserError(f"'{text}' has an empty item at a comma; write a list such as 0-7,12")
+    return [item.strip() for item in items]
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name.strip()).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long, of an unknown user, or no name at all
+        return False
+
+
+# Levels: which values become black and white, in images with more than 8 bits
+
+
+class Range(NamedTuple):
+    """The values that become black and white."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:g}:{self.high:g}" if isinstance(self.low, float) else f"{self.low}:{self.high}"
+
+
+class LevelsRule(NamedTuple):
+    """How the levels of a source are found. name: auto or full, or "" for a range that was given."""
+
+    name: str = "auto"
+    range: Range | None = None
+
+    def __str__(self) -> str:
+        return self.name or str(self.range)
+
+
+AUTO_LEVELS = LevelsRule()
+
+
+def parse_levels(text: str) -> LevelsRule:
+    """ "auto", "full" or "0:4095" -> a rule. Raises UserError."""
+    if text in ("auto", "full"):
+        return LevelsRule(text)
+    number = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,2})?"
+    match = re.fullmatch(rf"\s*({number})\s*:\s*({number})\s*", text)
+    if not match or len(text) > 60:
+        raise UserError(f"Invalid levels '{text[:60]}': expected auto, full or MIN:MAX, for example 0:4095")
+    low, high = (int(part) if part.lstrip("+-").isdigit() else float(part) for part in match.groups())
+    if not low < high:
+        raise UserError(f"Invalid levels {text}: the first number, black, must be below the second, white")
+    return LevelsRule("", Range(low, high))
+
+
 # Names of image files; `images.py` decodes them
 
 
+KINDS_SHOWN = 6
 IMAGE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".heic", ".ico", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"}
-    | {".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
+    {".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".icb", ".ico", ".j2c", ".j2k"}
+    | {".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pfm", ".pgm", ".png"}
+    | {".pnm", ".ppm", ".tga", ".tif", ".tiff", ".vda", ".vst", ".webp"}
 )
 
 
@@ -130,6 +207,22 @@ def plain_paths(names: Iterable[str]) -> dict[str, str]:
         path = plain_path(name)
         found[name if path in found else path] = name
     return found
+
+
+def other_files(names: Iterable[str]) -> str:
+    """What files are that count as no images, in a few words: "12 other files (10 .txt, 2 without suffix)"; or ""."""
+    kinds = Counter(_kind_of(name) for name in names if not is_image(name))
+    if not kinds:
+        return ""
+    shown = [f"{count} {printable(kind)}" for kind, count in kinds.most_common(KINDS_SHOWN)]
+    more = [f"{len(kinds) - KINDS_SHOWN} more kinds"] if len(kinds) > KINDS_SHOWN else []
+    return f"{counted(kinds.total(), 'other file')} ({', '.join(shown + more)})"
+
+
+def _kind_of(name: str) -> str:
+    if has_image_suffix(name):
+        return "hidden"
+    return PurePosixPath(name).suffix.lower()[:12] or "without suffix"
 
 
 def is_image(name: str) -> bool:

@@ -29,6 +29,7 @@ class Limits:
     """Upper limits for files from elsewhere.
 
     picture_mib: one encoded image
+    decoding_gib: the images that are decoded at the same time; a larger one is decoded alone
     table_mib: one JSON or CSV file, unpacked
     memory_gib: data unpacked in memory (IDX, CIFAR)
     unpacked_gib: data unpacked on the disk (compressed tar files)
@@ -38,6 +39,7 @@ class Limits:
     """
 
     picture_mib: int = 512
+    decoding_gib: int = 4
     table_mib: int = 256
     memory_gib: int = 4
     unpacked_gib: int = 512

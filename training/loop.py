@@ -32,6 +32,7 @@ from training.runs.checkpointing import (
 from training.runs.memory import fit
 from training.runs.plan import Machine, measured_machine
 from training.runs.report import Clock, Report
+from training.runs.resume import DataFacts
 from training.runs.run_dir import mark_finished
 from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
@@ -64,6 +65,7 @@ def train(
         deferred_interrupts() as interrupted,
     ):
         run = Run(cfg, run_dir, state, report, clock, dist)
+        report.say(f"Data: {DataFacts.of(data.archive).about(cfg)}")
         if damaged:
             report.say(damaged)
         begin_run(run, data, dtype, resume, init_from)

@@ -197,7 +197,7 @@ def plan(request: Request, context: Context, names: Sequence[str], outdir: Path 
     mirrored = ", also mirrored" if context.mirror else ""
     return "\n".join([
         f"Network:    {context.file}: {context.snapshot.kimg:g} kimg of {context.snapshot.data}, {width}x{height}",
-        f"Data:       {context.data or 'none'}{mirrored}",
+        f"Data:       {context.data.summary if context.data else 'none'}{mirrored}",
         f"Metrics:    {', '.join(fakes)}",
         f"Features:   {request.features}",
         f"Fakes:      seed {context.seed}, truncation {context.psi:g}",

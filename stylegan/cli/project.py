@@ -18,7 +18,7 @@ from torch_utils.cli import require, require_batch
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, require_folder
 from torch_utils.settings import Flag, setting
-from torch_utils.text import Class, counted, parse_classes
+from torch_utils.text import AUTO_LEVELS, Class, LevelsRule, counted, list_items, parse_classes, parse_levels
 
 if TYPE_CHECKING:
     from stylegan.checkpoints.snapshot import Snapshot
@@ -28,7 +28,7 @@ FACES = "Faces"
 
 
 def parse_paths(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return tuple(list_items(text)) if text.strip() else ()
 
 
 def parse_distances(text: str) -> tuple[str, ...]:
@@ -49,6 +49,10 @@ class Request:
     classes: Sequence[Class] = setting((), Flag(
         "--class", "Class of the photographs, for conditional networks; of a list, each gets the next.", WHAT,
         parse=parse_classes, metavar="CLASS"))  # fmt: skip
+    levels: LevelsRule = setting(AUTO_LEVELS, Flag(
+        "--levels", "Which values become black and white in photographs with more than 8 bits, for all together: auto, "
+        "by the values that they use; full, all that the files could hold; or MIN:MAX.", WHAT, parse=parse_levels,
+        metavar="auto|full|MIN:MAX", typed="auto"))  # fmt: skip
     align: bool = setting(False, Flag("--align", "Find the face and crop it like FFHQ. Needs .[faces].", FACES))
     face: int | None = setting(None, Flag("--face", "Which of several faces to take; 1 is the largest.", FACES))
     landmarks: str = setting(
@@ -96,9 +100,12 @@ def main(request: Request, dry_run: bool) -> None:
     from stylegan.networks.base import require_w
     from stylegan.projection.distance import pick_distance
     from stylegan.projection.job import Job, run, table
-    from stylegan.projection.photos import photos_in
+    from stylegan.projection.photos import left_out_of, photos_in
 
     paths = photos_in(Path(request.target))
+    left_out = left_out_of(Path(request.target))
+    if left_out:
+        click.echo(left_out, err=True)
     require_apart(paths, Path(request.outdir))
     snapshot = opened(request.model).snapshot
     require_w(snapshot.G)
@@ -156,7 +163,7 @@ def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> list[Ph
     """The photographs, after a line on what was changed in each. Raises UserError if none can be read."""
     from stylegan.projection.photos import read_photos
 
-    photos, faults = read_photos(paths, snapshot, aligner(request, snapshot))
+    photos, faults = read_photos(paths, snapshot, aligner(request, snapshot), request.levels)
     if not photos and len(faults) > 3:
         first = next(iter(faults.values()))
         raise UserError(f"none of the {len(faults)} files of --target can be used; the first: {first}")

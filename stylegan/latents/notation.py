@@ -13,7 +13,7 @@ from pathlib import Path
 from stylegan.networks.config import NetworkConfig, NoiseMode, require_styles
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, setting
-from torch_utils.text import counted, has_image_suffix, parse_seeds, printable, require_no_gaps
+from torch_utils.text import counted, has_image_suffix, list_items, parse_seeds, printable
 
 LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
 MAX_PSI = 10
@@ -41,8 +41,7 @@ def parse_points(text: str, note: Note = lambda text: None) -> tuple[Point, ...]
     latent file or photograph.
     """
     points: list[Point] = []
-    require_no_gaps(text)
-    for part in (part.strip() for part in text.split(",")):
+    for part in list_items(text):
         if not re.fullmatch(r"[\d\s-]*", part) and Path(part).expanduser().is_dir():
             points.extend(points_in(Path(part).expanduser(), note))
         elif part.lower().endswith(LATENTS) or has_image_suffix(part):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,10 +26,22 @@ from stylegan.networks.sampling import z_for_seeds
 from stylegan.projection.distance import pick_distance
 from stylegan.projection.projector import Projector, SearchStep, Watch
 from stylegan.projection.settings import ProjectionSettings
-from torch_utils.errors import UserError
-from torch_utils.images import BadImage, centred_box, read_image, to_float, with_channels
+from torch_utils.errors import BadImage, UserError
+from torch_utils.images import (
+    centred_box,
+    exact,
+    frames_of,
+    open_image,
+    read_image,
+    shown_range,
+    to_float,
+    with_channels,
+)
+from torch_utils.images.colour import UNUSABLE, profile_note
+from torch_utils.images.deep import depth_of
+from torch_utils.images.ranges import BYTES, DARK, WHOLE, Levels, decide, widest
 from torch_utils.progress import Progress
-from torch_utils.text import Class, counted, is_image
+from torch_utils.text import AUTO_LEVELS, Class, LevelsRule, Range, counted, is_image, other_files
 from torch_utils.untrusted import read_plain
 
 Align = Callable[[Image.Image], tuple[Image.Image, str]]
@@ -51,25 +64,48 @@ class Photo:
 def photos_in(target: Path) -> list[Path]:
     """The file itself, or the images of a folder in the order of their names. Raises UserError if there are none."""
     if target.is_dir():
-        found = sorted(path for path in target.iterdir() if path.is_file() and is_image(path.name))
+        try:
+            names = [entry.name for entry in os.scandir(target) if not entry.is_dir()]
+        except OSError as error:
+            raise UserError(
+                f"Cannot list {target}: {error.strerror}; make it readable, or give another folder"
+            ) from error
+        found = sorted(target / name for name in names if is_image(name))
         if not found:
-            raise UserError(f"There is no image in {target}: give a folder with PNG, JPEG or WebP files, or one file")
+            raise UserError(f"There is no image in {target}, only {other_files(names) or 'nothing'}: "
+                            "give a folder with images, such as *.png, *.jpg or *.tif, or one file")  # fmt: skip
         return found
     if not target.is_file():
         raise UserError(f"There is no file or folder {target}: give an image, or a folder with images")
     return [target]
 
 
+def left_out_of(target: Path) -> str:
+    """A line on what else is in a folder, and not projected; "" for nothing."""
+    if not target.is_dir():
+        return ""
+    entries = list(os.scandir(target))
+    folders = sum(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
+    parts = [other_files(entry.name for entry in entries if not entry.is_dir())]
+    parts += [counted(folders, "folder")] if folders else []
+    found = " and ".join(filter(None, parts))
+    return f"{target}: {found} left out; images are files named *.png, *.jpg, *.tif and the like" if found else ""
+
+
 def read_photos(
-    paths: Sequence[Path], snapshot: Snapshot, align: Align | None = None
+    paths: Sequence[Path], snapshot: Snapshot, align: Align | None = None, rule: LevelsRule = AUTO_LEVELS
 ) -> tuple[list[Photo], dict[Path, str]]:
-    """The photographs that can be read, with unique names, and the reasons why others cannot."""
+    """The photographs that can be read, with unique names, and the reasons why others cannot.
+
+    rule: which values become black and white, for all of them together. Raises UserError for one that does not fit.
+    """
+    levels = levels_of(paths, rule)
     photos: list[Photo] = []
     faults: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:
         try:
-            pixels, notes = read_photo(path, snapshot, align)
+            pixels, notes = read_photo(path, snapshot, align, levels)
         except UserError as error:
             faults[path] = str(error)
             continue
@@ -89,24 +125,58 @@ def _unique_name(path: Path, taken: set[str]) -> str:
     return name
 
 
-def read_photo(path: Path, snapshot: Snapshot, align: Align | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
+def levels_of(paths: Sequence[Path], rule: LevelsRule) -> Levels:
+    """The levels of all photographs together. Only those with more than 8 bits are decoded for it."""
+    used: list[tuple[str, Range]] = []
+    for path in paths:
+        try:
+            content = read_plain(path, "picture_mib")
+            image = open_image(content)
+            depth = depth_of(image)
+            used.append((depth, Range(*WHOLE[BYTES]) if depth == BYTES else exact(image, content).used))
+        except (BadImage, OSError):
+            continue  # `read_photo` says why
+    return decide(widest(used), rule)
+
+
+def read_photo(
+    path: Path, snapshot: Snapshot, align: Align | None = None, levels: Levels | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """uint8 [H,W,C] in the size of the network's images, and notes on what was changed. Raises UserError."""
     height, width = snapshot.config.size(snapshot.stage.resolution)
-    notes = ["", "", ""]
+    notes = ["", "", "", ""]
     try:
-        image = read_image(read_plain(path, "picture_mib"))
+        content = read_plain(path, "picture_mib")
+        image = read_image(content, levels)
+        notes[0] = file_note(content, image, levels)
     except BadImage as reason:
         raise UserError(f"{path}: {reason}") from reason
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
     if align is not None:
         try:
-            image, notes[0] = align(image.convert("RGB"))
+            image, notes[1] = align(image.convert("RGB"))
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-    image, notes[1] = converted(image, snapshot.config.channels)
-    image, notes[2] = fitted(image, width, height)
+    image, notes[2] = converted(image, snapshot.config.channels)
+    image, notes[3] = fitted(image, width, height)
     return np.array(image).reshape(height, width, snapshot.config.channels), tuple(filter(None, notes))
+
+
+def file_note(content: bytes, image: Image.Image, levels: Levels | None) -> str:
+    """What was done to the file of a photograph, `image`, before anything else: its levels, its colours, its pages."""
+    file = open_image(content)
+    depth, frames, profile = depth_of(file), frames_of(file), profile_note(file)
+    notes = []
+    if levels and tuple(levels.ranges.get(depth, WHOLE[BYTES])) != WHOLE[BYTES]:
+        notes.append(f"{depth} values, {levels.ranges[depth]} as black to white")
+    if profile:
+        notes.append(profile if profile == UNUSABLE else f"converted to sRGB from {profile}")
+    if frames > 1:
+        notes.append(f"the first of {frames} frames")
+    if shown_range(image).high < DARK and image.mode in ("L", "RGB"):
+        notes.append("dark, with nothing brighter than a quarter of white; --levels MIN:MAX says what is white")
+    return ", ".join(notes)
 
 
 def converted(image: Image.Image, channels: int) -> tuple[Image.Image, str]:

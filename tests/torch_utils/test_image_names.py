@@ -31,7 +31,13 @@ def test_every_suffix_belongs_to_a_decoder_that_is_used() -> None:
     Image.init()
     known = Image.registered_extensions()
     assert {suffix for suffix in IMAGE_SUFFIXES if known.get(suffix, "HEIF") not in FORMATS} == set()
-    assert {suffix for suffix in IMAGE_SUFFIXES if suffix not in known} <= {".heic", ".avif"}  # of optional packages
+    assert {suffix for suffix in IMAGE_SUFFIXES if suffix not in known} <= {
+        ".heic",
+        ".heif",
+        ".hif",
+        ".avif",
+        ".avifs",
+    }  # of optional packages
 
 
 def test_the_module_imports_nothing_slow() -> None:

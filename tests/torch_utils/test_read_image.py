@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import subprocess
 import sys
@@ -16,12 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from torch_utils.errors import BadImage
 from torch_utils.images import (
     MODES,
-    BadImage,
     centred_box,
     decode,
-    grey_to_uint8,
     is_sideways,
     open_image,
     read_image,
@@ -181,16 +181,6 @@ def test_pixels_are_taken_as_they_are(channels: int | None) -> None:
     np.testing.assert_array_equal(np.asarray(read_image(pixels)), pixels)
 
 
-@given(st.sampled_from([8, 12, 16]), st.lists(st.integers(0, 2**16 - 1), min_size=1, max_size=9))
-def test_grey_keeps_the_upper_eight_of_its_bits(bits: int, values: list[int]) -> None:
-    brightest = 2**bits - 1
-    scaled = np.array([brightest, *(value % 2**bits for value in values)], np.int32)
-    for dtype in (np.uint16, np.int32, ">u2"):
-        found = grey_to_uint8(scaled.astype(dtype))
-        assert found.dtype == np.uint8 and found[0] == 255
-        np.testing.assert_array_equal(found, scaled * 256 // 2**bits)
-
-
 HUGE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
 HUGE += struct.pack(">I", zlib.crc32(HUGE[12:])) + b"\0\0\0\0IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
 NOISE = Image.fromarray(np.random.RandomState(0).randint(0, 256, (99, 99, 3), np.uint8))
@@ -203,9 +193,10 @@ NOISE = Image.fromarray(np.random.RandomState(0).randint(0, 256, (99, 99, 3), np
         (b"just some words", "not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n", "not an image"),
         (HUGE, "more than 179 million pixels"),
-        (grey16(0, 0, 0, 65536, dtype=np.int32, kind="TIFF"), "32-bit pixels"),
-        (grey16(0, 0, 0, -1, dtype=np.int32, kind="TIFF"), "32-bit pixels"),
-        (file(Image.fromarray(np.ones((9, 9), np.float32)), "TIFF"), "floating-point pixels"),
+        (grey16(0, 0, 0, 65536, dtype=np.int32, kind="TIFF"), "signed 32-bit pixels from 0 to 65536, .* 0:65536"),
+        (grey16(0, 0, 0, -1, dtype=np.int32, kind="TIFF"), "signed 32-bit pixels from -1 to 0, .* -1:0"),
+        (grey16(0, 1, 7, 60, dtype=np.float32, kind="TIFF"), "floating-point pixels from 0 to 60, .* --levels 0:60"),
+        (grey16(0, 1, 1, math.nan, dtype=np.float32, kind="TIFF"), "values that are infinite or no numbers"),
         (file(NOISE, "JPEG")[:900], "truncated"),
         (file(NOISE)[:900], "truncated"),
         (file(NOISE)[:45], "truncated|broken .*"),

@@ -1,13 +1,22 @@
 """Numbers and lists of numbers in text."""
 
 import contextlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_utils.errors import UserError
-from torch_utils.text import counted, listed_classes, parse_classes, parse_seeds, require_each_once
+from torch_utils.text import (
+    counted,
+    list_items,
+    listed_classes,
+    other_files,
+    parse_classes,
+    parse_seeds,
+    require_each_once,
+)
 
 ranges = st.tuples(st.integers(0, 10**6), st.integers(0, 20)).map(lambda p: (p[0], p[0] + p[1]))
 
@@ -75,3 +84,33 @@ def test_a_seed_that_comes_twice_is_named(seeds):
 
 def test_one_of_a_kind_and_several():
     assert [counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+
+
+def test_names_with_commas_are_one_item_if_there_is_such_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a,b.png", "c, d,e.png", "3,me.png", "me.png", "7,8.png"):
+        (tmp_path / name).touch()
+    assert list_items("a,b.png") == ["a,b.png"]
+    assert list_items("0-2,a,b.png,c, d,e.png ,9") == ["0-2", "a,b.png", "c, d,e.png", "9"]
+    assert list_items("3,me.png") == ["3", "me.png"]  # as before: both are there
+    assert list_items("3\\,me.png") == ["3,me.png"]
+    assert list_items("7,8.png,7,9.png") == ["7,8.png", "7", "9.png"]
+    assert list_items(f"{tmp_path}/a,b.png,5") == [f"{tmp_path}/a,b.png", "5"]
+    for text in ("", ",", "a.png,", "a.png,,5"):
+        with pytest.raises(UserError, match="empty item"):
+            list_items(text)
+
+
+@given(st.text("0123456789,.-\\\0 \n~/ab", max_size=30))
+def test_any_text_is_a_list_or_refused(text: str):
+    with contextlib.suppress(UserError):
+        assert all(item == item.strip() != "" for item in list_items(text))
+
+
+def test_other_files_are_counted_by_kind():
+    assert (
+        other_files(["a.png", "b.txt", "c.TXT", "d", ".e.png"]) == "4 other files (2 .txt, 1 without suffix, 1 hidden)"
+    )
+    assert other_files(["a.png"]) == other_files([]) == ""
+    assert other_files(f"x.{n}" for n in range(9)).endswith(", 3 more kinds)")
+    assert other_files(["x.\x1b[2J"]).isprintable()

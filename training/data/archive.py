@@ -10,10 +10,10 @@ import functools
 import hashlib
 import io
 import json
-import os
 import re
 import threading
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,14 +24,18 @@ from typing import Any, NoReturn, final
 import numpy as np
 from PIL import Image
 
-from torch_utils.errors import UserError
+from torch_utils.errors import BadImage, UserError
 from torch_utils.files import atomic_write
-from torch_utils.images import CHANNELS, DECODER_ERRORS, BadImage, decode, open_image, to_pil
-from torch_utils.text import IMAGE_SUFFIXES, is_image, plain_paths, printable
+from torch_utils.images import CHANNELS, DECODER_ERRORS, MODES, decode, open_image, to_pil
+from torch_utils.images.colour import to_srgb
+from torch_utils.images.deep import depth_of
+from torch_utils.images.ranges import BYTES
+from torch_utils.text import IMAGE_SUFFIXES, counted, is_image, other_files, plain_paths, printable
 from torch_utils.untrusted import ZIP_ERRORS, read_member, read_plain
 from training.data.identity import checksums_in
 from training.data.labels import MANIFEST, find_manifest, manifest_labels, parse_manifest, without_gaps
 from training.data.sizes import power_of_two
+from training.data.walk import files_below
 
 EMBEDDED = {"mnist": Path(__file__).parent / "mnist.zip"}
 
@@ -41,7 +45,7 @@ class Archive:
 
     path: the zip or folder          names: plain paths, sorted       height, width, channels: of every image
     labels: int64 [N], or None       class_names: list, or None       meta: `dataset.json` without its labels
-    cache: the folder for its reduced images, None for the usual one
+    cache: the folder for its reduced images, None for the usual one     others: what else is in it, in a few words
 
     Opening looks only at the first image; `read` checks the others.
     """
@@ -53,7 +57,9 @@ class Archive:
         self.names = list(filter(is_image, self._members))
         if not self.names:
             cure = advice_for(self._members, path) or f"expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
-            raise UserError(f"There are no images in {path}: {cure}")
+            raise UserError(f"There are no images in {path}, only {other_files(self._members) or 'nothing'}: {cure}")
+        manifest = find_manifest(self._members)
+        self.others = other_files(name for name in self._members if name != manifest)
         self.height, self.width, self.channels = self._decode(0).shape
         self.labels: np.ndarray | None = None
         self.class_names: list[str] | None = None
@@ -88,6 +94,14 @@ class Archive:
 
     def __repr__(self) -> str:
         return f"Archive({self.path}, {len(self)} images, {self.width}x{self.height}x{self.channels})"
+
+    @property
+    def summary(self) -> str:
+        """What it holds, and what it leaves out, on one line."""
+        kind = f"{self.width}x{self.height} {MODES[self.channels]}"
+        classes = f", {self.num_classes} classes" if self.num_classes else ""
+        left_out = f"; {self.others} left out" if self.others else ""
+        return f"{self.path}: {len(self):,} images {kind}{classes}{left_out}"
 
     @property
     def name(self) -> str:
@@ -145,16 +159,17 @@ class Archive:
             # Not decoded where its size is wrong already, as it may be huge.
             if index and (image.size != (self.width, self.height) or (not pixels and image.mode in CHANNELS)):
                 return np.empty((image.height, image.width, CHANNELS.get(image.mode, 0)), np.uint8)
-            if image.mode in CHANNELS:
+            if image.mode in CHANNELS and depth_of(image) == BYTES:
                 decode(image)
-                return np.array(image).reshape(image.height, image.width, CHANNELS[image.mode])
+                decoded = np.array(to_srgb(image, image.info.get("icc_profile")))
+                return decoded.reshape(image.height, image.width, CHANNELS[image.mode])
         except (BadImage, *DECODER_ERRORS) as error:
             raise UserError(
                 f"Cannot read {name} in {self.path} ({error}): leave it out with {conversion(self.path, 64)}"
             ) from None
+        found = f"mode {image.mode}, not L, RGB or RGBA" if depth_of(image) == BYTES else f"{depth_of(image)} pixels"
         raise UserError(
-            f"{name} in {self.path} has mode {image.mode}, not L, RGB or RGBA: convert it with"
-            f" {conversion(self.path, power_of_two(min(image.size)))}"
+            f"{name} in {self.path} has {found}: convert it with {conversion(self.path, power_of_two(min(image.size)))}"
         )
 
     def _read_manifest(self) -> None:
@@ -224,13 +239,14 @@ Fingerprint = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Files:
-    """Named bytes. read: the content of one, also from several threads at once
+    """Named bytes. read: the content of one, also from several threads at once     size: of one, in bytes
 
     checksums: name, CRC-32 and size of files     former: what earlier versions told the content by
     """
 
     names: list[str]
     read: Callable[[str], bytes]
+    size: Callable[[str], int]
     checksums: Callable[[Sequence[str]], list[Fingerprint]]
     former: Callable[[], list[Fingerprint]]
     close: Callable[[], None] = lambda: None
@@ -243,7 +259,7 @@ def sha256_of(lines: Sequence[Fingerprint]) -> str:
 
 
 def files_of_zip(path: Path) -> Files:
-    """Members of a zip. Raises one of ZIP_ERRORS for what is none."""
+    """Members of a zip. Raises one of ZIP_ERRORS for what is none, and UserError if two members have one name."""
     archive = zipfile.ZipFile(path)
     members, lock = archive.infolist(), threading.Lock()
 
@@ -252,14 +268,16 @@ def files_of_zip(path: Path) -> Files:
             return read_member(archive, name, size_limit(name))
 
     names = [member.filename for member in members if not member.is_dir()]
+    require_distinct(path, names)
     every = [(m.filename, m.CRC, m.file_size) for m in members]
-    return Files(names, read, lambda _: every, lambda: every, archive.close)
+    return Files(
+        names, read, lambda name: archive.getinfo(name).file_size, lambda _: every, lambda: every, archive.close
+    )  # fmt: skip
 
 
 def files_of_folder(path: Path) -> Files:
     """Files under a folder."""
-    found = [Path(root) / name for root, _, files in os.walk(path, onerror=_unreadable) for name in files]
-    names = [file.relative_to(path).as_posix() for file in found if file.is_file()]  # a pipe would never end
+    names = [name for name in files_below(path) if (path / name).is_file()]  # a pipe would never end
 
     def former() -> list[Fingerprint]:
         kept = [name for name in names if is_image(name) or name.endswith(".json")]
@@ -269,7 +287,20 @@ def files_of_folder(path: Path) -> Files:
     def read(name: str) -> bytes:
         return read_plain(path / name, size_limit(name))
 
-    return Files(names, read, lambda chosen: checksums_in(path, chosen, read), former)
+    def size(name: str) -> int:
+        return (path / name).stat().st_size
+
+    return Files(names, read, size, lambda chosen: checksums_in(path, chosen, read), former)
+
+
+def require_distinct(path: Path, names: Sequence[str]) -> None:
+    """Raises UserError if two images or tables of an archive have the same name: one of them would be lost."""
+    twice = [name for name, times in Counter(names).items() if times > 1 and (is_image(name) or ".json" in name)]
+    if twice:
+        raise UserError(
+            f"{path} holds {counted(len(twice), 'name')} more than once, such as {printable(twice[0])}, so images would"
+            " be lost: pack it again, with another name for each"
+        )
 
 
 def _unreadable(error: OSError) -> NoReturn:
@@ -323,10 +354,10 @@ class ArchiveWriter:
         self._write(name, png)
         self._labels.append((name, label))
 
-    def close_gaps(self, class_names: Sequence[str]) -> None:
-        """Renumber the classes of the images added so far, without those that have none. class_names: see there."""
+    def close_gaps(self) -> None:
+        """Renumber the classes of the images added so far, and their names in `meta`, without those that have none."""
         classes = [label for _, label in self._labels if label is not None]
-        number, names = without_gaps(classes, class_names)
+        number, names = without_gaps(classes, self._meta.get("class_names", ()))
         self._labels = [(name, None if label is None else number[label]) for name, label in self._labels]
         if names and classes:
             self._meta["class_names"] = list(names)

@@ -41,7 +41,6 @@ from training.runs.report import (
     save_key,
     save_reals,
 )
-from training.runs.resume import DataFacts
 from training.runs.run_dir import PREVIOUS, STATE, settle_state
 from training.schedule import TrainingStage
 from training.state import TrainState
@@ -139,7 +138,6 @@ def _save_start(run: Run, data: Dataset) -> None:
     save_reals(run.run_dir / "reals.png", data, cfg.model)
     save_fakes(run.run_dir / FIRST, state.G_ema, Stage(cfg.growth.initial))
     save_key(run.run_dir / "fakes.json", cfg.model, cfg.data.class_names)
-    run.report.say(f"Data: {DataFacts.of(data.archive).about(cfg)}")
     if cfg.model.num_classes:
         run.report.say(f"Classes: {listed_classes(range(cfg.model.num_classes), cfg.data.class_names)}")
     if growth_frame(cfg.model)[0] > 1:

@@ -67,16 +67,15 @@ def launch(
         cfg = _resumed(resume, outdir, init_from, typed)
     else:
         facts = _facts(typed.get("data.path", ""))
-        quiet = dist is not None and dist.rank > 0
-        cfg = _new(typed, facts, quiet, init_from)
-        if dry_run and not quiet:  # a run that begins says it in its log
-            print(f"Data: {facts.about(cfg)}")
+        cfg = _new(typed, facts, quiet=dist is not None and dist.rank > 0, init_from=init_from)
     # What could fail later is tried before anything is written.
     device = with_kernels(pick_device(cfg.device))
     require_measurable(cfg, device)
     if not dry_run:
         build_vision_aid(cfg.loss, cfg.model.minibatch_group, torch.device("cpu"))  # fetches what it takes
     planning = cfg.hours is not None and not resume
+    if dry_run and (dist is None or dist.rank == 0):
+        print(f"Data: {_facts(cfg.data.path).about(cfg)}")
     if dry_run and not planning:
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
         dtype = pick_dtype(cfg, device)

@@ -39,6 +39,7 @@ class DataFacts:
 
     class_names: that of each class, as far as they have names     labels: int64 [count], or None
     folders: sub-folders that could be classes, and are none without labels     is_what: see `Archive`
+    summary: all that in a line, for people
     """
 
     name: str
@@ -49,6 +50,7 @@ class DataFacts:
     num_classes: int
     content_hash: str
     class_names: tuple[str, ...] = ()
+    summary: str = ""
     folders: tuple[str, ...] = ()
     labels: np.ndarray | None = field(default=None, compare=False, repr=False)
     is_what: Callable[[str], bool] = field(default=lambda content_hash: False, compare=False, repr=False)
@@ -58,8 +60,8 @@ class DataFacts:
         names = tuple(shortened(name, MAX_NAME) for name in archive.class_names or ())
         folders = folder_labels(archive.names) if archive.labels is None else None
         return cls(archive.name, len(archive), archive.height, archive.width, archive.channels, archive.num_classes,
-                   archive.content_hash, names, folders.class_names if folders else (), archive.labels,
-                   archive.is_what)  # fmt: skip
+                   archive.content_hash, names, archive.summary, folders.class_names if folders else (),
+                   archive.labels, archive.is_what)  # fmt: skip
 
     @property
     def base(self) -> tuple[int, int]:
@@ -84,7 +86,9 @@ class DataFacts:
 
     def about(self, cfg: RunConfig) -> str:
         """One line: how many images, and whether their labels are used."""
-        text = f"{self.name}: {counted(cfg.data.subset or self.count, 'image')} of {self.width}x{self.height}"
+        text = self.summary or f"{self.name}: {counted(self.count, 'image')} of {self.width}x{self.height}"
+        if cfg.data.subset:
+            text += f", of which {cfg.data.subset:,} are used (--subset)"
         if cfg.data.cond:
             text += f"; {cfg.model.num_classes} classes, which are learned (--cond 0 ignores them)"
             if cfg.data.empty_classes:

@@ -237,7 +237,7 @@ def test_whether_labels_are_used_is_said_each_way():
     )
     assert DIGITS.about(ignored) == "digits: 100 images of 32x32; 10 classes, which are not used (--cond learns them)"
     plain = resolve({"preset": "faces64", "data.subset": 50}, FACES)
-    assert FACES.about(plain) == "faces: 50 images of 64x64"
+    assert FACES.about(plain) == "faces: 100 images of 64x64, of which 50 are used (--subset)"
     sorted_by_hand = replace(FACES, folders=("cat", "dog"))
     assert "sub-folders cat, dog become classes with dataset_tool.py --labels folders" in sorted_by_hand.about(plain)
 

@@ -15,8 +15,8 @@ from typing import IO
 from torch_utils.errors import UserError
 from torch_utils.text import printable
 from torch_utils.untrusted import ZIP_ERRORS, excess
-from training.data.archive import files_of_zip, size_limit
-from training.data.importers.source import Source, listed
+from training.data.archive import files_of_zip, require_distinct, size_limit
+from training.data.importers.source import Source, listed, unchanged
 from training.data.labels import find_manifest
 
 KEPT_FREE = 1 << 30  # bytes of the disk that unpacking leaves free
@@ -29,7 +29,8 @@ def open_zip(path: Path) -> Source:
     """The images of a zip file, sorted by name. Raises UserError if it is damaged or contains no images."""
     try:
         files = files_of_zip(path)
-        return listed("zip", path, files.names, files.read, files.close)
+        intact = unchanged(path)
+        return listed("zip", path, files.names, files.read, files.size, lambda name: intact(), files.close)
     except ZIP_ERRORS as error:
         raise UserError(f"Cannot open {path} as a zip file: {error}") from error
 
@@ -43,11 +44,13 @@ def open_tar(path: Path) -> Source:
     try:
         file = uncompressed(file)
         with tarfile.open(fileobj=file, mode="r:") as archive:
-            members = {m.name: (m.offset_data, m.size) for m in archive if m.isreg() and not m.issparse()}
+            found = [(m.name, m.offset_data, m.size) for m in archive if m.isreg() and not m.issparse()]
     except TAR_ERRORS as error:
         file.close()
         raise UserError(f"Cannot open {path} as a tar file: {error}") from error
-    lock = threading.Lock()
+    lock, intact = threading.Lock(), unchanged(path)
+    require_distinct(path, [name for name, _, _ in found])
+    members = {name: (offset, size) for name, offset, size in found}
 
     def read(name: str) -> bytes:
         offset, size = members[name]
@@ -59,7 +62,7 @@ def open_tar(path: Path) -> Source:
             return file.read(size)
 
     try:
-        return listed("tar", path, members, read, file.close)
+        return listed("tar", path, members, read, lambda name: members[name][1], lambda name: intact(), file.close)
     except OSError as error:
         raise UserError(f"Cannot read {printable(find_manifest(members) or '')} in {path}: {error}") from error
 

@@ -10,16 +10,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch_utils.errors import UserError
-from torch_utils.images import DECODER_ERRORS, BadImage, first_line
+from torch_utils.errors import BadImage, UserError
+from torch_utils.images import DECODER_ERRORS, first_line, open_image
+from torch_utils.images.room import decoded_bytes, room_for_decoding
 from torch_utils.progress import Progress
 from training.data.archive import ArchiveWriter, encode_png
 from training.data.importers.image import convert_image
-from training.data.importers.inspect import findings_table, inspect, open_source, ordered_map
+from training.data.importers.inspect import (
+    Finding,
+    digest_of,
+    findings_table,
+    inspect,
+    open_source,
+    ordered_map,
+    require_present,
+)
 from training.data.importers.labels import label, unused
-from training.data.importers.plan import Plan, Skip, make_plan, plan_table, skipped_table, write_skip_list
+from training.data.importers.plan import (
+    NothingLeft,
+    Plan,
+    Skip,
+    is_skip_list,
+    make_plan,
+    plan_table,
+    skipped_table,
+    write_skip_list,
+)
 from training.data.importers.rules import Rules, check_rules
 from training.data.importers.source import Source
+from training.data.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -43,36 +62,58 @@ def run(
     """
     check_rules(rules)
     check_dest(job)
+    if job.skip_list is not None and str(job.skip_list) in (rules.labels, rules.labels.rpartition(":")[0]):
+        raise UserError(f"--skip-list {job.skip_list} is the table of --labels: name another file")
     with contextlib.closing(open_source(job.source)) as source:
         labels = label(source, rules.labels)
         findings = inspect(source, range(len(source.names))[: rules.max_images], job.workers)
+        require_present(source, findings)
         say(findings_table(source, findings, rules.duplicates))
-        plan = make_plan(findings, labels, rules)
-        say(plan_table(plan, labels, unused(source, rules.labels)))
-        skipped = list(plan.skipped)
-        check_space(job.dest, plan.size_limit)
-        if not job.dry_run:
-            names = (meta or {}).get("class_names") or (labels.class_names if labels else ())
-            skipped += write(source, plan, job, {"source": source.path.name, **(meta or {})}, names)
+        try:
+            plan = make_plan(findings, labels, rules)
+            say(plan_table(plan, labels, unused(source, rules.labels)))
+            skipped = list(plan.skipped)
+            check_space(job.dest, plan.size_limit)
+            if not job.dry_run:
+                skipped += write(source, plan, findings, job, _meta(source, labels, meta))
+        except NothingLeft as nothing:
+            report(job, nothing.skipped, say)
+            raise
+    report(job, skipped, say)
+    return skipped
+
+
+def report(job: Job, skipped: list[Skip], say: Callable[[str], None]) -> None:
+    """Say, and write, what was left out and why. Sorts `skipped`."""
     skipped.sort(key=lambda skip: skip.name)
     if skipped:
         say(skipped_table(skipped))
     if job.skip_list is not None:
         write_skip_list(job.skip_list, skipped)
-    return skipped
 
 
-def write(
-    source: Source, plan: Plan, job: Job, meta: Mapping[str, Any], class_names: Sequence[str] = ()
-) -> list[Skip]:  # fmt: skip
-    """Write the archive; returns the images that turned out to be unusable only now."""
+def write(source: Source, plan: Plan, findings: Sequence[Finding], job: Job, meta: Mapping[str, Any]) -> list[Skip]:
+    """Write the archive; returns the images that turned out to be unusable only now.
+
+    Raises UserError if an image is not what it was when it was inspected, NothingLeft if none can be converted.
+    """
+    room = room_for_decoding()
 
     def encode(index: int) -> bytes | Skip:
         try:
-            return encode_png(convert_image(source.read(index), plan.target))
+            with room.reserve(source.size(index)):
+                data = source.read(index)
+                if digest_of(data) != findings[index].digest:
+                    raise _changed(source, index, "it is not what it was")
+                with room.reserve(decoded_bytes(open_image(data)), more=True):
+                    return encode_png(convert_image(data, plan.target))
         except BadImage as reason:
             return Skip(source.title(index), str(reason))
+        except FileNotFoundError:
+            raise _changed(source, index, "it is gone") from None
         except DECODER_ERRORS as error:
+            if not source.is_there(index):
+                raise _changed(source, index, first_line(error)) from error
             return Skip(source.title(index), f"cannot be converted ({first_line(error)})")
 
     skipped = []
@@ -85,10 +126,27 @@ def write(
                 else:
                     archive.add_png(result, number)
                 bar.advance()
-            archive.close_gaps(class_names)
+            if not len(archive):
+                example = f", for example {skipped[0].name}: {skipped[0].reason}"
+                raise NothingLeft(f"None of the {len(skipped)} images can be converted{example}",
+                                  [*plan.skipped, *skipped])  # fmt: skip
+            archive.close_gaps()
     except OSError as error:
         raise UserError(f"Cannot write {job.dest}: {error.strerror or error}") from error
     return skipped
+
+
+def _changed(source: Source, index: int, how: str) -> UserError:
+    return UserError(
+        f"{source.title(index)} in {source.path} changed while it was converted ({how}): nothing was written; run the"
+        " command again when the source is complete"
+    )
+
+
+def _meta(source: Source, labels: Labels | None, meta: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What `dataset.json` says beside the labels."""
+    names = {"class_names": list(labels.class_names)} if labels is not None and labels.class_names else {}
+    return {"source": source.path.name, **names, **(meta or {})}
 
 
 # Is there a place for it?
@@ -105,11 +163,30 @@ def check_dest(job: Job) -> None:
         raise UserError(f"--dest and --source are the same file, {dest}: choose another --dest")
     if dest.exists() and not job.overwrite:
         raise UserError(f"{dest} exists: choose another --dest, or add --overwrite")
-    if job.skip_list is not None and (job.skip_list.is_dir() or not job.skip_list.absolute().parent.is_dir()):
-        raise UserError(f"Cannot write --skip-list {job.skip_list}: name a file in a folder that exists")
+    if job.skip_list is not None:
+        check_skip_list(job.skip_list, job)
     parent = _existing_parent(dest)
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"Cannot write into {parent}: choose another --dest")
+
+
+def check_skip_list(path: Path, job: Job) -> None:
+    """Raises UserError if the list cannot be written, or would replace anything but an earlier list."""
+    try:
+        possible = path.absolute().parent.is_dir() and not path.is_dir()
+    except OSError:  # a name that is too long
+        possible = False
+    if not possible:
+        raise UserError(f"Cannot write --skip-list {path}: name a file in a folder that exists")
+    if path.resolve() in (job.dest.resolve(), job.source.resolve()):
+        raise UserError(f"--skip-list {path} is --dest or --source: name another file")
+    if not path.is_file():
+        return
+    for option, other in (("--dest", job.dest), ("--source", job.source)):
+        if other.exists() and path.samefile(other):
+            raise UserError(f"--skip-list {path} is the same file as {option} {other}: name another file")
+    if not is_skip_list(path):
+        raise UserError(f"--skip-list {path} exists and is no list of skipped images: name another file, or delete it")
 
 
 def check_space(dest: Path, needed: int) -> None:

@@ -8,23 +8,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
-from torch_utils.images import BadImage, centred_box, read_image, with_channels
+from torch_utils.errors import BadImage
+from torch_utils.images import centred_box, read_image, with_channels
+from torch_utils.images.ranges import Levels
 from training.data.importers.rules import Rules
 from training.data.sizes import Size
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
+BLUR = 24  # the blurred border's standard deviation is this part of the longer side
 FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
 
 
 @dataclass(frozen=True)
 class Target:
-    """The format of every image in the archive. channels: 1, 3 or 4     rules: of cropping, scaling and transparency"""
+    """The format of every image in the archive.
+
+    channels: 1, 3 or 4     rules: of cropping, scaling and transparency     levels: which values are black and white
+    """
 
     size: Size
     channels: int
     rules: Rules = Rules()
+    levels: Levels | None = None
 
 
 def place(size: Size, target: Target) -> tuple[Box, Size]:
@@ -48,11 +55,28 @@ def place(size: Size, target: Target) -> tuple[Box, Size]:
 
 def convert_image(data: bytes | np.ndarray, target: Target) -> np.ndarray:
     """Decode, turn upright, convert to the target's channels, crop and scale: uint8 [H,W,C]. Raises BadImage."""
-    image = with_channels(read_image(data), target.channels, target.rules.alpha)
+    image = with_channels(read_image(data, target.levels), target.channels, target.rules.alpha)
     box, size = place(Size(image.height, image.width), target)
     image = image.resize((size.width, size.height), FILTERS[target.rules.resize_filter], box=box)
     if size != target.size:
-        canvas = Image.new(image.mode, (target.size.width, target.size.height))  # black, or transparent in RGBA
-        canvas.paste(image, ((target.size.width - size.width) // 2, (target.size.height - size.height) // 2))
-        image = canvas
+        image = bordered(image, target)
     return np.array(image).reshape(*target.size, target.channels)
+
+
+def bordered(image: Image.Image, target: Target) -> Image.Image:
+    """An image that is narrower or lower than the target, in its centre, with the border that the rules ask for."""
+    to = target.size
+    left, top = (to.width - image.width) // 2, (to.height - image.height) // 2
+    if target.rules.border == "edge":
+        sides = ((top, to.height - image.height - top), (left, to.width - image.width - left))
+        pixels = np.asarray(image)
+        return Image.fromarray(np.pad(pixels, [*sides, (0, 0)][: pixels.ndim], mode="edge"))
+    if target.rules.border == "blur":
+        box = centred_box(image.size, (to.width, to.height))
+        canvas = image.resize((to.width, to.height), Image.Resampling.BICUBIC, box=box)
+        canvas = canvas.filter(ImageFilter.GaussianBlur(max(to) / BLUR))
+    else:
+        colour = "white" if target.rules.border == "white" else "black" if target.rules.border else None
+        canvas = Image.new(image.mode, (to.width, to.height), colour or 0)  # 0 is transparent in RGBA
+    canvas.paste(image, (left, top))
+    return canvas

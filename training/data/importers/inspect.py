@@ -7,21 +7,34 @@ import zipfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from torch_utils.errors import UserError
-from torch_utils.images import DECODER_ERRORS, BadImage, decode, first_line, is_sideways, open_image
+from torch_utils.errors import BadImage, UserError
+from torch_utils.images import (
+    DECODER_ERRORS,
+    decode,
+    exact,
+    first_line,
+    frames_of,
+    is_sideways,
+    open_image,
+    shown_range,
+)
+from torch_utils.images.colour import UNUSABLE, profile_note
+from torch_utils.images.deep import depth_of
+from torch_utils.images.ranges import BYTES, widest
+from torch_utils.images.room import Room, decoded_bytes, room_for_decoding
 from torch_utils.progress import Progress
-from torch_utils.text import is_image, printable
+from torch_utils.text import Range, counted, is_image, printable
 from training.data.archive import advice_for
 from training.data.importers.archives import TAR_SUFFIXES, open_tar, open_zip
 from training.data.importers.cifar import is_cifar, open_cifar
 from training.data.importers.idx import IDX_IMAGES, find_idx, open_idx
-from training.data.importers.source import Source, open_folder, open_lmdb
+from training.data.importers.source import IMAGES_ARE, Source, open_folder, open_lmdb
 from training.data.importers.stacks import HDF5, NUMPY, open_stack
 from training.data.importers.tfrecord import is_tfrecord, open_tfrecord
 from training.data.sizes import Size
@@ -82,7 +95,11 @@ def _open_directory(path: Path) -> Source:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one image is. size: upright. digest: of the file or the pixels. problem: "" if it is intact."""
+    """What one image is. size: upright. digest: of the file or the pixels. problem: "" if it is intact.
+
+    unread: its file could not even be read     depth, used: of its pixels, and their lowest and highest value
+    frames: that the file has     colour: its profile, if that is not sRGB
+    """
 
     index: int
     name: str
@@ -91,36 +108,71 @@ class Finding:
     transparent: bool = False
     digest: bytes = b""
     problem: str = ""
+    unread: bool = False
+    depth: str = BYTES
+    used: Range = Range(0, 255)
+    frames: int = 1
+    colour: str = ""
 
 
 def inspect(source: Source, indices: Sequence[int], workers: int) -> list[Finding]:
     """One Finding per index, in order. Every image is decoded to its end, so that truncated ones are found here."""
-    findings = []
+    findings, room = [], room_for_decoding()
     with Progress("inspect", len(indices)) as bar:
-        for finding in ordered_map(lambda index: inspect_one(source, index), indices, workers):
+        for finding in ordered_map(lambda index: inspect_one(source, index, room), indices, workers):
             findings.append(finding)
             bar.advance()
     return findings
 
 
-def inspect_one(source: Source, index: int) -> Finding:
-    """Never raises for what is in the image: that is the finding's `problem`."""
+def inspect_one(source: Source, index: int, room: Room) -> Finding:
+    """Never raises for what is in the image: that is the finding's `problem`. room: memory shared with other threads"""
     name = source.title(index)
     try:
-        data = source.read(index)
+        with room.reserve(source.size(index)):
+            data = source.read(index)
+            return _looked_at(index, name, data, room)
     except DECODER_ERRORS as error:
-        return Finding(index, name, problem=f"cannot be read ({first_line(error)})")
-    content = data.tobytes() if isinstance(data, np.ndarray) else data
-    digest = hashlib.blake2b(content, digest_size=16).digest()
+        return Finding(index, name, problem=f"cannot be read ({first_line(error)})", unread=True)
+
+
+def _looked_at(index: int, name: str, data: bytes | np.ndarray, room: Room) -> Finding:
+    found = Finding(index, name, digest=digest_of(data))
     try:
         image = open_image(data)
-        mode, (width, height) = image.mode, image.size
-        image.draft("L", (max(1, width // 8), max(1, height // 8)))  # still reads a JPEG to its end, in less time
-        decode(image)
-        size = Size(width, height) if is_sideways(image) else Size(height, width)
-        return Finding(index, name, size, mode, image.has_transparency_data, digest)
+        mode, (width, height), transparent = image.mode, image.size, image.has_transparency_data
+        depth, colour = depth_of(image), profile_note(image)
+        with room.reserve(decoded_bytes(image), more=True):
+            if depth == BYTES:
+                image.draft("L", (max(1, width // 8), max(1, height // 8)))  # reads a JPEG to its end, in less time
+                decode(image)
+                used = shown_range(image)
+            else:
+                used = exact(image, data).used
+            size = Size(width, height) if is_sideways(image) else Size(height, width)
+            frames = frames_of(image)
     except BadImage as problem:
-        return Finding(index, name, digest=digest, problem=str(problem))
+        return replace(found, problem=str(problem))
+    return replace(found, size=size, mode=mode, transparent=transparent, depth=depth, used=used, frames=frames,
+                   colour=colour)  # fmt: skip
+
+
+def digest_of(data: bytes | np.ndarray) -> bytes:
+    """Of an encoded file, or of pixels."""
+    content = data.tobytes() if isinstance(data, np.ndarray) else data
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def require_present(source: Source, findings: Sequence[Finding]) -> None:
+    """Raises UserError if images could not be read because they are not there any more, or the archive has changed."""
+    unread = [finding for finding in findings if finding.unread]
+    gone = [finding.name for finding in unread if not source.is_there(finding.index)]
+    if gone or (findings and not source.is_there(findings[0].index)):
+        which = f"{counted(len(gone), 'image')}, such as {gone[0]}" if gone else "it"
+        raise UserError(
+            f"{source.path} changed while it was read ({which} can no longer be read): nothing was written; run the"
+            " command again when the source is complete"
+        )
 
 
 def duplicates(findings: Sequence[Finding]) -> dict[int, str]:
@@ -161,17 +213,47 @@ def findings_table(source: Source, findings: Sequence[Finding], duplicates_rule:
     """A few lines about everything that was found."""
     intact = [finding for finding in findings if not finding.problem]
     broken = [finding for finding in findings if finding.problem]
-    others = f"; {source.other_files} other files in it are not images" if source.other_files else ""
+    others = f"; {source.others} left out: {IMAGES_ARE}" if source.others else ""
     rows = [
         ("Source", f"{source.path} ({source.kind}{others})"),
         ("Images", f"{len(findings)}: {len(intact)} intact, {len(broken)} broken"),
         ("Sizes", _tally(str(finding.size) for finding in intact)),
         ("Modes", _tally(finding.mode for finding in intact)),
+        ("Values", _values(intact)),
         ("Transparent", str(sum(finding.transparent for finding in intact))),
         ("Broken", _tally(finding.problem for finding in broken)),
         ("Duplicates", f"{len(duplicates(findings))} (--duplicates {duplicates_rule})"),
+        *((name, text) for name, text in (("Frames", _frames(intact)), ("Profiles", _profiles(intact))) if text),
     ]
     return "\n".join(f"{name:<12}{printable(text)}" for name, text in rows)
+
+
+def _values(intact: Sequence[Finding]) -> str:
+    """The values that images of each depth really use."""
+    used = widest((finding.depth, finding.used) for finding in intact)
+    counts = Counter(finding.depth for finding in intact)
+    return ", ".join(f"{low:g} to {high:g} in {depth} ({counts[depth]})" for depth, (low, high) in used.items())
+
+
+def _frames(intact: Sequence[Finding]) -> str:
+    """How many frames of animations and pages of documents are not used."""
+    many = [finding for finding in intact if finding.frames > 1]
+    if not many:
+        return ""
+    rest = sum(finding.frames - 1 for finding in many)
+    names = ", ".join(finding.name for finding in many[:SHOWN]) + (", ..." if len(many) > SHOWN else "")
+    return (
+        f"only the first of each file is taken, and {rest} more are left out of {counted(len(many), 'file')}: {names};"
+        " to use them, save each as a file"
+    )
+
+
+def _profiles(intact: Sequence[Finding]) -> str:
+    """Which colour profiles are not sRGB."""
+    converted = [finding.colour for finding in intact if finding.colour not in ("", UNUSABLE)]
+    unusable = sum(finding.colour == UNUSABLE for finding in intact)
+    parts = [f"converted to sRGB from {_tally(converted)}"] if converted else []
+    return "; ".join(parts + ([f"{UNUSABLE} ({unusable})"] if unusable else []))
 
 
 def _tally(values: Iterable[str]) -> str:

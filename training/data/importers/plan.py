@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch_utils.errors import UserError
-from torch_utils.images import GREY_MODES, MODES, BadImage
-from torch_utils.text import printable
+import numpy as np
+
+from torch_utils.errors import BadImage, UserError
+from torch_utils.files import write_atomically
+from torch_utils.images import GREY_MODES, MODES
+from torch_utils.images.deep import scaled
+from torch_utils.images.ranges import BYTES, DARK, WHOLE, decide, widest
+from torch_utils.text import Range, printable
 from training.data.importers.image import Target, place
 from training.data.importers.inspect import SHOWN, Finding, duplicates
 from training.data.importers.rules import Rules
 from training.data.labels import NAMES_SHOWN, Labels, tally, without_gaps
 from training.data.sizes import Size, base_for, power_of_two
 
+_SKIPPED = re.compile(rb"[^\t]+\t(truncated|[^\t]+ [^\t]*)\n")  # a line of a skip list
 MEMBER_OVERHEAD = 512  # bytes per image for zip records, PNG chunks and the line in dataset.json
 REASONS_SHOWN = 20
 
@@ -27,13 +35,22 @@ class Skip:
     reason: str
 
 
+class NothingLeft(UserError):
+    """No image can be used. skipped: all of them, and why"""
+
+    def __init__(self, message: str, skipped: Sequence[Skip]) -> None:
+        super().__init__(message)
+        self.skipped = list(skipped)
+
+
 @dataclass(frozen=True)
 class Plan:
-    """`keep`: (index in the source, class or None) in order."""
+    """`keep`: (index in the source, class or None) in order     dark: how many, where most of a depth will be dark"""
 
     target: Target
     keep: tuple[tuple[int, int | None], ...]
     skipped: tuple[Skip, ...]
+    dark: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def size_limit(self) -> int:
@@ -43,17 +60,18 @@ class Plan:
 
 
 def make_plan(findings: Sequence[Finding], labels: Labels | None, rules: Rules) -> Plan:
-    """Apply the rules to what was found. Raises UserError if no image is left, or there is no common size."""
+    """Apply the rules to what was found. Raises NothingLeft, and UserError if they have no common size."""
     intact = [finding for finding in findings if not finding.problem and finding.size is not None]
     if not intact:
-        example = f", for example {findings[0].name}: {findings[0].problem}" if findings else ""
-        raise UserError(f"None of the {len(findings)} files is an intact image{example}")
-    target = Target(rules.resolution or _common_size(intact), _channels(intact, rules), rules)
+        raise _nothing_left(len(findings), "files is an intact image", [Skip(f.name, f.problem) for f in findings])
+    levels = decide(widest((finding.depth, finding.used) for finding in intact), rules.levels)
+    usable = [finding for finding in intact if finding.depth not in levels.reasons] or intact
+    target = Target(rules.resolution or _common_size(usable), _channels(usable, rules), rules, levels)
     again = duplicates(findings) if rules.duplicates == "skip" else {}
     keep, skipped = [], []
     for finding in findings:
         number = None if labels is None else labels.classes[finding.index]
-        reason = finding.problem or _misfit(finding, target)
+        reason = finding.problem or levels.reasons.get(finding.depth) or _misfit(finding, target)
         if not reason and labels is not None and number is None:
             reason = f"no class in {labels.origin}"
         if not reason and finding.index in again:
@@ -63,10 +81,29 @@ def make_plan(findings: Sequence[Finding], labels: Labels | None, rules: Rules) 
         else:
             keep.append((finding.index, number))
     if not keep:
-        raise UserError(
-            f"None of the {len(findings)} images can be used, for example {skipped[0].name}: {skipped[0].reason}"
-        )
-    return Plan(target, tuple(keep), tuple(skipped))
+        raise _nothing_left(len(findings), "images can be used", skipped)
+    return Plan(target, tuple(keep), tuple(skipped), _dark([findings[index] for index, _ in keep], levels.ranges))
+
+
+def _dark(findings: Sequence[Finding], ranges: Mapping[str, Range]) -> dict[str, int]:
+    """Depth -> how many images will have nothing bright in them, if these are more than half.
+
+    Black shapes on transparent ground are no fault.
+    """
+    opaque = [finding for finding in findings if not finding.transparent]
+    number = Counter(finding.depth for finding in opaque)
+    dark = Counter(finding.depth for finding in opaque if _brightest(finding, ranges) < DARK)
+    return {depth: count for depth, count in dark.items() if 2 * count > number[depth]}
+
+
+def _nothing_left(count: int, what: str, skipped: Sequence[Skip]) -> NothingLeft:
+    example = f", for example {skipped[0].name}: {skipped[0].reason}" if skipped else ""
+    return NothingLeft(f"None of the {count} {what}{example}", skipped)
+
+
+def _brightest(finding: Finding, ranges: Mapping[str, Range]) -> int:
+    """The brightest byte that an image will have."""
+    return int(scaled(np.array([finding.used.high]), ranges[finding.depth])[0])
 
 
 def _common_size(intact: Sequence[Finding]) -> Size:
@@ -104,8 +141,17 @@ def plan_table(plan: Plan, labels: Labels | None = None, unused: str = "") -> st
     """What will be written: images, and classes. unused: which labels are not"""
     kind = f"{plan.target.size} {MODES[plan.target.channels]}"
     left_out = f", {len(plan.skipped)} left out" if plan.skipped else ""
-    archive = f"{len(plan.keep)} images {kind}, at most {plan.size_limit / 1e6:.1f} MB{left_out}"
-    rows = [("Archive", archive), ("Classes", _classes(plan, labels) if labels else f"none{unused and f'; {unused}'}")]
+    rows = [("Archive", f"{len(plan.keep)} images {kind}, at most {plan.size_limit / 1e6:.1f} MB{left_out}")]
+    ranges, rule = plan.target.levels.ranges if plan.target.levels else {}, plan.target.rules.levels
+    own = [
+        f"{range_} in {depth}" for depth, range_ in ranges.items() if tuple(range_) != WHOLE[BYTES] or depth != BYTES
+    ]
+    if own:
+        rows.insert(0, ("Levels", f"black to white are {', '.join(own)} images (--levels {rule})"))
+    for depth, count in plan.dark.items():
+        rows.append(("Dark", f"{count} {depth} images will be dark, with nothing brighter than a quarter of white: if "
+                     "they should not be, say with --levels MIN:MAX which values are black and white"))  # fmt: skip
+    rows.append(("Classes", _classes(plan, labels) if labels else f"none{unused and f'; {unused}'}"))
     return "\n".join(f"{name:<12}{printable(text)}" for name, text in rows)
 
 
@@ -144,6 +190,26 @@ def skipped_table(skipped: Sequence[Skip]) -> str:
     return "\n".join(lines)
 
 
+def is_skip_list(path: Path) -> bool:
+    """Whether a file looks like one that `write_skip_list` has written, and so can be replaced. An empty one does.
+
+    Reasons have several words, unlike the classes in a table of labels.
+    """
+    try:
+        with path.open("rb") as file:
+            lines = [file.readline(1 << 16) for _ in range(100)]
+    except OSError:
+        return False
+    return all(_SKIPPED.fullmatch(line) for line in lines if line)
+
+
 def write_skip_list(path: Path, skipped: Sequence[Skip]) -> None:
-    """One line per image: its name, a tab, the reason."""
-    path.write_text("".join(f"{skip.name}\t{skip.reason}\n" for skip in skipped), "utf-8")
+    """One line per image: its name, a tab, the reason. Raises UserError if it cannot be written."""
+    content = "".join(f"{skip.name}\t{skip.reason}\n" for skip in skipped).encode()
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)  # a terminal or a pipe
+        else:
+            write_atomically(path.resolve(), content)
+    except OSError as error:
+        raise UserError(f"Cannot write --skip-list {path} ({error.strerror or error}): choose another place") from error

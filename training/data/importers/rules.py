@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, setting
+from torch_utils.text import AUTO_LEVELS, LevelsRule, parse_levels
 from training.data.sizes import Size, base_for, parse_size
 
 IMAGES, SELECTION = "Images", "Selection"
@@ -23,8 +24,16 @@ class Rules:
         "--resolution", "Size of every image in the archive; without it they must all have one size already.", IMAGES,
         parse=parse_size, metavar="N|WxH"))  # fmt: skip
     crop: Literal["center", "fit", "none"] = setting("center", Flag(
-        "--crop", "center: the largest centred part with the target's aspect ratio. fit: the whole image, with a black "
-        "border (transparent with --alpha keep). none: images of any other size are skipped.", IMAGES))  # fmt: skip
+        "--crop", "center: the largest centred part with the target's aspect ratio. fit: the whole image, with a "
+        "--border. none: images of any other size are skipped.", IMAGES))  # fmt: skip
+    border: Literal["black", "white", "edge", "blur"] | None = setting(None, Flag(
+        "--border", "What --crop fit puts beside an image. edge: its outermost pixels, repeated. blur: the image "
+        "itself, enlarged and blurred.  [black; transparent with --alpha keep]", IMAGES))  # fmt: skip
+    levels: LevelsRule = setting(AUTO_LEVELS, Flag(
+        "--levels", "Which values become black and white in images with more than 8 bits; the same for all of them. "
+        "auto: the fewest bits (8, 10, 12, 14 or 16) that all values fit into; floating-point values from 0 to 1. "
+        "full: all that the files could hold. MIN:MAX: these values, as in 0:4095.", IMAGES, parse=parse_levels,
+        metavar="auto|full|MIN:MAX", typed="auto"))  # fmt: skip
     channels: Literal["auto", "1", "3", "4"] = setting("auto", Flag(
         "--channels", "1: grey, 3: RGB, 4: RGBA. auto: grey if all images are, RGBA with --alpha keep if any is "
         "transparent, RGB otherwise.", IMAGES))  # fmt: skip
@@ -53,6 +62,8 @@ def check_rules(rules: Rules) -> None:
         raise UserError(
             f"--alpha keep needs four channels, and --channels {rules.channels} has fewer: leave out one of the two"
         )
+    if rules.border is not None and rules.crop != "fit":
+        raise UserError(f"--border {rules.border} has no effect with --crop {rules.crop}: add --crop fit")
     if rules.max_images is not None and rules.max_images < 1:
         raise UserError(f"--max-images must be at least 1, got {rules.max_images}")
     if rules.resolution is not None:

@@ -6,20 +6,20 @@ Here are the readers of folders and of LMDBs; zip and tar files, IDX and CIFAR-1
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 
 from torch_utils.errors import UserError
-from torch_utils.text import counted, is_image, plain_paths, printable
+from torch_utils.text import is_image, other_files, plain_paths, printable
 from torch_utils.untrusted import read_plain
 from training.data.archive import advice_for, size_limit
 from training.data.labels import find_manifest
+from training.data.walk import files_below
 
-MAX_DEPTH, MAX_LINKS = 100, 10_000  # levels of folders, and links to folders that are followed
+IMAGES_ARE = "images are files named *.png, *.jpg, *.webp, *.tif and the like; rename or convert the others"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class Source:
 
     names: plain paths, see `torch_utils.text`
     labels: class numbers, if the source itself has them, as IDX and CIFAR files do     label_fault: why they are none
-    manifest: name and content of its `dataset.json`     other_files: how many files in it are not images
+    manifest: name and content of its `dataset.json`     others: what else is in it, in a few words
+    size: bytes of the encoded file, known before it is read
+    is_there: whether an image is where it was when the source was opened
     """
 
     kind: str
@@ -40,7 +42,9 @@ class Source:
     class_names: tuple[str, ...] = ()
     label_fault: str = ""
     manifest: tuple[str, bytes] | None = None
-    other_files: int = 0
+    others: str = ""
+    size: Callable[[int], int] = lambda index: 0
+    is_there: Callable[[int], bool] = lambda index: True
 
     def title(self, index: int) -> str:
         """The name of an image, safe to print: file names are bytes and can contain anything."""
@@ -52,18 +56,26 @@ def listed(
     path: Path,
     files: Collection[str],
     read: Callable[[str], bytes],
+    size: Callable[[str], int],
+    is_there: Callable[[str], bool],
     close: Callable[[], None] = lambda: None,
 ) -> Source:
-    """The images among named files, sorted by name. read: the content of one. Raises UserError if there are none."""
+    """The images among named files, sorted by name. read: the content of one; the others as in `Source`.
+
+    Raises UserError if there are none.
+    """
     written = plain_paths(files)
     names = sorted(filter(is_image, written))
     if not names:
-        cure = advice_for(written) or "check --source"
-        raise UserError(f"There are no images in {path} ({counted(len(files), 'other file')}): {cure}")
+        cure = advice_for(written) or IMAGES_ARE
+        raise UserError(f"There are no images in {path}, only {other_files(files) or 'nothing'}: {cure}")
     manifest = find_manifest(written)
     content = (manifest, read(written[manifest])) if manifest else None
-    others = len(files) - len(names) - bool(manifest)
-    return Source(kind, path, names, lambda i: read(written[names[i]]), close, manifest=content, other_files=others)
+    return Source(
+        kind, path, names, lambda i: read(written[names[i]]), close, manifest=content,
+        others=other_files(name for name in written if name != manifest),
+        size=lambda i: size(written[names[i]]), is_there=lambda i: is_there(written[names[i]]),
+    )  # fmt: skip
 
 
 # Folders
@@ -72,37 +84,34 @@ def listed(
 def open_folder(root: Path) -> Source:
     """All images below `root`, sorted by relative name. Links to folders are followed, up to a limit.
 
-    Raises UserError if there are no images, or if the tree does not end.
+    Raises UserError if there are no images, if a folder cannot be listed, or if the tree does not end.
     """
-    files = list(_walk(root, "", frozenset(), count()))
+    files = files_below(root)
+
+    def read(name: str) -> bytes:
+        return read_plain(root / name, size_limit(name))
+
     try:
-        return listed("folder", root, files, lambda name: read_plain(root / name, size_limit(name)))
+        return listed(
+            "folder", root, files, read, lambda name: os.stat(root / name).st_size,
+            lambda name: os.path.lexists(root / name),
+        )  # fmt: skip
     except OSError as error:
         raise UserError(f"Cannot read {root / (find_manifest(files) or '')}: {error.strerror or error}") from error
 
 
-def _walk(root: Path, below: str, above: frozenset[str], links: Iterator[int]) -> Iterator[str]:
-    """Relative names, with forward slashes, of all files under root/below.
+def unchanged(path: Path) -> Callable[[], bool]:
+    """Tells whether a file is still the one that it is now."""
 
-    above: the real paths of the folders that contain it     links: counts links to folders, which can multiply
-    """
-    real = os.path.realpath(root / below)
-    if real in above:  # a link to a folder that contains it
-        return
-    try:
-        entries = list(os.scandir(root / below))
-    except OSError as error:
-        raise UserError(f"Cannot list {root / below}: {error.strerror}") from error
-    if len(above) >= MAX_DEPTH:
-        raise UserError(f"{root} has more than {MAX_DEPTH} levels of folders: check --source")
-    for entry in entries:
-        name = f"{below}/{entry.name}" if below else entry.name
-        if entry.is_dir():
-            if entry.is_symlink() and next(links) >= MAX_LINKS:
-                raise UserError(f"{root} has more than {MAX_LINKS:,} links to folders: check --source")
-            yield from _walk(root, name, above | {real}, links)
-        else:
-            yield name
+    def state() -> tuple[int, ...]:
+        try:
+            found = path.stat()
+        except OSError:
+            return ()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+    now = state()
+    return lambda: state() == now
 
 
 # LMDB, as LSUN ships its images: every value is an encoded image

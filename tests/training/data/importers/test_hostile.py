@@ -21,8 +21,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from torch_utils.errors import UserError
-from torch_utils.images import BadImage, open_image
+from torch_utils.errors import BadImage, UserError
+from torch_utils.images import open_image
 from training.data.archive import Archive
 from training.data.importers.convert import Job, run
 from training.data.importers.inspect import open_source

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from torch_utils.images import BadImage
+from torch_utils.errors import BadImage
 from training.data.importers.image import Target, convert_image, place
 from training.data.importers.rules import Rules
 from training.data.sizes import Size
@@ -190,7 +190,7 @@ def test_the_right_size_passes_unchanged() -> None:
             encode(Image.fromarray(np.random.RandomState(0).randint(0, 256, (99, 99, 3), np.uint8)), "JPEG")[:900],
             "truncated",
         ),
-        (encode(Image.fromarray(np.ones((9, 9), np.float32)), "TIFF"), "floating"),
+        (encode(Image.fromarray(np.full((9, 9), 99, np.float32)), "TIFF"), "floating"),
         (encode(Image.fromarray(np.full((9, 9), -5, np.int32)), "TIFF"), "32-bit"),
         (encode(Image.new("L", (7, 99))), "smaller"),
     ],

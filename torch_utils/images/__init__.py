@@ -6,6 +6,8 @@ between the two, and only this file decodes files that come from elsewhere.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import io
 import math
 import warnings
@@ -14,17 +16,20 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 from torch import Tensor
 
+from torch_utils.errors import BadImage as BadImage
 from torch_utils.errors import UserError
-from torch_utils.text import printable
+from torch_utils.images.colour import to_srgb
+from torch_utils.images.deep import Deep, depth_of, read_deep, spread, to_image
+from torch_utils.images.ranges import BYTES, Levels, decide
+from torch_utils.text import AUTO_LEVELS, Range, printable
 from torch_utils.untrusted import ZIP_ERRORS
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
 CHANNELS = {mode: channels for channels, mode in MODES.items()}
-GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"})
-GREY_BITS = (8, 12, 16)
+GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
 
 # Pillow decides by the content, not by the name, and knows more than images: EPS files are run by Ghostscript.
 FORMATS = (
@@ -35,6 +40,14 @@ DECODER_ERRORS = (
     *ZIP_ERRORS, SyntaxError, TypeError, LookupError, MemoryError, AssertionError, Image.DecompressionBombError,
 )  # fmt: skip
 ORIENTATION = 0x0112  # the EXIF tag
+TURNS = dict(enumerate((
+    Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
+), start=2))  # fmt: skip
+TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # brands, in the first box of the file
+NEEDS_HEIF = "HEIC, which needs the package pillow-heif: pip install pillow-heif"
+BAND_PIXELS = 1 << 22  # larger images are converted in bands, so that at most one copy is made
 # Above 89 million pixels Pillow warns, above 179 million it refuses. Cameras take images between the two.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # Of damaged tags, as in EXIF, it says more than once and in its own words. Either the image can be decoded, and they do
@@ -45,19 +58,26 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 # Reading: file -> Pillow image in a standard mode -> the channels and the part that a network needs
 
 
-class BadImage(Exception):
-    """An image that cannot be used. The message is the reason, in a few words."""
-
-
-def read_image(data: bytes | np.ndarray) -> Image.Image:
-    """Decode the first frame, turned upright as EXIF says, in mode L, LA, RGB or RGBA. Raises BadImage.
+def read_image(data: bytes | np.ndarray, levels: Levels | None = None) -> Image.Image:
+    """Decode the first frame, turned upright as EXIF says, in sRGB, in mode L, LA, RGB or RGBA. Raises BadImage.
 
     data: the content of an image file, or uint8 pixels [H,W] or [H,W,C].
+    levels: which values become black and white, for the source of the image; by default this image is all of it.
     """
     image = open_image(data)
-    decode(image)
+    if depth_of(image) == BYTES:
+        decode(image)
+        found = image
+    else:
+        deep = exact(image, data)
+        found = to_image(deep, levels or decide({deep.depth: deep.used}, AUTO_LEVELS))
     try:
-        return _standard_mode(_upright(image))
+        found = _upright(found, _orientation(image))
+        profile = image.info.get("icc_profile")
+        found = found if found.mode == "CMYK" and profile else _standard_mode(found)
+        if levels and depth_of(image) == BYTES and found.mode != "CMYK":
+            found = spread(found, levels)
+        return _standard_mode(to_srgb(found, profile))
     except DECODER_ERRORS as error:
         raise BadImage(f"cannot be converted ({first_line(error)})") from error
 
@@ -70,19 +90,38 @@ def open_image(data: bytes | np.ndarray) -> Image.Image:
     if len(data) == 0:
         raise BadImage("empty file")
     Image.init()
+    _open_heif()
     try:
         if isinstance(data, np.ndarray):
             return Image.fromarray(data)
-        image = Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
+        return Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
     except UnidentifiedImageError as error:
-        raise BadImage("not an image") from error
+        assert isinstance(data, bytes)
+        raise BadImage(_unknown(data)) from error
     except Image.DecompressionBombError as error:
         raise BadImage("more than 179 million pixels") from error
     except DECODER_ERRORS as error:
         raise BadImage(f"broken ({first_line(error)})") from error
-    if image.mode == "F":
-        raise BadImage("floating-point pixels")
-    return image
+
+
+@functools.cache
+def _open_heif() -> None:
+    """Let Pillow read HEIC files, the photographs of phones, if pillow-heif is installed."""
+    if importlib.util.find_spec("pillow_heif") is not None:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+
+
+def _unknown(data: bytes) -> str:
+    """Why no decoder takes this file."""
+    if data[4:8] == b"ftyp" and data[8:12] in HEIC and "HEIF" not in Image.OPEN:
+        return NEEDS_HEIF
+    if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis") and "AVIF" not in Image.OPEN:
+        return "AVIF, which this Pillow does not read: pip install --upgrade pillow"
+    if data[:4] in TIFFS:
+        return "a kind of TIFF that Pillow does not read: save it as RGB or grey with 8 or 16 bits"
+    return "not an image"
 
 
 def decode(image: Image.Image) -> None:
@@ -90,47 +129,61 @@ def decode(image: Image.Image) -> None:
     try:
         image.load()
     except DECODER_ERRORS as error:
-        cut = "truncated" in str(error) or isinstance(error, EOFError)
-        raise BadImage("truncated" if cut else f"broken ({first_line(error)})") from error
+        raise BadImage(_damage(error)) from error
+
+
+def exact(image: Image.Image, data: bytes | np.ndarray) -> Deep:
+    """Decode an opened image with more than 8 bits. data: as it was opened from. Raises BadImage."""
+    try:
+        return read_deep(image, data)
+    except DECODER_ERRORS as error:
+        raise BadImage(_damage(error)) from error
+
+
+def _damage(error: BaseException) -> str:
+    cut = "truncated" in str(error) or isinstance(error, EOFError)
+    return "truncated" if cut else f"broken ({first_line(error)})"
+
+
+def shown_range(image: Image.Image) -> Range:
+    """The darkest and the brightest value of a decoded image with 8 bits, without those of alpha."""
+    if image.mode not in CHANNELS and image.mode != "LA":
+        image = image.convert("L")
+    pixels = np.asarray(image)
+    shown = pixels if image.mode == "L" else pixels[..., : 1 if image.mode == "LA" else 3]
+    return Range(int(shown.min()), int(shown.max()))
+
+
+def frames_of(image: Image.Image) -> int:
+    """How many frames or pages an opened image has. Cameras hide previews in JPEG files; these do not count."""
+    if image.format in ("MPO", "JPEG"):
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except DECODER_ERRORS:  # the first frame may still be intact
+        return 1
 
 
 def is_sideways(image: Image.Image) -> bool:
     """Whether width and height change places when the image is turned upright."""
+    return _orientation(image) in (5, 6, 7, 8)
+
+
+def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+        return int(image.getexif().get(ORIENTATION, 1))
     except DECODER_ERRORS:  # a damaged EXIF block is no reason to reject the image
-        return False
+        return 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except DECODER_ERRORS:
-        return image
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def _standard_mode(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        return Image.fromarray(grey_to_uint8(np.asarray(image)))
     transparent = image.has_transparency_data
-    if image.mode in GREY_MODES:
-        return image.convert("LA" if transparent else "L")
-    return image.convert("RGBA" if transparent else "RGB")
-
-
-def grey_to_uint8(values: np.ndarray) -> np.ndarray:
-    """Grey values with up to 16 bits, in integers of any width -> their upper 8 bits, uint8. Raises BadImage.
-
-    Cameras, scanners and scripts also store values of 12 or 8 bits in 16-bit files, and the files do not say so. So
-    the values have the smallest number of bits, of 8, 12 and 16, that the largest value of the image fits into.
-    Otherwise such images would be nearly or completely black. The price is that a 16-bit image whose every pixel is
-    darker than 1/16 of white becomes brighter.
-    """
-    smallest, largest = int(values.min()), int(values.max())
-    if smallest < 0 or largest >= 1 << GREY_BITS[-1]:
-        raise BadImage("32-bit pixels")
-    bits = next(bits for bits in GREY_BITS if largest < 1 << bits)
-    return (values >> bits - 8).astype(np.uint8)
+    mode = ("LA" if transparent else "L") if image.mode in GREY_MODES else "RGBA" if transparent else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def with_channels(image: Image.Image, channels: int, alpha: str = "white") -> Image.Image:
@@ -139,9 +192,21 @@ def with_channels(image: Image.Image, channels: int, alpha: str = "white") -> Im
     alpha: "white" lays a transparent image on white. "drop" ignores transparency, which shows the colours below it.
     "keep" is for 4 channels.
     """
+    mode = MODES[channels]
+    if image.width * image.height <= BAND_PIXELS:
+        return _with_mode(image, mode, alpha)
+    whole = Image.new(mode, image.size)
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        whole.paste(_with_mode(band, mode, alpha), (0, top))
+    return whole
+
+
+def _with_mode(image: Image.Image, mode: str, alpha: str) -> Image.Image:
     if image.mode in ("LA", "RGBA") and alpha == "white":
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image.convert(MODES[channels])
+    return image.convert(mode)
 
 
 def centred_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
