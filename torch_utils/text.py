@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -186,6 +187,29 @@ def has_image_suffix(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
+def plain_path(name: str) -> str:
+    r"""The relative path of a file in a folder, an archive or a table, as it is compared: ".\cat\1.png" -> "cat/1.png".
+
+    Windows writes backslashes and tar a leading "./"; macOS writes an accent as a character of its own.
+    """
+    parts: list[str] = []
+    for part in unicodedata.normalize("NFC", name).replace("\\", "/").split("/"):
+        if part == ".." and parts and parts[-1] != "..":
+            parts.pop()
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def plain_paths(names: Iterable[str]) -> dict[str, str]:
+    """{plain path: name as written}. A name whose plain path another one has already keeps its own form."""
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        path = plain_path(name)
+        found[name if path in found else path] = name
+    return found
+
+
 def other_files(names: Iterable[str]) -> str:
     """What files are that count as no images, in a few words: "12 other files (10 .txt, 2 without suffix)"; or ""."""
     kinds = Counter(_kind_of(name) for name in names if not is_image(name))
@@ -205,7 +229,7 @@ def _kind_of(name: str) -> str:
 def is_image(name: str) -> bool:
     """Whether a file in a folder or an archive counts as an image: by its suffix, and unless it is hidden.
 
-    name: relative, with forward slashes. macOS adds hidden files with image suffixes to folders and archives.
+    name: relative. macOS adds hidden files with image suffixes to folders and archives.
     """
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in plain_path(name).split("/"))
     return not hidden and has_image_suffix(name)

@@ -1,4 +1,4 @@
-"""Files from elsewhere: size limits, and readers of zip members and JSON that raise known errors.
+"""Files from elsewhere: size limits, and readers of zip members, JSON and tables that raise known errors.
 
 A few kilobytes can declare, or unpack to, more data than any machine has memory for, so sizes beyond those of ordinary
 files are refused. STYLEGAN_LIMITS raises limits for trusted files: `STYLEGAN_LIMITS=download_gib=100,table_mib=1000`.
@@ -6,6 +6,8 @@ files are refused. STYLEGAN_LIMITS raises limits for trusted files: `STYLEGAN_LI
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import lzma
 import os
@@ -125,3 +127,36 @@ def read_json(path: Path) -> Any:
     if fault:
         raise ValueError(fault)
     return parse_json(path.read_bytes())
+
+
+# Tables from elsewhere
+
+
+def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The first row of a table, and the other rows, without empty ones; cells without space around them.
+
+    The separator is the comma, semicolon or tab that the first row has most of, or else white space. CelebA's lists
+    begin with the number of their rows, and their headings lack the first one: that is "file" here.
+
+    Raises OSError, and ValueError if the table is too large, not UTF-8, malformed, or has a single row.
+    """
+    try:
+        text = read_plain(path, "table_mib").decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError("it is not text in UTF-8; save it as UTF-8") from None
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    separator = max(",;\t", key=first.count)
+    try:
+        if separator in first:
+            cells = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+            rows = [[cell.strip() for cell in row] for row in cells if any(map(str.strip, row))]
+        else:
+            rows = [line.split() for line in text.splitlines() if line.strip()]
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    if len(rows) > 2 and len(rows[0]) == 1 and rows[0][0].isdigit():
+        headings = rows[1] if len(rows[1]) == len(rows[2]) else ["file", *rows[1]]
+        rows = [headings, *rows[2:]]
+    if len(rows) < 2:
+        raise ValueError("it is empty; expected a heading, and rows of file names and values")
+    return rows[0], rows[1:]

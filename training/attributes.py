@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from torch_utils.errors import UserError
 from torch_utils.images import to_float
 from torch_utils.progress import Progress
 from torch_utils.settings import from_plain, to_plain
-from torch_utils.text import counted
+from torch_utils.text import counted, printable
 from training.data.archive import Archive
+from training.data.labels import matched
 from training.data.packed import packed
 
 FORMAT = "stylegan-attributes-1"
@@ -147,7 +148,7 @@ def learn(archive: Archive, table: Table, settings: ClassifierSettings, device: 
 
     Raises UserError for a table of other images, and for attributes with hardly an image that has them.
     """
-    targets = matched(archive, table)
+    targets = rows_of(archive, table)
     size = size_of(archive, settings.resolution)
     count = len(archive) - settings.held_out
     if settings.held_out < 1 or count < 2 * FEWEST:
@@ -179,18 +180,23 @@ def size_of(archive: Archive, resolution: int) -> tuple[int, int]:
     return height, width
 
 
-def matched(archive: Archive, table: Table) -> np.ndarray:
-    """The table's row of each image, float64 [images,attributes], found by the file's name; nan where it has none.
+def rows_of(archive: Archive, table: Table) -> np.ndarray:
+    """The table's row of each image, float64 [images,attributes], see `matched`; nan where it has none.
 
-    Raises UserError for rows of images that the archive has not.
+    Raises UserError for rows of images that the archive has not, or that could mean several images.
     """
-    places = {PurePosixPath(name).name: place for place, name in enumerate(archive.names)}
-    unknown = [key for key in table.keys if PurePosixPath(key).name not in places]
+    try:
+        found = matched({key: row for row, key in enumerate(table.keys)}, archive.names)
+    except ValueError as error:
+        raise UserError(f"the table does not fit {archive.path}: {error}") from error
+    unknown = [printable(table.keys[row]) for row in sorted(set(range(len(table.keys))) - set(found))]
     if unknown:
         raise UserError(f"the table has {len(unknown)} of {len(table.keys)} images that {archive.path} lacks, such "
                         f"as '{unknown[0]}'; the archive's are named as in {archive.names[0]}")  # fmt: skip
     targets = np.full((len(archive), len(table.names)), np.nan)
-    targets[[places[PurePosixPath(key).name] for key in table.keys]] = table.values
+    for image, row in enumerate(found):
+        if row is not None:
+            targets[image] = table.values[row]
     return targets
 
 

@@ -150,7 +150,10 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The real images. `content_hash` says which ones `path` held when the run began, `class_names` what is learnt."""
+    """The real images. `content_hash` says which ones `path` held when the run began.
+
+    class_names: of the classes that are learnt     empty_classes: those among them of which no image is shown
+    """
 
     path: str = setting(
         "", Flag("--data", "Archive made by dataset_tool.py, or a folder of images, or 'mnist' (included).",
@@ -158,9 +161,14 @@ class DataConfig:
     )  # fmt: skip
     mirror: bool = setting(False, Flag("--mirror", "Show every image mirrored as well.", ESSENTIALS))
     cond: bool = setting(False, Flag("--cond", "Learn the classes of the data, to ask for one later.", ESSENTIALS))
+    cache: str = setting(
+        "", Flag("--cache", "Folder for the reduced images of --data, in place of the one beside it; not stored with "
+                 "the run.", MACHINE, metavar="DIR", resume="free"),
+    )  # fmt: skip
     subset: int | None = setting(None, Flag("--subset", "Use only N of the images.", positive=True))
     content_hash: str = ""
     class_names: tuple[str, ...] = ()
+    empty_classes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

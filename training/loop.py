@@ -32,6 +32,7 @@ from training.runs.checkpointing import (
 from training.runs.memory import fit
 from training.runs.plan import Machine, measured_machine
 from training.runs.report import Clock, Report
+from training.runs.resume import DataFacts
 from training.runs.run_dir import mark_finished
 from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
@@ -67,7 +68,7 @@ def train(
         if damaged:
             report.say(damaged)
         begin_run(run, data, dtype, resume, init_from)
-        report.say(f"Data: {data.archive.summary}")
+        report.say(f"Data: {DataFacts.of(data.archive).about(cfg)}")
         clock.restart()
         measure_now = partial(measure, run, interrupted)
         if resume and run.snapshot_due:
@@ -132,7 +133,7 @@ def set_up(cfg: RunConfig, dist: DistContext) -> tuple[torch.device, torch.dtype
 
 def open_data(cfg: RunConfig, progress: bool = True) -> Dataset:
     """The images of a run, packed for all its resolutions. Raises UserError if there is anything wrong with them."""
-    data = Dataset(Archive.open(cfg.data.path), cfg.data.mirror, cfg.seed, cfg.data.subset)
+    data = Dataset(Archive.open(cfg.data.path, cfg.data.cache), cfg.data.mirror, cfg.seed, cfg.data.subset)
     data.prepare([cfg.model.size(res) for res in cfg.growth.resolutions], progress)
     return data
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stylegan.checkpoints.locate import open_snapshot
-from stylegan.checkpoints.snapshot import Snapshot, load_snapshot, save_snapshot
+from stylegan.checkpoints.snapshot import Snapshot, load_snapshot, store
 from stylegan.networks.base import Discriminator
 from torch_utils.errors import UserError
 
@@ -99,10 +99,7 @@ def written(original: Snapshot, dest: Path, half: bool, name: str) -> Converted:
     Raises UserError for a `dest` that cannot be written, and if the copy generates another image than the original or
     scores it differently; with `half` both may differ slightly.
     """
-    save_snapshot(
-        dest, original.G, original.D, config=original.config, stage=original.stage,
-        kimg=original.kimg, data=original.data, class_names=original.class_names, half=half,
-    )  # fmt: skip
+    store(dest, original, half)
     copy = load_snapshot(dest)
     image = _first_image(copy)
     difference = (image - _first_image(original)).abs().mean().item()

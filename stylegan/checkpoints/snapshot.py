@@ -45,6 +45,7 @@ class Snapshot:
     kimg: thousands of real images that they were trained on
     data: the name of the data set
     class_names: the name of each class, as far as the data set has names for them
+    empty_classes: those of which they have seen no image
     tuned_from: the fingerprint of the network before pivotal tuning, whose latents this one accepts; it is not stored
     """
 
@@ -55,6 +56,7 @@ class Snapshot:
     kimg: float
     data: str
     class_names: tuple[str, ...] = ()
+    empty_classes: tuple[int, ...] = ()
     tuned_from: str = ""
 
     @property
@@ -85,22 +87,27 @@ def fingerprint(config: NetworkConfig, weights: Mapping[str, Tensor]) -> str:
 
 
 def save_snapshot(
-    path: Path, G: nn.Module, D: nn.Module | None = None, *,
+    path: Path, G: Generator, D: Discriminator | None = None, *,
     config: NetworkConfig, stage: Stage, kimg: float, data: str, class_names: Sequence[str] = (), half: bool = False,
 ) -> None:  # fmt: skip
+    """`store`, for networks that are not a snapshot yet."""
+    store(path, Snapshot(G, D, config, stage, kimg, data, tuple(class_names)), half)
+
+
+def store(path: Path, snapshot: Snapshot, half: bool = False) -> None:
     """Write a snapshot, atomically. Raises UserError if the disk is full.
 
     half: as 16-bit floats, for passing the network on; training resumes from the 32-bit weights of the training state
     """
-    tensors = {f"G.{name}": value for name, value in G.state_dict().items()}
-    if D is not None:
-        tensors |= {f"D.{name}": value for name, value in D.state_dict().items()}
+    tensors = {f"G.{name}": value for name, value in snapshot.G.state_dict().items()}
+    if snapshot.D is not None:
+        tensors |= {f"D.{name}": value for name, value in snapshot.D.state_dict().items()}
     if half:
         tensors = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    config, stage = snapshot.config, snapshot.stage
     header = {"format": FORMAT, "config": config.to_json(), "resolution": stage.resolution, "alpha": stage.alpha,
-              "kimg": kimg, "data": data}  # fmt: skip
-    if class_names:
-        header["class_names"] = list(class_names)
+              "kimg": snapshot.kimg, "data": snapshot.data}  # fmt: skip
+    header |= {name: list(found) for name in ("class_names", "empty_classes") if (found := getattr(snapshot, name))}
     save_tensors(path, tensors, header)
 
 
@@ -118,6 +125,7 @@ class _Header:
     kimg: float
     data: str
     class_names: tuple[str, ...] = ()
+    empty_classes: tuple[int, ...] = ()
 
 
 def load_snapshot(path: Path, device: torch.device | str = "cpu") -> Snapshot:
@@ -129,7 +137,8 @@ def load_snapshot(path: Path, device: torch.device | str = "cpu") -> Snapshot:
     if any(name.startswith("D.") for name in tensors):
         D = _load_network(path, build_discriminator, header.config, tensors, "D.").to(device)
     stage = Stage(header.resolution, header.alpha)
-    return Snapshot(G.to(device), D, header.config, stage, header.kimg, header.data, header.class_names)
+    return Snapshot(G.to(device), D, header.config, stage, header.kimg, header.data, header.class_names,
+                    header.empty_classes)  # fmt: skip
 
 
 def _read_header(path: Path, plain: dict[str, Any]) -> _Header:
@@ -147,6 +156,8 @@ def _read_header(path: Path, plain: dict[str, Any]) -> _Header:
                             f"{header.resolution}, alpha {header.alpha}")  # fmt: skip
         if len(header.class_names) > header.config.num_classes:
             raise UserError(f"{len(header.class_names)} names for {header.config.num_classes} classes")
+        if not all(0 <= number < header.config.num_classes for number in header.empty_classes):
+            raise UserError(f"empty_classes must be from 0 to {header.config.num_classes - 1}")
         if not 0 <= header.kimg < 1e12:
             raise UserError(f"kimg must be a number from 0 to 1e12, got {header.kimg}")
     except UserError as error:

@@ -35,7 +35,12 @@ def default_workers() -> int:
 FILE = click.Path(path_type=Path)
 DOWNLOADS = partial(cache_folder, "datasets")
 FILES, WORKERS = "Files", click.IntRange(min=1)
-SOURCE = Option(["--source"], type=FILE, required=True, help="Folder, zip, tar, LMDB, IDX, CIFAR-10 or CelebA.")
+SOURCE = Option(
+    ["--source"],
+    type=FILE,
+    required=True,
+    help="Folder, zip, tar, LMDB, IDX, CIFAR-10, CelebA, TFRecord, HDF5, .npy or .npz.",
+)
 DEST = Option(["--dest"], type=FILE, required=True, help="Zip file to write.")
 SKIP_LIST = Option(["--skip-list"], type=FILE, help="Write the name of each skipped image, and why, to this file.")
 UPSCALE = Option(["--upscale"], is_flag=True, help="Enlarge images that are too small instead of skipping them.")

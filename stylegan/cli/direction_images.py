@@ -15,6 +15,7 @@ from stylegan.cli.options import (
     about_network,
     check_tool,
     projecting,
+    say_unused,
     standing_in,
     tool,
 )
@@ -101,6 +102,7 @@ def apply(request: Apply, dry_run: bool) -> None:
     layers = layers_for(request, moves.found, view)
     # First without any projection, so that every mistake is reported before one.
     starts = gathered(request, view, standing_in)
+    say_unused(view, request.rendering, request.start.seeds, starts)
     if request.film:
         columns, rows = grid_shape("auto", len(starts)) or (1, 1)
         config, stage = view.snapshot.config, view.snapshot.stage
@@ -127,6 +129,7 @@ def sheet(request: Sheet, dry_run: bool) -> None:
     found = found[: request.count]
     layers = layers_for(request, found, view)
     starts = gathered(request, view, standing_in)
+    say_unused(view, request.rendering, request.start.seeds, starts)
     names = [f"sheet-{name}.png" for name in distinct(starts.names)]
     files = str(request.folder / names[0]) + (f" ... {names[-1]}" if len(names) > 1 else "")
     files += replaces((request.folder / name for name in names), request.start.seeds)

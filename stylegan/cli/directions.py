@@ -200,7 +200,7 @@ def learn(request: Learn) -> None:
     from training import attributes
     from training.data.archive import Archive
 
-    archive = Archive.open(settings.data)
+    archive = Archive.open(settings.data, settings.cache)
     table = read_csv(Path(settings.table), settings.key, settings.attributes)
     trained = attributes.learn(archive, table, settings, pick_device(settings.device))
     attributes.save_classifier(dest, trained)

@@ -17,6 +17,7 @@ from stylegan.cli.options import (
     check_tool,
     projecting,
     read_points,
+    say_unused,
     standing_in,
     tool,
 )
@@ -32,7 +33,7 @@ from torch_utils.text import Class, parse_classes
 if TYPE_CHECKING:
     import numpy as np
 
-    from stylegan.editing.walk import Walk
+    from stylegan.latents.latents import Latents
     from stylegan.latents.render import Project
     from torch_utils.progress import Progress
 
@@ -83,11 +84,13 @@ def main(request: Request, dry_run: bool) -> None:
     height, width = config.size(stage.resolution)
     check_film(out, request.fps, config.channels, (height * rows, width * columns))
 
-    def walks_by(project: Project) -> list[Walk]:
-        keys = gather(request.seeds, view, request.classes, project=project, force=request.force, each=True)
-        return plan_walks(keys, columns * rows, view, film)
+    def keyframes(project: Project) -> Latents:
+        return gather(request.seeds, view, request.classes, project=project, force=request.force, each=True)
 
-    walks = walks_by(standing_in)  # so that every mistake is reported before a projection
+    keys = keyframes(standing_in)  # so that every mistake is reported before a projection
+    walks = plan_walks(keys, columns * rows, view, film)
+    if film.psi_sweep is None:
+        say_unused(view, request.rendering, request.seeds, keys)
     segments = walks[0].segments
     count = segments * film.frames + (not film.closed)
     sweep = "" if film.psi_sweep is None else ", psi {:g} to {:g}".format(*film.psi_sweep)
@@ -97,7 +100,7 @@ def main(request: Request, dry_run: bool) -> None:
         lines = about_network(request.rendering.network, view, images, request.seeds, request.num_steps)
         click.echo("\n".join([*lines, f"Film:       {about}"]))
         return
-    walks = walks_by(projecting(request.num_steps, request.batch))
+    walks = plan_walks(keyframes(projecting(request.num_steps, request.batch)), columns * rows, view, film)
     measured = (segments * samples_per_segment(film) + 1) * len(walks) if film.even else 0
     with Progress("Drawing", count * len(walks) + measured) as bar:
         times = times_of(walks, view, film, request.batch, bar.advance)

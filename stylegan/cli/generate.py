@@ -12,6 +12,7 @@ from stylegan.cli.options import (
     about_network,
     check_tool,
     projecting,
+    say_unused,
     standing_in,
     tool,
 )
@@ -58,6 +59,7 @@ def main(request: Request, dry_run: bool) -> None:
     # With stand-ins for photographs, so that every mistake is reported before any projection.
     names = output.names(sources.projected(standing_in).names)
     check_output(output, len(names), view.snapshot.config.channels)
+    say_unused(view, request.rendering, start.seeds, sources)
     files = planned_files(output, names, [SAVED] * request.save_latents, start.seeds)
     if dry_run:
         classes = sorted({c for c in sources.classes if c is not None})

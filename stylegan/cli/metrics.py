@@ -61,6 +61,9 @@ class Request:
     seed: int = setting(0, Flag("--seed", "Seed of the generated images, and of everything random.", COMPARED))
     outdir: str = setting("", Flag(
         "--outdir", "Where to add lines to metric-NAME.jsonl.  [the run directory]", FILES, metavar="DIR"))  # fmt: skip
+    cache: str = setting("", Flag(
+        "--cache", "Folder for the reduced images of --data, in place of the one beside it.", FILES,
+        metavar="DIR"))  # fmt: skip
     gpus: int = setting(1, Flag("--gpus", "Number of processes, each on its own GPU if there are GPUs."))
     batch: int = setting(8, BATCH)
 
@@ -158,12 +161,13 @@ def context_of(request: Request, run_dir: Path | None) -> Context:
     view = View.of(opened(request.model).snapshot, psi=request.trunc)
     trained = parse_options(run_dir / RUN_OPTIONS).data if run_dir and not request.data else None
     where = request.data or (trained.path if trained else "")
-    archive = Archive.open(where) if where else None
-    if archive and trained and trained.content_hash not in ("", archive.content_hash):
+    archive = Archive.open(where, request.cache) if where else None
+    if archive and trained and trained.content_hash and not archive.is_what(trained.content_hash):
         click.echo(f"{where} has changed since the network was trained on it", err=True)
     aids = Aids(
         classifier=_path(request.classifier), table=_path(request.labels), attributes=request.attributes,
-        directions=_path(request.directions), validation=Archive.open(request.val) if request.val else None,
+        directions=_path(request.directions),
+        validation=Archive.open(request.val, request.cache) if request.val else None,
         sheets=Path(request.outdir) if request.outdir else run_dir, crop=request.crop, say=click.echo,
     )  # fmt: skip
     return Context(

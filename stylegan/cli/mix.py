@@ -17,6 +17,7 @@ from stylegan.cli.options import (
     check_tool,
     projecting,
     read_points,
+    say_unused,
     standing_in,
     tool,
 )
@@ -107,9 +108,10 @@ def main(request: Request, dry_run: bool) -> None:
             )  # fmt: skip
 
     rows, cols = sides(standing_in)  # so that every mistake is reported before any projection
+    points = [*request.rows, *request.cols]
+    say_unused(view, request.rendering, points, rows, cols)
     files = planned(request, rows, cols)
     if dry_run:
-        points = [*request.rows, *request.cols]
         lines = about_network(request.rendering.network, view, len(rows) * len(cols), points, request.num_steps)
         lines += [f"Styles:     layers {layer_ranges(layers)} of {config.num_ws}", f"Files:      {files}"]
         click.echo("\n".join(lines))

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ops import MODES, VARIABLE
-from stylegan.latents.notation import WHAT, Point, is_photograph, parse_points
+from stylegan.latents.notation import WHAT, Point, RenderingOptions, is_photograph, parse_points
 from torch_utils.cli import Command, Option, require_batch, settings_options, under
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, require_folder
 from torch_utils.settings import Flag, replaced, setting
-from torch_utils.text import Class, counted, parse_classes
+from torch_utils.text import Class, counted, listed_classes, parse_classes
 
 if TYPE_CHECKING:
     from stylegan.latents.latents import Latents
-    from stylegan.latents.render import Project, View
+    from stylegan.latents.render import Project, Sources, View
 
 WIDE = {"max_content_width": 110}
 CHANNEL_NAMES = {1: "grey", 3: "RGB", 4: "RGBA"}
@@ -118,6 +118,20 @@ def projecting(num_steps: int, batch: int) -> Project:
     return lambda paths, view, classes: project()(paths, view, classes)
 
 
+# What is said beside the result
+
+
+def say_unused(view: View, options: RenderingOptions, points: Sequence[Point], *starts: Latents | Sources) -> None:
+    """Print which options have no effect, and which classes the network has never seen. starts: of the images"""
+    if options.trunc is not None and not any(isinstance(point, int) for point in points):
+        click.echo(f"--trunc {options.trunc:g} is not applied: it is for seeds, and latents are used as they are")
+    snapshot = view.snapshot
+    empty = sorted({c for start in starts for c in start.known_classes} & set(snapshot.empty_classes))
+    if empty:
+        listed = listed_classes(empty, snapshot.class_names)
+        click.echo(f"Classes of which {snapshot.data} had no image, so that the network has not learned them: {listed}")
+
+
 # Plans
 
 
@@ -129,10 +143,12 @@ def about_network(
     height, width = config.size(stage.resolution)
     fading = f", faded in to {stage.alpha:.2f}" if stage.alpha < 1 else ""
     cutoff = "" if view.cutoff is None else f" in {counted(view.cutoff, 'layer')}"
+    seeds = not points or any(isinstance(point, int) for point in points)
+    truncation = f"{view.psi:g}{cutoff}" if seeds else "none, as there are no seeds: latents are used as they are"
     lines = [
         f"Network:    {network}: {config.family}, {snapshot.kimg:g} kimg of {snapshot.data}",
         f"Images:     {count} of {width}x{height}, {CHANNEL_NAMES[config.channels]}{fading}",
-        f"Truncation: {view.psi:g}{cutoff}",
+        f"Truncation: {truncation}",
     ]
     photos = list(dict.fromkeys(point.name for point in points if isinstance(point, Path) and is_photograph(point)))
     if photos:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from stylegan.editing.settings import Attribute
 from stylegan.latents.notation import is_photograph
 from torch_utils.errors import UserError
 from torch_utils.text import MAX_SEEDS
+from torch_utils.untrusted import read_table
 
 YES, NO = "yes", "no"
 
@@ -39,14 +40,13 @@ def read_csv(path: Path, key: str, attributes: Sequence[Attribute]) -> Table:
     Raises UserError if it cannot be read, lacks a column, has two rows for an image or words in place of numbers.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns, rows = list(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        columns, found = read_table(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read the table {path}: {getattr(error, 'strerror', None) or error}") from None
     if key not in columns:
         raise UserError(f"{path} is not a CSV with a column '{key}' in its first line, which identifies the images; it "
                         f"begins with '{','.join(columns)[:60]}'")  # fmt: skip
+    rows = [dict(zip_longest(columns, row[: len(columns)], fillvalue="")) for row in found]
     attributes = attributes or [Attribute(column) for column in columns if column != key]
     for attribute in attributes:
         if attribute.column not in columns:
@@ -54,19 +54,20 @@ def read_csv(path: Path, key: str, attributes: Sequence[Attribute]) -> Table:
     keys: dict[str, int] = {}
     values = np.empty((len(rows), len(attributes)))
     for number, row in enumerate(rows):
-        name = (row[key] or "").strip()
+        name = row[key]
         if name in keys:
             raise UserError(f"{path} has two rows for {key} {name}, in lines {keys[name] + 2} and {number + 2}; "
                             "delete one")  # fmt: skip
         keys[name] = number
         try:
-            values[number] = [value_of(attribute, row[attribute.column] or "") for attribute in attributes]
+            values[number] = [value_of(attribute, row[attribute.column]) for attribute in attributes]
         except UserError as error:
             raise UserError(f"line {number + 2} of {path}: {error}") from error
-    if not rows:
-        raise UserError(f"{path} has no rows")
+    for attribute, column in zip(attributes, values.T, strict=True):
+        if not attribute.relation and np.isin(column[~np.isnan(column)], (-1, 1)).all():
+            column[column == -1] = 0  # as CelebA writes no
     quantities = tuple(
-        # Without a comparison, a column of only 0 and 1 is yes and no as well.
+        # Without a comparison, a column of only 0 and 1, or -1 and 1, is yes and no as well.
         not attribute.relation and not np.isin(column[~np.isnan(column)], (0, 1)).all()
         for attribute, column in zip(attributes, values.T, strict=True)
     )

@@ -165,6 +165,9 @@ class ClassifierSettings:
     attributes: Sequence[Attribute] = setting((), Flag(
         "--attributes", "Which columns to learn, as in smile>0.5,gender=male,yaw.  [all]", DATA,
         parse=parse_attributes))  # fmt: skip
+    cache: str = setting("", Flag(
+        "--cache", "Folder for the reduced images of --data, in place of the one beside it.", DATA,
+        metavar="DIR"))  # fmt: skip
     held_out: int = setting(500, Flag("--held-out", "How many of the last images measure the accuracy.", DATA))
     resolution: int = setting(
         64, Flag("--resolution", "Size to learn at; images are reduced to it.", DATA, positive=True)

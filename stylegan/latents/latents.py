@@ -68,6 +68,11 @@ class Latents:
         )  # fmt: skip
 
     @property
+    def known_classes(self) -> set[int]:
+        """The classes that occur."""
+        return set() if self.c is None else set(self.c.tolist())
+
+    @property
     def plus(self) -> bool:
         """Whether any of them is in W+, with different w in different layers."""
         return bool((self.ws != self.ws[:, :1]).any())

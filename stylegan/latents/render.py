@@ -275,6 +275,12 @@ class Sources:
         return replace(self, points=tuple(found[point, c] if isinstance(point, Path) else point for point, c in pairs))
 
     @property
+    def known_classes(self) -> set[int]:
+        """The classes that occur, also those in latent files."""
+        stored = [point.known_classes for point in self.points if isinstance(point, Latents)]
+        return {c for c in self.classes if c is not None}.union(*stored)
+
+    @property
     def names(self) -> list[str]:
         """A name for each image, without repetition."""
         pairs = zip(self.points, self.suffixes, strict=True)

@@ -19,7 +19,7 @@ from training.attributes import (
     learn,
     load_classifier,
     loss_of,
-    matched,
+    rows_of,
     save_classifier,
     size_of,
     standardised,
@@ -65,7 +65,7 @@ def test_it_learns_and_its_accuracy_is_that_on_pictures_it_never_saw(data, taugh
     archive, table = data
     last = torch.stack([torch.from_numpy(archive.read(i)).permute(2, 0, 1) for i in range(240, 300)])
     found = taught.values(last / 127.5 - 1)
-    truth = torch.from_numpy(matched(archive, table)[240:])
+    truth = torch.from_numpy(rows_of(archive, table)[240:])
     np.testing.assert_allclose(held_out_accuracy(found, truth, taught.scope), taught.scope.accuracy, atol=0.02)
     known = ~truth[:, 1].isnan()
     assert np.corrcoef(found[known, 1], truth[known, 1])[0, 1] > 0.8 and found[:, 1].std() > 8  # in its own units

@@ -32,7 +32,7 @@ PRELOADED = ["training.loop", "torch._dynamo", "torch.utils.tensorboard"]  # sec
 # place only networks and states count.
 IN_A_FADE = ("training.loop.train_step", 9)
 FILE_WRITTEN_NOT_YET_IN_PLACE = ("torch_utils.files.put_in_place", 4)
-PICTURES_DRAWN_NOTHING_SAVED = ("training.runs.checkpointing.save_snapshot", 2)
+PICTURES_DRAWN_NOTHING_SAVED = ("training.runs.checkpointing.store", 2)
 NETWORK_SAVED_STATE_NOT = ("training.state.save_state", 1)
 OLD_STATE_MOVED_NEW_ONE_NOT = ("torch_utils.files.put_in_place", 2)
 STATE_SAVED_FILM_NOT = ("training.runs.checkpointing.save_growth", 1)

@@ -10,14 +10,14 @@ import functools
 import hashlib
 import io
 import json
-import reprlib
+import re
 import threading
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, NoReturn, final
 
@@ -30,59 +30,62 @@ from torch_utils.images import CHANNELS, DECODER_ERRORS, MODES, decode, open_ima
 from torch_utils.images.colour import to_srgb
 from torch_utils.images.deep import depth_of
 from torch_utils.images.ranges import BYTES
-from torch_utils.text import IMAGE_SUFFIXES, counted, is_image, other_files, printable
-from torch_utils.untrusted import ZIP_ERRORS, parse_json, read_member, read_plain
+from torch_utils.text import IMAGE_SUFFIXES, counted, is_image, other_files, plain_paths, printable
+from torch_utils.untrusted import ZIP_ERRORS, read_member, read_plain
+from training.data.identity import checksums_in
+from training.data.labels import MANIFEST, find_manifest, manifest_labels, parse_manifest, without_gaps
 from training.data.sizes import power_of_two
 from training.data.walk import files_below
 
 EMBEDDED = {"mnist": Path(__file__).parent / "mnist.zip"}
-MANIFEST = "dataset.json"
-MAX_CLASSES = 1 << 20
 
 
 class Archive:
     """N images of one size and mode. Attributes:
 
-    path: the zip or folder          names: member names, sorted      height, width, channels: of every image
+    path: the zip or folder          names: plain paths, sorted       height, width, channels: of every image
     labels: int64 [N], or None       class_names: list, or None       meta: `dataset.json` without its labels
-    others: what else is in it, in a few words
+    cache: the folder for its reduced images, None for the usual one     others: what else is in it, in a few words
 
     Opening looks only at the first image; `read` checks the others.
     """
 
-    def __init__(self, path: Path, files: Files) -> None:
-        self.path = path
+    def __init__(self, path: Path, files: Files, cache: Path | None = None) -> None:
+        self.path, self.cache = path, cache
         self._files = files
-        self.names = sorted(filter(is_image, files.names))
+        self._members = plain_paths(files.names)  # in the order of the names as written, which runs depend on
+        self.names = list(filter(is_image, self._members))
         if not self.names:
-            raise UserError(
-                f"There are no images in {path}, only {other_files(files.names) or 'nothing'}: expected files that end"
-                f" in {', '.join(sorted(IMAGE_SUFFIXES))}"
-            )
-        self.others = other_files(name for name in files.names if name != MANIFEST)
+            cure = advice_for(self._members, path) or f"expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
+            raise UserError(f"There are no images in {path}, only {other_files(self._members) or 'nothing'}: {cure}")
+        manifest = find_manifest(self._members)
+        self.others = other_files(name for name in self._members if name != manifest)
         self.height, self.width, self.channels = self._decode(0).shape
-        self.meta = self._read_meta()
-        self.labels = self._match_labels(self.meta.pop("labels", None))
-        self.class_names = self._match_names(self.meta.get("class_names"))
+        self.labels: np.ndarray | None = None
+        self.class_names: list[str] | None = None
+        self.meta: Mapping[str, Any] = {}
+        self._read_manifest()
 
     @classmethod
-    def open(cls, path: str | Path) -> Archive:
-        """Open a zip, a folder (recursively), or an embedded archive by its name (`mnist`).
+    def open(cls, path: str | Path, cache: str | Path | None = None) -> Archive:
+        """Open a zip, a folder (recursively), or an embedded archive by its name (`mnist`). cache: "" is None
 
         Raises UserError if the path does not exist, cannot be read or contains no images, or if its labels do not fit
         its images.
         """
         where = Path(EMBEDDED.get(str(path), path))
+        kept = Path(cache) if cache else None
         try:
             if where.is_dir():
-                return cls(where, files_of_folder(where))
+                return cls(where, files_of_folder(where), kept)
             if where.exists():
-                return cls(where, files_of_zip(where))
+                return cls(where, files_of_zip(where), kept)
         except PermissionError as error:
             _unreadable(error)
         except ZIP_ERRORS as error:
+            usual = f"give a zip or a folder of images, or one of {', '.join(EMBEDDED)}"
             raise UserError(
-                f"Cannot open {where} as a zip file ({error}): convert it with {conversion(where, 64)}"
+                f"Cannot open {where} as a zip file ({error}): {advice_for([where.name], where) or usual}"
             ) from None
         raise UserError(f"There is no archive or folder at {where}: give a path, or one of: {', '.join(EMBEDDED)}")
 
@@ -114,35 +117,52 @@ class Archive:
 
     @functools.cached_property
     def content_hash(self) -> str:
-        """sha256 that changes with the content, computed without reading pixels.
+        """sha256 of the name, CRC and size of every image and of the labels, wherever and since when they lie there.
 
-        Covers name, CRC and size of every member of a zip; name, size and modification time of every file of a folder.
+        A zip stores the CRCs. The files of a folder are read, unless they look as they did when they were last read.
+        Raises UserError if a file cannot be read.
         """
-        lines = "\n".join(map(repr, sorted(self._files.fingerprints())))
-        return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+        manifest = find_manifest(self._members)
+        counted = {self._members[name] for name in [*self.names, *([manifest] if manifest else [])]}
+        try:
+            return sha256_of([line for line in self._files.checksums(sorted(counted)) if line[0] in counted])
+        except OSError as error:
+            raise UserError(f"Cannot read {self.path} ({error.strerror or error}): restore its files") from None
+
+    def is_what(self, content_hash: str) -> bool:
+        """Whether these are the data that had this hash, also if an earlier version computed it, in its own way."""
+        return content_hash == self.content_hash or content_hash == sha256_of(self._files.former())
 
     def read(self, index: int) -> np.ndarray:
         """Image `index` as uint8 [H,W,C]. Raises UserError if it is damaged or unlike the first one."""
         image = self._decode(index)
-        expected = (self.height, self.width, self.channels)
-        if image.shape != expected:
-            cure = conversion(self.path, power_of_two(min(expected[:2])))
-            raise UserError(
-                f"{printable(self.names[index])} in {self.path} has height, width, channels {image.shape}, but the"
-                f" first image has {expected}: make them equal with {cure}"
-            )
+        self._require_alike(index, image.shape)
         return image
 
-    def _decode(self, index: int) -> np.ndarray:
+    def check(self, index: int, pixels: bool = True) -> None:
+        """Raises UserError as `read` does; without `pixels`, for what can be seen without decoding them."""
+        self._require_alike(index, self._decode(index, pixels).shape)
+
+    def _require_alike(self, index: int, shape: tuple[int, ...]) -> None:
+        expected = (self.height, self.width, self.channels)
+        if shape != expected:
+            cure = conversion(self.path, power_of_two(min(expected[:2])))
+            raise UserError(
+                f"{printable(self.names[index])} in {self.path} has height, width, channels {shape}, but the"
+                f" first image has {expected}: make them equal with {cure}"
+            )
+
+    def _decode(self, index: int, pixels: bool = True) -> np.ndarray:
         name = printable(self.names[index])
         try:
-            image = open_image(self._files.read(self.names[index]))
-            if index and image.size != (self.width, self.height):  # do not decode it, it may be huge
+            image = open_image(self._files.read(self._members[self.names[index]]))
+            # Not decoded where its size is wrong already, as it may be huge.
+            if index and (image.size != (self.width, self.height) or (not pixels and image.mode in CHANNELS)):
                 return np.empty((image.height, image.width, CHANNELS.get(image.mode, 0)), np.uint8)
             if image.mode in CHANNELS and depth_of(image) == BYTES:
                 decode(image)
-                pixels = np.array(to_srgb(image, image.info.get("icc_profile")))
-                return pixels.reshape(image.height, image.width, CHANNELS[image.mode])
+                decoded = np.array(to_srgb(image, image.info.get("icc_profile")))
+                return decoded.reshape(image.height, image.width, CHANNELS[image.mode])
         except (BadImage, *DECODER_ERRORS) as error:
             raise UserError(
                 f"Cannot read {name} in {self.path} ({error}): leave it out with {conversion(self.path, 64)}"
@@ -152,42 +172,28 @@ class Archive:
             f"{name} in {self.path} has {found}: convert it with {conversion(self.path, power_of_two(min(image.size)))}"
         )
 
-    def _read_meta(self) -> dict[str, Any]:
-        if MANIFEST not in self._files.names:
-            return {}
+    def _read_manifest(self) -> None:
+        manifest = find_manifest(self._members)
+        if manifest is None:
+            return
+        name = printable(manifest)
         try:
-            meta = parse_json(self._files.read(MANIFEST))
+            found = parse_manifest(self._files.read(self._members[manifest]))
+            labels = manifest_labels(found, manifest, self.names)
         except ZIP_ERRORS as error:
-            raise UserError(f"Cannot read {MANIFEST} in {self.path} ({error}): repair or delete it") from None
-        return meta if isinstance(meta, dict) else {"labels": meta}
-
-    def _match_labels(self, pairs: object) -> np.ndarray | None:
-        if pairs is None:
-            return None
-        try:
-            by_name = {str(name).replace("\\", "/"): label for name, label in pairs}  # type: ignore[attr-defined]
-        except (TypeError, ValueError):
-            raise UserError(f'"labels" in {MANIFEST} of {self.path} must be a list of [name, class] pairs') from None
-        missing = [name for name in self.names if name not in by_name]
-        if missing:
-            raise UserError(
-                f"{len(missing)} of {len(self)} images in {self.path} have no label, such as {printable(missing[0])}:"
-                f' label all of them in {MANIFEST}, or write "labels": null'
-            )
-        labels = [by_name[name] for name in self.names]
-        wrong = next((label for label in labels if type(label) is not int or not 0 <= label < MAX_CLASSES), None)
-        if wrong is not None:
-            raise UserError(
-                f"Label {reprlib.repr(wrong)} in {MANIFEST} of {self.path} is not a class number (0, 1, ... 2^20 - 1)"
-            )
-        return np.array(labels, dtype=np.int64)
-
-    def _match_names(self, names: object) -> list[str] | None:
-        if names is None:
-            return None
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or len(names) > MAX_CLASSES:
-            raise UserError(f'"class_names" in {MANIFEST} of {self.path} must be a list of words')
-        return [printable(name) for name in names]
+            cure = 'repair it, write "labels": null, or delete it'
+            raise UserError(f"Cannot read {name} in {self.path} ({error}): {cure}") from None
+        self.meta, names = found.meta, found.class_names
+        if labels is not None:
+            names, classes = labels.class_names, [number for number in labels.classes if number is not None]
+            missing = [image for image, number in zip(self.names, labels.classes, strict=True) if number is None]
+            if missing:
+                raise UserError(
+                    f"{len(missing)} of {len(self)} images in {self.path} have no label, such as"
+                    f' {printable(missing[0])}: label all of them in {name}, or write "labels": null'
+                )
+            self.labels = np.array(classes, dtype=np.int64)
+        self.class_names = list(names) or None
 
 
 def conversion(path: Path, resolution: int | str) -> str:
@@ -195,27 +201,65 @@ def conversion(path: Path, resolution: int | str) -> str:
     return f"`dataset_tool.py --source {path} --dest {path.stem}-{resolution}.zip --resolution {resolution}`"
 
 
+_ADVICE = {
+    ".rar .7z .zst .gz .bz2 .xz": "unpack it, and give the folder",
+    ".mp4 .mov .avi .mkv .webm": "extract its frames, as in `ffmpeg -i FILE frames/%06d.png`, and give the folder",
+    ".mat .parquet .arrow .pkl .pickle .pt .pth": "such files need their own program, and some can run code: save "
+    "their images with numpy.savez(FILE, images=..., labels=...), uint8 [N,H,W,C], and give that .npz",
+    ".cr2 .cr3 .nef .arw .dng .orf .raf .psd .svg .pdf .exr": "export them as PNG or JPEG, and give the folder",
+}
+_CONVERTED = re.compile(
+    r".*(\.(tar|tgz|tar\.\w+|mdb|lmdb|npy|npz|h5|hdf5?)|[.-]tfrecords?(-\d+-of-\d+)?|idx3-ubyte(\.gz)?)"
+)
+
+
+def advice_for(names: Iterable[str], path: Path | None = None) -> str:
+    """What to do with files that are not images, by their names; "" if nothing is known that helps.
+
+    path: where they are, if `dataset_tool.py` could read them, and is not the one that asks
+    """
+    for name in sorted(names):
+        lowered = name.lower()
+        if path is not None and _CONVERTED.fullmatch(lowered):
+            return f"convert {'it' if path.name == name else printable(name)} with {conversion(path, 64)}"
+        if path is not None and is_image(name) and path.name == name:
+            return "it is a single image: give the folder that contains it"
+        if not _CONVERTED.fullmatch(lowered):
+            for suffixes, advice in _ADVICE.items():
+                if PurePosixPath(lowered).suffix in suffixes.split():
+                    return advice
+    return ""
+
+
 # Where the bytes come from: a zip or a folder
+
+
+Fingerprint = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
 class Files:
     """Named bytes. read: the content of one, also from several threads at once     size: of one, in bytes
 
-    fingerprints: for each file its name and two numbers that change with its content, found without reading it
+    checksums: name, CRC-32 and size of files     former: what earlier versions told the content by
     """
 
     names: list[str]
     read: Callable[[str], bytes]
     size: Callable[[str], int]
-    fingerprints: Callable[[], list[tuple[str, int, int]]]
+    checksums: Callable[[Sequence[str]], list[Fingerprint]]
+    former: Callable[[], list[Fingerprint]]
     close: Callable[[], None] = lambda: None
 
 
+def sha256_of(lines: Sequence[Fingerprint]) -> str:
+    """The sha256 of fingerprints, in whatever order."""
+    text = "\n".join(map(repr, sorted(lines)))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def files_of_zip(path: Path) -> Files:
-    """Members of a zip; fingerprints are CRC and size. Raises one of ZIP_ERRORS for what is none, and UserError if two
-    members have one name.
-    """
+    """Members of a zip. Raises one of ZIP_ERRORS for what is none, and UserError if two members have one name."""
     archive = zipfile.ZipFile(path)
     members, lock = archive.infolist(), threading.Lock()
 
@@ -225,20 +269,17 @@ def files_of_zip(path: Path) -> Files:
 
     names = [member.filename for member in members if not member.is_dir()]
     require_distinct(path, names)
+    every = [(m.filename, m.CRC, m.file_size) for m in members]
     return Files(
-        names,
-        read,
-        lambda name: archive.getinfo(name).file_size,
-        lambda: [(m.filename, m.CRC, m.file_size) for m in members],
-        archive.close,
-    )
+        names, read, lambda name: archive.getinfo(name).file_size, lambda _: every, lambda: every, archive.close
+    )  # fmt: skip
 
 
 def files_of_folder(path: Path) -> Files:
-    """Files under a folder; fingerprints, of images and labels only, are size and modification time."""
+    """Files under a folder."""
     names = [name for name in files_below(path) if (path / name).is_file()]  # a pipe would never end
 
-    def fingerprints() -> list[tuple[str, int, int]]:
+    def former() -> list[Fingerprint]:
         kept = [name for name in names if is_image(name) or name.endswith(".json")]
         stats = [(name, (path / name).stat()) for name in kept]
         return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
@@ -246,7 +287,10 @@ def files_of_folder(path: Path) -> Files:
     def read(name: str) -> bytes:
         return read_plain(path / name, size_limit(name))
 
-    return Files(names, read, lambda name: (path / name).stat().st_size, fingerprints)
+    def size(name: str) -> int:
+        return (path / name).stat().st_size
+
+    return Files(names, read, size, lambda chosen: checksums_in(path, chosen, read), former)
 
 
 def require_distinct(path: Path, names: Sequence[str]) -> None:
@@ -309,6 +353,14 @@ class ArchiveWriter:
         name = f"{len(self) // 1000:05d}/img{len(self):08d}.png"
         self._write(name, png)
         self._labels.append((name, label))
+
+    def close_gaps(self) -> None:
+        """Renumber the classes of the images added so far, and their names in `meta`, without those that have none."""
+        classes = [label for _, label in self._labels if label is not None]
+        number, names = without_gaps(classes, self._meta.get("class_names", ()))
+        self._labels = [(name, None if label is None else number[label]) for name, label in self._labels]
+        if names and classes:
+            self._meta["class_names"] = list(names)
 
     def __len__(self) -> int:
         return len(self._labels)

@@ -52,8 +52,7 @@ class Dataset:
         """Indices of the subset in the archive, int64 [len(self)]; None for all."""
         if self.subset is None:
             return None
-        bits = random_bits(self.seed, _SUBSET, 0, np.arange(len(self.archive)))
-        return np.sort(np.argsort(bits, kind="stable")[: self.subset])
+        return subset_of(len(self.archive), self.subset, self.seed)
 
     def prepare(self, sizes: Iterable[HeightWidth], progress: bool = True) -> None:
         """Pack the (height, width) pairs that a run will need, decoding each image once. Raises UserError."""
@@ -88,6 +87,11 @@ def fade(images: Tensor, alpha: float) -> Tensor:
 
 
 # Order and flips as functions of the position
+
+
+def subset_of(length: int, count: int, seed: int) -> np.ndarray:
+    """Which `count` of `length` images a subset has: int64 [count], sorted."""
+    return np.sort(np.argsort(random_bits(seed, _SUBSET, 0, np.arange(length)), kind="stable")[:count])
 
 
 def indices_at(positions: np.ndarray, length: int, seed: int) -> np.ndarray:

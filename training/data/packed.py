@@ -17,6 +17,8 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,9 @@ HeightWidth = tuple[int, int]
 
 CHECKSUM_BYTES = 4
 CHUNK_BYTES = 64 << 20  # full-size pixels held in memory at a time
+CHECKED_PIXELS = 1 << 29  # of all images together, which are decoded to see whether they can be used: some seconds
+OTHER_DISK = "put them on another one with --cache DIR or STYLEGAN_CACHE"
+ELSEWHERE = "--cache DIR puts them elsewhere"
 ABANDONED_S = 3600.0  # a scratch file that was not written to for this long belongs to a killed run
 
 
@@ -43,9 +48,10 @@ def packed(archive: Archive, height: int, width: int, progress: bool = True) -> 
 def pack_pyramid(archive: Archive, sizes: Iterable[HeightWidth], progress: bool = True) -> dict[HeightWidth, np.memmap]:
     """All images at each of `sizes`, built where missing; each image is decoded once for all of them.
 
-    The cache is `$STYLEGAN_CACHE` if that is set, else `<archive>.cache/` beside the archive, else (if that cannot be
-    written) `~/.cache/stylegan/data/`. Runs that build it at the same time do not disturb each other. A progress bar
-    is shown on terminals only.
+    The cache is in the folder of `archive.cache` if that is set (--cache), else in `$STYLEGAN_CACHE`, else it is
+    `<archive>.cache/` beside the archive, or, if that cannot be written, `~/.cache/stylegan/data/`. Where it is made is
+    said with `progress`, which also shows a bar on terminals. Runs that build it at the same time do not disturb each
+    other.
 
     Raises UserError if a size is not the archive's divided by a power of two, or the disk is too full.
     """
@@ -58,10 +64,60 @@ def pack_pyramid(archive: Archive, sizes: Iterable[HeightWidth], progress: bool 
         for path in (_file(archive, size, folder) for size in missing):
             if path.exists() and progress:
                 tqdm.write(f"{path} is damaged: rebuilding it from {archive.path} (its length is wrong)")
-        _check_disk(archive, missing, folder)
+        Room.of(archive, missing, folder).check()
         _remove_stale(archive, folder)
+        if progress:
+            tqdm.write(f"Reducing the images of {archive.path}: {Room.of(archive, missing, folder)}; {ELSEWHERE}")
         _build(archive, missing, folder, progress)
     return {size: _open(archive, size, folder) for size in wanted}
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many bytes reduced images take in a folder, and how many are free there."""
+
+    folder: Path
+    needed: int
+    free: int
+
+    @staticmethod
+    def of(archive: Archive, sizes: Iterable[HeightWidth], folder: Path) -> Room:
+        """For all of these sizes, whether or not the folder exists yet."""
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        return Room(folder, sum(_bytes(archive, size) for size in sizes), shutil.disk_usage(existing).free)
+
+    def __str__(self) -> str:
+        return f"{self.needed / 1e6:,.1f} MB in {self.folder}"
+
+    def check(self) -> None:
+        """Raises UserError if there is too little."""
+        if self.needed > self.free:
+            raise UserError(
+                f"{self.folder} needs {self.needed / 2**20:.0f} MiB for the reduced images, but"
+                f" {self.free / 2**20:.0f} MiB are free: make room, or {OTHER_DISK}"
+            )
+
+
+def checked(archive: Archive, sizes: Iterable[HeightWidth]) -> str:
+    """How much disk the reduced images will take, and where, once it is known that they can be made.
+
+    Writes nothing. Small data sets are decoded; of images with more than CHECKED_PIXELS together, only the headers are
+    read. Raises UserError if an image cannot be used, or the disk is too full.
+    """
+    wanted = sorted(set(sizes), reverse=True)
+    for size in wanted:
+        _check_size(archive, size)
+    folder = next((found for found in _folders(archive) if _complete(archive, wanted, found)), None)
+    if folder is not None:
+        return f"{Room.of(archive, wanted, folder)}, which are there already"
+    room = Room.of(archive, wanted, next(filter(_writable, _folders(archive)), _folders(archive)[0]))
+    room.check()
+    whole = len(archive) * archive.height * archive.width <= CHECKED_PIXELS
+    with ThreadPoolExecutor(min(8, cpu_threads())) as pool:
+        for _ in pool.map(partial(archive.check, pixels=whole), range(len(archive))):
+            pass
+    note = "" if whole else "; the headers of all images are in order, their pixels are read when the run begins"
+    return f"{room} ({room.free / 1e9:,.1f} GB are free){note}"
 
 
 def rebuilt(archive: Archive, size: HeightWidth) -> np.memmap:
@@ -132,10 +188,7 @@ def _build(archive: Archive, sizes: Sequence[HeightWidth], folder: Path, progres
             for file, found in zip(files, sums, strict=True):
                 file.write(np.array(found, "<u4").tobytes())
     except OSError as error:
-        raise UserError(
-            f"Cannot write to {folder} ({error.strerror or error}): make room, or set STYLEGAN_CACHE to a folder on "
-            "another disk"
-        ) from error
+        raise UserError(f"Cannot write to {folder} ({error.strerror or error}): make room, or {OTHER_DISK}") from error
 
 
 def _open(archive: Archive, size: HeightWidth, folder: Path) -> np.memmap:
@@ -165,31 +218,45 @@ def _is_complete(archive: Archive, size: HeightWidth, folder: Path) -> bool:
         return False
 
 
+def _chosen(archive: Archive) -> Path | None:
+    """The folder that the user has chosen for the cache of an archive."""
+    if archive.cache is not None:
+        return archive.cache / f"{archive.path.name}.cache"
+    return cache_folder("data") if os.environ.get(CACHE_VARIABLE) else None
+
+
+def _folders(archive: Archive) -> list[Path]:
+    """Where the files may be: where to write them comes first."""
+    chosen = _chosen(archive)
+    if chosen is None:
+        return [archive.path.with_name(archive.path.name + ".cache"), cache_folder("data")]
+    former = os.environ.get(CACHE_VARIABLE, "")  # where earlier versions put the files
+    return [chosen, Path(former)] if former and archive.cache is None else [chosen]
+
+
+def _complete(archive: Archive, sizes: Sequence[HeightWidth], folder: Path) -> bool:
+    return all(_is_complete(archive, size, folder) for size in sizes)
+
+
+def _writable(folder: Path) -> bool:
+    """Whether a folder can be written, or made."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK)
+
+
 def _cache_folder(archive: Archive, sizes: Sequence[HeightWidth]) -> Path:
     """The first place that holds all of `sizes` already, else the first that can be written."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    beside = archive.path.with_name(archive.path.name + ".cache")
-    candidates = [cache_folder("data")] if chosen else [beside, cache_folder("data")]
-    former = [Path(chosen)] if chosen else []  # where earlier versions put the files
-    for folder in [*candidates, *former]:
-        if all(_is_complete(archive, size, folder) for size in sizes):
+    for folder in _folders(archive):
+        if _complete(archive, sizes, folder):
             return folder
+    candidates = _folders(archive)[: None if _chosen(archive) is None else 1]
     for folder in candidates:
         with contextlib.suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
             return folder
-    raise UserError(f"Cannot write to {' or '.join(map(str, candidates))}: set STYLEGAN_CACHE to a writable folder")
-
-
-def _check_disk(archive: Archive, sizes: Sequence[HeightWidth], folder: Path) -> None:
-    needed = sum(_bytes(archive, size) for size in sizes)
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise UserError(
-            f"{folder} needs {needed / 2**20:.0f} MiB for the reduced images, but {free / 2**20:.0f} MiB are free:"
-            " make room, or set STYLEGAN_CACHE to a folder on another disk"
-        )
+    tried = " or ".join(map(str, candidates))
+    raise UserError(f"Cannot write to {tried}: set STYLEGAN_CACHE to a writable folder, or choose one with --cache DIR")
 
 
 def _remove_stale(archive: Archive, folder: Path) -> None:
@@ -242,8 +309,5 @@ class CheckedPages:
             self._open(rebuilt(self._archive, self._size))
         images = self._pages[indices]
         if not self._intact(images, indices):
-            raise UserError(
-                f"{self._file} was rebuilt and is damaged again: check that disk, or set STYLEGAN_CACHE to a folder on"
-                " another one"
-            )
+            raise UserError(f"{self._file} was rebuilt and is damaged again: check that disk, or {OTHER_DISK}")
         return images

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -252,11 +253,11 @@ class Reals:
 
     def __reduce__(self) -> tuple[object, ...]:
         """For other processes, which open the archive themselves."""
-        return _reopened, (str(self.archive.path), self.size, self.mirror, self.shuffled)
+        return _reopened, (str(self.archive.path), self.archive.cache, self.size, self.mirror, self.shuffled)
 
 
-def _reopened(path: str, size: tuple[int, int], mirror: bool, seed: int | None) -> Reals:
-    return Reals(Archive.open(path), size, mirror, seed)
+def _reopened(path: str, cache: Path | None, size: tuple[int, int], mirror: bool, seed: int | None) -> Reals:
+    return Reals(Archive.open(path, cache), size, mirror, seed)
 
 
 def reals_for(snapshot: Snapshot, archive: Archive, mirror: bool = False) -> Reals:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.checkpoints.snapshot import Snapshot, store
 from stylegan.networks.config import Stage
 from torch_utils.checkpoint import load_tensors
 from torch_utils.device import fast_bf16, peak_memory_mb
@@ -255,11 +255,11 @@ def save(run: Run, film: bool = True) -> None:
 
 def save_networks(path: Path, state: TrainState, cfg: RunConfig, stage: Stage) -> None:
     """A snapshot."""
-    save_snapshot(
-        path, state.G_ema, state.D if cfg.snap_d else None, config=cfg.model,
-        stage=Stage(stage.resolution, stage.alpha), kimg=state.nimg / 1000, data=Path(cfg.data.path).stem,
-        class_names=cfg.data.class_names,
-    )  # fmt: skip
+    D, data = state.D if cfg.snap_d else None, cfg.data
+    store(path, Snapshot(
+        state.G_ema, D, cfg.model, Stage(stage.resolution, stage.alpha), state.nimg / 1000, Path(data.path).stem,
+        data.class_names, data.empty_classes,
+    ))  # fmt: skip
 
 
 def end_run(run: Run) -> None:

@@ -20,6 +20,7 @@ from torch_utils.interrupt import sigterm_ends
 from torch_utils.settings import shown
 from training.config import FLAGS, RunConfig
 from training.data.archive import EMBEDDED, Archive
+from training.data.packed import checked
 from training.loop import open_data, pick_dtype, train
 from training.runs.hours import budget_lines, plan
 from training.runs.live_metrics import require_measurable
@@ -74,11 +75,13 @@ def launch(
         build_vision_aid(cfg.loss, cfg.model.minibatch_group, torch.device("cpu"))  # fetches what it takes
     planning = cfg.hours is not None and not resume
     if dry_run and (dist is None or dist.rank == 0):
-        print(f"Data: {_facts(cfg.data.path).summary}")
+        print(f"Data: {_facts(cfg.data.path).about(cfg)}")
     if dry_run and not planning:
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
         dtype = pick_dtype(cfg, device)
+        room = checked(Archive.open(cfg.data.path, cfg.data.cache), map(cfg.model.size, cfg.growth.resolutions))
         print(describe(cfg, estimated_speed(cfg, dtype, device), footprint(cfg, dtype, device)))
+        print(f"Disk         {room}, for the reduced images")
         print(_film_line(cfg))
         return
     desc = "" if resume else description(cfg, facts)
@@ -213,7 +216,10 @@ def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: M
     if outdir and outdir.resolve() != run_dir.resolve().parent:
         raise UserError(f"--outdir {outdir} is not where {run_dir} lies; leave it out, a resumed run stays where it is")
     cfg = resumed(read_options(run_dir), typed, partial(images_done, run_dir))
-    return same_data(cfg, _facts(cfg.data.path))
+    if cfg.data.path not in EMBEDDED and not Path(cfg.data.path).exists():
+        raise UserError(f"{cfg.data.path}, which {run_dir} trains on, is not there; give its new place, as in --resume "
+                        f"{run_dir} --data NEWPATH")  # fmt: skip
+    return same_data(cfg, _facts(cfg.data.path), run_dir)
 
 
 def _run_dir(outdir: Path | None, desc: str, cfg: RunConfig, again: Path | None) -> Path:

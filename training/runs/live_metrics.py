@@ -89,9 +89,9 @@ def measure_snapshot(
     A metric that cannot be measured is left out, with a word.
     """
     snapshot = load_snapshot(path, pick_device(cfg.device))
-    archive, run_dir = Archive.open(cfg.data.path), path.parent
+    archive, run_dir = Archive.open(cfg.data.path, cfg.data.cache), path.parent
     compute = Compute(snapshot.device, micro_batch or cfg.growth.batch.at(snapshot.stage.resolution), quiet=True)
-    aids = Aids(validation=Archive.open(cfg.val) if cfg.val else None, sheets=run_dir, say=say)
+    aids = Aids(validation=Archive.open(cfg.val, cfg.data.cache) if cfg.val else None, sheets=run_dir, say=say)
     context = Context(snapshot, archive, cfg.features, compute=compute, file=str(path), aids=aids)
     network = snapshot.fingerprint
     missing = [name for name in names_of(cfg) if all(line["network"] != network for line in noted(cfg, run_dir, name))]

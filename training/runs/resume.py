@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from stylegan.checkpoints.snapshot import MAX_NAME
 from stylegan.networks.registry import family_of
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, differences, leaves, replaced, shown
-from torch_utils.text import shortened
+from torch_utils.text import counted, listed_classes, shortened
 from training.config import FLAGS, LossConfig, RunConfig
 from training.data.archive import Archive
+from training.data.dataset import subset_of
+from training.data.labels import folder_labels
 from training.data.sizes import base_for
 from training.presets import PRESETS
 from training.runs.check import check
@@ -33,7 +37,8 @@ AHEAD_ON_RESUME = {name for name, flag in _FLAGS.items() if flag.resume == "ahea
 class DataFacts:
     """What a run needs to know of its data: height, width and channels of every image, 0 classes if unlabelled.
 
-    class_names: that of each class, as far as they have names
+    class_names: that of each class, as far as they have names     labels: int64 [count], or None
+    folders: sub-folders that could be classes, and are none without labels     is_what: see `Archive`
     summary: all that in a line, for people
     """
 
@@ -46,12 +51,17 @@ class DataFacts:
     content_hash: str
     class_names: tuple[str, ...] = ()
     summary: str = ""
+    folders: tuple[str, ...] = ()
+    labels: np.ndarray | None = field(default=None, compare=False, repr=False)
+    is_what: Callable[[str], bool] = field(default=lambda content_hash: False, compare=False, repr=False)
 
     @classmethod
     def of(cls, archive: Archive) -> DataFacts:
         names = tuple(shortened(name, MAX_NAME) for name in archive.class_names or ())
+        folders = folder_labels(archive.names) if archive.labels is None else None
         return cls(archive.name, len(archive), archive.height, archive.width, archive.channels, archive.num_classes,
-                   archive.content_hash, names, archive.summary)  # fmt: skip
+                   archive.content_hash, names, archive.summary, folders.class_names if folders else (),
+                   archive.labels, archive.is_what)  # fmt: skip
 
     @property
     def base(self) -> tuple[int, int]:
@@ -61,6 +71,35 @@ class DataFacts:
     def resolution(self) -> int:
         """The nominal resolution of the whole images: 4 * 2^(number of halvings down to the base)."""
         return 4 * self.height // self.base[0]
+
+    def same(self, stored: RunConfig) -> bool:
+        """Whether these are the data that a run began with."""
+        found = stored.data.content_hash
+        return found in ("", self.content_hash) or self.is_what(found)
+
+    def empty_classes(self, subset: int | None, seed: int) -> tuple[int, ...]:
+        """The classes of which a run does not show any image."""
+        if self.labels is None:
+            return ()
+        shown = self.labels if subset is None else self.labels[subset_of(self.count, subset, seed)]
+        return tuple(sorted(set(range(self.num_classes)) - set(shown.tolist())))
+
+    def about(self, cfg: RunConfig) -> str:
+        """One line: how many images, and whether their labels are used."""
+        text = self.summary or f"{self.name}: {counted(self.count, 'image')} of {self.width}x{self.height}"
+        if cfg.data.subset:
+            text += f", of which {cfg.data.subset:,} are used (--subset)"
+        if cfg.data.cond:
+            text += f"; {cfg.model.num_classes} classes, which are learned (--cond 0 ignores them)"
+            if cfg.data.empty_classes:
+                empty = listed_classes(cfg.data.empty_classes, cfg.data.class_names)
+                text += f". Without a single image: {empty}; dataset_tool.py makes an archive without such classes"
+        elif self.num_classes:
+            text += f"; {self.num_classes} classes, which are not used (--cond learns them)"
+        elif self.folders:
+            names = ", ".join(self.folders[:3]) + (", ..." if len(self.folders) > 3 else "")
+            text += f"; no classes: the sub-folders {names} become classes with dataset_tool.py --labels folders"
+        return text
 
 
 def resolve(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
@@ -97,6 +136,7 @@ def resolve(typed: Mapping[str, Any], facts: DataFacts) -> RunConfig:
         "data.cond": cond,
         "data.content_hash": facts.content_hash,
         "data.class_names": facts.class_names if cond else (),
+        "data.empty_classes": facts.empty_classes(typed.get("data.subset"), typed.get("seed", 0)) if cond else (),
     }
     if cfg.growth.initial == cfg.model.stages[0]:  # what begins with a network's first stage still does
         from_data["growth.initial"] = replace(cfg.model, base=facts.base, resolution=resolution).stages[0]
@@ -219,21 +259,29 @@ def _require_ahead(stored: GrowthSchedule, changed: GrowthSchedule, nimg: int, t
         )
 
 
-def same_data(stored: RunConfig, facts: DataFacts) -> RunConfig:
-    """`stored`, once its data are known to be those the run began with. Raises UserError otherwise."""
-    if stored.data.content_hash not in ("", facts.content_hash):
+def same_data(stored: RunConfig, facts: DataFacts, run_dir: Path = Path("RUN")) -> RunConfig:
+    """`stored`, once its data are known to be those the run began with. Raises UserError otherwise.
+
+    run_dir: for the message
+    """
+    if not facts.same(stored):
         raise UserError(
-            f"{stored.data.path} is not what the run began with, or has changed since; restore it, or start a new run"
+            f"{stored.data.path} is not what the run began with, or has changed since (names or contents). If the same "
+            f"images are elsewhere, --resume {run_dir} --data NEWPATH; to go on with these, start a new run with "
+            f"--init-from {run_dir}"
         )
-    names = facts.class_names if stored.data.cond else ()
-    return replace(stored, data=replace(stored.data, content_hash=facts.content_hash, class_names=names))
+    data = replace(stored.data, content_hash=facts.content_hash, class_names=(), empty_classes=())
+    if data.cond:
+        empty = facts.empty_classes(data.subset, stored.seed)
+        data = replace(data, class_names=facts.class_names, empty_classes=empty)
+    return replace(stored, data=data)
 
 
 # Which run `--resume auto` means: the newest unfinished one that the same command would have made, or a new one
 
 
 # Compared elsewhere: the data by `same_data`, and the length by `resumed`, as it counts only where it was typed.
-ELSEWHERE = FREE_ON_RESUME | {"data.content_hash", "data.class_names", "total_kimg"}
+ELSEWHERE = FREE_ON_RESUME | {"data.content_hash", "data.class_names", "data.empty_classes", "total_kimg"}
 # What --hours plans when a run begins: it stays, however fast the machine is when the command is repeated.
 PLANNED = {"growth.stable_kimg", "growth.fade_kimg", "growth.anneal_from", "growth.anneal_kimg", "time_limit"}
 
@@ -275,7 +323,7 @@ def choose(outdir: Path, typed: Mapping[str, Any], facts: DataFacts, inherits: b
         # Of a run planned by --hours, any end is the end: the clock may come before the last image.
         length = stored.total_kimg if stored.time_limit is None else 0.0
         if is_finished(run_dir, typed.get("total_kimg", length)):
-            same = not against and stored.data.content_hash in ("", facts.content_hash)
+            same = not against and facts.same(stored)
             finished = finished or (run_dir if same else None)
         elif has_state(run_dir):
             if against:

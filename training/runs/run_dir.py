@@ -125,19 +125,22 @@ def _claim(outdir: Path, number: int) -> bool:
 def write_options(run_dir: Path, cfg: RunConfig) -> None:
     """Store the configuration, whole or not at all."""
     try:
-        write_atomically(run_dir / OPTIONS, f"{json.dumps(to_plain(cfg), indent=2)}\n".encode())
+        write_atomically(run_dir / OPTIONS, f"{json.dumps(to_plain(_as_stored(cfg)), indent=2)}\n".encode())
     except OSError as error:
         raise UserError(f"cannot write {run_dir / OPTIONS} ({error.strerror}); make room there") from None
 
 
 def store_end(run_dir: Path, cfg: RunConfig) -> None:
     """Keep how a resumed run is to end, so that the next --resume knows it: its length, and how its learning rate
-    falls. The other options stay as they are.
+    falls; and the hash of its data, which earlier versions computed from times. The other options stay as they are.
 
     Raises UserError as `read_options` and `write_options` do.
     """
     stored = read_options(run_dir)
-    changed = replace(stored, total_kimg=cfg.total_kimg, hours=cfg.hours, time_limit=cfg.time_limit, growth=cfg.growth)
+    changed = replace(
+        stored, total_kimg=cfg.total_kimg, hours=cfg.hours, time_limit=cfg.time_limit, growth=cfg.growth,
+        data=replace(stored.data, content_hash=cfg.data.content_hash),
+    )  # fmt: skip
     if changed != stored:
         write_options(run_dir, changed)
 
@@ -166,9 +169,14 @@ def read_options(run_dir: Path) -> RunConfig:
 def parse_options(path: Path) -> RunConfig:
     """The configuration in a file. Raises UserError if it cannot be read."""
     try:
-        return from_plain(RunConfig, read_json(path), readers={NetworkConfig: config_from_json})
+        return _as_stored(from_plain(RunConfig, read_json(path), readers={NetworkConfig: config_from_json}))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it or start a new run") from None
+
+
+def _as_stored(cfg: RunConfig) -> RunConfig:
+    """Without the folder of --cache: where to write is said by a command, never by a file."""
+    return replace(cfg, data=replace(cfg.data, cache=""))
 
 
 def has_state(run_dir: Path) -> bool:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from stylegan.checkpoints import snapshot as snapshots
-from stylegan.checkpoints.snapshot import FORMAT, fingerprint, load_snapshot, save_snapshot
+from stylegan.checkpoints.snapshot import FORMAT, Snapshot, fingerprint, load_snapshot, save_snapshot, store
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
 from stylegan.networks.progan import ProGANConfig
@@ -70,6 +70,19 @@ def test_names_of_classes_travel_and_older_files_have_none(tmp_path):
     for names, says in (("aaaa", "4 names for 3 classes"), ([1], "class_names"), ([["a"]], "class_names")):
         with pytest.raises(UserError, match=f"header of .* is invalid: .*{says}"):
             load_snapshot(named(*names))
+
+
+def test_classes_without_images_travel(tmp_path):
+    cfg, path = replace(TINY, num_classes=3), tmp_path / "x.safetensors"
+    assert load_snapshot(save(path, cfg)).empty_classes == ()
+    for numbers in ((1, 2), (3,), (-1,)):
+        G = build_generator(cfg)
+        store(path, Snapshot(G, None, cfg, HALF, 1.0, "x", empty_classes=numbers))
+        if max(numbers) < 3 and min(numbers) >= 0:
+            assert load_snapshot(path).empty_classes == numbers
+        else:
+            with pytest.raises(UserError, match="empty_classes must be from 0 to 2"):
+                load_snapshot(path)
 
 
 def test_it_generates_the_same_images(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -13,7 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import stylegan
-from stylegan.checkpoints.snapshot import load_snapshot
+from stylegan.checkpoints.snapshot import load_snapshot, store
 from stylegan.cli import generate
 from stylegan.networks.inference import Renderer
 from stylegan.projection.pivotal_tuning import Delta, save_delta
@@ -50,6 +51,25 @@ def test_a_file_for_each_seed_the_same_in_any_batch(run, models, tmp_path):
     assert sorted(files(tmp_path / "1")) == [f"seed{seed:04d}.png" for seed in (0, 1, 2, 3, 4, 17)]
     expected = stylegan.load(models / "faces.safetensors").generate([17])[0]
     np.testing.assert_array_equal(pixels(tmp_path / "1/seed0017.png"), np.asarray(expected))
+
+
+def test_what_has_no_effect_and_what_was_not_learned_is_said(run, models, tmp_path):
+    assert run("digits", "--seeds", 1, "--class", 3, "--save-latents").exit_code == 0
+    saved = tmp_path / "out" / generate.SAVED
+    assert saved.is_file()
+    said = run("digits", "--seeds", saved, "--trunc", 0.5, "--outdir", tmp_path / "other").stdout
+    assert "--trunc 0.5 is not applied: it is for seeds" in said
+    plan = run("digits", "--seeds", saved, "--outdir", tmp_path / "other", "-n").stdout
+    assert "Truncation: none, as there are no seeds" in plan
+    assert "not applied" not in run("digits", "--seeds", f"{saved},1", "--class", 3, "--trunc", 0.5, "-n").stdout
+
+    snap = load_snapshot(models / "digits.safetensors")
+    store(tmp_path / "gaps.safetensors", replace(snap, data="pets", empty_classes=(3, 5)))
+    for seeds, classes, says in ((1, 3, "not learned them: 3\n"), ("0-5", "0-9", "not learned them: 3, 5\n"),
+                                 (1, 2, ""), (saved, None, "not learned them: 3\n")):  # fmt: skip
+        options = [] if classes is None else ["--class", classes]
+        said = run("digits", "--network", tmp_path / "gaps.safetensors", "--seeds", seeds, *options, "-n", "--force")
+        assert said.exit_code == 0 and (says in said.stdout if says else "learned" not in said.stdout), said.output
 
 
 @pytest.mark.parametrize("name, mode, size", [("faces", "RGB", (16, 16)), ("icons", "RGBA", (24, 16))])

@@ -1,5 +1,6 @@
 """train.py as a user meets it: what it resolves, refuses, and does not touch. Training itself is replaced."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,20 @@ def test_resume_accepts_what_repeats_or_does_not_matter(calls, stopped):
 
 def stored_options(run_dir: Path) -> RunConfig:
     return parse_options(run_dir / OPTIONS)
+
+
+def test_the_folder_of_the_cache_is_said_by_commands_and_never_by_a_file(calls, faces, tmp_path, no_footprint):
+    own = tmp_path / "own"
+    plan = run("--outdir", tmp_path / "runs", "--data", faces, "--cache", own, "-n")
+    assert f"MB in {own / f'{faces.name}.cache'} (" in plan.stdout and not own.exists()
+    assert run("--outdir", tmp_path / "runs", "--data", faces, "--cache", own).exit_code == 0
+    ((cfg, run_dir, _, _),) = calls
+    assert cfg.data.cache == str(own) and list(own.rglob("*.u8"))
+    stored = json.loads((run_dir / OPTIONS).read_text())
+    assert stored["data"]["cache"] == ""
+    stored["data"]["cache"] = "/elsewhere"
+    (run_dir / OPTIONS).write_text(json.dumps(stored))
+    assert stored_options(run_dir).data.cache == ""
 
 
 def test_a_longer_run_is_stored_and_nothing_else(calls, stopped, no_footprint):

@@ -32,6 +32,12 @@ def test_a_csv_of_seeds(table):
     assert read_seeds(path, ())[1].names == ("smile", "yaw", "happy")
 
 
+def test_a_list_of_celeba(table):
+    found = read_csv(table("2\nBald Smiling\n1.jpg -1  1\n2.jpg -1 -1\n"), "file", parse_attributes("Smiling,Bald=1"))
+    assert found.keys == ("1.jpg", "2.jpg") and found.quantities == (False, False)
+    np.testing.assert_array_equal(found.values, [[1, 0], [0, 0]])
+
+
 def test_a_sorted_folder(tmp_path):
     for folder, seeds in (("yes", (1, 17)), ("no", (2,))):
         (tmp_path / "smile" / folder).mkdir(parents=True)
@@ -50,7 +56,7 @@ def test_a_sorted_folder(tmp_path):
     ("seed,smile\n4294967296,1\n", "is not a seed"),
     ("seed,smile\n1,1\n2,0\n1,0\n", "two rows for seed 1, in lines 2 and 4"),
     ("name,smile\n1,1\n", "not a CSV with a column 'seed'.*'name,smile'"), ("seed,yaw\n1,1\n", "no column 'smile'"),
-    ("seed,smile\n1,1\n2,often\n", "line 3 of .*'often'"), ("seed,smile\n", "no rows"), ("", "not a CSV with a column"),
+    ("seed,smile\n1,1\n2,often\n", "line 3 of .*'often'"), ("seed,smile\n", "it is empty"), ("", "it is empty"),
 ])  # fmt: skip
 def test_a_csv_that_cannot_be_used_is_one_clear_line(table, text, says):
     with pytest.raises(UserError, match=says) as caught:

@@ -1,9 +1,11 @@
 """Laws of reading and writing archives."""
 
 import errno
+import hashlib
 import io
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import pytest
 from PIL import Image
 
 from torch_utils.errors import UserError
+from torch_utils.text import plain_path
 from training.data.archive import EMBEDDED, Archive, ArchiveWriter, encode_png
+from training.data.importers.inspect import open_source
 
 
 def some_images(count: int, height: int, width: int, channels: int) -> np.ndarray:
@@ -61,17 +65,85 @@ def test_writing_twice_gives_the_same_bytes_and_hash(tmp_path):
     assert Archive.open(a).labels is None
 
 
-def test_hash_follows_the_content(tmp_path):
-    first = Archive.open(write(tmp_path / "a.zip", some_images(3, 4, 4, 3))).content_hash
-    assert Archive.open(write(tmp_path / "a.zip", some_images(3, 4, 4, 3) // 2)).content_hash != first
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
+
+@pytest.fixture
+def folder(tmp_path, cache):
     folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / "x.png").write_bytes(encode_png(some_images(1, 4, 4, 3)[0]))
-    before = Archive.open(folder).content_hash
-    assert Archive.open(folder).content_hash == before
-    os.utime(folder / "x.png", ns=(1, 1))
-    assert Archive.open(folder).content_hash != before
+    (folder / "a").mkdir(parents=True)
+    for number, image in enumerate(some_images(3, 4, 4, 3)):
+        (folder / "a" / f"{number}.png").write_bytes(encode_png(image))
+    (folder / "dataset.json").write_text(json.dumps([[f"a/{number}.png", number] for number in range(3)]))
+    return folder
+
+
+def hash_of(path):
+    return Archive.open(path).content_hash
+
+
+def test_contents_and_names_decide_and_times_do_not(tmp_path, folder):
+    before = hash_of(folder)
+    os.utime(folder / "a/0.png", (10**9, 10**9))
+    (folder / "notes.txt").write_text("no image")
+    assert hash_of(folder) == before
+    shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert hash_of(tmp_path / "copy") == before
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in [folder / "a", *folder.rglob("*.*")]:  # with an entry for the folder
+            packed.write(path, path.relative_to(folder))
+    assert hash_of(tmp_path / "packed.zip") == before
+    (folder / "a/0.png").rename(folder / "a/9.png")
+    assert Archive.open(tmp_path / "copy").is_what(before)
+    (folder / "dataset.json").unlink()
+    assert hash_of(folder) != before
+
+
+@pytest.mark.parametrize("changed", ["a/1.png", "dataset.json"])
+def test_other_contents_are_noticed_whatever_the_times_say(folder, changed):
+    before, path = hash_of(folder), folder / changed
+    times, content = path.stat(), path.read_bytes()
+    path.write_bytes(content.replace(b", 0]", b",\n0]") if changed.endswith("json") else content[:-1] + b"x")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert hash_of(folder) != before
+
+
+def test_a_folder_that_looks_the_same_is_not_read_again(folder, cache, monkeypatch):
+    before = hash_of(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("training.data.identity.ThreadPoolExecutor", lambda workers: 1 / 0)
+        assert hash_of(folder) == before
+    for path in cache.rglob("*.json"):
+        path.write_text("damaged")
+    assert hash_of(folder) == before
+    shutil.rmtree(cache)
+    cache.write_text("not a folder")
+    assert hash_of(folder) == before
+
+
+def test_a_run_of_an_earlier_version_knows_its_data_by_their_times(folder, tmp_path):
+    def earlier(lines):
+        return hashlib.sha256("\n".join(map(repr, sorted(lines))).encode()).hexdigest()
+
+    files = list(folder.rglob("*.*"))
+    lines = [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    assert Archive.open(folder).is_what(earlier(lines)) and not Archive.open(folder).is_what("other")
+    path = write(tmp_path / "a.zip", some_images(3, 4, 4, 3))
+    with zipfile.ZipFile(path) as packed:
+        members = [(m.filename, m.CRC, m.file_size) for m in packed.infolist()]
+    assert hash_of(path) == earlier(members)
+    with zipfile.ZipFile(path, "a") as packed:
+        packed.writestr("notes.txt", "no image")
+        members = [(m.filename, m.CRC, m.file_size) for m in packed.infolist()]
+    assert hash_of(path) != earlier(members) and Archive.open(path).is_what(earlier(members))
+
+
+def test_hash_follows_the_content(tmp_path):
+    first = hash_of(write(tmp_path / "a.zip", some_images(3, 4, 4, 3)))
+    assert hash_of(write(tmp_path / "a.zip", some_images(3, 4, 4, 3) // 2)) != first
 
 
 def test_a_folder_is_read_recursively_and_sorted(tmp_path):
@@ -102,7 +174,7 @@ def test_every_suffix_of_images_counts(tmp_path):
     assert Archive.open(tmp_path).names == ["a.tif", "b.TIFF", "c.jpe", "d.pnm"]
 
 
-def test_labels_with_backslashes(tmp_path):
+def test_more_names_than_classes_with_images(tmp_path):
     png = encode_png(some_images(1, 4, 4, 3)[0])
     labels = json.dumps({"labels": [["d\\x.png", 7]], "class_names": [str(i) for i in range(10)]}).encode()
     archive = Archive.open(zip_of(tmp_path / "a.zip", {"d/x.png": png, "dataset.json": labels}))
@@ -111,12 +183,42 @@ def test_labels_with_backslashes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("images", "manifest", "paths"),
+    [
+        (("a\\x.png", "a\\y.png"), "dataset.json", ("a/x.png", "a/y.png")),
+        (("./a/x.png", "./a/y.png"), "./dataset.json", ("a/x.png", "a\\y.png")),
+        (("top/a/x.png", "top/a/y.png"), "top/dataset.json", ("a/x.png", "./a/y.png")),
+        (("top\\a\\x.png", "top\\a\\y.png"), "top\\dataset.json", ("top/a/x.png", "top/a/y.png")),
+        (("a/x\u0301.png", "a/y.png"), "dataset.json", ("a/x\u0301.png", "a/y.png")),
+    ],
+)
+@pytest.mark.parametrize("bare", [False, True])
+def test_labels_are_found_however_paths_are_written(tmp_path, images, manifest, paths, bare):
+    png = encode_png(some_images(1, 4, 4, 3)[0])
+    pairs = [[paths[0], 1], [paths[1], 0]]
+    content = json.dumps(pairs if bare else {"labels": pairs}).encode()
+    archive = Archive.open(zip_of(tmp_path / "a.zip", {images[0]: png, images[1]: png, manifest: content}))
+    assert archive.labels.tolist() == [1, 0]
+    assert archive.names == [plain_path(name) for name in images]
+
+
+def test_images_are_in_the_order_of_their_names_as_written(tmp_path):
+    png = encode_png(some_images(1, 4, 4, 3)[0])
+    archive = Archive.open(zip_of(tmp_path / "a.zip", {"ab/1.png": png, "a\\2.png": png, "__MACOSX\\a\\3.png": b"x"}))
+    assert archive.names == ["a/2.png", "ab/1.png"]
+
+
+@pytest.mark.parametrize(
     ("labels", "message"),
     [
         ('{"labels": [["x.png", 0]]}', "1 of 2 images .* have no label, such as y.png"),
-        ('{"labels": [["x.png", 0], ["y.png", 0.5]]}', "Label 0.5 .* is not a class number"),
-        ('{"labels": [["x.png", 0], ["y.png", -1]]}', "Label -1 .* is not a class number"),
-        ('{"labels": {"x.png": 0}}', "must be a list of"),
+        ('{"labels": [["x.png", 0], ["y.png", 0.5]]}', "label 0.5 is not a class number"),
+        ('{"labels": [["x.png", 0], ["y.png", -1]]}', "label -1 is not a class number"),
+        ('{"labels": {"x.png": 0}}', "1 of 2 images .* have no label, such as y.png"),
+        ('{"labels": [["x.png", 0], ["x.png", 1], ["y.png", 0]]}', "two labels for x.png"),
+        ('{"labels": [["x.png", 0], ["y.png", null]]}', "1 of 2 images .* have no label, such as y.png"),
+        ('{"labels": [["x.png", [0.2, 0.8]], ["y.png", [1, 0]]]}', "a list of measurements, not a class"),
+        ('{"labels": [["x.png", "cat"], ["y.png", 1]]}', "some of its labels are words and some are numbers"),
         ('{"labels": 3}', "must be a list of"),
         ('{"labels": [', "Cannot read dataset.json"),
     ],
@@ -136,7 +238,7 @@ def test_bad_paths_are_refused(tmp_path):
     with pytest.raises(UserError, match="There are no images in"):
         Archive.open(zip_of(tmp_path / "a.zip", {"readme.txt": b"hello"}))
     (tmp_path / "photo.png").write_bytes(encode_png(some_images(1, 4, 4, 3)[0]))
-    with pytest.raises(UserError, match="Cannot open .* as a zip .*dataset_tool.py --source"):
+    with pytest.raises(UserError, match="Cannot open .* as a zip .*give the folder that contains it"):
         Archive.open(tmp_path / "photo.png")
 
 
@@ -160,6 +262,30 @@ def test_what_cannot_be_read_is_not_called_empty(tmp_path, monkeypatch):
     for path, culprit in (("folder", "folder"), (".", "folder"), ("folder/below", "below"), ("a.zip", "a.zip")):
         with pytest.raises(UserError, match=rf"^Cannot (read|list) .*{culprit}\W+Permission denied.*make it readable"):
             Archive.open(tmp_path / path)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("x.tfrecords", "dataset_tool.py --source"), ("x.npz", "dataset_tool.py --source"),
+        ("x.tar.gz", "dataset_tool.py --source"), ("x.h5", "dataset_tool.py --source"), ("x.rar", "unpack it"),
+        ("x.mp4", "ffmpeg"), ("x.parquet", "numpy.savez"), ("x.nef", "export them as PNG"),
+        ("x.docx", "give a zip or a folder of images"),
+    ],
+)  # fmt: skip
+def test_advice_is_what_can_help(tmp_path, name, advice):
+    (tmp_path / name).write_bytes(b"x")
+    for path in (tmp_path / name, tmp_path):
+        with pytest.raises(UserError) as error:
+            Archive.open(path)
+        assert (advice in str(error.value)) is (name != "x.docx" or path != tmp_path)
+        assert ("dataset_tool" in str(error.value)) is advice.startswith("dataset_tool")
+    if not advice.startswith("dataset_tool"):  # nor does that tool send anyone in a circle
+        for path in (tmp_path / name, tmp_path):
+            with pytest.raises(UserError) as error:
+                open_source(path)
+            assert "dataset_tool" not in str(error.value)
+            assert name == "x.docx" or advice in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 
 from torch_utils.errors import UserError
 from training.data import packed as module
-from training.data.archive import Archive, ArchiveWriter
-from training.data.packed import CheckedPages, pack_pyramid, packed, rebuilt
+from training.data.archive import Archive, ArchiveWriter, encode_png
+from training.data.packed import CheckedPages, checked, pack_pyramid, packed, rebuilt
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +172,57 @@ def test_the_cache_goes_elsewhere_on_request_or_if_it_must(tmp_path, monkeypatch
         packed(archive, 8, 8)
 
 
+def test_a_folder_of_its_own_on_request(tmp_path, capsys):
+    make(tmp_path / "a.zip")
+    packed(Archive.open(tmp_path / "a.zip"), 4, 4)
+    said = capsys.readouterr().out
+    assert f"MB in {tmp_path / 'a.zip.cache'}; --cache DIR puts them elsewhere" in said
+    shutil.rmtree(tmp_path / "a.zip.cache")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/mine.tmp").touch()
+    os.utime(tmp_path / "own/mine.tmp", (10**9, 10**9))
+    archive = Archive.open(tmp_path / "a.zip", tmp_path / "own")
+    assert np.array_equal(packed(archive, 4, 4), box(archive, 4))
+    assert (tmp_path / "own/mine.tmp").exists() and not (tmp_path / "a.zip.cache").exists()
+    assert f"MB in {tmp_path / 'own/a.zip.cache'}" in capsys.readouterr().out
+    packed(archive, 4, 4)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_the_reduced_images_will_take_is_known_before_they_are_made(tmp_path, monkeypatch):
+    archive = make(tmp_path / "a.zip")
+    sizes = [(16, 16), (8, 8), (4, 4)]
+    told = checked(archive, sizes)
+    needed = len(archive) * sum(archive.channels * side * side + 4 for side, _ in sizes)
+    assert told.startswith(f"{needed / 1e6:,.1f} MB in {tmp_path / 'a.zip.cache'} (")
+    assert not (tmp_path / "a.zip.cache").exists()
+    packed(archive, 8, 8)
+    assert "already" not in checked(archive, sizes) and "which are there already" in checked(archive, [(8, 8)])
+    assert sum(path.stat().st_size for path in (tmp_path / "a.zip.cache").iterdir()) < needed
+    with pytest.raises(UserError, match="halv"):
+        checked(archive, [(5, 5)])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(UserError, match="MiB are free: make room, or put them on another one with --cache DIR"):
+        checked(archive, sizes)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_images_that_cannot_be_trained_on_are_found_before(tmp_path, monkeypatch, whole):
+    monkeypatch.setattr(module, "CHECKED_PIXELS", 1 << 20 if whole else 0)
+    noise = np.random.RandomState(0).randint(0, 256, (8, 16, 3), np.uint8)
+    for name, image in (("a.png", noise[:, :8]), ("b.png", noise)):
+        (tmp_path / name).write_bytes(encode_png(image))
+    with pytest.raises(UserError, match="b.png .*make them equal"):
+        checked(Archive.open(tmp_path), [(4, 4)])
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:-30])
+    if whole:
+        with pytest.raises(UserError, match="Cannot read b.png"):
+            checked(Archive.open(tmp_path), [(4, 4)])
+    else:
+        assert "headers of all images are in order" in checked(Archive.open(tmp_path), [(4, 4)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
 def test_files_that_earlier_versions_put_into_the_chosen_folder_itself_are_used(tmp_path, monkeypatch):
     archive = make(tmp_path / "a.zip")
     packed(archive, 4, 4)
@@ -201,6 +252,7 @@ def test_what_is_read_is_what_was_packed_whatever_happened_to_the_file(tmp_path,
     right = np.array(packed(archive, 8, 8))
     spoil(packed(archive, 8, 8), 4)
     pages = CheckedPages(archive, (8, 8))
+    capsys.readouterr()
     assert np.array_equal(pages.read(np.array([0, 1])), right[:2]) and capsys.readouterr().out == ""
     assert np.array_equal(pages.read(np.array([5, 4, 4])), right[[5, 4, 4]])
     assert np.array_equal(pages.read(np.arange(6)), right)
@@ -215,6 +267,7 @@ def test_what_another_process_has_rebuilt_is_only_opened_again(tmp_path, monkeyp
     right = np.array(packed(archive, 8, 8))
     spoil(packed(archive, 8, 8), 0)
     rebuilt(archive, (8, 8))
+    capsys.readouterr()
     monkeypatch.setattr(module, "rebuilt", lambda *_: pytest.fail("it was intact"))
     assert np.array_equal(pages.read(np.array([0])), right[:1]) and capsys.readouterr().out == ""
 

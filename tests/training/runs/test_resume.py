@@ -1,14 +1,17 @@
 """From typed settings and facts about the data to a whole configuration."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from stylegan.cli import train
 from torch_utils.errors import UserError
 from torch_utils.settings import leaves, replaced
+from training.data.dataset import subset_of
 from training.runs.check import check
 from training.runs.resume import DataFacts, preset, resolve, resumed, same_data
 from training.runs.run_dir import STATE, write_options
@@ -216,7 +219,32 @@ def test_names_of_classes_come_from_the_data_also_when_an_older_run_goes_on():
     assert older.data.class_names == () and same_data(older, named).data.class_names == ("zero", "one")
 
 
+def test_classes_without_images_are_known_also_in_a_subset():
+    labels = np.array([1, 1, 2, 2, 2, 4] + [1] * 94)
+    facts = replace(DIGITS, num_classes=5, labels=labels)
+    cfg = resolve({"preset": "digits32", "data.cond": True}, facts)
+    assert cfg.data.empty_classes == (0, 3) and "Without a single image: 0, 3;" in facts.about(cfg)
+    shown = set(labels[subset_of(100, 3, 5)].tolist())
+    few = resolve({"preset": "digits32", "data.cond": True, "data.subset": 3, "seed": 5}, facts)
+    assert set(few.data.empty_classes) == set(range(5)) - shown
+    assert resolve({"preset": "digits32", "data.cond": False}, facts).data.empty_classes == ()
+
+
+def test_whether_labels_are_used_is_said_each_way():
+    learned, ignored = (resolve({"preset": "digits32", "data.cond": cond}, DIGITS) for cond in (True, False))
+    assert DIGITS.about(learned) == (
+        "digits: 100 images of 32x32; 10 classes, which are learned (--cond 0 ignores them)"
+    )
+    assert DIGITS.about(ignored) == "digits: 100 images of 32x32; 10 classes, which are not used (--cond learns them)"
+    plain = resolve({"preset": "faces64", "data.subset": 50}, FACES)
+    assert FACES.about(plain) == "faces: 100 images of 64x64, of which 50 are used (--subset)"
+    sorted_by_hand = replace(FACES, folders=("cat", "dog"))
+    assert "sub-folders cat, dog become classes with dataset_tool.py --labels folders" in sorted_by_hand.about(plain)
+
+
 def test_other_data_are_refused_and_moved_data_are_not():
     assert same_data(STORED, replace(FACES, name="elsewhere")) == STORED
-    with pytest.raises(UserError, match="changed"):
-        same_data(STORED, replace(FACES, content_hash="def"))
+    with pytest.raises(UserError, match="changed .*--resume runs/7 --data NEWPATH.*--init-from runs/7"):
+        same_data(STORED, replace(FACES, content_hash="def"), Path("runs/7"))
+    earlier = replace(FACES, content_hash="def", is_what=lambda content_hash: content_hash == "abc")
+    assert same_data(STORED, earlier).data.content_hash == "def"

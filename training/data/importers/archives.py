@@ -16,7 +16,8 @@ from torch_utils.errors import UserError
 from torch_utils.text import printable
 from torch_utils.untrusted import ZIP_ERRORS, excess
 from training.data.archive import files_of_zip, require_distinct, size_limit
-from training.data.importers.source import Source, find_manifest, listed, unchanged
+from training.data.importers.source import Source, listed, unchanged
+from training.data.labels import find_manifest
 
 KEPT_FREE = 1 << 30  # bytes of the disk that unpacking leaves free
 # RecursionError, for headers upon headers, is a RuntimeError.

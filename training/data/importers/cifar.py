@@ -13,9 +13,9 @@ from stylegan.checkpoints.unpickle import parse_pickle
 from torch_utils.errors import UserError
 from torch_utils.text import printable
 from torch_utils.untrusted import read_plain
-from training.data.archive import MAX_CLASSES
 from training.data.importers.archives import TAR_ERRORS, uncompressed
 from training.data.importers.source import Source
+from training.data.labels import MAX_CLASSES
 
 BATCH = re.compile(r"data_batch_[1-5](\.bin)?")
 META = re.compile(r"batches\.meta(\.txt)?")

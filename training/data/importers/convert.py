@@ -25,7 +25,7 @@ from training.data.importers.inspect import (
     ordered_map,
     require_present,
 )
-from training.data.importers.labels import Labels, label
+from training.data.importers.labels import label, unused
 from training.data.importers.plan import (
     NothingLeft,
     Plan,
@@ -38,6 +38,7 @@ from training.data.importers.plan import (
 )
 from training.data.importers.rules import Rules, check_rules
 from training.data.importers.source import Source
+from training.data.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,13 @@ def run(
         labels = label(source, rules.labels)
         findings = inspect(source, range(len(source.names))[: rules.max_images], job.workers)
         require_present(source, findings)
-        say(findings_table(source, findings, labels, rules.duplicates))
+        say(findings_table(source, findings, rules.duplicates))
         try:
             plan = make_plan(findings, labels, rules)
-            say(plan_table(plan))
+            say(plan_table(plan, labels, unused(source, rules.labels)))
             skipped = list(plan.skipped)
+            check_space(job.dest, plan.size_limit)
             if not job.dry_run:
-                check_space(job.dest, plan.size_limit)
                 skipped += write(source, plan, findings, job, _meta(source, labels, meta))
         except NothingLeft as nothing:
             report(job, nothing.skipped, say)
@@ -129,6 +130,7 @@ def write(source: Source, plan: Plan, findings: Sequence[Finding], job: Job, met
                 example = f", for example {skipped[0].name}: {skipped[0].reason}"
                 raise NothingLeft(f"None of the {len(skipped)} images can be converted{example}",
                                   [*plan.skipped, *skipped])  # fmt: skip
+            archive.close_gaps()
     except OSError as error:
         raise UserError(f"Cannot write {job.dest}: {error.strerror or error}") from error
     return skipped

@@ -30,11 +30,13 @@ from torch_utils.images.ranges import BYTES, widest
 from torch_utils.images.room import Room, decoded_bytes, room_for_decoding
 from torch_utils.progress import Progress
 from torch_utils.text import Range, counted, is_image, printable
+from training.data.archive import advice_for
 from training.data.importers.archives import TAR_SUFFIXES, open_tar, open_zip
 from training.data.importers.cifar import is_cifar, open_cifar
 from training.data.importers.idx import IDX_IMAGES, find_idx, open_idx
-from training.data.importers.labels import Labels
 from training.data.importers.source import IMAGES_ARE, Source, open_folder, open_lmdb
+from training.data.importers.stacks import HDF5, NUMPY, open_stack
+from training.data.importers.tfrecord import is_tfrecord, open_tfrecord
 from training.data.sizes import Size
 
 CELEBA = "img_align_celeba"
@@ -45,7 +47,7 @@ R = TypeVar("R")
 
 
 def open_source(path: Path) -> Source:
-    """Open a folder, zip, tar, LMDB, IDX file, CIFAR-10 or CelebA. Close the result with `contextlib.closing`.
+    """Open a source of any kind that this tool reads. Close the result with `contextlib.closing`.
 
     Raises UserError if there is nothing at `path`, or nothing that this tool reads.
     """
@@ -62,13 +64,16 @@ def open_source(path: Path) -> Source:
         return open_tar(path)
     if path.suffix.lower() in (".mdb", ".lmdb"):
         return open_lmdb(path)
+    if path.suffix.lower() in (*NUMPY, *HDF5):
+        return open_stack(path)
+    if is_tfrecord(path):
+        return open_tfrecord(path)
     if zipfile.is_zipfile(path) or name.endswith(".zip"):
         return open_zip(path)
     if is_image(name):
         raise UserError(f"{path} is a single image: give the folder that contains it")
-    raise UserError(
-        f"Cannot tell what kind of source {path} is: give a folder, .zip, .tar(.gz), LMDB, IDX file or CIFAR-10 archive"
-    )
+    known = "a folder, .zip, .tar(.gz), LMDB, IDX file, CIFAR-10 archive, .tfrecords, .npy, .npz or .h5"
+    raise UserError(f"Cannot tell what kind of source {path} is: {advice_for([path.name]) or f'give {known}'}")
 
 
 def _open_directory(path: Path) -> Source:
@@ -79,6 +84,8 @@ def _open_directory(path: Path) -> Source:
         return open_idx(idx)
     if is_cifar(path):
         return open_cifar(path)
+    if is_tfrecord(path) and not any(is_image(child.name) for child in path.iterdir()):
+        return open_tfrecord(path)
     if (path / CELEBA).is_dir():  # beside it are lists, and perhaps the same faces uncropped
         return open_folder(path / CELEBA)
     if (path / f"{CELEBA}.zip").is_file():
@@ -202,7 +209,7 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) ->
 # The table of what was found
 
 
-def findings_table(source: Source, findings: Sequence[Finding], labels: Labels | None, duplicates_rule: str) -> str:
+def findings_table(source: Source, findings: Sequence[Finding], duplicates_rule: str) -> str:
     """A few lines about everything that was found."""
     intact = [finding for finding in findings if not finding.problem]
     broken = [finding for finding in findings if finding.problem]
@@ -216,7 +223,6 @@ def findings_table(source: Source, findings: Sequence[Finding], labels: Labels |
         ("Transparent", str(sum(finding.transparent for finding in intact))),
         ("Broken", _tally(finding.problem for finding in broken)),
         ("Duplicates", f"{len(duplicates(findings))} (--duplicates {duplicates_rule})"),
-        ("Classes", _classes(findings, labels)),
         *((name, text) for name, text in (("Frames", _frames(intact)), ("Profiles", _profiles(intact))) if text),
     ]
     return "\n".join(f"{name:<12}{printable(text)}" for name, text in rows)
@@ -248,16 +254,6 @@ def _profiles(intact: Sequence[Finding]) -> str:
     unusable = sum(finding.colour == UNUSABLE for finding in intact)
     parts = [f"converted to sRGB from {_tally(converted)}"] if converted else []
     return "; ".join(parts + ([f"{UNUSABLE} ({unusable})"] if unusable else []))
-
-
-def _classes(findings: Sequence[Finding], labels: Labels | None) -> str:
-    if labels is None:
-        return "none"
-    numbers = [labels.classes[finding.index] for finding in findings]
-    names = dict(enumerate(labels.class_names))
-    tally = _tally(names.get(number, str(number)) for number in numbers if number is not None)
-    without = f"; {numbers.count(None)} images have none" if None in numbers else ""
-    return f"{len(set(numbers) - {None})} from {labels.origin}: {tally}{without}"
 
 
 def _tally(values: Iterable[str]) -> str:

@@ -15,11 +15,11 @@ from torch_utils.files import write_atomically
 from torch_utils.images import GREY_MODES, MODES
 from torch_utils.images.deep import scaled
 from torch_utils.images.ranges import BYTES, DARK, WHOLE, decide, widest
-from torch_utils.text import Range
+from torch_utils.text import Range, printable
 from training.data.importers.image import Target, place
 from training.data.importers.inspect import SHOWN, Finding, duplicates
-from training.data.importers.labels import Labels
 from training.data.importers.rules import Rules
+from training.data.labels import NAMES_SHOWN, Labels, tally, without_gaps
 from training.data.sizes import Size, base_for, power_of_two
 
 _SKIPPED = re.compile(rb"[^\t]+\t(truncated|[^\t]+ [^\t]*)\n")  # a line of a skip list
@@ -137,8 +137,8 @@ def _misfit(finding: Finding, target: Target) -> str:
 # What is said about it
 
 
-def plan_table(plan: Plan) -> str:
-    """One line about what will be written."""
+def plan_table(plan: Plan, labels: Labels | None = None, unused: str = "") -> str:
+    """What will be written: images, and classes. unused: which labels are not"""
     kind = f"{plan.target.size} {MODES[plan.target.channels]}"
     left_out = f", {len(plan.skipped)} left out" if plan.skipped else ""
     rows = [("Archive", f"{len(plan.keep)} images {kind}, at most {plan.size_limit / 1e6:.1f} MB{left_out}")]
@@ -151,7 +151,28 @@ def plan_table(plan: Plan) -> str:
     for depth, count in plan.dark.items():
         rows.append(("Dark", f"{count} {depth} images will be dark, with nothing brighter than a quarter of white: if "
                      "they should not be, say with --levels MIN:MAX which values are black and white"))  # fmt: skip
-    return "\n".join(f"{name:<12}{text}" for name, text in rows)
+    rows.append(("Classes", _classes(plan, labels) if labels else f"none{unused and f'; {unused}'}"))
+    return "\n".join(f"{name:<12}{printable(text)}" for name, text in rows)
+
+
+def _classes(plan: Plan, labels: Labels) -> str:
+    """The classes that have images, and what became of the others and of the numbers."""
+    kept = [number for _, number in plan.keep if number is not None]
+    numbers, names = without_gaps(kept, labels.class_names)
+    said = f"{tally([numbers[number] for number in kept], names)}; from {labels.origin}"
+    known = {*range(len(labels.class_names)), *(number for number in labels.classes if number is not None)}
+    empty = [name_of(labels, number) for number in sorted(known - set(kept))]
+    if empty:
+        more = f" and {len(empty) - NAMES_SHOWN} more" if len(empty) > NAMES_SHOWN else ""
+        said += f"; left out without images: {', '.join(empty[:NAMES_SHOWN])}{more}"
+    if any(old != new for old, new in numbers.items()):
+        said += f"; renumbered, from 0 to {len(numbers) - 1}, with their names kept"
+    return said
+
+
+def name_of(labels: Labels, number: int) -> str:
+    """What a class is called."""
+    return labels.class_names[number] if number < len(labels.class_names) else str(number)
 
 
 def skipped_table(skipped: Sequence[Skip]) -> str:

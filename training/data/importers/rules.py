@@ -45,7 +45,8 @@ class Rules:
     labels: str = setting("auto", Flag(
         "--labels", "Classes. folders: the first level of sub-folders. FILE: a table (.csv, or CelebA's .txt) with a "
         "column of file names; FILE:COLUMN says which other column is the class. auto: what the source provides "
-        "(dataset.json, IDX, CIFAR), or else its sub-folders. none: no classes.", SELECTION,
+        "(dataset.json, IDX, CIFAR), or else its sub-folders, unless they are named 00000, 01000, ... none: no "
+        "classes.", SELECTION,
         metavar="folders|none|auto|FILE[:COLUMN]"))  # fmt: skip
     max_images: int | None = setting(None, Flag("--max-images", "Use only the first N images.", SELECTION, metavar="N"))
     duplicates: Literal["keep", "skip"] = setting("keep", Flag(

@@ -6,16 +6,17 @@ Here are the readers of folders and of LMDBs; zip and tar files, IDX and CIFAR-1
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from torch_utils.errors import UserError
-from torch_utils.text import is_image, other_files, printable
+from torch_utils.text import is_image, other_files, plain_paths, printable
 from torch_utils.untrusted import read_plain
-from training.data.archive import MANIFEST, size_limit
+from training.data.archive import advice_for, size_limit
+from training.data.labels import find_manifest
 from training.data.walk import files_below
 
 IMAGES_ARE = "images are files named *.png, *.jpg, *.webp, *.tif and the like; rename or convert the others"
@@ -25,7 +26,8 @@ IMAGES_ARE = "images are files named *.png, *.jpg, *.webp, *.tif and the like; r
 class Source:
     """Images in a fixed order. `read(i)`: the encoded file, or uint8 pixels [H,W] or [H,W,C]; safe in threads.
 
-    labels: class numbers, if the source itself has them, as IDX and CIFAR files do
+    names: plain paths, see `torch_utils.text`
+    labels: class numbers, if the source itself has them, as IDX and CIFAR files do     label_fault: why they are none
     manifest: name and content of its `dataset.json`     others: what else is in it, in a few words
     size: bytes of the encoded file, known before it is read
     is_there: whether an image is where it was when the source was opened
@@ -38,6 +40,7 @@ class Source:
     close: Callable[[], None] = lambda: None
     labels: Sequence[int] | None = None
     class_names: tuple[str, ...] = ()
+    label_fault: str = ""
     manifest: tuple[str, bytes] | None = None
     others: str = ""
     size: Callable[[int], int] = lambda index: 0
@@ -61,22 +64,18 @@ def listed(
 
     Raises UserError if there are none.
     """
-    names = sorted(filter(is_image, files))
+    written = plain_paths(files)
+    names = sorted(filter(is_image, written))
     if not names:
-        raise UserError(f"There are no images in {path}, only {other_files(files) or 'nothing'}: {IMAGES_ARE}")
-    manifest = find_manifest(files)
-    content = (manifest, read(manifest)) if manifest else None
+        cure = advice_for(written) or IMAGES_ARE
+        raise UserError(f"There are no images in {path}, only {other_files(files) or 'nothing'}: {cure}")
+    manifest = find_manifest(written)
+    content = (manifest, read(written[manifest])) if manifest else None
     return Source(
-        kind, path, names, lambda i: read(names[i]), close, manifest=content,
-        others=other_files(name for name in files if name != manifest),
-        size=lambda i: size(names[i]), is_there=lambda i: is_there(names[i]),
+        kind, path, names, lambda i: read(written[names[i]]), close, manifest=content,
+        others=other_files(name for name in written if name != manifest),
+        size=lambda i: size(written[names[i]]), is_there=lambda i: is_there(written[names[i]]),
     )  # fmt: skip
-
-
-def find_manifest(names: Iterable[str]) -> str | None:
-    """The `dataset.json` nearest to the root."""
-    found = [name for name in names if PurePosixPath(name).name == MANIFEST]
-    return min(found, key=lambda name: (name.count("/"), name), default=None)
 
 
 # Folders

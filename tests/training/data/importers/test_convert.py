@@ -55,6 +55,46 @@ def test_an_archive_comes_out_with_labels_and_a_list_of_skips(photos: Path) -> N
     assert skipped == {"dog/cut.png": "truncated", "dog/text.jpg": "not an image"}
 
 
+def test_classes_whose_images_are_left_out_have_no_number(photos: Path) -> None:
+    for path in (photos / "cat").iterdir():
+        path.write_bytes(b"words")
+    said: list[str] = []
+    dest = photos.parent / "out.zip"
+    run(Job(photos, dest), SMALL, say=said.append)
+    archive = Archive.open(dest)
+    assert archive.labels is not None and archive.labels.tolist() == [0] * 5 and archive.class_names == ["dog"]
+    assert "Classes     1: dog (5); from sub-folders; left out without images: cat; renumbered" in "\n".join(said)
+
+
+def test_labels_with_gaps_are_numbered_anew_and_keep_their_names(photos: Path) -> None:
+    names = sorted(f"cat/{path.name}" for path in (photos / "cat").iterdir())
+    labels = [[name, 1 + index % 2] for index, name in enumerate(names)]
+    (photos / "dataset.json").write_text(json.dumps({"labels": labels}))
+    archive = Archive.open(convert(photos)[0])
+    assert archive.labels is not None and archive.labels.tolist() == [0, 1, 0, 1, 0]
+    assert archive.class_names == ["1", "2"] and archive.num_classes == 2
+
+
+@pytest.mark.parametrize("kind", ["backslashes", "dots", "top folder"])
+def test_a_zip_written_anywhere_gives_the_same_archive(photos: Path, kind: str) -> None:
+    expected = content(convert(photos)[0])
+    write = {
+        "backslashes": lambda name: name.replace("/", "\\"), "dots": lambda name: f"./{name}",
+        "top folder": lambda name: f"photos/{name}",
+    }[kind]  # fmt: skip
+    with zipfile.ZipFile(photos.parent / "packed.zip", "w") as packed:
+        for path in photos.rglob("*.*"):
+            packed.write(path, write(path.relative_to(photos).as_posix()))
+    assert content(convert(photos.parent / "packed.zip")[0]) == expected
+
+
+def content(path: Path) -> tuple[list[bytes], object, object]:
+    """The images, labels and names of classes of an archive."""
+    archive = Archive.open(path)
+    assert archive.labels is not None
+    return [archive.read(i).tobytes() for i in range(len(archive))], archive.labels.tolist(), archive.class_names
+
+
 def test_the_number_of_workers_does_not_change_a_byte(photos: Path) -> None:
     contents = {convert(photos, workers=workers)[0].read_bytes() for workers in (1, 2, 7)}
     assert len(contents) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from torch_utils.errors import UserError
-from training.data.importers.labels import label
+from training.data.importers.labels import label, unused
 from training.data.importers.source import Source
 
 
@@ -34,7 +34,19 @@ def test_sub_folders_are_classes_in_alphabetical_order(rule: str) -> None:
     [("1.png", "2.png"), ("a/1.png", "a/2.png"), ("a/1.png", "b/2.png", "3.png"), ("00000/1.png", "01000/2.png")],
 )
 def test_auto_finds_no_classes_if_folders_are_not_classes(names: tuple[str, ...]) -> None:
-    assert classes(source(*names), "auto") is None
+    images = source(*names)
+    assert classes(images, "auto") is None
+    several = len({name.rpartition("/")[0] for name in names}) > 1
+    assert ("--labels folders" in unused(images, "auto")) is several
+
+
+def test_what_is_not_used_is_said() -> None:
+    folders, known = source("cat/1.png", "dog/2.png"), source("1.png", labels=[1])
+    assert unused(folders, "none") == "the sub-folders cat, dog are not used; --labels folders uses them"
+    assert unused(known, "none") == "the folder has labels, which --labels auto uses"
+    labelled = source("cat/1.png", "dog/2.png", manifest={"labels": None})
+    assert "dataset.json says that there are none; --labels folders" in unused(labelled, "auto")
+    assert unused(source("1.png"), "auto") == ""
 
 
 def test_folders_requested() -> None:
@@ -59,7 +71,7 @@ def test_dataset_json() -> None:
     assert classes(nested, "auto") == [2]
 
 
-@pytest.mark.parametrize("manifest", [[], {"labels": 3}, {"labels": [["a.png"]]}, {"labels": [["a.png", [0.1]]]}])
+@pytest.mark.parametrize("manifest", [[3], {"labels": 3}, {"labels": [["a.png"]]}, {"labels": [["a.png", [0.1]]]}])
 def test_damaged_dataset_json_is_one_line(manifest: object) -> None:
     with pytest.raises(UserError, match="--labels none"):
         label(source("a.png", manifest=manifest), "auto")
@@ -80,6 +92,13 @@ def test_a_table_without_headings(tmp_path: Path) -> None:
     assert classes(source("1.png", "2.png"), str(tmp_path / "t.csv")) == [1, 0]
 
 
+def test_the_files_may_be_in_any_column_and_paths_written_in_any_way(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(",file,kind\n0,photos\\a\\1.png,x\n1,photos\\b\\1.png,y\n")
+    assert classes(source("a/1.png", "b/1.png"), str(tmp_path / "t.csv")) == [0, 1]
+    (tmp_path / "identity_CelebA.txt").write_text("1.jpg 2880\n2.jpg 17\n")
+    assert classes(source("1.jpg", "2.jpg"), str(tmp_path / "identity_CelebA.txt")) == [1, 0]
+
+
 def test_celeba_attributes(tmp_path: Path) -> None:
     (tmp_path / "list_attr_celeba.txt").write_text("2\nBald Smiling\n1.jpg -1  1\n2.jpg -1 -1\n")
     faces = Source("folder", tmp_path / "img_align_celeba", ["1.jpg", "2.jpg"], lambda i: b"")
@@ -95,6 +114,7 @@ def test_celeba_attributes(tmp_path: Path) -> None:
         ("file\n1.png\n", "", "single column"),
         ("", "", "is empty"),
         ("file,age\n9.png,3\n", "", "names none of the images"),
+        ("file,age\n1.png,3\n1.png,4\n", "", "two classes for 1.png"),
     ],
 )
 def test_unusable_tables_are_one_line(tmp_path: Path, content: str, column: str, message: str) -> None:
