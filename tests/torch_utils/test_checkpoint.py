@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from torch_utils.checkpoint import damage, load_state, load_tensors, require_space, save_state, save_tensors
+from torch_utils.checkpoint import SEAL, damage, load_state, load_tensors, require_space, save_state, save_tensors
 from torch_utils.errors import UserError
 
 
@@ -139,6 +139,35 @@ def test_damage_of_any_kind_is_seen_by_the_checksums(tmp_path):
         (tmp_path / "s.pt").write_bytes(spoilt)
         assert damage(tmp_path / "s.pt")
     assert damage(tmp_path / "absent.pt") == "it is missing"
+
+
+def test_every_byte_counts(tmp_path):
+    """Also those of the zip's structure, of which one bit can make a tensor of memory that nothing was read into."""
+    path = tmp_path / "s.pt"
+    save_state(path, {"x": torch.arange(9.0), "i": 3})
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        assert damage(path), at
+        with pytest.raises(pickle.UnpicklingError):
+            load_state(path)
+
+
+def test_a_state_that_has_lost_its_checksum_is_damaged(tmp_path):
+    path = tmp_path / "s.pt"
+    save_state(path, {"i": 3})
+    whole = path.read_bytes()
+    for spoilt in (whole[: whole.rindex(SEAL)], whole + b"\0", whole.replace(SEAL, SEAL.upper())):
+        path.write_bytes(spoilt)
+        assert "checksum is missing" in damage(path)
+
+
+def test_states_with_and_without_a_checksum_are_torch_files(tmp_path):
+    parts = {"x": torch.arange(9.0), "i": 3}
+    save_state(tmp_path / "s.pt", parts)
+    assert torch.equal(torch.load(tmp_path / "s.pt", weights_only=True)["x"], parts["x"])
+    torch.save(parts, tmp_path / "old.pt")
+    assert damage(tmp_path / "old.pt") == "" and load_state(tmp_path / "old.pt")["i"] == 3
 
 
 def test_the_state_before_is_kept_until_the_new_one_has_been_read_back(tmp_path, monkeypatch):
