@@ -22,8 +22,8 @@ from training.config import FLAGS, RunConfig
 from training.data.archive import EMBEDDED, Archive
 from training.loop import open_data, pick_dtype, train
 from training.runs.hours import budget_lines, plan
-from training.runs.live_metrics import require_measurable
-from training.runs.memory import footprint
+from training.runs.live_metrics import require_measurable, require_no_program
+from training.runs.memory import footprint, require_fits
 from training.runs.plan import describe, estimated_speed, growth_table
 from training.runs.processes import check_devices, device_of, train_in_processes
 from training.runs.resume import DataFacts, choose, description, resolve, resumed, same_data, unplanned
@@ -68,6 +68,8 @@ def launch(
         cfg = _new(typed, facts, quiet=dist is not None and dist.rank > 0, init_from=init_from)
     # What could fail later is tried before anything is written.
     device = with_kernels(pick_device(cfg.device))
+    cpu_threads(cfg.threads)
+    require_fits(cfg, device, 0 if dry_run else dist.local_world_size if dist else cfg.gpus)
     require_measurable(cfg, device)
     if not dry_run:
         build_vision_aid(cfg.loss, cfg.model.minibatch_group, torch.device("cpu"))  # fetches what it takes
@@ -204,6 +206,8 @@ def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: M
     if outdir and outdir.resolve() != run_dir.resolve().parent:
         raise UserError(f"--outdir {outdir} is not where {run_dir} lies; leave it out, a resumed run stays where it is")
     cfg = resumed(read_options(run_dir), typed, partial(images_done, run_dir))
+    if "features" not in typed:
+        require_no_program(cfg, str(run_dir))
     return same_data(cfg, _facts(cfg.data.path))
 
 

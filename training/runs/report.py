@@ -21,7 +21,8 @@ from stylegan.networks.base import Generator
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
 from torch_utils.files import atomic_write, write_atomically
-from torch_utils.images import enlarge, grid, to_pil, to_uint8
+from torch_utils.images import BadImage, enlarge, grid, read_image, to_pil, to_uint8
+from torch_utils.untrusted import read_plain, regular_here
 from training.config import RunConfig
 from training.data.dataset import Dataset
 from training.runs.plan import TYPICAL, Machine, duration
@@ -175,9 +176,10 @@ def status_line(values: dict[str, Any], eta_phase: float, eta_run: float) -> str
 
 
 def _open(path: Path, keep: int) -> Any:
-    if path.exists():
-        os.truncate(path, min(keep, path.stat().st_size))
-    return path.open("a", encoding="utf-8")
+    file = open(path, "a", encoding="utf-8", opener=regular_here)  # noqa: SIM115 (a run keeps it open)
+    file.truncate(min(keep, os.fstat(file.fileno()).st_size))
+    file.seek(0, os.SEEK_END)
+    return file
 
 
 def _tensorboard(run_dir: Path, nimg: int) -> Any:
@@ -247,8 +249,8 @@ def save_film(path: Path, files: list[Path]) -> None:
 def _opened(file: Path) -> Image.Image | None:
     """An image, None if it is damaged: a film without it is better than a run that cannot go on."""
     try:
-        return Image.open(file).convert("RGB")
-    except (OSError, SyntaxError):  # the latter is Pillow's word for a broken PNG
+        return read_image(read_plain(file, "picture_mib")).convert("RGB")
+    except (OSError, BadImage):
         return None
 
 

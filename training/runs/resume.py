@@ -12,6 +12,7 @@ from typing import Any
 from stylegan.networks.registry import family_of
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, differences, leaves, replaced, shown
+from torch_utils.text import counted
 from training.config import FLAGS, LossConfig, RunConfig
 from training.data.archive import Archive
 from training.data.sizes import base_for
@@ -214,6 +215,14 @@ def same_data(stored: RunConfig, facts: DataFacts) -> RunConfig:
     if stored.data.content_hash not in ("", facts.content_hash):
         raise UserError(
             f"{stored.data.path} is not what the run began with, or has changed since; restore it, or start a new run"
+        )
+    model, classes = stored.model, facts.num_classes if stored.data.cond else 0
+    own = (model.base, model.channels, model.num_classes)
+    if own != (facts.base, facts.channels, classes) or model.resolution > facts.resolution:
+        raise UserError(
+            f"the networks of the run are for other images than {facts.width}x{facts.height} with "
+            f"{counted(facts.channels, 'channel')} and {classes} classes, as in {stored.data.path}; its settings are "
+            "damaged: restore them, or start a new run"
         )
     return replace(stored, data=replace(stored.data, content_hash=facts.content_hash))
 
