@@ -54,6 +54,31 @@ def test_tensors_come_back_with_their_header(tmp_path):
     )
 
 
+def test_every_byte_of_the_tensors_and_the_header_counts(tmp_path):
+    path = tmp_path / "t.safetensors"
+    save_tensors(path, {"x": torch.arange(9.0), "h": torch.ones(3).bfloat16(), "n": torch.tensor(7)}, {"alpha": 0.5})
+    whole, read = path.read_bytes(), load_tensors(path)
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            tensors, header = load_tensors(path)
+        except UserError:
+            continue
+        # Then only the name of the checksum has changed, or a space at the end.
+        assert all(torch.equal(tensor, read[0][name]) for name, tensor in tensors.items())
+        assert header.items() >= read[1].items()
+
+
+def test_changed_weights_are_named_as_the_reason(tmp_path):
+    path = tmp_path / "t.safetensors"
+    save_tensors(path, {"x": torch.zeros(1000)}, {})
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"t\.safetensors has changed since it was written: its checksum is wrong"):
+        load_tensors(path)
+
+
 @pytest.mark.parametrize("length", range(1, 9))  # of the header, which is what moves the tensors
 def test_tensors_that_were_read_lie_where_fresh_ones_do(length, tmp_path):
     # A product of matrices may round by the address, and then a copy would not draw quite what the original does.
