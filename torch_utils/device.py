@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import math
@@ -11,12 +12,14 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from torch_utils.errors import UserError
+from torch_utils.text import counted
 
 
 def pick_device(name: str | torch.device, called: str = "--device") -> torch.device:
@@ -83,15 +86,45 @@ def peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
+@cache
+def total_memory() -> float:
+    """Bytes of memory that this machine, or the container of this process, has; infinity where it cannot be known."""
+    found = [math.inf]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # the file is missing, or the limit is "max"
+            found.append(int(Path(file).read_text()))
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # the names are unknown, as on Windows
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(found)
+
+
+def require_memory(needed: float, what: str, cure: str = "use a machine with more") -> None:
+    """Raises UserError if `what` needs more bytes than `total_memory`."""
+    if needed > total_memory():
+        raise UserError(f"{what} needs {needed / 2**30:,.1f} GiB of memory, but this machine has "
+                        f"{total_memory() / 2**30:,.1f}; {cure}")  # fmt: skip
+
+
 # CPU threads
 
 
+THREADS_PER_CORE = 4  # more only get into each other's way, and thousands end the process
+
+
 def cpu_threads(asked: int | None = None) -> int:
-    """Number of threads to use: `asked` if given, else OMP_NUM_THREADS, else the number of usable cores."""
+    """Number of threads to use: `asked` if given, else OMP_NUM_THREADS, else the number of usable cores.
+
+    Raises UserError if more than `THREADS_PER_CORE` are asked for; as many are taken of OMP_NUM_THREADS.
+    """
+    cores = usable_cores()
+    most = THREADS_PER_CORE * cores
     if asked:
+        if asked > most:
+            raise UserError(f"--threads {asked} is too many for the {counted(cores, 'core')} that this process may "
+                            f"use; give at most {most}")  # fmt: skip
         return asked
     variable = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(variable)) if variable.isdecimal() else usable_cores()
+    return min(max(1, int(variable)), most) if variable.isdecimal() and len(variable) < 10 else cores
 
 
 def usable_cores() -> int:

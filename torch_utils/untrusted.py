@@ -31,6 +31,7 @@ class Limits:
     picture_mib: one encoded image
     decoding_gib: the images that are decoded at the same time; a larger one is decoded alone
     table_mib: one JSON or CSV file, unpacked
+    settings_mib: the settings of a run
     memory_gib: data unpacked in memory (IDX, CIFAR)
     unpacked_gib: data unpacked on the disk (compressed tar files)
     download_gib: one file from the web
@@ -41,6 +42,7 @@ class Limits:
     picture_mib: int = 512
     decoding_gib: int = 4
     table_mib: int = 256
+    settings_mib: int = 1
     memory_gib: int = 4
     unpacked_gib: int = 512
     download_gib: int = 32
@@ -73,18 +75,40 @@ def excess(what: str, size: int, name: str) -> str:
     return f"{what} has {needed:,} {unit}, but the limit is {most:,}; if you trust the source, set {cure}"
 
 
+def regular(path: str | Path, flags: int) -> int:
+    """An `opener` for `open`. Raises OSError for what is not a regular file: a pipe or a device may never end."""
+    # Without O_NONBLOCK, a pipe would wait for its other end before we see that it is one.
+    handle = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError("it is not a regular file")
+    return handle
+
+
+def regular_here(path: str | Path, flags: int) -> int:
+    """An `opener` for files to write to in a folder from elsewhere. Raises OSError for links as well as `regular` does.
+
+    Through a link, writing could change any file of the user's.
+    """
+    if Path(path).is_symlink():
+        raise OSError(f"{Path(path).name} is a link, and this writes only into the folder itself")
+    return regular(path, flags | getattr(os, "O_NOFOLLOW", 0))
+
+
 def read_plain(path: Path, name: str) -> bytes:
-    """Read a file in a folder from elsewhere, which could also contain pipes and devices, whose content never ends.
+    """Read a file in a folder from elsewhere, which could also contain pipes and devices.
 
     Raises OSError if it cannot be read, is not a regular file, or is larger than the limit called `name`.
     """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError("it is not a regular file")
-    fault = excess("it", status.st_size, name)
-    if fault:
-        raise OSError(fault)
-    return path.read_bytes()
+    with open(path, "rb", opener=regular) as file:
+        size = os.fstat(file.fileno()).st_size
+        fault = excess("it", size, name)
+        if fault:
+            raise OSError(fault)
+        content = file.read(size + 1)  # with a number of bytes, because files in /proc are endless and have size 0
+    if len(content) > size:
+        raise OSError("it is longer than its size")
+    return content
 
 
 # Members of zip files from elsewhere, whose declared sizes and checksums may be wrong
@@ -119,14 +143,9 @@ def parse_json(content: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises OSError, and ValueError if it is too large or malformed."""
-    if path.exists() and not path.is_file():
-        raise ValueError("it is not a file")
-    fault = excess("it", path.stat().st_size, "table_mib")
-    if fault:
-        raise ValueError(fault)
-    return parse_json(path.read_bytes())
+def read_json(path: Path, limit: str = "table_mib") -> Any:
+    """Read a JSON file. Raises OSError as `read_plain` does, and ValueError if it is malformed."""
+    return parse_json(read_plain(path, limit))
 
 
 # Tables from elsewhere

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
 import pickle
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from stylegan.networks.base import Discriminator, Generator
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.sampling import generator
 from torch_utils.adam import Adam
-from torch_utils.checkpoint import damage, load_state, save_state
+from torch_utils.checkpoint import load_state, save_state
 from torch_utils.errors import UserError
 from torch_utils.settings import to_plain
 from training.config import RunConfig
@@ -52,8 +52,6 @@ class TrainState:
     log_bytes: dict[str, int] = field(default_factory=dict)
     micro_batch: dict[int, int] = field(default_factory=dict)
 
-    _PLAIN = ("nimg", "phase", "tick", "tick_nimg", "bad_steps", "skipped", "rollbacks", "seconds", "sums", "log_bytes")
-
     @property
     def parts(self) -> dict[str, Any]:
         """By name, whatever has a state of its own."""
@@ -72,20 +70,19 @@ class TrainState:
     def save(self, path: Path, cfg: RunConfig, previous: Path | None = None) -> None:
         """Write everything, whole or not at all. Raises UserError when the disk is full. previous: see `save_state`"""
         parts: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
-        plain = {name: getattr(self, name) for name in self._PLAIN}
+        plain = {name: getattr(self, name) for name in _PLAIN}
         save_state(path, parts | plain | {"config": to_plain(cfg)}, previous)
 
     def restore(self, path: Path) -> None:
         """Become what was saved. Raises UserError if the file is damaged."""
         try:
-            trouble = damage(path)
-            if trouble:
-                raise ValueError(trouble)
             saved = load_state(path)
             for name, part in self.parts.items():
                 part.load_state_dict(saved[name])
-            for name in self._PLAIN:
-                setattr(self, name, _alike(saved[name], getattr(self, name)))
+            for name, fits in _PLAIN.items():
+                if not fits(saved[name]):
+                    raise ValueError(f"{name} is not what was saved")
+                setattr(self, name, saved[name])
         except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, pickle.PickleError) as error:
             raise UserError(
                 f"{path} is damaged, or was written by another version ({type(error).__name__}); restore it, or start "
@@ -93,14 +90,37 @@ class TrainState:
             ) from error
 
 
-def _alike(value: Any, present: Any) -> Any:
-    """The value. Raises ValueError unless it is a number where one is, and a dict by name where one is."""
-    if isinstance(present, dict):
-        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-            raise ValueError("not a dict")
-    elif type(value) not in {float: (float, int), int: (int,)}[type(present)] or not 0 <= value < math.inf:
-        raise ValueError("not a number")
-    return value
+# What a file must hold for each of a state's plain parts
+
+
+MOST = 2**53  # for whatever is counted: far beyond any run, and exact as a float
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MOST
+
+
+def _is_seconds(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < MOST
+
+
+def _are_sums(value: Any) -> bool:
+    """By name, a sum, which may be infinite, and a count."""
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(entry, list) and len(entry) == 2
+        and (type(entry[0]) is float or _is_count(entry[0])) and _is_count(entry[1])
+        for name, entry in value.items()
+    )  # fmt: skip
+
+
+def _are_lengths(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) and _is_count(size) for name, size in value.items())
+
+
+_PLAIN: Mapping[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("nimg", "phase", "tick", "tick_nimg", "bad_steps", "skipped", "rollbacks"), _is_count),
+    "seconds": _is_seconds, "sums": _are_sums, "log_bytes": _are_lengths,
+}  # fmt: skip
 
 
 def fresh_state(cfg: RunConfig, device: torch.device) -> TrainState:

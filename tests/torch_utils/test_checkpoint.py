@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from torch_utils.checkpoint import damage, load_state, load_tensors, require_space, save_state, save_tensors
+from torch_utils.checkpoint import SEAL, damage, load_state, load_tensors, require_space, save_state, save_tensors
 from torch_utils.errors import UserError
 
 
@@ -52,6 +52,31 @@ def test_tensors_come_back_with_their_header(tmp_path):
     assert all(
         torch.equal(value, tensors[name]) and value.dtype == tensors[name].dtype for name, value in again.items()
     )
+
+
+def test_every_byte_of_the_tensors_and_the_header_counts(tmp_path):
+    path = tmp_path / "t.safetensors"
+    save_tensors(path, {"x": torch.arange(9.0), "h": torch.ones(3).bfloat16(), "n": torch.tensor(7)}, {"alpha": 0.5})
+    whole, read = path.read_bytes(), load_tensors(path)
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        try:
+            tensors, header = load_tensors(path)
+        except UserError:
+            continue
+        # Then only the name of the checksum has changed, or a space at the end.
+        assert all(torch.equal(tensor, read[0][name]) for name, tensor in tensors.items())
+        assert header.items() >= read[1].items()
+
+
+def test_changed_weights_are_named_as_the_reason(tmp_path):
+    path = tmp_path / "t.safetensors"
+    save_tensors(path, {"x": torch.zeros(1000)}, {})
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"t\.safetensors has changed since it was written: its checksum is wrong"):
+        load_tensors(path)
 
 
 @pytest.mark.parametrize("length", range(1, 9))  # of the header, which is what moves the tensors
@@ -139,6 +164,35 @@ def test_damage_of_any_kind_is_seen_by_the_checksums(tmp_path):
         (tmp_path / "s.pt").write_bytes(spoilt)
         assert damage(tmp_path / "s.pt")
     assert damage(tmp_path / "absent.pt") == "it is missing"
+
+
+def test_every_byte_counts(tmp_path):
+    """Also those of the zip's structure, of which one bit can make a tensor of memory that nothing was read into."""
+    path = tmp_path / "s.pt"
+    save_state(path, {"x": torch.arange(9.0), "i": 3})
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        assert damage(path), at
+        with pytest.raises(pickle.UnpicklingError):
+            load_state(path)
+
+
+def test_a_state_that_has_lost_its_checksum_is_damaged(tmp_path):
+    path = tmp_path / "s.pt"
+    save_state(path, {"i": 3})
+    whole = path.read_bytes()
+    for spoilt in (whole[: whole.rindex(SEAL)], whole + b"\0", whole.replace(SEAL, SEAL.upper())):
+        path.write_bytes(spoilt)
+        assert "checksum is missing" in damage(path)
+
+
+def test_states_with_and_without_a_checksum_are_torch_files(tmp_path):
+    parts = {"x": torch.arange(9.0), "i": 3}
+    save_state(tmp_path / "s.pt", parts)
+    assert torch.equal(torch.load(tmp_path / "s.pt", weights_only=True)["x"], parts["x"])
+    torch.save(parts, tmp_path / "old.pt")
+    assert damage(tmp_path / "old.pt") == "" and load_state(tmp_path / "old.pt")["i"] == 3
 
 
 def test_the_state_before_is_kept_until_the_new_one_has_been_read_back(tmp_path, monkeypatch):

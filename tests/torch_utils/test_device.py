@@ -12,11 +12,14 @@ import pytest
 import torch
 
 from torch_utils.device import (
+    THREADS_PER_CORE,
     cpu_threads,
     fast_bf16,
     peak_memory_mb,
     pick_device,
+    require_memory,
     single_thread_workers,
+    total_memory,
     usable_cores,
 )  # fmt: skip
 from torch_utils.errors import UserError
@@ -91,6 +94,20 @@ def test_as_many_as_asked_or_as_the_variable_says_or_as_there_are_cores(monkeypa
     for nothing_said in ("", "2,1"):
         monkeypatch.setenv("OMP_NUM_THREADS", nothing_said)
         assert cpu_threads() == usable_cores()
+
+
+def test_threads_are_bounded_by_the_cores(monkeypatch):
+    most = THREADS_PER_CORE * usable_cores()
+    monkeypatch.setenv("OMP_NUM_THREADS", "100000")
+    assert cpu_threads(most) == cpu_threads() == most
+    with pytest.raises(UserError, match=f"--threads {most + 1} is too many for .* at most {most}"):
+        cpu_threads(most + 1)
+
+
+def test_what_does_not_fit_into_memory_is_refused():
+    require_memory(total_memory() / 2, "it")
+    with pytest.raises(UserError, match="x.pt needs .* GiB of memory, but this machine has"):
+        require_memory(total_memory() + 1, "x.pt")
 
 
 def test_a_container_may_use_fewer_cores_than_it_sees(monkeypatch):

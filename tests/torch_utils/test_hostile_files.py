@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from torch_utils.checkpoint import load_state, load_tensors, save_state
+from torch_utils.checkpoint import SEAL, damage, load_state, load_tensors
 from torch_utils.errors import UserError
 from torch_utils.text import parse_seeds, printable
 from torch_utils.untrusted import ZIP_ERRORS, excess, limits, parse_json, read_member
@@ -55,7 +56,7 @@ def test_states_may_hold_tensors_and_plain_data_only(content: Any, tmp_path: Pat
 
 
 def test_a_packed_state_is_not_unpacked(tmp_path: Path) -> None:
-    save_state(tmp_path / "s.pt", {"x": torch.zeros(1 << 20)})
+    torch.save({"x": torch.zeros(1 << 20)}, tmp_path / "s.pt")
     bomb = repacked(tmp_path / "s.pt", zipfile.ZIP_DEFLATED)
     assert bomb.stat().st_size < 1 << 14
     with pytest.raises(pickle.UnpicklingError, match="compressed"):
@@ -65,9 +66,57 @@ def test_a_packed_state_is_not_unpacked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("program", [b"", b".", b"\x80\x02]" * 9, b"\x80\x02h\x07.", b"\x80\x02NR.", b"\x80\x02Nb."])
 def test_states_that_make_no_sense(program: bytes, tmp_path: Path) -> None:
-    save_state(tmp_path / "s.pt", {"x": torch.zeros(3)})
+    torch.save({"x": torch.zeros(3)}, tmp_path / "s.pt")
     with pytest.raises(pickle.UnpicklingError):
         load_state(repacked(tmp_path / "s.pt", program=program or b"\0"))
+
+
+ENTRY = {"encrypted": (8, 1), "another method": (10, 99), "a folder": (38, 0x10), "a size": (20, 3), "a place": (42, 8)}
+
+
+@pytest.mark.parametrize("name", ENTRY)
+def test_a_table_of_contents_that_lies(name: str, tmp_path: Path) -> None:
+    """In a file without a checksum of its own, as earlier versions wrote them."""
+    path, (offset, flips) = tmp_path / "s.pt", ENTRY[name]
+    torch.save({"x": torch.arange(40.0)}, path)
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"s/data/0", content.index(b"PK\x01\x02")) - 46
+    content[entry + offset] ^= flips
+    path.write_bytes(content)
+    assert damage(path).isprintable() and damage(path)
+    with pytest.raises(pickle.UnpicklingError):
+        load_state(path)
+
+
+def test_one_member_under_many_names_is_not_read_many_times(tmp_path: Path) -> None:
+    path = tmp_path / "s.pt"
+    torch.save({"x": torch.zeros(1 << 12)}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.filelist += [max(archive.filelist, key=lambda member: member.file_size)] * 100
+        archive.comment = b" "  # so that the table is written again
+    assert damage(path) and len(zipfile.ZipFile(path).infolist()) > 100
+    with pytest.raises(pickle.UnpicklingError, match="more data than its size"):
+        load_state(path)
+
+
+SEALED_BY = {"by nobody": lambda content: content, "again": lambda content: content + SEAL + sha256(content).digest()}
+
+
+@pytest.mark.parametrize("sealed", SEALED_BY)
+@given(data=st.data())
+def test_a_damaged_state_is_a_state_or_refused(
+    sealed: str, data: st.DataObject, damaged: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Also where somebody has computed its checksum."""
+    path = tmp_path_factory.getbasetemp() / "fuzz.pt"
+    torch.save({"x": torch.arange(9.0), "sums": {"d": [1.5, 3]}}, path)
+    path.write_bytes(SEALED_BY[sealed](damaged(data, path.read_bytes())))
+    trouble = damage(path)
+    try:
+        assert isinstance(load_state(path), dict)
+    except pickle.UnpicklingError as error:
+        assert trouble or sealed == "again"
+        assert printable(str(error))
 
 
 def test_an_old_file_cannot_claim_a_storage_that_it_does_not_hold(tmp_path: Path) -> None:

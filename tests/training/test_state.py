@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from torch_utils.checkpoint import load_state, save_state
 from torch_utils.errors import UserError
 from training.state import TrainState, fresh_state, lazy_factor
 
@@ -45,6 +46,19 @@ def test_a_damaged_file_is_an_error_that_says_what_to_do(saved, tiny, keep: int)
     _, path = saved
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(UserError, match="is damaged.*--init-from"):
+        fresh_state(tiny(), CPU).restore(path)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("nimg", 10**400), ("nimg", -1), ("nimg", True), ("tick", 1.5), ("seconds", float("nan")), ("seconds", "9"),
+    ("log_bytes", {"log.txt": -1}), ("log_bytes", {"log.txt": "17"}), ("log_bytes", {3: 17}), ("log_bytes", None),
+    ("sums", {"d": "x"}), ("sums", {"d": [1.0]}), ("sums", {"d": [1.0, -1]}), ("sums", {"d": [None, 1]}), ("sums", []),
+    ("G", None), ("D", {}), ("opt_g", {"state": 3}), ("opt_d", {"state": {0: {"step": 1}}}),
+])  # fmt: skip
+def test_a_state_that_holds_something_else_is_an_error(name: str, value: object, saved, tiny) -> None:
+    path = saved[1]
+    save_state(path, load_state(path) | {name: value})
+    with pytest.raises(UserError, match="is damaged"):
         fresh_state(tiny(), CPU).restore(path)
 
 

@@ -78,6 +78,8 @@ class Archive:
         try:
             if where.is_dir():
                 return cls(where, files_of_folder(where), kept)
+            if where.exists() and not where.is_file():  # a pipe or a device may never end
+                raise UserError(f"{where} is neither a regular file nor a folder: give an archive or a folder")
             if where.exists():
                 return cls(where, files_of_zip(where), kept)
         except PermissionError as error:

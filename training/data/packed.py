@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
@@ -284,9 +285,20 @@ class CheckedPages:
     def _open(self, pages: np.memmap) -> None:
         self._file, self._sums = str(pages.filename), checksums(pages)
         self._pages = np.asarray(pages)  # still the mapping, without the costlier indexing of np.memmap
+        self._mapping: mmap = pages._mmap  # type: ignore[attr-defined]
+        self._length = pages.nbytes + CHECKSUM_BYTES * len(pages)
+
+    @property
+    def _is_cut(self) -> bool:
+        """Whether the file is shorter than it was: to read what is missing of a mapping would end the process."""
+        return self._mapping.size() < self._length or len(self._sums) < len(self._pages)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """uint8 [n,C,height,width] at `indices`, int64 [n]. Raises UserError for damage that cannot be repaired."""
+        if self._is_cut:
+            tqdm.write(f"{self._file} is damaged: rebuilding it from {self._archive.path} (it was cut short)")
+            self._verified[:] = False
+            return self._repaired(indices)
         images = self._pages[indices]
         if not self._verified[indices].all():
             if not self._intact(images, indices):
@@ -303,7 +315,7 @@ class CheckedPages:
 
     def _repaired(self, indices: np.ndarray) -> np.ndarray:
         self._open(packed(self._archive, *self._size, progress=False))  # another process may have rebuilt it by now
-        if not self._intact(self._pages[indices], indices):
+        if self._is_cut or not self._intact(self._pages[indices], indices):
             tqdm.write(f"{self._file} is damaged: rebuilding it from {self._archive.path}")
             self._verified[:] = False
             self._open(rebuilt(self._archive, self._size))

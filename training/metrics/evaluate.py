@@ -14,6 +14,7 @@ import torch
 from stylegan.features.lpips import NETS
 from torch_utils.download import digest_of
 from torch_utils.errors import UserError
+from torch_utils.untrusted import regular_here
 from training.metrics.context import MISSING, Context, Request
 from training.metrics.features import pick_features
 from training.metrics.registry import FEATURES, Kind, measure_swd, parse
@@ -156,7 +157,7 @@ def append(folder: Path, result: Result) -> Path:
     path = folder / f"metric-{result.metric}.jsonl"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with path.open("ab", buffering=0) as file:
+        with open(path, "ab", buffering=0, opener=regular_here) as file:
             file.write((json.dumps(asdict(result)) + "\n").encode())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --outdir") from error

@@ -30,6 +30,11 @@ _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 NAMES = (effnet.NAME, inception.NAME, *lpips.NETS)
 
 
+def runs_code(name: str) -> bool:
+    """Whether these features are a program of the user's own, a TorchScript file or `module:function`."""
+    return name not in NAMES
+
+
 @dataclass(frozen=True)
 class FeatureNetwork:
     """A network that says what an image shows. It resizes images itself, real ones and fakes alike.

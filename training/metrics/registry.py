@@ -19,6 +19,7 @@ from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
 from torch_utils.images import encode
 from torch_utils.output import writing_to
+from torch_utils.text import MAX_COUNT, shortened
 from training.metrics.context import MISSING, Context, Request
 from training.metrics.diversity import diversity
 from training.metrics.features import DEFAULT, NAMES, short_name
@@ -311,8 +312,8 @@ def parse(name: str, features: str = DEFAULT) -> tuple[Kind, Request]:
             title = plain if short == kind.lens.plain else f"{plain}-{short}"
             through = kind.lens.full.get(short, features)
         digits = found["count"] or str(kind.count)
-        count = int(digits.removesuffix("k")) * (1000 if digits.endswith("k") else 1)
-        k, part = int(found.get("k") or kind.k), found.get("part") or ""
+        count, k = _number(digits, name), _number(found.get("k") or str(kind.k), name)
+        part = found.get("part") or ""
         if kind.lens is FEATURES and k and count <= k:
             raise UserError(f"{name}: none of {count} images has {k} neighbours; ask for more images")
         return kind, Request(plain, title, count, k, bool(found.get("full")), part, through)
@@ -320,6 +321,15 @@ def parse(name: str, features: str = DEFAULT) -> tuple[Kind, Request]:
     raise UserError(
         f"there is no metric {name!r}; there are {', '.join(kind.example for kind in KINDS)}, with any number (5k, 500)"
     )
+
+
+def _number(digits: str, name: str) -> int:
+    """ "5k" -> 5000. Raises UserError if it is too large for a number of images."""
+    plain = digits.removesuffix("k")
+    number = int(plain) * (1000 if digits.endswith("k") else 1) if len(plain) < 12 else MAX_COUNT + 1
+    if number > MAX_COUNT:
+        raise UserError(f"{shortened(name, 80)} is for too many images; metrics take up to {MAX_COUNT:,}")
+    return number
 
 
 def _require_neighbours(name: str) -> None:

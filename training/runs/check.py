@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+from stylegan.networks.registry import require_buildable
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, leaves
+from torch_utils.text import shortened
 from training.config import FLAGS, RunConfig
 from training.runs.live_metrics import check_metrics
 from training.schedule import PerResolution
 
 MAX_RESOLUTION = 4096
+LONGEST_TEXT = 4096  # characters
+LARGEST = 1e12  # of any number
+LARGEST_OF: Mapping[str, float] = {
+    "seed": 2**64 - 1, "growth.batch": 1 << 20, "gpus": 1 << 16, "hours": 1e6, "timeout": 1e8, "snap_minutes": 1e8,
+    "loss.aid_zoom": 16,
+}  # fmt: skip
+"""Numbers beyond which a setting only takes memory and time, as a file from elsewhere may try."""
 
 
 def check(cfg: RunConfig) -> None:
@@ -25,20 +35,34 @@ def check(cfg: RunConfig) -> None:
 
 def _check_numbers(cfg: RunConfig) -> None:
     values = dict(leaves(cfg))
+    flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, FLAGS)}
+    for name, value in values.items():
+        _check_size(name, flags.get(name, f"setting '{name}'"), value)
     for found in declared(RunConfig, FLAGS):
         value = values.get(found.name)
         positive = found.flag.positive
         for number in value.values() if isinstance(value, PerResolution) else [value]:
             if not isinstance(number, (int, float)):
                 continue
-            if not math.isfinite(number) or number < 0 or (positive and number == 0):
+            if number < 0 or (positive and number == 0):
                 wanted = "more than 0" if positive else "0 or more"
                 raise UserError(f"{found.flag.spellings[0]} {value} cannot be: give a number, {wanted}")
     for name, flag in (("optim.beta1", "--beta1"), ("optim.beta2", "--beta2")):
         if values[name] >= 1:
             raise UserError(f"{flag} {values[name]} never forgets; give a number from 0 up to, but not, 1")
-    if cfg.seed >= 2**64:
-        raise UserError(f"--seed {cfg.seed} is too large; seeds end at {2**64 - 1}")
+
+
+def _check_size(name: str, flag: str, value: object) -> None:
+    """Raises UserError for a number or a text that is too large to be meant."""
+    if isinstance(value, str) and len(value) > LONGEST_TEXT:
+        raise UserError(f"{flag} has {len(value):,} characters, more than {LONGEST_TEXT:,}; shorten it")
+    most = LARGEST_OF.get(name, LARGEST)
+    for number in value.values() if isinstance(value, PerResolution) else [value]:
+        if not isinstance(number, (int, float)) or abs(number) <= most:
+            continue
+        if isinstance(number, float) and not math.isfinite(number):
+            raise UserError(f"{flag} {value} cannot be: give a number, not {number}")
+        raise UserError(f"{flag} {shortened(str(value), 80)} is too large; give at most {most:,.0f}")
 
 
 def _check_growth(cfg: RunConfig) -> None:
@@ -100,6 +124,11 @@ def _check_model(cfg: RunConfig) -> None:
     if model.num_classes and not cfg.data.cond:
         raise UserError(f"--cond 0 does not go with a network for {model.num_classes} classes; use --cond 1")
     model.check()
+    for name, (least, most) in model.LIMITS.items():
+        flag, value = FLAGS.get(f"model.{name}"), getattr(model, name)
+        if flag and value is not None and not least <= value <= most:
+            raise UserError(f"{flag.spellings[0]} {value} cannot be: give a number from {least} to {most:,}")
+    require_buildable(model)
 
 
 def _check_loss(cfg: RunConfig) -> None:

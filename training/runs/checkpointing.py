@@ -297,7 +297,11 @@ def _save_state(run: Run) -> None:
 def _values(run: Run, seconds: float, images: int) -> dict[str, Any]:
     """The tick's line in stats.jsonl; empties the sums. images: worked through in so many seconds"""
     state, stage = run.state, run.stage
-    means = {STAT_NAMES[name]: total / count for name, (total, count) in sorted(state.sums.items()) if count}
+    means = {
+        STAT_NAMES[name]: total / count
+        for name, (total, count) in sorted(state.sums.items())
+        if count and name in STAT_NAMES
+    }
     state.sums = {}
     device = next(state.G.parameters()).device
     return {

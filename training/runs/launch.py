@@ -23,8 +23,8 @@ from training.data.archive import EMBEDDED, Archive
 from training.data.packed import checked
 from training.loop import open_data, pick_dtype, train
 from training.runs.hours import budget_lines, plan
-from training.runs.live_metrics import require_measurable
-from training.runs.memory import footprint
+from training.runs.live_metrics import require_measurable, require_no_program
+from training.runs.memory import footprint, require_fits
 from training.runs.plan import describe, estimated_speed, growth_table
 from training.runs.processes import check_devices, device_of, train_in_processes
 from training.runs.report import about_growth
@@ -70,6 +70,8 @@ def launch(
         cfg = _new(typed, facts, quiet=dist is not None and dist.rank > 0, init_from=init_from)
     # What could fail later is tried before anything is written.
     device = with_kernels(pick_device(cfg.device))
+    cpu_threads(cfg.threads)
+    require_fits(cfg, device, 0 if dry_run else dist.local_world_size if dist else cfg.gpus)
     require_measurable(cfg, device)
     if not dry_run:
         build_vision_aid(cfg.loss, cfg.model.minibatch_group, torch.device("cpu"))  # fetches what it takes
@@ -219,6 +221,8 @@ def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: M
     if cfg.data.path not in EMBEDDED and not Path(cfg.data.path).exists():
         raise UserError(f"{cfg.data.path}, which {run_dir} trains on, is not there; give its new place, as in --resume "
                         f"{run_dir} --data NEWPATH")  # fmt: skip
+    if "features" not in typed:
+        require_no_program(cfg, str(run_dir))
     return same_data(cfg, _facts(cfg.data.path), run_dir)
 
 

@@ -17,13 +17,14 @@ from stylegan.networks.registry import build_generator
 from torch_utils.device import pick_device
 from torch_utils.errors import UserError
 from torch_utils.files import atomic_write
-from torch_utils.untrusted import parse_json
+from torch_utils.text import counted
+from torch_utils.untrusted import parse_json, read_plain
 from training.config import RunConfig
 from training.data.archive import Archive
 from training.metrics.context import Aids, Context
 from training.metrics.evaluate import append, evaluate, table
 from training.metrics.feature_store import Compute
-from training.metrics.features import NAMES, pick_features
+from training.metrics.features import NAMES, pick_features, runs_code
 from training.metrics.path_length import DISCRIMINATOR, IN_Z
 from training.metrics.registry import (
     measure_dci,
@@ -70,8 +71,18 @@ def require_measurable(cfg: RunConfig, device: torch.device) -> None:
     """Raises UserError for validation images and features of one's own that cannot be had or do not fit."""
     if cfg.val and Archive.open(cfg.val).channels != cfg.model.channels:
         raise UserError(f"--val {cfg.val} has images of other channels than the {cfg.model.channels} of --data")
-    if names_of(cfg) and cfg.features not in NAMES:
+    if names_of(cfg) and runs_code(cfg.features):
         pick_features(cfg.features, device)
+
+
+def require_no_program(cfg: RunConfig, run_dir: str) -> None:
+    """Raises UserError if measuring would run code that only the files of a run ask for, which may be a stranger's."""
+    if names_of(cfg) and runs_code(cfg.features):
+        raise UserError(
+            f"{run_dir} wants to measure with --features {cfg.features}, which is a program, and programs run only "
+            "where the command names them; if you trust it, add that option, otherwise --features "
+            f"{NAMES[0]} or --metrics {NO_METRICS}"
+        )
 
 
 def names_of(cfg: RunConfig) -> Sequence[str]:
@@ -94,7 +105,8 @@ def measure_snapshot(
     aids = Aids(validation=Archive.open(cfg.val, cfg.data.cache) if cfg.val else None, sheets=run_dir, say=say)
     context = Context(snapshot, archive, cfg.features, compute=compute, file=str(path), aids=aids)
     network = snapshot.fingerprint
-    missing = [name for name in names_of(cfg) if all(line["network"] != network for line in noted(cfg, run_dir, name))]
+    noted_before = {name: noted(cfg, run_dir, name, warn) for name in names_of(cfg)}
+    missing = [name for name, lines in noted_before.items() if all(line["network"] != network for line in lines)]
     if missing:
         say(f"Measuring {', '.join(missing)}")
     for name in missing:
@@ -114,7 +126,7 @@ def keep_best(cfg: RunConfig, run_dir: Path, say: Say) -> None:
     best = best_line(cfg, run_dir, name) if name else None
     if best is None or _is(run_dir / BEST, best["network"]):
         return
-    source = run_dir / Path(best["snapshot_pkl"]).name
+    source = run_dir / Path(best["snapshot_pkl"]).name  # in this directory, whatever the line says
     if _is(source, best["network"]):
         with atomic_write(run_dir / BEST) as scratch:
             shutil.copyfile(source, scratch)
@@ -133,22 +145,38 @@ def best_line(cfg: RunConfig, run_dir: Path, name: str) -> dict[str, Any] | None
     return min(grown, key=lambda line: worse([*line["results"].values()]))
 
 
-def noted(cfg: RunConfig, run_dir: Path, name: str) -> list[dict[str, Any]]:
+def noted(cfg: RunConfig, run_dir: Path, name: str, warn: Say = lambda text: None) -> list[dict[str, Any]]:
     """The lines of a metric that were measured as a run measures: with its data, seed 0, and no truncation.
 
-    One that a crash cut off is left out, and so are those with numbers that are none.
+    One that a crash cut off, or that is no result, is left out, with a word, and so are those with numbers that are
+    none. Raises UserError for a file that cannot be read.
     """
     path = run_dir / f"metric-{parse(name, cfg.features)[1].title}.jsonl"
     as_here = {"data_hash": cfg.data.content_hash, "seed": 0, "psi": 1.0, "mirror": False}
-    found = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            line = parse_json(text)
-        except ValueError:
-            continue
-        if as_here.items() <= line.items() and all(map(math.isfinite, line["results"].values())):
-            found.append(line)
-    return found
+    try:
+        lines = [_result(text) for text in read_plain(path, "table_mib").splitlines() if text.strip()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}); move it away, and its snapshots are "
+                        "measured again") from None  # fmt: skip
+    whole = [line for line in lines if line is not None]
+    if len(whole) < len(lines):
+        warn(f"{path.name}: {counted(len(lines) - len(whole), 'line')} without a result left out")
+    return [line for line in whole
+            if as_here.items() <= line.items() and all(map(math.isfinite, line["results"].values()))]  # fmt: skip
+
+
+def _result(text: bytes) -> dict[str, Any] | None:
+    """A line of `evaluate.append`, as far as it is used here; None for anything else."""
+    try:
+        line = parse_json(text)
+        results = {str(name): float(value) for name, value in line["results"].items()}
+        words = [line[name] for name in ("network", "snapshot_pkl")]
+        fits = results and all(isinstance(word, str) for word in words) and type(line["resolution"]) is int
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
+        return None
+    return line | {"results": results} if fits else None
 
 
 def prune(cfg: RunConfig, run_dir: Path) -> None:

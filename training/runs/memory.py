@@ -13,14 +13,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from torch_utils.adam import Adam
-from torch_utils.device import return_freed_memory
+from torch_utils.device import THREADS_PER_CORE, return_freed_memory, total_memory, usable_cores
 from torch_utils.distributed import DistContext, all_reduce_max
 from torch_utils.errors import UserError
+from torch_utils.untrusted import excess
 from training.augment import DRAWS
 from training.config import RunConfig
 from training.inputs import Inputs
 from training.losses import regularisers
-from training.runs.plan import Footprint
+from training.runs.plan import Footprint, gib, parameter_counts
 from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
 from training.step import losses_of, micro_batch_sizes, out_of_memory, too_large
@@ -207,6 +208,48 @@ def footprint(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> Footp
         return peak, size
 
     return at
+
+
+def require_fits(cfg: RunConfig, device: torch.device, processes: int) -> None:
+    """Raises UserError if training certainly does not fit into memory. It is counted in no time, without a network.
+
+    processes: on this machine; with 0, only the weights are counted, as for a plan
+    """
+    most = THREADS_PER_CORE * usable_cores()
+    if device.type == "cpu" and processes > most:
+        raise UserError(f"--gpus {processes} are too many processes for this machine; give at most {most}")
+    generator, discriminator = parameter_counts(cfg.model)
+    fault = excess("the larger of the networks", max(generator, discriminator), "million_weights")
+    if fault:
+        raise UserError(fault)
+    room = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else total_memory()
+    # Weights, gradients of one network at a time, Adam's two moments, and the averaged generator.
+    weights = 4 * (4 * generator + 3 * discriminator + max(generator, discriminator))
+    several = processes if device.type == "cpu" else 1
+    if weights * max(several, 1) > room:
+        raise UserError(
+            f"networks of {generator + discriminator:,} weights take {gib(weights * max(several, 1))} of memory to "
+            f"train, but there are {gib(room)}; use a smaller --fmap-max or --z-dim, or fewer --gpus"
+        )
+    for resolution in cfg.growth.resolutions if several else ():
+        least = several * (weights + _least_bytes(cfg, resolution, device))
+        if least > room:
+            raise UserError(
+                f"--batch {cfg.growth.batch.at(resolution)} (at {resolution}) takes more than {gib(least)} of memory, "
+                f"but there are {gib(room)}; use a smaller --batch, or a smaller --batch-gpu"
+            )
+
+
+def _least_bytes(cfg: RunConfig, resolution: int, device: torch.device) -> float:
+    """Of a step at least: its inputs, and on a CPU the feature maps of the images that D works on at once."""
+    model, share = cfg.model, max(cfg.growth.batch.at(resolution) // cfg.gpus, 1)
+    height, width = model.size(resolution)
+    noise = sum(h * w for h, w in model.noise_shapes(resolution))
+    inputs = 4 * share * (noise + model.channels * height * width + 2 * model.z_dim)
+    if device.type != "cpu":
+        return inputs
+    held = model.discriminator_cost(resolution).activations * (4 if cfg.precision == "fp32" else 2)
+    return inputs + min(share, cfg.batch_gpu or share) * held
 
 
 def peak_bytes(state: TrainState, cfg: RunConfig, resolution: int, micro_batch: int, dtype: torch.dtype) -> int:

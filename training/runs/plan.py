@@ -160,7 +160,7 @@ def describe(cfg: RunConfig, estimate: ImagesPerSecond, footprint: Footprint) ->
             *growth_table(cfg, estimate, footprint),
             "",
             f"Parameters   generator {generator:,}   discriminator {discriminator:,}",
-            f"Memory       about {_gib(peak)} per device, at {resolution} with {micro_batch} images at once",
+            f"Memory       about {gib(peak)} per device, at {resolution} with {micro_batch} images at once",
         ]
     )
 
@@ -172,7 +172,7 @@ def growth_table(cfg: RunConfig, estimate: ImagesPerSecond, footprint: Footprint
     for phase in cfg.growth.phases(cfg.total_kimg):
         seconds = 1000 * (phase.end_kimg - phase.start_kimg) / estimate(phase.resolution)
         total += seconds
-        rows.append((*_row(cfg, phase), _gib(footprint(phase.resolution)[0]), duration(seconds)))
+        rows.append((*_row(cfg, phase), gib(footprint(phase.resolution)[0]), duration(seconds)))
     rows.append(("", "", "", "", "", "", "", "all", duration(total)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
@@ -196,7 +196,7 @@ def parameter_counts(model: NetworkConfig) -> tuple[int, int]:
     return generator, discriminator
 
 
-def _gib(count: int) -> str:
+def gib(count: float) -> str:
     return f"{count / 2**30:.1f} GiB"
 
 

@@ -24,6 +24,7 @@ from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
 from torch_utils.files import atomic_write, write_atomically
 from torch_utils.images import MODES, BadImage, decode, enlarge, grid, open_image, to_pil, to_uint8
+from torch_utils.untrusted import read_plain, regular_here
 from training.config import RunConfig
 from training.data.dataset import Dataset
 from training.runs.plan import TYPICAL, Machine, duration
@@ -177,9 +178,10 @@ def status_line(values: dict[str, Any], eta_phase: float, eta_run: float) -> str
 
 
 def _open(path: Path, keep: int) -> Any:
-    if path.exists():
-        os.truncate(path, min(keep, path.stat().st_size))
-    return path.open("a", encoding="utf-8")
+    file = open(path, "a", encoding="utf-8", opener=regular_here)  # noqa: SIM115 (a run keeps it open)
+    file.truncate(min(keep, os.fstat(file.fileno()).st_size))
+    file.seek(0, os.SEEK_END)
+    return file
 
 
 def _tensorboard(run_dir: Path, nimg: int) -> Any:
@@ -298,7 +300,7 @@ def _frame(
 ) -> WebPFrame | None:  # fmt: skip
     """RGB, reduced by averaging; None if the image is damaged or of another size. known: frames by the hash of files"""
     try:
-        content = file.read_bytes()
+        content = read_plain(file, "picture_mib")
         key = hashlib.sha256(content).digest()[:16]
         if key in known:
             return known[key]

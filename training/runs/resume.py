@@ -270,6 +270,14 @@ def same_data(stored: RunConfig, facts: DataFacts, run_dir: Path = Path("RUN")) 
             f"images are elsewhere, --resume {run_dir} --data NEWPATH; to go on with these, start a new run with "
             f"--init-from {run_dir}"
         )
+    model, classes = stored.model, facts.num_classes if stored.data.cond else 0
+    own = (model.base, model.channels, model.num_classes)
+    if own != (facts.base, facts.channels, classes) or model.resolution > facts.resolution:
+        raise UserError(
+            f"the networks of the run are for other images than {facts.width}x{facts.height} with "
+            f"{counted(facts.channels, 'channel')} and {classes} classes, as in {stored.data.path}; its settings are "
+            "damaged: restore them, or start a new run"
+        )
     data = replace(stored.data, content_hash=facts.content_hash, class_names=(), empty_classes=())
     if data.cond:
         empty = facts.empty_classes(data.subset, stored.seed)

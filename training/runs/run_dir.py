@@ -22,7 +22,7 @@ from torch_utils.checkpoint import damage, load_state
 from torch_utils.errors import UserError
 from torch_utils.files import put_in_place, write_atomically
 from torch_utils.settings import from_plain, to_plain
-from torch_utils.untrusted import read_json
+from torch_utils.untrusted import read_json, read_plain
 from training.config import RunConfig
 
 # Stays in the directory, and means nothing by being there: to remove it would let a third process lock a new file of
@@ -169,8 +169,11 @@ def read_options(run_dir: Path) -> RunConfig:
 def parse_options(path: Path) -> RunConfig:
     """The configuration in a file. Raises UserError if it cannot be read."""
     try:
-        return _as_stored(from_plain(RunConfig, read_json(path), readers={NetworkConfig: config_from_json}))
-    except (OSError, ValueError) as error:
+        plain = read_json(path, "settings_mib")
+        return _as_stored(from_plain(RunConfig, plain, readers={NetworkConfig: config_from_json}))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error}); restore it or start a new run") from None
+    except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); restore it or start a new run") from None
 
 
@@ -199,7 +202,13 @@ def settle_state(run_dir: Path) -> str:
             f"no state of {run_dir} is whole: {newest.name} ({trouble}), {previous.name} ({other}); restore one, or "
             f"start a new run with --init-from {run_dir}"
         )
-    put_in_place(previous, newest)
+    try:
+        if newest.is_dir():  # which no file can replace
+            newest.rename(newest.with_name(f"{newest.name}.folder"))
+        put_in_place(previous, newest)
+    except OSError as error:
+        raise UserError(f"{previous} is whole, but cannot take the place of {newest} ({error.strerror or error}); "
+                        f"move {newest} away") from None  # fmt: skip
     return f"{newest.name} is no good ({trouble}): going on from the state that was saved before it"
 
 
@@ -211,6 +220,6 @@ def mark_finished(run_dir: Path, kimg: float) -> None:
 def is_finished(run_dir: Path, kimg: float) -> bool:
     """Has the run gone to the end of `kimg`, with all that belongs to its end?"""
     try:
-        return float((run_dir / FINISHED).read_text()) >= kimg
-    except (FileNotFoundError, ValueError):
+        return float(read_plain(run_dir / FINISHED, "settings_mib")) >= kimg
+    except (OSError, ValueError):
         return False

@@ -261,6 +261,29 @@ def test_what_is_read_is_what_was_packed_whatever_happened_to_the_file(tmp_path,
     assert np.array_equal(packed(archive, 8, 8), right)
 
 
+@pytest.mark.parametrize("left", [0, 100, -1, -4])
+def test_a_file_that_is_cut_short_under_a_run_is_rebuilt(left, tmp_path, capsys):
+    archive = make(tmp_path / "a.zip")
+    pages = CheckedPages(archive, (8, 8))
+    right = pages.read(np.arange(6)).copy()
+    path = Path(str(packed(archive, 8, 8).filename))
+    os.truncate(path, left if left >= 0 else path.stat().st_size + left)
+    assert np.array_equal(pages.read(np.arange(6)), right)
+    assert "cut short" in capsys.readouterr().out
+    assert np.array_equal(pages.read(np.arange(6)), right) and capsys.readouterr().out == ""
+
+
+def test_damaged_checksums_are_rebuilt_with_their_file(tmp_path, capsys):
+    archive = make(tmp_path / "a.zip")
+    pages = packed(archive, 8, 8)
+    right = np.array(pages)
+    with Path(str(pages.filename)).open("r+b") as file:
+        file.seek(-3, os.SEEK_END)
+        file.write(b"\xff\xff\xff")
+    assert np.array_equal(CheckedPages(archive, (8, 8)).read(np.arange(6)), right)
+    assert "is damaged" in capsys.readouterr().out
+
+
 def test_what_another_process_has_rebuilt_is_only_opened_again(tmp_path, monkeypatch, capsys):
     archive = make(tmp_path / "a.zip")
     pages = CheckedPages(archive, (8, 8))
