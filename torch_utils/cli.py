@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
+import signal
 import types
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 from click.core import ParameterSource
 
 from torch_utils.errors import UserError
+from torch_utils.interrupt import was_interrupted
+from torch_utils.progress import lasting_streams, lost_output
 from torch_utils.settings import Declared, Flag, declared
 from torch_utils.text import printable, shortened
 
@@ -64,7 +69,29 @@ class Option(click.Option):
         return super().type_cast_value(ctx, ",".join(value) if isinstance(value, list) else value)
 
 
-class Command(click.Command):
+class _Tool(click.Command):
+    """A program that is not ended by streams that are closed, nor with a traceback by a signal after its work."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        lasting_streams()
+        ctx.call_on_close(_finish)
+        return super().parse_args(ctx, args)
+
+
+def _finish() -> None:
+    """What comes last, once all libraries have been loaded: their clearing away must not meet a signal either."""
+    _end_quietly()
+    lost = lost_output()
+    if lost:
+        raise _Failure(f"standard output could not be written ({lost}); all else is done")
+
+
+@cache
+def _end_quietly() -> None:
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
+
+
+class Command(_Tool):
     """A command that ends without tracebacks (see `_without_traceback`) and lists its options under headings.
 
     It gets the options of `settings_options` as one argument `typed`: {dotted name: value} of those the user typed.
@@ -105,7 +132,7 @@ def _holds_one(param: click.Parameter) -> bool:
     return not (param.multiple or param.count or getattr(param, "is_list", False))
 
 
-class Group(click.Group):
+class Group(_Tool, click.Group):
     """A group of `Command`s."""
 
     command_class = Command
@@ -127,11 +154,15 @@ def _without_traceback() -> Iterator[None]:
     """
     try:
         yield
-    except UserError as error:
-        raise _Failure(printable(shortened(str(error), LONGEST_MESSAGE))) from error
-    except KeyboardInterrupt:
-        click.echo("Stopped", err=True)
-        raise click.exceptions.Exit(130) from None
+    except click.exceptions.Exit:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if was_interrupted(error):
+            click.echo("Stopped", err=True)
+            raise click.exceptions.Exit(130) from None
+        if isinstance(error, UserError):
+            raise _Failure(printable(shortened(str(error), LONGEST_MESSAGE))) from error
+        raise
 
 
 def under(heading: str, option: Option) -> Option:

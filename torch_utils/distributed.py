@@ -2,15 +2,22 @@
 
 Every collective has a name, for messages, and a time-out. A single process (`SINGLE_PROCESS`) skips the communication
 and starts nothing. Tensors on the CPU travel through gloo, those on GPUs through NCCL.
+
+While a rank gets on with its work it gives signs of life, so that the others can wait for work of any length, and not
+for a rank that is stuck. Ranks of one machine listen on its loopback address only.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,8 +28,10 @@ from torch import Tensor
 from torch_utils.errors import UserError
 
 BUCKET_NUMBERS = 25 << 20  # gradients per all-reduce: 100 MB in float32
-PATIENCE = timedelta(days=2)  # how long the other ranks wait for work on rank 0
 GRACE_S = 2.0  # time for the other ranks to answer after a failure
+LONGEST_BEAT_S = 5.0  # between two signs of life
+BUSY = 0.01  # share of a core that a process uses at least if it gets on; threads that only wait take a tenth of it
+LOOPBACK = "127.0.0.1"
 CPU = torch.device("cpu")
 
 
@@ -40,7 +49,7 @@ class DistContext:
     timeout_s: how long to wait for a rank, in seconds
     device: where this process computes
     store: key-value store that all ranks share, which survives restarts
-    slow_group: process group with a long time-out, for work on rank 0
+    turns: numbers the pieces of work on rank 0
     """
 
     rank: int = 0
@@ -51,7 +60,11 @@ class DistContext:
     timeout_s: float = 600.0
     device: torch.device = CPU
     store: Any = None
-    slow_group: Any = None
+    turns: Iterator[int] = field(default_factory=itertools.count, compare=False)
+
+    @property
+    def one_machine(self) -> bool:
+        return self.local_world_size == self.world_size
 
 
 SINGLE_PROCESS = DistContext()
@@ -90,19 +103,20 @@ def process_group(dist: DistContext, device: torch.device, timeout_s: float) -> 
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    if dist.one_machine:
+        os.environ.update(loopback_only())
     dist = replace(dist, store=_meet(dist))
     prefixed = c10d.PrefixStore(f"group/{dist.attempt}", dist.store)  # type: ignore[attr-defined]
     succeeded = lost = False
     try:
-        with _naming_lost_ranks(dist, "start"):
-            c10d.init_process_group(
-                "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=prefixed, rank=dist.rank,
-                world_size=dist.world_size, timeout=timedelta(seconds=timeout_s),
-                device_id=device if device.type == "cuda" else None,
-            )  # fmt: skip
-            dist = replace(dist, slow_group=c10d.new_group(backend="gloo", timeout=PATIENCE))
+        _naming_lost_ranks(dist, "start", lambda: c10d.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=prefixed, rank=dist.rank,
+            world_size=dist.world_size, timeout=timedelta(seconds=timeout_s),
+            device_id=device if device.type == "cuda" else None,
+        ))  # fmt: skip
         _self_test(dist)
-        yield dist
+        with _giving_signs_of_life(dist):
+            yield dist
         succeeded = True
     except LostRank:
         lost = True
@@ -127,12 +141,17 @@ def _meet(dist: DistContext) -> Any:
     limit = timedelta(seconds=dist.timeout_s)
     holds = dist.rank == 0 and not held_by_launcher
     try:
-        store = c10d.TCPStore(host, port, None, holds, limit, wait_for_workers=False)  # type: ignore[attr-defined]
+        if dist.one_machine and not held_by_launcher:
+            host = LOOPBACK
+        if holds and dist.one_machine:
+            store = store_on_loopback(dist.timeout_s, port)
+        else:
+            store = c10d.TCPStore(host, port, None, holds, limit, wait_for_workers=False)  # type: ignore[attr-defined]
         given_up = f"given up/{dist.attempt}"
         silent = _roll_call(replace(dist, store=store), "here", dist.timeout_s, given_up)
         if silent:
             store.set(given_up, "")
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise LostRank(
             f"Rank {dist.rank} gets no answer from {host}:{port} ({_first_line(error)}); check that rank 0 is running"
         ) from error
@@ -142,6 +161,27 @@ def _meet(dist: DistContext) -> Any:
             f"{_named(silent, dist)} did not start within {dist.timeout_s:g} s; look at the output on that machine"
         )
     return store
+
+
+def store_on_loopback(timeout_s: float, port: int = 0) -> Any:
+    """A key-value store that only processes of this machine can reach. port: 0 takes a free one
+
+    PyTorch's own listens on all interfaces. Raises OSError if the port is taken.
+    """
+    listener = socket.create_server((LOOPBACK, port))
+    port = listener.getsockname()[1]
+    return c10d.TCPStore(  # type: ignore[attr-defined]
+        LOOPBACK, port, None, True, timedelta(seconds=timeout_s), wait_for_workers=False,
+        master_listen_fd=listener.detach(),
+    )  # fmt: skip
+
+
+def loopback_only() -> dict[str, str]:
+    """Environment that has gloo and NCCL listen on the loopback interface; nothing where there is none (Windows)."""
+    for _, name in socket.if_nameindex() if hasattr(socket, "if_nameindex") else []:
+        if name in {"lo", "lo0"}:
+            return {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"}
+    return {}
 
 
 def _self_test(dist: DistContext) -> None:
@@ -161,8 +201,7 @@ def _self_test(dist: DistContext) -> None:
 def all_reduce_sum(dist: DistContext, name: str, numbers: Tensor) -> None:
     """Replace `numbers` by their sum over all ranks, which is the same to the last bit on each of them."""
     if dist.world_size > 1:
-        with _naming_lost_ranks(dist, name):
-            c10d.all_reduce(numbers)
+        _naming_lost_ranks(dist, name, lambda: c10d.all_reduce(numbers))
 
 
 def all_reduce_max(dist: DistContext, name: str, number: int) -> int:
@@ -170,33 +209,48 @@ def all_reduce_max(dist: DistContext, name: str, number: int) -> int:
     if dist.world_size == 1:
         return number
     found = torch.tensor(number)
-    with _naming_lost_ranks(dist, name):
-        c10d.all_reduce(found, c10d.ReduceOp.MAX)
+    _naming_lost_ranks(dist, name, lambda: c10d.all_reduce(found, c10d.ReduceOp.MAX))
     return int(found)
 
 
 def on_rank0(dist: DistContext, name: str, work: Callable[[], object]) -> None:
-    """Call `work` on rank 0, however long it takes, while the other ranks wait until it is done."""
+    """Call `work` on rank 0, however long it takes, while the other ranks wait until it is done.
+
+    Raises LostRank once rank 0 gets no further for `dist.timeout_s`.
+    """
+    if dist.world_size == 1:
+        work()
+        return
+    done = f"done/{dist.attempt}/{next(dist.turns)}"
     if dist.rank == 0:
         work()
-    if dist.world_size > 1:
-        with _naming_lost_ranks(dist, name):
-            c10d.all_reduce(torch.zeros(1), group=dist.slow_group)
+        with suppress(RuntimeError):  # without a store, the others are waiting in the collective already
+            dist.store.set(done, "")
+    else:
+        _naming_lost_ranks(dist, name, lambda: _wait_for_rank0(dist, done))
+    all_reduce_sum(dist, name, torch.zeros(1))
+    if dist.rank == 0:
+        with suppress(RuntimeError):
+            dist.store.delete_key(done)
 
 
 def broadcast_from_rank0(dist: DistContext, name: str, find: Callable[[], str]) -> str:
-    """The text that `find` returns on rank 0, on all ranks. After a restart of the group it is the same text again."""
+    """The text that `find` returns on rank 0, on all ranks. After a restart of the group it is the same text again.
+
+    Raises LostRank once rank 0 gets no further for `dist.timeout_s`.
+    """
     if dist.world_size == 1:
         return find()
     if dist.rank == 0 and not dist.store.check([name]):
         dist.store.set(name, find())
-    with _naming_lost_ranks(dist, name):
-        while not dist.store.check([name]):
-            if dist.store.check([_key(dist, "answers", 0)]):
-                raise RuntimeError("rank 0 has left")
-            time.sleep(0.02)
-        text: str = dist.store.get(name).decode()
-    return text
+    found: list[bytes] = []
+
+    def listen() -> None:
+        _wait_for_rank0(dist, name)
+        found.append(dist.store.get(name))
+
+    _naming_lost_ranks(dist, name, listen)
+    return found[0].decode()
 
 
 def all_reduce_gradients(
@@ -232,16 +286,16 @@ def buckets(tensors: Sequence[Tensor], numbers: int = BUCKET_NUMBERS) -> Iterato
 # Which rank is missing
 
 
-@contextmanager
-def _naming_lost_ranks(dist: DistContext, name: str) -> Iterator[None]:
-    """Turn a RuntimeError of the block into a LostRank that says which ranks did not answer in the collective."""
+def _naming_lost_ranks(dist: DistContext, name: str, wait: Callable[[], object]) -> None:
+    """Call `wait`, and turn its RuntimeError into a LostRank that says which ranks did not answer in the collective.
+
+    Whatever waits for other ranks is called here: while it waits, this rank is not stuck.
+    """
     try:
-        yield
+        wait()
     except RuntimeError as error:
         try:
-            silent = _roll_call(dist, "answers", GRACE_S)
-            answered = [r for r in range(dist.world_size) if r not in silent]
-            failed = [r for r in answered if dist.store.get(_key(dist, "answers", r)) == b"failed"]
+            silent, failed = _answer(lambda: _silent_and_failed(dist), 2 * GRACE_S)
         except RuntimeError:
             silent, failed = [0], []
         if failed:
@@ -251,6 +305,13 @@ def _naming_lost_ranks(dist: DistContext, name: str) -> Iterator[None]:
         else:
             what = f"Rank {dist.rank} failed in '{name}', or the others gave up waiting for it ({_first_line(error)})"
         raise LostRank(f"{what}; fix the cause, then continue with --resume") from error
+
+
+def _silent_and_failed(dist: DistContext) -> tuple[list[int], list[int]]:
+    """The ranks that do not answer, and those of the others that stopped with an error of their own."""
+    silent = _roll_call(dist, "answers", GRACE_S)
+    answered = [rank for rank in range(dist.world_size) if rank not in silent]
+    return silent, [rank for rank in answered if dist.store.get(_key(dist, "answers", rank)) == b"failed"]
 
 
 def _roll_call(dist: DistContext, list_name: str, seconds: float, given_up: str = "") -> list[int]:
@@ -278,3 +339,123 @@ def _named(ranks: Sequence[int], dist: DistContext) -> str:
 
 def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0].strip()[:200]
+
+
+# Signs of life
+
+
+class SignsOfLife:
+    """What one process has seen of the signs of life of the ranks."""
+
+    def __init__(self, store: Any, attempt: int) -> None:
+        self._store, self._attempt = store, attempt
+        self._seen: dict[int, tuple[bytes, float, float]] = {}  # the last sign, when it was looked for, the silence
+
+    def silence(self, rank: int) -> float:
+        """For how long there has been no new sign, in seconds of looking; 0 before the first one and after the last."""
+        key = f"alive/{self._attempt}/{rank}"
+        sign, now = (self._store.get(key) if self._store.check([key]) else b""), time.monotonic()
+        former, looked, silence = self._seen.get(rank, (b"", now, 0.0))
+        # Who was stopped and continued has not been looking in between.
+        silence = silence + min(now - looked, 1.0) if sign == former and sign not in (b"", _LEFT) else 0.0
+        self._seen[rank] = sign, now, silence
+        return silence
+
+    def end(self, rank: int) -> None:
+        """Tell all others that it has ended, for one that may not have told them itself."""
+        self._store.set(f"alive/{self._attempt}/{rank}", _LEFT)
+
+    def left(self, rank: int) -> bool:
+        """Whether it has left the group, when `silence` last looked."""
+        return rank in self._seen and self._seen[rank][0] == _LEFT
+
+
+_LEFT = b"left"
+
+
+def _wait_for_rank0(dist: DistContext, key: str) -> None:
+    """Wait until rank 0 has set `key`. Raises RuntimeError once it has left or got no further for `dist.timeout_s`.
+
+    If the process that holds the store has ended, the next collective tells whether rank 0 is there.
+    """
+    signs, pause = SignsOfLife(dist.store, dist.attempt), 0.005
+
+    def done() -> bool:
+        if dist.store.check([key]):
+            return True
+        if dist.store.check([_key(dist, "answers", 0)]) or signs.left(0):
+            raise RuntimeError("rank 0 has left")
+        if signs.silence(0) > dist.timeout_s:
+            raise RuntimeError("rank 0 is stuck")
+        return False
+
+    with suppress(c10d.DistNetworkError):
+        while not _answer(done, dist.timeout_s):
+            time.sleep(pause)
+            pause = min(1.2 * pause, 0.1)
+
+
+def _answer(ask: Callable[[], Any], seconds: float) -> Any:
+    """What `ask` gets to know from the store. Raises its error, and RuntimeError where there is no answer in time.
+
+    The process that holds the store may be stopped, and PyTorch would wait for it without end.
+    """
+    found: list[Any] = []
+
+    def catch() -> None:
+        try:
+            found.append(ask())
+        except RuntimeError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=catch, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not found:
+        raise RuntimeError("the store does not answer")
+    if isinstance(found[0], RuntimeError):
+        raise found[0]
+    return found[0]
+
+
+@contextmanager
+def _giving_signs_of_life(dist: DistContext) -> Iterator[None]:
+    """In the block, tell the other ranks as long as this thread gets on with its work."""
+    ended = threading.Event()
+    # With a connection of its own: a thread that waits for an answer would keep the other from asking.
+    own = replace(dist, store=dist.store.clone())
+    thread = threading.Thread(target=_give_signs, args=(own, threading.get_ident(), ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(GRACE_S)
+
+
+def _give_signs(dist: DistContext, thread: int, ended: threading.Event) -> None:
+    """Set a new sign in the store whenever `thread` has been seen to get on: it waits for other ranks, has come to
+    another place in the program, or the process computes.
+    """
+    key, period = f"alive/{dist.attempt}/{dist.rank}", min(dist.timeout_s / 5, LONGEST_BEAT_S)
+    former: list[tuple[Any, int]] = []
+    computed = 0.0
+    with suppress(RuntimeError):  # the process that holds the store has ended
+        for number in itertools.count():
+            place, now = _place(thread), time.process_time() - time.thread_time()
+            waits = any(code is _naming_lost_ranks.__code__ for code, _ in place)
+            if waits or place != former or now - computed > BUSY * period:
+                dist.store.set(key, str(number))
+            former, computed = place, now
+            if ended.wait(period):
+                break
+        dist.store.set(key, _LEFT)
+
+
+def _place(thread: int) -> list[tuple[Any, int]]:
+    """Where a thread is: function and instruction, from the innermost outwards."""
+    place, frame = [], sys._current_frames().get(thread)
+    while frame:
+        place.append((frame.f_code, frame.f_lasti))
+        frame = frame.f_back
+    return place

@@ -49,6 +49,13 @@ class Interrupts:
             raise KeyboardInterrupt
 
 
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error came of a Ctrl-C: libraries that are interrupted while they write may raise one of their own."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 @contextmanager
 def sigterm_ends() -> Iterator[None]:
     """Let SIGTERM raise SystemExit(143) in the block, so that it cleans up as it does after Ctrl-C."""

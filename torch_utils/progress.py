@@ -1,7 +1,13 @@
-"""Progress of a long job: a bar on a terminal, or a line every few seconds in a file."""
+"""What a tool shows while it works: the progress of a long job, on streams that may be closed at any time.
+
+Progress is a bar on a terminal, or a line every few seconds in a file.
+"""
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import sys
 import time
 from types import TracebackType
@@ -63,3 +69,78 @@ class Progress:
         note = f", {self._note}" if self._note else ""
         done = f"{self.done / scale:.{digits}f}{of} {unit}"
         print(f"{self.label}: {done}, {seconds:.0f} s{note}", file=sys.stderr, flush=True)
+
+
+# Standard output and error
+
+
+NOBODY = {errno.EPIPE, errno.EIO, errno.EBADF}  # a pager that was quit, a terminal that was closed, `>&-`
+
+
+class _Lasting(io.FileIO):
+    """The file of a stream that takes all that is written, also when it cannot be passed on any more.
+
+    trouble: why it cannot, if not because nobody reads it
+    """
+
+    trouble: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            if error.errno not in NOBODY:
+                self.trouble = error
+            _to_nowhere(self.fileno())
+            return memoryview(content).nbytes
+
+
+def lasting_streams() -> None:
+    """Let this process work on when standard output or error is closed, or its reader ends, and those it will start.
+
+    Streams that a program has put in their place, such as those of a notebook, stay as they are.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # the next file to be opened would get this number, and what libraries print
+            _to_nowhere(descriptor)
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__") and not isinstance(_file_of(stream), _Lasting):
+            lasting = _lasting(stream, descriptor)
+            setattr(sys, name, lasting)
+            setattr(sys, f"__{name}__", lasting)
+
+
+def lost_output() -> str:
+    """Why standard output is not complete, such as a full disk; "" if it is, or if nobody wanted to read more of it."""
+    file = _file_of(sys.stdout)
+    if not isinstance(file, _Lasting):
+        return ""
+    sys.stdout.flush()
+    return file.trouble.strerror or str(file.trouble) if file.trouble else ""
+
+
+def _lasting(stream: Any, descriptor: int) -> io.TextIOWrapper:
+    """A stream to the same place, of the same kind. stream: None if Python found it closed"""
+    if stream is not None:
+        stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Lasting(descriptor, "w", closefd=False)),
+        encoding=getattr(stream, "encoding", "utf-8"), errors=getattr(stream, "errors", "backslashreplace"),
+        line_buffering=getattr(stream, "line_buffering", True), write_through=getattr(stream, "write_through", False),
+    )  # fmt: skip
+
+
+def _file_of(stream: Any) -> Any:
+    return getattr(getattr(stream, "buffer", None), "raw", None)
+
+
+def _to_nowhere(descriptor: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    if null != descriptor:
+        os.dup2(null, descriptor)
+        os.close(null)
+    else:
+        os.set_inheritable(descriptor, True)

@@ -262,8 +262,8 @@ class RunConfig:
                 " its processes was lost.", MACHINE, resume="free")
     )  # fmt: skip
     timeout: float = setting(
-        600.0, Flag("--timeout", "Seconds after which a process that does not answer the others is given up.", MACHINE,
-                    positive=True, resume="free"),
+        600.0, Flag("--timeout", "Seconds after which a process that is stuck, or does not answer the others, is given "
+                    "up.", MACHINE, positive=True, resume="free"),
     )  # fmt: skip
     max_bad_steps: int = setting(
         20, Flag("--max-bad-steps", "Steps in a row with infinite gradients before going back to the last good state.",

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,20 @@ from torch_utils.distributed import (
 from torch_utils.errors import UserError
 
 CPU = torch.device("cpu")
+LOOPBACK_HEX = "0100007F"  # as /proc writes 127.0.0.1
 
 
 def one(
-    folder: Path, rank: int, size: int, port: int, timeout_s: float, work: Callable[[DistContext, Path], Any]
-) -> None:
+    folder: Path, rank: int, size: int, port: int, timeout_s: float, work: Callable[[DistContext, Path], Any],
+    machines: int,
+) -> None:  # fmt: skip
     """A process of the group: what it finds, or the error it meets, goes into a file."""
     environment = {
         "RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": port,
-        "GLOO_SOCKET_IFNAME": "lo",
+        "LOCAL_WORLD_SIZE": size // machines,
     }  # fmt: skip
+    if machines > 1:
+        environment["GLOO_SOCKET_IFNAME"] = "lo"
     os.environ.update({name: str(value) for name, value in environment.items()})
     torch.set_num_threads(1)
     dist = from_environment(os.environ)
@@ -56,12 +61,12 @@ def one(
 
 def together(
     folder: Path, work: Callable[[DistContext, Path], Any], size: int, timeout_s: float = 1000, come: int = -1,
-    pause_s: float = 0,
+    pause_s: float = 0, machines: int = 1,
 ) -> list[Any]:  # fmt: skip
     """What each of the processes found; None for one that died, and for one that found nothing.
 
     timeout_s: by default longer than any of them may live, so that none is seen to wait for it
-    come: how many come   pause_s: from one's start to the next's
+    come: how many come   pause_s: from one's start to the next's   machines: how many they believe to be on
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training.loop", "torch.utils.tensorboard"])
@@ -69,7 +74,9 @@ def together(
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     count = size if come < 0 else come
-    processes = [context.Process(target=one, args=(folder, r, size, port, timeout_s, work)) for r in range(count)]
+    processes = [
+        context.Process(target=one, args=(folder, r, size, port, timeout_s, work, machines)) for r in range(count)
+    ]
     for process in processes:
         process.start()
         time.sleep(pause_s)
@@ -194,13 +201,85 @@ def test_one_that_does_not_come_is_named_also_by_one_that_came_late(tmp_path) ->
         assert text.startswith("LostRank: Rank 2 of 3 did not start within 6 s")
 
 
+def compute(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        sum(range(10000))
+
+
 def works_long(dist: DistContext, folder: Path) -> str:
-    on_rank0(dist, "metrics", lambda: time.sleep(2.5))
-    return "done"
+    on_rank0(dist, "metrics", lambda: compute(5))
+    return broadcast_from_rank0(dist, "text", lambda: (compute(3), "found")[1])
 
 
 def test_who_waits_for_process_0_does_not_time_out(tmp_path) -> None:
-    assert together(tmp_path, works_long, 2, timeout_s=1) == ["done"] * 2
+    assert together(tmp_path, works_long, 2, timeout_s=2) == ["found"] * 2
+
+
+def stops(dist: DistContext, folder: Path) -> None:
+    """Without a word, and for longer than anybody waits; the last one to notice sends it on, to see what it says."""
+    (folder / f"{dist.rank}.pid").write_text(str(os.getpid()))
+    all_reduce_sum(dist, "start", torch.zeros(1))
+    where, name = (folder / "where").read_text().split()
+
+    def stuck() -> str:
+        if where == "asleep":
+            time.sleep(3600)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return "text"
+
+    try:
+        if name == "text":
+            broadcast_from_rank0(dist, name, stuck)
+        elif where == "late":
+            if dist.rank == 1:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            on_rank0(dist, name, lambda: compute(0.1))
+        else:
+            on_rank0(dist, name, stuck)
+    finally:
+        other = 1 - dist.rank
+        with suppress(ProcessLookupError):
+            os.kill(int((folder / f"{other}.pid").read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("where", ["stopped save", "asleep text", "late save"])
+def test_one_that_is_stuck_while_others_wait_is_named_by_them(where, tmp_path) -> None:
+    """At work that only process 0 does, or before the others' end of it. `together` would hang otherwise."""
+    (tmp_path / "where").write_text(where)
+    found = together(tmp_path, stops, 2, timeout_s=2)
+    culprit = 1 if where.startswith("late") else 0
+    assert found[culprit] is None
+    name = where.split()[1]
+    assert f"Rank {culprit} of 2 did not answer in '{name}' (ended, or silent for 2 s)" in found[1 - culprit]
+
+
+def listening(pid: int) -> list[str]:
+    """The addresses on which a process listens, in the hexadecimal digits of /proc."""
+    links = [os.readlink(it) for it in Path(f"/proc/{pid}/fd").iterdir() if it.is_symlink()]
+    rows = [line.split() for file in ("tcp", "tcp6") for line in Path(f"/proc/net/{file}").read_text().splitlines()[1:]]
+    return [row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in links]
+
+
+def hear(dist: DistContext, folder: Path) -> list[str]:
+    """The addresses on which this process listens, while all are there."""
+    on_rank0(dist, "a file", lambda: None)
+    found = listening(os.getpid())
+    all_reduce_sum(dist, "all have looked", torch.zeros(1))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="Linux lists its sockets")
+def test_processes_of_one_machine_listen_on_its_loopback_address_only(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth0")
+    found = together(tmp_path, hear, 2, machines=1)
+    assert all(found) and {address for addresses in found for address in addresses} == {LOOPBACK_HEX}
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="Linux lists its sockets")
+def test_only_several_machines_listen_elsewhere(tmp_path) -> None:
+    first, _ = together(tmp_path, hear, 2, machines=2)
+    assert set(first) > {LOOPBACK_HEX}, "the store of rank 0"
 
 
 def test_one_process_starts_nothing() -> None:

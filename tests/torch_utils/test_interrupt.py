@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from torch_utils.interrupt import deferred_interrupts, sigterm_ends
+from torch_utils.interrupt import deferred_interrupts, sigterm_ends, was_interrupted
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -22,6 +22,16 @@ def test_the_first_signal_is_a_wish_and_the_second_an_order(number: signal.Signa
             os.kill(os.getpid(), number)
             signal.sigtimedwait([], 1)  # where Python gets to see the signal
     assert signal.getsignal(number) is before
+
+
+def test_an_error_of_a_library_that_was_interrupted_is_an_interruption() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("unexpected position in the file")
+    assert was_interrupted(raised.value) and was_interrupted(KeyboardInterrupt())
+    assert not was_interrupted(RuntimeError()) and not was_interrupted(None)
 
 
 def test_sigterm_lets_what_is_half_done_be_cleared_away() -> None:

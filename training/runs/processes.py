@@ -1,24 +1,30 @@
 """A run on several GPUs, or on several processes of a CPU: they are started, watched, stopped and started again.
 
-PyTorch's elastic launcher does the watching. A process that is lost (killed, out of memory, or silent for too long)
-takes the others with it, and all go on from the last saved state. One that meets an error says so in a note and no
-restart is tried: the error would come again.
+A process that is lost (killed, out of memory, or silent for too long) takes the others with it, and all go on from the
+last saved state. One that meets an error says so in a note and no restart is tried: the error would come again.
+
+Signals go to the launcher, which tells the processes: the first is a wish, which they grant together, and with the
+second they have `ORDER_S` to end. Everything that the launcher opens is for this machine only.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from functools import partial
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -26,17 +32,29 @@ from typing import Any
 import torch
 
 from torch_utils.device import pick_device
-from torch_utils.distributed import DistContext, LostRank, from_environment, process_group
+from torch_utils.distributed import (
+    LOOPBACK,
+    DistContext,
+    LostRank,
+    SignsOfLife,
+    from_environment,
+    process_group,
+    store_on_loopback,
+)
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
+from torch_utils.interrupt import sigterm_ends, was_interrupted
+from torch_utils.progress import lasting_streams
 from training.config import RunConfig
 from training.loop import train
 from training.runs.run_dir import has_state
 
-STOP = "stop"  # a note of the signal that the user has sent, for processes that are started after it
-START = "forkserver"  # forks from a process that has loaded everything, and not touched a GPU
 INSTALLED = {"site-packages", "dist-packages"}  # folders that Python has among its own paths
-SHUTDOWN_S = 60  # for the others to end once one is lost
+SHUTDOWN_S = 60.0  # for the others to end once one has ended
+ORDER_S = 5.0  # for all to end after a second signal
+LOOK_S = 0.1  # from one look at the processes to the next
+LOST, GONE = 1, 255  # exit codes of one that lost the others, and of one of which nothing is known any more
+SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 Work = Callable[[RunConfig, Path, bool, str | None, DistContext], object]  # `train`, or what is called like it
 Entry = Callable[[RunConfig, Path, bool, str | None, Path, Connection], int]
@@ -71,46 +89,151 @@ def train_in_processes(
     Raises UserError for what one of them raised, and for one that was lost too often; SystemExit with its code for any
     other end but the planned one: 143 after SIGTERM, 1 after an error, whose traceback has been printed.
     """
-    _quiet_launcher()
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    load_beforehand()
-    with tempfile.TemporaryDirectory() as folder, _passing_on_signals(Path(folder)) as stopped_by:
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # errors are ours to tell, once
+    alive, held = multiprocessing.Pipe(duplex=False)  # its end comes when we do
+    with tempfile.TemporaryDirectory() as folder, held, _Launcher(cfg, Path(folder)) as launcher:
         notes = Path(folder)
-        alive, _held = multiprocessing.Pipe(duplex=False)  # its end comes when we do
-        config = LaunchConfig(
-            min_nodes=1, max_nodes=1, nproc_per_node=cfg.gpus, run_id=run_dir.name, role="train",
-            rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost",
-            max_restarts=cfg.max_restarts, monitor_interval=0.1, start_method=START,
-            logs_specs=DefaultLogsSpecs(log_dir=folder), shutdown_timeout=SHUTDOWN_S,
-            signals_to_handle="SIGQUIT",  # the others are passed on, as a wish that the processes grant together
-        )  # fmt: skip
-        try:
-            codes = elastic_launch(config, entry or process)(cfg, run_dir, resume, init_from, notes, alive)
-            code = max(codes.values())
-        except ChildFailedError as error:
-            if stopped_by():
-                raise SystemExit(128 + stopped_by()) from None
+        for attempt in range(cfg.max_restarts + 1):
+            codes = launcher.run(attempt, entry or process, (cfg, run_dir, resume, init_from, notes, alive))
             _raise_first(notes)
-            rank, failure = error.get_first_failure()
-            raise UserError(_lost(cfg, run_dir, notes, rank, failure.exitcode)) from None
-        _raise_first(notes)
-    if code:
-        raise SystemExit(code)
+            if launcher.signals and any(codes.values()):
+                raise launcher.stopped()
+            lost = next((rank for rank, code in codes.items() if code < 0 or code == LOST), None)
+            if lost is None:
+                break
+            what = _what_became_of(lost, codes[lost], attempt, cfg.gpus, notes)
+            if attempt < cfg.max_restarts:
+                print(f"{what}: all start again from what was saved", file=sys.stderr)
+        else:
+            again = f", after {cfg.max_restarts} restarts" if cfg.max_restarts else ""
+            if not has_state(run_dir):
+                raise UserError(f"{what}{again}; nothing was saved by then: find the cause, then start again")
+            raise UserError(f"{what}{again}; what was saved is in {run_dir}: train.py --resume {run_dir}")
+    if any(codes.values()):
+        raise SystemExit(max(codes.values()))
+
+
+class _Launcher:
+    """Starts the processes of a run and watches them. A context manager: at its end, none of them is left.
+
+    signals: SIGINT and SIGTERM that have come, in their order
+    """
+
+    def __init__(self, cfg: RunConfig, notes: Path) -> None:
+        self._cfg, self._notes = cfg, notes
+        self._processes: dict[int, BaseProcess] = {}
+        self._starting = False
+        self.signals: list[int] = []
+
+    def __enter__(self) -> _Launcher:
+        self._before: dict[int, Any] = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._starting = False
+        for process in self._processes.values():
+            _send(process, signal.SIGKILL)
+            if process.pid:
+                process.join(ORDER_S)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _hear(self, signum: int, frame: FrameType | None) -> None:
+        self.signals.append(signum)
+        if self._starting:  # nothing has been done yet that could be lost
+            raise self.stopped()
+
+    def stopped(self) -> BaseException:
+        """What to raise because of the first signal."""
+        first = self.signals[0]
+        return KeyboardInterrupt() if first == signal.SIGINT else SystemExit(128 + first)
+
+    def run(self, attempt: int, entry: Entry, arguments: tuple[Any, ...]) -> dict[int, int]:
+        """Start all processes, and return their exit codes by rank, in the order in which they ended."""
+        store = store_on_loopback(self._cfg.timeout)
+        self._start(attempt, store.port, entry, arguments)
+        signs, forwarded, deadline = SignsOfLife(store, attempt), 0, math.inf
+        codes: dict[int, int] = {}
+        while running := {rank: it for rank, it in self._processes.items() if rank not in codes}:
+            wait([it.sentinel for it in running.values()], LOOK_S)
+            now = time.monotonic()
+            ended = {rank: it.exitcode for rank, it in running.items() if it.exitcode is not None}
+            for rank, code in ended.items():
+                signs.end(rank)  # or the others would wait for it
+                if code == GONE:
+                    _send(running[rank], signal.SIGKILL)
+            codes |= ended
+            to_send = self.signals[forwarded:]
+            forwarded += len(to_send)
+            if not forwarded and any(code < 0 or code == LOST for code in ended.values()):
+                to_send = [signal.SIGTERM]
+            if ended:
+                deadline = min(deadline, now + SHUTDOWN_S)
+            if forwarded > 1:
+                deadline = min(deadline, now + ORDER_S)
+            for rank in running.keys() - ended.keys():
+                stuck = signs.silence(rank) > self._cfg.timeout
+                if stuck:
+                    what = (
+                        f"process {rank} of {self._cfg.gpus} got no further for {self._cfg.timeout:g} s and was ended"
+                    )
+                    _lost_note(self._notes, attempt, rank).write_text(what)
+                for signum in [signal.SIGKILL] if stuck or now > deadline else to_send:
+                    _send(running[rank], signum)
+        return codes
+
+    def _start(self, attempt: int, port: int, entry: Entry, arguments: tuple[Any, ...]) -> None:
+        self._processes = {}
+        self._starting = True
+        try:
+            if self.signals:
+                raise self.stopped()
+            load_beforehand()
+            context, size = multiprocessing.get_context("forkserver"), str(self._cfg.gpus)
+            for rank in range(self._cfg.gpus):
+                environment = {
+                    "RANK": str(rank), "WORLD_SIZE": size, "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": size,
+                    "MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True",
+                    "TORCHELASTIC_RESTART_COUNT": str(attempt),
+                }  # fmt: skip
+                self._processes[rank] = context.Process(target=_enter, args=(environment, entry, arguments))
+                self._processes[rank].start()
+        finally:
+            self._starting = False
+
+
+def _send(process: BaseProcess, signum: int) -> None:
+    if process.pid and process.exitcode in (None, GONE):
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signum)
+
+
+def _enter(environment: Mapping[str, str], entry: Entry, arguments: tuple[Any, ...]) -> None:
+    os.environ.update(environment)
+    sys.exit(entry(*arguments))
 
 
 def load_beforehand() -> None:
-    """Have `START` load what all processes need, from the very folder that this was loaded from.
+    """Start the server from which processes are forked, which has loaded all that they need and has not touched a GPU.
+
+    It loads from the very folder that this was loaded from.
 
     It starts with Python's own paths (until 3.12), on which another copy of the project may lie, such as one installed
     with pip while this is a checkout: the processes would train with that one's code.
+
+    It hears no signals: those are for the launcher, but a terminal sends them to all that was started from it.
     """
     home = Path(__file__).parents[2]
-    if home.name not in INSTALLED:
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(home), os.environ.get("PYTHONPATH")]))
+    paths = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    if home.name not in INSTALLED and str(home) not in paths[:1]:
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(home), *paths])
     multiprocessing.set_forkserver_preload(["training.loop", "torch.utils.tensorboard"])
+    resource_tracker.ensure_running()  # which `forkserver` would do next, and let signals in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def process(
@@ -126,15 +249,16 @@ def process(
     """
     dist = from_environment(os.environ)
     assert dist is not None
+    lasting_streams()
     os.setsid()  # Ctrl-C in a terminal is for the launcher, which passes it on
+    for number in SIGNALS:  # at once, whatever it waits for: there is nothing to save yet
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_stop_with, args=(launcher,), daemon=True).start()
-    stop = _stop_wanted(notes)
-    if stop:
-        return 128 + stop
     code = 1
     if not _noted(notes):  # by an earlier attempt
         with ExitStack() as stack:
-            stack.push(lambda kind, error, tb: _noted(notes))
+            stack.push(lambda kind, error, tb: _noted(notes) or was_interrupted(error))
             code = _train_in_group(cfg, run_dir, resume, init_from, dist, notes, work)
     if launcher.poll():  # nobody is there to take the code
         sys.exit(code or 1)
@@ -150,7 +274,8 @@ def _train_in_group(
     cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, dist: DistContext, notes: Path, work: Work
 ) -> int:
     try:
-        with process_group(dist, device_of(cfg, dist), cfg.timeout) as dist, ExitStack() as stack:
+        with process_group(dist, device_of(cfg, dist), cfg.timeout) as dist, sigterm_ends(), ExitStack() as stack:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             stack.push(partial(_write_note, notes, dist.rank))
             saved = dist.attempt > 0 and has_state(run_dir)
             work(cfg, run_dir, resume or saved, init_from, dist)
@@ -161,8 +286,8 @@ def _train_in_group(
     except LostRank as error:
         if _noted(notes):
             return 1
-        (notes / f"lost-{dist.attempt}-{dist.rank}").write_text(str(error))
-        sys.exit(1)
+        _lost_note(notes, dist.attempt, dist.rank).write_text(str(error))
+        sys.exit(LOST)
     return 0
 
 
@@ -170,7 +295,7 @@ def _write_note(
     notes: Path, rank: int, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
 ) -> None:
     """Tell the launcher of an error that would come again."""
-    if kind is None or issubclass(kind, LostRank) or not issubclass(kind, Exception):
+    if kind is None or issubclass(kind, LostRank) or not issubclass(kind, Exception) or was_interrupted(error):
         return
     text = str(error) if issubclass(kind, UserError) else "".join(traceback.format_exception(kind, error, tb))
     note = {"rank": rank, "mistake": issubclass(kind, UserError), "text": text}
@@ -192,48 +317,15 @@ def _raise_first(notes: Path) -> None:
         raise SystemExit(1)
 
 
-def _lost(cfg: RunConfig, run_dir: Path, notes: Path, rank: int, exitcode: int) -> str:
-    """What to say of a process that was lost once too often."""
-    said = sorted(notes.glob("lost-*"), key=lambda path: path.stat().st_mtime_ns)
-    if exitcode < 0:
-        what = f"process {rank} of {cfg.gpus} was ended by {signal.Signals(-exitcode).name}"
-    elif said:
-        what = said[-1].read_text()
-    else:
-        what = f"process {rank} of {cfg.gpus} ended with code {exitcode}"
-    again = f", after {cfg.max_restarts} restarts" if cfg.max_restarts else ""
-    if not has_state(run_dir):
-        return f"{what}{again}; nothing was saved by then: find the cause, then start again"
-    return f"{what}{again}; what was saved is in {run_dir}: train.py --resume {run_dir}"
+def _lost_note(notes: Path, attempt: int, rank: int) -> Path:
+    return notes / f"lost-{attempt}-{rank}"
 
 
-@contextmanager
-def _passing_on_signals(notes: Path) -> Iterator[Callable[[], int]]:
-    """While it lasts, Ctrl-C and SIGTERM go to the processes. Gives a function that tells which came first, 0: none."""
-
-    def pass_on(signum: int, frame: FrameType | None) -> None:
-        if not (notes / STOP).exists():
-            (notes / STOP).write_text(str(int(signum)))
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
-                os.kill(child.pid, signum)
-
-    before: dict[int, Any] = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: _stop_wanted(notes)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop_wanted(notes: Path) -> int:
-    """The signal that the user has sent, 0 if none."""
-    return int((notes / STOP).read_text()) if (notes / STOP).exists() else 0
-
-
-def _quiet_launcher() -> None:
-    """Before PyTorch's launcher is imported: errors are ours to tell, once, and the way is through this machine."""
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    if sys.platform.startswith("linux"):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+def _what_became_of(rank: int, code: int, attempt: int, size: int, notes: Path) -> str:
+    """What to say of a process that was lost."""
+    note = _lost_note(notes, attempt, rank)
+    if note.exists():
+        return note.read_text()
+    if code < 0:
+        return f"process {rank} of {size} was ended by {signal.Signals(-code).name}"
+    return f"process {rank} of {size} ended with code {code}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import torch
 from click.testing import CliRunner
 
 import training.loop
+import training.runs.checkpointing
 import training.runs.processes
 from stylegan.cli.train import main
 from torch_utils.distributed import from_environment
@@ -36,12 +38,15 @@ LONGEST = 1e6  # seconds
 def faulty(
     cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, notes: Path, launcher: Connection
 ) -> int:
-    """A process of a run, to one of which something happens in a step of the first attempt, as `FAULT` says."""
+    """A process of a run, to one of which something happens in the first attempt, as `FAULT` says: in a step, or at
+    another call of the loop ("at").
+    """
     dist = from_environment(os.environ)
     assert dist
     fault = json.loads((run_dir / FAULT).read_text()) if (run_dir / FAULT).exists() else {}
     if fault and dist.rank in fault["ranks"] and dist.attempt <= fault["attempts"]:
-        healthy, calls = training.loop.train_step, 0
+        module = training.loop if hasattr(training.loop, fault["at"]) else training.runs.checkpointing
+        healthy, calls = getattr(module, fault["at"]), 0
 
         def sick(*arguments: Any) -> Any:
             nonlocal calls
@@ -50,7 +55,7 @@ def faulty(
                 happen(fault["what"], arguments[0], run_dir)
             return healthy(*arguments)
 
-        training.loop.train_step = sick
+        setattr(module, fault["at"], sick)
     return training.runs.processes.process(cfg, run_dir, resume, init_from, notes, launcher)
 
 
@@ -66,8 +71,31 @@ def happen(what: str, state: Any, run_dir: Path) -> None:
             state.D.head.dense1.bias.fill_(float("inf"))
     if what.startswith("SIG"):
         os.kill(os.getpid(), signal.Signals[what])
+    launcher = int((run_dir / "pid").read_text())
     if what == "stop":
-        os.kill(int((run_dir / "pid").read_text()), signal.SIGTERM)
+        os.kill(launcher, signal.SIGTERM)
+    if what == "deaf":  # as while it waits within PyTorch
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        for _ in range(2):
+            os.kill(launcher, signal.SIGINT)
+            time.sleep(0.5)
+        time.sleep(3600)
+    if what == "unread":
+        reader, writer = os.pipe()
+        os.close(reader)
+        for descriptor in (1, 2):
+            os.dup2(writer, descriptor)
+    if what == "listen":
+        found = {pid: listening(pid) for pid in (launcher, os.getpid())}
+        (run_dir / "listening.json").write_text(json.dumps(found))
+
+
+def listening(pid: int) -> list[str]:
+    """The addresses on which a process listens, in the hexadecimal digits of /proc."""
+    links = [os.readlink(it) for it in Path(f"/proc/{pid}/fd").iterdir() if it.is_symlink()]
+    rows = [line.split() for file in ("tcp", "tcp6") for line in Path(f"/proc/net/{file}").read_text().splitlines()[1:]]
+    return [row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in links]
 
 
 @pytest.fixture
@@ -86,7 +114,7 @@ def crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
         (run_dir / "pid").write_text(str(os.getpid()))
         (run_dir / FAULT).unlink(missing_ok=True)
         if fault:
-            (run_dir / FAULT).write_text(json.dumps({"ranks": [1], "attempts": 0} | fault))
+            (run_dir / FAULT).write_text(json.dumps({"ranks": [1], "attempts": 0, "at": "train_step"} | fault))
         train_in_processes(cfg, run_dir, resume, None)
         return run_dir
 
@@ -159,6 +187,39 @@ def test_a_silent_process_is_given_up_and_all_start_again(undisturbed, crew, tin
     assert same_end(undisturbed, slow)
 
 
+@pytest.mark.parametrize(("at", "rank"), [("tick", 1), ("save_fakes", 0)])
+def test_a_process_that_is_stuck_at_a_tick_is_given_up(at, rank, undisturbed, crew, tiny, capfd) -> None:
+    """Before what the first one does alone, or while it does it."""
+    stuck = crew(two(tiny, timeout=3), what="SIGSTOP", at=at, step=2, ranks=[rank])
+    assert same_end(undisturbed, stuck)
+    assert "all start again from what was saved" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="Linux lists its sockets")
+def test_a_run_listens_on_the_loopback_address_only(crew, tiny) -> None:
+    """Its launcher, with the store, and its processes."""
+    found = json.loads((crew(two(tiny), what="listen", step=2) / "listening.json").read_text())
+    assert len(found) == 2 and all(found.values())
+    assert {address for addresses in found.values() for address in addresses} == {"0100007F"}
+
+
+def test_the_second_ctrl_c_ends_also_processes_that_do_not_hear_it(crew, tiny, monkeypatch) -> None:
+    monkeypatch.setattr(training.runs.processes, "ORDER_S", 1.0)
+    with pytest.raises(KeyboardInterrupt):
+        crew(two(tiny, timeout=LONGEST), what="deaf", step=2, ranks=[0, 1])
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_the_start_ends_it_at_once(number, tiny, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(training.runs.processes, "load_beforehand", lambda: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as stopped:
+        train_in_processes(two(tiny), tmp_path, False, None)
+    assert getattr(stopped.value, "code", 143) == 143 and signal.getsignal(number) is before
+    assert not multiprocessing.active_children() and not list(tmp_path.iterdir())
+
+
 def test_a_process_that_is_lost_once_too_often_is_named(crew, tiny) -> None:
     """At once, and not when the time for an answer is over, which is set to the longest there is."""
     with pytest.raises(UserError, match=r"process 1 of 2 was ended by SIGKILL; what was saved is in .*--resume"):
@@ -217,8 +278,16 @@ def test_what_is_not_finite_in_one_is_skipped_by_all(crew, tiny) -> None:
     assert len(skips) == 2 and saved(run_dir)["skipped"] == 2
 
 
+def test_a_run_goes_on_when_nobody_reads_its_output(undisturbed, crew, tiny) -> None:
+    unread = crew(two(tiny, max_restarts=0), what="unread", step=2, ranks=[0, 1])
+    assert same_end(undisturbed, unread) and len(log(unread)) == len(log(undisturbed))
+
+
 def test_processes_run_the_code_of_the_checkout_they_were_started_from(tmp_path) -> None:
-    """Also where another copy is installed: here, one of a single line, first on Python's own paths."""
+    """Also where another copy is installed: here, one of a single line, first on Python's own paths.
+
+    And a signal for all that a terminal has started does not end the server that knows what becomes of them.
+    """
     installed = tmp_path / "installed" / "training"
     installed.mkdir(parents=True)
     (installed / "__init__.py").touch()
@@ -226,12 +295,14 @@ def test_processes_run_the_code_of_the_checkout_they_were_started_from(tmp_path)
     checkout = Path(training.runs.processes.__file__).parents[2]
     (tmp_path / "start.py").write_text(
         f"import sys; sys.path.insert(0, {str(checkout)!r})\n"
-        "import multiprocessing\n"
+        "import multiprocessing, os\n"
         "from training.runs import processes\n"
         "def tell() -> None: print(sys.modules['training.loop'].__file__)\n"
         "if __name__ == '__main__':\n"
         "    processes.load_beforehand()\n"
-        "    child = multiprocessing.get_context(processes.START).Process(target=tell)\n"
+        "    for number in processes.SIGNALS:\n"
+        "        os.kill(multiprocessing.forkserver._forkserver._forkserver_pid, number)\n"
+        "    child = multiprocessing.get_context('forkserver').Process(target=tell)\n"
         "    child.start(); child.join()\n"
     )
     env = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
