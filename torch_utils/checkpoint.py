@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.files import atomic_write, sync
 from torch_utils.text import printable, shortened
 from torch_utils.untrusted import ZIP_ERRORS, parse_json
@@ -167,7 +167,7 @@ def load_tensors(path: Path, wanted: str = "") -> tuple[dict[str, Tensor], dict[
             # clone: tensors in the file have arbitrary addresses, and matrix products round differently by address.
             return {name: file.get_tensor(name).clone() for name in file.keys()}, header  # noqa: SIM118 (not a dict)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {in_words(error)}") from error
     except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         reason = printable(shortened((str(error).splitlines() or [""])[0], 200))
         raise UserError(f"{path} is not a complete safetensors file ({reason}); copy or download it again") from None

@@ -10,9 +10,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 import click
 from click.core import ParameterSource
 
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, explained
+from torch_utils.interrupt import signals_end
 from torch_utils.settings import Declared, Flag, declared
-from torch_utils.text import printable, shortened
+from torch_utils.text import printable, say, shortened
 
 LONGEST_MESSAGE = 4000  # characters: a message may quote text from a file, which can be of any length
 _TRUE, _FALSE = {"1", "true", "yes", "on", "y", "t"}, {"0", "false", "no", "off", "n", "f"}
@@ -56,6 +57,10 @@ class Command(click.Command):
     It gets the options of `settings_options` as one argument `typed`: {dotted name: value} of those the user typed.
     """
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _without_traceback():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         settings = {p.name: p.setting for p in self.params if isinstance(p, Option) and p.setting}
         if settings:
@@ -80,6 +85,10 @@ class Group(click.Group):
 
     command_class = Command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _without_traceback():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         with _without_traceback():
             return super().invoke(ctx)
@@ -91,16 +100,26 @@ class _Failure(click.ClickException):
 
 @contextmanager
 def _without_traceback() -> Iterator[None]:
-    """Turn a UserError into one line and exit code 2, and Ctrl-C into one line and exit code 130, as shells do.
+    """Turn what users can put right into one line and exit code 2, and Ctrl-C into one line and exit code 130.
 
-    This covers only what a command does, so commands do their slow imports inside.
+    That is every UserError, and every error of the operating system, such as a full disk or a file that may not be
+    read. SIGTERM and SIGHUP end the command after it has cleaned up. This covers only what a command does, so commands
+    do their slow imports inside.
     """
     try:
-        yield
+        with signals_end():
+            yield
     except UserError as error:
         raise _Failure(printable(shortened(str(error), LONGEST_MESSAGE))) from error
+    except click.ClickException as error:  # it quotes what was typed, which may be the names of files
+        error.message = printable(shortened(error.message, LONGEST_MESSAGE))  # type: ignore[misc]  # Final since 8.2
+        raise
+    except ConnectionError:  # a closed pipe, or the other processes of a group; neither is a file
+        raise
+    except OSError as error:
+        raise _Failure(printable(shortened(explained(error), LONGEST_MESSAGE))) from error
     except KeyboardInterrupt:
-        click.echo("Stopped", err=True)
+        say("Stopped", err=True)
         raise click.exceptions.Exit(130) from None
 
 

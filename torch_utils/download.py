@@ -17,7 +17,7 @@ from urllib.parse import urljoin
 
 import requests
 
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.files import put_in_place
 from torch_utils.progress import Progress
 from torch_utils.text import printable
@@ -108,7 +108,7 @@ def download(urls: Sequence[str], dest: Path, *, sha256: str = "", progress: boo
                 except _Refused as reason:
                     failures.append(f"{url}: {reason}")
     except OSError as error:
-        raise UserError(f"cannot write {dest}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {dest}: {in_words(error)}") from error
     raise UserError(f"could not download {dest.name}; tried " + "; ".join(failures))
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.untrusted import excess
 
 MAX_STEPS = 2_000_000  # a published file has about ten thousand instructions
@@ -92,8 +92,8 @@ def read_pickle(path: Path) -> Any:
         if fault:
             raise UserError(fault)
         data = path.read_bytes()
-    except OSError as err:
-        raise UserError(f"cannot read {path}: {err.strerror}; check the path") from err
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {in_words(error)}") from error
     if data[:64].lstrip()[:1] == b"<":
         raise UserError(f"{path} is a web page, saved under that name; download the file itself")
     if data[:4] == b"PK\x03\x04":

@@ -9,6 +9,7 @@ import click
 from stylegan.cli.options import ops_option
 from torch_utils.cli import Command
 from torch_utils.errors import UserError
+from torch_utils.text import say
 
 
 @click.command(cls=Command, params=[ops_option()])
@@ -59,10 +60,10 @@ def main(
             raise UserError("--from-layer goes with --blend; leave it out")
         found = convert(source or "", dest, with_d, half)
     config, stage, image = found.copy.config, found.copy.stage, found.image
-    click.echo(f"{dest}: {config.family}, grown to {stage.resolution} of {config.resolution}.")
+    say(f"{dest}: {config.family}, grown to {stage.resolution} of {config.resolution}.")
     rounding = f"; 16 bits change it by {found.difference:.4f}, where white is 2 from black" if half else ""
     scored = "" if found.score is None else f"; the discriminator gives it {found.score:.3f}"
-    click.echo(f"Read back and checked: the image of seed 0 has mean {image.mean():.3f} and standard deviation "
+    say(f"Read back and checked: the image of seed 0 has mean {image.mean():.3f} and standard deviation "
                f"{image.std():.3f}{scored}{rounding}.")  # fmt: skip
 
 

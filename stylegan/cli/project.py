@@ -8,8 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from stylegan.cli.options import tool
 from stylegan.latents.notation import WHAT, NetworkOptions
 from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
@@ -17,7 +15,7 @@ from torch_utils.cli import require, require_batch
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, check_film, require_folder
 from torch_utils.settings import Flag, setting
-from torch_utils.text import counted, parse_classes
+from torch_utils.text import counted, parse_classes, say
 
 if TYPE_CHECKING:
     from stylegan.checkpoints.snapshot import Snapshot
@@ -107,17 +105,17 @@ def main(request: Request, dry_run: bool) -> None:
     distance = pick_distance(request.distance or "", snapshot, weights)
     film = film_kind(request, snapshot)
     if dry_run:
-        click.echo(plan(request, snapshot, photos, distance.name))
+        say(plan(request, snapshot, photos, distance.name))
         return
     job = Job(
         snapshot, request.search, distance, Path(request.outdir), request.tuning if request.pti else None,
         also=tuple(pick_distance(name, snapshot) for name in request.also if name != distance.name),
         batch=request.batch, film=film,
     )  # fmt: skip
-    records = run(job, photos, c, click.echo)
-    click.echo(table(records))
+    records = run(job, photos, c, say)
+    say(table(records))
     files = f"{request.outdir}/{photos[0].name}.latent.safetensors and .png, report.json"
-    click.echo(f"{counted(len(photos), 'photograph')} projected: {files}")
+    say(f"{counted(len(photos), 'photograph')} projected: {files}")
 
 
 def film_kind(request: Request, snapshot: Snapshot) -> str:
@@ -162,9 +160,9 @@ def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> list[Ph
         raise UserError("; ".join(faults.values()))
     for photo in photos:
         if photo.notes:
-            click.echo(f"{photo.path.name}: {', '.join(photo.notes)}")
+            say(f"{photo.path.name}: {', '.join(photo.notes)}")
     for reason in faults.values():
-        click.echo(f"skipped {reason}", err=True)
+        say(f"skipped {reason}", err=True)
     return photos
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from stylegan.editing.settings import Attribute
 from stylegan.latents.notation import is_photograph
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.text import MAX_SEEDS
 
 YES, NO = "yes", "no"
@@ -42,8 +42,10 @@ def read_csv(path: Path, key: str, attributes: Sequence[Attribute]) -> Table:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns, rows = list(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read the table {path}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise UserError(f"cannot read the table {path}: {in_words(error)}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read the table {path}: {error}") from None
     if key not in columns:
         raise UserError(f"{path} is not a CSV with a column '{key}' in its first line, which identifies the images; it "
                         f"begins with '{','.join(columns)[:60]}'")  # fmt: skip

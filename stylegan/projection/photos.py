@@ -25,10 +25,10 @@ from stylegan.networks.sampling import z_for_seeds
 from stylegan.projection.distance import pick_distance
 from stylegan.projection.projector import Projector, SearchStep, Watch
 from stylegan.projection.settings import ProjectionSettings
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.images import BadImage, centred_box, read_image, to_float, with_channels
 from torch_utils.progress import Progress
-from torch_utils.text import counted, is_image
+from torch_utils.text import as_stem, counted, is_image
 from torch_utils.untrusted import read_plain
 
 Align = Callable[[Image.Image], tuple[Image.Image, str]]
@@ -82,7 +82,7 @@ def read_photos(
 def _unique_name(path: Path, taken: set[str]) -> str:
     """The name of the file without its suffix, without characters that file systems reject, and not yet taken."""
     stem = "".join(letter if letter.isprintable() and letter not in ":\\" else "_" for letter in path.stem)
-    stem = stem if stem.strip(". ") else "photo"
+    stem = as_stem(stem) if stem.strip(". ") else "photo"
     name, number = stem, 2
     while name.lower() in taken:
         name, number = f"{stem}-{number}", number + 1
@@ -98,7 +98,7 @@ def read_photo(path: Path, snapshot: Snapshot, align: Align | None = None) -> tu
     except BadImage as reason:
         raise UserError(f"{path}: {reason}") from reason
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
+        raise UserError(f"{path}: {in_words(error)}") from error
     if align is not None:
         try:
             image, notes[0] = align(image.convert("RGB"))

@@ -3,6 +3,7 @@
 The formats are in test_images.py, a full disk and Ctrl-C in test_generate.py.
 """
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from zipfile import ZipFile
@@ -227,3 +228,23 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("here first")
     with pytest.raises(UserError, match="cannot write to"):
         write_film(tmp_path / "file" / "a.gif", frames(), 30)
+
+
+def test_a_full_disk_leaves_whole_images_only(tmp_path, monkeypatch):
+    written = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if "2.png" not in path.name:
+            return written(path, content)
+        written(path, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match="cannot write to .*: the disk is full; make room"):
+        write_images(Output(str(tmp_path)), ["1.png", "2.png"], [np.zeros((2, 4, 4, 3), np.uint8)])
+    assert [path.name for path in tmp_path.iterdir()] == ["1.png"]
+
+
+def test_an_error_about_another_folder_does_not_blame_this_one(tmp_path):
+    with pytest.raises(UserError, match="^/cache/kernels: permission is denied"), output.writing_to(tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied", "/cache/kernels")

@@ -16,8 +16,9 @@ from stylegan.networks.inference import with_kernels
 from torch_utils.device import cpu_threads, pick_device
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, broadcast_from_rank0, from_environment, process_group
 from torch_utils.errors import UserError
-from torch_utils.interrupt import sigterm_ends
+from torch_utils.interrupt import signals_end
 from torch_utils.settings import shown
+from torch_utils.text import say
 from training.config import FLAGS, RunConfig
 from training.data.archive import EMBEDDED, Archive
 from training.loop import open_data, pick_dtype, train
@@ -75,7 +76,7 @@ def launch(
     if dry_run and not planning:
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
         dtype = pick_dtype(cfg, device)
-        print(describe(cfg, estimated_speed(cfg, dtype, device), footprint(cfg, dtype, device)))
+        say(describe(cfg, estimated_speed(cfg, dtype, device), footprint(cfg, dtype, device)))
         return
     desc = "" if resume else description(cfg, facts)
     if dist:
@@ -87,7 +88,7 @@ def launch(
                 _train_as_one_of(dist, cfg, lambda: resume or _run_dir(outdir, desc, cfg, again), resume, init_from)
         return
     check_devices(cfg)
-    with sigterm_ends(), ExitStack() as held:
+    with signals_end(), ExitStack() as held:
         if planning:
             cfg = _planned(cfg, SINGLE_PROCESS, began, outdir, dry_run)
         if dry_run:
@@ -116,7 +117,7 @@ def _launch_newest(
     with locked_name(outdir, name) if first and not dry_run else nullcontext():
         choice = choose(outdir, asked, facts, init_from is not None)
         if first:
-            print(choice.said, flush=True)
+            say(choice.said)
         if choice.finished:
             return
         if choice.saved:
@@ -157,7 +158,7 @@ def _planned(cfg: RunConfig, dist: DistContext, began: float, outdir: Path | Non
     if not dry_run:
         _require_outdir(outdir)
     if dist.rank == 0:
-        print("Measuring how fast this machine trains", flush=True)
+        say("Measuring how fast this machine trains")
     open_data(cfg, dist.rank == 0)  # packed once, which is no part of a run
     if dist.world_size > 1:
         costs, gone = costs_in_group(cfg, dist, began)
@@ -169,7 +170,7 @@ def _planned(cfg: RunConfig, dist: DistContext, began: float, outdir: Path | Non
         device = pick_device(cfg.device)
         memory = footprint(cfg, pick_dtype(cfg, device), device)
         growth = [describe(cfg, speed, memory)] if dry_run else growth_table(cfg, speed, memory)
-        print("\n".join([*growth, *budget_lines(cfg, costs)]), flush=True)
+        say("\n".join([*growth, *budget_lines(cfg, costs)]))
     return cfg
 
 
@@ -187,11 +188,11 @@ def _new(typed: Mapping[str, Any], facts: DataFacts, quiet: bool, init_from: str
         path = str(Path(path).resolve())
     cfg = resolve({**typed, "data.path": path}, facts)
     if "preset" not in typed and not quiet:
-        print(f"No --cfg given: for {facts.width}x{facts.height} images, taking {cfg.preset}.")
+        say(f"No --cfg given: for {facts.width}x{facts.height} images, taking {cfg.preset}.")
     if init_from and (taken := {k: v for k, v in inherited(init_from, cfg.model).items() if k not in typed}):
         cfg = resolve({**typed, **taken, "data.path": path}, facts)
         if not quiet:
-            print(f"As in {init_from}: {', '.join(f'{_spelling(name)} {shown(v)}' for name, v in taken.items())}")
+            say(f"As in {init_from}: {', '.join(f'{_spelling(name)} {shown(v)}' for name, v in taken.items())}")
     return cfg
 
 

@@ -29,6 +29,7 @@ from torch_utils.device import pick_device
 from torch_utils.distributed import DistContext, LostRank, from_environment, process_group
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
+from torch_utils.text import say
 from training.config import RunConfig
 from training.loop import train
 from training.runs.run_dir import has_state
@@ -187,8 +188,7 @@ def _raise_first(notes: Path) -> None:
         note = json.loads(path.read_text())
         if note["mistake"]:
             raise UserError(note["text"])
-        print(f"{note['text']}Error: process {note['rank']} ended with the error above, and so did all.",
-              file=sys.stderr)  # fmt: skip
+        say(f"{note['text']}Error: process {note['rank']} ended with the error above, and so did all.", err=True)
         raise SystemExit(1)
 
 

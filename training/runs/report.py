@@ -22,6 +22,7 @@ from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
 from torch_utils.files import atomic_write, write_atomically
 from torch_utils.images import enlarge, grid, to_pil, to_uint8
+from torch_utils.text import safe_lines, say
 from training.config import RunConfig
 from training.data.dataset import Dataset
 from training.runs.plan import TYPICAL, Machine, duration
@@ -114,10 +115,11 @@ class Report:
         """A line on the terminal and in log.txt."""
         if not self._files:
             return
+        text = safe_lines(text)  # the bar and the log need that as well
         if self._bar is not None:
             self._bar.write(text)
         else:
-            print(text, flush=True)
+            say(text)
         self._files[LOG].write(text + "\n")
         self._files[LOG].flush()
 

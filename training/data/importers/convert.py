@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.images import DECODER_ERRORS, BadImage, first_line
 from torch_utils.progress import Progress
+from torch_utils.text import say
 from training.data.archive import ArchiveWriter, encode_png
 from training.data.importers.image import convert_image
 from training.data.importers.inspect import findings_table, inspect, open_source, ordered_map
@@ -34,9 +35,7 @@ class Job:
     skip_list: Path | None = None
 
 
-def run(
-    job: Job, rules: Rules, meta: Mapping[str, Any] | None = None, say: Callable[[str], None] = print
-) -> list[Skip]:
+def run(job: Job, rules: Rules, meta: Mapping[str, Any] | None = None, say: Callable[[str], None] = say) -> list[Skip]:
     """Convert, and return what was left out. meta: further keys for `dataset.json`.
 
     `dest` appears complete or not at all. Raises UserError for everything that the user can correct.
@@ -83,7 +82,7 @@ def write(source: Source, plan: Plan, job: Job, meta: Mapping[str, Any]) -> list
                     archive.add_png(result, number)
                 bar.advance()
     except OSError as error:
-        raise UserError(f"Cannot write {job.dest}: {error.strerror or error}") from error
+        raise UserError(f"Cannot write {job.dest}: {in_words(error)}") from error
     return skipped
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.text import printable
 from torch_utils.untrusted import parse_json, read_plain
 from training.data.archive import MAX_CLASSES
@@ -143,7 +143,9 @@ def _read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     """The headings, and the rows, whose first cell is a file name."""
     try:
         lines = read_plain(path, "table_mib").decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"Cannot read the table {path}: {in_words(error)}") from error
+    except UnicodeDecodeError as error:
         raise UserError(f"Cannot read the table {path}: {error}") from error
     if len(lines) < 2:
         raise UserError(f"The table {path} is empty: expected a heading and rows of file names and classes")

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
+from torch_utils.files import write_atomically
 from torch_utils.images import GREY_MODES, MODES, BadImage
+from torch_utils.text import printable
 from training.data.importers.image import Target, place
 from training.data.importers.inspect import SHOWN, Finding, duplicates
 from training.data.importers.labels import Labels
@@ -122,5 +124,12 @@ def skipped_table(skipped: Sequence[Skip]) -> str:
 
 
 def write_skip_list(path: Path, skipped: Sequence[Skip]) -> None:
-    """One line per image: its name, a tab, the reason."""
-    path.write_text("".join(f"{skip.name}\t{skip.reason}\n" for skip in skipped), "utf-8")
+    """One line per image: its name, a tab, the reason. Raises UserError if it cannot be written."""
+    lines = "".join(f"{printable(skip.name)}\t{printable(skip.reason)}\n" for skip in skipped)
+    try:
+        if path.exists() and not path.is_file():  # a pipe, or /dev/stdout
+            path.write_text(lines, "utf-8")
+        else:
+            write_atomically(path, lines.encode())
+    except OSError as error:
+        raise UserError(f"Cannot write --skip-list {path}, but nothing else is lost: {in_words(error)}") from error

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.text import is_image, printable
 from torch_utils.untrusted import read_plain
 from training.data.archive import MANIFEST, size_limit
@@ -79,7 +79,7 @@ def open_folder(root: Path) -> Source:
     try:
         return listed("folder", root, files, lambda name: read_plain(root / name, size_limit(name)))
     except OSError as error:
-        raise UserError(f"Cannot read {root / (find_manifest(files) or '')}: {error.strerror or error}") from error
+        raise UserError(f"Cannot read {root / (find_manifest(files) or '')}: {in_words(error)}") from error
 
 
 def _walk(root: Path, below: str, above: frozenset[str], links: Iterator[int]) -> Iterator[str]:
@@ -93,7 +93,7 @@ def _walk(root: Path, below: str, above: frozenset[str], links: Iterator[int]) -
     try:
         entries = list(os.scandir(root / below))
     except OSError as error:
-        raise UserError(f"Cannot list {root / below}: {error.strerror}") from error
+        raise UserError(f"Cannot list {root / below}: {in_words(error)}") from error
     if len(above) >= MAX_DEPTH:
         raise UserError(f"{root} has more than {MAX_DEPTH} levels of folders: check --source")
     for entry in entries:
