@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.checkpoints.snapshot import Snapshot, require_finite
 from stylegan.checkpoints.unpickle import Array, Record, read_pickle
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.mapping import Activation
@@ -83,7 +83,8 @@ def load_published(path: Path, device: torch.device | str = "cpu") -> Snapshot:
     except UserError as err:
         raise UserError(f"{path}: {err}") from err
     kimg = re.search(r"network-snapshot-0*(\d+)", path.name)
-    return Snapshot(G, D, config, file.G_ema.stage, kimg=float(kimg[1]) if kimg else 0.0, data=path.stem)
+    found = Snapshot(G, D, config, file.G_ema.stage, kimg=float(kimg[1]) if kimg else 0.0, data=path.stem)
+    return require_finite(found, path)
 
 
 def read_published(path: Path) -> PublishedFile:
