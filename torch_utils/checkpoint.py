@@ -28,7 +28,7 @@ from torch import Tensor
 from torch_utils.errors import UserError, in_words
 from torch_utils.files import atomic_write, sync
 from torch_utils.text import printable, shortened
-from torch_utils.untrusted import ZIP_ERRORS, parse_json
+from torch_utils.untrusted import BEGINNING, SAFETENSORS, ZIP_ERRORS, parse_json, recognised
 
 MAX_STEPS = 5_000_000  # pickle instructions; the state of a network with 1000 tensors has 50,000
 LEGACY_PARTS = 5  # pickles in the old format: magic number, version, system, objects, names of the storages
@@ -161,7 +161,7 @@ def load_tensors(path: Path, wanted: str = "") -> tuple[dict[str, Tensor], dict[
         raise UserError(f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}")
     try:
         with path.open("rb") as plain:
-            _check_header(plain.read(64), path, wanted)
+            _check_header(plain.read(BEGINNING), path, wanted)
         with safe_open(path, framework="pt") as file:
             header = {key: _plain(value) for key, value in (file.metadata() or {}).items()}
             # clone: tensors in the file have arbitrary addresses, and matrix products round differently by address.
@@ -175,10 +175,12 @@ def load_tensors(path: Path, wanted: str = "") -> tuple[dict[str, Tensor], dict[
 
 def _check_header(begin: bytes, path: Path, wanted: str) -> None:
     """Raises UserError unless the first bytes announce a JSON header of reasonable length."""
-    if begin.lstrip().startswith(b"<") and begin[8:9] != b"{":
-        raise UserError(f"{path} is a web page, saved under that name; download the file itself")
-    if begin[8:9] not in (b"{", b""):
-        raise UserError(f"{path} is not a safetensors file" + (f"; give {wanted}" if wanted else ""))
+    what, cure = recognised(begin)
+    if what != SAFETENSORS and (what or begin[8:9]):
+        if cure:
+            raise UserError(f"{path} is {what}; {cure}")
+        kind = f"{what}, and not a safetensors file" if what else "not a safetensors file"
+        raise UserError(f"{path} is {kind}; " + (f"give {wanted}" if wanted else "check the path"))
     length = int.from_bytes(begin[:8], "little")
     if length > MAX_HEADER:
         raise UserError(f"the header of {path} declares {length:,} bytes, but the limit is {MAX_HEADER:,}; copy or "

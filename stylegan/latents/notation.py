@@ -14,6 +14,7 @@ from stylegan.networks.config import NetworkConfig, NoiseMode, require_styles
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, setting
 from torch_utils.text import has_image_suffix, parse_seeds, require_no_gaps
+from torch_utils.untrusted import BEGINNING, IMAGE, SAFETENSORS, recognised
 
 LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
 MAX_PSI = 10
@@ -27,20 +28,35 @@ Styles = tuple[int | str, ...]
 
 
 def is_photograph(path: Path) -> bool:
-    """Whether this is the name of an image file."""
-    return has_image_suffix(path.name)
+    """Whether this is an image file: by its name, or if that says nothing by its first bytes."""
+    return has_image_suffix(path.name) or not (path.name.lower().endswith(LATENTS) or _begins(path) == SAFETENSORS)
+
+
+def _begins(path: Path) -> str:
+    """What an existing file is, by its first bytes; "" if there is none, or that is unknown."""
+    try:
+        if not path.is_file():
+            return ""
+        with path.open("rb") as file:
+            return recognised(file.read(BEGINNING))[0]
+    except (OSError, ValueError):  # the text may be no name at all
+        return ""
 
 
 def parse_points(text: str) -> tuple[Point, ...]:
     """ "0-2,me.latent.safetensors,eva.jpg" -> (0, 1, 2, Path("me.latent.safetensors"), Path("eva.jpg")).
+
+    Files that exist may have any name but that of a seed: their first bytes tell what they are.
 
     Raises UserError for a part that is neither a seed, a range of seeds, nor the name of a latent file or photograph.
     """
     points: list[Point] = []
     require_no_gaps(text)
     for part in (part.strip() for part in text.split(",")):
-        if part.lower().endswith(LATENTS) or has_image_suffix(part):
-            points.append(Path(part).expanduser())
+        path, named = Path(part).expanduser(), part.lower().endswith(LATENTS) or has_image_suffix(part)
+        seeds = re.fullmatch(r"[\d -]*", part)
+        if named or (not seeds and _begins(path) in (SAFETENSORS, IMAGE)):
+            points.append(path)
         elif re.search(r"[./\\]", part) and not re.fullmatch(r"[\d.-]*", part):
             raise UserError(f"'{part}' is neither a latent file (*{LATENTS}) nor a photograph (*.png, *.jpg, *.webp)")
         else:
