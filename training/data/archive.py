@@ -156,10 +156,10 @@ class Archive:
                 f' label all of them in {MANIFEST}, or write "labels": null'
             )
         labels = [by_name[name] for name in self.names]
-        wrong = next((label for label in labels if type(label) is not int or not 0 <= label < MAX_CLASSES), None)
-        if wrong is not None:
+        wrong = [label for label in labels if type(label) is not int or not 0 <= label < MAX_CLASSES]
+        if wrong:
             raise UserError(
-                f"Label {reprlib.repr(wrong)} in {MANIFEST} of {self.path} is not a class number (0, 1, ... 2^20 - 1)"
+                f"Label {reprlib.repr(wrong[0])} in {MANIFEST} of {self.path} is not a class number (0, 1, ... 2^20 - 1)"
             )
         return np.array(labels, dtype=np.int64)
 

@@ -114,6 +114,7 @@ def test_labels_with_backslashes(tmp_path):
     [
         ('{"labels": [["x.png", 0]]}', "1 of 2 images .* have no label, such as y.png"),
         ('{"labels": [["x.png", 0], ["y.png", 0.5]]}', "Label 0.5 .* is not a class number"),
+        ('{"labels": [["x.png", 0], ["y.png", null]]}', "Label None .* is not a class number"),
         ('{"labels": [["x.png", 0], ["y.png", -1]]}', "Label -1 .* is not a class number"),
         ('{"labels": {"x.png": 0}}', "must be a list of"),
         ('{"labels": 3}', "must be a list of"),
