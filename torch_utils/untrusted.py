@@ -30,9 +30,10 @@ class Limits:
     table_mib: one JSON or CSV file, unpacked
     memory_gib: data unpacked in memory (IDX, CIFAR)
     unpacked_gib: data unpacked on the disk (compressed tar files)
-    download_gib: one file from the web
+    download_gib: one file of a public data set, from the web
+    weights_gib: one file of a feature network, from the web
     million_weights: weights of one network
-    pickle_gib: a published network file
+    pickle_gib: a published network file, and any network from the web
     """
 
     picture_mib: int = 512
@@ -40,6 +41,7 @@ class Limits:
     memory_gib: int = 4
     unpacked_gib: int = 512
     download_gib: int = 32
+    weights_gib: int = 2
     million_weights: int = 1000
     pickle_gib: int = 4
 

@@ -88,7 +88,7 @@ def _fetch(url: str, device: torch.device | str) -> Snapshot:
         raise UserError(f"Invalid address {url}: {error}") from error
     # The folder depends on the address, because many models are called network-snapshot.
     path = cache_folder("models") / hashlib.sha256(url.encode()).hexdigest()[:12] / name
-    download([url], path)
+    download([url], path, limit="pickle_gib")
     try:
         return _open(path, device)
     except UserError as error:

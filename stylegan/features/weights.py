@@ -185,7 +185,7 @@ def downloaded(what: str, url: str, sha256: str, advice: str) -> Path:
     """The file of a URL, in the cache. Raises UserError, which says `what` is missing and `advice`, without it."""
     path = cache_folder("features") / url.rsplit("/", 1)[1]
     try:
-        download([url], path, sha256=sha256)
+        download([url], path, sha256=sha256, limit="weights_gib")
     except UserError as error:
         raise UserError(f"{what} is not here: {error}; {advice}") from error
     return path

@@ -159,7 +159,8 @@ class Archive:
         wrong = [label for label in labels if type(label) is not int or not 0 <= label < MAX_CLASSES]
         if wrong:
             raise UserError(
-                f"Label {reprlib.repr(wrong[0])} in {MANIFEST} of {self.path} is not a class number (0, 1, ... 2^20 - 1)"
+                f"Label {reprlib.repr(wrong[0])} in {MANIFEST} of {self.path} is not a class number "
+                "(0, 1, ... 2^20 - 1)"
             )
         return np.array(labels, dtype=np.int64)
 
