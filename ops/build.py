@@ -93,13 +93,18 @@ def find_or_build(device_type: str) -> Path:
     key, name = _key(device_type, found), f"{_name(device_type)}.so"
     folders = cache.folders()
     for root in folders:
-        if (root / key / name).exists():
+        if _is_there(root / key / name):
             return root / key / name
     root = cache.writable(folders)
     with cache.locked(root / f"{key}.lock", _say):
-        if not (root / key / name).exists():  # another process may have built it in the meantime
+        if not _is_there(root / key / name):  # another process may have built it in the meantime
             _build(device_type, found, root / key)
     return root / key / name
+
+
+def _is_there(library: Path) -> bool:
+    """Whether a library is there and has its full length: loading one that was cut short would end the process."""
+    return library.exists() and cache.is_whole(library)
 
 
 def sources(device_type: str) -> list[Path]:
@@ -247,6 +252,6 @@ def _announce(line: str) -> None:
 
 
 def _say(line: str) -> None:
-    """Print a line for the user, once per machine."""
+    """Print a line for the user, once per machine. Characters that could control the terminal become escapes."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(line, file=sys.stderr, flush=True)
+        print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr, flush=True)

@@ -100,7 +100,10 @@ def locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
             raise BuildError(f"cannot lock {path} ({error}); set STYLEGAN_OPS_CACHE to another folder") from error
     name = path.with_suffix(".owner")
     try:
-        name.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        try:
+            name.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        except OSError as error:
+            raise BuildError(f"cannot write to {path.parent}: {error.strerror}; free some space there") from error
         yield
     finally:
         name.unlink(missing_ok=True)

@@ -168,3 +168,15 @@ def test_setup_does_not_need_what_it_installs():
 
 def test_nothing_depends_on_torchvision():
     assert [name_of(path) for path in SOURCES if "torchvision" in imported(path)] == []
+
+
+PRINTERS = {"torch_utils/text.py": 1, "ops/build.py": 1}
+"""How often these print: in `say`, and in that of the ops, which import nothing."""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_one_function_prints(path):
+    """It makes escape sequences in names from elsewhere harmless."""
+    calls = [node.func for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+    printing = [f for f in calls if ast.unparse(f) in ("print", "click.echo", "click.secho", "sys.stdout.write")]
+    assert len(printing) == PRINTERS.get(name_of(path), 0)

@@ -28,10 +28,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from torch_utils.device import require_memory
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.files import atomic_write, sync
 from torch_utils.text import printable, shortened
-from torch_utils.untrusted import ZIP_ERRORS, parse_json, regular
+from torch_utils.untrusted import BEGINNING, SAFETENSORS, ZIP_ERRORS, parse_json, recognised, regular
 
 MAX_STEPS = 5_000_000  # pickle instructions; the state of a network with 1000 tensors has 50,000
 LEGACY_PARTS = 5  # pickles in the old format: magic number, version, system, objects, names of the storages
@@ -258,13 +258,13 @@ def load_tensors(path: Path, wanted: str = "") -> tuple[dict[str, Tensor], dict[
     try:
         with open(path, "rb", opener=regular) as plain:
             require_memory(os.fstat(plain.fileno()).st_size, str(path))
-            _check_header(plain.read(64), path, wanted)
+            _check_header(plain.read(BEGINNING), path, wanted)
         with safe_open(path, framework="pt") as file:
             texts = dict(file.metadata() or {})
             # clone: tensors in the file have arbitrary addresses, and matrix products round differently by address.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {in_words(error)}") from error
     except (SafetensorError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         reason = printable(shortened((str(error).splitlines() or [""])[0], 200))
         raise UserError(f"{path} is not a complete safetensors file ({reason}); copy or download it again") from None
@@ -288,10 +288,12 @@ def _checksum(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
 
 def _check_header(begin: bytes, path: Path, wanted: str) -> None:
     """Raises UserError unless the first bytes announce a JSON header of reasonable length."""
-    if begin.lstrip().startswith(b"<") and begin[8:9] != b"{":
-        raise UserError(f"{path} is a web page, saved under that name; download the file itself")
-    if begin[8:9] not in (b"{", b""):
-        raise UserError(f"{path} is not a safetensors file" + (f"; give {wanted}" if wanted else ""))
+    what, cure = recognised(begin)
+    if what != SAFETENSORS and (what or begin[8:9]):
+        if cure:
+            raise UserError(f"{path} is {what}; {cure}")
+        kind = f"{what}, and not a safetensors file" if what else "not a safetensors file"
+        raise UserError(f"{path} is {kind}; " + (f"give {wanted}" if wanted else "check the path"))
     length = int.from_bytes(begin[:8], "little")
     if length > MAX_HEADER:
         raise UserError(f"the header of {path} declares {length:,} bytes, but the limit is {MAX_HEADER:,}; copy or "

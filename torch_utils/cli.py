@@ -14,11 +14,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 import click
 from click.core import ParameterSource
 
-from torch_utils.errors import UserError
-from torch_utils.interrupt import was_interrupted
+from torch_utils.errors import UserError, explained
+from torch_utils.interrupt import signals_end, was_interrupted
 from torch_utils.progress import lasting_streams, lost_output
 from torch_utils.settings import Declared, Flag, declared
-from torch_utils.text import printable, shortened
+from torch_utils.text import printable, say, shortened
 
 LONGEST_MESSAGE = 4000  # characters: a message may quote text from a file, which can be of any length
 _TRUE, _FALSE = {"1", "true", "yes", "on", "y", "t"}, {"0", "false", "no", "off", "n", "f"}
@@ -99,12 +99,13 @@ class Command(_Tool):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not ctx.resilient_parsing:
-            _, _, given = self.make_parser(ctx).parse_args(args=list(args))
-            for param, times in Counter(given).items():
-                if times > 1 and _holds_one(param):
-                    ctx.fail(f"{max(param.opts, key=len)} is given {times} times; give it once")
-        return super().parse_args(ctx, args)
+        with _without_traceback():
+            if not ctx.resilient_parsing:
+                _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+                for param, times in Counter(given).items():
+                    if times > 1 and _holds_one(param):
+                        ctx.fail(f"{max(param.opts, key=len)} is given {times} times; give it once")
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         settings = {p.name: p.setting for p in self.params if isinstance(p, Option) and p.setting}
@@ -137,6 +138,10 @@ class Group(_Tool, click.Group):
 
     command_class = Command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _without_traceback():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         with _without_traceback():
             return super().invoke(ctx)
@@ -148,21 +153,40 @@ class _Failure(click.ClickException):
 
 @contextmanager
 def _without_traceback() -> Iterator[None]:
-    """Turn a UserError into one line and exit code 2, and Ctrl-C into one line and exit code 130, as shells do.
+    """Turn what users can put right into one line and exit code 2, and Ctrl-C into one line and exit code 130.
 
-    This covers only what a command does, so commands do their slow imports inside.
+    That is every UserError, and every error of the operating system, such as a full disk or a file that may not be
+    read. SIGTERM and SIGHUP end the command after it has cleaned up. This covers only what a command does, so commands
+    do their slow imports inside.
     """
     try:
-        yield
+        with signals_end():
+            yield
     except click.exceptions.Exit:
         raise
     except (Exception, KeyboardInterrupt) as error:
         if was_interrupted(error):
-            click.echo("Stopped", err=True)
+            say("Stopped", err=True)
             raise click.exceptions.Exit(130) from None
-        if isinstance(error, UserError):
-            raise _Failure(printable(shortened(str(error), LONGEST_MESSAGE))) from error
-        raise
+        if isinstance(error, click.ClickException):  # it quotes what was typed, which may be the names of files
+            error.message = printable(shortened(error.message, LONGEST_MESSAGE))  # type: ignore[misc]  # Final
+            raise
+        text = _told(error)
+        if text is None:
+            raise
+        raise _Failure(printable(shortened(text, LONGEST_MESSAGE))) from error
+
+
+def _told(error: BaseException) -> str | None:
+    """The line for an error that users can put right; None for any other.
+
+    A closed pipe, and the other processes of a group, are neither files nor folders.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+        return explained(error)
+    return None
 
 
 def under(heading: str, option: Option) -> Option:

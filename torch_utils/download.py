@@ -10,14 +10,17 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from urllib.parse import urljoin
 
 import requests
+import urllib3
 
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.files import put_in_place
 from torch_utils.progress import Progress
 from torch_utils.text import printable
@@ -29,6 +32,11 @@ SILENCE_S = 30.0  # without any data, until an attempt fails
 RETRIES = 4  # attempts in a row without new data, after which the next address is tried
 PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # between attempts; each pause is twice as long as the one before
 MAX_REDIRECTS = 8
+ANSWER_S = 90.0  # until the answer begins, however slowly its first lines come
+SLOWEST, WINDOW_S = 1000, 60.0  # bytes a second, on average over so long, pauses included
+LONGEST_S = 24 * 3600.0  # for one file; a later call resumes it
+RESERVE = 256 << 20  # bytes that stay free on the disk while the length is unknown
+ROOM_EVERY = 16 << 20  # bytes, after which the free space is looked at again
 
 
 class _Interrupted(Exception):
@@ -37,6 +45,10 @@ class _Interrupted(Exception):
 
 class _Refused(Exception):
     """This address does not serve the file."""
+
+
+class _TooLarge(_Refused):
+    """The file is larger than its limit; what has come of it is useless."""
 
 
 def _fault(path: Path, sha256: str) -> str:
@@ -87,10 +99,39 @@ class _Part:
         self._tag_path.unlink(missing_ok=True)
 
 
-def download(urls: Sequence[str], dest: Path, *, sha256: str = "", progress: bool = True) -> Path:
+class _Pace:
+    """How fast bytes arrive, over all attempts at one address."""
+
+    def __init__(self) -> None:
+        self._began = self._window = time.monotonic()
+        self._arrived = 0
+
+    def advance(self, count: int) -> None:
+        """Count bytes. Raises _Refused if they come too slowly, or it takes too long."""
+        self._arrived += count
+        if fault := self.fault():
+            raise _Refused(fault)
+
+    def fault(self) -> str:
+        """Why no more is waited for; "" if more is. Begins the next window when one is over."""
+        now = time.monotonic()
+        if now - self._began > LONGEST_S:
+            return f"it took more than {LONGEST_S / 3600:g} hours; repeat the command to resume it"
+        if now - self._window < WINDOW_S:
+            return ""
+        if self._arrived < SLOWEST * WINDOW_S:
+            return f"it sends less than {SLOWEST / 1000:g} kB a second"
+        self._window, self._arrived = now, 0
+        return ""
+
+
+def download(
+    urls: Sequence[str], dest: Path, *, sha256: str = "", progress: bool = True, limit: str = "download_gib"
+) -> Path:
     """Download `dest` from the first of `urls` that serves it completely, unless it exists and is correct. Returns it.
 
     A partial file stays in `dest`.part, where a later call resumes. sha256: of the complete file; not checked if empty.
+    limit: the name of the limit for its size (see `untrusted.Limits`)
     Raises UserError, with the reason for every address, if none serves the file.
     """
     part, sha256 = _Part(dest), sha256.lower()
@@ -102,13 +143,15 @@ def download(urls: Sequence[str], dest: Path, *, sha256: str = "", progress: boo
         with requests.Session() as session, Progress(dest.name, unit="B", quiet=not progress) as bar:
             for url in urls:
                 try:
-                    _persist(session, url, part, sha256, bar)
+                    _persist(session, url, part, sha256, limit, bar)
                     part.finish(dest)
                     return dest
                 except _Refused as reason:
+                    if isinstance(reason, _TooLarge):
+                        part.discard()
                     failures.append(f"{url}: {reason}")
     except OSError as error:
-        raise UserError(f"cannot write {dest}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {dest}: {in_words(error)}") from error
     raise UserError(f"could not download {dest.name}; tried " + "; ".join(failures))
 
 
@@ -130,7 +173,7 @@ def _ask(session: requests.Session, url: str, part: _Part) -> requests.Response:
 def _follow(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
     """Follow a few redirects, none of them from https to http, to the response. Raises _Refused."""
     for _ in range(MAX_REDIRECTS):
-        response = session.get(url, headers=headers, stream=True, timeout=SILENCE_S, allow_redirects=False)
+        response = _answer(session, url, headers)
         if not response.is_redirect:
             return response
         response.close()
@@ -141,18 +184,43 @@ def _follow(session: requests.Session, url: str, headers: dict[str, str]) -> req
     raise _Refused(f"it redirects more than {MAX_REDIRECTS} times")
 
 
-def _persist(session: requests.Session, url: str, part: _Part, sha256: str, bar: Progress) -> None:
+def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
+    """The response without its body. Raises _Interrupted if it does not begin in time, and what requests raises.
+
+    In a thread, because requests only limits the time between two bytes, and a server may send one a minute.
+    """
+    found: SimpleQueue[requests.Response | Exception] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            found.put(session.get(url, headers=headers, stream=True, timeout=SILENCE_S, allow_redirects=False))
+        except (requests.exceptions.RequestException, ValueError) as error:
+            found.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = found.get(timeout=ANSWER_S)
+    except Empty:
+        raise _Interrupted(f"no answer within {ANSWER_S:g} seconds") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _persist(
+    session: requests.Session, url: str, part: _Part, sha256: str, limit: str, bar: Progress
+) -> None:  # fmt: skip
     """Download until the part is complete and correct, or raise _Refused. Counts attempts without new data."""
-    begun_before = part.size > 0
+    begun_before, pace = part.size > 0, _Pace()
     furthest, strikes = part.size, 0
     while True:
         try:
-            _attempt(session, url, part, bool(sha256), bar)
+            _attempt(session, url, part, bool(sha256), limit, pace, bar)
             break
         except _Interrupted as reason:
             strikes = 0 if part.size > furthest else strikes + 1
             furthest = max(furthest, part.size)
-            if strikes >= RETRIES:
+            if strikes >= RETRIES or pace.fault():
                 raise _Refused(str(reason)) from reason
             time.sleep(min(PAUSE_S * 2 ** max(strikes - 1, 0), LONGEST_PAUSE_S))
     fault = _fault(part.path, sha256)
@@ -160,10 +228,12 @@ def _persist(session: requests.Session, url: str, part: _Part, sha256: str, bar:
         part.discard()
         if not begun_before:
             raise _Refused(fault)
-        _persist(session, url, part, sha256, bar)  # the error may be in the part from an earlier call
+        _persist(session, url, part, sha256, limit, bar)  # the error may be in the part from an earlier call
 
 
-def _attempt(session: requests.Session, url: str, part: _Part, checked: bool, bar: Progress) -> None:
+def _attempt(
+    session: requests.Session, url: str, part: _Part, checked: bool, limit: str, pace: _Pace, bar: Progress
+) -> None:
     """Make one request. Returns when the part has its full length."""
     if part.size and not (checked or part.tag):
         part.discard()  # nothing could show that the rest belongs to this part
@@ -174,16 +244,11 @@ def _attempt(session: requests.Session, url: str, part: _Part, checked: bool, ba
             part.discard()
             raise _Interrupted("the partial file on disk belongs to another file")
         total = _place(response, part, checked)
-        missing = 0 if total is None else total - part.size
-        fault = excess("it", total or 0, "download_gib")
+        fault = excess("it", total or 0, limit)
         if fault:
-            raise _Refused(fault)
-        if missing > shutil.disk_usage(part.path.parent).free:
-            raise UserError(
-                f"no room in {part.path.parent}: the download needs another {missing / 1e6:.0f} MB; free some space"
-            )
+            raise _TooLarge(fault)
         bar.move_to(part.size, total)
-        _receive(response, part, bar)
+        _receive(response, part, total, limit, pace, bar)
     if total is not None and part.size != total:
         reason = f"connection closed after {part.size} of {total} bytes"
         if part.size > total:
@@ -213,20 +278,34 @@ def _place(response: requests.Response, part: _Part, checked: bool) -> int | Non
     return total
 
 
-def _receive(response: requests.Response, part: _Part, bar: Progress) -> None:
+def _receive(
+    response: requests.Response, part: _Part, total: int | None, limit: str, pace: _Pace, bar: Progress
+) -> None:
+    """Append the body to the part. Not with iter_content, which waits for whole blocks however slowly bytes come."""
+    looked = -ROOM_EVERY
     with open(part.path, "ab") as file:
         try:
-            for block in response.iter_content(BLOCK):
+            while block := response.raw.read1(BLOCK, decode_content=True):
+                if file.tell() - looked >= ROOM_EVERY:
+                    looked = file.tell()
+                    _require_room(part.path.parent, RESERVE if total is None else total - looked)
                 file.write(block)
-                fault = excess("it", file.tell(), "download_gib")
+                fault = excess("it", file.tell(), limit)
                 if fault:
-                    raise _Refused(fault)
+                    raise _TooLarge(fault)
+                pace.advance(len(block))
                 bar.advance(len(block))
-        except requests.exceptions.RequestException as error:
+        except urllib3.exceptions.HTTPError as error:
             raise _Interrupted(_cause(error)) from error
         finally:
             file.flush()
             os.fsync(file.fileno())
+
+
+def _require_room(folder: Path, needed: int) -> None:
+    """Raises UserError unless the disk has room for so many bytes."""
+    if needed > shutil.disk_usage(folder).free:
+        raise UserError(f"no room in {folder}: the download needs another {needed / 1e6:.0f} MB; free some space")
 
 
 def _total(response: requests.Response) -> int | None:

@@ -6,7 +6,9 @@ Work that can be repeated is interrupted at once.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -49,6 +51,9 @@ class Interrupts:
             raise KeyboardInterrupt
 
 
+REPEATED_S = 3.0  # a terminal that closes sends several signals at once; a later one is from somebody who waits
+
+
 def was_interrupted(error: BaseException | None) -> bool:
     """Whether an error came of a Ctrl-C: libraries that are interrupted while they write may raise one of their own."""
     while error and not isinstance(error, KeyboardInterrupt):
@@ -57,13 +62,25 @@ def was_interrupted(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def sigterm_ends() -> Iterator[None]:
-    """Let SIGTERM raise SystemExit(143) in the block, so that it cleans up as it does after Ctrl-C."""
+def signals_end() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise SystemExit (143, 129) in the block, so that it cleans up as it does after Ctrl-C.
+
+    The same signal more than REPEATED_S later, while it is still cleaning up, ends the process at once.
+    """
+    began = 0.0
 
     def end(signum: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + signum)
+        nonlocal began
+        if not began:
+            began = time.monotonic()
+            raise SystemExit(128 + signum)
+        if time.monotonic() - began > REPEATED_S:
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
 
-    with _handled(end, signal.SIGTERM):
+    # Not on Windows, which has no SIGHUP; nohup ignores it, and so do we then.
+    hangup = [] if sys.platform == "win32" or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    with _handled(end, signal.SIGTERM, *hangup):
         yield
 
 

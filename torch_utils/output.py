@@ -9,6 +9,7 @@ A file that the results are made from is never replaced.
 from __future__ import annotations
 
 import math
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, explained, in_words
 from torch_utils.files import atomic_write, write_atomically
 from torch_utils.progress import Progress
 from torch_utils.settings import Flag, setting
@@ -179,22 +180,27 @@ def write_images(output: Output, names: Sequence[str], batches: Iterable[np.ndar
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a UserError that names the folder."""
+    """Turn an OSError of the block into a UserError that names the folder, or the file elsewhere that it is about."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+        if isinstance(error.filename, (str, bytes)):
+            here, there = Path(os.path.abspath(folder)), Path(os.path.abspath(os.fsdecode(error.filename)))
+            if not there.is_relative_to(here) and not here.is_relative_to(there):
+                raise UserError(explained(error)) from error
+        raise UserError(f"cannot write to {folder}: {in_words(error)}") from error
 
 
 @contextmanager
 def destination(folder: Path, archive: str = "") -> Iterator[Callable[[str, bytes], object]]:
     """Yield a function that stores content under a name, in `folder` or in a zip file called `archive` in it.
 
-    The zip file appears when it is complete; an older one is removed at once, so that it is never taken for the result.
+    Files in the folder are complete or absent. The zip file appears when it is complete; an older one is removed at
+    once, so that it is never taken for the result.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not archive:
-        yield lambda name, content: (folder / name).write_bytes(content)
+        yield lambda name, content: write_atomically(folder / name, content, durable=False)
         return
     (folder / archive).unlink(missing_ok=True)
     from zipfile import ZipFile, ZipInfo

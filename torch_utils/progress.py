@@ -13,6 +13,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from torch_utils.text import printable, say
+
 LINE_EVERY_S = 10.0
 
 
@@ -24,14 +26,14 @@ class Progress:
     """
 
     def __init__(self, label: str, total: int | None = None, unit: str = "img", quiet: bool = False) -> None:
-        self.label, self.total, self.unit, self.done = label, total, unit, 0
+        self.label, self.total, self.unit, self.done = printable(label), total, unit, 0
         self._quiet, self._note = quiet, ""
         self._started = self._last_line = time.monotonic()
         self._bar: Any = None
         if sys.stderr.isatty() and not quiet:
             from tqdm import tqdm  # not at the top, because --help should not wait for it
 
-            self._bar = tqdm(total=total, desc=label, unit=unit, unit_scale=unit == "B", leave=True)
+            self._bar = tqdm(total=total, desc=self.label, unit=unit, unit_scale=unit == "B", leave=True)
 
     def __enter__(self) -> Progress:
         return self
@@ -45,10 +47,10 @@ class Progress:
     def advance(self, amount: int = 1, note: str = "") -> None:
         """Add `amount` to what is done. note: a few words on the state, shown after the numbers."""
         self.done += amount
-        self._note = note
+        self._note = printable(note)
         if self._bar is not None:
             if note:
-                self._bar.set_postfix_str(note, refresh=False)
+                self._bar.set_postfix_str(self._note, refresh=False)
             self._bar.update(amount)
         elif not self._quiet and time.monotonic() - self._last_line > LINE_EVERY_S:
             self._print()
@@ -68,7 +70,7 @@ class Progress:
         seconds = self._last_line - self._started
         note = f", {self._note}" if self._note else ""
         done = f"{self.done / scale:.{digits}f}{of} {unit}"
-        print(f"{self.label}: {done}, {seconds:.0f} s{note}", file=sys.stderr, flush=True)
+        say(f"{self.label}: {done}, {seconds:.0f} s{note}", err=True)
 
 
 # Standard output and error

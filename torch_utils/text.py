@@ -1,9 +1,11 @@
-"""Text for messages, what users type (seeds and classes such as 0-7,12, levels such as 0:4095), and names of images."""
+"""Text for messages and the function that prints them, what users type (seeds and classes such as 0-7,12, levels such
+as 0:4095), and names of images."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,9 +26,32 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def safe_lines(text: str) -> str:
+    """Several lines, each made `printable`. A name from elsewhere that may hold line breaks needs that first."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print lines for the user. All tools print with this function, because text may quote names from elsewhere.
+
+    err: to stderr. Characters that the terminal's encoding lacks become escapes too.
+    """
+    stream = sys.stderr if err else sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(safe_lines(text).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
 def shortened(text: str, most: int) -> str:
     """The first characters of a text, at most `most`, with dots for the rest."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+MAX_STEM = 150  # bytes; file systems allow 255 for a name, of which suffixes and scratch files take some
+
+
+def as_stem(name: str) -> str:
+    """A name from elsewhere, cut so that a file can be named after it."""
+    return name.encode("utf-8", "replace")[:MAX_STEM].decode("utf-8", "ignore")
 
 
 # Seeds and classes

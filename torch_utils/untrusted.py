@@ -34,9 +34,10 @@ class Limits:
     settings_mib: the settings of a run
     memory_gib: data unpacked in memory (IDX, CIFAR)
     unpacked_gib: data unpacked on the disk (compressed tar files)
-    download_gib: one file from the web
+    download_gib: one file of a public data set, from the web
+    weights_gib: one file of a feature network, from the web
     million_weights: weights of one network
-    pickle_gib: a published network file
+    pickle_gib: a published network file, and any network from the web
     """
 
     picture_mib: int = 512
@@ -46,6 +47,7 @@ class Limits:
     memory_gib: int = 4
     unpacked_gib: int = 512
     download_gib: int = 32
+    weights_gib: int = 2
     million_weights: int = 1000
     pickle_gib: int = 4
 
@@ -109,6 +111,34 @@ def read_plain(path: Path, name: str) -> bytes:
     if len(content) > size:
         raise OSError("it is longer than its size")
     return content
+
+
+# What a file is, by its first bytes: names may have any suffix, another spelling of it, or none
+
+
+SAFETENSORS, PICKLE, ZIP = "a safetensors file", "a pickle file", "a zip file"
+HDF5, IMAGE, _UNPACK = "an HDF5 file", "an image", "unpack it first"
+_BEGINNINGS: dict[bytes, tuple[str, str]] = {
+    b"PK\3\4": (ZIP, ""), b"\x89HDF": (HDF5, ""), b"\x93NUMPY": ("a NumPy array", ""),
+    **{b"\x80" + bytes([protocol]): (PICKLE, "") for protocol in range(2, 6)},
+    b"\x89PNG": (IMAGE, ""), b"\xff\xd8\xff": (IMAGE, ""), b"GIF8": (IMAGE, ""), b"RIFF": (IMAGE, ""),
+    b"\x1f\x8b": ("compressed with gzip", _UNPACK), b"BZh": ("compressed with bzip2", _UNPACK),
+    b"\xfd7zXZ": ("compressed with xz", _UNPACK), b"7z\xbc\xaf": ("a 7z archive", _UNPACK),
+    b"Rar!": ("a rar archive", _UNPACK), b"%PDF": ("a PDF document", ""), b"GGUF": ("a language model", ""),
+    b"version https://git-lfs": ("a pointer of Git LFS, without the file itself", "fetch it with `git lfs pull`"),
+}  # fmt: skip
+BEGINNING = 64  # bytes
+
+
+def recognised(begin: bytes) -> tuple[str, str]:
+    """What a file is, and perhaps what to do, by its first `BEGINNING` bytes; two empty texts if it is unknown."""
+    if not begin:
+        return "empty", "copy or download it again"
+    if begin[8:9] == b"{":  # after the length of the header
+        return SAFETENSORS, ""
+    if begin.lstrip().startswith(b"<"):
+        return "a web page, saved under that name", "download the file itself"
+    return next((found for start, found in _BEGINNINGS.items() if begin.startswith(start)), ("", ""))
 
 
 # Members of zip files from elsewhere, whose declared sizes and checksums may be wrong

@@ -17,7 +17,7 @@ from stylegan.editing.settings import ATTRIBUTES, ClassifierSettings
 from stylegan.networks.sampling import generator
 from torch_utils.adam import Adam
 from torch_utils.checkpoint import load_tensors, save_tensors
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.images import to_float
 from torch_utils.progress import Progress
 from torch_utils.settings import from_plain, to_plain
@@ -125,7 +125,7 @@ def load_classifier(path: Path) -> AttributeClassifier:
     try:
         tensors, header = load_tensors(path, f"what directions.py learn made, which ends in {ATTRIBUTES}")
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {in_words(error)}") from error
     if header.get("format") != FORMAT:
         raise UserError(f"{path} holds no classifier; directions.py learn makes one that ends in {ATTRIBUTES}")
     try:

@@ -9,11 +9,13 @@ from urllib.parse import unquote, urlsplit
 
 import torch
 
+from stylegan.checkpoints.foreign import ADVICE, zip_content
 from stylegan.checkpoints.snapshot import Snapshot, load_snapshot
 from stylegan.checkpoints.tensorflow import load_published
 from torch_utils.download import download
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.files import cache_folder
+from torch_utils.untrusted import BEGINNING, HDF5, PICKLE, ZIP, recognised
 
 INCLUDED = Path(__file__).parents[1] / "pretrained"
 
@@ -32,6 +34,8 @@ def locate(where: str | Path) -> Path:
         return latest(path)
     if path.is_file():
         return path
+    if path.exists():
+        raise UserError(f"{where} is neither a file nor a folder; give a snapshot, a run directory, a URL or a name")
     if path.suffix or len(path.parts) != 1:  # then it is not a name
         raise UserError(f"there is no file or folder {where}; give a snapshot, a run directory, a URL or a name")
     folders = [INCLUDED, cache_folder("models")]
@@ -49,7 +53,9 @@ def latest(run_dir: Path) -> Path:
     """The newest snapshot of a run. Raises UserError if it has none."""
     found = snapshots(run_dir)
     if not found:
-        raise UserError(f"there is no snapshot (network-snapshot-*.safetensors) in {run_dir}")
+        others = sorted(file.name for file in run_dir.glob("network-*.pkl"))
+        cure = f"; give one of its files, such as {run_dir / others[-1]}" if others else ""
+        raise UserError(f"there is no snapshot (network-snapshot-*.safetensors) in {run_dir}{cure}")
     return found[-1]
 
 
@@ -60,7 +66,18 @@ def snapshots(run_dir: Path) -> list[Path]:
 
 
 def _open(path: Path, device: torch.device | str) -> Snapshot:
-    return load_published(path, device) if path.suffix == ".pkl" else load_snapshot(path, device)
+    """Open a snapshot or a published network: its first bytes tell which, whatever its name."""
+    try:
+        with path.open("rb") as file:
+            what, _ = recognised(file.read(BEGINNING))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {in_words(error)}") from error
+    if what == ZIP:
+        raise UserError(f"{path} is {zip_content(path)}; {ADVICE}")
+    if what == HDF5:
+        raise UserError(f"{path} is {HDF5}, as Keras writes networks; {ADVICE}")
+    published = what == PICKLE or (not what and path.suffix.lower() == ".pkl")
+    return load_published(path, device) if published else load_snapshot(path, device)
 
 
 def _fetch(url: str, device: torch.device | str) -> Snapshot:
@@ -71,7 +88,7 @@ def _fetch(url: str, device: torch.device | str) -> Snapshot:
         raise UserError(f"Invalid address {url}: {error}") from error
     # The folder depends on the address, because many models are called network-snapshot.
     path = cache_folder("models") / hashlib.sha256(url.encode()).hexdigest()[:12] / name
-    download([url], path)
+    download([url], path, limit="pickle_gib")
     try:
         return _open(path, device)
     except UserError as error:

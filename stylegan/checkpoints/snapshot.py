@@ -137,8 +137,20 @@ def load_snapshot(path: Path, device: torch.device | str = "cpu") -> Snapshot:
     if any(name.startswith("D.") for name in tensors):
         D = _load_network(path, build_discriminator, header.config, tensors, "D.").to(device)
     stage = Stage(header.resolution, header.alpha)
-    return Snapshot(G.to(device), D, header.config, stage, header.kimg, header.data, header.class_names,
-                    header.empty_classes)  # fmt: skip
+    found = Snapshot(G.to(device), D, header.config, stage, header.kimg, header.data, header.class_names,
+                     header.empty_classes)  # fmt: skip
+    return require_finite(found, path)
+
+
+def require_finite(snapshot: Snapshot, path: Path) -> Snapshot:
+    """Returns the snapshot. Raises UserError if a weight is infinite or NaN, because its images would be black."""
+    nets = {"generator": snapshot.G, "discriminator": snapshot.D}
+    for what, net in nets.items():
+        for name, value in net.state_dict().items() if net else ():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise UserError(f"{path} holds numbers that are not finite, in {name} of the {what}: its training had "
+                                "failed, or the file is damaged; take an earlier snapshot")  # fmt: skip
+    return snapshot
 
 
 def _read_header(path: Path, plain: dict[str, Any]) -> _Header:

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stylegan.checkpoints.snapshot import Snapshot
+from stylegan.checkpoints.foreign import ADVICE
+from stylegan.checkpoints.snapshot import Snapshot, require_finite
 from stylegan.checkpoints.unpickle import Array, Record, read_pickle
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.mapping import Activation
@@ -83,7 +84,8 @@ def load_published(path: Path, device: torch.device | str = "cpu") -> Snapshot:
     except UserError as err:
         raise UserError(f"{path}: {err}") from err
     kimg = re.search(r"network-snapshot-0*(\d+)", path.name)
-    return Snapshot(G, D, config, file.G_ema.stage, kimg=float(kimg[1]) if kimg else 0.0, data=path.stem)
+    found = Snapshot(G, D, config, file.G_ema.stage, kimg=float(kimg[1]) if kimg else 0.0, data=path.stem)
+    return require_finite(found, path)
 
 
 def read_published(path: Path) -> PublishedFile:
@@ -181,8 +183,10 @@ def translate(function: str, settings: Settings, variables: dict[str, np.ndarray
         config = discriminator_config(function, settings)
         default, naming = ("auto", STYLEGAN) if function == "D_basic" else (True, PROGAN)
         state = discriminator_state(source, config, fused(settings, default), naming)
+    elif function in ("G_main", "D_stylegan2"):
+        raise UserError(f"it is a network of StyleGAN2 (TensorFlow); {ADVICE}")
     else:
-        raise UserError(f"it contains a network {ascii(function)[:60]}; only those of StyleGAN and ProGAN can be read")
+        raise UserError(f"it contains a network {ascii(function)[:60]}; {ADVICE}")
     stage = stage_of(config.resolution, source.take("lod", ndim=0).item())
     source.require_all_taken()
     return PublishedNetwork(kind, config, state, stage)

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from torch_utils.errors import UserError
-from torch_utils.untrusted import excess
+from stylegan.checkpoints.foreign import ADVICE, old_torch_content, pickle_content
+from torch_utils.errors import UserError, in_words
+from torch_utils.untrusted import BEGINNING, PICKLE, excess, recognised
 
 MAX_STEPS = 2_000_000  # a published file has about ten thousand instructions
 MAX_AXES = 32
@@ -92,16 +93,18 @@ def read_pickle(path: Path) -> Any:
         if fault:
             raise UserError(fault)
         data = path.read_bytes()
-    except OSError as err:
-        raise UserError(f"cannot read {path}: {err.strerror}; check the path") from err
-    if data[:64].lstrip()[:1] == b"<":
-        raise UserError(f"{path} is a web page, saved under that name; download the file itself")
-    if data[:4] == b"PK\x03\x04":
-        raise UserError(f"{path} is a PyTorch or zip file, not a network file of StyleGAN or ProGAN")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {in_words(error)}") from error
+    what, cure = recognised(data[:BEGINNING])
+    if what not in (PICKLE, ""):
+        raise UserError(f"{path} is {what}; {cure or ADVICE}")
+    if old := old_torch_content(data):
+        raise UserError(f"{path} is {old}; {ADVICE}")
     try:
         return parse_pickle(data)
     except UserError as err:
-        raise UserError(f"{path}: {err}") from err
+        what = pickle_content(data)
+        raise UserError(f"{path} is {what}; {ADVICE}" if what else f"{path}: {err}") from err
 
 
 def parse_pickle(data: bytes) -> Any:

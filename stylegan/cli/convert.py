@@ -10,7 +10,7 @@ from stylegan.cli.options import ops_option
 from torch_utils.cli import Command
 from torch_utils.errors import UserError
 from torch_utils.output import replaces, require_folder, writing_to
-from torch_utils.text import printable
+from torch_utils.text import printable, say
 
 
 @click.command(cls=Command, params=[ops_option()])
@@ -88,10 +88,10 @@ def main(
             raise UserError("--from-layer goes with --blend; leave it out")
         found = convert(source or "", dest, with_d, half)
     config, stage, image = found.copy.config, found.copy.stage, found.image
-    click.echo(f"{dest}: {config.family}, grown to {stage.resolution} of {config.resolution}.")
+    say(f"{dest}: {config.family}, grown to {stage.resolution} of {config.resolution}.")
     rounding = f"; 16 bits change it by {found.difference:.4f}, where white is 2 from black" if half else ""
     scored = "" if found.score is None else f"; the discriminator gives it {found.score:.3f}"
-    click.echo(f"Read back and checked: the image of seed 0 has mean {image.mean():.3f} and standard deviation "
+    say(f"Read back and checked: the image of seed 0 has mean {image.mean():.3f} and standard deviation "
                f"{image.std():.3f}{scored}{rounding}.")  # fmt: skip
 
 
@@ -106,8 +106,8 @@ def convert_latents(network: str, latents: Path, dest: Path) -> None:
     with writing_to(dest.parent):
         said = exchange(latents, dest, snapshot)
     origin = printable(str(latents))
-    click.echo(f"{origin}: {said}, for {printable(network)}, {snapshot.kimg:g} kimg of {snapshot.data}")
-    click.echo(f"1 file: {printable(str(dest))}{replaced}")
+    say(f"{origin}: {said}, for {printable(network)}, {snapshot.kimg:g} kimg of {snapshot.data}")
+    say(f"1 file: {printable(str(dest))}{replaced}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import click
 from torch_utils.cli import Group, Option, settings_options, under
 from torch_utils.files import cache_folder
 from torch_utils.settings import replaced
+from torch_utils.text import say
 from training.data.importers.catalogue import CATALOGUE, fetch
 from training.data.importers.rules import IMAGES, Rules
 
@@ -83,7 +84,7 @@ def convert(
 
     job = Job(source, dest, overwrite, dry_run, workers, skip_list)
     run(job, replaced(Rules(), {**typed, "upscale": upscale}))
-    click.echo("Nothing was written (dry run)" if job.dry_run else f"Wrote {job.dest}")
+    say("Nothing was written (dry run)" if job.dry_run else f"Wrote {job.dest}")
 
 
 @main.command("download")
@@ -100,13 +101,13 @@ def download_dataset(name: str, dest: Path | None, cache: Path, overwrite: bool,
     folder = cache / name
     job = Job(folder, dest or Path(f"{name}.zip"), overwrite=overwrite, workers=workers)
     check_dest(job)
-    click.echo(f"{dataset.title}; licence: {dataset.licence}")
+    say(f"{dataset.title}; licence: {dataset.licence}")
     job = Job(fetch(dataset, folder), job.dest, overwrite=overwrite, workers=workers)
     meta: dict[str, Any] = {"source": dataset.title, "licence": dataset.licence}
     if dataset.class_names:
         meta["class_names"] = list(dataset.class_names)
     run(job, Rules(), meta)
-    click.echo(f"Wrote {job.dest}")
+    say(f"Wrote {job.dest}")
 
 
 if __name__ == "__main__":

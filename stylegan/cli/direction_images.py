@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from stylegan.cli.options import (
     BATCH,
     SourceOptions,
@@ -27,7 +25,7 @@ from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
 from torch_utils.output import FILES, GRID, destination, grid_shape, replaces, writing_to
 from torch_utils.settings import Flag, setting
-from torch_utils.text import counted
+from torch_utils.text import as_stem, counted, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,11 +108,11 @@ def apply(request: Apply, dry_run: bool) -> None:
         check_film(request.folder / request.film, request.fps, config.channels, (height * rows, width * columns))
     files = applied_files(request, starts, moves, layers)
     if dry_run:
-        click.echo(plan(request, view, len(starts) * len(moves.rows) * len(moves.columns), files))
+        say(plan(request, view, len(starts) * len(moves.rows) * len(moves.columns), files))
         return
     latents = gathered(request, view, projecting(request.start.num_steps, request.batch))
     write_applied(request, view, latents, moves, layers)
-    click.echo(f"{', '.join(moves.found.names)}: {files}")
+    say(f"{', '.join(moves.found.names)}: {files}")
 
 
 @tool(Sheet)
@@ -130,16 +128,16 @@ def sheet(request: Sheet, dry_run: bool) -> None:
     layers = layers_for(request, found, view)
     starts = gathered(request, view, standing_in)
     say_unused(view, request.rendering, request.start.seeds, starts)
-    names = [f"sheet-{name}.png" for name in distinct(starts.names)]
+    names = [f"sheet-{name}.png" for name in distinct(list(map(as_stem, starts.names)))]
     files = str(request.folder / names[0]) + (f" ... {names[-1]}" if len(names) > 1 else "")
     files += replaces((request.folder / name for name in names), request.start.seeds)
     if dry_run:
-        click.echo(plan(request, view, len(starts) * len(found) * len(request.move.strengths), files))
+        say(plan(request, view, len(starts) * len(found) * len(request.move.strengths), files))
         return
     latents = gathered(request, view, projecting(request.start.num_steps, request.batch))
     write_sheets(request, view, latents, found, layers, names)
-    click.echo("\n".join(listed(found)))
-    click.echo(f"{counted(len(latents), 'sheet')}: {files}")
+    say("\n".join(listed(found)))
+    say(f"{counted(len(latents), 'sheet')}: {files}")
 
 
 # What both begin with

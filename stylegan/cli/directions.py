@@ -31,7 +31,7 @@ from torch_utils.cli import Command, Group, require, require_batch, settings_opt
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, replaces, require_folder
 from torch_utils.settings import Flag, replaced, setting
-from torch_utils.text import Class, parse_classes
+from torch_utils.text import Class, parse_classes, say
 
 if TYPE_CHECKING:
     from stylegan.editing.directions import Directions
@@ -136,10 +136,10 @@ def find(request: Find) -> None:
     view = opened(request.model)
     if settings.method == "labels":
         samples = search.labelled_samples(labels, view, classifier, request.batch)
-        found = search.from_labels(settings, samples, view, click.echo)
+        found = search.from_labels(settings, samples, view, say)
     else:
         found = search.unsupervised(settings, view.snapshot)
-        click.echo("\n".join(listed(found)[1:]))
+        say("\n".join(listed(found)[1:]))
     save(dest, found, view)
 
 
@@ -177,7 +177,7 @@ def channels(request: Channels) -> None:
         found, effects = search.by_difference(samples, view, request.count)
         unit = f"standard deviations with {samples.names[0]}"
     for number, (name, effect) in enumerate(zip(found.names, effects, strict=True)):
-        click.echo(f"{number:3}  {name:24} {effect:+.2f} {unit}")
+        say(f"{number:3}  {name:24} {effect:+.2f} {unit}")
     save(dest, found, view)
 
 
@@ -205,8 +205,8 @@ def learn(request: Learn) -> None:
     trained = attributes.learn(archive, table, settings, pick_device(settings.device))
     attributes.save_classifier(dest, trained)
     for name, accuracy in zip(trained.scope.names, trained.scope.accuracy, strict=True):
-        click.echo(f"{name:16} {accuracy_text(accuracy)}")
-    click.echo(f"{settings.held_out} of {len(archive)} images were held out: {dest}{older}")
+        say(f"{name:16} {accuracy_text(accuracy)}")
+    say(f"{settings.held_out} of {len(archive)} images were held out: {dest}{older}")
 
 
 @command(Conditional)
@@ -227,9 +227,9 @@ def conditional(request: Conditional) -> None:
     before = found.named(request.name)
     angle = angle_between(before, changed)
     if angle < 0.05:  # degrees: below what can be seen
-        click.echo(f"{before.names[0]} shares nothing with the others: it stays as it was")
+        say(f"{before.names[0]} shares nothing with the others: it stays as it was")
     else:
-        click.echo(f"{before.names[0]} turned by {angle:.1f} degrees")
+        say(f"{before.names[0]} turned by {angle:.1f} degrees")
     save(dest, changed, view)
 
 
@@ -239,7 +239,7 @@ def info(file: Path) -> None:
     """List the directions in a file."""
     from stylegan.editing.directions import listed, load_directions
 
-    click.echo("\n".join(listed(load_directions(file, None))))
+    say("\n".join(listed(load_directions(file, None))))
 
 
 main.add_command(direction_images.apply)
@@ -265,7 +265,7 @@ def save(dest: Path, found: Directions, view: View) -> None:
 
     older = replaces([dest])
     save_directions(dest, found, view.snapshot)
-    click.echo(f"{summary(found)}: {dest}{older}")
+    say(f"{summary(found)}: {dest}{older}")
 
 
 def classifier_of(labels: Labels) -> AttributeClassifier | None:

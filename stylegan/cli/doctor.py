@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from torch_utils.cli import Command
+from torch_utils.text import say
 
 
 @click.command(cls=Command)
@@ -25,7 +26,7 @@ def main(ctx: click.Context, fix: bool, device: str, as_json: bool) -> None:
     from stylegan.diagnosis import examine, table
 
     report = examine(device, fix)
-    click.echo(json.dumps(asdict(report) | {"broken": report.broken}, indent=2) if as_json else table(report))
+    say(json.dumps(asdict(report) | {"broken": report.broken}, indent=2) if as_json else table(report))
     ctx.exit(int(report.broken))
 
 

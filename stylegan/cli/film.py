@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from stylegan.cli.options import (
     BATCH,
     FORCE,
@@ -28,7 +26,7 @@ from torch_utils.cli import require
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, parse_grid, replaces
 from torch_utils.settings import Flag, setting
-from torch_utils.text import Class, parse_classes
+from torch_utils.text import Class, parse_classes, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,7 +96,7 @@ def main(request: Request, dry_run: bool) -> None:
     if dry_run:
         images = count * len(walks)
         lines = about_network(request.rendering.network, view, images, request.seeds, request.num_steps)
-        click.echo("\n".join([*lines, f"Film:       {about}"]))
+        say("\n".join([*lines, f"Film:       {about}"]))
         return
     walks = plan_walks(keyframes(projecting(request.num_steps, request.batch)), columns * rows, view, film)
     measured = (segments * samples_per_segment(film) + 1) * len(walks) if film.even else 0
@@ -106,7 +104,7 @@ def main(request: Request, dry_run: bool) -> None:
         times = times_of(walks, view, film, request.batch, bar.advance)
         parts = draw_frames(walks, times, view, request.batch)
         write_film(out, frames(parts, request.grid, bar), request.fps)
-    click.echo(about)
+    say(about)
 
 
 def check(request: Request) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import click
-
 from stylegan.cli.options import (
     BATCH,
     SourceOptions,
@@ -20,7 +18,7 @@ from stylegan.latents.notation import RenderingOptions
 from torch_utils.cli import require
 from torch_utils.output import FILES, Output, check_output, planned_files, write_images
 from torch_utils.settings import Flag, setting
-from torch_utils.text import counted, listed_classes, require_each_once
+from torch_utils.text import counted, listed_classes, require_each_once, say
 
 SAVED = "pictures.latent.safetensors"
 
@@ -66,14 +64,14 @@ def main(request: Request, dry_run: bool) -> None:
         listed = listed_classes(classes, view.snapshot.class_names)
         lines = about_network(request.rendering.network, view, len(names), start.seeds, start.num_steps)
         lines += [f"Classes:    {listed or 'none'}", f"Files:      {files}"]
-        click.echo("\n".join(lines))
+        say("\n".join(lines))
         return
     batches = sources.projected(projecting(start.num_steps, request.batch)).batches(request.batch)
     kept = list(batches) if request.save_latents else []
     write_images(output, names, (to_uint8(view.draw(latents, request.batch)) for latents in kept or batches))
     if kept:
         save_latents(output.folder / SAVED, together(kept, view), view.snapshot)
-    click.echo(f"{counted(len(names), 'image')}: {files}")
+    say(f"{counted(len(names), 'image')}: {files}")
 
 
 def check(request: Request) -> None:

@@ -16,7 +16,7 @@ from torch_utils.cli import Command, Option, require, require_batch, settings_op
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, require_folder
 from torch_utils.settings import Flag, replaced, setting
-from torch_utils.text import counted
+from torch_utils.text import counted, say
 
 if TYPE_CHECKING:
     from training.metrics.context import Context
@@ -119,22 +119,22 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     if outdir is not None:
         require_folder(outdir)
     if dry_run:
-        click.echo(plan(request, context, names, outdir))
+        say(plan(request, context, names, outdir))
         return
     skipped: list[str] = []
     files: list[str] = []
 
     def skip(name: str, reason: str) -> None:
         skipped.append(name)
-        click.echo(f"{name} was skipped: {reason}", err=True)
+        say(f"{name} was skipped: {reason}", err=True)
 
     for result in evaluate(names, context, skip):
-        click.echo(table([result]))
+        say(table([result]))
         if outdir is not None:
             append(outdir, result)
             files.append(str(outdir / f"metric-{result.metric}.jsonl"))
     if files:
-        click.echo(f"Added to {', '.join(files)}")
+        say(f"Added to {', '.join(files)}")
     if skipped:
         every = counted(len(names), "metric")
         raise UserError(f"{len(skipped)} of {every} could not be measured: {', '.join(skipped)}")
@@ -163,12 +163,12 @@ def context_of(request: Request, run_dir: Path | None) -> Context:
     where = request.data or (trained.path if trained else "")
     archive = Archive.open(where, request.cache) if where else None
     if archive and trained and trained.content_hash and not archive.is_what(trained.content_hash):
-        click.echo(f"{where} has changed since the network was trained on it", err=True)
+        say(f"{where} has changed since the network was trained on it", err=True)
     aids = Aids(
         classifier=_path(request.classifier), table=_path(request.labels), attributes=request.attributes,
         directions=_path(request.directions),
         validation=Archive.open(request.val, request.cache) if request.val else None,
-        sheets=Path(request.outdir) if request.outdir else run_dir, crop=request.crop, say=click.echo,
+        sheets=Path(request.outdir) if request.outdir else run_dir, crop=request.crop, say=say,
     )  # fmt: skip
     return Context(
         snapshot=view.snapshot, data=archive, features=request.features,

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import click
-
 from stylegan.cli.options import (
     BATCH,
     FORCE,
@@ -36,7 +34,7 @@ from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
 from torch_utils.output import FILES, GRID, destination, replaces, writing_to
 from torch_utils.settings import Flag, setting
-from torch_utils.text import Class, counted, parse_classes
+from torch_utils.text import Class, counted, parse_classes, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,11 +112,11 @@ def main(request: Request, dry_run: bool) -> None:
     if dry_run:
         lines = about_network(request.rendering.network, view, len(rows) * len(cols), points, request.num_steps)
         lines += [f"Styles:     layers {layer_ranges(layers)} of {config.num_ws}", f"Files:      {files}"]
-        click.echo("\n".join(lines))
+        say("\n".join(lines))
         return
     rows, cols = sides(projecting(request.num_steps, request.batch))
     write_matrix(request, view, rows, cols, layers)
-    click.echo(f"{len(rows)}x{len(cols)} mixed in layers {layer_ranges(layers)}: {files}")
+    say(f"{len(rows)}x{len(cols)} mixed in layers {layer_ranges(layers)}: {files}")
 
 
 def check(request: Request) -> None:

@@ -20,7 +20,7 @@ from torch_utils.cli import Command, Option, require_batch, settings_options, un
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, require_folder
 from torch_utils.settings import Flag, replaced, setting
-from torch_utils.text import Class, counted, listed_classes, parse_classes
+from torch_utils.text import Class, counted, listed_classes, parse_classes, say
 
 if TYPE_CHECKING:
     from stylegan.latents.latents import Latents
@@ -36,7 +36,7 @@ BATCH = Flag("--batch", "Images to compute at a time. It does not change them.")
 
 def read_points(text: str) -> tuple[Point, ...]:
     """Read what images start from, see `parse_points`, and say what is left out of folders."""
-    return parse_points(text, lambda line: click.echo(line, err=True))
+    return parse_points(text, lambda line: say(line, err=True))
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,12 @@ def projecting(num_steps: int, batch: int) -> Project:
 def say_unused(view: View, options: RenderingOptions, points: Sequence[Point], *starts: Latents | Sources) -> None:
     """Print which options have no effect, and which classes the network has never seen. starts: of the images"""
     if options.trunc is not None and not any(isinstance(point, int) for point in points):
-        click.echo(f"--trunc {options.trunc:g} is not applied: it is for seeds, and latents are used as they are")
+        say(f"--trunc {options.trunc:g} is not applied: it is for seeds, and latents are used as they are")
     snapshot = view.snapshot
     empty = sorted({c for start in starts for c in start.known_classes} & set(snapshot.empty_classes))
     if empty:
         listed = listed_classes(empty, snapshot.class_names)
-        click.echo(f"Classes of which {snapshot.data} had no image, so that the network has not learned them: {listed}")
+        say(f"Classes of which {snapshot.data} had no image, so that the network has not learned them: {listed}")
 
 
 # Plans

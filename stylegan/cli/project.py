@@ -8,8 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from stylegan.cli.options import tool
 from stylegan.editing.film_files import check_film
 from stylegan.latents.notation import WHAT, NetworkOptions
@@ -28,6 +26,7 @@ from torch_utils.text import (
     parse_levels,
     parse_seeds,
     printable,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -159,7 +158,7 @@ def main(request: Request, dry_run: bool) -> None:
         paths = in_sequence(paths)
     left_out = left_out_of(Path(request.target))
     if left_out:
-        click.echo(left_out, err=True)
+        say(left_out, err=True)
     require_apart(paths, Path(request.outdir))
     snapshot = opened(request.model).snapshot
     require_w(snapshot.G)
@@ -182,12 +181,12 @@ def main(request: Request, dry_run: bool) -> None:
     replaced = f"; replaces {counted(older, 'older file')}" if older else ""
     left_out = f", {skipped} skipped" if skipped else ""
     if dry_run:
-        click.echo(plan(request, snapshot, photos, distance.name, left_out) + replaced)
+        say(plan(request, snapshot, photos, distance.name, left_out) + replaced)
         return
-    records = run(job, photos, c, click.echo)
-    click.echo(table(records))
+    records = run(job, photos, c, say)
+    say(table(records))
     files = f"{request.outdir}/{photos[0].name}.latent.safetensors and .png, report.json"
-    click.echo(f"{counted(len(photos), 'photograph')} projected{left_out}: {files}{replaced}")
+    say(f"{counted(len(photos), 'photograph')} projected{left_out}: {files}{replaced}")
 
 
 def film_kind(request: Request, snapshot: Snapshot) -> str:
@@ -241,9 +240,9 @@ def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> tuple[l
     for photo in photos:
         if photo.notes:
             which = "" if photo.face is None else f", face {photo.face}"
-            click.echo(printable(f"{photo.path.name}{which}: {', '.join(photo.notes)}"))
+            say(f"{photo.path.name}{which}: {', '.join(photo.notes)}")
     for reason in faults.values():
-        click.echo(printable(f"skipped {reason}"), err=True)
+        say(f"skipped {reason}", err=True)
     if not photos:
         raise UserError(f"none of the {len(faults)} files of --target can be used; the reasons are above")
     return photos, len(faults)
@@ -289,7 +288,7 @@ def paste(request: Request, dry_run: bool) -> None:
     files = planned_files(output, names, sources=[*targets, *map(Path, request.paste)])
     if dry_run:
         photographs = ", ".join(dict.fromkeys(printable(str(path)) for path, _ in pairs))
-        click.echo(f"Pasting:    {counted(len(names), 'image')} into {photographs}\nFiles:      {files}")
+        say(f"Pasting:    {counted(len(names), 'image')} into {photographs}\nFiles:      {files}")
         return
 
     def images() -> Iterator[np.ndarray]:
@@ -299,7 +298,7 @@ def paste(request: Request, dry_run: bool) -> None:
             yield found.reshape(1, *found.shape[:2], -1)
 
     write_images(output, names, images())
-    click.echo(f"{counted(len(names), 'image')} pasted: {files}")
+    say(f"{counted(len(names), 'image')} pasted: {files}")
 
 
 def plan(request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance: str, left_out: str = "") -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from stylegan.editing.settings import Attribute
 from stylegan.latents.notation import is_photograph
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.text import MAX_SEEDS
 from torch_utils.untrusted import read_table
 
@@ -41,8 +41,10 @@ def read_csv(path: Path, key: str, attributes: Sequence[Attribute]) -> Table:
     """
     try:
         columns, found = read_table(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the table {path}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise UserError(f"cannot read the table {path}: {in_words(error)}") from None
+    except ValueError as error:
+        raise UserError(f"cannot read the table {path}: {error}") from None
     if key not in columns:
         raise UserError(f"{path} is not a CSV with a column '{key}' in its first line, which identifies the images; it "
                         f"begins with '{','.join(columns)[:60]}'")  # fmt: skip

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stylegan.features.weights import downloaded
 from torch_utils.download import digest_of
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.files import cache_folder
 
 Answer = Callable[[Tensor], Tensor]
@@ -43,7 +43,7 @@ def find_file(given: Path | None = None) -> tuple[Path, str]:
     try:
         found = digest_of(path, "sha256")
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {in_words(error)}") from error
     if found not in (SHA256, STATE_SHA256):
         raise UserError(
             f"{path} is not {NAME} (its sha256 begins with {found[:12]}, not {SHA256[:12]} or {STATE_SHA256[:12]}); "

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from torch_utils.checkpoint import load_tensors, read_torch, save_tensors
 from torch_utils.download import download
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.files import cache_folder
 
 Weights = dict[str, Tensor]
@@ -128,7 +128,7 @@ def _read(path: Path, source: Source) -> Weights:
             with path.open("rb") as file:
                 return _tensors(file, path.name, path, source)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {in_words(error)}") from error
     suffixes = ", ".join((".safetensors", *source.readers, *ARCHIVES))
     raise UserError(f"{path} does not end in one of {suffixes}, as files with weights of {source.name} do")
 
@@ -185,7 +185,7 @@ def downloaded(what: str, url: str, sha256: str, advice: str) -> Path:
     """The file of a URL, in the cache. Raises UserError, which says `what` is missing and `advice`, without it."""
     path = cache_folder("features") / url.rsplit("/", 1)[1]
     try:
-        download([url], path, sha256=sha256)
+        download([url], path, sha256=sha256, limit="weights_gib")
     except UserError as error:
         raise UserError(f"{what} is not here: {error}; {advice}") from error
     return path

@@ -15,6 +15,7 @@ from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.notation import LATENTS, layer_ranges
 from stylegan.networks.sampling import mix_layers
 from torch_utils.errors import UserError
+from torch_utils.text import as_stem
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def mixed_names(rows: Latents, cols: Latents, pairs: Sequence[Pair]) -> tuple[st
         return distinct([origin[5:] if origin.startswith("seed ") else name for origin, name in named])
 
     row_names, col_names = short(rows), short(cols)
-    return tuple(f"row{row_names[row]}-col{col_names[col]}" for row, col in pairs)
+    return tuple(distinct([as_stem(f"row{row_names[row]}-col{col_names[col]}") for row, col in pairs]))
 
 
 # Files
@@ -164,7 +165,7 @@ def mixed_names(rows: Latents, cols: Latents, pairs: Sequence[Pair]) -> tuple[st
 SUFFIX = LATENTS
 KIND = Kind("stylegan-latents-1", SUFFIX, "latents")
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-MAX_NAME = 200  # characters
+MAX_NAME = 236  # bytes; file systems allow 255
 MAX_SIDE = 1 << 20  # pixels of a photograph
 
 
@@ -223,7 +224,7 @@ def checked(latents: Latents) -> Latents:
     if c is not None and (c.dtype != torch.int64 or c.ndim != 1 or bool((c < 0).any())):
         raise UserError("its classes must be integers from 0")
     for name in latents.names:
-        if not name.isprintable() or set(name) & set("/\\:") or not name.strip(". ") or len(name) > MAX_NAME:
+        if not name.isprintable() or set(name) & set("/\\:") or not name.strip(". ") or len(name.encode()) > MAX_NAME:
             raise UserError(f"{name!r} cannot be the name of an image")
     return latents
 

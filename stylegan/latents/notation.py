@@ -16,6 +16,7 @@ from stylegan.networks.config import NetworkConfig, NoiseMode, require_styles
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, setting
 from torch_utils.text import counted, has_image_suffix, list_items, parse_seeds, printable, shortened
+from torch_utils.untrusted import BEGINNING, IMAGE, SAFETENSORS, recognised
 
 LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
 MAX_PSI = 10
@@ -31,23 +32,38 @@ Styles = tuple[int | str, ...]
 
 
 def is_photograph(path: Path) -> bool:
-    """Whether this is the name of an image file."""
-    return has_image_suffix(path.name)
+    """Whether this is an image file: by its name, or if that says nothing by its first bytes."""
+    return has_image_suffix(path.name) or not (path.name.lower().endswith(LATENTS) or _begins(path) == SAFETENSORS)
+
+
+def _begins(path: Path) -> str:
+    """What an existing file is, by its first bytes; "" if there is none, or that is unknown."""
+    try:
+        if not path.is_file():
+            return ""
+        with path.open("rb") as file:
+            return recognised(file.read(BEGINNING))[0]
+    except (OSError, ValueError):  # the text may be no name at all
+        return ""
 
 
 def parse_points(text: str, note: Note = lambda text: None) -> tuple[Point, ...]:
     """ "0-2,me.latent.safetensors,eva.jpg" -> (0, 1, 2, Path("me.latent.safetensors"), Path("eva.jpg")).
 
     A folder stands for the files of `points_in`. note: is told what that leaves out
+    Files that exist may have any name but that of a seed: their first bytes tell what they are.
+
     Raises UserError for a part that is neither a seed, a range of seeds, a folder with such files, nor the name of a
     latent file or photograph.
     """
     points: list[Point] = []
     for part in list_items(text):
-        if not re.fullmatch(r"[\d\s-]*", part) and Path(os.path.expanduser(part)).is_dir():
-            points.extend(points_in(Path(os.path.expanduser(part)), note))
-        elif part.lower().endswith(LATENTS) or has_image_suffix(part):
-            points.append(Path(os.path.expanduser(part)))
+        path, named = Path(os.path.expanduser(part)), part.lower().endswith(LATENTS) or has_image_suffix(part)
+        seeds = re.fullmatch(r"[\d\s-]*", part)
+        if not seeds and path.is_dir():
+            points.extend(points_in(path, note))
+        elif named or (not seeds and _begins(path) in (SAFETENSORS, IMAGE)):
+            points.append(path)
         elif re.search(r"[./\\]", part) and not re.fullmatch(r"[\d.-]*", part):
             kinds = f"a latent file (*{LATENTS}) nor a photograph (*.png, *.jpg, *.webp) nor a folder of them"
             raise UserError(f"'{part}' is neither {kinds}")

@@ -45,7 +45,8 @@ from stylegan.projection.records import (
 )
 from stylegan.projection.settings import ProjectionSettings, TuningSettings, by_flag
 from torch_utils.checkpoint import load_state, save_state
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
+from torch_utils.files import write_atomically
 from torch_utils.images import encode, enlarge, to_uint8
 from torch_utils.interrupt import deferred_interrupts
 from torch_utils.progress import Progress
@@ -126,7 +127,7 @@ def run(job: Job, photos: Sequence[Photo], c: Tensor | None = None, say: Say = p
                 _tune_each(job, job.tuning, photos, recent, records, stopping, say)
             _report_more(job, projector, photos, records)
     except OSError as error:
-        raise UserError(f"cannot write to {job.outdir}: {error.strerror or error}") from error
+        raise UserError(f"cannot write to {job.outdir}: {in_words(error)}") from error
     except KeyboardInterrupt:
         done = sum(reason_to_repeat(records.get(name), own, job.files(name)) is None for name, own in parts.items())
         saved = "nothing else is saved, and the same command starts with the rest"
@@ -325,7 +326,7 @@ def _distances(job: Job, images: Tensor, targets: Tensor, report: Report | None 
 
 def _save_comparison(job: Job, name: str, found: Tensor, targets: Tensor) -> None:
     (pixels,) = to_uint8(side_by_side(found, targets))
-    job.file(name, ".png").write_bytes(encode(pixels, "png"))
+    write_atomically(job.file(name, ".png"), encode(pixels, "png"), durable=False)
 
 
 def side_by_side(found: Tensor, targets: Tensor) -> Tensor:

@@ -30,8 +30,9 @@ from stylegan.projection.alignment import corners_of
 from stylegan.projection.distance import pick_distance
 from stylegan.projection.projector import Projector, SearchStep, Watch
 from stylegan.projection.settings import ProjectionSettings
-from torch_utils.errors import BadImage, UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.images import (
+    BadImage,
     centred_box,
     exact,
     frames_of,
@@ -45,7 +46,7 @@ from torch_utils.images.colour import UNUSABLE, profile_note
 from torch_utils.images.deep import depth_of
 from torch_utils.images.ranges import BYTES, DARK, WHOLE, Levels, decide, widest
 from torch_utils.progress import Progress
-from torch_utils.text import AUTO_LEVELS, Class, LevelsRule, Range, counted, is_image, other_files
+from torch_utils.text import AUTO_LEVELS, Class, LevelsRule, Range, as_stem, counted, is_image, other_files
 from torch_utils.untrusted import read_plain
 
 Align = Callable[[Image.Image], tuple[Image.Image, str, np.ndarray]]
@@ -149,7 +150,7 @@ def read_photos(
 def _unique_name(path: Path, face: int | None, taken: set[str]) -> str:
     """The name of the file without its suffix, without characters that file systems reject, and not yet taken."""
     stem = "".join(letter if letter.isprintable() and letter not in ":\\" else "_" for letter in path.stem)
-    stem = (stem if stem.strip(". ") else "photo") + ("" if face is None else f"-face{face}")
+    stem = (as_stem(stem) if stem.strip(". ") else "photo") + ("" if face is None else f"-face{face}")
     name, number = stem, 2
     while name.lower() in taken:
         name, number = f"{stem}-{number}", number + 1
@@ -218,7 +219,7 @@ def opened(path: Path, levels: Levels | None = None) -> tuple[Image.Image, str, 
     except BadImage as reason:
         raise UserError(f"{path}: {reason}") from reason
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
+        raise UserError(f"{path}: {in_words(error)}") from error
 
 
 def file_note(content: bytes, image: Image.Image, levels: Levels | None) -> str:

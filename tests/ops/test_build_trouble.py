@@ -118,8 +118,30 @@ def test_the_first_error_of_several_tools():
 def test_a_damaged_library_is_named_and_what_to_do():
     library = build.find_or_build("cpu")
     library.unlink()  # not overwritten: this process has it mapped
-    library.write_bytes(b"not a library")
+    library.write_bytes(bytes([*b"\x7fELF\x02", *bytes(200)]))  # of its full length, but nothing in it
     assert f"delete {library.parent} and it will be compiled again" in build.why_not("cpu")
+
+
+@pytest.mark.parametrize("length", [0, 30, 5000])
+def test_a_library_that_was_cut_short_is_compiled_again(length):
+    """Loading it would end the process."""
+    library = build.find_or_build("cpu")
+    whole = library.read_bytes()
+    library.unlink()  # not overwritten: this process has it mapped
+    library.write_bytes(whole[:length])
+    assert build.why_not("cpu") == "" and cache.is_whole(library)
+
+
+def test_a_full_disk_under_the_lock_names_its_own_folder(stand_in, monkeypatch):
+    written = Path.write_text
+
+    def full(path, text, *rest):
+        if path.suffix == ".owner":
+            raise OSError(28, "No space left on device")
+        return written(path, text, *rest)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert build.why_not("cpu") == f"cannot write to {stand_in}: No space left on device; free some space there"
 
 
 def test_the_wrong_nvcc(monkeypatch, tmp_path):

@@ -1,5 +1,8 @@
 """Command lines: booleans, errors, options derived from dataclasses."""
 
+import errno
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -145,3 +148,46 @@ def test_a_group_ends_alike():
     assert (result.exit_code, result.stderr) == (2, "Error: 13 is too many; take 12\n")
     result = CliRunner().invoke(tools, ["tool", "--limit", "12"])
     assert (result.exit_code, result.stderr) == (130, "Stopped\n")
+
+
+def command_that(work: Any) -> click.Command:
+    @click.command(cls=Command)
+    def main() -> None:
+        work()
+
+    return main
+
+
+def test_errors_of_the_operating_system_are_one_line_and_exit_code_2(tmp_path):
+    for work in (lambda: (tmp_path / "missing").read_bytes(), lambda: (tmp_path / ("x" * 300)).touch()):
+        result = CliRunner().invoke(command_that(work))
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith(f"Error: {tmp_path}/") and result.stderr.count("\n") == 1
+
+
+def test_a_lost_connection_is_no_error_of_a_file():
+    def broken() -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    assert CliRunner().invoke(command_that(broken)).exit_code == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_after_it_has_cleaned_up(number):
+    cleaned = []
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            signal.sigtimedwait([], 1)  # where Python gets to see the signal
+        finally:
+            cleaned.append(True)
+
+    assert CliRunner().invoke(command_that(work)).exit_code == 128 + number and cleaned
+
+
+@pytest.mark.parametrize("words", [["--\x1b[31mx"], ["\x1b[31mx"], ["--seeds", "\x1b[31m1"], ["--name", "\x1b[31m"]])
+def test_what_was_typed_cannot_control_the_terminal(words):
+    for main in (tool, click.Group("all", commands={"tool": tool})):
+        result = CliRunner().invoke(main, ["tool", *words] if main is not tool else words)
+        assert result.exit_code == 2 and "x1b[31m" in result.output and "\x1b" not in result.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,7 +27,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, script: str) -> None:
         self.script, self.ranges = script.split(), list[str | None]()
-        self.etag = '"one"'
+        self.etag, self.stopped = '"one"', False
         super().__init__(("127.0.0.1", 0), Handler)
 
     @property
@@ -45,11 +46,24 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         pass
 
+    def trickle(self, content: bytes) -> None:
+        """Send a byte every few milliseconds."""
+        self.close_connection = True
+        for at in range(len(content)):
+            if self.server.stopped:
+                return
+            self.wfile.write(content[at : at + 1])
+            self.wfile.flush()
+            time.sleep(0.005)
+
     def do_GET(self) -> None:
         script = self.server.script
         word = script.pop(0) if len(script) > 1 else script[0]
         asked = self.headers.get("Range")
         self.server.ranges.append(asked)
+        if word == "drip-headers":
+            self.trickle(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000)
+            return
         if word.startswith("to:"):
             self.send_response(302)
             self.send_header("Location", word[3:])
@@ -70,11 +84,19 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if resumes else 200)
         if resumes:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        if word != "no-length":
+        if word == "endless":
+            self.send_header("Transfer-Encoding", "chunked")
+        elif word != "no-length":
             self.send_header("Content-Length", "9" * 5000 if word == "absurd" else str(len(body) - start))
         self.send_header("Content-Type", "text/html" if word == "page" else "application/octet-stream")
         self.send_header("ETag", self.server.etag)
         self.end_headers()
+        if word == "drip":
+            self.trickle(body[start:])
+            return
+        if word == "endless":
+            while not self.server.stopped:
+                self.wfile.write(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
         sent = 200_000 if word in ("drop", "no-length") else 0 if word == "silent" else len(body)
         self.wfile.write(body[start : start + sent])
         self.close_connection = True
@@ -98,6 +120,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator:
 
     yield start
     for server in servers:
+        server.stopped = True
         server.shutdown()
         server.server_close()
 
@@ -234,6 +257,38 @@ def test_more_than_the_limit_is_not_taken(serve, tmp_path: Path, monkeypatch: py
         with pytest.raises(UserError, match="too much|does not say|could not"):
             fetch([serve(script)], tmp_path / "f", "")
     assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.parametrize("script, reason", [
+    ("drip", "sends less than 100 kB a second"), ("drip-headers", "no answer within 0.2 seconds"),
+    ("drip 503 drip 503", "sends less than 100 kB a second"), ("endless", "the limit is 0; .*weights_gib=1"),
+])  # fmt: skip
+def test_a_server_without_an_end_is_left(serve, tmp_path, monkeypatch, script: str, reason: str) -> None:
+    monkeypatch.setattr("torch_utils.download.WINDOW_S", 0.2)
+    monkeypatch.setattr("torch_utils.download.SLOWEST", 100_000)
+    monkeypatch.setattr("torch_utils.download.ANSWER_S", 0.2)
+    if script == "endless":
+        monkeypatch.setenv("STYLEGAN_LIMITS", "weights_gib=0")
+    with pytest.raises(UserError, match=reason):
+        download([serve(script).url], tmp_path / "f", progress=False, limit="weights_gib")
+    assert not (tmp_path / "f").exists() and (script != "endless" or list(tmp_path.iterdir()) == [])
+
+
+def test_a_download_may_take_only_so_long(serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch_utils.download.LONGEST_S", -1.0)
+    with pytest.raises(UserError, match="took more than .* hours; repeat the command to resume it"):
+        fetch([serve("ok")], tmp_path / "f")
+    monkeypatch.undo()
+    assert (tmp_path / "f.part").stat().st_size > 0  # where a later call resumes
+
+
+def test_the_free_space_is_looked_at_while_it_runs(serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = iter([10**9, 10**9, 10**9, 1000])
+    monkeypatch.setattr("torch_utils.download.ROOM_EVERY", 1 << 20)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": next(free)}))
+    with pytest.raises(UserError, match="no room in .*free some space"):
+        download([serve("endless").url], tmp_path / "f", progress=False)
+    assert (tmp_path / "f.part").stat().st_size >= 3 << 20
 
 
 def test_nobody_listens(tmp_path: Path) -> None:

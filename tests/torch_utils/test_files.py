@@ -107,3 +107,18 @@ def test_what_help_needs_does_not_import_numpy_or_torch() -> None:
     code += "print({'numpy', 'torch', 'PIL'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_a_small_file_is_complete_or_absent_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write_atomically(path, b"old", durable=False)
+    with pytest.raises(OSError), atomic_write(path, durable=False) as scratch:
+        scratch.write_bytes(b"ne")
+        raise OSError
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "\u3042" * 85])
+def test_the_longest_names_can_be_written(tmp_path: Path, name: str) -> None:
+    write_atomically(tmp_path / name, b"a")
+    assert (tmp_path / name).read_bytes() == b"a"

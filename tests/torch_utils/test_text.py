@@ -1,6 +1,8 @@
 """Numbers and lists of numbers in text."""
 
 import contextlib
+import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 
 from torch_utils.errors import UserError
 from torch_utils.text import (
+    MAX_STEM,
+    as_stem,
     counted,
     list_items,
     listed_classes,
@@ -16,6 +20,7 @@ from torch_utils.text import (
     parse_classes,
     parse_seeds,
     require_each_once,
+    say,
 )
 
 ranges = st.tuples(st.integers(0, 10**6), st.integers(0, 20)).map(lambda p: (p[0], p[0] + p[1]))
@@ -114,3 +119,27 @@ def test_other_files_are_counted_by_kind():
     assert other_files(["a.png"]) == other_files([]) == ""
     assert other_files(f"x.{n}" for n in range(9)).endswith(", 3 more kinds)")
     assert other_files(["x.\x1b[2J"]).isprintable()
+
+
+@given(st.text(max_size=40))
+def test_what_is_printed_can_control_no_terminal(text):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", io.StringIO())
+        say(text)
+        printed = sys.stdout.getvalue()
+    assert printed.endswith("\n") and printed.count("\n") == text.count("\n") + 1
+    assert all(c.isprintable() for c in printed.replace("\n", ""))
+
+
+@pytest.mark.parametrize("encoding, printed", [("utf-8", "Zoë \\udcff"), ("ascii", "Zo\\xeb \\udcff")])
+def test_a_terminal_of_any_encoding_can_print_it(monkeypatch, encoding, printed):
+    stream = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(stream, encoding))
+    say("Zoë \udcff", err=True)
+    assert stream.getvalue().decode() == printed + "\n"
+
+
+@given(st.text(max_size=400))
+def test_a_file_can_be_named_after_any_name(name):
+    stem = as_stem(name)
+    assert len(stem.encode()) <= MAX_STEM and name.encode("utf-8", "replace").decode().startswith(stem)

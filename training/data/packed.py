@@ -28,6 +28,7 @@ from tqdm import tqdm
 from torch_utils.device import cpu_threads
 from torch_utils.errors import UserError
 from torch_utils.files import CACHE_VARIABLE, SCRATCH, atomic_write, cache_folder
+from torch_utils.text import safe_lines
 from training.data.archive import Archive, conversion
 from training.data.sizes import Size
 
@@ -64,7 +65,7 @@ def pack_pyramid(archive: Archive, sizes: Iterable[HeightWidth], progress: bool 
     if missing:
         for path in (_file(archive, size, folder) for size in missing):
             if path.exists() and progress:
-                tqdm.write(f"{path} is damaged: rebuilding it from {archive.path} (its length is wrong)")
+                tqdm.write(safe_lines(f"{path} is damaged: rebuilding it from {archive.path} (its length is wrong)"))
         Room.of(archive, missing, folder).check()
         _remove_stale(archive, folder)
         if progress:
@@ -284,6 +285,7 @@ class CheckedPages:
 
     def _open(self, pages: np.memmap) -> None:
         self._file, self._sums = str(pages.filename), checksums(pages)
+        self._held = open(self._file, "rb")  # noqa: SIM115  # the mapped file, though another may take its name
         self._pages = np.asarray(pages)  # still the mapping, without the costlier indexing of np.memmap
         self._mapping: mmap = pages._mmap  # type: ignore[attr-defined]
         self._length = pages.nbytes + CHECKSUM_BYTES * len(pages)
@@ -296,7 +298,9 @@ class CheckedPages:
     def read(self, indices: np.ndarray) -> np.ndarray:
         """uint8 [n,C,height,width] at `indices`, int64 [n]. Raises UserError for damage that cannot be repaired."""
         if self._is_cut:
-            tqdm.write(f"{self._file} is damaged: rebuilding it from {self._archive.path} (it was cut short)")
+            tqdm.write(
+                safe_lines(f"{self._file} is damaged: rebuilding it from {self._archive.path} (it was cut short)")
+            )
             self._verified[:] = False
             return self._repaired(indices)
         images = self._pages[indices]
@@ -316,7 +320,7 @@ class CheckedPages:
     def _repaired(self, indices: np.ndarray) -> np.ndarray:
         self._open(packed(self._archive, *self._size, progress=False))  # another process may have rebuilt it by now
         if self._is_cut or not self._intact(self._pages[indices], indices):
-            tqdm.write(f"{self._file} is damaged: rebuilding it from {self._archive.path}")
+            tqdm.write(safe_lines(f"{self._file} is damaged: rebuilding it from {self._archive.path}"))
             self._verified[:] = False
             self._open(rebuilt(self._archive, self._size))
         images = self._pages[indices]

@@ -50,8 +50,11 @@ class Features:
         return self.count
 
     def __getitem__(self, which: slice | np.ndarray) -> Tensor:
-        """-> [n,dims]."""
-        rows = np.memmap(self.store.path, self.store.dtype, "r", shape=(self.count, self.store.dims))
+        """-> [n,dims]. Raises UserError if the file has been cut short since it was filled."""
+        try:
+            rows = np.memmap(self.store.path, self.store.dtype, "r", shape=(self.count, self.store.dims))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.store.path} was cut short or removed; repeat the command") from error
         return torch.from_numpy(np.array(rows[which]))
 
 

@@ -16,8 +16,9 @@ from stylegan.networks.inference import with_kernels
 from torch_utils.device import cpu_threads, pick_device
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, broadcast_from_rank0, from_environment, process_group
 from torch_utils.errors import UserError
-from torch_utils.interrupt import sigterm_ends
+from torch_utils.interrupt import signals_end
 from torch_utils.settings import shown
+from torch_utils.text import say
 from training.config import FLAGS, RunConfig
 from training.data.archive import EMBEDDED, Archive
 from training.data.packed import checked
@@ -77,14 +78,14 @@ def launch(
         build_vision_aid(cfg.loss, cfg.model.minibatch_group, torch.device("cpu"))  # fetches what it takes
     planning = cfg.hours is not None and not resume
     if dry_run and (dist is None or dist.rank == 0):
-        print(f"Data: {_facts(cfg.data.path).about(cfg)}")
+        say(f"Data: {_facts(cfg.data.path).about(cfg)}")
     if dry_run and not planning:
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
         dtype = pick_dtype(cfg, device)
         room = checked(Archive.open(cfg.data.path, cfg.data.cache), map(cfg.model.size, cfg.growth.resolutions))
-        print(describe(cfg, estimated_speed(cfg, dtype, device), footprint(cfg, dtype, device)))
-        print(f"Disk         {room}, for the reduced images")
-        print(_film_line(cfg))
+        say(describe(cfg, estimated_speed(cfg, dtype, device), footprint(cfg, dtype, device)))
+        say(f"Disk         {room}, for the reduced images")
+        say(_film_line(cfg))
         return
     desc = "" if resume else description(cfg, facts)
     if dist:
@@ -96,7 +97,7 @@ def launch(
                 _train_as_one_of(dist, cfg, lambda: resume or _run_dir(outdir, desc, cfg, again), resume, init_from)
         return
     check_devices(cfg)
-    with sigterm_ends():
+    with signals_end():
         if planning:
             cfg = _planned(cfg, SINGLE_PROCESS, began, outdir, dry_run)
         if dry_run:
@@ -122,7 +123,7 @@ def _launch_newest(
     with locked_name(outdir, name) if first and not dry_run else nullcontext():
         choice = choose(outdir, asked, facts, init_from is not None)
         if first:
-            print(choice.said, flush=True)
+            say(choice.said)
         if choice.finished:
             return
         if choice.saved:
@@ -163,7 +164,7 @@ def _planned(cfg: RunConfig, dist: DistContext, began: float, outdir: Path | Non
     if not dry_run:
         _require_outdir(outdir)
     if dist.rank == 0:
-        print("Measuring how fast this machine trains", flush=True)
+        say("Measuring how fast this machine trains")
     open_data(cfg, dist.rank == 0)  # packed once, which is no part of a run
     if dist.world_size > 1:
         costs, gone = costs_in_group(cfg, dist, began)
@@ -175,7 +176,7 @@ def _planned(cfg: RunConfig, dist: DistContext, began: float, outdir: Path | Non
         device = pick_device(cfg.device)
         memory = footprint(cfg, pick_dtype(cfg, device), device)
         growth = [describe(cfg, speed, memory), _film_line(cfg)] if dry_run else growth_table(cfg, speed, memory)
-        print("\n".join([*growth, *budget_lines(cfg, costs)]), flush=True)
+        say("\n".join([*growth, *budget_lines(cfg, costs)]))
     return cfg
 
 
@@ -198,11 +199,11 @@ def _new(typed: Mapping[str, Any], facts: DataFacts, quiet: bool, init_from: str
         path = str(Path(path).resolve())
     cfg = resolve({**typed, "data.path": path}, facts)
     if "preset" not in typed and not quiet:
-        print(f"No --cfg given: for {facts.width}x{facts.height} images, taking {cfg.preset}.")
+        say(f"No --cfg given: for {facts.width}x{facts.height} images, taking {cfg.preset}.")
     if init_from and (taken := {k: v for k, v in inherited(init_from, cfg.model).items() if k not in typed}):
         cfg = resolve({**typed, **taken, "data.path": path}, facts)
         if not quiet:
-            print(f"As in {init_from}: {', '.join(f'{_spelling(name)} {shown(v)}' for name, v in taken.items())}")
+            say(f"As in {init_from}: {', '.join(f'{_spelling(name)} {shown(v)}' for name, v in taken.items())}")
     return cfg
 
 

@@ -43,8 +43,9 @@ from torch_utils.distributed import (
 )
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
-from torch_utils.interrupt import sigterm_ends, was_interrupted
+from torch_utils.interrupt import signals_end, was_interrupted
 from torch_utils.progress import lasting_streams
+from torch_utils.text import say
 from training.config import RunConfig
 from training.loop import train
 from training.runs.run_dir import has_state
@@ -103,7 +104,7 @@ def train_in_processes(
                 break
             what = _what_became_of(lost, codes[lost], attempt, cfg.gpus, notes)
             if attempt < cfg.max_restarts:
-                print(f"{what}: all start again from what was saved", file=sys.stderr)
+                say(f"{what}: all start again from what was saved", err=True)
         else:
             again = f", after {cfg.max_restarts} restarts" if cfg.max_restarts else ""
             if not has_state(run_dir):
@@ -274,7 +275,7 @@ def _train_in_group(
     cfg: RunConfig, run_dir: Path, resume: bool, init_from: str | None, dist: DistContext, notes: Path, work: Work
 ) -> int:
     try:
-        with process_group(dist, device_of(cfg, dist), cfg.timeout) as dist, sigterm_ends(), ExitStack() as stack:
+        with process_group(dist, device_of(cfg, dist), cfg.timeout) as dist, signals_end(), ExitStack() as stack:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             stack.push(partial(_write_note, notes, dist.rank))
             saved = dist.attempt > 0 and has_state(run_dir)
@@ -312,8 +313,7 @@ def _raise_first(notes: Path) -> None:
         note = json.loads(path.read_text())
         if note["mistake"]:
             raise UserError(note["text"])
-        print(f"{note['text']}Error: process {note['rank']} ended with the error above, and so did all.",
-              file=sys.stderr)  # fmt: skip
+        say(f"{note['text']}Error: process {note['rank']} ended with the error above, and so did all.", err=True)
         raise SystemExit(1)
 
 

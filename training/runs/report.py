@@ -24,6 +24,7 @@ from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
 from torch_utils.files import atomic_write, write_atomically
 from torch_utils.images import MODES, BadImage, decode, enlarge, grid, open_image, to_pil, to_uint8
+from torch_utils.text import safe_lines, say
 from torch_utils.untrusted import read_plain, regular_here
 from training.config import RunConfig
 from training.data.dataset import Dataset
@@ -112,10 +113,11 @@ class Report:
         """A line on the terminal and in log.txt."""
         if not self._files:
             return
+        text = safe_lines(text)  # the bar and the log need that as well
         if self._bar is not None:
             self._bar.write(text)
         else:
-            print(text, flush=True)
+            say(text)
         self._files[LOG].write(text + "\n")
         self._files[LOG].flush()
 

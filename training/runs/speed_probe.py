@@ -18,6 +18,7 @@ import torch
 from stylegan.networks.config import Stage
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_max, broadcast_from_rank0, on_rank0
 from torch_utils.settings import from_plain, to_plain
+from torch_utils.text import say
 from training.config import RunConfig
 from training.data.dataset import Dataset
 from training.loop import next_reals, open_data, set_up
@@ -202,7 +203,7 @@ def _metric_seconds(state: TrainState, cfg: RunConfig, snapshot: Path, stage: Tr
     """Of all --metrics: the first time, which also looks at the reals, and when these are known."""
     if cfg.metrics == NO_METRICS:
         return 0.0, 0.0
-    print(f"Measuring {cfg.metrics} twice, to know how long it takes", flush=True)
+    say(f"Measuring {cfg.metrics} twice, to know how long it takes")
     times = []
     for _ in range(2):
         with torch.no_grad():  # another network, of which nothing is known yet

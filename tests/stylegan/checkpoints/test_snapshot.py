@@ -19,7 +19,7 @@ from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.sampling import z_for_seeds
 from stylegan.networks.stylegan1 import StyleGAN1Config
-from tests.stylegan.tiny import TINY
+from tests.stylegan.tiny import TINY, snapshot
 from torch_utils.checkpoint import save_tensors
 from torch_utils.errors import UserError
 
@@ -242,3 +242,15 @@ def test_the_header_can_be_read_without_this_project(tmp_path):
     (length,) = struct.unpack("<Q", content[:8])
     metadata = json.loads(content[8 : 8 + length])["__metadata__"]
     assert json.loads(metadata["config"])["resolution"] == 16
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("net, what", [("G", "generator"), ("D", "discriminator")])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, value, net, what):
+    found = snapshot(with_d=True)
+    name, weight = list(getattr(found, net).named_parameters())[-1]
+    weight.data.view(-1)[-1] = value
+    save_snapshot(tmp_path / "a.safetensors", found.G, found.D, config=found.config, stage=found.stage, kimg=1.0,
+                  data="faces")  # fmt: skip
+    with pytest.raises(UserError, match=f"not finite, in {name} of the {what}.*take an earlier snapshot"):
+        load_snapshot(tmp_path / "a.safetensors")

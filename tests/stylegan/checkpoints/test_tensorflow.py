@@ -168,7 +168,7 @@ def test_settings_that_do_not_change_the_network_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("function", "changes", "variables", "reason"),
     [
-        ("G_main", {}, {}, "G_main"),
+        ("G_main", {}, {}, "a network of StyleGAN2 .TensorFlow.; this project opens"),
         ("G_style", {"use_wscale": False}, {}, "use_wscale"),
         ("G_style", {"fmap_decay": 0.5}, {}, "fmap_decay"),
         ("G_style", {"resolution": "32"}, {}, "resolution"),

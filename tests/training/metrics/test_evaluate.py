@@ -30,7 +30,7 @@ def context(snapshot, corners, images) -> Context:
     )
 
 
-def offline(urls: Sequence[str], dest: Path, *, sha256: str) -> Path:
+def offline(urls: Sequence[str], dest: Path, *, sha256: str, limit: str) -> Path:
     raise UserError("could not download it")
 
 

@@ -145,3 +145,11 @@ def test_old_features_make_room(tmp_path, monkeypatch):
     tidy(cache_folder("metrics"), keep=stores[0].path.stem, largest=2 * taken)
     assert [store.path.exists() for store in stores] == [True, False, True]
     assert len(stores[1].missing(64)) == 1
+
+
+def test_a_file_that_was_cut_short_since_is_an_error():
+    store = kept("test")
+    features = fill(store, 2 * BLOCK, Asked())
+    store.path.write_bytes(b"short")
+    with pytest.raises(UserError, match="cut short or removed; repeat the command"):
+        features[0:1]

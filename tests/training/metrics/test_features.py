@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 GREY = torch.randint(0, 256, (3, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
 
 
-def offline(urls: Sequence[str], dest: Path, *, sha256: str) -> Path:
+def offline(urls: Sequence[str], dest: Path, *, sha256: str, limit: str) -> Path:
     raise UserError("could not download it")
 
 

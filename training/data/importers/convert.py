@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch_utils.errors import BadImage, UserError
-from torch_utils.images import DECODER_ERRORS, first_line, open_image
+from torch_utils.errors import UserError, in_words
+from torch_utils.images import DECODER_ERRORS, BadImage, first_line, open_image
 from torch_utils.images.room import decoded_bytes, room_for_decoding
 from torch_utils.progress import Progress
+from torch_utils.text import say
 from training.data.archive import ArchiveWriter, encode_png
 from training.data.importers.image import convert_image
 from training.data.importers.inspect import (
@@ -53,9 +54,7 @@ class Job:
     skip_list: Path | None = None
 
 
-def run(
-    job: Job, rules: Rules, meta: Mapping[str, Any] | None = None, say: Callable[[str], None] = print
-) -> list[Skip]:
+def run(job: Job, rules: Rules, meta: Mapping[str, Any] | None = None, say: Callable[[str], None] = say) -> list[Skip]:
     """Convert, and return what was left out. meta: further keys for `dataset.json`.
 
     `dest` appears complete or not at all. Raises UserError for everything that the user can correct.
@@ -132,7 +131,7 @@ def write(source: Source, plan: Plan, findings: Sequence[Finding], job: Job, met
                                   [*plan.skipped, *skipped])  # fmt: skip
             archive.close_gaps()
     except OSError as error:
-        raise UserError(f"Cannot write {job.dest}: {error.strerror or error}") from error
+        raise UserError(f"Cannot write {job.dest}: {in_words(error)}") from error
     return skipped
 
 

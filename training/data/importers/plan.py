@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from torch_utils.errors import BadImage, UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.files import write_atomically
-from torch_utils.images import GREY_MODES, MODES
+from torch_utils.images import GREY_MODES, MODES, BadImage
 from torch_utils.images.deep import scaled
 from torch_utils.images.ranges import BYTES, DARK, WHOLE, decide, widest
 from torch_utils.text import Range, printable
@@ -205,11 +205,11 @@ def is_skip_list(path: Path) -> bool:
 
 def write_skip_list(path: Path, skipped: Sequence[Skip]) -> None:
     """One line per image: its name, a tab, the reason. Raises UserError if it cannot be written."""
-    content = "".join(f"{skip.name}\t{skip.reason}\n" for skip in skipped).encode()
+    lines = "".join(f"{printable(skip.name)}\t{printable(skip.reason)}\n" for skip in skipped)
     try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(content)  # a terminal or a pipe
+        if path.exists() and not path.is_file():  # a pipe, or /dev/stdout
+            path.write_text(lines, "utf-8")
         else:
-            write_atomically(path.resolve(), content)
+            write_atomically(path.resolve(), lines.encode())
     except OSError as error:
-        raise UserError(f"Cannot write --skip-list {path} ({error.strerror or error}): choose another place") from error
+        raise UserError(f"Cannot write --skip-list {path}, but nothing else is lost: {in_words(error)}") from error

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.text import is_image, other_files, plain_paths, printable
 from torch_utils.untrusted import read_plain
 from training.data.archive import advice_for, size_limit
@@ -97,7 +97,7 @@ def open_folder(root: Path) -> Source:
             lambda name: os.path.lexists(root / name),
         )  # fmt: skip
     except OSError as error:
-        raise UserError(f"Cannot read {root / (find_manifest(files) or '')}: {error.strerror or error}") from error
+        raise UserError(f"Cannot read {root / (find_manifest(files) or '')}: {in_words(error)}") from error
 
 
 def unchanged(path: Path) -> Callable[[], bool]:

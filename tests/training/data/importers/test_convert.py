@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,7 +226,7 @@ def test_a_disk_that_fills_up_leaves_nothing(photos: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("training.data.archive.ArchiveWriter.add_png", full)
-    with pytest.raises(UserError, match="No space left"):
+    with pytest.raises(UserError, match="the disk is full; make room"):
         convert(photos, workers=3)
     assert [path.name for path in photos.parent.iterdir()] == ["photos"]
 
@@ -311,3 +312,27 @@ def make_image(mode: str, width: int, height: int, damage: str) -> bytes:
     else:
         image.save(buffer, kind, exif=exif)
     return buffer.getvalue()[: len(buffer.getvalue()) // 2] if damage == "cut" else buffer.getvalue()
+
+
+def test_a_skip_list_that_cannot_be_written_costs_nothing_else(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skips = photos.parent / "skips.txt"
+    skips.write_text("of an earlier run")
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match="skips.txt, but nothing else is lost: the disk is full; make room"):
+        convert(photos, skip_list=skips)
+    assert sorted(path.name for path in photos.parent.iterdir()) == ["out.zip", "photos", "skips.txt"]
+    assert skips.read_text() == "of an earlier run"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+def test_a_skip_list_may_be_a_pipe(photos: Path) -> None:
+    pipe = photos.parent / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        text = reader.submit(pipe.read_text)
+        _, skipped = convert(photos, skip_list=pipe)
+        assert len(text.result().splitlines()) == len(skipped) > 0 and pipe.is_fifo()
