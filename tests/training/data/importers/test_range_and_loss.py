@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import tarfile
+import threading
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,9 +18,11 @@ from PIL import Image
 
 from torch_utils.errors import UserError
 from torch_utils.images import NEEDS_HEIF
+from torch_utils.images.room import Room
 from torch_utils.text import parse_levels
 from training.data.archive import Archive
 from training.data.importers import convert as conversion
+from training.data.importers import inspect as inspection
 from training.data.importers.convert import Job, run
 from training.data.importers.inspect import open_source
 from training.data.importers.rules import Rules
@@ -339,3 +342,31 @@ def test_a_list_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     path = folder(tmp_path, 2)
     with pytest.raises(UserError, match="--skip-list"):
         converted(path, skip_list=tmp_path / ("x" * 300))
+
+
+def test_workers_share_the_memory_for_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for one image, no two are decoded or converted at the same time, whatever the number of workers."""
+    path, lock, now, most = folder(tmp_path, 12), threading.Lock(), [0], [0]
+
+    def alone(function: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            with lock:
+                now[0] += 1
+                most[0] = max(most[0], now[0])
+            threading.Event().wait(0.002)
+            try:
+                return function(*arguments)
+            finally:
+                with lock:
+                    now[0] -= 1
+
+        return call
+
+    for module, name in ((inspection, "decode"), (conversion, "convert_image")):
+        monkeypatch.setattr(module, name, alone(getattr(module, name)))
+        monkeypatch.setattr(module, "room_for_decoding", lambda: Room(1))
+    assert len(converted(path, workers=4)[0]) == 12 and most[0] == 1
+    for module in (inspection, conversion):
+        monkeypatch.setattr(module, "room_for_decoding", lambda: Room(1 << 30))
+    converted(path, workers=4)
+    assert most[0] > 1
