@@ -9,18 +9,33 @@ import click
 from stylegan.cli.options import ops_option
 from torch_utils.cli import Command
 from torch_utils.errors import UserError
+from torch_utils.output import replaces, require_folder, writing_to
+from torch_utils.text import printable
 
 
 @click.command(cls=Command, params=[ops_option()])
-@click.option("--source", metavar="MODEL", help="Published .pkl file, snapshot, run directory, URL, or name.")
+@click.option(
+    "--source",
+    "--network",
+    "source",
+    metavar="MODEL",
+    help="Published .pkl file, snapshot, run directory, URL, or name.",
+)
+@click.option(
+    "--latents",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Latents or directions of another tool (.npy, .npz, .pt) for this model, or ours for another tool.",
+)
 @click.option("--blend", "pair", metavar="A B", nargs=2, help="Two such models, to be made one.")
 @click.option("--from-layer", metavar="K", type=click.IntRange(min=1), help="The first layer of B, with --blend.")
 @click.option("--dest", type=click.Path(path_type=Path), required=True, help="The .safetensors file to write.")
 @click.option("--with-d", is_flag=True, help="Include the discriminator, which further training needs.")
 @click.option("--half", is_flag=True, help="Store weights with 16 bits, in half the size, for passing the network on.")
 def main(
-    source: str | None, pair: tuple[str, str] | None, from_layer: int | None, dest: Path, with_d: bool, half: bool
-) -> None:
+    source: str | None, latents: Path | None, pair: tuple[str, str] | None, from_layer: int | None, dest: Path,
+    with_d: bool, half: bool,
+) -> None:  # fmt: skip
     """Convert a published StyleGAN or ProGAN file (.pkl) to a snapshot (.safetensors), or a snapshot to a smaller one.
 
     \b
@@ -35,6 +50,15 @@ def main(
     With --blend, the mapping network and the layers below K come from A, the others from B. Best are two networks of
     which one was trained from the other: A decides poses and shapes, B colours and textures. Layers count as in
     style_mixing.py --styles: 0 and 1 work at 4x4, 2 and 3 at 8x8, and so on.
+
+    With --latents, no network is converted, but latents of the network: projected_w.npz, arrays and tensors [N,L,D],
+    [L,D] or [N,D], and directions: boundaries of InterFaceGAN, components of GANSpace. --dest says which of the two.
+    From our files, arrays are written:
+
+    \b
+      convert.py --network faces64 --latents projected_w.npz --dest eva.latent.safetensors
+      convert.py --network faces64 --latents smile_boundary.npy --dest smile.direction.safetensors
+      convert.py --network faces64 --latents eva.latent.safetensors --dest eva.npy
     """
     # Not at the top, because --help should not wait for torch.
     import torch
@@ -43,6 +67,11 @@ def main(
     from stylegan.networks.inference import with_kernels
 
     with_kernels(torch.device("cpu"))
+    if latents is not None:
+        if not source or pair or from_layer is not None or with_d or half:
+            raise UserError("--latents needs --network MODEL and --dest, and no other option")
+        convert_latents(source, latents, dest)
+        return
     if bool(source) == bool(pair):
         raise UserError("which model? give either --source MODEL or --blend A B")
     if pair:
@@ -64,6 +93,21 @@ def main(
     scored = "" if found.score is None else f"; the discriminator gives it {found.score:.3f}"
     click.echo(f"Read back and checked: the image of seed 0 has mean {image.mean():.3f} and standard deviation "
                f"{image.std():.3f}{scored}{rounding}.")  # fmt: skip
+
+
+def convert_latents(network: str, latents: Path, dest: Path) -> None:
+    """Latents or directions of another tool as ours, or the other way round, with a line on what they are."""
+    from stylegan.checkpoints.locate import open_snapshot
+    from stylegan.editing.exchange import exchange
+
+    replaced = replaces([dest], [latents])
+    require_folder(dest.parent, "--dest")
+    snapshot = open_snapshot(network)
+    with writing_to(dest.parent):
+        said = exchange(latents, dest, snapshot)
+    origin = printable(str(latents))
+    click.echo(f"{origin}: {said}, for {printable(network)}, {snapshot.kimg:g} kimg of {snapshot.data}")
+    click.echo(f"1 file: {printable(str(dest))}{replaced}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from stylegan.projection.projector import phases
 from stylegan.projection.settings import DISTANCES, ProjectionSettings, TuningSettings, by_flag, check_settings
 from torch_utils.errors import UserError
 
@@ -39,7 +40,8 @@ def test_each_setting_has_a_flag_of_its_own():
 
 @pytest.mark.parametrize(("space", "steps"), [("w", 30), ("w+", 37)])
 def test_steps_in_w_plus_come_on_top(space, steps):
-    assert replace(SETTINGS, space=space, num_steps=30, plus_steps=7).total_steps == steps
+    settings = replace(SETTINGS, space=space, num_steps=30, plus_steps=7)
+    assert sum(phase.steps for phase in phases(settings)) == steps
 
 
 def test_the_names_of_distances_are_those_that_can_be_picked():
