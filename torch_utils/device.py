@@ -34,7 +34,9 @@ def pick_device(name: str | torch.device, called: str = "--device") -> torch.dev
     except (RuntimeError, TypeError):
         raise UserError(f"Invalid {called} {str(name)[:40]!r}: expected auto, cpu, cuda or cuda:1") from None
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise UserError(f"{called} {name} is not available: torch sees {torch.cuda.device_count()} GPUs; use cpu")
+        raise UserError(
+            f"{called} {name} is not available: torch sees {torch.cuda.device_count()} GPUs; use {called} cpu"
+        )
     if device.type not in ("cpu", "cuda") and not (device.type == "mps" and torch.backends.mps.is_available()):
         raise UserError(f"{called} {name} is not supported: images are computed on cpu, cuda or cuda:1")
     return device
