@@ -251,11 +251,11 @@ def load_tensors(path: Path, wanted: str = "") -> tuple[dict[str, Tensor], dict[
     is of another kind, truncated, or not what its checksum says. Files of other software have no checksum, and neither
     have those of earlier versions.
     """
-    if not path.exists():
-        raise UserError(f"there is no file {path}")
-    if not path.is_file():
-        raise UserError(f"{path} is a folder, not a file" if path.is_dir() else f"{path} is not a regular file")
     try:
+        if not path.exists():
+            raise UserError(f"there is no file {path}")
+        if not path.is_file():
+            raise UserError(f"{path} is a folder, not a file" if path.is_dir() else f"{path} is not a regular file")
         with open(path, "rb", opener=regular) as plain:
             require_memory(os.fstat(plain.fileno()).st_size, str(path))
             _check_header(plain.read(BEGINNING), path, wanted)

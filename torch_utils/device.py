@@ -118,15 +118,21 @@ def cpu_threads(asked: int | None = None) -> int:
 
     Raises UserError if more than `THREADS_PER_CORE` are asked for; as many are taken of OMP_NUM_THREADS.
     """
-    cores = usable_cores()
-    most = THREADS_PER_CORE * cores
     if asked:
-        if asked > most:
-            raise UserError(f"--threads {asked} is too many for the {counted(cores, 'core')} that this process may "
-                            f"use; give at most {most}")  # fmt: skip
+        require_workers("--threads", asked)
         return asked
-    variable = os.environ.get("OMP_NUM_THREADS", "")
-    return min(max(1, int(variable)), most) if variable.isdecimal() and len(variable) < 10 else cores
+    cores, variable = usable_cores(), os.environ.get("OMP_NUM_THREADS", "")
+    if not variable.isdecimal() or len(variable) > 9:
+        return cores
+    return min(max(1, int(variable)), THREADS_PER_CORE * cores)
+
+
+def require_workers(flag: str, count: int) -> None:
+    """Raises UserError if `flag` asks for more than `THREADS_PER_CORE` threads or processes for each usable core."""
+    cores = usable_cores()
+    if count > THREADS_PER_CORE * cores:
+        raise UserError(f"{flag} {count} is too many for the {counted(cores, 'core')} that this process may use; give "
+                        f"at most {THREADS_PER_CORE * cores}")  # fmt: skip
 
 
 def usable_cores() -> int:

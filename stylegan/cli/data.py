@@ -26,6 +26,14 @@ class ConvertByDefault(Group):
         return super().parse_args(ctx, args)
 
 
+def bounded_workers(workers: int) -> int:
+    """Raises UserError for more threads than this machine can use."""
+    from torch_utils.device import require_workers
+
+    require_workers("--workers", workers)
+    return workers
+
+
 def default_workers() -> int:
     """The number of usable cores."""
     from torch_utils.device import cpu_threads
@@ -82,7 +90,7 @@ def convert(
     # Not at the top, because numpy and Pillow take a moment to load, and Ctrl-C should work in the meantime.
     from training.data.importers.convert import Job, run
 
-    job = Job(source, dest, overwrite, dry_run, workers, skip_list)
+    job = Job(source, dest, overwrite, dry_run, bounded_workers(workers), skip_list)
     run(job, replaced(Rules(), {**typed, "upscale": upscale}))
     say("Nothing was written (dry run)" if job.dry_run else f"Wrote {job.dest}")
 
@@ -99,7 +107,7 @@ def download_dataset(name: str, dest: Path | None, cache: Path, overwrite: bool,
 
     dataset = CATALOGUE[name]
     folder = cache / name
-    job = Job(folder, dest or Path(f"{name}.zip"), overwrite=overwrite, workers=workers)
+    job = Job(folder, dest or Path(f"{name}.zip"), overwrite=overwrite, workers=bounded_workers(workers))
     check_dest(job)
     say(f"{dataset.title}; licence: {dataset.licence}")
     job = Job(fetch(dataset, folder), job.dest, overwrite=overwrite, workers=workers)

@@ -109,9 +109,11 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
     if not 0 <= request.seed < 2**64:
         raise UserError(f"--seed must be from 0 to {2**64 - 1}, got {request.seed}")
     # Not at the top, because --help should not wait for torch.
+    from torch_utils.device import require_workers
     from training.metrics.evaluate import append, evaluate, table
     from training.metrics.registry import parse_names
 
+    require_workers("--gpus", request.gpus)
     names = parse_names(request.metrics)
     run_dir = run_of(request.model.network)
     context = context_of(request, run_dir)

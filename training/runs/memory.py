@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from torch_utils.adam import Adam
-from torch_utils.device import THREADS_PER_CORE, return_freed_memory, total_memory, usable_cores
+from torch_utils.device import require_workers, return_freed_memory, total_memory
 from torch_utils.distributed import DistContext, all_reduce_max
 from torch_utils.errors import UserError
 from torch_utils.untrusted import excess
@@ -215,9 +215,8 @@ def require_fits(cfg: RunConfig, device: torch.device, processes: int) -> None:
 
     processes: on this machine; with 0, only the weights are counted, as for a plan
     """
-    most = THREADS_PER_CORE * usable_cores()
-    if device.type == "cpu" and processes > most:
-        raise UserError(f"--gpus {processes} are too many processes for this machine; give at most {most}")
+    if cfg.device == "cpu":
+        require_workers("--gpus", processes)
     generator, discriminator = parameter_counts(cfg.model)
     fault = excess("the larger of the networks", max(generator, discriminator), "million_weights")
     if fault:

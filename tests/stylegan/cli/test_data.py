@@ -65,6 +65,7 @@ def test_upscale_reaches_the_rules(photos: Path) -> None:
         ["--source", "photos", "--resolution", "16", "--labels", "folders"],
         ["--source", "photos", "--resolution", "16", "--channels", "2"],
         ["--source", "photos", "--resolution", "big"],
+        ["--source", "photos", "--resolution", "16", "--workers", "100000"],
         ["--dest"],
     ],
 )

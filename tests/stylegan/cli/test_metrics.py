@@ -87,6 +87,8 @@ def test_a_dry_run_writes_nothing(run_dir):
     (["--network", "RUN", "--directions", "none.safetensors"], "there is no file none.safetensors"),
     (["--network", "RUN", "--metrics", "ls100"], "1 of 1 metric could not be measured: ls100"),
     (["--network", "RUN", "--gpus", "0"], "--gpus must be at least 1, got 0"),
+    (["--network", "RUN", "--gpus", "100000"], "--gpus 100000 is too many for"),
+    (["--network", "RUN", "--metrics", "kid9999999999k"], "kid9999999999k is for too many images"),
     (["--network", "RUN", "--batch", "0"], "--batch must be at least 1, got 0"),
     (["--network", "RUN", "--metrics", "kid40", "--features-weights", "x.pt"], "--features-weights are for"),
     (["--network", "RUN", "--metrics", "kid40", "--data", "none.zip"], "no archive or folder at none.zip"),

@@ -15,12 +15,16 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stylegan.cli import train as command
 from torch_utils.checkpoint import damage
 from torch_utils.errors import UserError
 from torch_utils.settings import leaves
 from training.config import RunConfig
+from training.runs.live_metrics import keep_best, noted
+from training.runs.memory import require_fits
 from training.runs.resume import resumed
 from training.runs.run_dir import LOCK, OPTIONS, PREVIOUS, STATE, read_options, write_options
 
@@ -197,7 +201,7 @@ def test_lines_that_are_no_results_are_counted_and_left_out(spoilt: bytes, run_d
     ({"growth__batch": {"base": 1 << 20, "table": {}}, "model__fmap_base": 1 << 14, "model__fmap_max": 4096},
      "GiB of memory"),
     ({"threads": 10**6}, "--threads 1000000 is too many"),
-    ({"gpus": 1 << 12, "growth__batch": {"base": 1 << 12, "table": {}}}, "--gpus 4096 are too many processes"),
+    ({"gpus": 1 << 12, "growth__batch": {"base": 1 << 12, "table": {}}}, "--gpus 4096 is too many"),
     ({"metrics": "kid1000000000k"}, "too many images"),
     ({"metrics": f"kid{'9' * 3000}"}, "too many images"),
     ({"metrics": "kid20," * 1000}, "--metrics has 6,000 characters"),
@@ -210,8 +214,48 @@ def test_lines_that_are_no_results_are_counted_and_left_out(spoilt: bytes, run_d
 def test_numbers_of_a_file_are_bounded(settings: dict[str, Any], says: str, run_dir: Path) -> None:
     change(run_dir, **settings)
     for more in ([], ["--dry-run"]):
-        if not more or not {"GiB", "processes"} & set(says.split()):  # a plan may be for a larger machine
+        if not more or not ("GiB" in says or "--gpus" in says):  # a plan may be for a larger machine
             assert says in refusal(resume(run_dir, *more))
+
+
+LINE = {"data_hash": "", "seed": 0, "psi": 1.0, "mirror": False, "network": "a", "resolution": 16,
+        "snapshot_pkl": "network-snapshot-000000.safetensors", "results": {"swd20": 2.0}}  # fmt: skip
+
+
+@given(data=st.data())
+def test_damaged_lines_of_metrics_are_results_or_left_out(
+    data: st.DataObject, damaged: Any, tiny: Callable[..., RunConfig], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run_dir, cfg = tmp_path_factory.getbasetemp(), tiny(metrics="swd20", data__content_hash="")
+    whole = (json.dumps(LINE) + "\n").encode()
+    (run_dir / "metric-swd20.jsonl").write_bytes(damaged(data, whole) + b"\n" + whole)
+    assert noted(cfg, run_dir, "swd20")[-1] == LINE
+    keep_best(cfg, run_dir, lambda text: None)
+
+
+@pytest.mark.parametrize("name", ["..", "/", "x" * 5000, "\0", "/etc/passwd", ".", "\ud800"])
+def test_a_line_names_only_snapshots_of_this_run(name: str, run_dir: Path, tiny: Callable[..., RunConfig]) -> None:
+    cfg = tiny(metrics="swd20", data__content_hash="")
+    (run_dir / "metric-swd20.jsonl").write_text(json.dumps(LINE | {"snapshot_pkl": name}))
+    opened.clear()
+    keep_best(cfg, run_dir, lambda text: None)
+    assert not [path for path in opened if not path.startswith(str(run_dir))]
+
+
+@given(data=st.data())
+def test_damaged_settings_are_a_run_or_refused(
+    data: st.DataObject, damaged: Any, straight: Path, tiny: Callable[..., RunConfig]
+) -> None:
+    path = straight / OPTIONS
+    write_options(straight, tiny())
+    path.write_bytes(damaged(data, path.read_bytes()))
+    try:
+        cfg = resumed(read_options(straight), {}, lambda: 0)
+        require_fits(cfg, torch.device("cpu"), 1)
+    except UserError as error:
+        assert str(error)
+    finally:
+        path.unlink()
 
 
 def test_every_number_is_bounded_or_harmless(run_dir: Path, tiny: Callable[..., RunConfig]) -> None:
