@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from torch_utils.errors import UserError
-from torch_utils.text import counted
+from torch_utils.text import counted, printable
 
 
 def pick_device(name: str | torch.device, called: str = "--device") -> torch.device:
@@ -32,7 +32,7 @@ def pick_device(name: str | torch.device, called: str = "--device") -> torch.dev
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):
-        raise UserError(f"Invalid {called} {str(name)[:40]!r}: expected auto, cpu, cuda or cuda:1") from None
+        raise UserError(f"Invalid {called} {printable(str(name)[:40])}: expected auto, cpu, cuda or cuda:1") from None
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise UserError(
             f"{called} {name} is not available: torch sees {torch.cuda.device_count()} GPUs; use {called} cpu"
