@@ -90,12 +90,12 @@ class DataFacts:
         if cfg.data.subset:
             text += f", of which {cfg.data.subset:,} are used (--subset)"
         if cfg.data.cond:
-            text += f"; {cfg.model.num_classes} classes, which are learned (--cond 0 ignores them)"
+            text += "; the classes are learned (--cond 0 ignores them)"
             if cfg.data.empty_classes:
                 empty = listed_classes(cfg.data.empty_classes, cfg.data.class_names)
                 text += f". Without a single image: {empty}; dataset_tool.py makes an archive without such classes"
         elif self.num_classes:
-            text += f"; {self.num_classes} classes, which are not used (--cond learns them)"
+            text += "; the classes are not used (--cond learns them)"
         elif self.folders:
             names = ", ".join(self.folders[:3]) + (", ..." if len(self.folders) > 3 else "")
             text += f"; no classes: the sub-folders {names} become classes with dataset_tool.py --labels folders"
