@@ -1,7 +1,8 @@
 """Remakes the images of the pages, those of the README with the commands that it shows next to them.
 
 python docs/make_figures.py --network faces64 --data faces.zip --table faces.csv --photo eva.jpg \\
-  --run runs/00000-faces-faces64 --dcgan-run runs/00000-mnist-dcgan-mnist
+  --run runs/00000-faces-faces64 --dcgan-run runs/00000-mnist-dcgan-mnist \\
+  --dcgan-faces-run runs/00001-faces-dcgan-faces64
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from torch_utils.settings import Flag, replaced, setting
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORK, DATA, TABLE, PHOTO, RUN = "faces64", "faces.zip", "faces.csv", "eva.jpg", "runs/00000-faces-faces64"
-DCGAN_RUN = "runs/00000-mnist-dcgan-mnist"
+DCGAN_RUN, DCGAN_FACES_RUN = "runs/00000-mnist-dcgan-mnist", "runs/00001-faces-dcgan-faces64"
 """The names that the README uses for what this script is given."""
 MAX_BYTES = 3_000_000
 QUALITY, FRAME_MS, LAST_FRAME_MS, MAX_FRAMES = 82, 150, 3000, 48
@@ -158,6 +159,7 @@ FIGURES = (
         "python generate.py --network fashion32 --seeds 0-59 --class 0-9 --outdir out/fashion --grid 20x3",
     ), single("out/fashion/grid.png")),
     Figure("dcgan", (), first_and_last(DCGAN_RUN), (DCGAN_RUN,)),
+    Figure("dcgan-faces", (), first_and_last(DCGAN_FACES_RUN), (DCGAN_FACES_RUN,)),
     Figure("dcgan-growth", (), film(f"{DCGAN_RUN}/growth.webp"), (DCGAN_RUN,)),
 )  # fmt: skip
 
@@ -177,6 +179,7 @@ class Request:
     photo: Path | None = setting(None, flag("--photo", "A photograph to project."))
     run: Path | None = setting(None, flag("--run", "The run whose growth is shown."))
     dcgan_run: Path | None = setting(None, flag("--dcgan-run", "A run of --cfg dcgan-mnist."))
+    dcgan_faces_run: Path | None = setting(None, flag("--dcgan-faces-run", "A run of --cfg dcgan-faces64."))
     outdir: Path = setting(Path("docs/figures"), flag("--outdir", "Folder for the images."))
     work: Path = setting(Path("out/figures"), flag("--work", "Where the commands run."))
     only: str = setting("", Flag("--only", "Names of figures, such as faces,mixing.  [all]", "Options"))
@@ -184,7 +187,8 @@ class Request:
     @property
     def given(self) -> dict[str, Path | None]:
         """The files by the names that the README uses for them."""
-        return {DATA: self.data, TABLE: self.table, PHOTO: self.photo, RUN: self.run, DCGAN_RUN: self.dcgan_run}
+        return {DATA: self.data, TABLE: self.table, PHOTO: self.photo, RUN: self.run, DCGAN_RUN: self.dcgan_run,
+                DCGAN_FACES_RUN: self.dcgan_faces_run}  # fmt: skip
 
 
 @click.command(cls=Command, params=settings_options(Request), context_settings={"max_content_width": 110})
