@@ -250,6 +250,7 @@ def broadcast_from_rank0(dist: DistContext, name: str, find: Callable[[], str]) 
         found.append(dist.store.get(name))
 
     _naming_lost_ranks(dist, name, listen)
+    all_reduce_sum(dist, name, torch.zeros(1))  # rank 0 may hold the store, and must not leave before all have read
     return found[0].decode()
 
 
