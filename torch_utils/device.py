@@ -34,6 +34,11 @@ def pick_device(name: str) -> torch.device:
         raise UserError(
             f"--device {name} is not available: torch sees {torch.cuda.device_count()} GPUs; use --device cpu"
         )
+    if device.type not in ("cpu", "cuda"):
+        try:
+            torch.rand(1, generator=torch.Generator(device), device=device)
+        except (RuntimeError, AssertionError, ImportError):
+            raise UserError(f"--device {name} is not available, or computes nothing; use cpu or cuda") from None
     return device
 
 
