@@ -37,8 +37,11 @@ def pick_device(name: str | torch.device, called: str = "--device") -> torch.dev
         raise UserError(
             f"{called} {name} is not available: torch sees {torch.cuda.device_count()} GPUs; use {called} cpu"
         )
-    if device.type not in ("cpu", "cuda") and not (device.type == "mps" and torch.backends.mps.is_available()):
-        raise UserError(f"{called} {name} is not supported: images are computed on cpu, cuda or cuda:1")
+    if device.type not in ("cpu", "cuda"):
+        try:
+            torch.rand(1, generator=torch.Generator(device), device=device)
+        except (RuntimeError, AssertionError, ImportError, NotImplementedError):
+            raise UserError(f"{called} {name} is not available, or computes nothing; use cpu or cuda") from None
     return device
 
 

@@ -227,7 +227,8 @@ class RunConfig:
                      MACHINE, metavar="NAMES", is_list=True, resume="free"),
     )  # fmt: skip
     features: str = setting(
-        "efficientnet-lite0", Flag("--features", "What --metrics look at, as in calc_metrics.py.", MACHINE,
+        "efficientnet-lite0", Flag("--features", "What --metrics look at, as in calc_metrics.py. A program must be"
+                                   " named again at each --resume.", MACHINE,
                                    metavar="NAME", resume="free"),
     )  # fmt: skip
     val: str = setting(

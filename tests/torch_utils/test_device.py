@@ -96,6 +96,12 @@ def test_as_many_as_asked_or_as_the_variable_says_or_as_there_are_cores(monkeypa
         assert cpu_threads() == usable_cores()
 
 
+@pytest.mark.parametrize("name", ["meta", "hip", "xla", "privateuseone"])
+def test_a_device_that_computes_nothing_is_refused(name):
+    with pytest.raises(UserError, match=f"--device {name} is not available"):
+        pick_device(name)
+
+
 def test_threads_are_bounded_by_the_cores(monkeypatch):
     most = THREADS_PER_CORE * usable_cores()
     monkeypatch.setenv("OMP_NUM_THREADS", "100000")

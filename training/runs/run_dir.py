@@ -195,6 +195,7 @@ def settle_state(run_dir: Path) -> str:
     newest, previous = run_dir / STATE, run_dir / PREVIOUS
     trouble = damage(newest)
     if not trouble:
+        _move_folder(previous)
         return ""
     other = damage(previous)
     if other:
@@ -202,14 +203,23 @@ def settle_state(run_dir: Path) -> str:
             f"no state of {run_dir} is whole: {newest.name} ({trouble}), {previous.name} ({other}); restore one, or "
             f"start a new run with --init-from {run_dir}"
         )
+    _move_folder(newest)
     try:
-        if newest.is_dir():  # which no file can replace
-            newest.rename(newest.with_name(f"{newest.name}.folder"))
         put_in_place(previous, newest)
     except OSError as error:
         raise UserError(f"{previous} is whole, but cannot take the place of {newest} ({error.strerror or error}); "
                         f"move {newest} away") from None  # fmt: skip
     return f"{newest.name} is no good ({trouble}): going on from the state that was saved before it"
+
+
+def _move_folder(path: Path) -> None:
+    """Rename a folder in the place of a state, since no file can replace it. Raises UserError if it stays."""
+    if path.is_dir() and not path.is_symlink():
+        try:
+            path.rename(path.with_name(f"{path.name}.folder"))
+        except OSError as error:
+            raise UserError(f"{path} is a folder in the place of a file, and cannot be renamed "
+                            f"({error.strerror or error}); move it away") from None  # fmt: skip
 
 
 def mark_finished(run_dir: Path, kimg: float) -> None:

@@ -127,6 +127,24 @@ def test_a_damaged_state_gives_way_to_the_one_before(tmp_path):
         settle_state(tmp_path)
 
 
+def test_folders_in_the_place_of_states_are_moved(tmp_path):
+    newest, previous = tmp_path / STATE, tmp_path / PREVIOUS
+    save_state(newest, {"i": 0})
+    for path in (previous, newest):
+        if path == newest:
+            newest.rename(previous)
+        (path / "inside").mkdir(parents=True)
+        assert bool(settle_state(tmp_path)) == (path == newest) and (tmp_path / f"{path.name}.folder/inside").is_dir()
+        assert load_state(newest)["i"] == 0
+    save_state(newest, {"i": 1}, previous)
+    (tmp_path / f"{STATE}.folder").rename(newest.with_name("x"))
+    newest.unlink()
+    newest.mkdir()
+    (tmp_path / f"{STATE}.folder").touch()
+    with pytest.raises(UserError, match="is a folder in the place of a file.*move it away"):
+        settle_state(tmp_path)
+
+
 def test_the_end_belongs_to_a_length(tmp_path):
     assert not is_finished(tmp_path, 1)
     mark_finished(tmp_path, 25000.125)
