@@ -22,7 +22,7 @@ from training.config import FLAGS, RunConfig
 from training.data.archive import EMBEDDED, Archive
 from training.loop import open_data, pick_dtype, train
 from training.runs.hours import budget_lines, plan
-from training.runs.live_metrics import require_measurable
+from training.runs.live_metrics import require_measurable, require_possible_metrics
 from training.runs.memory import footprint
 from training.runs.plan import describe, estimated_speed, growth_table
 from training.runs.processes import check_devices, device_of, train_in_processes
@@ -70,6 +70,8 @@ def launch(
     # What could fail later is tried before anything is written.
     device = with_kernels(pick_device(cfg.device))
     require_measurable(cfg, device)
+    if not resume or "metrics" in typed:  # an older run goes on, and says which of its metrics it leaves out
+        require_possible_metrics(cfg)
     if not dry_run:
         build_vision_aid(cfg.loss, cfg.model.minibatch_group, torch.device("cpu"))  # fetches what it takes
     planning = cfg.hours is not None and not resume
