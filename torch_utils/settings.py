@@ -105,7 +105,8 @@ Each takes the data and the dotted name of the setting.
 def from_plain(kind: type[T], data: Any, name: str = "", readers: Readers | None = None) -> T:
     """Read the dataclass `kind` from data of `to_plain`. Missing keys get their defaults.
 
-    Raises UserError, with the dotted name of the setting below `name`, for an unknown key or a value of another type.
+    Raises UserError, with the dotted name of the setting below `name`, for an unknown key, a value of another type, and
+    a missing key without a default.
     """
     return _read(kind, data, name, {}, readers or {})
 
@@ -153,6 +154,9 @@ def _read_dataclass(kind: Any, arguments: tuple[Any, ...], data: Any, name: str,
         if key not in fields:
             unknown = prefix + printable(shortened(str(key), 80))
             raise UserError(f"unknown setting '{unknown}'; it is misspelt, or another version wrote it")
+    for f in dataclasses.fields(kind):
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and f.name not in data:
+            raise UserError(f"setting '{prefix}{f.name}' is missing")
     bound = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=bool(arguments)))
     return kind(**{key: _read(hints[key], item, prefix + key, bound, readers) for key, item in data.items()})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,16 +18,18 @@ from stylegan.networks.sampling import generator
 from torch_utils.adam import Adam
 from torch_utils.checkpoint import load_tensors, save_tensors
 from torch_utils.errors import UserError, in_words
-from torch_utils.images import to_float
+from torch_utils.images import MODES, to_float
 from torch_utils.progress import Progress
 from torch_utils.settings import from_plain, to_plain
-from torch_utils.text import counted, printable
+from torch_utils.text import counted, printable, shortened
 from training.data.archive import Archive
 from training.data.labels import matched
 from training.data.packed import packed
 
 FORMAT = "stylegan-attributes-1"
 WIDTHS = (32, 64, 96, 128)
+PIXELS_AT_ONCE = 1 << 22  # that a classifier looks at: 0.6 GB of feature maps, whatever its file says
+MAX_SIDE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,13 @@ class AttributeClassifier:
         if images.shape[1] != scope.channels:
             raise UserError(f"the classifier of {scope.data} looks at images of {scope.channels} channels, these "
                             f"have {images.shape[1]}")  # fmt: skip
-        if tuple(images.shape[2:]) != scope.size:
-            images = F.interpolate(images, scope.size, mode="bilinear", antialias=True)
-        scores: Tensor = self.network(images)
-        return scores
+        parts = images.split(max(1, PIXELS_AT_ONCE // math.prod(scope.size)))
+        return torch.cat([self.network(self._resized(part)) for part in parts])
+
+    def _resized(self, images: Tensor) -> Tensor:
+        if tuple(images.shape[2:]) == self.scope.size:
+            return images
+        return F.interpolate(images, self.scope.size, mode="bilinear", antialias=True)
 
     @torch.inference_mode()
     def values(self, images: Tensor) -> Tensor:
@@ -130,11 +135,49 @@ def load_classifier(path: Path) -> AttributeClassifier:
         raise UserError(f"{path} holds no classifier; directions.py learn makes one that ends in {ATTRIBUTES}")
     try:
         scope = from_plain(Scope, header.get("scope"))
-        network = Classifier(scope.channels, len(scope.names))
-        network.load_state_dict(tensors)
-    except (UserError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"the classifier in {path} cannot be read: {str(error).splitlines()[-1].strip()}") from error
+        require_scope(scope)
+        require_weights(tensors, scope)
+    except UserError as error:
+        raise UserError(
+            f"the classifier in {path} cannot be read: {error}; make another with directions.py learn"
+        ) from None
+    network = Classifier(scope.channels, len(scope.names))
+    network.load_state_dict(tensors)
     return AttributeClassifier(network.eval().requires_grad_(False), scope)
+
+
+def require_scope(scope: Scope) -> None:
+    """Raises UserError unless the parts of a scope from a file fit each other, and its images fit into memory."""
+    count = len(scope.names)
+    if not count or not all(name.isprintable() and name.strip() for name in scope.names):
+        raise UserError("it has no attributes, or one without a name")
+    if len(set(scope.names)) < count:
+        raise UserError("two of its attributes have one name")
+    for what, values in (("quantities", scope.quantities), ("centres", scope.centres), ("spreads", scope.spreads)):
+        if len(values) != count:
+            raise UserError(f"it has {counted(count, 'attribute')} but {len(values)} {what}")
+    if len(scope.accuracy) not in (0, count):
+        raise UserError(f"it has {counted(count, 'attribute')} but {len(scope.accuracy)} accuracies")
+    if not all(map(math.isfinite, scope.centres)) or not all(0 < spread < math.inf for spread in scope.spreads):
+        raise UserError("its centres are not finite, or its spreads are not above 0")
+    if scope.channels not in MODES:
+        raise UserError(f"it is of images with {shortened(str(scope.channels), 20)} channels, not 1, 3 or 4")
+    height, width = scope.size
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and height * width <= PIXELS_AT_ONCE):
+        shown = "x".join(shortened(str(side), 20) for side in (width, height))
+        raise UserError(f"it is of images of {shown} pixels, more or fewer than a classifier can look at")
+
+
+def require_weights(tensors: Mapping[str, Tensor], scope: Scope) -> None:
+    """Raises UserError unless these are the weights of such a classifier. Takes no memory, whatever the scope says."""
+    with torch.device("meta"):
+        wanted = Classifier(scope.channels, len(scope.names)).state_dict()
+    unlike = sorted(tensors.keys() ^ wanted.keys())
+    unlike = unlike or [name for name, tensor in tensors.items() if tensor.shape != wanted[name].shape]
+    if unlike:
+        raise UserError(f"its weights {printable(shortened(unlike[0], 60))} are missing, too many or of another shape")
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise UserError("some of its weights are not finite")
 
 
 # Learning to tell the attributes of images, from an archive and a table of what its images show

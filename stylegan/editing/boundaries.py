@@ -30,6 +30,10 @@ MOST_CERTAIN = 0.1
 FEWEST, FEWEST_TO_HOLD_OUT = 2, 10  # labels of each kind
 HELD_OUT, FOLDS = 0.2, 3
 PENALTIES = (10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4)  # scikit-learn's C
+MIDDLE_PENALTY = PENALTIES[len(PENALTIES) // 2]
+FEW = 50  # labels of a kind, below which each of them is held out once
+FOLDS_OF_FEW = 5
+SHUFFLES = 1000  # of the labels, for the level of chance
 
 
 # With and without
@@ -69,13 +73,15 @@ def require_both(name: str, yes: np.ndarray, no: np.ndarray) -> None:
 @dataclass(frozen=True)
 class Boundary:
     """normal: [w_dim], of unit length, towards the images with the attribute   yes, no: how many labels it comes from
-    accuracy: balanced, on a fifth of the labels that was held out (guessing: 0.5); nan if they are too few
+    accuracy: balanced, on labels that were held out (guessing: 0.5); nan if they are too few
+    chance: the accuracy that the same labels in random order exceed in one of twenty cases; nan without accuracy
     """
 
     normal: Tensor
     yes: int
     no: int
     accuracy: float
+    chance: float = float("nan")
 
 
 def fit_boundary(
@@ -95,12 +101,14 @@ def fit_boundary(
     truth = np.repeat([1, 0], [len(yes), len(no)])
     used, held_out = _held_out(truth)
     penalty = _best_penalty(x[used], truth[used], method)
-    accuracy = float("nan")
-    if len(held_out):
+    accuracy = chance = float("nan")
+    if len(held_out) and min(len(yes), len(no)) < FEW:
+        accuracy, chance = accuracy_of_few(x, truth)
+    elif len(held_out):
         found = _fitted(x[used], truth[used], penalty, method).predict(x[held_out])
-        accuracy = _balanced_accuracy(found, truth[held_out])
+        accuracy, chance = _balanced_accuracy(found, truth[held_out]), accuracy_by_chance(found, truth[held_out])
     normal = torch.from_numpy(_fitted(x, truth, penalty, method).coef_[0])
-    return Boundary((normal / normal.norm()).float(), len(yes), len(no), accuracy)
+    return Boundary((normal / normal.norm()).float(), len(yes), len(no), accuracy, chance)
 
 
 def require_sklearn() -> None:
@@ -121,10 +129,49 @@ def _held_out(truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.setdiff1d(np.arange(len(truth)), held_out), held_out
 
 
+def accuracy_by_chance(found: np.ndarray, truth: np.ndarray) -> float:
+    """What random labels reach where nothing is fitted to them: the labels held out [N], in other orders."""
+    rng = np.random.default_rng(0)
+    return _one_of_twenty([_balanced_accuracy(found, rng.permutation(truth)) for _ in range(SHUFFLES)])
+
+
+def accuracy_of_few(x: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """The accuracy of few labels, each of which is held out once, and what random labels reach in the same way.
+
+    A fifth of some dozens tells nothing. By least squares (Fisher's discriminant, shrunk), whose solution is linear in
+    the labels, so that those in hundreds of other orders cost no more. x: [N,D]
+    """
+    rng, count = np.random.default_rng(0), len(truth)
+    fold = np.empty(count, int)
+    for kind in (0, 1):
+        fold[truth == kind] = np.arange((truth == kind).sum()) % FOLDS_OF_FEW
+    labels = np.repeat(truth[:, None], 1 + SHUFFLES, axis=1)  # in order, and each fold shuffled
+    found = np.empty_like(labels)
+    for f in range(FOLDS_OF_FEW):
+        labels[fold == f, 1:] = rng.permuted(labels[fold == f, 1:], axis=0)
+    for f in range(FOLDS_OF_FEW):
+        seen, asked = x[fold != f], x[fold == f]
+        asked, seen = asked - seen.mean(axis=0), seen - seen.mean(axis=0)
+        yes = labels[fold != f] == 1
+        inner = seen @ seen.T
+        shares = np.where(yes, 1 / yes.sum(axis=0), -1 / (~yes).sum(axis=0))
+        weights = np.linalg.solve(inner + np.trace(inner) / len(seen) * np.eye(len(seen)), shares)
+        scores = inner @ weights
+        middle = (np.where(yes, scores, 0).sum(axis=0) / yes.sum(axis=0)
+                  + np.where(yes, 0, scores).sum(axis=0) / (~yes).sum(axis=0)) / 2  # fmt: skip
+        found[fold == f] = asked @ seen.T @ weights > middle
+    accuracies = [_balanced_accuracy(*pair) for pair in zip(found.T, labels.T, strict=True)]
+    return accuracies[0], _one_of_twenty(accuracies[1:])
+
+
+def _one_of_twenty(accuracies: list[float]) -> float:
+    return float(np.quantile(accuracies, 0.95, method="higher"))
+
+
 def _best_penalty(x: np.ndarray, truth: np.ndarray, method: BoundaryMethod) -> float:
     """The best one in cross-validation; among equals the weakest, which bends the normal least. x: [N,D]."""
     if np.bincount(truth, minlength=2).min() < FOLDS:
-        return PENALTIES[len(PENALTIES) // 2]
+        return MIDDLE_PENALTY
     fold = np.empty(len(truth), int)
     for kind in (0, 1):
         fold[truth == kind] = np.arange((truth == kind).sum()) % FOLDS
@@ -194,7 +241,7 @@ def conditional(direction: Directions, others: Directions, cov: Tensor) -> Direc
     name = f"{direction.names[0]} without {', '.join(others.names)}"
     unknown = torch.full((1,), torch.nan)
     return replace(direction, vectors=vectors, names=(name,), scales=scales_of(vectors, cov), accuracies=unknown,
-                   shares=unknown)  # fmt: skip
+                   shares=unknown, chances=None)  # fmt: skip
 
 
 def _principal_axes(cov: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,7 @@ class Directions:
     accuracies: on images that were held out, balanced, so that guessing has 0.5; nan if unknown, [K]
     shares: the part that each direction accounts for of what the method analyses (the variance of w, that of the output
     of a layer, or the squared change of styles); nan if unknown, [K]
+    chances: the accuracy that random labels exceed in one of twenty cases; nan if unknown, [K], or None for all
     styles: if they edit styles (StyleSpace), unit vectors [K,style_dim] for each layer; else empty
     """
 
@@ -52,6 +53,7 @@ class Directions:
     accuracies: Tensor
     shares: Tensor
     styles: tuple[Tensor, ...] = ()
+    chances: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -61,7 +63,7 @@ class Directions:
         return replace(
             self, vectors=self.vectors[part], names=self.names[part], layers=self.layers[part],
             scales=self.scales[part], accuracies=self.accuracies[part], shares=self.shares[part],
-            styles=tuple(s[part] for s in self.styles),
+            styles=tuple(s[part] for s in self.styles), chances=None if self.chances is None else self.chances[part],
         )  # fmt: skip
 
     def named(self, name: str | int) -> Directions:
@@ -120,6 +122,7 @@ def joined(parts: Sequence[Directions]) -> Directions:
         tuple(name for p in parts for name in p.names), tuple(layers for p in parts for layers in p.layers),
         torch.cat([p.scales for p in parts]), parts[0].method, torch.cat([p.accuracies for p in parts]),
         torch.cat([p.shares for p in parts]),
+        chances=torch.cat([torch.full_like(p.scales, torch.nan) if p.chances is None else p.chances for p in parts]),
     )  # fmt: skip
 
 
@@ -142,7 +145,8 @@ def listed(found: Directions) -> list[str]:
         about = [space, f"layer{'s' * (len(found.layers[number]) != 1)} {layer_ranges(found.layers[number])}"]
         share, accuracy = float(found.shares[number]), float(found.accuracies[number])
         about += [f"{share:.1%} of the variation"] * (share == share)
-        about += [accuracy_text(accuracy)] * (accuracy == accuracy)
+        chance = math.nan if found.chances is None else float(found.chances[number])
+        about += [accuracy_text(accuracy, chance)] * (accuracy == accuracy)
         lines.append(f"{number:3}  {name:24} {', '.join(about)}")
     return lines
 
@@ -153,11 +157,12 @@ def summary(found: Directions) -> str:
     return f"{text}, {share:.0%} of the variation" if share == share else text
 
 
-def accuracy_text(accuracy: float) -> str:
-    """A held-out accuracy, marked if it is weak."""
+def accuracy_text(accuracy: float, chance: float = math.nan) -> str:
+    """A held-out accuracy, with that of random labels if it is known, marked if it is weak or no better than theirs."""
     if accuracy != accuracy:
         return "held-out accuracy unknown  WEAK"
-    return f"held-out accuracy {accuracy:.3f}" + ("  WEAK" if accuracy < WEAK else "")
+    text = f"held-out accuracy {accuracy:.3f}" + (f", by chance up to {chance:.3f}" if chance == chance else "")
+    return text + ("  WEAK" if accuracy < WEAK or accuracy <= chance else "")
 
 
 # The file
@@ -178,6 +183,8 @@ class _Header:
 def save_directions(path: Path, found: Directions, snapshot: Snapshot) -> None:
     """Write the file, whole or not at all. Raises UserError if the disk is full, and for a name of another suffix."""
     tensors = {name: getattr(found, name).float() for name in ("vectors", "scales", "accuracies", "shares")}
+    if found.chances is not None:
+        tensors["chances"] = found.chances.float()
     header = _Header(found.names, found.layers, found.method)
     save_bound(path, KIND, tensors | numbered("styles", found.styles), header, snapshot)
 
@@ -209,9 +216,11 @@ def _checked(tensors: dict[str, Tensor], header: _Header) -> Directions:
     found = Directions(
         tensors["vectors"], header.names, header.layers, tensors["scales"], header.method, tensors["accuracies"],
         tensors.get("shares", torch.full_like(tensors["scales"], torch.nan)), in_turn("styles", tensors),
+        tensors.get("chances"),
     )  # fmt: skip
-    every = [found.vectors, found.scales, found.accuracies, found.shares, *found.styles]
-    shaped = [t.ndim for t in every] == [3, 1, 1, 1] + [2] * len(found.styles)
+    chances = [] if found.chances is None else [found.chances]
+    every = [found.vectors, found.scales, found.accuracies, found.shares, *chances, *found.styles]
+    shaped = [t.ndim for t in every] == [3, 1, 1, 1] + [1] * len(chances) + [2] * len(found.styles)
     if not shaped or {len(found.layers), *map(len, every)} != {len(found)} or not len(found):
         raise UserError("its parts are of different lengths")
     if any(layer < 0 for layers in found.layers for layer in layers):

@@ -201,13 +201,14 @@ def from_labels(search: Search, samples: LabelledSamples, view: View, report: Ca
     _, cov, _ = covariance(sample_w(view.snapshot, range(SAMPLES_FOR_SCALES), search.labels.classes))
     vectors = across(torch.stack([b.normal for b in found.values()]), cov)
     directions = in_w(vectors, list(found), rows, f"boundaries ({search.boundary}) of {search.labels.source}", cov)
-    return replace(directions, accuracies=torch.tensor([b.accuracy for b in found.values()]))
+    accuracies, chances = (torch.tensor([getattr(b, name) for b in found.values()]) for name in ("accuracy", "chance"))
+    return replace(directions, accuracies=accuracies, chances=chances)
 
 
 def boundary_text(name: str, found: Boundary) -> str:
     """A line on the boundary of an attribute: its accuracy, and how many labels it comes from."""
-    accuracy = accuracy_text(found.accuracy)
-    return f"{name:16} {accuracy:34} from {counted(found.yes, 'image')} with and {found.no} without"
+    accuracy = accuracy_text(found.accuracy, found.chance)
+    return f"{name:16} {accuracy:54} from {counted(found.yes, 'image')} with and {found.no} without"
 
 
 def conditional_by_name(

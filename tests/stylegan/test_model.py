@@ -205,7 +205,7 @@ WRONG = {
     "no class": (lambda: COND.project("a.png"), "from 0 to 2 with c"),
     "a class of none": (lambda: NET.project("a.png", c=0), "unconditional"),
     "device": (lambda: stylegan.load("faces64", device="foo"), "Invalid device foo"),
-    "device without memory": (lambda: stylegan.load("faces64", device="meta"), "device meta is not supported"),
+    "device without memory": (lambda: stylegan.load("faces64", device="meta"), "device meta is not available"),
     "no device": (lambda: stylegan.load("faces64", device=None), "Invalid device None"),
     "where": (lambda: stylegan.load(5), "where must be the path"),
 }  # fmt: skip

@@ -15,6 +15,7 @@ from stylegan.networks.registry import FAMILIES, config_from_json
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 from torch_utils.settings import declared, differences, from_plain, leaves, replaced, to_plain
+from training.attributes import Scope
 from training.config import FLAGS, RunConfig
 from training.presets import PRESETS
 from training.runs.check import check
@@ -215,3 +216,8 @@ def test_progan_with_classes_and_other_sizes_is_accepted():
 def test_progan_is_refused_what_would_make_it_another_network(name, value):
     with pytest.raises(UserError, match="^ProGAN has no styles"):
         check(replaced(preset("progan1024", 1), {f"model.{name}": value}))
+
+
+def test_a_setting_without_a_default_that_is_missing_is_named() -> None:
+    with pytest.raises(UserError, match="setting 'outer.names' is missing"):
+        from_plain(Scope, {}, "outer")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from stylegan.checkpoints.snapshot import Snapshot
@@ -19,7 +21,7 @@ from training.attributes import AttributeClassifier, learn, load_classifier, sav
 from training.data.archive import Archive
 from training.metrics.feature_store import Compute, Features, Question, What, features_of, store_of
 from training.metrics.features import DEFAULT, FeatureNetwork, pick_features
-from training.metrics.images import Fakes, ImageSource, Reals, Sampling, reals_for
+from training.metrics.images import Fakes, ImageSource, Sampling, Stored, stored_at
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Request:
 
 
 MISSING = {
+    "network": "it is measured of a network, not of images in files; give --network",
     "data": "which data? give --data, as in --data faces.zip",
     "classifier": "it takes a classifier: give --classifier FILE of directions.py learn, or --labels CSV",
     "directions": "it takes directions: give --directions FILE of directions.py find",
@@ -89,12 +92,13 @@ def _trained(path: Path, attributes: Sequence[Attribute], data: Archive, device:
 
 @dataclass(frozen=True)
 class Context:
-    """snapshot: as far as it has grown   data: None where there are none, for metrics that need none
-    features, weights: for `pick_features`   seed: of all that is random   psi: truncation   mirror: reals also mirrored
-    file: where the snapshot is from, for the records   aids: what only some metrics need
+    """source: what is measured, a network as far as it has grown, or images in files that may come from anywhere
+    data: None where there are none, for metrics that need none   features, weights: for `pick_features`
+    seed: of all that is random   psi: truncation   mirror: reals also mirrored
+    file: where the source is from, for the records   aids: what only some metrics need   c: of one class only
     """
 
-    snapshot: Snapshot
+    source: Snapshot | Archive
     data: Archive | None = None
     features: str = DEFAULT
     weights: Path | None = None
@@ -104,6 +108,28 @@ class Context:
     compute: Compute = field(kw_only=True)
     file: str = ""
     aids: Aids = Aids()
+    c: int | None = None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The network. Raises UserError where images in files are measured."""
+        if isinstance(self.source, Archive):
+            raise UserError(MISSING["network"])
+        return self.source
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Height and width at which images are compared: the network's, or that of the smaller ones of two archives."""
+        source, data = self.source, self.data
+        if isinstance(source, Snapshot):
+            return source.config.size(source.stage.resolution)
+        sizes = [(one.height, one.width) for one in (source, data) if one is not None]
+        return min(sizes, key=math.prod)
+
+    @property
+    def channels(self) -> int:
+        """Of the images that are measured."""
+        return self.source.config.channels if isinstance(self.source, Snapshot) else self.source.channels
 
     @cached_property
     def network(self) -> FeatureNetwork:
@@ -116,7 +142,7 @@ class Context:
 
         Raises UserError where there is neither, and as `load_classifier` and `learn` do.
         """
-        aids, device = self.aids, self.snapshot.device
+        aids, device = self.aids, self.compute.device
         if aids.classifier is not None:
             classifier = load_classifier(aids.classifier)
         elif aids.table is None:
@@ -132,36 +158,51 @@ class Context:
     def sampling(self) -> Sampling:
         """How the network is sampled, with the classes of the data."""
         labels = None if self.data is None else self.data.labels
+        labels = labels if self.c is None else np.array([self.c])
         return Sampling(self.seed, self.psi, self.compute.batch, labels, self.compute.quiet)
 
     @cached_property
-    def fakes(self) -> Fakes:
-        """The network's images, of the data's classes where it knows classes."""
+    def fakes(self) -> Fakes | Stored:
+        """The images that are measured: a network's, of the data's classes where it knows classes, or those in files.
+
+        Raises UserError for classes that the network does not know, and for files that do not fit the data.
+        """
+        if isinstance(self.source, Archive):
+            return replace(stored_at(self.source, self.size, self.channels), only=self.c)
         classes = self.sampling.labels
-        if classes is not None and classes.max() >= self.snapshot.config.num_classes > 0:
+        if classes is not None and classes.max() >= self.source.config.num_classes > 0:
             raise UserError(f"{self.data and self.data.path} has more classes than this network; give its own data")
-        return Fakes(self.snapshot, self.sampling)
+        return Fakes(self.source, self.sampling)
 
     @cached_property
-    def reals(self) -> Reals:
-        """The data, at the network's size. Raises UserError where there are none, or others than it could make."""
+    def reals(self) -> Stored:
+        """The data, at the size of what is measured. Raises UserError where there are none, or others than could be."""
         if self.data is None:
             raise UserError(MISSING["data"])
-        return reals_for(self.snapshot, self.data, self.mirror)
+        return replace(stored_at(self.data, self.size, self.channels, self.mirror), only=self.c)
 
     def of_fakes(self, count: int, what: What = "features") -> Features:
-        """The answers of the first `count` fakes."""
-        return self._of(self.fakes, count, what, "Fakes")
+        """The answers of the first `count` fakes; of those in files, of `count` that are chosen by the seed."""
+        return self._of(self._some(self.fakes, count), count, what, "Fakes")
 
     def of_reals(self, count: int | None = None, what: What = "features") -> Features:
-        """The answers of `count` reals, chosen by the seed; of all of them, if there are fewer, or by default."""
+        """The answers of `count` reals, chosen by the seed; of all of them, by default.
+
+        Raises UserError if there are fewer.
+        """
         reals = self.reals
-        if count is None or count >= reals.limit:
-            return self._of(reals, reals.limit, what, "Reals")
-        return self._of(replace(reals, shuffled=self.seed), count, what, "Reals")
+        count = reals.limit if count is None else count
+        return self._of(self._some(reals, count), count, what, "Reals")
+
+    def _some(self, images: Fakes | Stored, count: int) -> Fakes | Stored:
+        """Images of which the first `count` stand for all."""
+        if images.limit is None or count == images.limit:
+            return images
+        if count > images.limit:
+            raise UserError(f"{count} images are asked for and there are {images.limit}; ask for fewer")
+        return replace(images, shuffled=self.seed)
 
     def _of(self, images: ImageSource, count: int, what: What, label: str) -> Features:
-        shape = (self.snapshot.config.channels, *self.snapshot.config.size(self.snapshot.stage.resolution))
-        question = Question(what, shape, self.features, self.weights)
+        question = Question(what, (self.channels, *self.size), self.features, self.weights)
         store = store_of(question, images, lambda: self.network)
         return features_of(store, count, question, self.compute, f"{label}, {what}")

@@ -9,22 +9,28 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.features.lpips import NETS
 from torch_utils.download import digest_of
 from torch_utils.errors import UserError
 from torch_utils.untrusted import regular_here
+from training.data.archive import Archive
 from training.metrics.context import MISSING, Context, Request
 from training.metrics.features import pick_features
-from training.metrics.registry import FEATURES, Kind, measure_swd, parse
+from training.metrics.registry import FEATURES, Kind, compares, parse, reals_of, require_possible
+from training.metrics.requirements import subject_of
 
 
 @dataclass(frozen=True)
 class Result:
     """What one metric gave. The first seven are named as the published tools name them.
 
-    num_gpus: processes that shared the work   num_images: fakes drawn   k: neighbours, 0 for none
+    num_gpus: processes that shared the work   num_images: fakes   num_reals: real images, 0 for none
+    k: neighbours, 0 for none   c: the class, None for all together   fakes_hash: of images in files, see `Archive`
+    class_name: where the data has names
     aids: the files that it took, and their hashes, and whether it looked at the middle of images only
     """
 
@@ -43,11 +49,15 @@ class Result:
     data: str
     data_hash: str
     num_images: int
+    num_reals: int
     seed: int
     psi: float
     mirror: bool
     k: int
     aids: dict[str, str | bool]
+    c: int | None = None
+    class_name: str = ""
+    fakes_hash: str = ""
 
 
 def evaluate(names: Sequence[str], context: Context, skipped: Callable[[str, str], object]) -> Iterator[Result]:
@@ -58,15 +68,13 @@ def evaluate(names: Sequence[str], context: Context, skipped: Callable[[str, str
     anything is measured.
     """
     contexts: dict[str, Context] = {context.features: context}
-    able = []
-    for name, (kind, request) in [(name, parse(name, context.features)) for name in names]:
-        try:
-            require_aids(kind, context)
-        except UserError as error:
-            skipped(name, str(error))
-        else:
-            able.append((name, kind, request))
-    for name, kind, request in able:
+    asked = {name: parse(name, context.features) for name in names}
+    unable = dict(refused(names, context))
+    for name, reason in unable.items():
+        skipped(name, reason)
+    for name, (kind, request) in asked.items():
+        if name in unable:
+            continue
         if kind.lens is FEATURES and request.features not in contexts:
             contexts[request.features] = replace(context, features=request.features, weights=None)
         try:
@@ -77,34 +85,98 @@ def evaluate(names: Sequence[str], context: Context, skipped: Callable[[str, str
             yield found
 
 
+def refused(names: Sequence[str], context: Context) -> Iterator[tuple[str, str]]:
+    """The metrics that cannot be measured, each with the reason, as far as it is known before anything is drawn."""
+    for name in names:
+        kind, request = parse(name, context.features)
+        try:
+            require_aids(kind, context)
+            require_possible(kind, request, subject_of(context))
+        except UserError as error:
+            yield name, str(error)
+
+
 def measure(kind: Kind, request: Request, context: Context) -> Result:
     """One metric. Raises UserError where it cannot be measured."""
-    begun = time.time()
+    begun, together = time.time(), request.title
+    if context.c is not None:
+        together, request = f"{together}-perclass", replace(request, title=f"{request.title}-class{context.c}")
     results = _numbers(kind.measure(context, request), context)
     seconds = time.time() - begun
     features, sha256 = looked_through(kind, request, context)
-    snapshot, data = context.snapshot, context.data
+    source, data = context.source, context.data
     return Result(
-        results=results, metric=request.title, total_time=seconds, total_time_str=in_words(seconds),
+        results=results, metric=together, total_time=seconds, total_time_str=in_words(seconds),
         num_gpus=context.compute.processes if kind.shared else 1, snapshot_pkl=context.file, timestamp=time.time(),
-        network=snapshot.fingerprint, kimg=snapshot.kimg, resolution=snapshot.stage.resolution,
+        network=source.fingerprint if isinstance(source, Snapshot) else "",
+        kimg=source.kimg if isinstance(source, Snapshot) else 0.0, resolution=max(context.size),
         features=features, features_sha256=sha256,
         data="" if data is None else str(data.path), data_hash="" if data is None else data.content_hash,
-        num_images=fakes_of(kind, request, context), seed=context.seed, psi=context.psi, mirror=context.mirror,
-        k=request.k, aids=aids_of(kind, context),
+        num_images=fakes_of(kind, request), num_reals=reals_of(kind, request, subject_of(context)),
+        seed=context.seed, psi=context.psi, mirror=context.mirror, k=request.k,
+        aids=aids_of(kind, context), c=context.c,
+        class_name=name_of_class(context, context.c),
+        fakes_hash=source.content_hash if isinstance(source, Archive) else "",
     )  # fmt: skip
 
 
-def fakes_of(kind: Kind, request: Request, context: Context) -> int:
-    """How many fakes a metric draws; for purity, how many it moves."""
-    if kind.measure is measure_swd and context.data is not None:  # as many as there are reals
-        return min(request.count, len(context.data) * (2 if context.mirror else 1))
+# Classes by themselves
+
+
+def classes_to_measure(context: Context) -> tuple[list[int], list[int]]:
+    """The classes that both sides have, and those that only one has.
+
+    Raises UserError for a side without classes, and where a class has two names.
+    """
+    source, data = context.source, context.data
+    sides: list[set[int]] = []
+    named: list[tuple[object, Sequence[str]]] = []
+    if isinstance(source, Snapshot):
+        if not source.config.num_classes:
+            raise UserError("--per-class: this network is unconditional and has no classes; leave the option out")
+        sides.append(set(range(source.config.num_classes)))
+        named.append(("this network", source.class_names))
+    for archive in (source, data):
+        if not isinstance(archive, Archive):
+            continue
+        if archive.labels is None:
+            raise UserError(
+                f"--per-class: {archive.path} has no labels; give images of classes, or leave the option out"
+            )
+        sides.append(set(np.unique(archive.labels).tolist()))
+        named.append((archive.path, archive.class_names or ()))
+    for number, (one, other) in enumerate(zip(named[0][1], named[-1][1], strict=False)):
+        if one != other:
+            sides_named = f"{one} in {named[0][0]} and {other} in {named[-1][0]}"
+            raise UserError(f"--per-class: class {number} is {sides_named}; give images of the same classes")
+    both = set.intersection(*sides)
+    if not both:
+        raise UserError("--per-class: the two sides have no class in common; give others")
+    return sorted(both), sorted(set.union(*sides) - both)
+
+
+def name_of_class(context: Context, c: int | None) -> str:
+    """The name that the data or the images in files have for a class; "" if none has one."""
+    for side in (context.data, context.source):
+        names = (side.class_names if side is not None else None) or ()
+        if c is not None and c < len(names):
+            return names[c]
+    return ""
+
+
+# How many images, and which files
+
+
+def fakes_of(kind: Kind, request: Request) -> int:
+    """How many fakes a metric takes; for purity, how many it moves."""
     return kind.each * request.count
 
 
 def require_aids(kind: Kind, context: Context) -> None:
-    """Raises UserError for a metric without what it needs."""
+    """Raises UserError for a metric without what it needs, and of one class where it looks at all of the data."""
     aids = context.aids
+    if context.c is not None and compares(kind) and not kind.shared:
+        raise UserError("it compares with all classes; leave --per-class out")
     there = {"data": context.data, "classifier": aids.classifier or aids.table, "directions": aids.directions}
     for need in kind.needs:
         if there[need] is None:
@@ -175,9 +247,18 @@ def in_words(seconds: float) -> str:
 
 
 def table(results: Sequence[Result]) -> str:
-    """For the terminal: a line for each number."""
-    rows = [(name, f"{value:.5g}", found.total_time_str) for found in results for name, value in found.results.items()]
+    """For the terminal: a line for each number, with the time, and how many images it is of."""
+    rows = [
+        (name, f"{value:.5g}", found.total_time_str, images_of(found))
+        for found in results for name, value in found.results.items()
+    ]  # fmt: skip
     widths = [max(len(row[i]) for row in rows) for i in range(3)] if rows else []
     return "\n".join(
-        f"{name:<{widths[0]}}  {value:>{widths[1]}}  {seconds:>{widths[2]}}" for name, value, seconds in rows
+        f"{name:<{widths[0]}}  {value:>{widths[1]}}  {seconds:>{widths[2]}}  {images}"
+        for name, value, seconds, images in rows
     )
+
+
+def images_of(found: Result) -> str:
+    """ "500 generated, 3000 real" """
+    return f"{found.num_images} generated" + (f", {found.num_reals} real" if found.num_reals else "")

@@ -28,6 +28,15 @@ Embedding = Callable[[Tensor], Tensor]
 DEFAULT = effnet.NAME
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 NAMES = (effnet.NAME, inception.NAME, *lpips.NETS)
+WITH_CLASSES = (effnet.NAME, inception.NAME)
+
+
+def _lpips_dims(name: str) -> int:
+    return sum(conv.outputs for conv in lpips.NETS[name] if conv.tap)
+
+
+DIMS = {effnet.NAME: effnet.DIMS, inception.NAME: inception.DIMS} | {name: _lpips_dims(name) for name in lpips.NETS}
+"""How many features the networks in `NAMES` have."""
 
 
 def runs_code(name: str) -> bool:
@@ -96,8 +105,7 @@ def _lpips(name: str, device: torch.device, weights: Path | None) -> FeatureNetw
     def embed(images: Tensor) -> Tensor:
         return torch.cat([x.mean(dim=(2, 3)) for x in lpips.embed(name, net, to_float(images))], dim=1)
 
-    dims = sum(conv.outputs for conv in lpips.NETS[name] if conv.tap)
-    return FeatureNetwork(name, content_sha256(found), dims, _quiet(embed, device))
+    return FeatureNetwork(name, content_sha256(found), DIMS[name], _quiet(embed, device))
 
 
 def _of_file(path: Path, device: torch.device) -> FeatureNetwork:

@@ -211,16 +211,18 @@ class Fakes:
 
 
 @dataclass(frozen=True)
-class Reals:
+class Stored:
     """The images of an archive, in its order, reduced as in training.
 
     mirror: and then all of them mirrored   shuffled: the seed of another order, in which the first few stand for all
+    only: of this class only
     """
 
     archive: Archive
     size: tuple[int, int]
     mirror: bool = False
     shuffled: int | None = None
+    only: int | None = None
 
     @cached_property
     def key(self) -> dict[str, str | int | float]:
@@ -228,11 +230,20 @@ class Reals:
             "reals": self.archive.content_hash, "height": self.size[0], "width": self.size[1],
             "channels": self.archive.channels, "mirror": self.mirror,
         }  # fmt: skip
-        return found if self.shuffled is None else {**found, "shuffled": self.shuffled}
+        if self.shuffled is not None:
+            found["shuffled"] = self.shuffled
+        return found if self.only is None else {**found, "only": self.only}
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """Which images of the archive these are."""
+        labels = self.archive.labels
+        every = self.only is None or labels is None
+        return np.arange(len(self.archive)) if every else np.flatnonzero(labels == self.only)
 
     @property
     def limit(self) -> int:
-        return len(self.archive) * (2 if self.mirror else 1)
+        return len(self._places) * (2 if self.mirror else 1)
 
     @cached_property
     def _order(self) -> np.ndarray:
@@ -246,27 +257,39 @@ class Reals:
     def read(self, start: int, stop: int, batch: int = 0) -> Tensor:
         """See `ImageSource`."""
         numbers = self._order[start:stop]
-        pixels = self._pages.read(numbers % len(self.archive))
-        flipped = numbers >= len(self.archive)
+        pixels = self._pages.read(self._places[numbers % len(self._places)])
+        flipped = numbers >= len(self._places)
         pixels[flipped] = pixels[flipped, :, :, ::-1]
         return torch.from_numpy(np.ascontiguousarray(pixels))
 
     def __reduce__(self) -> tuple[object, ...]:
         """For other processes, which open the archive themselves."""
-        return _reopened, (str(self.archive.path), self.archive.cache, self.size, self.mirror, self.shuffled)
+        where = str(self.archive.path), self.archive.cache
+        return _reopened, (*where, self.size, self.mirror, self.shuffled, self.only)
 
 
-def _reopened(path: str, cache: Path | None, size: tuple[int, int], mirror: bool, seed: int | None) -> Reals:
-    return Reals(Archive.open(path, cache), size, mirror, seed)
+def _reopened(
+    path: str, cache: Path | None, size: tuple[int, int], mirror: bool, seed: int | None, only: int | None
+) -> Stored:
+    return Stored(Archive.open(path, cache), size, mirror, seed, only)
 
 
-def reals_for(snapshot: Snapshot, archive: Archive, mirror: bool = False) -> Reals:
-    """The data at the size that a network draws. Raises UserError unless channels and size fit."""
-    if archive.channels != snapshot.config.channels:
+def require_channels(archive: Archive, channels: int) -> None:
+    """Raises UserError for data of other channels than a network makes, or than the images that are measured have."""
+    if archive.channels != channels:
         raise UserError(
-            f"{archive.path} has images of {archive.channels} channels, this network makes "
-            f"{snapshot.config.channels}; give the data it was trained on, or convert them with dataset_tool.py"
+            f"{archive.path} has images of {archive.channels} channels, this network makes {channels}; give the data "
+            "it was trained on, or convert them with dataset_tool.py"
         )
-    size = snapshot.config.size(snapshot.stage.resolution)
+
+
+def stored_at(archive: Archive, size: tuple[int, int], channels: int, mirror: bool = False) -> Stored:
+    """The images of an archive at a size (height, width). Raises UserError unless channels and size fit."""
+    require_channels(archive, channels)
     packed(archive, *size)  # reduces them now, where that has not been done
-    return Reals(archive, size, mirror)
+    return Stored(archive, size, mirror)
+
+
+def reals_for(snapshot: Snapshot, archive: Archive, mirror: bool = False) -> Stored:
+    """The data at the size that a network draws. Raises UserError unless channels and size fit."""
+    return stored_at(archive, snapshot.config.size(snapshot.stage.resolution), snapshot.config.channels, mirror)

@@ -151,15 +151,15 @@ def sheet(neighbours: Neighbours, rows: int = 8) -> np.ndarray:
     order = np.argsort(found.closeness, kind="stable")[:rows]
     cells = []
     for i in order:
-        cells.append(_worded(neighbours.fakes[i], f"fake {i}  (reals {found.own[i]:#.3g})"))
+        cells.append(worded(neighbours.fakes[i], f"fake {i}  (reals {found.own[i]:#.3g})"))
         for place, flip, distance in zip(found.places[i], found.mirrored[i], found.distances[i], strict=True):
             real = neighbours.stored[place]
             words = f"{place}{' (m)' if flip else ''}  {distance:#.3g}"
-            cells.append(_worded(real[:, :, ::-1] if flip else real, words))
+            cells.append(worded(real[:, :, ::-1] if flip else real, words))
     return grid(cells, 1 + found.places.shape[1], len(order))
 
 
-def _worded(image: np.ndarray, words: str) -> np.ndarray:
+def worded(image: np.ndarray, words: str) -> np.ndarray:
     """uint8 [C,H,W], enlarged to be seen -> [H',W',3 or 4] with words below."""
     pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
     pixels = enlarge(pixels[None], max(1, math.ceil(1.3 * MIN_CAPTIONED_WIDTH / pixels.shape[1])))[0]

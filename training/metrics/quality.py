@@ -187,7 +187,10 @@ class Agreement:
 
 
 def agreement(reals: Rows, fakes: Rows, k: int = 3) -> Agreement:
-    """Of features [N,D] and [M,D]; k neighbours (3 for precision and recall, 5 for density and coverage)."""
+    """Of features [N,D] and [M,D]; k neighbours (3 for precision and recall, 5 for density and coverage).
+
+    Raises UserError for fewer than k + 1 images of either kind.
+    """
     real_radii, fake_radii = radii(reals, k), radii(fakes, k)
     hits, nearest = _against(fakes, reals, real_radii)
     inside_fakes, _ = _against(reals, fakes, fake_radii)
@@ -200,7 +203,12 @@ def agreement(reals: Rows, fakes: Rows, k: int = 3) -> Agreement:
 
 
 def radii(rows: Rows, k: int) -> Tensor:
-    """The distance of each row to its k-th neighbour among the others. [N]."""
+    """The distance of each row to its k-th neighbour among the others. [N].
+
+    Raises UserError if there are not so many others.
+    """
+    if not 0 < k < len(rows):
+        raise UserError(f"none of {len(rows)} images has {k} neighbours; take more images, or fewer neighbours")
     found = []
     for some in blocks(rows, ROWS):
         best = torch.full((len(some), 0), torch.inf, dtype=some.dtype)

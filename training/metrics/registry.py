@@ -19,19 +19,19 @@ from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
 from torch_utils.images import encode
 from torch_utils.output import writing_to
-from torch_utils.text import MAX_COUNT, shortened
+from torch_utils.text import MAX_COUNT, counted, shortened
+from training.metrics import requirements
 from training.metrics.context import MISSING, Context, Request
+from training.metrics.discriminator import overfitting
 from training.metrics.diversity import diversity
 from training.metrics.features import DEFAULT, NAMES, short_name
 from training.metrics.image_stats import levels, mean_and_error, sliced_wasserstein
 from training.metrics.latent_structure import dci, purity, purity_table
 from training.metrics.memorisation import nearest_training, sheet
-from training.metrics.overfitting import overfitting
 from training.metrics.path_length import DISCRIMINATOR, PUBLISHED, path_length, paths_of
-from training.metrics.quality import agreement, frechet_distance, inception_score, kid, moments, require_enough
+from training.metrics.quality import SPLITS, agreement, frechet_distance, inception_score, kid, moments, require_enough
+from training.metrics.requirements import NEIGHBOURS, Check, Subject, anything_goes
 from training.metrics.separability import classified, separability, separability_table
-
-NEIGHBOURS = 5  # of each fake, on the sheet of those nearest to training images
 
 Results = dict[str, float]
 Measure = Callable[[Context, Request], Results]
@@ -42,10 +42,9 @@ Measure = Callable[[Context, Request], Results]
 
 def measure_fid(context: Context, request: Request) -> Results:
     """Raises UserError where a covariance cannot be had of so few images."""
-    dims = context.network.dims
-    require_enough(request.count, dims, "fakes", request.name)
-    wanted = context.reals.limit if request.whole else min(request.count, context.reals.limit)
-    require_enough(wanted, dims, "reals", request.name)
+    wanted = context.reals.limit if request.whole else request.count
+    for count, whose in ((request.count, "fakes"), (wanted, "reals")):
+        require_enough(count, context.network.dims, whose, request.name)
     reals = moments(context.of_reals(wanted))
     return {request.title: frechet_distance(reals, moments(context.of_fakes(request.count)))}
 
@@ -73,12 +72,12 @@ def measure_inception_score(context: Context, request: Request) -> Results:
 
 
 def measure_swd(context: Context, request: Request) -> Results:
-    """Of as many reals as fakes, and so of no more than there are. The mean over levels, and each of them."""
+    """Of as many reals as fakes. The mean over levels, and each of them."""
     reals = context.of_reals(request.count, "patches")
-    fakes = context.of_fakes(len(reals), "patches")
-    found = sliced_wasserstein(reals, fakes, context.snapshot.config.channels, context.seed)
-    names = [f"{request.name}_{height}" for height in levels(*context.reals.size)]
-    return {request.name: sum(found) / len(found), **dict(zip(names, found, strict=True))}
+    fakes = context.of_fakes(request.count, "patches")
+    found = sliced_wasserstein(reals, fakes, context.reals.archive.channels, context.seed)
+    names = [f"{request.title}_{height}" for height in levels(*context.reals.size)]
+    return {request.title: sum(found) / len(found), **dict(zip(names, found, strict=True))}
 
 
 def measure_ms_ssim(context: Context, request: Request) -> Results:
@@ -232,6 +231,8 @@ class Kind:
     worse: from its numbers one that is larger for a worse network, None for what does not tell better from worse
     needs: what it is refused without, see `require_aids`   uses: what it takes besides, where it is given
     each: fakes drawn for each of count   shared: may several processes share the work?
+    of_network: not of images in files   fewest: images without which there is no number
+    whole: always compared with all of the data   check: of what else it is refused for, see `require_possible`
     """
 
     pattern: str
@@ -246,6 +247,10 @@ class Kind:
     uses: tuple[str, ...] = ()
     each: int = 1
     shared: bool = False
+    of_network: bool = False
+    fewest: int = 1
+    whole: bool = False
+    check: Check = anything_goes
 
 
 def _less(numbers: Sequence[float]) -> float:
@@ -263,31 +268,84 @@ def _more_of_both(numbers: Sequence[float]) -> float:
 _N = r"(?P<count>[1-9]\d*k?)"
 KINDS = (
     Kind(rf"fid{_N}(?P<full>_full)?", "fid50k_full", "Frechet distance", measure_fid, FEATURES, worse=_less,
-         needs=("data",), shared=True),
+         needs=("data",), shared=True, fewest=2, check=requirements.check_fid),
     Kind(rf"kid{_N}(?P<full>_full)?", "kid50k_full", "kernel distance, unbiased", measure_kid, FEATURES,
-         worse=_less, needs=("data",), shared=True),
+         worse=_less, needs=("data",), shared=True, fewest=2),
     Kind(rf"pr{_N}(?:_|(?<=k))(?P<k>[1-9]\d*)(?P<full>_full)?", "pr50k3_full", "precision and recall",
          measure_precision_recall, FEATURES, worse=_more_of_both, needs=("data",), shared=True),
     Kind(rf"dc{_N}(?P<full>_full)?", "dc50k_full", "density and coverage", measure_density_coverage, FEATURES,
          k=5, worse=_more_of_both, needs=("data",), shared=True),
-    Kind(rf"is{_N}", "is50k", "inception score", measure_inception_score, FEATURES, worse=_more, shared=True),
+    Kind(rf"is{_N}", "is50k", "inception score", measure_inception_score, FEATURES, worse=_more, shared=True,
+         fewest=SPLITS, check=requirements.check_inception_score),
     Kind(rf"swd{_N}", "swd16k", "sliced Wasserstein distance x1000", measure_swd, worse=_less,
-         needs=("data",), shared=True),
-    Kind(rf"msssim{_N}", "msssim10k", "similarity of pairs of fakes", measure_ms_ssim, each=2, shared=True),
+         needs=("data",), shared=True, check=requirements.check_patches),
+    Kind(rf"msssim{_N}", "msssim10k", "similarity of pairs of fakes", measure_ms_ssim, each=2, shared=True,
+         check=requirements.check_pairs),
     Kind(rf"ppl{_N}?_(?P<part>[zw](?:full|end))", "ppl_wend", "perceptual path length", measure_path_length,
-         DISTANCE, count=50_000, worse=_less, uses=("crop",), each=2),
+         DISTANCE, count=50_000, worse=_less, uses=("crop",), each=2, of_network=True, fewest=2,
+         check=requirements.check_paths),
     Kind(rf"ls{_N}?", "ls", "linear separability of z and w", measure_separability, count=200_000,
-         needs=("classifier",)),
+         needs=("classifier",), of_network=True, fewest=4, check=requirements.check_w),
     Kind(rf"dci{_N}", "dci1k", "disentanglement, completeness, informativeness", measure_dci,
-         needs=("classifier",)),
+         needs=("classifier",), of_network=True),
     Kind(rf"purity{_N}", "purity200", "of directions: what else they change", measure_purity, worse=_more,
-         needs=("directions", "classifier")),
+         needs=("directions", "classifier"), of_network=True, check=requirements.check_w),
     Kind(rf"diversity{_N}", "diversity128", "distance of pairs of fakes", measure_diversity, DISTANCE,
-         worse=_more),
-    Kind(rf"nearest{_N}", "nearest256", "are fakes copies?", measure_nearest, FEATURES, needs=("data",)),
+         worse=_more, uses=("data",), of_network=True, fewest=2, check=requirements.check_distance),
+    Kind(rf"nearest{_N}", "nearest256", "are fakes copies?", measure_nearest, FEATURES, needs=("data",),
+         of_network=True, whole=True, check=requirements.check_nearest),
     Kind(rf"overfit{_N}", "overfit500", "has the discriminator memorised its data?", measure_overfitting,
-         needs=("data",), uses=("val",)),
+         needs=("data",), uses=("val",), of_network=True, check=requirements.check_overfitting),
 )  # fmt: skip
+
+
+def require_possible(kind: Kind, request: Request, subject: Subject) -> None:
+    """Raises UserError for a metric that such images or such a network cannot have, at least not under its name."""
+    if subject.config is None and kind.of_network:
+        raise UserError(MISSING["network"])
+    if subject.fakes is not None and kind.each * request.count > subject.fakes:
+        raise UserError(f"it takes {kind.each * request.count} generated images and there are {subject.fakes}; "
+                        f"{_instead(kind, request, subject.fakes // kind.each)}")  # fmt: skip
+    if request.count < kind.fewest:
+        raise UserError(f"it takes {kind.fewest} images or more, and means something with thousands")
+    if subject.reals is not None and compares(kind):
+        there, reals = reals_there(kind, subject), reals_of(kind, request, subject)
+        if reals > there:
+            raise UserError(f"it takes {reals} real images and {subject.data} has {there}; "
+                            f"{_instead(kind, request, there)}")  # fmt: skip
+        if reals <= request.k:
+            raise UserError(f"none of {counted(reals, 'real image')} has {request.k} neighbours; give more data")
+        if reals < kind.fewest:
+            raise UserError(f"it takes {kind.fewest} real images or more, and {subject.data} has {there}; give others")
+    kind.check(request, subject)
+
+
+def compares(kind: Kind) -> bool:
+    """Whether a metric compares with real images, at least where there are some."""
+    return "data" in (*kind.needs, *kind.uses)
+
+
+def reals_there(kind: Kind, subject: Subject) -> int:
+    """How many real images it could compare with. Only metrics of features look at mirror images."""
+    return (subject.reals or 0) * (2 if subject.mirror and kind.shared else 1)
+
+
+def reals_of(kind: Kind, request: Request, subject: Subject) -> int:
+    """How many real images a metric compares with: 0 for none."""
+    if subject.reals is None or not compares(kind):
+        return 0
+    return reals_there(kind, subject) if request.whole else request.count
+
+
+def _instead(kind: Kind, request: Request, count: int) -> str:
+    """What to ask for where there are only `count` images of a kind."""
+    match = re.fullmatch(kind.pattern, request.name)
+    if match is None or count < max(kind.fewest, request.k + 1):
+        return "give more of them"
+    found = match.groupdict()
+    k, full = (f"_{found['k']}" if found.get("k") else ""), found.get("full") or ""
+    other = f", or {request.name}_full for all of them" if "full" in found and not full else ""
+    return f"ask for {request.name[: match.start('count')]}{count}{k}{full}{other}"
 
 
 def parse(name: str, features: str = DEFAULT) -> tuple[Kind, Request]:
@@ -316,7 +374,9 @@ def parse(name: str, features: str = DEFAULT) -> tuple[Kind, Request]:
         part = found.get("part") or ""
         if kind.lens is FEATURES and k and count <= k:
             raise UserError(f"{name}: none of {count} images has {k} neighbours; ask for more images")
-        return kind, Request(plain, title, count, k, bool(found.get("full")), part, through)
+        if count > MAX_COUNT:
+            raise UserError(f"{name}: more than {MAX_COUNT:,} images take years; ask for fewer")
+        return kind, Request(plain, title, count, k, kind.whole or bool(found.get("full")), part, through)
     _require_neighbours(plain)
     raise UserError(
         f"there is no metric {name!r}; there are {', '.join(kind.example for kind in KINDS)}, with any number (5k, 500)"

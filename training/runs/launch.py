@@ -24,7 +24,7 @@ from training.data.archive import EMBEDDED, Archive
 from training.data.packed import checked
 from training.loop import open_data, pick_dtype, train
 from training.runs.hours import budget_lines, plan
-from training.runs.live_metrics import require_measurable, require_no_program
+from training.runs.live_metrics import require_measurable, require_no_program, require_possible_metrics
 from training.runs.memory import footprint, require_fits
 from training.runs.plan import describe, estimated_speed, growth_table
 from training.runs.processes import check_devices, device_of, train_in_processes
@@ -74,6 +74,8 @@ def launch(
     cpu_threads(cfg.threads)
     require_fits(cfg, device, 0 if dry_run else dist.local_world_size if dist else cfg.gpus)
     require_measurable(cfg, device)
+    if not resume or "metrics" in typed:  # an older run goes on, and says which of its metrics it leaves out
+        require_possible_metrics(cfg)
     if not dry_run:
         build_vision_aid(cfg.loss, cfg.model.minibatch_group, torch.device("cpu"))  # fetches what it takes
     planning = cfg.hours is not None and not resume

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,6 @@ import torch
 
 from stylegan.checkpoints.locate import snapshots
 from stylegan.checkpoints.snapshot import load_snapshot
-from stylegan.networks.base import require_w
-from stylegan.networks.registry import build_generator
 from torch_utils.device import pick_device
 from torch_utils.errors import UserError
 from torch_utils.files import atomic_write
@@ -25,7 +24,7 @@ from training.metrics.context import Aids, Context
 from training.metrics.evaluate import append, evaluate, table
 from training.metrics.feature_store import Compute
 from training.metrics.features import NAMES, pick_features, runs_code
-from training.metrics.path_length import DISCRIMINATOR, IN_Z
+from training.metrics.path_length import DISCRIMINATOR
 from training.metrics.registry import (
     measure_dci,
     measure_overfitting,
@@ -33,7 +32,9 @@ from training.metrics.registry import (
     measure_separability,
     parse,
     parse_names,
+    require_possible,
 )
+from training.metrics.requirements import Subject, check_paths
 
 NO_METRICS = "none"
 BEST = "best.safetensors"
@@ -54,13 +55,10 @@ def check_metrics(cfg: RunConfig) -> None:
             raise UserError(f"--metrics {name} takes a classifier of attributes; measure it with calc_metrics.py")
         if (kind.measure is measure_overfitting or request.features == DISCRIMINATOR) and not cfg.snap_d:
             raise UserError(f"--metrics {name} takes the discriminator, which --snap-d 0 leaves out; use --snap-d 1")
-        if request.part.startswith("w"):
-            with torch.device("meta"):
-                G = build_generator(cfg.model)
-            try:
-                require_w(G, IN_Z)
-            except UserError as error:
-                raise UserError(f"--metrics {name}: {error}") from None
+        try:
+            check_paths(request, _full_size(cfg))
+        except UserError as error:
+            raise UserError(f"--metrics {name}: {error}") from None
     if cfg.best and cfg.best not in names:
         raise UserError(f"--best {cfg.best} is none of --metrics {cfg.metrics}; name it there, too")
     if cfg.best and parse(cfg.best)[0].worse is None:
@@ -83,6 +81,24 @@ def require_no_program(cfg: RunConfig, run_dir: str) -> None:
             "where the command names them; if you trust it, add that option, otherwise --features "
             f"{NAMES[0]} or --metrics {NO_METRICS}"
         )
+
+
+def require_possible_metrics(cfg: RunConfig) -> None:
+    """Raises UserError for metrics that these networks and data cannot have, not even when they have grown."""
+    names = names_of(cfg)
+    subject = replace(
+        _full_size(cfg), reals=len(Archive.open(cfg.data.path, cfg.data.cache)) if names else 0, data=cfg.data.path
+    )
+    for name in names:
+        try:
+            require_possible(*parse(name, cfg.features), subject)
+        except UserError as error:
+            raise UserError(f"--metrics {name}: {error}") from None
+
+
+def _full_size(cfg: RunConfig) -> Subject:
+    """What will be measured in the end, without the data."""
+    return Subject(cfg.model, cfg.model.size(cfg.model.resolution), cfg.snap_d)
 
 
 def names_of(cfg: RunConfig) -> Sequence[str]:

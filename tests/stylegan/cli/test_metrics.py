@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from stylegan.checkpoints.snapshot import save_snapshot
 from stylegan.cli import metrics as calc_metrics
-from stylegan.networks.registry import build_generator
+from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from training.config import DataConfig, RunConfig
 from training.data.archive import Archive, ArchiveWriter
@@ -71,9 +75,13 @@ def test_flags_reach_the_record(run_dir, tmp_path):
 
 
 def test_a_dry_run_writes_nothing(run_dir):
-    result = run("--network", run_dir, "--metrics", "fid5k_full,msssim4,swd99", "-n")
-    assert "fid5k_full (5000 fakes), msssim4 (8 fakes), swd99 (30 fakes)" in result.output
+    result = run("--network", run_dir, "--metrics", "fid5k_full,msssim4,swd30", "-n")
+    assert "fid5k_full (5000 fakes), msssim4 (8 fakes), swd30 (30 fakes)" in result.output
     assert result.exit_code == 0 and "30 images 16x16 RGB" in result.output
+    refused = run("--network", run_dir, "--metrics", "msssim4,swd99,pr99_40_full", "-n")
+    assert refused.exit_code == 2 and "swd99 was skipped: it takes 99 real images" in refused.output
+    assert "none of 30 real images has 40 neighbours" in refused.output
+    assert "2 of 3 metrics could not be measured: swd99, pr99_40_full" in refused.output
     assert not list(run_dir.glob("metric-*"))
 
 
@@ -90,8 +98,8 @@ def test_a_dry_run_writes_nothing(run_dir):
     (["--network", "RUN", "--gpus", "100000"], "--gpus 100000 is too many for"),
     (["--network", "RUN", "--metrics", "kid9999999999k"], "kid9999999999k is for too many images"),
     (["--network", "RUN", "--batch", "0"], "--batch must be at least 1, got 0"),
-    (["--network", "RUN", "--metrics", "kid40", "--features-weights", "x.pt"], "--features-weights are for"),
-    (["--network", "RUN", "--metrics", "kid40", "--data", "none.zip"], "no archive or folder at none.zip"),
+    (["--network", "RUN", "--metrics", "kid30", "--features-weights", "x.pt"], "--features-weights are for"),
+    (["--network", "RUN", "--metrics", "kid30", "--data", "none.zip"], "no archive or folder at none.zip"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(words, message, run_dir):
     result = run(*[run_dir if word == "RUN" else word for word in words])
@@ -120,3 +128,155 @@ def test_help_is_quick_and_names_the_metrics():
     assert "torch" not in vars(calc_metrics)
     text = CliRunner().invoke(calc_metrics.main, ["--help"]).output
     assert "fid5k_full" in text and "--features" in text and "--gpus" in text
+
+
+# Images in files, in place of a network's
+
+
+def classes_of(path: Path, labels: list[int], names: list[str] | None = None, size: int = 16) -> Path:
+    """An archive of noise; class c is bright by 20 c."""
+    rng = np.random.default_rng(len(labels))
+    with ArchiveWriter(path, {"class_names": names} if names else None) as writer:
+        for label in labels:
+            writer.add((rng.integers(0, 100, (size, size, 3)) + 20 * label).astype(np.uint8), label)
+    return path
+
+
+def test_images_of_any_tool_are_measured_without_a_network(run_dir, tmp_path):
+    data, out = tmp_path / "blotches.zip", tmp_path / "out"
+    with zipfile.ZipFile(data) as archive:
+        archive.extractall(tmp_path / "folder")
+    fakes = classes_of(tmp_path / "fakes.zip", [0] * 20)
+    for source, near in ((fakes, False), (tmp_path / "folder", True)):
+        result = run("--fakes", source, "--data", data, "--metrics", "kid20_full,pr20_3,msssim4", "--outdir", out)
+        assert result.exit_code == 0, result.output
+        line = json.loads((out / "metric-kid20_full-quarters-embed.jsonl").read_text().splitlines()[-1])
+        assert (line["num_images"], line["num_reals"], line["network"]) == (20, 30, "")
+        assert line["snapshot_pkl"] == str(source) and line["fakes_hash"] == Archive.open(source).content_hash
+        assert (abs(line["results"]["kid20_full-quarters-embed"]) < 0.01) is near
+    assert run("--fakes", fakes, "--data", data).output.startswith("kid20_full-quarters-embed ")  # kid of all of them
+
+
+def test_images_in_files_are_compared_at_the_smaller_size(run_dir, tmp_path):
+    large = classes_of(tmp_path / "large.zip", [0] * 12, size=32)
+    for fakes, data in ((large, tmp_path / "blotches.zip"), (tmp_path / "blotches.zip", large)):
+        result = run("--fakes", fakes, "--data", data, "--metrics", "kid12_full", "--outdir", tmp_path / "out")
+        assert result.exit_code == 0, result.output
+    line = json.loads((tmp_path / "out/metric-kid12_full-quarters-embed.jsonl").read_text().splitlines()[-1])
+    assert line["resolution"] == 16
+    other = classes_of(tmp_path / "odd.zip", [0] * 12, size=24)
+    result = run("--fakes", other, "--data", tmp_path / "blotches.zip", "--metrics", "kid12_full")
+    assert result.exit_code == 2 and "halving cannot turn them into" in result.output
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--fakes", "FAKES", "--network", "RUN"], "--fakes are measured in place of the images of a network"),
+    (["--fakes", "FAKES", "--data", "FAKES", "--metrics", "ppl8_wend"], "of a network, not of images in files"),
+    (["--fakes", "FAKES", "--data", "FAKES", "--metrics", "kid9_full"], "9 generated images and there are 8"),
+    (["--fakes", "FAKES", "--metrics", "kid8"], "which data? give --data"),
+    (["--fakes", "none.zip", "--metrics", "kid8"], "no archive or folder at none.zip"),
+    (["--fakes", "GRID", "--metrics", "kid8"], "grid.png is a grid of the other images; move it out"),
+])  # fmt: skip
+def test_mistakes_with_images_in_files_are_one_line(words, message, run_dir, tmp_path):
+    classes_of(tmp_path / "fakes.zip", [0] * 8)
+    (tmp_path / "grid").mkdir()
+    (tmp_path / "grid" / "grid.png").touch()
+    paths = {"RUN": run_dir, "FAKES": tmp_path / "fakes.zip", "GRID": tmp_path / "grid"}
+    result = run(*[paths.get(word, word) for word in words])
+    assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
+
+
+# Classes by themselves
+
+
+def test_each_class_is_measured_by_itself(run_dir, tmp_path):
+    data = classes_of(tmp_path / "data.zip", [0] * 12 + [1] * 9 + [2] * 6, ["dark", "grey", "bright"])
+    fakes = classes_of(tmp_path / "few.zip", [0] * 8 + [1] * 8)
+    words = ("--fakes", fakes, "--data", data, "--per-class", "--metrics", "kid8_full,kid9_full", "--outdir", tmp_path)
+    dry, result = run(*words, "-n"), run(*words)
+    assert "Classes left out, as one side has no image of them: 2" in result.output
+    assert (
+        "kid9_full of class 1 was skipped: it takes 9 generated images and there are 8" in dry.output
+        and dry.exit_code == result.exit_code == 2
+    )
+    path = tmp_path / "metric-kid8_full-quarters-embed-perclass.jsonl"
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    assert [(line["c"], line["class_name"], line["num_reals"]) for line in lines] == [(0, "dark", 12), (1, "grey", 9)]
+    assert [next(iter(line["results"])) for line in lines] == [f"kid8_full-quarters-embed-class{c}" for c in (0, 1)]
+    alone = classes_of(tmp_path / "alone.zip", [1] * 8)
+    assert "no class in common" in run("--fakes", classes_of(tmp_path / "c.zip", [3] * 8), *words[2:]).output
+    assert run("--fakes", alone, *words[2:]).output.count("kid8_full-quarters-embed-class1 ") == 1
+    renamed = classes_of(tmp_path / "renamed.zip", [0] * 8, ["grey"])
+    assert "class 0 is grey in" in run("--fakes", renamed, *words[2:]).output
+    assert "has no labels" in run("--fakes", tmp_path / "blotches.zip", *words[2:]).output
+    assert "unconditional" in run("--network", run_dir, *words[2:]).output
+
+
+def test_a_network_is_measured_by_class(run_dir, tmp_path):
+    config = replace(TINY, num_classes=3)
+    path = tmp_path / "classes.safetensors"
+    save_snapshot(path, build_generator(config), config=config, stage=TINY.full, kimg=1.0, data="blotches")
+    data = classes_of(tmp_path / "data.zip", [0] * 9 + [2] * 12)
+    result = run("--network", path, "--data", data, "--per-class", "--metrics", "kid9_full,msssim2,nearest4",
+                 "--outdir", tmp_path)  # fmt: skip
+    lines = (tmp_path / "metric-kid9_full-quarters-embed-perclass.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [(line["c"], line["num_reals"]) for line in found] == [(0, 9), (2, 12)]
+    assert "left out, as one side has no image of them: 1" in result.output
+    assert "nearest4 of class 0 was skipped: it compares with all classes" in result.output
+
+
+# Images ranked by the discriminator
+
+
+@pytest.fixture
+def with_d(run_dir) -> Path:
+    """That run, with a discriminator that finds bright images real."""
+    config = replace(TINY, mbstd_group=4)
+    torch.manual_seed(0)
+    D = build_discriminator(config)
+    path = run_dir / "network-snapshot-000001.safetensors"
+    save_snapshot(path, build_generator(config), D, config=config, stage=TINY.full, kimg=1.0, data="blotches")
+    return run_dir
+
+
+def ranks(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "rank.csv").open(newline="")))
+
+
+def test_images_are_ranked_whatever_their_order(with_d, tmp_path):
+    result = run("--network", with_d, "--rank", "--outdir", tmp_path / "one")
+    assert result.exit_code == 0 and "Ranked 30 images" in result.output, result.output
+    found = ranks(tmp_path / "one")
+    scores = [float(row["score"]) for row in found]
+    assert scores == sorted(scores, reverse=True) and len({row["file"] for row in found}) == 30
+    assert [row["rank"] for row in found] == [str(i) for i in range(1, 31)]
+    width, height = Image.open(tmp_path / "one/rank.png").size
+    assert width == 8 * 128 and height == 2 * 2 * (128 + 16) + 4
+    again = run("--network", with_d, "--rank", "--outdir", tmp_path / "one", "--batch", 32)
+    assert "replaces 2 older files" in again.output
+    assert [row["file"] for row in ranks(tmp_path / "one")] == [row["file"] for row in found]
+
+
+def test_generated_images_are_ranked_by_their_seeds(with_d, tmp_path):
+    result = run("--network", with_d, "--rank", "3-20", "--outdir", tmp_path / "two")
+    assert result.exit_code == 0, result.output
+    assert sorted(int(row["seed"]) for row in ranks(tmp_path / "two")) == list(range(3, 21))
+    dry = run("--network", with_d, "--rank", "3-20", "--outdir", tmp_path / "three", "-n")
+    assert dry.exit_code == 0 and "18 seeds" in dry.output and not (tmp_path / "three").exists()
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--network", "RUN", "--rank", "0-9x"], "Invalid seed"),
+    (["--rank", "--outdir", "out"], "--network is missing"),
+    (["--network", "RUN", "--rank", "0-6"], "sees groups of 4 images and ranks two of them or more; there are 7"),
+    (["--network", "RUN", "--rank", "0-9", "--data", "mnist"], "leave out --fakes and --data, or the seeds"),
+    (["--network", "RUN", "--rank", "--data", "mnist"], "images of 1 channels"),
+    (["--network", "digits32", "--rank", "0-9", "--outdir", "OUT"], "no discriminator; give a snapshot of a run"),
+    (["--network", "digits32", "--rank", "0-9"], "--outdir is missing"),
+])  # fmt: skip
+def test_what_cannot_be_ranked_is_one_line(words, message, with_d, tmp_path):
+    paths = {"RUN": with_d, "OUT": tmp_path / "out"}
+    result = run(*[paths.get(word, word) for word in words])
+    assert result.exit_code == 2 and message in result.output and "Traceback" not in result.output
+    assert not list(tmp_path.rglob("rank.*"))

@@ -79,6 +79,19 @@ def test_a_metric_in_w_is_refused_at_once_where_there_is_no_w(cfg: str, title: s
     assert run(*fixed, "--metrics", "kid5k,ppl_zend").exit_code == 0 and len(calls) == 1
 
 
+@pytest.mark.parametrize(("name", "says"), [
+    ("kid20k", "it takes 20000 real images and mnist has 10000; ask for kid10000, or kid20k_full for all of them"),
+    ("fid500_full", "500 fakes are too few for the covariance of 1280 features"),
+    ("is100-lpips-alex", "lpips-alex tells no classes"), ("overfit31", "sees groups of 16 images"),
+])  # fmt: skip
+def test_a_metric_that_these_data_and_networks_cannot_have_is_refused_at_once(name, says, calls, tmp_path):
+    fixed = ("--outdir", tmp_path / "runs", "--data", "mnist", "--cfg", "digits32")
+    result = run(*fixed, "--metrics", f"kid5k,{name}")
+    assert result.exit_code == 2 and f"--metrics {name}: " in result.stderr and says in result.stderr
+    assert not calls and not (tmp_path / "runs").exists()
+    assert run(*fixed, "--metrics", "kid10k,kid20k_full").exit_code == 0 and len(calls) == 1
+
+
 def test_a_relative_path_can_be_resumed_from_anywhere(calls, faces, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run("--outdir", "runs", "--data", "faces")

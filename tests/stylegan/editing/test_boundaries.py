@@ -9,8 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylegan.editing.boundaries import across, conditional, fit_boundary, split_by_label
-from stylegan.editing.directions import Directions, in_w, joined, scales_of
+from stylegan.editing.boundaries import (
+    accuracy_by_chance,
+    accuracy_of_few,
+    across,
+    conditional,
+    fit_boundary,
+    split_by_label,
+)
+from stylegan.editing.directions import Directions, accuracy_text, in_w, joined, scales_of
 from stylegan.editing.stylespace import Channel, channel_directions
 from tests.stylegan.tiny import TINY
 from torch_utils.errors import UserError
@@ -74,6 +81,37 @@ def test_a_few_dozen_labels_are_enough_to_begin_with():
     assert found.normal @ normal > 0.7 and found.accuracy == found.accuracy
     few = fit_boundary(w[:8], np.array([0.0, 1.0] * 4), "truth", "smile")
     assert np.isnan(few.accuracy)
+
+
+def test_random_labels_seldom_exceed_the_level_of_chance():
+    """In one of twenty cases, whether each of few labels is held out once or nothing is fitted to those held out."""
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(40):
+        found.append(accuracy_of_few(rng.standard_normal((24, 64)), rng.permutation(np.arange(24) % 2)))
+        truth, answers = rng.integers(0, 2, (2, 60))
+        found.append(((truth == answers)[truth == 1].mean() / 2 + (truth == answers)[truth == 0].mean() / 2,
+                      accuracy_by_chance(answers, truth)))  # fmt: skip
+    accuracies, chances = np.array(found).T
+    assert 0 < (accuracies > chances).mean() < 0.12 and 0.6 < chances.mean() < 0.8
+    assert abs(accuracies.mean() - 0.5) < 0.05
+
+
+@needs_sklearn
+def test_few_labels_that_mean_something_exceed_it():
+    w, _, side = labelled(40, dim=8)
+    found = fit_boundary(w, (side > 0) * 1.0, "truth", "smile")
+    assert found.accuracy > found.chance > 0.5
+    assert "WEAK" not in accuracy_text(found.accuracy, found.chance)
+    few = fit_boundary(w[:8], np.array([0.0, 1.0] * 4), "truth", "smile")
+    assert np.isnan(few.chance)
+
+
+def test_an_accuracy_comes_with_its_level_of_chance():
+    assert accuracy_text(0.75, 0.708) == "held-out accuracy 0.750, by chance up to 0.708"
+    assert accuracy_text(0.75, 0.75) == "held-out accuracy 0.750, by chance up to 0.750  WEAK"
+    assert accuracy_text(0.6, 0.55).endswith("WEAK") and accuracy_text(0.9) == "held-out accuracy 0.900"
+    assert accuracy_text(float("nan"), 0.5) == "held-out accuracy unknown  WEAK"
 
 
 @needs_sklearn

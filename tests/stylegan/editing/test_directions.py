@@ -16,6 +16,7 @@ from stylegan.editing.directions import (
     in_w,
     joined,
     layers_to_move,
+    listed,
     load_directions,
     moved,
     moved_ws,
@@ -219,6 +220,19 @@ def test_what_was_saved_comes_back(rows, styles, path):
         assert all(torch.equal(a, b) for a, b in pairs) and len(found.styles) == len(saved.styles)
         torch.testing.assert_close(found.accuracies, saved.accuracies, equal_nan=True)
         torch.testing.assert_close(found.shares, saved.shares, equal_nan=True)
+
+
+def test_the_level_of_chance_is_saved_and_listed_and_older_files_have_none(path):
+    saved = replace(any_directions(), accuracies=torch.tensor([0.9, 0.8, torch.nan]),
+                    chances=torch.tensor([0.75, 0.875, torch.nan]))  # fmt: skip
+    save_directions(path, saved, snapshot())
+    found = load_directions(path, None)
+    assert listed(found)[1].endswith("accuracy 0.900, by chance up to 0.750")
+    assert listed(found.named("b"))[1].endswith("accuracy 0.800, by chance up to 0.875  WEAK")
+    both = joined([found[:1], replace(found, chances=None)[1:]])
+    assert listed(both)[1:3] == [listed(found)[1], listed(replace(found, chances=None))[2]]
+    save_directions(path, replace(saved, chances=None), snapshot())
+    assert load_directions(path, None).chances is None
 
 
 def test_one_by_name_or_number():

@@ -33,7 +33,7 @@ EFF, VGG = "efficientnet-lite0", "lpips-vgg16"
      (1000, 0, False, "zend", "discriminator")),
     ("ls", latent.measure_separability, "", (200_000, 0, False, "", "")),
     ("ls2k", latent.measure_separability, "", (2000, 0, False, "", "")),
-    ("nearest64", health.measure_nearest, "-effnetlite0", (64, 0, False, "", EFF)),
+    ("nearest64", health.measure_nearest, "-effnetlite0", (64, 0, True, "", EFF)),
 ])  # fmt: skip
 def test_what_names_mean(name, measure, title, request_):
     kind, found = parse(name)

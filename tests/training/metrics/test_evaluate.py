@@ -113,12 +113,12 @@ def test_some_reals_are_chosen_by_the_seed_from_all(context):
 
 
 def test_a_line_names_the_files_and_counts_what_was_drawn(context, images, tmp_path):
-    found = {r.metric: r for r in evaluate(["pr30_3", "msssim4", "swd999", "overfit8"],
+    found = {r.metric: r for r in evaluate(["pr30_3", "msssim4", "swd30", "overfit8"],
              replace(context, compute=replace(context.compute, processes=2),
                      aids=Aids(validation=Archive.open(images))), never)}  # fmt: skip
     pr, overfit = found["pr30_3-corners-embed"], found["overfit8"]
     assert (pr.k, pr.num_gpus, pr.num_images, pr.aids) == (3, 2, 30, {})
-    assert found["msssim4"].num_images == 8 and found["swd999"].num_images == context.reals.limit
+    assert found["msssim4"].num_images == 8 and found["swd30"].num_images == found["swd30"].num_reals == 30
     assert overfit.num_gpus == 1
     assert overfit.aids == {"val": str(images), "val_hash": Archive.open(images).content_hash}
     path = tmp_path / "classifier.safetensors"

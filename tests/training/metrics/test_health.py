@@ -34,6 +34,6 @@ def test_diversity_and_overfitting_by_name(context, tinted, measured) -> None:
 
 def test_collapse_is_said_aloud(context, tiny_network, measured) -> None:
     said: list[str] = []
-    context = replace(context, snapshot=tiny_network(noise=False), psi=0.01, aids=Aids(say=said.append))
+    context = replace(context, source=tiny_network(noise=False), psi=0.01, aids=Aids(say=said.append))
     assert measured("diversity40-pixels", context)["diversity40-pixels_ratio"] < 0.6
     assert said[0].startswith("Collapsed: images differ by ")

@@ -83,4 +83,4 @@ def test_separability_dci_and_purity_by_name(context, table, tmp_path, measured)
 def test_what_is_missing_is_asked_for(context) -> None:
     assert "--classifier FILE of directions.py learn, or --labels CSV" in refused("ls60", context)
     assert "--directions FILE of directions.py find" in refused("purity10", context)
-    assert "has no discriminator" in refused("overfit40", replace(context, snapshot=replace(context.snapshot, D=None)))
+    assert "has no discriminator" in refused("overfit40", replace(context, source=replace(context.snapshot, D=None)))

@@ -16,7 +16,7 @@ from training.data.archive import Archive, ArchiveWriter
 from training.metrics.context import Context
 from training.metrics.feature_store import Compute, Question, _work, store_of
 from training.metrics.features import pick_features
-from training.metrics.images import Reals
+from training.metrics.images import Stored
 
 CREW = Compute(torch.device("cpu"), quiet=True)
 
@@ -68,7 +68,7 @@ class Told:
 def test_trouble_in_a_process_is_told(corners, tmp_path):
     with ArchiveWriter(tmp_path / "black.zip") as writer:
         writer.add(np.zeros((16, 16, 3), np.uint8))
-    reals = pickle.loads(pickle.dumps(Reals(Archive.open(tmp_path / "black.zip"), (16, 16))))
+    reals = pickle.loads(pickle.dumps(Stored(Archive.open(tmp_path / "black.zip"), (16, 16))))
     question = Question("features", (3, 16, 16), "corners:broken")
     told = Told()
     store_of(question, reals, lambda: pick_features("corners:broken", CREW.device)).begin()

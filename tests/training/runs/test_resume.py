@@ -232,9 +232,7 @@ def test_classes_without_images_are_known_also_in_a_subset():
 
 def test_whether_labels_are_used_is_said_each_way():
     learned, ignored = (resolve({"preset": "digits32", "data.cond": cond}, DIGITS) for cond in (True, False))
-    assert DIGITS.about(learned) == (
-        "digits: 100 images of 32x32; the classes are learned (--cond 0 ignores them)"
-    )
+    assert DIGITS.about(learned) == ("digits: 100 images of 32x32; the classes are learned (--cond 0 ignores them)")
     assert DIGITS.about(ignored) == "digits: 100 images of 32x32; the classes are not used (--cond learns them)"
     plain = resolve({"preset": "faces64", "data.subset": 50}, FACES)
     assert FACES.about(plain) == "faces: 100 images of 64x64, of which 50 are used (--subset)"

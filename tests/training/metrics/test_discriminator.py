@@ -11,7 +11,7 @@ import torch
 from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 from training.data.archive import Archive
-from training.metrics.overfitting import Overfitting, logits_of, overfitting
+from training.metrics.discriminator import Overfitting, logits_of, overfitting
 
 TRAIN, FAKE, VALIDATION = np.array([3.0, 1.0, 2.0, -2.0]), np.array([-3.0, -1.0]), np.array([0.0, -1.0, 1.0])
 
@@ -51,7 +51,7 @@ def test_logits_do_not_depend_on_how_many_are_seen_at_once(tiny_network):
 def test_a_network_its_data_and_what_was_held_out(tiny_network, images):
     archive = Archive.open(images)
     found = overfitting(tiny_network(num_classes=3), archive, archive, 22)
-    assert found.r_v == 0 and len(found.train) == len(found.fake) == 20  # whole groups
+    assert found.r_v == 0 and len(found.train) == len(found.fake) == 22  # although groups are of four
     alone = overfitting(tiny_network(num_classes=3), archive, None, 22)
     assert np.array_equal(alone.fake, found.fake) and np.isnan(alone.r_v)
     assert overfitting(tiny_network(alpha=0.5), archive, None, 8).train.std() > 0
@@ -61,7 +61,7 @@ def test_what_cannot_be_asked(tiny_network, images):
     archive = Archive.open(images)
     with pytest.raises(UserError, match="no discriminator"):
         overfitting(replace(tiny_network(), D=None), archive)
-    with pytest.raises(UserError, match="too few"):
-        overfitting(tiny_network(), archive, None, 4)
+    with pytest.raises(UserError, match="groups of 4 images, two or more of them; ask for overfit500"):
+        overfitting(tiny_network(), archive, None, 7)
     with pytest.raises(UserError, match="has 40 images, 400 are asked for"):
         overfitting(tiny_network(), archive, None, 400)
