@@ -33,7 +33,7 @@ Styles = tuple[int | str, ...]
 
 def is_photograph(path: Path) -> bool:
     """Whether this is an image file: by its name, or if that says nothing by its first bytes."""
-    return has_image_suffix(path.name) or not (path.name.lower().endswith(LATENTS) or _begins(path) == SAFETENSORS)
+    return has_image_suffix(path.name) or (not path.name.lower().endswith(LATENTS) and _begins(path) == IMAGE)
 
 
 def _begins(path: Path) -> str:

@@ -374,8 +374,6 @@ def parse(name: str, features: str = DEFAULT) -> tuple[Kind, Request]:
         part = found.get("part") or ""
         if kind.lens is FEATURES and k and count <= k:
             raise UserError(f"{name}: none of {count} images has {k} neighbours; ask for more images")
-        if count > MAX_COUNT:
-            raise UserError(f"{name}: more than {MAX_COUNT:,} images take years; ask for fewer")
         return kind, Request(plain, title, count, k, kind.whole or bool(found.get("full")), part, through)
     _require_neighbours(plain)
     raise UserError(

@@ -316,7 +316,7 @@ def make_image(mode: str, width: int, height: int, damage: str) -> bytes:
 
 def test_a_skip_list_that_cannot_be_written_costs_nothing_else(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     skips = photos.parent / "skips.txt"
-    skips.write_text("of an earlier run")
+    skips.write_text("a.jpg\tof an earlier run\n")
 
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device")
@@ -325,7 +325,7 @@ def test_a_skip_list_that_cannot_be_written_costs_nothing_else(photos: Path, mon
     with pytest.raises(UserError, match="skips.txt, but nothing else is lost: the disk is full; make room"):
         convert(photos, skip_list=skips)
     assert sorted(path.name for path in photos.parent.iterdir()) == ["out.zip", "photos", "skips.txt"]
-    assert skips.read_text() == "of an earlier run"
+    assert skips.read_text() == "a.jpg\tof an earlier run\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
