@@ -148,7 +148,7 @@ def _damage(error: BaseException) -> str:
 def shown_range(image: Image.Image) -> Range:
     """The darkest and the brightest value of a decoded image with 8 bits, without those of alpha."""
     if image.mode not in CHANNELS and image.mode != "LA":
-        image = image.convert("L")
+        image = image.convert("RGB" if image.mode == "LAB" else "L")  # Pillow has no way from LAB to grey
     pixels = np.asarray(image)
     shown = pixels if image.mode == "L" else pixels[..., : 1 if image.mode == "LA" else 3]
     return Range(int(shown.min()), int(shown.max()))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from torch_utils.errors import UserError
+from torch_utils.images import shown_range
 from torch_utils.images.ranges import BYTES, WHOLE, decide, widest
 from torch_utils.text import AUTO_LEVELS, LevelsRule, Range, parse_levels
 
@@ -65,3 +67,11 @@ def test_rules_read_back_as_they_are_shown(text: str) -> None:
 def test_other_text_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="Invalid levels"):
         parse_levels(text)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"])
+def test_the_range_of_every_mode_with_8_bits(mode: str) -> None:
+    grey = [Image.new("L", (2, 1))] * 3
+    image = Image.merge("LAB", grey) if mode == "LAB" else Image.new("RGB", (2, 1)).convert(mode)
+    found = shown_range(image)
+    assert 0 <= found.low <= found.high <= 255
