@@ -44,6 +44,8 @@ def train_until(
     moment: tuple[str, int] | None, cfg: RunConfig, run_dir: Path, resume: bool, signum: int = signal.SIGKILL
 ) -> None:
     """Train in this process, and get a signal at the given moment."""
+    # The server that this was forked from may have been started by a launcher, and then hears no signals.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     if moment:
         dotted, count = moment
         module, name = import_module(dotted.rpartition(".")[0]), dotted.rpartition(".")[2]

@@ -146,7 +146,8 @@ def every_command() -> Iterator[tuple[str, click.Command]]:
             yield verb, command
 
 
-LISTS = {"--face",
+LISTS = {
+    "--face", "--paste",
     "--seeds", "--class", "--rows", "--cols", "--row-class", "--col-class", "--styles", "--layers", "--strengths",
     "--attributes", "--without", "--metrics", "--name", "--distance-weights", "--report", "--diffaugment",
 }  # fmt: skip

@@ -85,6 +85,7 @@ def refusal(result: Result) -> str:
 # What can run code comes from the command line of this call
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # files of it will be there for long
 @pytest.mark.parametrize("more", [[], ["--dry-run"], ["--val", ""]], ids=["run", "dry", "other"])
 @pytest.mark.parametrize("features", ["marking:embed", "marking", "net.pt"])
 def test_a_program_that_only_a_file_asks_for_is_not_run(
