@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from torch_utils.errors import UserError
 from torch_utils.text import counted, printable
@@ -163,3 +165,29 @@ def single_thread_workers(count: int) -> Iterator[Callable[..., Iterator[Any]]]:
         pool.shutdown(cancel_futures=True)
         # The calling thread kept its number, but threads created from now on would inherit the workers' 1.
         torch.set_num_threads(threads)
+
+
+# What only changes the contents of a tensor, if everything else that it takes is a number.
+_CONTENTS = {Tensor.normal_, Tensor.uniform_, Tensor.add, Tensor.mul, Tensor.div}
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out what would compute contents."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        tensors = [value for value in args if isinstance(value, Tensor)]
+        if func in _CONTENTS and len(tensors) == 1:
+            return tensors[0]
+        return (torch.empty if func in (torch.randn, torch.rand) else func)(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_contents() -> Iterator[None]:
+    """Tensors that are made in the block have a shape and a dtype but no contents (the meta device), and no memory.
+
+    PyTorch 2.13 imports its compiler and sympy to compute any such tensor, even half of another: 0.8 s and 75 MB.
+    """
+    with torch.device("meta"), _Unfilled():
+        yield

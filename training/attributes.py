@@ -17,6 +17,7 @@ from stylegan.editing.settings import ATTRIBUTES, ClassifierSettings
 from stylegan.networks.sampling import generator
 from torch_utils.adam import Adam
 from torch_utils.checkpoint import load_tensors, save_tensors
+from torch_utils.device import without_contents
 from torch_utils.errors import UserError, in_words
 from torch_utils.images import MODES, to_float
 from torch_utils.progress import Progress
@@ -170,7 +171,7 @@ def require_scope(scope: Scope) -> None:
 
 def require_weights(tensors: Mapping[str, Tensor], scope: Scope) -> None:
     """Raises UserError unless these are the weights of such a classifier. Takes no memory, whatever the scope says."""
-    with torch.device("meta"):
+    with without_contents():
         wanted = Classifier(scope.channels, len(scope.names)).state_dict()
     unlike = sorted(tensors.keys() ^ wanted.keys())
     unlike = unlike or [name for name, tensor in tensors.items() if tensor.shape != wanted[name].shape]

@@ -13,6 +13,7 @@ from stylegan.networks.base import Discriminator, Generator
 from stylegan.networks.config import NetworkConfig
 from stylegan.networks.layers import SQRT2
 from stylegan.networks.registry import family_of
+from torch_utils.device import without_contents
 from torch_utils.settings import replaced
 from training.config import FLAGS
 from training.state import TrainState
@@ -134,7 +135,7 @@ def _resized(network: Network, widths: Mapping[str, int]) -> dict[str, Tensor]:
     """The tensors that the network would have with these widths, without contents; none without widths."""
     if not widths:
         return {}
-    with torch.device("meta"):
+    with without_contents():
         return type(network)(replaced(network.config, widths)).state_dict()
 
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from stylegan.networks import dcgan, progan, stylegan1
 from stylegan.networks.base import Discriminator, Family, Generator
 from stylegan.networks.config import NetworkConfig
+from torch_utils.device import without_contents
 from torch_utils.errors import UserError
 from torch_utils.settings import from_plain
 from torch_utils.untrusted import excess
@@ -69,7 +69,7 @@ def build_empty(build: Callable[[NetworkConfig], Network], config: NetworkConfig
     Raises UserError as `require_buildable` does, and for more weights than STYLEGAN_LIMITS allows.
     """
     require_buildable(config)
-    with torch.device("meta"):
+    with without_contents():
         net = build(config)
     fault = excess("the network", sum(weight.numel() for weight in net.state_dict().values()), "million_weights")
     if fault:

@@ -21,6 +21,7 @@ from torch_utils.device import (
     single_thread_workers,
     total_memory,
     usable_cores,
+    without_contents,
 )  # fmt: skip
 from torch_utils.errors import UserError
 
@@ -136,3 +137,22 @@ def test_workers_compute_on_one_thread_each_and_the_caller_keeps_its_number():
             assert pool.submit(torch.get_num_threads).result() == 2, "later threads must not inherit the workers' 1"
     finally:
         torch.set_num_threads(before)
+
+
+def test_networks_without_contents_have_shapes_and_cost_nothing():
+    with without_contents():
+        made = [torch.randn(3, 4), torch.rand(2), torch.zeros(5), torch.nn.Linear(10**9, 10**5).weight]
+    assert [tuple(tensor.shape) for tensor in made] == [(3, 4), (2,), (5,), (10**5, 10**9)]
+    assert all(tensor.is_meta for tensor in made) and not torch.randn(1).is_meta
+
+
+def test_nothing_is_imported_to_draw_numbers_for_nothing():
+    code = """
+import sys
+from stylegan.networks.registry import FAMILIES, build_discriminator, build_empty, build_generator
+for family in FAMILIES.values():
+    for build in (build_generator, build_discriminator):
+        build_empty(build, family.config())
+sys.exit("sympy" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from torch_utils.adam import Adam
-from torch_utils.device import require_workers, return_freed_memory, total_memory
+from torch_utils.device import require_workers, return_freed_memory, total_memory, without_contents
 from torch_utils.distributed import DistContext, all_reduce_max
 from torch_utils.errors import UserError
 from torch_utils.untrusted import excess
@@ -189,7 +189,7 @@ def footprint(cfg: RunConfig, dtype: torch.dtype, device: torch.device) -> Footp
     The most that tensors hold at any moment of the heaviest step: weights, gradients, moments, the average, and what
     the graphs of two derivatives keep. On a GPU, without --batch-gpu, of as many images at once as fit in it.
     """
-    with META:
+    with without_contents():
         state = fresh_state(cfg, META)
     kind = device.type if device.type in KEPT else "cuda"
     room = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None

@@ -14,6 +14,7 @@ from torch import nn
 from stylegan.features.lpips import layer_sizes
 from stylegan.networks.config import NetworkConfig
 from stylegan.networks.registry import build_discriminator, build_generator
+from torch_utils.device import without_contents
 from torch_utils.settings import leaves, shown
 from training.config import AID_NETS, AID_SMALLEST, LossConfig, RunConfig
 from training.schedule import Phase
@@ -190,7 +191,7 @@ def _row(cfg: RunConfig, phase: Phase) -> tuple[str, ...]:
 
 def parameter_counts(model: NetworkConfig) -> tuple[int, int]:
     """Trainable parameters of generator and discriminator, counted without making them."""
-    with torch.device("meta"):
+    with without_contents():
         networks: tuple[nn.Module, nn.Module] = build_generator(model), build_discriminator(model)
     generator, discriminator = (sum(p.numel() for p in network.parameters()) for network in networks)
     return generator, discriminator
