@@ -227,11 +227,13 @@ def plain_path(name: str) -> str:
 
 
 def plain_paths(names: Iterable[str]) -> dict[str, str]:
-    """{plain path: name as written}. A name whose plain path another one has already keeps its own form."""
-    found: dict[str, str] = {}
-    for name in sorted(names):
+    """{plain path: name as written}. A name whose plain path another one has keeps its own form."""
+    every = sorted(names)
+    plain, found = {name for name in every if plain_path(name) == name}, {}
+    for name in every:
         path = plain_path(name)
-        found[name if path in found else path] = name
+        free = path not in found and path not in plain
+        found[path if path == name or free else name] = name
     return found
 
 

@@ -175,6 +175,8 @@ def measure(request: Request, run_dir: Path | None, outdir: Path | None, dry_run
                 files[str(append(outdir, result))] = None
     if files:
         say(f"Added to {', '.join(files)}")
+    elif outdir is None and not dry_run:
+        say("Not saved; --outdir DIR adds the numbers to files there.", err=True)
     if skipped:
         every = counted(len(names) * len(classes), "metric")
         raise UserError(f"{len(skipped)} of {every} could not be measured: {', '.join(skipped)}")
@@ -185,6 +187,8 @@ def rank(request: Request, run_dir: Path | None, outdir: Path | None, dry_run: b
     seeds = [] if request.rank == FILES_GIVEN else parse_seeds(request.rank)
     if seeds and (request.fakes or request.data):
         raise UserError(f"--rank {request.rank} is of generated images; leave out --fakes and --data, or the seeds")
+    if request.per_class:
+        raise UserError("--per-class has no effect with --rank, which ranks all images together; leave it out")
     if outdir is None:
         raise UserError("--outdir is missing; for example: --rank --outdir out")
     from stylegan.latents.render import View, opened

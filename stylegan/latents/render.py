@@ -137,11 +137,14 @@ def class_numbers(
 ) -> list[int]:
     """The number of each class. Names are found whatever their case, and by what is before a comma in them.
 
+    Of classes named by numbers, such as folders 1 and 2, what is typed is the name, as files are called after it.
     Raises UserError if the network does not have these classes, or has classes and none was given. flag: the cure
     """
     if classes and not num_classes:
         raise UserError(f"{flag}: this network is unconditional and has no classes; leave the option out")
-    numbers = [_numbered(c, names, flag) if isinstance(c, str) else c for c in classes]
+    typed = flag.startswith("--")
+    numbers = [_numbered(str(c), names, flag) if isinstance(c, str) or (typed and str(c) in names) else c
+               for c in classes]  # fmt: skip
     if num_classes and not (numbers and min(numbers) >= 0 and max(numbers) < num_classes):
         every = listed_classes(range(num_classes), names) if names else f"0 to {num_classes - 1}"
         raise UserError(f"this network has {num_classes} classes; choose with {flag}, {every}")
@@ -216,7 +219,7 @@ def in_each_class(
 
     Raises UserError as `class_numbers` does.
     """
-    numbers = class_numbers(classes or range(num_classes), num_classes, names)
+    numbers = class_numbers(classes, num_classes, names) if classes else list(range(num_classes))
     if not numbers:
         raise UserError("--each-class: this network is unconditional and has no classes; leave the option out")
     return [(point, c) for point in points for c in (numbers if takes_class(point) else [None])]

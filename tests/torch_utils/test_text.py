@@ -19,6 +19,7 @@ from torch_utils.text import (
     other_files,
     parse_classes,
     parse_seeds,
+    plain_paths,
     require_each_once,
     say,
 )
@@ -143,3 +144,8 @@ def test_a_terminal_of_any_encoding_can_print_it(monkeypatch, encoding, printed)
 def test_a_file_can_be_named_after_any_name(name):
     stem = as_stem(name)
     assert len(stem.encode()) <= MAX_STEM and name.encode("utf-8", "replace").decode().startswith(stem)
+
+
+@given(st.lists(st.sampled_from(["a", "./a", "x/../a", ".\\a", "b/c", "b\\c", "b//c"]), unique=True))
+def test_no_name_is_lost_to_another_of_the_same_place(names):
+    assert sorted(plain_paths(names).values()) == sorted(names)

@@ -30,7 +30,7 @@ from torch_utils.images import CHANNELS, DECODER_ERRORS, MODES, decode, open_ima
 from torch_utils.images.colour import to_srgb
 from torch_utils.images.deep import depth_of
 from torch_utils.images.ranges import BYTES
-from torch_utils.text import IMAGE_SUFFIXES, counted, is_image, other_files, plain_paths, printable
+from torch_utils.text import IMAGE_SUFFIXES, counted, is_image, other_files, plain_path, plain_paths, printable
 from torch_utils.untrusted import ZIP_ERRORS, read_member, read_plain
 from training.data.identity import checksums_in
 from training.data.labels import MANIFEST, find_manifest, manifest_labels, parse_manifest, without_gaps
@@ -296,8 +296,10 @@ def files_of_folder(path: Path) -> Files:
 
 
 def require_distinct(path: Path, names: Sequence[str]) -> None:
-    """Raises UserError if two images or tables of an archive have the same name: one of them would be lost."""
-    twice = [name for name, times in Counter(names).items() if times > 1 and (is_image(name) or ".json" in name)]
+    """Raises UserError if two images or tables of an archive have the same name, or names of the same place, such as
+    a.png and ./a.png: one of them would be lost."""
+    counts = Counter(map(plain_path, names))
+    twice = [name for name, times in counts.items() if times > 1 and (is_image(name) or ".json" in name)]
     if twice:
         raise UserError(
             f"{path} holds {counted(len(twice), 'name')} more than once, such as {printable(twice[0])}, so images would"

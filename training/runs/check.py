@@ -120,7 +120,8 @@ def _check_model(cfg: RunConfig) -> None:
         raise UserError(f"a base of {model.base[0]}x{model.base[1]} pixels cannot be; both must be 1 or more")
     if cfg.data.cond and not model.num_classes:
         unlabelled = cfg.data.path or "the data set"
-        raise UserError(f"--cond 1 needs labels, {unlabelled} has none; add them with dataset_tool.py or use --cond 0")
+        raise UserError(f"--cond 1 needs labels, {unlabelled} has none; add them with dataset_tool.py (sub-folders "
+                        "become classes with --labels folders), or use --cond 0")  # fmt: skip
     if model.num_classes and not cfg.data.cond:
         raise UserError(f"--cond 0 does not go with a network for {model.num_classes} classes; use --cond 1")
     model.check()

@@ -132,14 +132,14 @@ def write_options(run_dir: Path, cfg: RunConfig) -> None:
 
 def store_end(run_dir: Path, cfg: RunConfig) -> None:
     """Keep how a resumed run is to end, so that the next --resume knows it: its length, and how its learning rate
-    falls; and the hash of its data, which earlier versions computed from times. The other options stay as they are.
+    falls; and where its data are, with their hash, which earlier versions computed from times. The others stay.
 
     Raises UserError as `read_options` and `write_options` do.
     """
     stored = read_options(run_dir)
     changed = replace(
         stored, total_kimg=cfg.total_kimg, hours=cfg.hours, time_limit=cfg.time_limit, growth=cfg.growth,
-        data=replace(stored.data, content_hash=cfg.data.content_hash),
+        data=replace(stored.data, path=cfg.data.path, content_hash=cfg.data.content_hash),
     )  # fmt: skip
     if changed != stored:
         write_options(run_dir, changed)

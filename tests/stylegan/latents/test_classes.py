@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylegan.latents.render import class_numbers, classes_for_seeds
+from stylegan.latents.render import class_numbers, classes_for_seeds, in_each_class
 from torch_utils.errors import UserError
 
 numbers = st.lists(st.integers(0, 9), min_size=1, max_size=12)
@@ -47,3 +47,11 @@ def test_what_is_no_name_of_a_class_is_refused_with_those_there_are(asked, names
 def test_what_the_network_has_not_is_refused(asked, num_classes, says):
     with pytest.raises(UserError, match=says):
         classes_for_seeds(asked, [0], num_classes)
+
+
+def test_a_class_named_by_a_number_is_typed_by_its_name():
+    """Files are called after it, and folders 1, 2, 3 would all be off by one. From Python, a number is a number."""
+    names = ("1", "2", "3", "cat")
+    assert class_numbers([1, 3], 4, names) == [0, 2] and class_numbers([0], 4, names) == [0]
+    assert class_numbers([1, "1"], 4, names, "c") == [1, 0]
+    assert in_each_class([7], [], 4, names) == [(7, 0), (7, 1), (7, 2), (7, 3)]

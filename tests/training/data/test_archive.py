@@ -356,3 +356,12 @@ def test_the_embedded_digits():
     assert image.max() > 250
     assert not image[[0, 1, 30, 31]].any()
     assert not image[:, [0, 1, 30, 31]].any()
+
+
+@pytest.mark.parametrize("names", [("a.png", "./a.png"), ("s/a.png", "s\\a.png"), ("a.png", "x/../a.png")])
+def test_two_names_of_one_place_would_lose_an_image(tmp_path, names):
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for index, name in enumerate(names):
+            archive.writestr(name, encode_png(some_images(2, 4, 4, 3)[index]))
+    with pytest.raises(UserError, match="1 name more than once, such as .*a.png"):
+        Archive.open(tmp_path / "two.zip")
