@@ -15,7 +15,7 @@ from pathlib import Path
 from stylegan.networks.config import NetworkConfig, NoiseMode, require_styles
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, setting
-from torch_utils.text import counted, has_image_suffix, list_items, parse_seeds, printable, shortened
+from torch_utils.text import counted, has_image_suffix, is_image, list_items, parse_seeds, printable, shortened
 from torch_utils.untrusted import BEGINNING, IMAGE, SAFETENSORS, recognised
 
 LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
@@ -83,7 +83,7 @@ def points_in(folder: Path, note: Note) -> list[Path]:
         raise UserError(f"cannot read the folder {folder}: {error.strerror or error}") from error
     files = [path for path in entries if path.is_file()]
     latents = [path for path in files if path.name.lower().endswith(LATENTS)]
-    found = latents or [path for path in files if is_photograph(path)]
+    found = latents or [path for path in files if is_image(path.name)]
     taken = set(found)
     if not found:
         raise UserError(f"there is neither a latent file (*{LATENTS}) nor a photograph in the folder {folder}")
