@@ -16,7 +16,6 @@ from stylegan.networks.config import NetworkConfig, NoiseMode, require_styles
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, setting
 from torch_utils.text import counted, has_image_suffix, is_image, list_items, parse_seeds, printable, shortened
-from torch_utils.untrusted import BEGINNING, IMAGE, SAFETENSORS, recognised
 
 LATENTS, DIRECTIONS = ".latent.safetensors", ".direction.safetensors"
 MAX_PSI = 10
@@ -33,18 +32,22 @@ Styles = tuple[int | str, ...]
 
 def is_photograph(path: Path) -> bool:
     """Whether this is an image file: by its name, or if that says nothing by its first bytes."""
-    return has_image_suffix(path.name) or (not path.name.lower().endswith(LATENTS) and _begins(path) == IMAGE)
+    return has_image_suffix(path.name) or (not path.name.lower().endswith(LATENTS) and _begins(path) == "image")
 
 
 def _begins(path: Path) -> str:
-    """What an existing file is, by its first bytes; "" if there is none, or that is unknown."""
+    """What an existing file is, by its first bytes: "latents", "image", or "" for any other, and for none."""
+    # Not at the top, because --help should not wait for what reads files from elsewhere.
+    from torch_utils.untrusted import BEGINNING, IMAGE, SAFETENSORS, recognised
+
     try:
         if not path.is_file():
             return ""
         with path.open("rb") as file:
-            return recognised(file.read(BEGINNING))[0]
+            found = recognised(file.read(BEGINNING))[0]
     except (OSError, ValueError):  # the text may be no name at all
         return ""
+    return {SAFETENSORS: "latents", IMAGE: "image"}.get(found, "")
 
 
 def parse_points(text: str, note: Note = lambda text: None) -> tuple[Point, ...]:
@@ -62,7 +65,7 @@ def parse_points(text: str, note: Note = lambda text: None) -> tuple[Point, ...]
         seeds = re.fullmatch(r"[\d\s-]*", part)
         if not seeds and path.is_dir():
             points.extend(points_in(path, note))
-        elif named or (not seeds and _begins(path) in (SAFETENSORS, IMAGE)):
+        elif named or (not seeds and _begins(path)):
             points.append(path)
         elif re.search(r"[./\\]", part) and not re.fullmatch(r"[\d.-]*", part):
             kinds = f"a latent file (*{LATENTS}) nor a photograph (*.png, *.jpg, *.webp) nor a folder of them"
