@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ops.philox import philox
 from stylegan.networks.config import NetworkConfig
-from stylegan.networks.sampling import generator
+from stylegan.networks.sampling import places_of
 from training.augment import DRAWS
+
+LATENTS = 1 << 16  # the stream of z, followed by that of what is chosen; smaller ones are the noise of layers
 
 Reals = tuple[Tensor, Tensor | None]
 """Real images [N,C,H,W] in [-1, 1], already faded, and their classes [N] or None."""
@@ -21,8 +23,8 @@ Reals = tuple[Tensor, Tensor | None]
 @dataclass(frozen=True)
 class Inputs:
     """z, z_mix: [N,z_dim]   crossover: first layer that takes its style from z_mix, [N]   c: classes [N] or None
-    noise: a map [N,1,H,W] per layer   blend: uniform weights [N], for the WGAN-GP penalty
-    views: what `augment` makes of each real, and of each fake, [N,2,7], on the CPU; None where it is not asked for
+    places: of which the layers make their noise, int64 [N,2]   blend: uniform weights [N], for the WGAN-GP penalty
+    views: what `augment` makes of each real, and of each fake, [N,2,7]; None where it is not asked for
     reals, real_c: see `Reals`; no images where nothing but fakes is asked for
     """
 
@@ -30,7 +32,7 @@ class Inputs:
     z_mix: Tensor
     crossover: Tensor
     c: Tensor | None
-    noise: list[Tensor]
+    places: Tensor
     blend: Tensor
     views: Tensor | None = None
     reals: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -46,41 +48,26 @@ class Inputs:
 
 
 def _part(value: Any, rows: slice) -> Any:
-    if isinstance(value, list):
-        return [tensor[rows] for tensor in value]
     return None if value is None else value[rows]
 
 
 def draw(
-    model: NetworkConfig, seed: int, stream: str, positions: range, resolution: int, classes: np.ndarray | None,
+    model: NetworkConfig, seed: int, stream: str, positions: range, resolution: int, classes: Tensor | None,
     device: torch.device, augmented: bool = False,
 ) -> Inputs:  # fmt: skip
-    """The inputs of the images at `positions` of `stream`.
+    """The inputs of the images at `positions` of `stream`, made where they are used: one kernel makes all numbers.
 
-    classes: the labels of the data set, from which those of the fakes are drawn with their frequencies.
+    classes: the labels of the data set on the device, from which those of the fakes are drawn with their frequencies
     augmented: with `views`; all else is the same without.
     """
-    sizes = model.noise_shapes(resolution)
-    areas = [h * w for h, w in sizes]
+    places = places_of(seed, stream, positions, device)
     num_layers = sum(layer.kind == "conv" for layer in model.layers_at(resolution))
-    rows = []
-    for position in positions:
-        rng = generator(seed, stream, position)
-        # In this order, and the growing noise last, so that z does not depend on the resolution.
-        z = rng.standard_normal((2, model.z_dim), np.float32)
-        mixed = rng.random() < model.mixing_probability
-        crossover = int(rng.integers(1, num_layers)) if mixed else num_layers
-        c = int(classes[rng.integers(len(classes))]) if classes is not None else -1
-        rows.append((z, crossover, c, rng.random(), rng.standard_normal(sum(areas), np.float32)))
-    views = [generator(seed, f"{stream}/views", p).random((2, DRAWS)) for p in positions] if augmented else None
-    latents, crossovers, labels, blends, pixels = zip(*rows, strict=True)
-    both = torch.from_numpy(np.stack(latents)).to(device)
-    flat = torch.from_numpy(np.stack(pixels)).to(device)
-    split = zip(flat.split(areas, dim=1) if areas else (), sizes, strict=True)
-    maps = [noise.reshape(len(rows), 1, h, w) for noise, (h, w) in split]
+    chances = 4 + (2 * DRAWS if augmented else 0)
+    z, z_mix, chosen = philox(places, 2 * model.z_dim, chances, LATENTS).split([model.z_dim, model.z_dim, chances], 1)
+    mixing, crossover, c, blend = chosen[:, :4].unbind(1)
+    at = (crossover * (num_layers - 1)).long() + 1
     return Inputs(
-        z=both[:, 0], z_mix=both[:, 1], crossover=torch.tensor(crossovers, device=device),
-        c=torch.tensor(labels, device=device) if classes is not None else None,
-        noise=maps, blend=torch.tensor(blends, dtype=torch.float32, device=device),
-        views=None if views is None else torch.from_numpy(np.stack(views)),
+        z=z, z_mix=z_mix, crossover=torch.where(mixing < model.mixing_probability, at, num_layers),
+        c=None if classes is None else classes[(c.double() * len(classes)).long()],
+        places=places, blend=blend, views=chosen[:, 4:].unflatten(1, (2, DRAWS)) if augmented else None,
     )  # fmt: skip

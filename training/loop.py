@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from torch_utils.device import cpu_threads, fast_bf16, keep_freed_memory, pick_device
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_max, on_rank0
@@ -55,7 +56,7 @@ def train(
     clock = Clock()
     device, dtype, clock.machine = set_up(cfg, dist)
     data = open_data(cfg, dist.rank == 0)
-    labels = data.archive.labels if cfg.data.cond else None
+    labels = labels_on(data, cfg, device)
     state = fresh_state(cfg, device)
     damaged = restore_newest(state, run_dir, dist) if resume else ""
 
@@ -136,6 +137,12 @@ def open_data(cfg: RunConfig, progress: bool = True) -> Dataset:
     data = Dataset(Archive.open(cfg.data.path, cfg.data.cache), cfg.data.mirror, cfg.seed, cfg.data.subset)
     data.prepare([cfg.model.size(res) for res in cfg.growth.resolutions], progress)
     return data
+
+
+def labels_on(data: Dataset, cfg: RunConfig, device: torch.device) -> Tensor | None:
+    """The classes of all images [M], from which those of generated ones are drawn; None for a run without."""
+    labels = data.archive.labels if cfg.data.cond else None
+    return None if labels is None else torch.from_numpy(labels).to(device)
 
 
 def next_reals(

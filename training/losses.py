@@ -203,14 +203,13 @@ class GANLoss:
     def fakes(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
         """Generated images [N,C,H,W] with mixed styles, and their w [N,w_dim] (None for a network without w)."""
         G, stage = self.G, self.stage
-        noise = inputs.noise or "none"
         if not G.has_w:
-            return G(inputs.z, inputs.c, stage=stage, noise=noise, dtype=self.dtype), None
+            return G(inputs.z, inputs.c, stage=stage, noise=inputs.places, dtype=self.dtype), None
         w = G.mapping(inputs.z, inputs.c)
         ws = G.broadcast(w)
         if G.config.num_ws > 1 and G.config.mixing_probability > 0:
             ws = mix(ws, G.broadcast(G.mapping(inputs.z_mix, inputs.c)), inputs.crossover)
-        return G.synthesis(ws, stage, noise, self.dtype), w
+        return G.synthesis(ws, stage, inputs.places, self.dtype), w
 
     def views(self, inputs: Inputs, fakes: Tensor) -> Views:
         """Real and generated images, through the augmentation, if there is one."""

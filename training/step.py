@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
@@ -30,14 +29,14 @@ REDUCED = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def train_step(
-    state: TrainState, reals: Reals, stage: TrainingStage, cfg: RunConfig, labels: np.ndarray | None,
+    state: TrainState, reals: Reals, stage: TrainingStage, cfg: RunConfig, labels: Tensor | None,
     dtype: torch.dtype, dist: DistContext = SINGLE_PROCESS,
 ) -> tuple[Stats, str]:  # fmt: skip
     """Train on one batch. A phase whose numbers are not all finite leaves its network as it was.
 
     The order is the published one: D, then the average (of G before this step), then G. `state.nimg` is not advanced.
     reals: this process's share of the batch, every `dist.world_size`-th image of it from its rank on
-    labels: classes of the data set, from which the generated images draw theirs.
+    labels: classes of the data set on the device, from which the generated images draw theirs
     Returns what to report, and the first thing that was not finite, "" if there was none.
     """
     images, real_c = reals

@@ -159,11 +159,14 @@ def require_ws(ws: Tensor, config: NetworkConfig) -> None:
 
 
 def maps_of(noise: object, count: int, shapes: Sequence[tuple[int, int]]) -> Any:
-    """One of NOISE_MODES, or a map [1 or N,1,H,W] for each layer, of these heights and widths, for N = `count` images.
+    """One of NOISE_MODES, places [N,2], or a map [1 or N,1,H,W] for each layer, of these heights and widths, for N =
+    `count` images.
 
     Raises UserError for anything else.
     """
     if isinstance(noise, str) and noise in NOISE_MODES:
+        return noise
+    if isinstance(noise, Tensor) and noise.dtype == torch.int64 and noise.shape == (count, 2):
         return noise
     if isinstance(noise, (str, Tensor, np.ndarray)) or not isinstance(noise, Sequence):
         raise UserError(f"noise must be 'const', 'random', 'none' or a list of maps, got {shown(noise)}")

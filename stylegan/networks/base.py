@@ -19,8 +19,10 @@ from stylegan.networks.mapping import MappingNetwork, class_weights
 from stylegan.networks.sampling import truncate
 from torch_utils.errors import UserError
 
-Noise = str | Sequence[Tensor]
-""""const", "random", "none", or a map [1 or N,1,H,W] for each layer with noise."""
+Noise = str | Tensor | Sequence[Tensor]
+""""const", "random", "none", a map [1 or N,1,H,W] for each layer with noise, or places, int64 [N,2], of which layers
+make the numbers themselves (`ops.philox`; the stream is the layer's number).
+"""
 
 
 class Synthesis(nn.Module):

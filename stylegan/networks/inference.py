@@ -91,7 +91,7 @@ class Renderer:
     def draw(self, ws: Tensor, noise: Noise = "const", batch: int = 8, edits: Sequence[Tensor] = ()) -> Tensor:
         """ws [N,num_ws,ws_dim] -> images [N,channels,H,W] on the CPU.
 
-        noise: see `Noise`; maps are [N,1,H,W] with a row for each image, or [1,1,H,W] for all.
+        noise: see `Noise`; maps are [N,1,H,W] with a row for each image, or [1,1,H,W] for all, places are [N,2].
         edits: as for `Synthesis.forward`: [N,style_dim], or [1,style_dim] for all.
         batch: number of images to compute in parallel. It does not change them.
 
@@ -106,7 +106,11 @@ class Renderer:
         def draw_one(i: int) -> None:
             with torch.inference_mode():
                 # A copy, because the order of summation in the kernels depends on the memory address.
-                own = noise if isinstance(noise, str) else [_row(maps, i).to(device) for maps in noise]
+                own: Noise = noise
+                if isinstance(noise, Tensor):
+                    own = noise[i : i + 1].to(device)
+                elif not isinstance(noise, str):
+                    own = [_row(maps, i).to(device) for maps in noise]
                 added = [_row(styles, i).to(device) for styles in edits]
                 (images[i],) = self.synthesis(ws[i : i + 1].clone().to(device), self.stage, own, edits=added)
 

@@ -6,6 +6,7 @@ it makes no difference how a batch is split over micro-batches or processes.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ops.philox import normals
 from torch_utils.errors import UserError
 
 
@@ -21,6 +23,19 @@ def generator(seed: int, stream: str, position: int) -> np.random.Generator:
     key = (seed % 2**64) << 64 | zlib.crc32(stream.encode())
     # The position is the upper half of the 256-bit counter, so that the numbers of two positions never overlap.
     return np.random.Generator(np.random.Philox(key=key, counter=position << 128))
+
+
+def places_of(seed: int, stream: str, positions: range, device: torch.device) -> Tensor:
+    """The places of (seed, stream) at some positions, int64 [N,2], for `ops.philox`; made on the device."""
+    key = int.from_bytes(hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=8).digest(), "little", signed=True)
+    places = torch.full((len(positions), 2), key, device=device)
+    places[:, 1] = torch.arange(positions.start, positions.stop, positions.step, device=device)
+    return places
+
+
+def noise_at(places: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """The noise maps [N,1,H,W] that layers of these heights and widths make of places."""
+    return [normals(places, h * w, layer).view(len(places), 1, h, w) for layer, (h, w) in enumerate(sizes)]
 
 
 # Operations on latents: pure functions of z [N,z_dim], w [N,w_dim] and ws [N,L,w_dim]

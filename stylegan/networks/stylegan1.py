@@ -194,10 +194,12 @@ class StyleLayer(Foldable):
             self.style = EqualLinear(config.w_dim, 2 * out_channels, gain=1.0)
 
     def forward(
-        self, x: Tensor | None, w: Tensor, noise: Tensor | None, dtype: torch.dtype, edit: Tensor | None = None
-    ) -> Tensor:
-        """x [N,I,h,w], None for the first layer; w [N,w_dim]; noise [1 or N,1,H,W] -> [N,O,H,W] in `dtype`.
+        self, x: Tensor | None, w: Tensor, noise: Tensor | None, stream: int, dtype: torch.dtype,
+        edit: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """x [N,I,h,w], None for the first layer; w [N,w_dim] -> [N,O,H,W] in `dtype`.
 
+        noise: a map [1 or N,1,H,W], or places [N,2] for the numbers of `stream`
         edit: [1 or N,2O], added to the style
         """
         config = self.config
@@ -207,11 +209,15 @@ class StyleLayer(Foldable):
             style = style + edit
         strength = self.noise_strength if noise is not None else None
         if config.pixel_norm:  # between activation and instance norm; an ablation, not worth a fused op
-            x = style_epilogue(x, self.bias, noise, strength, None, config.activation, instance_norm=False)
+            x = style_epilogue(
+                x, self.bias, noise, strength, None, config.activation, instance_norm=False, stream=stream
+            )
             no_bias = torch.zeros_like(self.bias)
             x = style_epilogue(pixel_norm(x), no_bias, None, None, style, "linear", config.instance_norm)
         else:
-            x = style_epilogue(x, self.bias, noise, strength, style, config.activation, config.instance_norm)
+            x = style_epilogue(
+                x, self.bias, noise, strength, style, config.activation, config.instance_norm, stream=stream
+            )
         return x.to(dtype)
 
     def convolve(self, x: Tensor | None, w: Tensor, dtype: torch.dtype) -> Tensor:
@@ -274,7 +280,7 @@ class SynthesisNetwork(Synthesis):
         layers = self.config.layers_at(stage.resolution)
         maps = self._noise_maps(noise, stage.resolution, ws)
         for index, (about, layer) in enumerate(zip(layers, self.style_layers(), strict=False)):
-            x = layer(x, ws[:, about.row], maps[index], dtype, edits[index] if edits else None)
+            x = layer(x, ws[:, about.row], maps[index], index, dtype, edits[index] if edits else None)
             if index % 2 and about.resolution == stage.resolution // 2 and stage.alpha < 1:
                 image = self.to_rgb[str(about.resolution)](x).float()
         newest: Tensor = self.to_rgb[str(stage.resolution)](x).float()
@@ -287,7 +293,11 @@ class SynthesisNetwork(Synthesis):
 
     def _noise_maps(self, noise: Noise, resolution: int, ws: Tensor) -> Sequence[Tensor | None]:
         count = len(self.config.layers_at(resolution))
-        if not self.config.noise or noise == "none":
+        if not self.config.noise:
+            return [None] * count
+        if isinstance(noise, Tensor):
+            return [noise] * count
+        if noise == "none":
             return [None] * count
         if noise == "const":
             return [layer.noise for layer in self.style_layers()]

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
-from ops.style_epilogue import SLOPES, style_epilogue
+from ops.autograd import compute_dtype
+from ops.style_epilogue import SLOPES, noise_maps, style_epilogue
 
 
 def naive(x, bias, noise, strength, style, activation="lrelu", instance_norm=True):
@@ -125,9 +126,9 @@ def test_the_kernel_is_no_worse_than_torch(
 def test_the_registration(kernels, layout):
     x, *small = (t.detach().float().requires_grad_() for t in inputs())
     x = x.detach().contiguous(memory_format=layout).requires_grad_()
-    torch.library.opcheck(torch.ops.stylegan.style_epilogue.default, (x, *small, 0.2, True, 1e-8))
-    y, mean, rstd = torch.ops.stylegan.style_epilogue(x, *small, 0.2, True, 1e-8)
-    grad = (torch.randn_like(y).requires_grad_(), x, *small, mean.detach(), rstd.detach(), 0.2, True)
+    torch.library.opcheck(torch.ops.stylegan.style_epilogue.default, (x, *small, 0, 0.2, True, 1e-8))
+    y, mean, rstd = torch.ops.stylegan.style_epilogue(x, *small, 0, 0.2, True, 1e-8)
+    grad = (torch.randn_like(y).requires_grad_(), x, *small, mean.detach(), rstd.detach(), 0, 0.2, True)
     torch.library.opcheck(
         torch.ops.stylegan.style_epilogue_grad.default, grad, test_utils=("test_schema", "test_faketensor")
     )
@@ -144,13 +145,47 @@ def test_autocast_does_not_change_it(impl):
     torch.testing.assert_close(y, style_epilogue(*args, impl=impl))
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 5, 9, 7), (2, 40, 4, 4), (1, 3, 70, 66), (2, 3, 0, 4), (0, 3, 4, 4)], ids=str)
+def test_places_stand_for_the_maps_that_are_made_of_them(impl, arranged, layout, dtype, shape):
+    x = arranged(list(shape), dtype, layout, 0).requires_grad_()
+    n, c = shape[:2]
+    wide = compute_dtype(x)
+    bias, strength, style = (torch.randn(size, dtype=wide, requires_grad=True) for size in ([c], [c], [n, 2 * c]))
+    places = torch.randint(-(2**63), 2**63 - 1, (n, 2))
+    maps = noise_maps(places, x, 7, impl=impl)
+    assert maps.shape == (n, 1, *shape[2:])
+    seed = torch.randn(shape).to(dtype)
+    found = []
+    for noise in (places, maps):
+        y = style_epilogue(x, bias, noise, strength, style, stream=7, impl=impl)
+        found.append([y, *torch.autograd.grad(y, [x, bias, strength, style], seed)])
+    for ours, theirs in zip(*found):
+        assert torch.equal(ours, theirs)
+
+
+def test_second_derivatives_with_places(impl):
+    x, bias, _, strength, style = inputs()
+    places = torch.tensor([[5, 0], [5, 1]])
+
+    def run(x, bias, strength, style):
+        return style_epilogue(x, bias, places, strength, style, stream=2, impl=impl)
+
+    assert gradgradcheck(run, (x, bias, strength, style))
+
+
 def test_errors_name_the_argument():
     x, c = torch.zeros(2, 3, 4, 4), torch.zeros(3)
     wrong = [
         ("x must", x[0], {}), ("x must", x.long(), {}), ("activation must", x, {"activation": "swish"}),
         ("bias must", x, {"bias": c[:2]}), ("bias must be on", x, {"bias": c.to("meta")}),
         ("noise must", x, {"noise": torch.zeros(3, 1, 4, 4)}), ("strength must", x, {"strength": c[None]}),
-        ("style must", x, {"style": torch.zeros(2, 3)}), ("impl must", x, {"impl": "gpu"}),
+        ("style must", x, {"style": torch.zeros(2, 3)}),
+        ("places must", x, {"noise": torch.zeros(3, 2, dtype=torch.long)}),
+        ("stream must", x, {"noise": torch.zeros(2, 2, dtype=torch.long), "stream": -1}),
+        ("noise must be on", x, {"noise": torch.zeros(2, 2, dtype=torch.long, device="meta")}),
+        ("impl must", x, {"impl": "gpu"}),
     ]  # fmt: skip
     for message, value, options in wrong:
         with pytest.raises(ValueError, match=message):

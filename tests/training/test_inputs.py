@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,12 +12,12 @@ from training.inputs import Inputs, draw
 
 CPU = torch.device("cpu")
 MODEL = StyleGAN1Config(resolution=32, base=(4, 6), z_dim=5)
-LABELS = np.array([0, 0, 0, 2])
+LABELS = torch.tensor([0, 0, 0, 2])
 
 
 def fields_of(inputs: Inputs) -> list[torch.Tensor]:
     assert inputs.c is not None
-    return [inputs.z, inputs.z_mix, inputs.crossover, inputs.c, inputs.blend, *inputs.noise]
+    return [inputs.z, inputs.z_mix, inputs.crossover, inputs.c, inputs.blend, inputs.places]
 
 
 def drawn(positions: range, resolution: int = 16, stream: str = "d", seed: int = 3) -> Inputs:
@@ -41,8 +40,7 @@ def test_streams_seeds_and_positions_differ(other) -> None:
 def test_growing_does_not_change_what_there_was() -> None:
     small, large = drawn(range(6), 8), drawn(range(6), 32)
     assert torch.equal(small.z, large.z) and torch.equal(small.c, large.c)
-    sizes = [(4, 6), (8, 12), (16, 24), (32, 48)]
-    assert [tuple(m.shape) for m in large.noise] == [(6, 1, *size) for size in sizes for _ in range(2)]
+    assert torch.equal(small.places, large.places)
 
 
 def test_parts_make_up_the_whole_and_keep_groups_together() -> None:
@@ -68,9 +66,9 @@ def test_nine_in_ten_are_mixed_from_every_layer_but_the_first() -> None:
     assert abs((crossover < 6).double().mean() - 0.9) < 0.03
 
 
-def test_a_network_without_noise_or_classes_gets_none() -> None:
-    inputs = draw(dataclasses.replace(MODEL, noise=False), 0, "d", range(3), 8, None, CPU)
-    assert inputs.noise == [] and inputs.c is None
+def test_a_network_without_classes_gets_none() -> None:
+    inputs = draw(MODEL, 0, "d", range(3), 8, None, CPU)
+    assert inputs.c is None
     assert [len(part.z) for part in inputs.split(3)] == [1, 1, 1]
 
 

@@ -58,21 +58,22 @@ def inputs_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Input
                 f"the data has class {classes[-1]}, and the network 0 to {config.num_classes - 1}; measure with the "
                 "data that it was trained on"
             )
-    return draw(config, sampling.seed, STREAM, positions, snapshot.stage.resolution, classes, torch.device("cpu"))
+    labels = None if classes is None else torch.from_numpy(classes)
+    return draw(config, sampling.seed, STREAM, positions, snapshot.stage.resolution, labels, torch.device("cpu"))
 
 
-def drawn(snapshot: Snapshot, ws: Tensor, noise: Sequence[Tensor], batch: int) -> Tensor:
-    """Images [N,channels,H,W] in the network's range, where the network is, of ws [N,L,w_dim] and `Inputs.noise`.
+def drawn(snapshot: Snapshot, ws: Tensor, places: Tensor, batch: int) -> Tensor:
+    """Images [N,channels,H,W] in the network's range, where the network is, of ws [N,L,w_dim] and `Inputs.places`.
 
     On a CPU one by one, so that they are the same in any batch; elsewhere `batch` at once, which is many times faster.
     """
     if snapshot.device.type == "cpu":
-        return snapshot.renderer.draw(ws, noise or "none", batch)
+        return snapshot.renderer.draw(ws, places, batch)
     images = []
     with torch.inference_mode():
         for part in (slice(start, start + batch) for start in range(0, len(ws), batch)):
-            maps = [noise_map[part].to(snapshot.device) for noise_map in noise] or "none"
-            images.append(snapshot.G.synthesis(ws[part].to(snapshot.device), snapshot.stage, maps))
+            own = places[part].to(snapshot.device)
+            images.append(snapshot.G.synthesis(ws[part].to(snapshot.device), snapshot.stage, own))
     return torch.cat(images)
 
 
@@ -94,7 +95,7 @@ def samples_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Samp
     renderer, inputs = snapshot.renderer, inputs_at(snapshot, sampling, positions)
     w = renderer.map(inputs.z, inputs.c, psi=1.0)[:, 0]
     ws = renderer.map(inputs.z, inputs.c, psi=sampling.psi) if sampling.psi != 1 else snapshot.G.broadcast(w)
-    images = drawn(snapshot, ws, inputs.noise, sampling.batch)
+    images = drawn(snapshot, ws, inputs.places, sampling.batch)
     return Samples(inputs.z, w, inputs.c, images.clamp(-1, 1))
 
 
@@ -194,6 +195,7 @@ class Fakes:
         found: dict[str, str | int | float] = {
             "fakes": self.snapshot.fingerprint, "resolution": stage.resolution, "alpha": stage.alpha,
             "seed": self.sampling.seed, "psi": self.sampling.psi, "device": self.snapshot.device.type,
+            "numbers": "philox4x32",
         }  # fmt: skip
         if self.snapshot.config.num_classes:
             labels = self.sampling.labels
@@ -206,7 +208,7 @@ class Fakes:
         renderer = self.snapshot.renderer
         inputs = inputs_at(self.snapshot, self.sampling, range(start, stop))
         ws = renderer.map(inputs.z, inputs.c, psi=self.sampling.psi)
-        pixels = to_uint8(renderer.draw(ws, inputs.noise or "none", batch))
+        pixels = to_uint8(renderer.draw(ws, inputs.places, batch))
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 

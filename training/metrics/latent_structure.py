@@ -18,6 +18,7 @@ from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.boundaries import require_sklearn
 from stylegan.editing.directions import Directions, moved
 from stylegan.latents.latents import Latents
+from stylegan.networks.sampling import noise_at
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.attributes import AttributeClassifier
@@ -204,8 +205,9 @@ def _own(direction: str, attributes: Sequence[str], changes: np.ndarray) -> int:
 def _latents(snapshot: Snapshot, sampling: Sampling, positions: range) -> Latents:
     inputs = inputs_at(snapshot, sampling, positions)
     names = tuple(f"image {position}" for position in positions)
+    sizes = snapshot.config.noise_shapes(snapshot.stage.resolution)
     ws = snapshot.renderer.map(inputs.z, inputs.c, psi=sampling.psi)
-    return Latents(ws, names, names, c=inputs.c, noise=tuple(inputs.noise))
+    return Latents(ws, names, names, c=inputs.c, noise=tuple(noise_at(inputs.places, sizes)))
 
 
 def _values(snapshot: Snapshot, classifier: AttributeClassifier, latents: Latents) -> Tensor:

@@ -133,7 +133,7 @@ def _lengths(
     inputs = inputs_at(snapshot, sampling, part)
     ends = _step(snapshot, inputs, paths, sampling)
     first, second = (
-        seen(drawn(snapshot, end, inputs.noise, sampling.batch), paths).to(snapshot.device) for end in ends
+        seen(drawn(snapshot, end, inputs.places, sampling.batch), paths).to(snapshot.device) for end in ends
     )
     with torch.inference_mode():
         if snapshot.device.type == "cpu":  # one by one, as sums are added up in another order in other batches

@@ -154,14 +154,12 @@ def rehearse(
 def blank(stage: TrainingStage, cfg: RunConfig, count: int, device: torch.device) -> Inputs:
     """What `count` images take in a step, all zeros: no random number is drawn."""
     model = cfg.model
-    sizes = model.noise_shapes(stage.resolution)
     classes = torch.zeros(count, dtype=torch.long, device=device) if cfg.data.cond else None
     z, z_mix = torch.zeros(2, count, model.z_dim, device=device)
     return Inputs(
         z=z, z_mix=z_mix, crossover=torch.zeros(count, dtype=torch.long, device=device), c=classes,
-        noise=[torch.zeros(count, 1, h, w, device=device) for h, w in sizes],
-        blend=torch.zeros(count, device=device),
-        views=torch.zeros(count, 2, DRAWS, device="cpu") if cfg.loss.diffaugment else None,
+        places=torch.zeros(count, 2, dtype=torch.long, device=device), blend=torch.zeros(count, device=device),
+        views=torch.zeros(count, 2, DRAWS, device=device) if cfg.loss.diffaugment else None,
         reals=torch.zeros(count, model.channels, *model.size(stage.resolution), device=device), real_c=classes,
     )  # fmt: skip
 
@@ -243,8 +241,7 @@ def _least_bytes(cfg: RunConfig, resolution: int, device: torch.device) -> float
     """Of a step at least: its inputs, and on a CPU the feature maps of the images that D works on at once."""
     model, share = cfg.model, max(cfg.growth.batch.at(resolution) // cfg.gpus, 1)
     height, width = model.size(resolution)
-    noise = sum(h * w for h, w in model.noise_shapes(resolution))
-    inputs = 4 * share * (noise + model.channels * height * width + 2 * model.z_dim)
+    inputs = 4 * share * (model.channels * height * width + 2 * model.z_dim)
     if device.type != "cpu":
         return inputs
     held = model.discriminator_cost(resolution).activations * (4 if cfg.precision == "fp32" else 2)

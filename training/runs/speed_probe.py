@@ -21,7 +21,7 @@ from torch_utils.settings import from_plain, to_plain
 from torch_utils.text import say
 from training.config import RunConfig
 from training.data.dataset import Dataset
-from training.loop import next_reals, open_data, set_up
+from training.loop import labels_on, next_reals, open_data, set_up
 from training.runs.checkpointing import disk_trouble, save_networks
 from training.runs.hours import Costs
 from training.runs.live_metrics import NO_METRICS, measure_snapshot
@@ -122,8 +122,8 @@ def step_seconds(
     same steps, and the slowest process has the word.
     """
     samples = list(samples_of(cfg))
-    labels = data.archive.labels if cfg.data.cond else None
     device = next(state.G.parameters()).device
+    labels = labels_on(data, cfg, device)
     limit = min(SECONDS * len(cfg.growth.resolutions), SHARE * 3600 * (cfg.hours or 1.0))
 
     def step(sample: Sample, turn: int) -> None:

@@ -7,6 +7,7 @@
 // sums of chunks are added in a fixed order, so that the result does not depend on the number of threads.
 #include "../tensors.h"
 #include "lanes.h"
+#include "normals.h"
 
 #include <algorithm>
 #include <cmath>
@@ -306,10 +307,34 @@ template <class T, bool last, int K, int P> struct Epilogue {
   }
 };
 
+// Noise maps [N,pixels] for the time of one op: as given, or made of places. With C channels a map is 1/C of x, and in
+// no place for longer than it is used.
+std::optional<Tensor> noise_maps(const Tensor& x, Maybe noise, int64_t stream) {
+  if (!noise || noise->scalar_type() != ScalarType::Long) return noise;
+  const Tensor places = torch::stable::contiguous(*noise);
+  const int64_t pixels = x.size(2) * x.size(3), size[] = {x.size(0), pixels};
+  Tensor maps = torch::stable::new_empty(x, {size, 2}, compute_type(x));
+  constexpr int64_t piece = 4096;
+  const int64_t pieces = (pixels + piece - 1) / piece;
+  auto fill = [&](auto* to) {
+    in_parallel(size[0] * pieces, 1, [=, at = data<int64_t>(places)](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t n = i / pieces, first = i % pieces * piece;
+        fill_normals(to + n * pixels + first, at + 2 * n, uint32_t(stream), first, std::min(piece, pixels - first));
+      }
+    });
+  };
+  if (compute_type(x) == ScalarType::Double) fill(data_out<double>(maps));
+  else fill(data_out<float>(maps));
+  return maps;
+}
+
 // Calls f with an Epilogue for the type, the layout and the number of channels of x.
 template <class F>
-void with_epilogue(const Tensor& x, Maybe bias, Maybe noise, Maybe strength, Maybe style, double slope, bool norm, F f) {
+void with_epilogue(const Tensor& x, Maybe bias, Maybe given, Maybe strength, Maybe style, int64_t stream, double slope,
+                   bool norm, F f) {
   const Shape shape{x.size(0), x.size(1), x.size(2) * x.size(3)};
+  const std::optional<Tensor> noise = noise_maps(x, given, stream);
   const int64_t noise_stride = noise && noise->size(0) > 1 ? shape.pixels : 0;
   with_type(x.scalar_type(), [&](auto t) {
     using T = decltype(t);
@@ -330,13 +355,13 @@ void with_epilogue(const Tensor& x, Maybe bias, Maybe noise, Maybe strength, May
 
 std::tuple<Tensor, Tensor, Tensor> style_epilogue(Tensor x, std::optional<Tensor> bias, std::optional<Tensor> noise,
                                                   std::optional<Tensor> strength, std::optional<Tensor> style,
-                                                  double slope, bool norm, double eps) {
+                                                  int64_t stream, double slope, bool norm, double eps) {
   x = dense(x);
   Tensor y = torch::stable::empty_like(x);
   const int64_t size[] = {x.size(0), x.size(1)};
   Tensor mean = torch::stable::new_empty(x, {size, 2}, compute_type(x)), rstd = torch::stable::empty_like(mean);
   if (x.numel())
-    with_epilogue(x, bias, noise, strength, style, slope, norm, [&](auto t, auto epilogue) {
+    with_epilogue(x, bias, noise, strength, style, stream, slope, norm, [&](auto t, auto epilogue) {
       using T = decltype(t);
       using A = accumulate_t<T>;
       epilogue.forward(data<T>(x), Result<T>(data_out<T>(y), y.numel()), data_out<A>(mean), data_out<A>(rstd), A(eps));
@@ -348,7 +373,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> style_epilogue_grad(Tensor dy, Tensor
                                                                std::optional<Tensor> noise,
                                                                std::optional<Tensor> strength,
                                                                std::optional<Tensor> style, Tensor mean, Tensor rstd,
-                                                               double slope, bool norm) {
+                                                               int64_t stream, double slope, bool norm) {
   x = dense(x);
   dy = in_layout_of(dy, x);
   Tensor dx = torch::stable::empty_like(x);
@@ -357,7 +382,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> style_epilogue_grad(Tensor dy, Tensor
   Tensor d_bias = torch::stable::new_zeros(x, {channels, 1}, type), d_strength = torch::stable::new_zeros(x, {channels, 1}, type);
   Tensor d_style = torch::stable::new_zeros(x, {both, 2}, type);
   if (x.numel())
-    with_epilogue(x, bias, noise, strength, style, slope, norm, [&](auto t, auto epilogue) {
+    with_epilogue(x, bias, noise, strength, style, stream, slope, norm, [&](auto t, auto epilogue) {
       using T = decltype(t);
       using A = accumulate_t<T>;
       epilogue.backward(data<T>(dy), data<T>(x), data<A>(mean), data<A>(rstd), Result<T>(data_out<T>(dx), dx.numel()),

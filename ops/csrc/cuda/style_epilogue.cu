@@ -1,4 +1,5 @@
 // Launches the kernels of style_epilogue.cuh and style_epilogue_last.cuh for CUDA tensors.
+#include "philox.cuh"
 #include "style_epilogue.cuh"
 #include "style_epilogue_last.cuh"
 
@@ -11,18 +12,36 @@ using Maybe = const std::optional<Tensor>&;
 
 template <class T> Epilogue<T> operands(const Tensor& x, const T* dy, const Tensor& out, Maybe bias, Maybe noise,
                                         Maybe strength, Maybe style, const Tensor& mean, const Tensor& rstd,
-                                        double slope, bool norm, double eps) {
+                                        int64_t stream, double slope, bool norm, double eps) {
   using A = accumulate_t<T>;
   Epilogue<T> p{};
   p.x = data<T>(x), p.dy = dy, p.out = data_out<T>(out);
   p.bias = data<A>(bias), p.style = data<A>(style);
-  if (noise && strength) p.noise = data<A>(noise), p.strength = data<A>(strength);
+  const bool places = noise && noise->scalar_type() == ScalarType::Long;
+  if (noise && strength) {
+    p.strength = data<A>(strength);
+    if (places) p.places = data<int64_t>(noise), p.stream = uint32_t(stream);
+    else p.noise = data<A>(noise);
+  }
   p.mean = data_out<A>(mean), p.rstd = data_out<A>(rstd);
   p.samples = x.size(0), p.channels = x.size(1), p.pixels = x.size(2) * x.size(3);
   p.noise_stride = noise && noise->size(0) > 1 ? p.pixels : 0;
   p.slope = A(slope), p.eps = A(eps), p.norm = norm;
   p.aligned = is_aligned(p.x) && is_aligned(p.dy) && is_aligned(p.out) && is_aligned(p.noise);
   return p;
+}
+
+// In contiguous memory every feature map would make the noise again, so there it is made once, for the time of one op:
+// 1/C of x. In channels_last a block makes what it needs itself.
+std::optional<Tensor> made(const Launcher& launch, const Tensor& x, Maybe noise, int64_t stream) {
+  if (!noise || noise->scalar_type() != ScalarType::Long) return noise;
+  const Tensor places = torch::stable::contiguous(*noise);
+  if (!x.is_contiguous()) return places;
+  const int64_t size[] = {x.size(0), x.size(2) * x.size(3)};
+  Tensor maps = torch::stable::new_empty(x, {size, 2}, compute_type(x));
+  if (compute_type(x) == ScalarType::Double) philox(launch, places, data_out<double>(maps), stream, size[1], 0);
+  else philox(launch, places, data_out<float>(maps), stream, size[1], 0);
+  return maps;
 }
 
 // How the work is divided, and with it the order in which partial sums are added. It depends only on the shape.
@@ -40,7 +59,7 @@ template <class T> struct Plan {
     // 8 vectors are a cache line. Few large chunks would not occupy a GPU; merging many small ones is expensive.
     across = power_of_2(ceil_div<int64_t>(p.channels, vec<T>), 8);
     threads = last_threads;
-    p.chunk = std::max<int64_t>(256, ceil_div<int64_t>(p.pixels, 256));
+    p.chunk = std::max<int64_t>(256, ceil_div<int64_t>(p.pixels, 1024) * 4);  // a multiple of 4, as numbers are made
     p.chunks = ceil_div(p.pixels, p.chunk);
     blocks = p.samples * p.chunks * ceil_div<int64_t>(p.channels, across * vec<T>);
   }
@@ -84,16 +103,17 @@ template <class T> Tensor room(const Tensor& like, const Epilogue<T>& p, accumul
 
 std::tuple<Tensor, Tensor, Tensor> style_epilogue(Tensor x, std::optional<Tensor> bias, std::optional<Tensor> noise,
                                                   std::optional<Tensor> strength, std::optional<Tensor> style,
-                                                  double slope, bool norm, double eps) {
+                                                  int64_t stream, double slope, bool norm, double eps) {
   x = dense(x);
   Tensor y = torch::stable::empty_like(x);
   const int64_t size[] = {x.size(0), x.size(1)};
   Tensor mean = torch::stable::new_empty(x, {size, 2}, compute_type(x)), rstd = torch::stable::empty_like(mean);
   if (x.numel() == 0) return {y, mean, rstd};
   const Launcher launch(x);
+  noise = made(launch, x, noise, stream);
   with_type(x.scalar_type(), [&](auto t) {
     using T = decltype(t);
-    auto p = operands<T>(x, nullptr, y, bias, noise, strength, style, mean, rstd, slope, norm, eps);
+    auto p = operands<T>(x, nullptr, y, bias, noise, strength, style, mean, rstd, stream, slope, norm, eps);
     const Plan<T> plan(p, !x.is_contiguous());
     if (!norm) return plan.forward(launch, p, Pass::write);
     if (p.chunks == 1) return plan.forward(launch, p, Pass::whole);
@@ -110,7 +130,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> style_epilogue_grad(Tensor dy, Tensor
                                                                std::optional<Tensor> noise,
                                                                std::optional<Tensor> strength,
                                                                std::optional<Tensor> style, Tensor mean, Tensor rstd,
-                                                               double slope, bool norm) {
+                                                               int64_t stream, double slope, bool norm) {
   x = dense(x);
   dy = in_layout_of(dy, x);
   Tensor dx = torch::stable::empty_like(x);
@@ -123,10 +143,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> style_epilogue_grad(Tensor dy, Tensor
     return {dx, d_bias, d_strength, d_style};
   }
   const Launcher launch(x);
+  noise = made(launch, x, noise, stream);
   with_type(x.scalar_type(), [&](auto t) {
     using T = decltype(t);
     using A = accumulate_t<T>;
-    auto p = operands<T>(x, data<T>(dy), dx, bias, noise, strength, style, mean, rstd, slope, norm, 0);
+    auto p = operands<T>(x, data<T>(dy), dx, bias, noise, strength, style, mean, rstd, stream, slope, norm, 0);
     const Plan<T> plan(p, !x.is_contiguous());
     const Tensor by_channel = room(mean, p, p.channel_sums);
     const Tensor sums = style ? d_style : torch::stable::new_empty(x, {both, 2}, type);

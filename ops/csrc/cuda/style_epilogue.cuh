@@ -23,6 +23,7 @@ template <class T> struct Epilogue {
   T* out;                              // y, or dx
   const A *bias, *strength, *style;    // [C], [C], [N,2C], or null
   const A* noise;                      // [1 or N, pixels], or null
+  const int64_t* places;               // [N,2], in place of noise, see ops/philox.py; or null; only in channels_last
   int64_t noise_stride;                // from the noise of one sample to that of the next
   A *mean, *rstd;                      // [N,C]; written forward, read backward
   A* sums;                             // [N,2C] of dy * normalised and of dy; only backward
@@ -30,6 +31,7 @@ template <class T> struct Epilogue {
   A* channel_sums[2];                  // [N,chunks,C] of dx and of dx * noise; only backward
   int64_t samples, channels, pixels, chunks, chunk;
   A slope, eps;
+  uint32_t stream;                     // of the numbers of the places
   bool norm, aligned;                  // aligned: x, dy, out and noise are multiples of 16
 };
 

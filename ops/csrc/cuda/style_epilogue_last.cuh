@@ -1,6 +1,7 @@
 // The kernels of the epilogue for channels_last: neighbouring elements are neighbouring channels of one pixel.
 #pragma once
 
+#include "../philox.h"
 #include "style_epilogue.cuh"
 
 namespace stylegan {
@@ -35,8 +36,32 @@ template <class T> struct PixelChunk {
   __device__ __forceinline__ int64_t at(const Epilogue<T>& p, int64_t pixel) const {
     return (n * p.pixels + pixel) * p.channels + c;
   }
-  __device__ __forceinline__ A noise(const Epilogue<T>& p, int64_t pixel) const {
+  __device__ __forceinline__ A noise_of_map(const Epilogue<T>& p, int64_t pixel) const {
     return p.noise ? p.noise[n * p.noise_stride + pixel] : A(0);
+  }
+  __device__ __forceinline__ A noise(const Epilogue<T>& p, int64_t pixel) const {
+    return p.places ? A(normal(p.places[2 * n], p.places[2 * n + 1], p.stream, pixel)) : noise_of_map(p, pixel);
+  }
+  // Calls f(pixel, noise) for this thread's pixels. Noise of places is made by all threads of the block for each other,
+  // four numbers at a time, because many threads work on the channels of the same pixel.
+  template <class F> __device__ __forceinline__ void each_pixel(const Epilogue<T>& p, F f) const {
+    constexpr int tile = 4 * last_threads;
+    __shared__ float made[tile];
+    for (int64_t start = begin; start < end; start += tile) {
+      const int64_t stop = end - start < tile ? end : start + tile;
+      if (p.places) {
+        __syncthreads();  // until all threads have read the numbers before
+        if (start + 4 * threadIdx.x < stop) {
+          float four[4];
+          four_normals(four, p.places[2 * n], p.places[2 * n + 1], p.stream, uint32_t(start / 4) + threadIdx.x);
+#pragma unroll
+          for (int k = 0; k < 4; ++k) made[4 * threadIdx.x + k] = four[k];
+        }
+        __syncthreads();
+      }
+      if (count)
+        for (int64_t i = start + row; i < stop; i += step) f(i, p.places ? A(made[i - start]) : noise_of_map(p, i));
+    }
   }
   __device__ __forceinline__ void load_activations(A (&a)[V], const Epilogue<T>& p, int64_t pixel, A z) const {
     load(a, p.x + at(p, pixel), count, aligned);
@@ -58,16 +83,15 @@ template <class T> __global__ void __launch_bounds__(last_threads)
     // Sums of differences from the first pixel, so that the variance is accurate even if the mean is large.
     A sum[V] = {}, squares[V] = {};
     m.load_activations(mean, p, m.begin, m.noise(p, m.begin));
-    if (m.count)
-      for (int64_t i = m.begin + m.row; i < m.end; i += m.step) {
-        A a[V];
-        m.load_activations(a, p, i, m.noise(p, i));
+    m.each_pixel(p, [&](int64_t i, A z) {
+      A a[V];
+      m.load_activations(a, p, i, z);
 #pragma unroll
-        for (int v = 0; v < V; ++v) {
-          a[v] -= mean[v];
-          sum[v] += a[v], squares[v] += a[v] * a[v];
-        }
+      for (int v = 0; v < V; ++v) {
+        a[v] -= mean[v];
+        sum[v] += a[v], squares[v] += a[v] * a[v];
       }
+    });
     column_sum<last_threads>(sum, lanes), column_sum<last_threads>(squares, lanes);
     const A size = A(m.end - m.begin);
 #pragma unroll
@@ -94,14 +118,13 @@ template <class T> __global__ void __launch_bounds__(last_threads)
   m.per_channel(shift, p.style, (m.n * 2 + 1) * p.channels);
 #pragma unroll
   for (int v = 0; v < V; ++v) gain[v] = (gain[v] + 1) * rstd[v];
-  if (m.count)
-    for (int64_t i = m.begin + m.row; i < m.end; i += m.step) {
-      A a[V];
-      m.load_activations(a, p, i, m.noise(p, i));
+  m.each_pixel(p, [&](int64_t i, A z) {
+    A a[V];
+    m.load_activations(a, p, i, z);
 #pragma unroll
-      for (int v = 0; v < V; ++v) a[v] = (a[v] - mean[v]) * gain[v] + shift[v];
-      store(p.out + m.at(p, i), a, m.count, m.aligned);
-    }
+    for (int v = 0; v < V; ++v) a[v] = (a[v] - mean[v]) * gain[v] + shift[v];
+    store(p.out + m.at(p, i), a, m.count, m.aligned);
+  });
 }
 
 template <class T> __global__ void __launch_bounds__(last_threads)
@@ -114,14 +137,13 @@ template <class T> __global__ void __launch_bounds__(last_threads)
   m.per_channel(rstd, p.rstd, m.n * p.channels);
   const int64_t scales = m.n * 2 * p.channels, shifts = scales + p.channels;
   if (pass != Pass::write) {
-    if (m.count)
-      for (int64_t i = m.begin + m.row; i < m.end; i += m.step) {
-        A a[V], g[V];
-        m.load_activations(a, p, i, m.noise(p, i));
-        load(g, p.dy + m.at(p, i), m.count, m.aligned);
+    m.each_pixel(p, [&](int64_t i, A z) {
+      A a[V], g[V];
+      m.load_activations(a, p, i, z);
+      load(g, p.dy + m.at(p, i), m.count, m.aligned);
 #pragma unroll
-        for (int v = 0; v < V; ++v) first[v] += g[v] * (a[v] - mean[v]), second[v] += g[v];
-      }
+      for (int v = 0; v < V; ++v) first[v] += g[v] * (a[v] - mean[v]), second[v] += g[v];
+    });
     column_sum<last_threads>(first, lanes), column_sum<last_threads>(second, lanes);
 #pragma unroll
     for (int v = 0; v < V; ++v) first[v] *= rstd[v];
@@ -145,20 +167,18 @@ template <class T> __global__ void __launch_bounds__(last_threads)
     gain[v] = norm.gain, m1[v] = norm.m1, m2[v] = norm.m2;
     first[v] = second[v] = 0;
   }
-  if (m.count)
-    for (int64_t i = m.begin + m.row; i < m.end; i += m.step) {
-      A a[V], g[V];
-      const A z = m.noise(p, i);
-      m.load_activations(a, p, i, z);
-      load(g, p.dy + m.at(p, i), m.count, m.aligned);
+  m.each_pixel(p, [&](int64_t i, A z) {
+    A a[V], g[V];
+    m.load_activations(a, p, i, z);
+    load(g, p.dy + m.at(p, i), m.count, m.aligned);
 #pragma unroll
-      for (int v = 0; v < V; ++v) {
-        g[v] = (g[v] - m1[v] - (a[v] - mean[v]) * m2[v]) * gain[v];
-        g[v] = a[v] > 0 ? g[v] : g[v] * p.slope;
-        first[v] += g[v], second[v] += g[v] * z;
-      }
-      store(p.out + m.at(p, i), g, m.count, m.aligned);
+    for (int v = 0; v < V; ++v) {
+      g[v] = (g[v] - m1[v] - (a[v] - mean[v]) * m2[v]) * gain[v];
+      g[v] = a[v] > 0 ? g[v] : g[v] * p.slope;
+      first[v] += g[v], second[v] += g[v] * z;
     }
+    store(p.out + m.at(p, i), g, m.count, m.aligned);
+  });
   column_sum<last_threads>(first, lanes), column_sum<last_threads>(second, lanes);
   m.store_part(p.channel_sums[0], first, p), m.store_part(p.channel_sums[1], second, p);
 }

@@ -16,9 +16,9 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from ops import bias_act, build, style_epilogue, toolchain, upfirdn2d
+from ops import bias_act, build, philox, style_epilogue, toolchain, upfirdn2d
 
-assert bias_act and style_epilogue and upfirdn2d  # imported, because they define the schemas
+assert bias_act and philox and style_epilogue and upfirdn2d  # imported, because they define the schemas
 
 FLAGS = ["-x", "c++", "-O1", "-std=c++20", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE"]
 

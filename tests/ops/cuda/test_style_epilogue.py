@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from ops.style_epilogue import EPS, style_epilogue_grad_ref, style_epilogue_ref
+from ops.style_epilogue import EPS, noise_maps, style_epilogue_grad_ref, style_epilogue_ref
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -50,11 +50,11 @@ def check(emulated, shape, dtype, layout, maps=None, slope=0.2, norm=True, leave
         exact[1] = exact[2] = None
     tolerance = TOLERANCE[dtype]
 
-    y, means, rstd = emulated("style_epilogue", x, *small, slope, norm, EPS)
+    y, means, rstd = emulated("style_epilogue", x, *small, 0, slope, norm, EPS)
     assert y.dtype == dtype and (y.numel() == 0 or y.is_contiguous(memory_format=layout))
     close(y, style_epilogue_ref(x.double(), *exact, slope, norm), tolerance)
 
-    got = emulated("style_epilogue_grad", dy, x, *small, means, rstd, slope, norm)
+    got = emulated("style_epilogue_grad", dy, x, *small, means, rstd, 0, slope, norm)
     wanted = style_epilogue_grad_ref(slope, norm, dy.double(), x.double(), *exact)
     assert got[0].dtype == dtype and (y.numel() == 0 or got[0].is_contiguous(memory_format=layout))
     # Normalising a map of equal pixels to deviation 1 is ill-conditioned, and so is its gradient.
@@ -103,6 +103,27 @@ def test_statistics_are_accurate_with_a_large_mean(emulated, layout):
     for shape in [(2, 5, 16, 16), (1, 2, 129, 130)]:
         x = torch.randn(shape).contiguous(memory_format=layout)
         x += 1000
-        y, _, _ = emulated("style_epilogue", x, None, None, None, None, 0.2, True, EPS)
+        y, _, _ = emulated("style_epilogue", x, None, None, None, None, 0, 0.2, True, EPS)
         wanted = style_epilogue_ref(x.double(), None, None, None, None, 0.2, True)
         torch.testing.assert_close(y, wanted.float(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 1, 3), (3, 33, 4, 4), (2, 7, 5, 5), (1, 5, 16, 16), (1, 9, 32, 40), (1, 2, 129, 131)], ids=str
+)
+def test_noise_of_places_is_that_of_the_maps_made_of_them(emulated, shape, layout, dtype, norm):
+    torch.manual_seed(sum(shape))
+    x, dy, (bias, _, strength, style) = inputs(shape, dtype, layout, 1)
+    places = torch.randint(-(2**63), 2**63 - 1, (shape[0], 2))
+    # The maps come from the CPU's kernel, so this also shows that both make the same numbers to the last bit.
+    maps = noise_maps(places, x, 5).to(bias.dtype)
+    results = []
+    for noise in (places, maps):
+        y, mean, rstd = emulated("style_epilogue", x, bias, noise, strength, style, 5, 0.2, norm, EPS)
+        back = emulated("style_epilogue_grad", dy, x, bias, noise, strength, style, mean, rstd, 5, 0.2, norm)
+        results.append([y, mean, rstd, *back])
+    for ours, theirs in zip(*results):
+        assert torch.equal(ours, theirs)
