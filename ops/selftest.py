@@ -76,11 +76,18 @@ def _resampling(name: str, taps: list[float], up: int, down: int, padding: list[
     return Case(name, lambda x: [x], run, linear=True)
 
 
+def _noise_of_places(tensors: list[Tensor], impl: str) -> Tensor:
+    x, strength = tensors
+    places = torch.full((len(x), 2), 2**40 + 5, device=x.device)
+    return style_epilogue(x, None, places, strength, None, "linear", instance_norm=False, stream=3, impl=impl)
+
+
 CASES = (  # each op as the networks use it
     Case("bias_act", lambda x: [x, _per_channel(x)],
          lambda t, impl: bias_act(t[0], t[1], "lrelu", gain=math.sqrt(2), impl=impl)),
     Case("style_epilogue", _epilogue_tensors, lambda t, impl: style_epilogue(t[0], t[1], t[2], t[3], t[4], impl=impl),
          constants=frozenset({2})),  # the noise
+    Case("noise_of_places", lambda x: [x, _per_channel(x)], _noise_of_places),
     _resampling("blur121", [1, 2, 1], 1, 1, [1, 1, 1, 1]),
     _resampling("blur1331", [1, 3, 3, 1], 1, 1, [2, 1, 2, 1]),
     _resampling("up1331", [1, 3, 3, 1], 2, 1, [2, 1, 2, 1]),

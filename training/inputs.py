@@ -14,6 +14,7 @@ from stylegan.networks.config import NetworkConfig
 from stylegan.networks.sampling import places_of
 from training.augment import DRAWS
 
+NUMBERS = "philox4x32"  # how the random numbers of a step are made; older runs had NumPy make them
 LATENTS = 1 << 16  # the stream of z, followed by that of what is chosen; smaller ones are the noise of layers
 
 Reals = tuple[Tensor, Tensor | None]

@@ -20,6 +20,7 @@ from torch_utils.checkpoint import load_state, save_state
 from torch_utils.errors import UserError
 from torch_utils.settings import to_plain
 from training.config import RunConfig
+from training.inputs import NUMBERS
 from training.vision_aid import VisionAid, build_vision_aid
 
 
@@ -32,6 +33,7 @@ class TrainState:
     sums: what the next status line will report, by name: (sum, count)   log_bytes: length of each log file
     vision_aid: a second discriminator, if there is one
     micro_batch: by resolution, how many images this process works on at once. Not saved: memories differ
+    numbers: how the random numbers of the steps were made up to the state that was restored, see `inputs.NUMBERS`
     """
 
     G: Generator
@@ -51,6 +53,7 @@ class TrainState:
     sums: dict[str, list[float]] = field(default_factory=dict)
     log_bytes: dict[str, int] = field(default_factory=dict)
     micro_batch: dict[int, int] = field(default_factory=dict)
+    numbers: str = NUMBERS
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -71,7 +74,7 @@ class TrainState:
         """Write everything, whole or not at all. Raises UserError when the disk is full. previous: see `save_state`"""
         parts: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
         plain = {name: getattr(self, name) for name in _PLAIN}
-        save_state(path, parts | plain | {"config": to_plain(cfg)}, previous)
+        save_state(path, parts | plain | {"config": to_plain(cfg), "numbers": NUMBERS}, previous)
 
     def restore(self, path: Path) -> None:
         """Become what was saved. Raises UserError if the file is damaged."""
@@ -83,6 +86,7 @@ class TrainState:
                 if not fits(saved[name]):
                     raise ValueError(f"{name} is not what was saved")
                 setattr(self, name, saved[name])
+            self.numbers = str(saved.get("numbers", "numpy"))
         except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, pickle.PickleError) as error:
             raise UserError(
                 f"{path} is damaged, or was written by another version ({type(error).__name__}); restore it, or start "

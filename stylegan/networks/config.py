@@ -6,11 +6,14 @@ Nothing here needs PyTorch, so that command lines and presets can be read withou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from torch_utils.errors import UserError
 from torch_utils.settings import to_plain
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NoiseMode = Literal["const", "random", "none"]  # the network's own, drawn from the seed, or none
 
@@ -25,10 +28,13 @@ class Stage:
 
     resolution: nominal, see `NetworkConfig`
     alpha: weight of the newest block against the one before, in (0, 1]
+    weight: alpha below 1 as a float32 tensor [] on the device, for steps that are recorded once and repeated with other
+    values; None for alpha itself
     """
 
     resolution: int
     alpha: float = 1.0
+    weight: Tensor | None = field(default=None, kw_only=True, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ops.bias_act import bias_act
 from ops.conv2d import conv2d
+from stylegan.networks.config import Stage
 
 SQRT2 = math.sqrt(2)
 
@@ -33,6 +34,14 @@ def minibatch_stddev(x: Tensor, group: int = 4, features: int = 1, eps: float = 
     y = y.mean(dim=(2, 3, 4), keepdim=True).squeeze(2)
     y = y.to(x.dtype).repeat(group, 1, h, w)
     return torch.cat([x, y], dim=1)
+
+
+def faded(old: Tensor, new: Tensor, stage: Stage) -> Tensor:
+    """What a network that is growing computes, from the way around its newest block and the way through it."""
+    if stage.weight is None:
+        return torch.lerp(old, new, stage.alpha)
+    # In float32, as `lerp` computes with a number; it takes no weight of another dtype.
+    return torch.lerp(old.float(), new.float(), stage.weight).to(new.dtype)
 
 
 def for_convolutions(weight: Tensor, dtype: torch.dtype) -> Tensor:

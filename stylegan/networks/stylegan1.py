@@ -42,6 +42,7 @@ from stylegan.networks.layers import (
     EqualConv2d,
     EqualLinear,
     Foldable,
+    faded,
     for_convolutions,
     minibatch_stddev,
     pixel_norm,
@@ -284,7 +285,7 @@ class SynthesisNetwork(Synthesis):
             if index % 2 and about.resolution == stage.resolution // 2 and stage.alpha < 1:
                 image = self.to_rgb[str(about.resolution)](x).float()
         newest: Tensor = self.to_rgb[str(stage.resolution)](x).float()
-        return newest if image is None else torch.lerp(upsample_nearest(image), newest, stage.alpha)
+        return newest if image is None else faded(upsample_nearest(image), newest, stage)
 
     def layer_of(self, weight: str) -> int:
         """See `Synthesis.layer_of`. An image layer belongs to the style layer before it."""
@@ -415,13 +416,12 @@ class StyleGAN1Discriminator(Discriminator):
     ) -> Iterator[Tensor]:
         """Yields the outputs of from_rgb and of each block: [N,C,H,W] down to [N,C,h,w] of the base."""
         resolution = self.config.nominal(images.shape[2])
-        alpha = 1.0 if stage is None else stage.alpha
         x = self._from_rgb(resolution, images, dtype)
         yield x
         for res in sorted((r for r in self.config.resolutions if 4 < r <= resolution), reverse=True):
             x = self.blocks[str(res)](x)
-            if res == resolution and alpha < 1:
-                x = torch.lerp(self._from_rgb(res // 2, downsample_box(images), dtype), x, alpha)
+            if res == resolution and stage is not None and stage.alpha < 1:
+                x = faded(self._from_rgb(res // 2, downsample_box(images), dtype), x, stage)
             yield x
 
     def _from_rgb(self, resolution: int, images: Tensor, dtype: torch.dtype) -> Tensor:

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from stylegan.cli.train import main
 from stylegan.networks.dcgan import DCGANConfig
 from stylegan.networks.progan import ProGANConfig
-from torch_utils.checkpoint import load_tensors
+from torch_utils.checkpoint import load_state, load_tensors, save_state
 from training.config import AUGMENTATIONS, RunConfig
 from training.loop import train
 from training.runs.report import LOG, STATS
@@ -215,6 +215,17 @@ def test_a_first_end_within_a_tick_and_a_fade_leaves_nothing_but_a_line(straight
     for part in ("G", "D", "G_ema", "opt_g", "opt_d", "nimg", "phase", "config"):
         assert_same(a[part], b[part], part)
     assert [line["Progress/kimg"] for line in stats_of(prolonged)] == [0.08, 0.104, 0.184, 0.24]
+
+
+def test_a_run_of_before_goes_on_with_other_random_numbers_and_says_so_once(tiny, run_dirs) -> None:
+    run_dir = run_dirs("older", tiny(total_kimg=0.08))
+    train(tiny(total_kimg=0.08), run_dir)
+    state = load_state(run_dir / STATE)
+    del state["numbers"]
+    save_state(run_dir / STATE, state)
+    for kimg in (0.16, 0.24):
+        prolong(run_dir, kimg)
+        assert (run_dir / LOG).read_text().count("made by an older version") == 1
 
 
 def test_a_run_that_is_being_trained_is_not_resumed_beside_that(tiny, run_dirs) -> None:

@@ -20,7 +20,7 @@ from torch_utils.progress import Progress
 from training.data.archive import Archive
 from training.data.dataset import fade
 from training.data.packed import CheckedPages, packed
-from training.inputs import Inputs, draw
+from training.inputs import NUMBERS, Inputs, draw
 
 MICRO_BATCH = 16
 STREAM = "metrics"  # of random numbers
@@ -195,7 +195,7 @@ class Fakes:
         found: dict[str, str | int | float] = {
             "fakes": self.snapshot.fingerprint, "resolution": stage.resolution, "alpha": stage.alpha,
             "seed": self.sampling.seed, "psi": self.sampling.psi, "device": self.snapshot.device.type,
-            "numbers": "philox4x32",
+            "numbers": NUMBERS,
         }  # fmt: skip
         if self.snapshot.config.num_classes:
             labels = self.sampling.labels

@@ -25,6 +25,7 @@ from torch_utils.interrupt import Interrupts
 from torch_utils.text import listed_classes
 from training.config import RunConfig
 from training.data.dataset import Dataset
+from training.inputs import NUMBERS
 from training.losses import Stats
 from training.runs.hours import LATE
 from training.runs.live_metrics import NO_METRICS, keep_best, measure_snapshot, prune
@@ -110,6 +111,9 @@ def begin_run(run: Run, data: Dataset, dtype: torch.dtype, resume: bool, init_fr
     if resume:
         on_rank0(dist, "tidying up", partial(_tidy_up, run))
         report.say(f"Going on with {run.run_dir} at {state.nimg / 1000:.1f} of {cfg.total_kimg:g} kimg, {how}")
+        if state.numbers != NUMBERS:
+            report.say("Random numbers up to here were made by an older version of this engine; from here on they are "
+                       "others, which changes what is drawn from them and nothing else")  # fmt: skip
         return
     report.say(f"Training in {run.run_dir}: {len(data)} images, {cfg.total_kimg:g} kimg, {how}")
     if init_from:

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stylegan.networks.layers import EqualConv2d, EqualLinear, minibatch_stddev, pixel_norm
+from stylegan.networks.config import Stage
+from stylegan.networks.layers import EqualConv2d, EqualLinear, faded, minibatch_stddev, pixel_norm
 
 
 @pytest.mark.parametrize("shape", [(3, 8), (3, 8, 4, 6)])
@@ -74,3 +75,17 @@ def test_a_convolution_is_scaled_by_its_fan_in():
 def test_a_batch_that_the_group_does_not_divide_takes_the_next_smaller_one(n, size):
     x = torch.randn(n, 4, 4, 6)
     torch.testing.assert_close(minibatch_stddev(x, 4)[:, 4:], by_hand(x, size, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 0.77])
+def test_a_weight_in_a_tensor_fades_as_the_number_does(dtype, alpha):
+    old, new = torch.randn(2, 3, 5, 8, 8, dtype=torch.float32).to(dtype)
+    found = []
+    for stage in (Stage(8, alpha), Stage(8, 0.9, weight=torch.tensor(alpha))):
+        leaves = [t.clone().requires_grad_() for t in (old, new)]
+        y = faded(*leaves, stage)
+        found.append([y, *torch.autograd.grad(y, leaves, torch.ones_like(y))])
+    for ours, theirs in zip(*found):
+        assert ours.dtype == dtype  # and 1 - alpha may be rounded differently
+        torch.testing.assert_close(ours, theirs, rtol=2**-8 if dtype == torch.bfloat16 else 1e-6, atol=1e-6)
