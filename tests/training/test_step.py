@@ -25,6 +25,7 @@ from torch_utils.images import to_float
 from training.config import AUGMENTATIONS, RunConfig
 from training.data.archive import Archive
 from training.data.dataset import Dataset
+from training.loop import labels_on
 from training.losses import GANLoss, Stats
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
@@ -45,7 +46,7 @@ def after(steps: int, cfg: RunConfig, prepare: Callable[[TrainState], None] = la
           nimg: int = 200) -> tuple[TrainState, list[tuple[Stats, str]]]:  # fmt: skip
     """The state and the reports after some steps, from fresh networks, at the stage of `nimg`."""
     data = Dataset(Archive.open(cfg.data.path), seed=cfg.seed)
-    labels = data.archive.labels if cfg.data.cond else None
+    labels = labels_on(data, cfg, CPU)
     state, outcomes = fresh_state(cfg, CPU), []
     state.nimg = nimg
     prepare(state)

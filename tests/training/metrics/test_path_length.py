@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ops.philox import normals
 from stylegan.networks.config import Stage
 from stylegan.networks.sampling import slerp
 from stylegan.networks.stylegan1 import StyleGAN1Config
@@ -41,8 +42,8 @@ class Simple:
     def broadcast(self, w):
         return w[:, None]
 
-    def draw(self, ws, noise, batch):
-        return self.curve(ws[:, 0])[:, :, None, None] + self.strength * noise[0][:, :, :1, :1]
+    def draw(self, ws, places, batch):
+        return self.curve(ws[:, 0])[:, :, None, None] + self.strength * normals(places, 1)[:, :, None, None]
 
 
 def simple(curve, noise=0.0, classes=0):

@@ -16,6 +16,7 @@ from torch_utils.images import to_float
 from training.config import AUGMENTATIONS, RunConfig
 from training.data.archive import Archive
 from training.data.dataset import Dataset
+from training.loop import labels_on
 from training.runs.memory import fit, rehearsed
 from training.schedule import PerResolution
 from training.state import TrainState, fresh_state
@@ -29,7 +30,7 @@ def step(state: TrainState, cfg: RunConfig) -> None:
     stage = cfg.growth.at(state.nimg)
     data = Dataset(Archive.open(cfg.data.path), seed=cfg.seed)
     images, c = data.batch(state.nimg, stage.batch, *cfg.model.size(stage.resolution))
-    labels = data.archive.labels if cfg.data.cond else None
+    labels = labels_on(data, cfg, CPU)
     reals = to_float(images), c if cfg.data.cond else None
     _, bad = train_step(state, reals, stage, cfg, labels, torch.float32)
     assert not bad
