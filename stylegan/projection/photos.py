@@ -38,15 +38,15 @@ from torch_utils.images import (
     frames_of,
     open_image,
     read_image,
-    shown_range,
+    shown_values,
     to_float,
     with_channels,
 )
 from torch_utils.images.colour import UNUSABLE, profile_note
 from torch_utils.images.deep import depth_of
-from torch_utils.images.ranges import BYTES, DARK, WHOLE, Levels, decide, widest
+from torch_utils.images.ranges import BYTES, WHOLE, Levels, decide, is_dark, is_flat, widest
 from torch_utils.progress import Progress
-from torch_utils.text import AUTO_LEVELS, Class, LevelsRule, Range, as_stem, counted, is_image, other_files
+from torch_utils.text import AUTO_LEVELS, Class, LevelsRule, Range, as_stem, counted, is_image, other_files, say
 from torch_utils.untrusted import read_plain
 
 Align = Callable[[Image.Image], tuple[Image.Image, str, np.ndarray]]
@@ -168,7 +168,7 @@ def levels_of(paths: Sequence[Path], rule: LevelsRule = AUTO_LEVELS) -> Levels:
             content = read_plain(path, "picture_mib")
             image = open_image(content)
             depth = depth_of(image)
-            used.append((depth, Range(*WHOLE[BYTES]) if depth == BYTES else exact(image, content).used))
+            used.append((depth, Range(*WHOLE[BYTES]) if depth == BYTES else exact(image, content).shown.used))
         except (BadImage, OSError):
             continue  # `read_photo` says why
     return decide(widest(used), rule)
@@ -233,8 +233,12 @@ def file_note(content: bytes, image: Image.Image, levels: Levels | None) -> str:
         notes.append(profile if profile == UNUSABLE else f"converted to sRGB from {profile}")
     if frames > 1:
         notes.append(f"the first of {frames} frames")
-    if shown_range(image).high < DARK and image.mode in ("L", "RGB"):
-        notes.append("dark, with nothing brighter than a quarter of white; --levels MIN:MAX says what is white")
+    made = shown_values(image).most
+    if is_dark(made) and image.mode in ("L", "RGB"):
+        notes.append("dark, with next to nothing brighter than a quarter of white; --levels MIN:MAX says what is white")
+    elif is_flat(made) and image.mode in ("L", "RGB"):
+        values = made if depth == BYTES else exact(file, content).shown.most
+        notes.append(f"almost one grey, {made.low} to {made.high} of 255; --levels {values} spreads these values")
     return ", ".join(notes)
 
 
@@ -352,10 +356,14 @@ def show(bar: Progress, step: SearchStep) -> None:
 def standing_in(paths: Sequence[Path], view: View, c: Sequence[int]) -> Latents:
     """Takes the place of `projecting` for plans and early checks: any latents, at once, for photographs.
 
+    Says what was changed in each, before it takes time to project them.
     Raises UserError for those that cannot be projected.
     """
     require_w(view.snapshot.G)
     photos, config = _readable(view.snapshot, paths), view.snapshot.config
+    for photo in photos:
+        if photo.notes:
+            say(f"{photo.path.name}: {', '.join(photo.notes)}", err=True)
     ws = view.snapshot.G.broadcast(z_for_seeds(range(len(paths)), config.ws_dim))
     names = tuple(photo.name for photo in photos)
     return Latents(ws, names, names, c=torch.tensor(c) if c else None)

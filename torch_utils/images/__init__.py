@@ -23,8 +23,8 @@ from torch_utils.errors import BadImage as BadImage
 from torch_utils.errors import UserError
 from torch_utils.images.colour import to_srgb
 from torch_utils.images.deep import Deep, depth_of, read_deep, spread, to_image
-from torch_utils.images.ranges import BYTES, Levels, decide
-from torch_utils.text import AUTO_LEVELS, Range, printable
+from torch_utils.images.ranges import BYTES, Levels, Values, decide, values_of
+from torch_utils.text import AUTO_LEVELS, printable
 from torch_utils.untrusted import ZIP_ERRORS
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode for a number of channels
@@ -70,7 +70,7 @@ def read_image(data: bytes | np.ndarray, levels: Levels | None = None) -> Image.
         found = image
     else:
         deep = exact(image, data)
-        found = to_image(deep, levels or decide({deep.depth: deep.used}, AUTO_LEVELS))
+        found = to_image(deep, levels or decide({deep.depth: deep.shown.used}, AUTO_LEVELS))
     try:
         found = _upright(found, _orientation(image))
         profile = image.info.get("icc_profile")
@@ -145,13 +145,12 @@ def _damage(error: BaseException) -> str:
     return "truncated" if cut else f"broken ({first_line(error)})"
 
 
-def shown_range(image: Image.Image) -> Range:
-    """The darkest and the brightest value of a decoded image with 8 bits, without those of alpha."""
+def shown_values(image: Image.Image) -> Values:
+    """The values of a decoded image with 8 bits, without those of alpha."""
     if image.mode not in CHANNELS and image.mode != "LA":
-        image = image.convert("RGB" if image.mode == "LAB" else "L")  # Pillow has no way from LAB to grey
+        image = image.convert("L" if image.mode in GREY_MODES else "RGB")
     pixels = np.asarray(image)
-    shown = pixels if image.mode == "L" else pixels[..., : 1 if image.mode == "LA" else 3]
-    return Range(int(shown.min()), int(shown.max()))
+    return values_of(pixels if image.mode == "L" else pixels[..., : 1 if image.mode == "LA" else 3])
 
 
 def frames_of(image: Image.Image) -> int:

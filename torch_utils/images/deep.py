@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from torch_utils.errors import BadImage
-from torch_utils.images.ranges import BYTES, WHOLE, Levels, fitting
+from torch_utils.images.ranges import BYTES, WHOLE, Levels, Values, fitting, values_of
 from torch_utils.text import Range
 
 BLOCK = 1 << 22  # values that are scaled at once, so that no copy of a large image is made
@@ -63,13 +63,12 @@ class Deep:
     values: np.ndarray
 
     @property
-    def used(self) -> Range:
-        """The lowest and the highest value, without those of alpha. Raises BadImage for infinite ones and for nan."""
-        shown = self.values[..., :-1] if self.mode in ("LA", "RGBA") else self.values
-        low, high = shown.min().item(), shown.max().item()
-        if not (math.isfinite(low) and math.isfinite(high)):
+    def shown(self) -> Values:
+        """Its values, without those of alpha. Raises BadImage for infinite ones and for nan."""
+        values = values_of(self.values[..., :-1] if self.mode in ("LA", "RGBA") else self.values)
+        if not all(map(math.isfinite, values.used)):
             raise BadImage("values that are infinite or no numbers")
-        return Range(low, high)
+        return values
 
 
 def read_deep(image: Image.Image, content: bytes | np.ndarray) -> Deep:
@@ -156,6 +155,12 @@ def scaled(values: np.ndarray, to: Range) -> np.ndarray:
             steps = np.rint((block.astype(np.float64) - to.low) * (255 / (to.high - to.low)))
         made[start : start + BLOCK] = steps.clip(0, 255)
     return made.reshape(values.shape)
+
+
+def made_of(values: Range, to: Range) -> Range:
+    """What becomes of the lowest and the highest of some values."""
+    low, high = scaled(np.array(values), to).tolist()
+    return Range(low, high)
 
 
 def to_image(deep: Deep, levels: Levels) -> Image.Image:

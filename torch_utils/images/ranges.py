@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
 
 from torch_utils.errors import UserError
 from torch_utils.text import LevelsRule, Range
@@ -20,7 +23,40 @@ WHOLE = {
 }  # fmt: skip
 """The depths of pixels, and the range of each that --levels full maps to black and white."""
 BITS = (8, 10, 12, 14, 16)  # what instruments deliver
-DARK = 64  # of 255: an image without anything brighter is hard to see
+DARK = 64  # of 255: an image with next to nothing brighter is hard to see
+FLAT = 16  # of 255: an image whose values differ by less is almost one grey
+ODD = 1000  # one value in so many may be that of a dead or a hot pixel
+SAMPLE = 1 << 18  # values by which that is told
+
+
+# What an image uses
+
+
+class Values(NamedTuple):
+    """used: the lowest and the highest value     most: the same without the odd ones, one in ODD at either end"""
+
+    used: Range
+    most: Range
+
+
+def values_of(pixels: np.ndarray) -> Values:
+    """The values of pixels of any shape, without alpha."""
+    flat = pixels.reshape(-1)
+    step = -(-len(flat) // SAMPLE)
+    step += step > 1 and step % 3 == 0  # or else all would be of one channel
+    some = np.sort(flat[::step])
+    odd = len(some) // ODD
+    return Values(Range(flat.min().item(), flat.max().item()), Range(some[odd].item(), some[-1 - odd].item()))
+
+
+def is_dark(made: Range) -> bool:
+    """Whether an image whose bytes are mostly in this range is hard to see."""
+    return made.high < DARK
+
+
+def is_flat(made: Range) -> bool:
+    """Whether such an image is almost one grey."""
+    return made.high - made.low < FLAT
 
 
 # From the values that a source uses to a range for each depth
@@ -47,8 +83,10 @@ def decide(used: Mapping[str, Range], rule: LevelsRule) -> Levels:
     """The range that becomes black to white for each depth of a source, whose images use the values `used`.
 
     auto: bytes as they are; integers by the smallest number of bits, of BITS, that all values fit into; floating-point
-    values from 0 to 1, or to 255 if they reach into the upper half of that. A range that is given holds for
-    bytes too, if all images have them. Raises UserError for a range that would make bytes black.
+    values from 0 to 1, or to 255 if they reach into the upper half of that; values in a narrow band far from black, as
+    of instruments that add an offset, by that band, because hardly anything would be left of them otherwise. A range
+    that is given holds for bytes too, if all images have them. Raises UserError for a range that would make bytes
+    black.
     """
     if rule.range is not None:
         deep = [depth for depth in used if depth != BYTES]
@@ -58,7 +96,7 @@ def decide(used: Mapping[str, Range], rule: LevelsRule) -> Levels:
         return Levels(dict.fromkeys(deep or used, rule.range) | own)
     if rule.name == "full":
         return Levels({depth: Range(*WHOLE[depth]) for depth in used})
-    found = {depth: fitting(depth, values) for depth, values in used.items()}
+    found = {depth: _likely(depth, values) for depth, values in used.items()}
     reasons = {
         depth: f"{depth} pixels from {values.low:g} to {values.high:g}, without a known range: give it with --levels,"
         f" as in --levels {_bound(values.low)}:{_bound(values.high)}"
@@ -72,8 +110,15 @@ def _bound(value: float) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _likely(depth: str, used: Range) -> Range | None:
+    """The range that `auto` takes for these values; None if there is none."""
+    fit, width = fitting(depth, used), used.high - used.low
+    narrow = depth != BYTES and fit is not None and 0 < width * 255 < FLAT * (fit.high - fit.low)
+    return used if narrow and width < used.low else fit
+
+
 def fitting(depth: str, used: Range) -> Range | None:
-    """The range that these values are most likely to come from; None if that cannot be told."""
+    """The range whose number of bits these values fit into; None if that cannot be told."""
     if depth == BYTES:
         return Range(*WHOLE[BYTES])
     if used.low < 0:

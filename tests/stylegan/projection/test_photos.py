@@ -28,6 +28,7 @@ from stylegan.projection.photos import (
     projecting,
     read_photo,
     read_photos,
+    standing_in,
 )
 from stylegan.projection.projector import WStatistics
 from stylegan.projection.settings import ProjectionSettings
@@ -294,6 +295,16 @@ def test_a_photo_that_cannot_be_aligned_is_named(photos):
     assert [str(faults[path]) for path in photos] == [f"{path}: no face was found" for path in photos]
 
 
+def test_what_was_changed_is_said_before_photographs_take_the_place_of_seeds(tmp_path, capsys):
+    view = View.of(snapshot(1))
+    standing_in([grey16(tmp_path / "a.png", 300 << 6), grey16(tmp_path / "b.png", 30)], view, ())
+    assert capsys.readouterr().err == (
+        "a.png: 16-bit values, 0:65535 as black to white\n"
+        "b.png: 16-bit values, 0:65535 as black to white, dark, with next to nothing brighter than a quarter of white; "
+        "--levels MIN:MAX says what is white\n"
+    )
+
+
 # What the files of photographs need
 
 
@@ -311,6 +322,12 @@ def test_all_photographs_of_a_command_have_the_same_levels(tmp_path):
     assert faults == {} and [photo.pixels.max() for photo in photos[:2]] == [255, 300 >> 4]
     assert photos[0].notes == ("16-bit values, 0:4095 as black to white",) and photos[2].notes == ()
     assert "dark" in photos[1].notes[0] and "--levels" in photos[1].notes[0]
+    narrow = tmp_path / "narrow.png"
+    Image.fromarray(np.linspace(32844, 33652, 256).astype(np.uint16).reshape(16, 16)).save(narrow)
+    (photo,), _ = read_photos([narrow], snapshot(1))
+    assert photo.pixels.min() == 0 and photo.pixels.max() == 255
+    (photo,), _ = read_photos([narrow], snapshot(1), levels=levels_of([narrow], parse_levels("full")))
+    assert "almost one grey, 128 to 131 of 255; --levels 32844:33652" in photo.notes[0]
     for rule, brightest in (("full", [15, 1]), ("0:300", [255, 255])):
         photos, _ = read_photos(paths, snapshot(1), levels=levels_of(paths, parse_levels(rule)))
         assert [photo.pixels.max() for photo in photos[:2]] == brightest

@@ -127,7 +127,7 @@ def test_a_key_colour_becomes_transparent() -> None:
 def test_alpha_has_a_range_of_its_own() -> None:
     pixels = np.array([[[4095, 0, 16, 65535], [32, 48, 64, 0]]])
     content = png16(pixels)
-    assert read_deep(open_image(content), content).used == (0, 4095)
+    assert read_deep(open_image(content), content).shown.used == (0, 4095)
     np.testing.assert_array_equal(np.asarray(read_image(content)), [[[255, 0, 1, 255], [2, 3, 4, 0]]])
 
 

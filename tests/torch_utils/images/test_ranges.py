@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from torch_utils.errors import UserError
-from torch_utils.images import shown_range
-from torch_utils.images.ranges import BYTES, WHOLE, decide, widest
+from torch_utils.images import shown_values
+from torch_utils.images.ranges import BYTES, WHOLE, decide, values_of, widest
 from torch_utils.text import AUTO_LEVELS, LevelsRule, Range, parse_levels
 
 FULL = LevelsRule("full")
@@ -34,6 +35,27 @@ def test_a_single_brighter_image_decides_for_all() -> None:
 )
 def test_floating_point_values_have_a_known_range(low: float, high: float, expected: tuple[float, float]) -> None:
     assert decide({"floating-point": Range(low, high)}, AUTO_LEVELS).ranges == {"floating-point": expected}
+
+
+@pytest.mark.parametrize(("depth", "low", "high", "expected"), [
+    ("16-bit", 32844, 33652, (32844, 33652)), ("floating-point", 0.50, 0.51, (0.50, 0.51)),
+    ("16-bit", 30000, 40000, (0, 65535)), ("16-bit", 0, 9, (0, 255)), ("16-bit", 2, 9, (0, 255)),
+    ("16-bit", 33000, 33000, (0, 65535)), ("floating-point", 0.0, 0.01, (0, 1)), (BYTES, 120, 125, (0, 255)),
+])  # fmt: skip
+def test_a_narrow_band_far_from_black_is_spread(
+    depth: str, low: float, high: float, expected: tuple[float, float]
+) -> None:
+    assert decide({depth: Range(low, high)}, AUTO_LEVELS).ranges == {depth: expected}
+    assert decide({depth: Range(low, high)}, FULL).ranges == {depth: WHOLE[depth]}
+
+
+def test_dead_and_hot_pixels_are_not_among_most_values() -> None:
+    pixels = np.tile(np.arange(1000, 1100, dtype=np.uint16), (100, 1))
+    pixels[3, 5], pixels[7, 2] = 0, 65535
+    assert values_of(pixels) == ((0, 65535), (1000, 1099))
+    colours = np.zeros((999, 1001, 3), np.uint8)
+    colours[..., 1] = 9  # a sample of many pixels has all of their channels
+    assert values_of(colours) == ((0, 9), (0, 9))
 
 
 @pytest.mark.parametrize(
@@ -73,5 +95,5 @@ def test_other_text_is_refused(text: str) -> None:
 def test_the_range_of_every_mode_with_8_bits(mode: str) -> None:
     grey = [Image.new("L", (2, 1))] * 3
     image = Image.merge("LAB", grey) if mode == "LAB" else Image.new("RGB", (2, 1)).convert(mode)
-    found = shown_range(image)
-    assert 0 <= found.low <= found.high <= 255
+    used, most = shown_values(image)
+    assert 0 <= used.low <= most.low <= most.high <= used.high <= 255

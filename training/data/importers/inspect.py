@@ -22,7 +22,7 @@ from torch_utils.images import (
     frames_of,
     is_sideways,
     open_image,
-    shown_range,
+    shown_values,
 )
 from torch_utils.images.colour import UNUSABLE, profile_note
 from torch_utils.images.deep import depth_of
@@ -97,7 +97,7 @@ def _open_directory(path: Path) -> Source:
 class Finding:
     """What one image is. size: upright. digest: of the file or the pixels. problem: "" if it is intact.
 
-    unread: its file could not even be read     depth, used: of its pixels, and their lowest and highest value
+    unread: its file could not even be read     depth, used, most: of its pixels, and of their values, see `ranges`
     frames: that the file has     colour: its profile, if that is not sRGB
     """
 
@@ -111,6 +111,7 @@ class Finding:
     unread: bool = False
     depth: str = BYTES
     used: Range = Range(0, 255)
+    most: Range = Range(0, 255)
     frames: int = 1
     colour: str = ""
 
@@ -146,15 +147,15 @@ def _looked_at(index: int, name: str, data: bytes | np.ndarray, room: Room) -> F
             if depth == BYTES:
                 image.draft("L", (max(1, width // 8), max(1, height // 8)))  # reads a JPEG to its end, in less time
                 decode(image)
-                used = shown_range(image)
+                values = shown_values(image)
             else:
-                used = exact(image, data).used
+                values = exact(image, data).shown
             size = Size(width, height) if is_sideways(image) else Size(height, width)
             frames = frames_of(image)
     except BadImage as problem:
         return replace(found, problem=str(problem))
-    return replace(found, size=size, mode=mode, transparent=transparent, depth=depth, used=used, frames=frames,
-                   colour=colour)  # fmt: skip
+    return replace(found, size=size, mode=mode, transparent=transparent, depth=depth, used=values.used,
+                   most=values.most, frames=frames, colour=colour)  # fmt: skip
 
 
 def digest_of(data: bytes | np.ndarray) -> bytes:

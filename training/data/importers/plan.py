@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from torch_utils.errors import UserError, in_words
 from torch_utils.files import write_atomically
 from torch_utils.images import GREY_MODES, MODES, BadImage
-from torch_utils.images.deep import scaled
-from torch_utils.images.ranges import BYTES, DARK, WHOLE, decide, widest
-from torch_utils.text import Range, printable
+from torch_utils.images.deep import made_of
+from torch_utils.images.ranges import BYTES, WHOLE, decide, is_dark, is_flat, widest
+from torch_utils.text import Range, counted, printable
 from training.data.importers.image import Target, place
 from training.data.importers.inspect import SHOWN, Finding, duplicates
 from training.data.importers.rules import Rules
@@ -45,12 +42,12 @@ class NothingLeft(UserError):
 
 @dataclass(frozen=True)
 class Plan:
-    """`keep`: (index in the source, class or None) in order     dark: how many, where most of a depth will be dark"""
+    """`keep`: (index in the source, class or None) in order     faint: rows on images of which little can be seen"""
 
     target: Target
     keep: tuple[tuple[int, int | None], ...]
     skipped: tuple[Skip, ...]
-    dark: Mapping[str, int] = field(default_factory=dict)
+    faint: tuple[tuple[str, str], ...] = ()
 
     @property
     def size_limit(self) -> int:
@@ -82,28 +79,47 @@ def make_plan(findings: Sequence[Finding], labels: Labels | None, rules: Rules) 
             keep.append((finding.index, number))
     if not keep:
         raise _nothing_left(len(findings), "images can be used", skipped)
-    return Plan(target, tuple(keep), tuple(skipped), _dark([findings[index] for index, _ in keep], levels.ranges))
+    return Plan(target, tuple(keep), tuple(skipped), _faint([findings[index] for index, _ in keep], levels.ranges))
 
 
-def _dark(findings: Sequence[Finding], ranges: Mapping[str, Range]) -> dict[str, int]:
-    """Depth -> how many images will have nothing bright in them, if these are more than half.
+def _faint(findings: Sequence[Finding], ranges: Mapping[str, Range]) -> tuple[tuple[str, str], ...]:
+    """Rows on the images that will be dark, and on those that will be almost one grey, for each depth.
 
     Black shapes on transparent ground are no fault.
     """
     opaque = [finding for finding in findings if not finding.transparent]
-    number = Counter(finding.depth for finding in opaque)
-    dark = Counter(finding.depth for finding in opaque if _brightest(finding, ranges) < DARK)
-    return {depth: count for depth, count in dark.items() if 2 * count > number[depth]}
+    rows = []
+    for depth, range_ in ranges.items():
+        made = [(f, made_of(f.most, range_)) for f in opaque if f.depth == depth]
+        dark = [f for f, bytes_ in made if is_dark(bytes_)]
+        flat = [f for f, bytes_ in made if is_flat(bytes_) and not is_dark(bytes_)]
+        # --levels is for all images of a source, and for bytes only where all have them.
+        whole = depth != BYTES or set(ranges) == {BYTES}
+        for heading, some in (("Dark", dark), ("Flat", flat)):
+            if some:
+                rows.append((heading, _faint_text(heading, some, range_, whole and 2 * len(some) > len(made))))
+    return tuple(rows)
+
+
+def _faint_text(heading: str, some: Sequence[Finding], range_: Range, most: bool) -> str:
+    """most: these are most of their depth, so that other levels would be right for all"""
+    names = ", ".join(finding.name for finding in some[:SHOWN]) + (", ..." if len(some) > SHOWN else "")
+    values = widest(("", finding.most) for finding in some)[""]
+    low, high = made_of(values, range_)
+    looks = "dark, with next to nothing brighter than a quarter of white" if heading == "Dark" else (
+        f"almost one grey: most of their values, {values.low:g} to {values.high:g}, become {low:g} to {high:g} of 255"
+    )  # fmt: skip
+    spread = values if heading == "Flat" and values.low < values.high else "MIN:MAX"
+    cure = f"say with --levels {spread} which values are black and white" if most else (
+        f"convert them apart from the others, with --levels {spread}"
+    )  # fmt: skip
+    depth = counted(len(some), f"{some[0].depth} image")
+    return f"{depth} will be {looks}: {names}; if they should not be, {cure}"
 
 
 def _nothing_left(count: int, what: str, skipped: Sequence[Skip]) -> NothingLeft:
     example = f", for example {skipped[0].name}: {skipped[0].reason}" if skipped else ""
     return NothingLeft(f"None of the {count} {what}{example}", skipped)
-
-
-def _brightest(finding: Finding, ranges: Mapping[str, Range]) -> int:
-    """The brightest byte that an image will have."""
-    return int(scaled(np.array([finding.used.high]), ranges[finding.depth])[0])
 
 
 def _common_size(intact: Sequence[Finding]) -> Size:
@@ -148,9 +164,7 @@ def plan_table(plan: Plan, labels: Labels | None = None, unused: str = "") -> st
     ]
     if own:
         rows.insert(0, ("Levels", f"black to white are {', '.join(own)} images (--levels {rule})"))
-    for depth, count in plan.dark.items():
-        rows.append(("Dark", f"{count} {depth} images will be dark, with nothing brighter than a quarter of white: if "
-                     "they should not be, say with --levels MIN:MAX which values are black and white"))  # fmt: skip
+    rows += plan.faint
     rows.append(("Classes", _classes(plan, labels) if labels else f"none{unused and f'; {unused}'}"))
     return "\n".join(f"{name:<12}{printable(text)}" for name, text in rows)
 

@@ -31,7 +31,8 @@ class Rules:
         "itself, enlarged and blurred.  [black; transparent with --alpha keep]", IMAGES))  # fmt: skip
     levels: LevelsRule = setting(AUTO_LEVELS, Flag(
         "--levels", "Which values become black and white in images with more than 8 bits; the same for all of them. "
-        "auto: the fewest bits (8, 10, 12, 14 or 16) that all values fit into; floating-point values from 0 to 1. "
+        "auto: the fewest bits (8, 10, 12, 14 or 16) that all values fit into; floating-point values from 0 to 1; a "
+        "narrow band far from black by its ends. "
         "full: all that the files could hold. MIN:MAX: these values, as in 0:4095.", IMAGES, parse=parse_levels,
         metavar="auto|full|MIN:MAX", typed="auto"))  # fmt: skip
     channels: Literal["auto", "1", "3", "4"] = setting("auto", Flag(

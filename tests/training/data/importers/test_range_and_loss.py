@@ -81,11 +81,35 @@ def test_dark_images_are_pointed_out_whatever_their_depth(tmp_path: Path) -> Non
     (tmp_path / "in").mkdir()
     Image.fromarray((RAMP // 8).astype(np.uint8)).save(tmp_path / "in/mask.png")
     images, said = converted(tmp_path / "in")
-    assert "1 8-bit images will be dark" in text_of(said, "Dark")
+    assert "1 8-bit image will be dark" in text_of(said, "Dark")
     images, said = converted(tmp_path / "in", replace(SMALL, levels=parse_levels("0:7")))
     assert text_of(said, "Dark") == "" and images[0].max() == 255
     Image.new("RGBA", (8, 8), (0, 0, 0, 9)).save(tmp_path / "in/mask.png")  # a black shape on nothing
     assert text_of(converted(tmp_path / "in")[1], "Dark") == ""
+
+
+def test_an_offset_does_not_leave_flat_images(tmp_path: Path) -> None:
+    grey16(tmp_path / "in/a.png", RAMP * 12 + 32844)
+    grey16(tmp_path / "in/b.png", RAMP * 12 + 32896)
+    images, said = converted(tmp_path / "in")
+    np.testing.assert_array_equal(images[0][..., 0], np.rint(RAMP * 12 * (255 / 808)))
+    assert "32844:33652 in 16-bit images (--levels auto)" in text_of(said, "Levels")
+    assert text_of(said, "Flat") == ""
+    for levels in ("full", "0:4095"):
+        images, said = converted(tmp_path / "in", replace(SMALL, levels=parse_levels(levels)))
+        assert "2 16-bit images will be almost one grey: most of their values, 32844 to 33652, become" in said
+        assert "a.png, b.png; if they should not be, say with --levels 32844:33652" in text_of(said, "Flat")
+
+
+def test_images_of_fewer_bits_than_the_others_are_named(tmp_path: Path) -> None:
+    for name in "abc":
+        grey16(tmp_path / f"in/{name}.png", RAMP * 1040)
+    grey16(tmp_path / "in/twelve.tif", RAMP * 65)
+    Image.new("L", (8, 8), 128).save(tmp_path / "in/grey.png")
+    said = converted(tmp_path / "in")[1]
+    assert "1 16-bit image will be dark" in text_of(said, "Dark") and "white: twelve.tif; if" in text_of(said, "Dark")
+    assert "convert them apart from the others" in text_of(said, "Dark")
+    assert "1 8-bit image will be almost one grey" in text_of(said, "Flat") and "apart" in text_of(said, "Flat")
 
 
 def test_floating_point_is_taken_or_refused_with_the_option_that_helps(tmp_path: Path) -> None:
