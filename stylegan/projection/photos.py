@@ -42,7 +42,7 @@ from torch_utils.images import (
     to_float,
     with_channels,
 )
-from torch_utils.images.colour import UNUSABLE, profile_note
+from torch_utils.images.colour import profile_note
 from torch_utils.images.deep import depth_of
 from torch_utils.images.ranges import BYTES, WHOLE, Levels, decide, is_dark, is_flat, widest
 from torch_utils.progress import Progress
@@ -230,9 +230,9 @@ def file_note(content: bytes, image: Image.Image, levels: Levels | None) -> str:
     if levels and tuple(levels.ranges.get(depth, WHOLE[BYTES])) != WHOLE[BYTES]:
         notes.append(f"{depth} values, {levels.ranges[depth]} as black to white")
     if profile:
-        notes.append(profile if profile == UNUSABLE else f"converted to sRGB from {profile}")
+        notes.append(profile)
     if frames > 1:
-        notes.append(f"the first of {frames} frames")
+        notes.append(f"the first of {frames} images in the file")
     made = shown_values(image).most
     if is_dark(made) and image.mode in ("L", "RGB"):
         notes.append("dark, with next to nothing brighter than a quarter of white; --levels MIN:MAX says what is white")

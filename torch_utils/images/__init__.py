@@ -23,6 +23,7 @@ from torch_utils.errors import BadImage as BadImage
 from torch_utils.errors import UserError
 from torch_utils.images.colour import to_srgb
 from torch_utils.images.deep import Deep, depth_of, read_deep, spread, to_image
+from torch_utils.images.profiles import describe
 from torch_utils.images.ranges import BYTES, Levels, Values, decide, values_of
 from torch_utils.text import AUTO_LEVELS, printable
 from torch_utils.untrusted import ZIP_ERRORS
@@ -94,7 +95,7 @@ def open_image(data: bytes | np.ndarray) -> Image.Image:
     try:
         if isinstance(data, np.ndarray):
             return Image.fromarray(data)
-        return Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
+        image = Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
     except UnidentifiedImageError as error:
         assert isinstance(data, bytes)
         raise BadImage(_unknown(data)) from error
@@ -102,6 +103,8 @@ def open_image(data: bytes | np.ndarray) -> Image.Image:
         raise BadImage("more than 179 million pixels") from error
     except DECODER_ERRORS as error:
         raise BadImage(f"broken ({first_line(error)})") from error
+    describe(image, data)
+    return image
 
 
 @functools.cache
@@ -154,10 +157,14 @@ def shown_values(image: Image.Image) -> Values:
 
 
 def frames_of(image: Image.Image) -> int:
-    """How many frames or pages an opened image has. Cameras hide previews in JPEG files; these do not count."""
-    if image.format in ("MPO", "JPEG"):
-        return 1
+    """How many images an opened file has: frames, pages, the halves of a stereo photograph, a gain map.
+
+    Previews, which cameras hide in JPEG files, do not count.
+    """
     try:
+        if image.format in ("MPO", "JPEG"):
+            kinds = [each["Attribute"]["MPType"] for each in (image._getmp() or {}).get(0xB002, [])]  # type: ignore[attr-defined]
+            return max(1, sum(not kind.startswith("Large Thumbnail") for kind in kinds))
         return int(getattr(image, "n_frames", 1))
     except DECODER_ERRORS:  # the first frame may still be intact
         return 1

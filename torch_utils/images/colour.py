@@ -1,4 +1,7 @@
-"""Colour profiles: images in Adobe RGB, Display P3, CMYK and so on become sRGB, which networks expect."""
+"""Colour profiles: images in Adobe RGB, Display P3, CMYK and so on become sRGB, which networks expect.
+
+`profiles` makes one for files that say in other ways what their colours are.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,26 @@ import itertools
 import numpy as np
 from PIL import Image, ImageCms
 
+from torch_utils.images.profiles import NOTE
 from torch_utils.text import printable, shortened
 
 MAX_PROFILE = 16 << 20  # bytes; those of printers have some 3 MB
 NEAR = 2  # of 255: profiles that change no colour by more are sRGB, and images that have them stay as they are
 SPACES = {"L": "GRAY", "LA": "GRAY", "RGB": "RGB", "RGBA": "RGB", "CMYK": "CMYK"}
 UNUSABLE = "an unusable profile, ignored"
+ROUGH = "CMYK without a profile, converted roughly"
+CONVERTED = "converted to sRGB from "
 _FAILURES = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 
 
 def profile_note(image: Image.Image) -> str:
-    """What `to_srgb` does to an opened image: "" for nothing, or the name of the profile, or UNUSABLE."""
+    """What becomes of the colours of an opened image: "" for nothing, CONVERTED and a name, or why they are not."""
+    if image.mode == "CMYK" and not image.info.get("icc_profile"):
+        return ROUGH
     name, transform = _of(image)
-    return name if transform is not None or name == UNUSABLE else ""
+    if transform is not None:
+        return CONVERTED + name
+    return name if name == UNUSABLE else str(image.info.get(NOTE, ""))
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

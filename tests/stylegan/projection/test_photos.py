@@ -351,7 +351,7 @@ def test_colours_become_srgb_and_further_frames_are_noted(tmp_path):
     assert pixels[0, 0].tolist() == [230, 79, 56] and notes == ("converted to sRGB from Wide colours",)
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "white")]
     frames[0].save(tmp_path / "b.gif", save_all=True, append_images=frames[1:])
-    assert read_photo(tmp_path / "b.gif", snapshot())[1] == ("the first of 3 frames",)
+    assert read_photo(tmp_path / "b.gif", snapshot())[1] == ("the first of 3 images in the file",)
 
 
 def test_what_else_is_in_a_folder_is_named(tmp_path):

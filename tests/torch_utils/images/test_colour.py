@@ -30,7 +30,7 @@ def file(image: Image.Image, profile: bytes, kind: str = "PNG", **options: objec
 def test_wide_colours_become_those_of_srgb_in_every_kind_of_file(kind: str, options: dict[str, object]) -> None:
     content = file(Image.new("RGB", (8, 8), RED_IN_WIDE), WIDE, kind, **options)
     np.testing.assert_allclose(np.asarray(read_image(content))[4, 4], RED, atol=3 if kind == "JPEG" else 0)
-    assert profile_note(open_image(content)) == "Wide colours"
+    assert profile_note(open_image(content)) == "converted to sRGB from Wide colours"
 
 
 def test_alpha_palettes_and_orientation_are_kept() -> None:
@@ -52,7 +52,7 @@ def test_grey_stays_grey(mode: str) -> None:
     found = read_image(content)
     assert found.mode == ("LA" if mode == "LA" else "L")
     assert np.asarray(found.getchannel(0))[1, 1] == (0 if mode == "1" else 128)
-    assert profile_note(open_image(content)) == "Linear grey"
+    assert profile_note(open_image(content)) == "converted to sRGB from Linear grey"
 
 
 def test_inks_become_what_their_profile_says() -> None:

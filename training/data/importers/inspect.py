@@ -24,7 +24,7 @@ from torch_utils.images import (
     open_image,
     shown_values,
 )
-from torch_utils.images.colour import UNUSABLE, profile_note
+from torch_utils.images.colour import CONVERTED, profile_note
 from torch_utils.images.deep import depth_of
 from torch_utils.images.ranges import BYTES, widest
 from torch_utils.images.room import Room, decoded_bytes, room_for_decoding
@@ -98,7 +98,7 @@ class Finding:
     """What one image is. size: upright. digest: of the file or the pixels. problem: "" if it is intact.
 
     unread: its file could not even be read     depth, used, most: of its pixels, and of their values, see `ranges`
-    frames: that the file has     colour: its profile, if that is not sRGB
+    frames: that the file has     colour: what becomes of its colours, see `profile_note`
     """
 
     index: int
@@ -237,24 +237,29 @@ def _values(intact: Sequence[Finding]) -> str:
 
 
 def _frames(intact: Sequence[Finding]) -> str:
-    """How many frames of animations and pages of documents are not used."""
+    """How many frames of animations, pages of documents and second images of photographs are not used."""
     many = [finding for finding in intact if finding.frames > 1]
     if not many:
         return ""
     rest = sum(finding.frames - 1 for finding in many)
     names = ", ".join(finding.name for finding in many[:SHOWN]) + (", ..." if len(many) > SHOWN else "")
     return (
-        f"only the first of each file is taken, and {rest} more are left out of {counted(len(many), 'file')}: {names};"
-        " to use them, save each as a file"
+        f"only the first image of each file is taken, and {rest} more are left out of {counted(len(many), 'file')}: "
+        f"{names}; to use frames and pages, save each as a file"
     )
 
 
 def _profiles(intact: Sequence[Finding]) -> str:
-    """Which colour profiles are not sRGB."""
-    converted = [finding.colour for finding in intact if finding.colour not in ("", UNUSABLE)]
-    unusable = sum(finding.colour == UNUSABLE for finding in intact)
-    parts = [f"converted to sRGB from {_tally(converted)}"] if converted else []
-    return "; ".join(parts + ([f"{UNUSABLE} ({unusable})"] if unusable else []))
+    """Which colours are not sRGB: what they are converted from, and which are not converted, and why."""
+    names = [f.colour.removeprefix(CONVERTED) for f in intact if f.colour.startswith(CONVERTED)]
+    parts = [CONVERTED + _tally(names)] if names else []
+    others: dict[str, list[str]] = {}
+    for finding in intact:
+        if finding.colour and not finding.colour.startswith(CONVERTED):
+            others.setdefault(finding.colour, []).append(finding.name)
+    for reason, files in others.items():
+        parts.append(f"{reason} ({len(files)}): {', '.join(files[:SHOWN])}" + ", ..." * (len(files) > SHOWN))
+    return "; ".join(parts)
 
 
 def _tally(values: Iterable[str]) -> str:

@@ -138,8 +138,23 @@ def test_profiles_become_srgb_and_the_table_says_so(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), (200, 80, 60)).save(tmp_path / "in/b.png", icc_profile=b"broken")
     images, said = converted(tmp_path / "in")
     assert images[0][0, 0].tolist() == [230, 79, 56] and images[1][0, 0].tolist() == [200, 80, 60]
-    assert text_of(said, "Profiles") == "converted to sRGB from Wide colours (1); an unusable profile, ignored (1)"
+    assert text_of(said, "Profiles") == (
+        "converted to sRGB from Wide colours (1); an unusable profile, ignored (1): b.png"
+    )
     assert (Archive.open(tmp_path / "in").read(0) == images[0]).all()
+
+
+def test_inks_without_a_profile_and_colours_named_by_cameras_are_named(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    camera = Image.Exif()
+    camera.get_ifd(0x8769).update({0xA001: 0xFFFF, 0xA005: {1: "R03"}})
+    Image.new("RGB", (8, 8), (200, 80, 60)).save(tmp_path / "in/a.png", exif=camera.tobytes())
+    Image.new("CMYK", (8, 8)).save(tmp_path / "in/b.tif")
+    images, said = converted(tmp_path / "in")
+    assert images[0][0, 0].tolist() == [230, 79, 56]
+    assert text_of(said, "Profiles") == (
+        "converted to sRGB from Adobe RGB (EXIF) (1); CMYK without a profile, converted roughly (1): b.tif"
+    )
 
 
 def test_frames_and_pages_that_are_left_out_are_counted_and_named(tmp_path: Path) -> None:
@@ -150,6 +165,8 @@ def test_frames_and_pages_that_are_left_out_are_counted_and_named(tmp_path: Path
     frames[0].save(tmp_path / "in/c.png")
     _, said = converted(tmp_path / "in")
     assert "3 more are left out of 2 files: a.gif, b.tif;" in text_of(said, "Frames")
+    frames[0].save(tmp_path / "in/d.mpo", save_all=True, append_images=frames[1:2])
+    assert "4 more are left out of 3 files: a.gif, b.tif, d.mpo;" in text_of(converted(tmp_path / "in")[1], "Frames")
 
 
 @pytest.mark.parametrize(("border", "expected"), [(None, 0), ("black", 0), ("white", 255), ("edge", 99), ("blur", 99)])
