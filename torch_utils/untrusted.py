@@ -33,7 +33,7 @@ class Limits:
     table_mib: one JSON or CSV file, unpacked
     settings_mib: the settings of a run
     memory_gib: data unpacked in memory (IDX, CIFAR)
-    unpacked_gib: data unpacked on the disk (compressed tar files)
+    unpacked_gib: data unpacked on the disk (compressed tar files and TFRecords)
     download_gib: one file of a public data set, from the web
     weights_gib: one file of a feature network, from the web
     million_weights: weights of one network

@@ -9,8 +9,10 @@ import shutil
 import tarfile
 import tempfile
 import threading
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from torch_utils.errors import UserError
 from torch_utils.text import printable
@@ -67,27 +69,57 @@ def open_tar(path: Path) -> Source:
         raise UserError(f"Cannot read {printable(find_manifest(members) or '')} in {path}: {error}") from error
 
 
-def uncompressed(file: IO[bytes]) -> IO[bytes]:
-    """`file` itself, or its content unpacked, because a compressed stream cannot be read in any order."""
+OPENERS: tuple[tuple[bytes, Callable[[IO[bytes]], Any]], ...]
+OPENERS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open))
+ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
+BLOCK = 1 << 20  # bytes that are unpacked at a time
+
+
+def uncompressed(file: IO[bytes], before: int = 0) -> IO[bytes]:
+    """`file` itself, or its content unpacked, because a compressed stream cannot be read in any order.
+
+    before: bytes that were unpacked from other files of the same source
+    Raises one of TAR_ERRORS if it is damaged or cut, or larger than the limit.
+    """
     magic = file.read(6)
     file.seek(0)
-    for signature, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ", lzma.open)):
-        if magic.startswith(signature):
-            unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
-            with file, opener(file) as stream:
-                while block := stream.read(1 << 20):
-                    unpacked.write(block)
-                    _check_unpacked(unpacked)
-            unpacked.seek(0)
-            return unpacked
-    return file
+    opener = next((opener for signature, opener in OPENERS if magic.startswith(signature)), None)
+    if opener is None and not magic.startswith(ZLIB):
+        return file
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
+    try:
+        with file:
+            for block in _inflated(file) if opener is None else _blocks(opener(file)):
+                unpacked.write(block)
+                _check_unpacked(before + unpacked.tell())
+    except BaseException:
+        unpacked.close()
+        raise
+    unpacked.seek(0)
+    return unpacked
 
 
-def _check_unpacked(file: IO[bytes]) -> None:
+def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
+    with stream:
+        while block := stream.read(BLOCK):
+            yield block
+
+
+def _inflated(file: IO[bytes]) -> Iterator[bytes]:
+    """The content of a zlib stream."""
+    inflater = zlib.decompressobj()
+    while not inflater.eof:
+        packed = inflater.unconsumed_tail or file.read(BLOCK)
+        block = inflater.decompress(packed, BLOCK)
+        if not packed and not block:
+            raise EOFError("the compressed stream ends too early")
+        yield block
+
+
+def _check_unpacked(size: int) -> None:
     """Raises OSError when the unpacked content exceeds the limit, or would fill the disk."""
-    size = file.tell()
     fault = excess("unpacked, it", size, "unpacked_gib")
     if fault:
         raise OSError(fault)
-    if size % (64 << 20) < 1 << 20 and shutil.disk_usage(tempfile.gettempdir()).free < KEPT_FREE:
+    if size % (64 << 20) < BLOCK and shutil.disk_usage(tempfile.gettempdir()).free < KEPT_FREE:
         raise OSError(f"unpacking it fills {tempfile.gettempdir()}; unpack it elsewhere, and give the folder")

@@ -2,7 +2,8 @@
 
 A file is a row of records: length (8 bytes), its checksum (4), content, its checksum (4). The content is a protocol
 buffer, tf.train.Example: a map from names to lists of bytes, floats or integers. Nothing is taken whose checksum is
-wrong. Sources: the documentation of TFRecord, and of the encoding of protocol buffers.
+wrong. TensorFlow also writes files that are compressed as a whole, by gzip or zlib, under any name. Sources: the
+documentation of TFRecord, and of the encoding of protocol buffers.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ from typing import IO, Any
 
 import numpy as np
 
-from torch_utils.errors import UserError
+from torch_utils.errors import UserError, in_words
 from torch_utils.text import printable
 from torch_utils.untrusted import excess
+from training.data.importers.archives import TAR_ERRORS, uncompressed
 from training.data.importers.source import Source
 from training.data.importers.stacks import ARRAY_ERRORS, channels_first, load_labels
 from training.data.labels import numbered
 
-TFRECORD = re.compile(r".+\.tfrecords?(-\d+-of-\d+)?|.+[-.]tfrecord-\d+-of-\d+")
-LEVEL = re.compile(r"(?P<set>.+)-r(?P<level>\d\d)\.tfrecords?")
+PACKED = r"(\.gz|\.gzip|\.zlib|\.zz)?"
+TFRECORD = re.compile(rf"(.+\.tfrec(ords?)?(-\d+-of-\d+)?|.+[-.]tfrecord-\d+-of-\d+){PACKED}")
+LEVEL = re.compile(rf"(?P<set>.+)-r(?P<level>\d\d)\.tfrecords?{PACKED}")
 ENCODED = ("image/encoded", "image_raw", "image", "encoded", "img", "jpeg", "png", "data")
 CLASS = ("image/class/label", "label", "class")
 SIZES = tuple(
@@ -59,14 +62,19 @@ def open_tfrecord(path: Path) -> Source:
     Labels are read from a file that ends in `.labels` beside it, or from the records. Raises UserError.
     """
     files, labels = _files(path)
-    try:
-        opened = [file.open("rb") for file in files]
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}") from error
+    opened: list[IO[bytes]] = []
 
     def close() -> None:
         for file in opened:
             file.close()
+
+    for each in files:
+        try:
+            opened.append(_plain(each, sum(file.seek(0, 2) for file in opened)))
+        except TAR_ERRORS as error:
+            close()
+            reason = in_words(error) if isinstance(error, OSError) else str(error)
+            raise UserError(f"Cannot read {each}: {printable(reason)}") from error
 
     records = [record for number, file in enumerate(opened) for record in _scan(number, file)]
     lock = threading.Lock()
@@ -118,17 +126,34 @@ def _files(path: Path) -> tuple[list[Path], Path | None]:
     return found, labels if labels.is_file() else None
 
 
+def _plain(path: Path, before: int) -> IO[bytes]:
+    """The records of a file, unpacked if it is compressed. before: see `uncompressed`
+
+    Raises one of TAR_ERRORS if it cannot be read or unpacked.
+    """
+    file = path.open("rb")
+    whole = _length(file.read(12)) is not None  # the length of a record may look like the beginning of a zlib stream
+    file.seek(0)
+    return file if whole else uncompressed(file, before)
+
+
+def _length(header: bytes) -> int | None:
+    """The length of a record that begins with these 12 bytes; None if they are no header."""
+    if len(header) < 12 or masked(crc32c(header[:8])) != int.from_bytes(header[8:], "little"):
+        return None
+    return int.from_bytes(header[:8], "little")
+
+
 def _scan(number: int, file: IO[bytes]) -> Iterator[Record]:
     """All records of a file, without reading their contents."""
     file.seek(0, 2)
     end, offset = file.tell(), 0
     while offset < end:
         file.seek(offset)
-        header = file.read(12)
-        if len(header) < 12 or masked(crc32c(header[:8])) != int.from_bytes(header[8:], "little"):
+        size = _length(file.read(12))
+        if size is None:
             yield Record(number, offset, None)
             return
-        size = int.from_bytes(header[:8], "little")
         yield Record(number, offset + 12, size)
         offset += size + 16
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from PIL import Image
 
 from torch_utils.errors import UserError
 from training.data.archive import Archive
+from training.data.importers import archives
 from training.data.importers.convert import Job, run
 from training.data.importers.inspect import open_source
 from training.data.importers.rules import Rules
@@ -105,6 +109,40 @@ def test_flat_ones_with_encoded_images_and_labels(tmp_path: Path, name: str) -> 
     archive, skipped = converted(write(tmp_path / name, *contents))
     assert not skipped and archive.labels is not None and archive.labels.tolist() == [0, 1, 0, 1, 0]
     assert np.array_equal(archive.read(4), PIXELS[4])
+
+
+@pytest.mark.parametrize("name", ["flat.tfrecords", "flat.tfrecord.gz", "flat.tfrec"])
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, lambda content: zlib.compress(content, 0)])
+def test_compressed_ones_are_unpacked_whatever_their_names(
+    tmp_path: Path, name: str, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "BLOCK", 1000)  # in several pieces
+    path = write(tmp_path / name, *map(raw, PIXELS))
+    content = path.read_bytes()
+    path.write_bytes(pack(content))
+    assert np.array_equal([open_source(path).read(i) for i in range(5)], PIXELS)
+    for length in (len(pack(content)) - 9, 20, 3):
+        path.write_bytes(pack(content)[:length])
+        with pytest.raises(UserError, match="Cannot read .*flat.tfrec"):
+            open_source(path)
+
+
+def test_files_that_unpack_to_too_much_are_refused_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        packed = gzip.compress(write(tmp_path / "x", raw(PIXELS[0])).read_bytes())
+        (tmp_path / f"t-{number}-of-3.tfrecord").write_bytes(packed)
+    (tmp_path / "x").unlink()
+    size = len(record(raw(PIXELS[0])))
+    for most, fits in ((3 * size, True), (3 * size - 1, False)):
+        monkeypatch.setattr(archives, "excess", lambda what, size, name, most=most: "" if size <= most else "too much")
+        with contextlib.nullcontext() if fits else pytest.raises(UserError, match="too much"):
+            assert len(open_source(tmp_path).names) == 3
+
+
+def test_a_length_that_looks_like_a_compressed_stream_is_none(tmp_path: Path) -> None:
+    contents = [b"x" * 0x9C78, raw(PIXELS[1])]
+    source = open_source(write(tmp_path / "a.tfrecords", *contents))
+    assert np.array_equal(source.read(1), PIXELS[1])
 
 
 def test_raw_pixels_with_height_and_width(tmp_path: Path) -> None:
