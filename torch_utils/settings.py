@@ -178,9 +178,10 @@ def leaves(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def shown(value: object) -> str:
-    """Format a setting for people: (4, 4) as 4x4, names as a,b, an empty tuple as none, no value as -."""
+    """Format a setting for people: (4, 4) as 4x4, other tuples as a,b,c, an empty one as none, no value as -."""
     if isinstance(value, tuple):
-        return ("," if isinstance(value[0], str) else "x").join(map(str, value)) if value else "none"
+        is_size = len(value) == 2 and all(type(side) is int for side in value)
+        return ("x" if is_size else ",").join(map(str, value)) or "none"
     return "-" if value in (None, "") else str(value)
 
 

@@ -110,8 +110,12 @@ def parse_classes(text: str) -> list[Class]:
 
 
 def listed_classes(numbers: Iterable[int], names: Sequence[str], most: int = 20) -> str:
-    """[0, 1, 2], ["cat", "dog"] -> "0 cat, 1 dog, 2", at most so many of them, and dots for the others."""
-    each = [f"{number} {names[number]}" if number < len(names) else f"{number}" for number in islice(numbers, most + 1)]
+    """[0, 1, 2], ["cat", "dog"] -> "0 cat, 1 dog, 2", at most so many of them, and dots for the others.
+
+    A class that is called by its number is a number only.
+    """
+    named = ((number, names[number] if number < len(names) else "") for number in islice(numbers, most + 1))
+    each = [f"{number}" if name in ("", f"{number}") else f"{number} {name}" for number, name in named]
     return ", ".join(each[:most] + ["..."] * (len(each) > most))
 
 
@@ -245,6 +249,14 @@ def other_files(names: Iterable[str]) -> str:
     shown = [f"{count} {printable(kind)}" for kind, count in kinds.most_common(KINDS_SHOWN)]
     more = [f"{len(kinds) - KINDS_SHOWN} more kinds"] if len(kinds) > KINDS_SHOWN else []
     return f"{counted(kinds.total(), 'other file')} ({', '.join(shown + more)})"
+
+
+def no_images(where: object, names: Iterable[str], cure: str) -> str:
+    """The message that none of some files is an image, and the cure; or that there is no file."""
+    others = other_files(names)
+    if not others:
+        return f"There are no images in {where}, which has no files: give the folder or archive that holds them"
+    return f"There are no images in {where}, only {others}: {cure}"
 
 
 def _kind_of(name: str) -> str:

@@ -46,7 +46,18 @@ from torch_utils.images.colour import profile_note
 from torch_utils.images.deep import depth_of
 from torch_utils.images.ranges import BYTES, WHOLE, Levels, decide, is_dark, is_flat, widest
 from torch_utils.progress import Progress
-from torch_utils.text import AUTO_LEVELS, Class, LevelsRule, Range, as_stem, counted, is_image, other_files, say
+from torch_utils.text import (
+    AUTO_LEVELS,
+    Class,
+    LevelsRule,
+    Range,
+    as_stem,
+    counted,
+    is_image,
+    no_images,
+    other_files,
+    say,
+)
 from torch_utils.untrusted import read_plain
 
 Align = Callable[[Image.Image], tuple[Image.Image, str, np.ndarray]]
@@ -94,8 +105,9 @@ def photos_in(target: Path) -> list[Path]:
             ) from error
         found = sorted(target / name for name in names if is_image(name))
         if not found:
-            raise UserError(f"There is no image in {target}, only {other_files(names) or 'nothing'}: "
-                            "give a folder with images, such as *.png, *.jpg or *.tif, or one file")  # fmt: skip
+            raise UserError(
+                no_images(target, names, "give a folder with images, such as *.png, *.jpg or *.tif, or one file")
+            )
         return found
     if not target.is_file():
         raise UserError(f"There is no file or folder {target}: give an image, or a folder with images")

@@ -16,6 +16,7 @@ from torch_utils.text import (
     counted,
     list_items,
     listed_classes,
+    no_images,
     other_files,
     parse_classes,
     parse_seeds,
@@ -72,6 +73,7 @@ def test_classes_by_number_range_and_name_in_the_order_written():
 
 def test_classes_are_listed_with_their_names():
     assert listed_classes([1, 0, 2], ["cat", "dog"]) == "1 dog, 0 cat, 2"
+    assert listed_classes([0, 1, 2], ["0", "1", "7"]) == "0, 1, 2 7"  # a number is not said twice
     assert (
         listed_classes(range(10**9), [], most=3) == "0, 1, 2, ..." and listed_classes(range(3), [], most=3)[-1] == "2"
     )
@@ -111,6 +113,13 @@ def test_names_with_commas_are_one_item_if_there_is_such_a_file(tmp_path: Path, 
 def test_any_text_is_a_list_or_refused(text: str):
     with contextlib.suppress(UserError):
         assert all(item == item.strip() != "" for item in list_items(text))
+
+
+def test_a_place_without_images_is_described():
+    assert (
+        no_images("in", ["a.txt"], "convert it") == "There are no images in in, only 1 other file (1 .txt): convert it"
+    )
+    assert "in, which has no files: give" in no_images("in", [], "convert it")
 
 
 def test_other_files_are_counted_by_kind():

@@ -30,10 +30,19 @@ from torch_utils.images import CHANNELS, DECODER_ERRORS, MODES, decode, open_ima
 from torch_utils.images.colour import to_srgb
 from torch_utils.images.deep import depth_of
 from torch_utils.images.ranges import BYTES
-from torch_utils.text import IMAGE_SUFFIXES, counted, is_image, other_files, plain_path, plain_paths, printable
+from torch_utils.text import (
+    IMAGE_SUFFIXES,
+    counted,
+    is_image,
+    no_images,
+    other_files,
+    plain_path,
+    plain_paths,
+    printable,
+)
 from torch_utils.untrusted import ZIP_ERRORS, read_member, read_plain
 from training.data.identity import checksums_in
-from training.data.labels import MANIFEST, find_manifest, manifest_labels, parse_manifest, without_gaps
+from training.data.labels import MANIFEST, find_manifest, manifest_labels, own_name, parse_manifest, without_gaps
 from training.data.sizes import power_of_two
 from training.data.walk import files_below
 
@@ -57,7 +66,7 @@ class Archive:
         self.names = list(filter(is_image, self._members))
         if not self.names:
             cure = advice_for(self._members, path) or f"expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
-            raise UserError(f"There are no images in {path}, only {other_files(self._members) or 'nothing'}: {cure}")
+            raise UserError(no_images(path, self._members, cure))
         manifest = find_manifest(self._members)
         self.others = other_files(name for name in self._members if name != manifest)
         self.height, self.width, self.channels = self._decode(0).shape
@@ -181,7 +190,7 @@ class Archive:
         name = printable(manifest)
         try:
             found = parse_manifest(self._files.read(self._members[manifest]))
-            labels = manifest_labels(found, manifest, self.names)
+            labels = manifest_labels(found, manifest, self.names, own_name(self.path))
         except ZIP_ERRORS as error:
             cure = 'repair it, write "labels": null, or delete it'
             raise UserError(f"Cannot read {name} in {self.path} ({error}): {cure}") from None

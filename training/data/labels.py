@@ -6,11 +6,12 @@ The only reader of labels, for archives, `dataset_tool.py` and `directions.py`, 
 from __future__ import annotations
 
 import posixpath
+import re
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from torch_utils.text import has_image_suffix, plain_path, printable
@@ -87,17 +88,20 @@ def _is_pair(pair: Any) -> bool:
     return isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)
 
 
-def manifest_labels(manifest: Manifest, name: str, images: Sequence[str]) -> Labels | None:
+def manifest_labels(manifest: Manifest, name: str, images: Sequence[str], own: str = "") -> Labels | None:
     """The labels of images, by their plain paths. name: of the `dataset.json`, in whose folder its paths may begin.
 
-    Raises ValueError for labels that are not classes.
+    own: as for `matched`
+    Raises ValueError for labels that are not classes, and if none belongs to an image.
     """
     if manifest.labels is None:
         return None
     root = name.rpartition("/")[0]
-    found = matched({f"{root}/{file}": (label,) for file, label in manifest.labels.items()}, images)
+    found = matched({f"{root}/{file}": (label,) for file, label in manifest.labels.items()}, images, own)
     if root and not any(found):
-        found = matched({file: (label,) for file, label in manifest.labels.items()}, images)
+        found = matched({file: (label,) for file, label in manifest.labels.items()}, images, own)
+    if not any(found):
+        raise ValueError(f"it names none of the images, {names_of_both(manifest.labels, images)}")
     numbers, class_names = numbered([label[0] if label else None for label in found], manifest.class_names)
     return Labels(numbers, class_names, name)
 
@@ -184,26 +188,49 @@ def why_not_classes(labels: Labels) -> str:
 # Images and the names by which they are called elsewhere
 
 
-def matched(values: Mapping[str, V], images: Sequence[str]) -> list[V | None]:
+def matched(values: Mapping[str, V], images: Sequence[str], own: str = "") -> list[V | None]:
     """The value of each image, None where there is none.
 
     values: by a path as it is written anywhere. The folders it begins with may be missing, and its suffix; and where
     no image is found, all paths may begin with folders that the images do not have.
+    own: the name of the folder or archive with the images, in which paths may begin; then all others lie elsewhere
     Raises ValueError if a path has several values, or could mean several images.
     """
     table: dict[str, V] = {}
     for name, value in values.items():
         if table.setdefault(plain_path(name), value) != value:
             raise ValueError(f"it has two different rows for {printable(plain_path(name))}")
-    while table:
-        keys = _keys(table, images)
+    for reading in _readings(table, own):
+        keys = _keys(reading, images)
         if any(keys):
-            return [None if key is None else table[key] for key in keys]
+            return [None if key is None else reading[key] for key in keys]
+    return [None] * len(images)
+
+
+def _readings(table: dict[str, V], own: str) -> Iterator[dict[str, V]]:
+    """The table as it is, then from the folder `own` on, then without the first folder of all paths, and so on."""
+    yield table
+    if own:
+        paths = {name: f"/{name}".partition(f"/{plain_path(own)}/")[2] for name in table}
+        yield {path: table[name] for name, path in paths.items() if path}
+    while table:
         shorter = {name.partition("/")[2]: value for name, value in table.items() if "/" in name}
         if len(shorter) != len(table):  # not all lie in a folder, or two would be confused
-            break
+            return
         table = shorter
-    return [None] * len(images)
+        yield table
+
+
+def own_name(path: Path) -> str:
+    """The name of a folder or archive with images, without the suffix of an archive."""
+    name = path.resolve().name
+    return name if path.is_dir() else re.sub(r"\.(zip|tgz|tar(\.\w+)?)$", "", name, flags=re.IGNORECASE)
+
+
+def names_of_both(table: Iterable[str], images: Sequence[str]) -> str:
+    """A name of either side, for messages that they do not fit."""
+    other = next(iter(table), "")
+    return f"which are named as in '{printable(images[0])}', but for example '{printable(other)}'"
 
 
 def _keys(table: Mapping[str, object], images: Sequence[str]) -> list[str | None]:

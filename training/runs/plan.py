@@ -16,6 +16,7 @@ from stylegan.networks.config import NetworkConfig
 from stylegan.networks.registry import build_discriminator, build_generator
 from torch_utils.device import without_contents
 from torch_utils.settings import leaves, shown
+from torch_utils.text import listed_classes
 from training.config import AID_NETS, AID_SMALLEST, LossConfig, RunConfig
 from training.schedule import Phase
 
@@ -155,7 +156,7 @@ def describe(cfg: RunConfig, estimate: ImagesPerSecond, footprint: Footprint) ->
     return "\n".join(
         [
             "Settings",
-            *(f"  {name:<26} {shown(value)}" for name, value in leaves(cfg)),
+            *(f"  {name:<26} {_shown(name, value, cfg)}" for name, value in leaves(cfg)),
             "",
             "Growth",
             *growth_table(cfg, estimate, footprint),
@@ -164,6 +165,12 @@ def describe(cfg: RunConfig, estimate: ImagesPerSecond, footprint: Footprint) ->
             f"Memory       about {gib(peak)} per device, at {resolution} with {micro_batch} images at once",
         ]
     )
+
+
+def _shown(name: str, value: object, cfg: RunConfig) -> str:
+    if name == "data.empty_classes":
+        return listed_classes(cfg.data.empty_classes, cfg.data.class_names) or "none"
+    return shown(value)
 
 
 def growth_table(cfg: RunConfig, estimate: ImagesPerSecond, footprint: Footprint) -> list[str]:

@@ -357,7 +357,7 @@ def test_a_dry_run_writes_nothing(run, photos, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "target", "options", "message"), [
-    ("faces", "absent.png", (), "There is no file or folder"), ("faces", "empty", (), "There is no image in"),
+    ("faces", "absent.png", (), "There is no file or folder"), ("faces", "empty", (), "There are no images in"),
     ("faces", "text.png", (), "text.png: not an image"), ("progan", "photos", (), "ProGAN has no w"),
     ("faces", "photos", ("--batch", 0), "got 0"),
     ("faces", "photos", ("--num-steps", 1), "--num-steps must be at least 2, got 1"),

@@ -230,7 +230,7 @@ def test_frames_come_in_the_order_of_their_numbers():
 
 
 def test_where_there_is_no_image(tmp_path):
-    with pytest.raises(UserError, match="There is no image in"):
+    with pytest.raises(UserError, match="There are no images in"):
         photos_in(tmp_path)
     with pytest.raises(UserError, match="There is no file or folder"):
         photos_in(tmp_path / "absent.png")

@@ -28,6 +28,12 @@ def test_every_setting_is_in_the_plan():
     assert all(name in text for name, _ in leaves(DIGITS))
 
 
+def test_classes_without_images_are_listed_and_not_multiplied():
+    changes = {"data.empty_classes": (2, 7), "data.class_names": ("a", "b", "dog"), "model.blur": (1, 2, 1)}
+    text = describe(replaced(DIGITS, changes), speed, footprint)
+    assert re.search(r"empty_classes +2 dog, 7\n", text) and re.search(r"blur +1,2,1\n", text)
+
+
 def test_settings_are_shown_as_they_are_typed():
     text = describe(replaced(DIGITS, {"loss.diffaugment": ("color", "cutout")}), speed, footprint)
     assert re.search(r"diffaugment +color,cutout\n", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import lzma
 import shutil
@@ -86,16 +87,13 @@ def uncompressed(file: IO[bytes], before: int = 0) -> IO[bytes]:
     opener = next((opener for signature, opener in OPENERS if magic.startswith(signature)), None)
     if opener is None and not magic.startswith(ZLIB):
         return file
-    unpacked = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
-    try:
-        with file:
-            for block in _inflated(file) if opener is None else _blocks(opener(file)):
-                unpacked.write(block)
-                _check_unpacked(before + unpacked.tell())
-    except BaseException:
-        unpacked.close()
-        raise
-    unpacked.seek(0)
+    with file, contextlib.ExitStack() as stack:
+        unpacked = stack.enter_context(tempfile.TemporaryFile())
+        for block in _inflated(file) if opener is None else _blocks(opener(file)):
+            unpacked.write(block)
+            _check_unpacked(before + unpacked.tell())
+        unpacked.seek(0)
+        stack.pop_all()  # the caller closes it
     return unpacked
 
 

@@ -13,7 +13,9 @@ from training.data.labels import (
     folder_labels,
     manifest_labels,
     matched,
+    names_of_both,
     ordered,
+    own_name,
     parse_manifest,
     why_not_classes,
 )
@@ -67,7 +69,7 @@ def _has_labels(source: Source) -> bool:
 def from_manifest(source: Source, name: str, content: bytes) -> Labels | None:
     """From a `dataset.json`, see `parse_manifest`. Raises UserError if it is anything else."""
     try:
-        return manifest_labels(parse_manifest(content), name, source.names)
+        return manifest_labels(parse_manifest(content), name, source.names, own_name(source.path))
     except ValueError as error:
         raise UserError(
             f"{printable(name)} in {source.path} cannot be used ({error}): repair it, or ignore it with --labels none"
@@ -99,10 +101,10 @@ def from_table(source: Source, path: Path, column: str) -> Labels:
         for row in filled:
             if table.setdefault(row[files], (number[row[place]],)) != (number[row[place]],):
                 raise ValueError(f"it has two classes for {printable(row[files])}")
-        found = matched(table, source.names)
+        found = matched(table, source.names, own_name(source.path))
         if not any(found):
-            example = f", but for example '{printable(next(iter(table)))}'" if table else ""
-            raise ValueError(f"it names none of the images in {source.path}{example}; give the table of these images")
+            both = f", {names_of_both(table, source.names)}" if table else ""
+            raise ValueError(f"it names none of the images in {source.path}{both}; give the table of these images")
     except OSError as error:
         raise UserError(f"Cannot read the table {path}: {error.strerror or error}") from error
     except ValueError as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from torch_utils.errors import UserError, in_words
-from torch_utils.text import is_image, other_files, plain_paths, printable
+from torch_utils.text import is_image, no_images, other_files, plain_paths, printable
 from torch_utils.untrusted import read_plain
 from training.data.archive import advice_for, size_limit
 from training.data.labels import find_manifest
@@ -68,7 +68,7 @@ def listed(
     names = sorted(filter(is_image, written))
     if not names:
         cure = advice_for(written) or IMAGES_ARE
-        raise UserError(f"There are no images in {path}, only {other_files(files) or 'nothing'}: {cure}")
+        raise UserError(no_images(path, files, cure))
     manifest = find_manifest(written)
     content = (manifest, read(written[manifest])) if manifest else None
     return Source(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,33 @@ def test_celeba_attributes(tmp_path: Path) -> None:
     faces = Source("folder", tmp_path / "img_align_celeba", ["1.jpg", "2.jpg"], lambda i: b"")
     labels = label(faces, "list_attr_celeba.txt:Smiling")
     assert labels is not None and list(labels.classes) == [1, 0] and labels.class_names == ("-1", "1")
+
+
+@pytest.mark.parametrize("name", ["train", "train.zip", "train.tar.gz"])
+def test_paths_may_begin_with_the_name_of_the_source(tmp_path: Path, name: str) -> None:
+    """Also where the others lie in another folder, and would have the same names."""
+    if name == "train":
+        (tmp_path / "train").mkdir()
+    (tmp_path / "t.csv").write_text("file,kind\ntest/a/1.png,x\ndata/train/a/1.png,y\ndata/train/b/1.png,x\nREADME,y\n")
+    faces = replace(source("a/1.png", "b/1.png"), path=tmp_path / name)
+    assert classes(faces, str(tmp_path / "t.csv")) == [1, 0]
+    labels = {"labels": [["test/a/1.png", 0], ["train/a/1.png", 1], ["train/b/1.png", 0]]}
+    assert classes(replace(faces, manifest=("dataset.json", json.dumps(labels).encode())), "auto") == [1, 0]
+
+
+def test_a_sub_folder_of_the_same_name_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("file,kind\ntrain/1.png,x\ntrain/train/1.png,y\n")
+    faces = replace(source("1.png", "train/1.png"), path=tmp_path / "train")
+    assert classes(faces, str(tmp_path / "t.csv")) == [None, 0]
+
+
+def test_names_of_both_sides_are_shown_where_none_fits(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("file,kind\nx/7.png,x\nx/8.png,y\n")
+    both = "which are named as in 'a/1.png', but for example 'x/7.png'"
+    with pytest.raises(UserError, match=both):
+        classes(source("a/1.png"), str(tmp_path / "t.csv"))
+    with pytest.raises(UserError, match=both):
+        classes(source("a/1.png", manifest={"labels": [["x/7.png", 0]]}), "auto")
 
 
 @pytest.mark.parametrize(
