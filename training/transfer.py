@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,15 +16,17 @@ from stylegan.networks.registry import family_of
 from torch_utils.device import without_contents
 from torch_utils.settings import replaced
 from training.config import FLAGS
+from training.data.labels import renamed
 from training.state import TrainState
 
 CENTRE = "mapping.w_avg"
 Network = Generator | Discriminator
 
 
-def transfer_weights(source: str, state: TrainState) -> str:
+def transfer_weights(source: str, state: TrainState, class_names: Sequence[str] = ()) -> str:
     """Copy what fits (same name and shape) from the snapshot `source` into G, D and the average; say what does not.
 
+    class_names: those of the new data; where the snapshot has others, they are said too.
     Networks with more feature maps than those of `source` compute what they do (see `Family.widened`).
     Raises UserError if `source` cannot be opened.
     """
@@ -33,6 +35,8 @@ def transfer_weights(source: str, state: TrainState) -> str:
     own = state.G.config.own_widths
     for name, target, origin, typed in (("G", state.G, snap.G, {}), ("D", state.D, snap.D, own)):
         lines.append(f"  {name}: {_copy(target, origin, typed) if origin else 'none in the file, starts fresh'}")
+    if others := renamed(snap.class_names, class_names):
+        lines.append(f"  Classes: {others}; the weights of each number are taken, the names are those of the data")
     state.G_ema.load_state_dict(state.G.state_dict())
     return "\n".join(lines)
 

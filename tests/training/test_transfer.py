@@ -47,6 +47,15 @@ def test_the_same_network_is_taken_whole(tiny, tmp_path) -> None:
     assert all(p.requires_grad for p in [*target.G.parameters(), *target.D.parameters()])
 
 
+def test_classes_of_other_names_are_said(tiny, tmp_path) -> None:
+    origin = fresh_state(tiny(model__num_classes=2), CPU)
+    path = tmp_path / "a.safetensors"
+    save_snapshot(path, origin.G_ema, origin.D, config=origin.G.config, stage=Stage(16), kimg=1.0, data="x",
+                  class_names=("cat", "dog"))  # fmt: skip
+    assert "Classes: 0 was cat and is dog, 1 was dog and is cat;" in transfer_weights(str(path), origin, ("dog", "cat"))
+    assert "Classes" not in transfer_weights(str(path), origin, ("cat", "dog"))
+
+
 @pytest.mark.parametrize("ours, theirs", [(16, 8), (8, 16)])
 def test_another_resolution_keeps_what_both_have(tiny, tmp_path, ours: int, theirs: int) -> None:
     def state(resolution: int, seed: int) -> TrainState:

@@ -268,6 +268,17 @@ def without_gaps(numbers: Sequence[int], class_names: Sequence[str]) -> tuple[di
     return {number: index for index, number in enumerate(used)}, names
 
 
+def renamed(before: Sequence[str], now: Sequence[str]) -> str:
+    """The classes that were called otherwise before, in words, if both have names: "0 was cat and is dog"; or ""."""
+    if not before or not now:
+        return ""
+    pairs = [(i, a, b) for i, (a, b) in enumerate(zip(before, now, strict=False)) if a != b]
+    each = [f"{i} was {printable(a)} and is {printable(b)}" for i, a, b in pairs[:NAMES_SHOWN]]
+    each += [f"{len(pairs) - NAMES_SHOWN} more"] * (len(pairs) > NAMES_SHOWN)
+    each += [f"there were {len(before)} names and are {len(now)}"] * (len(before) != len(now))
+    return ", ".join(each)
+
+
 def tally(numbers: Sequence[int], class_names: Sequence[str]) -> str:
     """[1, 1, 0], ["cat", "dog"] -> "2: dog (2), cat (1)", the most frequent first, and not too many."""
     counts = Counter(numbers).most_common()

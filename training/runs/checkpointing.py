@@ -117,7 +117,7 @@ def begin_run(run: Run, data: Dataset, dtype: torch.dtype, resume: bool, init_fr
         return
     report.say(f"Training in {run.run_dir}: {len(data)} images, {cfg.total_kimg:g} kimg, {how}")
     if init_from:
-        report.say(transfer_weights(init_from, state))
+        report.say(transfer_weights(init_from, state, cfg.data.class_names))
     if state.vision_aid:
         size = cfg.model.size(cfg.growth.final)
         looks = (data.batch(start, 8, *size)[0] for start in range(0, LOOKS, 8))

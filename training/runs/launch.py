@@ -21,6 +21,7 @@ from torch_utils.settings import shown
 from torch_utils.text import say
 from training.config import FLAGS, RunConfig
 from training.data.archive import EMBEDDED, Archive
+from training.data.labels import renamed
 from training.data.packed import checked
 from training.loop import open_data, pick_dtype, train
 from training.runs.hours import budget_lines, plan
@@ -65,7 +66,7 @@ def launch(
     if dist:
         typed = _joining(typed, dist)
     if resume:
-        cfg = _resumed(resume, outdir, init_from, typed)
+        cfg = _resumed(resume, outdir, init_from, typed, quiet=dist is not None and dist.rank > 0)
     else:
         facts = _facts(typed.get("data.path", ""))
         cfg = _new(typed, facts, quiet=dist is not None and dist.rank > 0, init_from=init_from)
@@ -214,8 +215,13 @@ def _spelling(name: str) -> str:
     return FLAGS[name].spellings[0] if name in FLAGS else name.removeprefix("model.")
 
 
-def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: Mapping[str, Any]) -> RunConfig:
-    """The configuration of the run in `run_dir`. Raises UserError for anything typed that contradicts it."""
+def _resumed(
+    run_dir: Path, outdir: Path | None, init_from: str | None, typed: Mapping[str, Any], quiet: bool
+) -> RunConfig:
+    """The configuration of the run in `run_dir`. Raises UserError for anything typed that contradicts it.
+
+    Unless `quiet`, says where the names of its classes are not those of the data any more.
+    """
     if init_from:
         raise UserError(f"--init-from {init_from} is for new runs; leave it out to resume {run_dir}")
     if outdir and outdir.resolve() != run_dir.resolve().parent:
@@ -226,7 +232,13 @@ def _resumed(run_dir: Path, outdir: Path | None, init_from: str | None, typed: M
                         f"{run_dir} --data NEWPATH")  # fmt: skip
     if "features" not in typed:
         require_no_program(cfg, str(run_dir))
-    return same_data(cfg, _facts(cfg.data.path), run_dir)
+    facts = _facts(cfg.data.path)
+    found = same_data(cfg, facts, run_dir)
+    others = renamed(cfg.data.class_names, facts.class_names) if cfg.data.cond else ""
+    if others and not quiet:
+        say(f"Names of classes differ between {run_dir} and {cfg.data.path}: {others}; the names of the data are used "
+            "from now on")  # fmt: skip
+    return found
 
 
 def _run_dir(outdir: Path | None, desc: str, cfg: RunConfig, again: Path | None) -> Path:

@@ -271,6 +271,11 @@ def same_data(stored: RunConfig, facts: DataFacts, run_dir: Path = Path("RUN")) 
             f"--init-from {run_dir}"
         )
     model, classes = stored.model, facts.num_classes if stored.data.cond else 0
+    if model.num_classes != classes and stored.data.cond:
+        raise UserError(
+            f"the number of classes is {model.num_classes} in {run_dir} and {classes} in {stored.data.path}; one of "
+            "the two was changed: restore it, or start a new run"
+        )
     own = (model.base, model.channels, model.num_classes)
     if own != (facts.base, facts.channels, classes) or model.resolution > facts.resolution:
         raise UserError(

@@ -14,10 +14,11 @@ import stylegan
 from stylegan.cli import data as dataset_tool
 from stylegan.cli import train
 from torch_utils.checkpoint import save_state
+from torch_utils.settings import replaced
 from training.config import RunConfig
 from training.runs.hours import Costs, parts
 from training.runs.resume import preset
-from training.runs.run_dir import OPTIONS, STATE, parse_options
+from training.runs.run_dir import OPTIONS, STATE, parse_options, write_options
 from training.schedule import PerResolution
 
 FACES64 = preset("faces64", 1)
@@ -209,6 +210,20 @@ def test_moved_data_are_found_when_named(calls, stopped, faces):
     assert run("--resume", stopped).exit_code == 2
     assert run("--resume", stopped, "--data", moved).exit_code == 0
     assert calls[0][0].data.path == str(moved)
+
+
+def test_names_of_classes_that_have_changed_are_said(calls, faces, tmp_path):
+    labels = {"labels": [[f"{i}.png", i % 2] for i in range(4)], "class_names": ["dog", "cat"]}
+    (faces / "dataset.json").write_text(json.dumps(labels))
+    run("--outdir", tmp_path / "runs", "--data", faces, "--cfg", "faces64", "--cond", 1)
+    run_dir = calls.pop()[1]
+    save_state(run_dir / STATE, {"nimg": 9100})
+    assert "differ" not in run("--resume", run_dir).output
+    write_options(run_dir, replaced(stored_options(run_dir), {"data.class_names": ("cat", "dog")}))
+    result = run("--resume", run_dir)
+    assert result.exit_code == 0, result.output
+    assert "0 was cat and is dog, 1 was dog and is cat; the names of the data are used" in result.output
+    assert calls[-1][0].data.class_names == ("dog", "cat")
 
 
 @pytest.mark.parametrize(

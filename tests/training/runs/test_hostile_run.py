@@ -208,7 +208,7 @@ def test_lines_that_are_no_results_are_counted_and_left_out(spoilt: bytes, run_d
     ({"metrics": "kid20," * 1000}, "--metrics has 6,000 characters"),
     ({"timeout": 1e300}, "--timeout 1e+300 is too large"),
     ({"total_kimg": 10**400}, "--kimg 1000"),
-    ({"model__num_classes": 7, "data__cond": True}, "are for other images"),
+    ({"model__num_classes": 7, "data__cond": True}, "the number of classes is 7 in"),
     ({"model__base": [8, 8]}, "are for other images"),
     ({"desc": "x" * (2 << 20)}, "STYLEGAN_LIMITS=settings_mib=3"),
 ])  # fmt: skip

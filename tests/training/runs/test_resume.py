@@ -217,6 +217,8 @@ def test_names_of_classes_come_from_the_data_also_when_an_older_run_goes_on():
     assert resolve({"preset": "faces64", "data.cond": False}, FACES).data.class_names == ()
     older = resolve({"preset": "digits32", "data.cond": True}, DIGITS)
     assert older.data.class_names == () and same_data(older, named).data.class_names == ("zero", "one")
+    with pytest.raises(UserError, match="number of classes is 10 in runs/7 and 3 in .*restore it"):
+        same_data(older, replace(DIGITS, num_classes=3), Path("runs/7"))
 
 
 def test_classes_without_images_are_known_also_in_a_subset():
