@@ -16,6 +16,7 @@ from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.editing.directions import Directions, layers_to_move, moved, moved_ws
 from stylegan.editing.directions import require_fit as require_direction_fits
+from stylegan.editing.settings import require_strength
 from stylegan.latents.latents import Latents, checked, require_fit
 from stylegan.latents.notation import layers_of, require_psi
 from stylegan.latents.render import class_numbers
@@ -132,7 +133,7 @@ class Model:
         if not isinstance(direction, Directions):
             raise UserError(f"direction must be Directions, as load_directions returns them, got {shown(direction)}")
         require_direction_fits("the direction", direction, self.snapshot)
-        number(strength, "strength")
+        require_strength(number(strength, "strength"), "strength")
         chosen = None
         if layers is not None:
             chosen = layers_to_move(direction, layers, self.config, self.stage.resolution)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stylegan.checkpoints.bound import Kind, in_turn, load_bound, numbered, save_bound
 from stylegan.checkpoints.snapshot import Snapshot
-from stylegan.editing.settings import MoveSettings
+from stylegan.editing.settings import MoveSettings, require_strength
 from stylegan.latents.latents import Latents, distinct
 from stylegan.latents.latents import joined as joined_latents
 from stylegan.latents.notation import DIRECTIONS, layer_ranges, layers_of
@@ -379,8 +379,10 @@ def moves_of(found: Directions, text: str, strengths: Sequence[float]) -> Moves:
         far = [float(strength) for strength in own]
     except ValueError:
         far = [math.nan]
-    if not all(map(math.isfinite, far)):
+    if any(map(math.isnan, far)):
         raise UserError(f"--name {text}: after a colon comes a strength, as in smile:1.5")
+    for strength in far:
+        require_strength(strength, f"--name {text}: a strength")
     return one_after_another(found.several([name.strip() for name in names]), far)
 
 

@@ -190,12 +190,22 @@ def check_classifier(settings: ClassifierSettings) -> None:
 # Moving along directions
 
 
+MAX_STRENGTH = 100.0  # standard deviations; beyond some ten, images fall apart
+
+
 def parse_strengths(text: str) -> tuple[float, ...]:
     """Read "-2,0,2" as (-2.0, 0.0, 2.0), and "-1:1:3" as (-1.0, 0.0, 1.0). Raises UserError for other text."""
     strengths = [strength for part in text.split(",") for strength in _strengths(part)]
-    if not all(map(math.isfinite, strengths)):
-        raise UserError(f"Invalid strengths '{text}': all of them must be finite")
+    for strength in strengths:
+        require_strength(strength, f"Invalid strengths '{text}': each")
     return tuple(strengths)
+
+
+def require_strength(strength: float, what: str) -> None:
+    """Raises UserError for a strength so large that no image is left, and for nan. what: it, for the message"""
+    if not abs(strength) <= MAX_STRENGTH:
+        raise UserError(f"{what} must be from -{MAX_STRENGTH:g} to {MAX_STRENGTH:g} standard deviations, got "
+                        f"{strength:g}; 1 to 5 is usual")  # fmt: skip
 
 
 def _strengths(text: str) -> list[float]:

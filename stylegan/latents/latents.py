@@ -13,6 +13,7 @@ from torch import Tensor
 from stylegan.checkpoints.bound import Kind, in_turn, load_bound, numbered, save_bound
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.notation import LATENTS, layer_ranges
+from stylegan.networks.arguments import sensible
 from stylegan.networks.sampling import mix_layers
 from torch_utils.errors import UserError
 from torch_utils.text import as_stem
@@ -220,6 +221,7 @@ def checked(latents: Latents) -> Latents:
             raise UserError(f"its tensors must be floating-point numbers, got {t.dtype}")
         if not t.isfinite().all():
             raise UserError("it contains numbers that are not finite")
+        sensible(t, "its tensors")
     c = latents.c
     if c is not None and (c.dtype != torch.int64 or c.ndim != 1 or bool((c < 0).any())):
         raise UserError("its classes must be integers from 0")

@@ -21,6 +21,8 @@ from torch_utils.errors import UserError
 from torch_utils.text import counted, printable, shortened
 
 MAX_SEED = 2**32 - 1  # limit of NumPy's RandomState
+MAX_SIZE = 1e4
+"""No z, w, noise or style of a network comes near it, and images of larger numbers show nothing but the overflow."""
 NOISE_MODES = ("const", "random", "none")
 Array = Tensor | np.ndarray
 
@@ -63,18 +65,28 @@ def integers(values: object, name: str, low: int, high: int) -> list[int]:
     name: of one of them, for messages
     """
     if isinstance(values, (Tensor, np.ndarray)):
-        if values.ndim > 1 or is_array(values) or values.dtype == torch.bool:
-            raise UserError(f"{_many(name)} must be integers [N], got {shown(values)}")
+        if values.ndim > 1 or is_array(values) or np.ma.is_masked(values) or values.dtype == torch.bool:
+            raise UserError(f"{_many(name)} must be integers [N] without a mask, got {shown(values)}")
         values = values.tolist()
     if isinstance(values, Integral):
         values = [values]
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise UserError(f"{_many(name)} must be integers, got {shown(values)}")
+    values = list(values)
+    rows = sum(isinstance(v, (list, tuple)) or _is_row(v) for v in values)
+    if name == "seed" and (rows or sum(isinstance(v, float) for v in values) > 1):
+        raise UserError(f"seeds must be integers, got {shown(values)}; give latents as one array, as in "
+                        "numpy.array(rows) or torch.stack(rows)")  # fmt: skip
     return [integer(_plain(value), f"a {name}", low, high) for value in values]
 
 
 def _many(name: str) -> str:
     return f"{name}es" if name.endswith("s") else f"{name}s"
+
+
+def _is_row(value: object) -> bool:
+    """Whether a value in a list is an array, which may be a row of latents."""
+    return isinstance(value, (Tensor, np.ndarray)) and value.ndim > 0
 
 
 def _plain(value: object) -> object:
@@ -110,7 +122,11 @@ def classes_of(c: object, count: int, num_classes: int) -> Tensor | None:
 def floats_of(value: object, name: str) -> Tensor:
     """Finite float32 numbers from a tensor or an array. A float32 tensor is returned itself. Raises UserError else."""
     if not isinstance(value, (Tensor, np.ndarray)):
-        raise UserError(f"{name} must be a tensor or a NumPy array, got {shown(value)}")
+        cure = "; make it one with numpy.array or torch.stack" if isinstance(value, (list, tuple)) else ""
+        raise UserError(f"{name} must be a tensor or a NumPy array, got {shown(value)}{cure}")
+    if np.ma.is_masked(value):
+        raise UserError(f"{name} have a mask, which hides {np.ma.count_masked(value)} of their numbers; replace these "
+                        "with .filled(VALUE), or leave their rows out")  # fmt: skip
     if isinstance(value, np.ndarray):
         if value.dtype.kind != "f":
             raise UserError(f"{name} must be floating-point numbers, got {shown(value)}")
@@ -124,9 +140,18 @@ def floats_of(value: object, name: str) -> Tensor:
     return found
 
 
+def sensible(found: Tensor, name: str) -> Tensor:
+    """The tensor itself. Raises UserError for numbers beyond MAX_SIZE."""
+    most = float(found.abs().max()) if found.numel() else 0.0
+    if not most <= MAX_SIZE:
+        raise UserError(f"{name} contain numbers up to {most:.3g}, where those of a network are about 1; images of "
+                        "them would show nothing; check what made them")  # fmt: skip
+    return found
+
+
 def z_of(value: object, config: NetworkConfig) -> Tensor:
     """z [N,z_dim], float32. Raises UserError for anything else."""
-    z = floats_of(value, "z")
+    z = sensible(floats_of(value, "z"), "z")
     if z.ndim != 2 or z.shape[1] != config.z_dim:
         raise UserError(f"z must be [N, {config.z_dim}] for this network, got {list(z.shape)}")
     return z
@@ -138,7 +163,7 @@ def ws_of(value: object, config: NetworkConfig) -> Tensor:
     Raises UserError for anything else, and for num_ws rows [num_ws,ws_dim], which may be as many w or a single ws.
     """
     rows, dim = config.num_ws, config.ws_dim
-    ws = floats_of(value, "ws")
+    ws = sensible(floats_of(value, "ws"), "ws")
     if ws.ndim == 2 and len(ws) == rows > 1 and ws.shape[1] == dim:
         raise UserError(f"[{rows}, {dim}] may be {rows} w or one ws of {rows} layers; give [{rows}, 1, {dim}] or "
                         f"[1, {rows}, {dim}]")  # fmt: skip
@@ -170,7 +195,7 @@ def maps_of(noise: object, count: int, shapes: Sequence[tuple[int, int]]) -> Any
         return noise
     if isinstance(noise, (str, Tensor, np.ndarray)) or not isinstance(noise, Sequence):
         raise UserError(f"noise must be 'const', 'random', 'none' or a list of maps, got {shown(noise)}")
-    maps = [floats_of(m, "noise maps") for m in noise]
+    maps = [sensible(floats_of(m, "noise maps"), "noise maps") for m in noise]
     found, wanted = [list(m.shape[1:]) for m in maps[: len(shapes)]], [[1, *shape] for shape in shapes]
     if found != wanted or any(len(m) not in (1, count) for m in maps):
         raise UserError(f"noise maps must be {counted(len(shapes), 'map')} for each of {counted(count, 'image')} here, "
@@ -181,7 +206,7 @@ def maps_of(noise: object, count: int, shapes: Sequence[tuple[int, int]]) -> Any
 
 def edits_of(edits: Sequence[object], count: int, dims: Sequence[int]) -> list[Tensor]:
     """Changes of styles, [1 or N,style_dim] for each layer, or none. Raises UserError for anything else."""
-    found = [floats_of(edit, "changes of styles") for edit in edits]
+    found = [sensible(floats_of(edit, "changes of styles"), "changes of styles") for edit in edits]
     shapes = [list(edit.shape) for edit in found]
     if found and any(len(s) != 2 or s[0] not in (1, count) or s[1] != d for s, d in zip(shapes, dims, strict=False)):
         raise UserError(f"changes of styles must be [1 or {count}, D] with D of {list(dims)}, got {shapes}")

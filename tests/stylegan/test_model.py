@@ -191,6 +191,10 @@ WRONG = {
     "layers below 0": (lambda: NET.mix([0], [1], [-1, 2]), "there is no layer -1"),
     "one layer": (lambda: NET.mix([0], [1], 3), "layers must be text"),
     "strength": (lambda: NET.move([0], direction(), float("inf")), "strength must be a finite number"),
+    "much strength": (lambda: NET.move([0], direction(), 1e30), "strength must be from -100 to 100"),
+    "enormous w": (lambda: NET.generate(torch.full((1, 8), 1e30)), "ws contain numbers up to 1e\\+30"),
+    "masked w": (lambda: NET.generate(np.ma.masked_less(np.arange(8.0)[None], 3)), "ws have a mask"),
+    "list of latents": (lambda: NET.generate([[0.5] * 8]), "give latents as one array"),  # type: ignore[list-item]
     "no direction": (lambda: NET.move([0], "smile", 1.0), "direction must be Directions"),
     "direction of another network": (
         lambda: NET.move([0], in_w(torch.ones(1, 5), ["a"], [0], "", torch.eye(5, dtype=torch.float64)), 1.0),

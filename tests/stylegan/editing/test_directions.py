@@ -159,7 +159,9 @@ def test_names_with_strengths_add_up_and_names_alone_have_a_row_each():
 
 @pytest.mark.parametrize(("text", "says"), [
     ("smile:1,age", "give a strength to each direction"), ("smile:much", "after a colon comes a strength"),
-    ("smile:inf", "after a colon comes a strength"), ("smile:1,nose:2", "no direction 'nose'"), ("smile,", "no direc"),
+    ("smile:nan", "after a colon comes a strength"),
+    ("smile:1e30", "--name smile:1e30: a strength must be from -100 to 100 "), ("smile:inf", "from -100 to 100"),
+    ("smile:1,nose:2", "no direction 'nose'"), ("smile,", "no direc"),
     ("smile,age,0", "smile is named 2 times"), ("smile:", "after a colon"), ("1:2,age:3", "age is named 2 times"),
 ])  # fmt: skip
 def test_names_and_strengths_that_cannot_be(text, says):

@@ -41,7 +41,9 @@ def test_lists_and_ranges():
     assert parse_strengths("-1:1:3,5") == (-1, 0, 1, 5)
 
 
-@pytest.mark.parametrize("text", ["", "a", "1,,2", "1:2", "1:2:1", "1:2:x", "1:2:3:4", "nan", "inf,1", "0:1:5000"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "1,,2", "1:2", "1:2:1", "1:2:x", "1:2:3:4", "nan", "inf,1", "0:1:5000", "1e30", "0:1e30:3"]
+)
 def test_text_that_is_not_strengths(text):
     with pytest.raises(UserError):
         parse_strengths(text)

@@ -133,6 +133,7 @@ def damage(path: Path, **changes: object) -> None:
     ({"format": "else"}, "holds no latents"), ({"ws": None}, "cannot be read: 'ws'"),
     ({"ws": torch.zeros(3, 8)}, "different lengths"), ({"names": ["a"]}, "different lengths"),
     ({"names": 5}, "names.*must be"), ({"z": torch.full((3, 8), torch.nan)}, "not finite"),
+    ({"ws": torch.full((3, 6, 8), 1e30)}, "numbers up to 1e\\+30"),
     ({"psi": "much"}, "psi.*must be"), ({"names": ["a", "../b", "c"]}, "'../b' cannot be the name of an image"),
 ])  # fmt: skip
 def test_a_file_of_something_else_is_one_clear_line(changes, message, path):

@@ -61,6 +61,36 @@ def test_what_is_not_finite_numbers(wrong):
         floats_of(wrong, "ws")
 
 
+def test_masks_are_not_ignored():
+    masked = np.ma.masked_invalid(WS.numpy())
+    assert torch.equal(ws_of(masked, TINY), WS)  # it hides nothing
+    masked[0, 0, :3] = np.ma.masked
+    with pytest.raises(UserError, match=r"ws have a mask, which hides 3 of .*\.filled"):
+        ws_of(masked, TINY)
+    with pytest.raises(UserError, match="seeds must be integers .*without a mask"):
+        seeds_of(np.ma.masked_equal(np.array([1, 2]), 2))
+
+
+@pytest.mark.parametrize("wrong", [[[0.1, 0.2], [0.3, 0.4]], [WS[0], WS[1]], [np.zeros(8)], [0.5, 1.5]])
+def test_lists_of_latents_are_told_how_to_become_arrays(wrong):
+    with pytest.raises(UserError, match=r"seeds must be integers.* numpy.array\(rows\) or torch.stack\(rows\)"):
+        seeds_of(wrong)
+
+
+@pytest.mark.parametrize("size", [1e30, -1e5, 3e38])
+def test_numbers_that_no_network_has_are_refused(size):
+    maps = [m.clone() for m in NET.G.own_noise()]
+    maps[-1][..., -1] = size
+    edits = [torch.full((1, dim), size) for dim in TINY.style_dims()]
+    draws: list[Callable[[], object]] = [
+        lambda: NET.renderer.draw(WS * 0 + size), lambda: NET.renderer.draw(WS, maps),
+        lambda: NET.renderer.draw(WS, edits=edits), lambda: NET.renderer.map(torch.full((1, 8), size)),
+    ]  # fmt: skip
+    for draw in draws:
+        with pytest.raises(UserError, match="contain numbers up to .*check what made them"):
+            draw()
+
+
 def test_a_w_stands_for_all_layers():
     w = WS[:, 0]
     for given in (w, w[:, None], w.numpy(), w.double()):
