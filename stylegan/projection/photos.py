@@ -247,10 +247,12 @@ def file_note(content: bytes, image: Image.Image, levels: Levels | None) -> str:
         notes.append(f"the first of {frames} images in the file")
     made = shown_values(image).most
     if is_dark(made) and image.mode in ("L", "RGB"):
-        notes.append("dark, with next to nothing brighter than a quarter of white; --levels MIN:MAX says what is white")
+        notes.append("dark, with next to nothing brighter than a quarter of white; project.py --levels "
+                     "MIN:MAX says what is white")  # fmt: skip
     elif is_flat(made) and image.mode in ("L", "RGB"):
         values = made if depth == BYTES else exact(file, content).shown.most
-        notes.append(f"almost one grey, {made.low} to {made.high} of 255; --levels {values} spreads these values")
+        notes.append(f"almost one grey, {made.low} to {made.high} of 255; project.py --levels {values} spreads "
+                     "them")  # fmt: skip
     return ", ".join(notes)
 
 

@@ -301,7 +301,7 @@ def test_what_was_changed_is_said_before_photographs_take_the_place_of_seeds(tmp
     assert capsys.readouterr().err == (
         "a.png: 16-bit values, 0:65535 as black to white\n"
         "b.png: 16-bit values, 0:65535 as black to white, dark, with next to nothing brighter than a quarter of white; "
-        "--levels MIN:MAX says what is white\n"
+        "project.py --levels MIN:MAX says what is white\n"
     )
 
 
@@ -327,7 +327,7 @@ def test_all_photographs_of_a_command_have_the_same_levels(tmp_path):
     (photo,), _ = read_photos([narrow], snapshot(1))
     assert photo.pixels.min() == 0 and photo.pixels.max() == 255
     (photo,), _ = read_photos([narrow], snapshot(1), levels=levels_of([narrow], parse_levels("full")))
-    assert "almost one grey, 128 to 131 of 255; --levels 32844:33652" in photo.notes[0]
+    assert "almost one grey, 128 to 131 of 255; project.py --levels 32844:33652" in photo.notes[0]
     for rule, brightest in (("full", [15, 1]), ("0:300", [255, 255])):
         photos, _ = read_photos(paths, snapshot(1), levels=levels_of(paths, parse_levels(rule)))
         assert [photo.pixels.max() for photo in photos[:2]] == brightest
