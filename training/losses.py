@@ -205,10 +205,12 @@ class GANLoss:
         G, stage = self.G, self.stage
         if not G.has_w:
             return G(inputs.z, inputs.c, stage=stage, noise=inputs.places, dtype=self.dtype), None
-        w = G.mapping(inputs.z, inputs.c)
-        ws = G.broadcast(w)
-        if G.config.num_ws > 1 and G.config.mixing_probability > 0:
-            ws = mix(ws, G.broadcast(G.mapping(inputs.z_mix, inputs.c)), inputs.crossover)
+        if G.config.num_ws == 1 or G.config.mixing_probability == 0:
+            w = G.mapping(inputs.z, inputs.c)
+            return G.synthesis(G.broadcast(w), stage, inputs.places, self.dtype), w
+        both = None if inputs.c is None else inputs.c.repeat(2)
+        w, other = G.mapping(torch.cat([inputs.z, inputs.z_mix]), both).chunk(2)
+        ws = mix(G.broadcast(w), G.broadcast(other), inputs.crossover)
         return G.synthesis(ws, stage, inputs.places, self.dtype), w
 
     def views(self, inputs: Inputs, fakes: Tensor) -> Views:

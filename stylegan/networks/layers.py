@@ -83,7 +83,7 @@ class EqualLinear(Foldable):
 
     def effective(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Weight [out,in], still without its scale, and scaled bias [out]."""
-        return self.weight, self.bias * self.lr_mul
+        return self.weight, self.bias if self.lr_mul == 1 else self.bias * self.lr_mul
 
     def forward(self, x: Tensor) -> Tensor:
         # Scale the rows, because the weight and its gradient are much larger.
@@ -102,12 +102,12 @@ class EqualConv2d(Foldable):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.scale = gain / math.sqrt(in_channels * kernel**2)
 
-    def effective(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Scaled weight [O,I,k,k] and bias [O] in `dtype`."""
-        return for_convolutions(self.weight * self.scale, dtype), self.bias.to(dtype)
+    def effective(self, dtype: torch.dtype) -> tuple[Tensor]:
+        """Scaled weight [O,I,k,k] in `dtype`."""
+        return (for_convolutions(self.weight * self.scale, dtype),)
 
     def forward(self, x: Tensor, activation: str = "linear") -> Tensor:
-        weight, bias = self.effective(x.dtype)
+        (weight,) = self.effective(x.dtype)
         if activation == "linear":  # the convolution adds the bias at no extra cost
-            return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+            return F.conv2d(x, weight, self.bias.to(x.dtype), padding=weight.shape[-1] // 2)
         return bias_act(conv2d(x, weight, padding=weight.shape[-1] // 2), self.bias, activation)

@@ -280,8 +280,9 @@ class SynthesisNetwork(Synthesis):
         image: Tensor | None = None
         layers = self.config.layers_at(stage.resolution)
         maps = self._noise_maps(noise, stage.resolution, ws)
+        rows = ws.unbind(1)  # whose gradients are put together once, and not added to zeros for each layer
         for index, (about, layer) in enumerate(zip(layers, self.style_layers(), strict=False)):
-            x = layer(x, ws[:, about.row], maps[index], index, dtype, edits[index] if edits else None)
+            x = layer(x, rows[about.row], maps[index], index, dtype, edits[index] if edits else None)
             if index % 2 and about.resolution == stage.resolution // 2 and stage.alpha < 1:
                 image = self.to_rgb[str(about.resolution)](x).float()
         newest: Tensor = self.to_rgb[str(stage.resolution)](x).float()
