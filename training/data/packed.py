@@ -204,8 +204,9 @@ def checksums(pages: np.memmap) -> np.ndarray:
 
 
 def _file(archive: Archive, size: HeightWidth, folder: Path) -> Path:
-    # Files of earlier versions have no checksums and no "crc" in their names, so neither version misreads the other's.
-    return folder / f"{archive.content_hash[:24]}-{archive.channels}x{size[0]}x{size[1]}.crc.u8"
+    # Files of earlier versions have other names: without "crc" they have no checksums, and without "srgb" they may hold
+    # colours as they lay in the images, of whatever colour space.
+    return folder / f"{archive.content_hash[:24]}-{archive.channels}x{size[0]}x{size[1]}.srgb.crc.u8"
 
 
 def _bytes(archive: Archive, size: HeightWidth) -> int:
