@@ -35,6 +35,9 @@ from training.data.sizes import Size
 HeightWidth = tuple[int, int]
 
 CHECKSUM_BYTES = 4
+# How the names of files end. Those of earlier versions end otherwise: without "crc" they have no checksums, and without
+# "srgb" they may hold colours as they lay in the images, of whatever colour space.
+KIND = ".srgb.crc.u8"
 CHUNK_BYTES = 64 << 20  # full-size pixels held in memory at a time
 CHECKED_PIXELS = 1 << 29  # of all images together, which are decoded to see whether they can be used: some seconds
 OTHER_DISK = "put them on another one with --cache DIR or STYLEGAN_CACHE"
@@ -204,9 +207,7 @@ def checksums(pages: np.memmap) -> np.ndarray:
 
 
 def _file(archive: Archive, size: HeightWidth, folder: Path) -> Path:
-    # Files of earlier versions have other names: without "crc" they have no checksums, and without "srgb" they may hold
-    # colours as they lay in the images, of whatever colour space.
-    return folder / f"{archive.content_hash[:24]}-{archive.channels}x{size[0]}x{size[1]}.srgb.crc.u8"
+    return folder / f"{archive.content_hash[:24]}-{archive.channels}x{size[0]}x{size[1]}{KIND}"
 
 
 def _bytes(archive: Archive, size: HeightWidth) -> int:
@@ -268,7 +269,8 @@ def _remove_stale(archive: Archive, folder: Path) -> None:
     for path in folder.iterdir():
         with contextlib.suppress(OSError):  # another run may be removing it too, or (on Windows) still reading it
             abandoned = path.match(SCRATCH) and time.time() - path.stat().st_mtime > ABANDONED_S
-            former = beside and path.suffix == ".u8" and not path.name.startswith(archive.content_hash[:24])
+            own = path.name.startswith(archive.content_hash[:24]) and path.name.endswith(KIND)
+            former = beside and path.suffix == ".u8" and not own
             if abandoned or former:
                 path.unlink()
 

@@ -102,6 +102,17 @@ def test_leftovers_of_killed_runs_go_but_not_those_of_living_ones(tmp_path):
     assert not (cache / "dead.tmp").exists()
 
 
+def test_what_an_earlier_version_read_is_read_again_and_makes_room(tmp_path):
+    archive = make(tmp_path / "a.zip")
+    wanted = packed(archive, 4, 4)
+    (page_file,) = (tmp_path / "a.zip.cache").iterdir()
+    earlier = page_file.with_name(page_file.name.replace(".srgb", ""))
+    del wanted
+    page_file.rename(earlier)
+    assert earlier != page_file and np.array_equal(packed(archive, 4, 4), box(archive, 4))
+    assert [*(tmp_path / "a.zip.cache").iterdir()] == [page_file]
+
+
 def test_a_broken_image_leaves_nothing_behind(tmp_path, monkeypatch):
     archive = make(tmp_path / "a.zip")
     read = Archive.read
