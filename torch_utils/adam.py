@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
+FUSED = ("cpu", "cuda", "meta")  # the devices for which there is a kernel of a whole step
+
 
 @torch.no_grad()
 def track(average: nn.Module, model: nn.Module, halflife_kimg: float, batch: int) -> None:
@@ -23,8 +25,8 @@ def track(average: nn.Module, model: nn.Module, halflife_kimg: float, batch: int
     """
     keep = 0.5 ** (batch / (halflife_kimg * 1000)) if halflife_kimg > 0 else 0.0
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
-    for mine, theirs in zip(average.buffers(), model.buffers(), strict=True):
-        mine.copy_(theirs)
+    if buffers := list(average.buffers()):
+        torch._foreach_copy_(buffers, list(model.buffers()))
 
 
 class Adam:
@@ -45,12 +47,17 @@ class Adam:
             p.grad = None
 
     @torch.no_grad()
-    def step(self, lr: float) -> None:
-        """Update every parameter that has a gradient."""
+    def step(self, lr: float, skip: Tensor | None = None) -> None:
+        """Update every parameter that has a gradient.
+
+        skip: float32 [], on their device: where it is 1, nothing changes, whatever the gradients are. It is not read.
+        """
         moving: list[Tensor] = [p for p in self.params if p.grad is not None]
         if not moving:
             return
-        fused = moving[0].device.type in ("cpu", "cuda")
+        fused = moving[0].device.type in FUSED
+        if not fused and skip is not None and skip > 0:  # elsewhere it has to be read
+            return
         for p in moving:
             if p not in self.state:
                 step = torch.zeros((), device=p.device if fused else "cpu")
@@ -59,8 +66,9 @@ class Adam:
         grads = [p.grad for p in moving if p.grad is not None]
         averages, squares, steps = ([e[name] for e in entries] for name in ("exp_avg", "exp_avg_sq", "step"))
         adam(
-            moving, grads, averages, squares, [], steps, lr=lr, beta1=self.betas[0], beta2=self.betas[1], eps=self.eps,
-            fused=fused, foreach=not fused, amsgrad=False, weight_decay=0.0, maximize=False,
+            moving, grads, averages, squares, [], steps, found_inf=skip if fused else None, lr=lr,
+            beta1=self.betas[0], beta2=self.betas[1], eps=self.eps, fused=fused, foreach=not fused, amsgrad=False,
+            weight_decay=0.0, maximize=False,
         )  # fmt: skip
 
     def forget(self) -> None:

@@ -7,6 +7,8 @@ it makes itself stays as it should be.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,9 +22,10 @@ SHIFT, HOLE = 1 / 8, 1 / 2  # of a side: the farthest shift (at least a pixel), 
 def augment(images: Tensor, draws: Tensor, kinds: tuple[Augmentation, ...]) -> Tensor:
     """images [N,C,H,W] in [-1, 1], each changed as its row of draws [N,7] says. Differentiable.
 
-    draws: uniform in [0, 1), on the CPU, so that no GPU has to wait for the shifts
+    draws: uniform in [0, 1); they are not read, so that nobody has to wait for a GPU
     """
-    brightness, saturation, contrast, _, _, top, left = draws.float().to(images.device).unbind(dim=1)
+    draws = draws.to(images.device)
+    brightness, saturation, contrast, _, _, top, left = draws.float().unbind(dim=1)
     height, width = images.shape[2:]
     if "color" in kinds:
         color, opacity = images[:, :3], images[:, 3:]
@@ -31,7 +34,7 @@ def augment(images: Tensor, draws: Tensor, kinds: tuple[Augmentation, ...]) -> T
         color = _away_from(color.mean(dim=(1, 2, 3), keepdim=True), color, _each(contrast + 0.5))
         images = torch.cat([color, opacity], dim=1)
     if "translation" in kinds:
-        images = _shifted(images, _steps(draws[:, 3], height), _steps(draws[:, 4], width))
+        images = _Shifted.apply(images, _steps(draws[:, 3], height), _steps(draws[:, 4], width))
     if "cutout" in kinds:
         hole = _within(top, height)[:, None, :, None] & _within(left, width)[:, None, None, :]
         images = images * ~hole
@@ -47,16 +50,38 @@ def _away_from(mean: Tensor, images: Tensor, factor: Tensor) -> Tensor:
     return mean + (images - mean) * factor
 
 
-def _steps(draws: Tensor, side: int) -> list[int]:
-    """Whole pixels from -SHIFT to SHIFT of a side, each equally likely."""
-    most = int(side * SHIFT + 0.5)
-    return [int(u * (2 * most + 1)) - most for u in draws.tolist()]
+def _most(side: int) -> int:
+    """The farthest shift, in pixels."""
+    return int(side * SHIFT + 0.5)
 
 
-def _shifted(images: Tensor, down: list[int], right: list[int]) -> Tensor:
-    """Each image moved by whole pixels; what comes in is grey."""
-    rows = zip(images.split(1), down, right, strict=True)
-    return torch.cat([F.pad(image, (x, -x, y, -y)) for image, y, x in rows])
+def _steps(draws: Tensor, side: int) -> Tensor:
+    """Whole pixels from -`_most` to `_most`, each equally likely, int64 [N]."""
+    places = 2 * _most(side) + 1
+    return (draws * places).long().clamp(max=places - 1) - _most(side)
+
+
+class _Shifted(torch.autograd.Function):
+    """Each image [N,C,H,W] moved by whole pixels [N] down and right; what comes in is grey.
+
+    The gradient moves back. As the derivative of a gather it would be scattered, which takes several times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, down: Tensor, right: Tensor) -> Tensor:
+        ctx.save_for_backward(down, right)
+        channels, height, width = images.shape[1:]
+        high, wide = _most(height), _most(width)
+        framed = F.pad(images, (wide, wide, high, high)).flatten(2)
+        rows = torch.arange(height, device=down.device) + high - down[:, None]
+        columns = torch.arange(width, device=down.device) + wide - right[:, None]
+        places = (rows * (width + 2 * wide))[:, :, None] + columns[:, None, :]
+        return framed.gather(2, places.flatten(1)[:, None].expand(-1, channels, -1)).view(images.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        down, right = ctx.saved_tensors
+        return _Shifted.apply(grads[0], -down, -right), None, None
 
 
 def _within(draws: Tensor, side: int) -> Tensor:

@@ -24,10 +24,10 @@ from training.runs.checkpointing import (
     disk_trouble,
     end_run,
     measure,
-    note,
     restore_newest,
-    roll_back,
     save,
+    say_how_many_fit,
+    settle,
     tick,
 )
 from training.runs.memory import fit
@@ -83,21 +83,19 @@ def train(
             with clock.data():
                 reals = next_reals(data, state.nimg, stage, cfg, device, dist)
             micro_batch = state.micro_batch[stage.resolution]
-            stats, bad = train_step(state, reals, stage, cfg, labels, dtype, dist)
+            train_step(state, reals, stage, cfg, labels, dtype, dist)
             state.nimg, clock.images = state.nimg + stage.batch, clock.images + stage.batch
             if state.micro_batch[stage.resolution] < micro_batch:
-                report.say(f"out of memory at {state.nimg / 1000:.2f} kimg: from now on "
-                           f"{state.micro_batch[stage.resolution]} images per GPU at once, which changes nothing but "
-                           "rounding")  # fmt: skip
-            note(state, stats, bad, report)
-            if state.bad_steps >= cfg.max_bad_steps:
-                roll_back(run)
+                say_how_many_fit(run, stage.resolution, state.micro_batch[stage.resolution])
+            if run.tick_due(stage) or state.nimg >= cfg.total_kimg * 1000:
+                settle(run)
             report.advance(state.nimg, stage.resolution, stage.alpha)
-            if state.nimg - state.tick_nimg >= cfg.tick_kimg.at(stage.resolution) * 1000:
+            if run.tick_due(stage):
                 tick(run)
                 if run.snapshot_due:
                     on_rank0(dist, "metrics", measure_now)
             stop = wish_of_any(dist, interrupted, clock.late(state, cfg))
+        settle(run)
         if stop > TIME_IS_UP:
             state.seconds += clock.lap()
             on_rank0(dist, "the last save", partial(save, run, film=stop != signal.SIGTERM))

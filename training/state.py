@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stylegan.networks.base import Discriminator, Generator
 from stylegan.networks.registry import build_discriminator, build_generator
@@ -23,6 +24,103 @@ from training.config import RunConfig
 from training.inputs import NUMBERS
 from training.vision_aid import VisionAid, build_vision_aid
 
+# What steps report, added up where it is computed: to read it at every step would leave a GPU without work each time
+
+
+@dataclass(frozen=True)
+class Checks:
+    """The numbers of a phase that must be finite, or its network stays as it is.
+
+    names: of each: the parameter's place among the phase's, if it is the norm of a gradient; else that of a mean
+    values: float32 [numbers]   finite: bool [numbers]   good: are they all, bool [], and those of the phase before?
+    """
+
+    phase: str
+    names: tuple[int | str, ...]
+    values: Tensor
+    finite: Tensor
+    good: Tensor
+
+    @property
+    def stats(self) -> dict[str, Tensor]:
+        """The means by their names; they come last."""
+        names = [name for name in self.names if isinstance(name, str)]
+        return dict(zip(names, self.values[-len(names) :].unbind(), strict=True))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the steps since the last reading add up to.
+
+    began: images that had been shown before them   sums: of the good ones, by name: (sum, count)
+    culprits: what was the first not to be finite in how many bad ones, by phase and the name in `Checks`
+    bad_steps: in a row at the end   most_bad_steps: in a row at any time
+    """
+
+    began: int
+    sums: dict[str, tuple[float, int]]
+    culprits: dict[tuple[str, int | str], int]
+    bad_steps: int
+    most_bad_steps: int
+
+
+@dataclass
+class _Sums:
+    """Of so many steps with the same names. totals: [2,numbers]: the sums of good ones, and the culprits of bad ones"""
+
+    steps: int
+    totals: Tensor
+
+
+class Tally:
+    """Adds up what steps report, on their device, and is read now and then. The same in all processes of a run."""
+
+    def __init__(self) -> None:
+        self._began = 0
+        self._sums: dict[tuple[tuple[str, tuple[int | str, ...]], ...], _Sums] = {}
+        self._rows: list[Tensor] = []  # bad steps in a row: now, and the most
+
+    @torch.no_grad()
+    def add(self, phases: tuple[Checks, ...], nimg: int, bad_steps: int) -> None:
+        """Count a step in. nimg: images shown before it   bad_steps: in a row, when this was last read"""
+        values, finite = torch.cat([p.values for p in phases]), torch.cat([p.finite for p in phases])
+        bad = ~phases[-1].good
+        exact = torch.float32 if values.device.type == "mps" else torch.float64
+        if not self._rows:
+            self._began = nimg
+            self._rows = [values.new_full((), bad_steps, dtype=exact) for _ in range(2)]
+        key = tuple((p.phase, p.names) for p in phases)
+        if key not in self._sums:
+            self._sums[key] = _Sums(0, values.new_zeros(2, len(values), dtype=exact))
+        sums = self._sums[key]
+        sums.steps += 1
+        good_sums, culprits = sums.totals
+        good_sums.add_(values.masked_fill(bad, 0))  # and not times 0, which leaves NaN as it is
+        first = finite.byte().argmin(dim=0, keepdim=True)
+        culprits.index_add_(0, first, bad[None].to(exact))
+        now, most = self._rows
+        torch.maximum(most, now.add_(1).mul_(bad), out=most)
+
+    def read(self) -> Reading | None:
+        """What has been added up since the last time, or None if nothing has. Waits for the device."""
+        if not self._rows:
+            return None
+        flat = torch.cat([torch.stack(self._rows), *(sums.totals.flatten() for sums in self._sums.values())])
+        now, most, *rest = flat.tolist()
+        reported: dict[str, tuple[float, int]] = {}
+        culprits: Counter[tuple[str, int | str]] = Counter()
+        for key, sums in self._sums.items():
+            names = [(phase, name) for phase, of_phase in key for name in of_phase]
+            values, bad, rest = rest[: len(names)], rest[len(names) : 2 * len(names)], rest[2 * len(names) :]
+            good = sums.steps - round(sum(bad))
+            culprits.update({name: round(count) for name, count in zip(names, bad, strict=True) if count})
+            for (_, name), value in zip(names, values, strict=True):
+                if isinstance(name, str) and good:
+                    total, steps = reported.get(name, (0.0, 0))
+                    reported[name] = total + value, steps + good
+        self._sums, self._rows = {}, []
+        return Reading(self._began, reported, dict(culprits), round(now), round(most))
+
 
 @dataclass
 class TrainState:
@@ -31,6 +129,7 @@ class TrainState:
     nimg: real images shown   phase: of the growth   tick, tick_nimg: the last status line, and when it was
     bad_steps: non-finite steps in a row   skipped: in all   rollbacks: returns to the last good state
     sums: what the next status line will report, by name: (sum, count)   log_bytes: length of each log file
+    tally: of the steps that these three do not know of yet; it is not saved, `read` comes first
     vision_aid: a second discriminator, if there is one
     micro_batch: by resolution, how many images this process works on at once. Not saved: memories differ
     numbers: how the random numbers of the steps were made up to the state that was restored, see `inputs.NUMBERS`
@@ -52,6 +151,7 @@ class TrainState:
     seconds: float = 0.0
     sums: dict[str, list[float]] = field(default_factory=dict)
     log_bytes: dict[str, int] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
     micro_batch: dict[int, int] = field(default_factory=dict)
     numbers: str = NUMBERS
 
@@ -70,6 +170,29 @@ class TrainState:
         """What learns in the phase "D" or "G" of a step, and its optimiser."""
         return (self.discriminators, self.opt_d) if phase == "D" else (self.G, self.opt_g)
 
+    def read(self) -> Reading | None:
+        """Take over what the tally holds, and return it; None if there have been no steps. Waits for the device."""
+        reading = self.tally.read()
+        if reading is None:
+            return None
+        self.bad_steps = reading.bad_steps
+        self.skipped += sum(reading.culprits.values())
+        for name, (total, count) in reading.sums.items():
+            entry = self.sums.setdefault(name, [0.0, 0])
+            entry[0] += total
+            entry[1] += count
+        return reading
+
+    def describe(self, reading: Reading) -> dict[str, int]:
+        """Its culprits by what they are for a reader, in how many steps each."""
+        parameters = {phase: [*dict(self.learner(phase)[0].named_parameters())] for phase in ("D", "G")}
+
+        def what(phase: str, name: int | str) -> str:
+            found = f"mean of '{name}'" if isinstance(name, str) else f"gradient of {parameters[phase][name]}"
+            return f"{phase}'s {found}"
+
+        return {what(phase, name): count for (phase, name), count in reading.culprits.items()}
+
     def save(self, path: Path, cfg: RunConfig, previous: Path | None = None) -> None:
         """Write everything, whole or not at all. Raises UserError when the disk is full. previous: see `save_state`"""
         parts: dict[str, Any] = {name: part.state_dict() for name, part in self.parts.items()}
@@ -87,6 +210,7 @@ class TrainState:
                     raise ValueError(f"{name} is not what was saved")
                 setattr(self, name, saved[name])
             self.numbers = str(saved.get("numbers", "numpy"))
+            self.tally = Tally()
         except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, pickle.PickleError) as error:
             raise UserError(
                 f"{path} is damaged, or was written by another version ({type(error).__name__}); restore it, or start "

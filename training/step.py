@@ -10,19 +10,19 @@ import math
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import one_hot
+from torch import Tensor
 
 from stylegan.networks.base import Generator
+from stylegan.networks.mapping import class_weights
 from torch_utils.adam import track
 from torch_utils.device import return_freed_memory
-from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_gradients, all_reduce_max, all_reduce_sum
+from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_gradients, all_reduce_sum
 from torch_utils.errors import UserError
 from training.config import RunConfig
 from training.inputs import Inputs, Reals, draw
 from training.losses import GANLoss, Stats, regularisers
 from training.schedule import TrainingStage
-from training.state import TrainState, lazy_factor
+from training.state import Checks, TrainState, lazy_factor
 
 W_AVG_BETA = 0.995
 REDUCED = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -31,13 +31,15 @@ REDUCED = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def train_step(
     state: TrainState, reals: Reals, stage: TrainingStage, cfg: RunConfig, labels: Tensor | None,
     dtype: torch.dtype, dist: DistContext = SINGLE_PROCESS,
-) -> tuple[Stats, str]:  # fmt: skip
-    """Train on one batch. A phase whose numbers are not all finite leaves its network as it was.
+) -> Stats:  # fmt: skip
+    """Train on one batch. A phase whose numbers are not all finite leaves its network as it was; D's also leaves G.
 
     The order is the published one: D, then the average (of G before this step), then G. `state.nimg` is not advanced.
+    No number is read from the device, so that it has work while this process prepares the next: `state.tally` adds up
+    what there is to report.
     reals: this process's share of the batch, every `dist.world_size`-th image of it from its rank on
     labels: classes of the data set on the device, from which the generated images draw theirs
-    Returns what to report, and the first thing that was not finite, "" if there was none.
+    Returns what there is to report, on the device.
     """
     images, real_c = reals
     positions = range(state.nimg + dist.rank, state.nimg + stage.batch, dist.world_size)
@@ -56,15 +58,14 @@ def train_step(
     weights = {r.name: r.weight_at(state.nimg, stage) for r in regularisers(cfg.loss)}
     losses = losses_of(state, stage, cfg, dtype, weights, len(images))
     state.discriminators.requires_grad_(True)
-    d_stats, bad = run_phase("D", state, losses, inputs_of("D"), cfg, dist)
-    if bad:  # D has diverged: skip G's phase, nothing has been updated yet
-        return d_stats, bad
+    d = run_phase("D", state, losses, inputs_of("D"), cfg, dist)
     ramp = math.inf if cfg.ema_ramp is None else state.nimg * cfg.ema_ramp / 1000
     track(state.G_ema, state.G, min(cfg.ema_kimg, ramp), stage.batch)
     # No gradients for D's weights while G learns: that is a third of the work of this phase.
     state.discriminators.requires_grad_(False)
-    g_stats, bad = run_phase("G", state, losses, inputs_of("G"), cfg, dist)
-    return {**d_stats, **g_stats, "norm_d": d_stats["norm"], "norm_g": g_stats["norm"]}, bad
+    g = run_phase("G", state, losses, inputs_of("G"), cfg, dist, d.good)
+    state.tally.add((d, g), state.nimg, state.bad_steps)
+    return d.stats | g.stats
 
 
 def losses_of(
@@ -82,24 +83,27 @@ def learning_rate(phase: str, stage: TrainingStage, cfg: RunConfig) -> float:
 
 
 def run_phase(
-    phase: str, state: TrainState, losses: GANLoss, inputs: Inputs, cfg: RunConfig, dist: DistContext
-) -> tuple[Stats, str]:  # fmt: skip
-    """Add up the gradients of the micro-batches of a batch and step, unless something is not finite. Returns as
-    `train_step` does.
+    phase: str, state: TrainState, losses: GANLoss, inputs: Inputs, cfg: RunConfig, dist: DistContext,
+    before: Tensor | None = None,
+) -> Checks:  # fmt: skip
+    """Add up the gradients of the micro-batches of a batch and step, unless something is not finite.
 
     The parts are the rounds of this process and of all others; each part is of every so many-th image of the batch, so
     that the groups of the minibatch standard deviation are the same however many processes and rounds there are. All
-    processes get the same sums to the last bit, find the same culprit, and take the same step.
+    processes get the same sums to the last bit, find the same culprit, and take the same step. The device decides
+    whether it is taken: Adam and the average of w get to know what is finite as a tensor.
     Scores and losses are checked too: an infinite score can have zero gradient and would otherwise pass unnoticed.
     Where memory runs out micro-batches become smaller, and all rounds are done again; that is before the processes add
     up anything together, so that those who are done wait as they would for one that is slow.
+
+    before: was the phase before good? bool []
     """
-    net, optimizer = state.learner(phase)
+    _, optimizer = state.learner(phase)
     stage, share, group = losses.stage, len(inputs.reals), cfg.model.minibatch_group
-    before = fitting = state.micro_batch[stage.resolution]
+    fitting = state.micro_batch[stage.resolution]
     while True:
         try:
-            sums = accumulate(losses, phase, inputs, share // fitting, dist.world_size)
+            names, means, w_sums = accumulate(losses, phase, inputs, share // fitting, dist.world_size)
             break
         except (RuntimeError, MemoryError) as error:
             smaller = fewer(fitting, share, group, cfg.batch_gpu) if out_of_memory(error) else fitting
@@ -113,26 +117,27 @@ def run_phase(
         optimizer.zero_grad()
         return_freed_memory(inputs.reals.device)
         fitting = smaller
-    total, w_sums, short = _over_all(dist, phase, *sums, fitting < before)
+    means, w_sums = _over_all(dist, phase, means, w_sums)
     all_reduce_gradients(dist, f"gradients of {phase}", optimizer.params, REDUCED[cfg.reduce])
-    grads = [p.grad for p in net.parameters() if p.grad is not None]
-    total["norm"] = torch.stack(torch._foreach_norm(grads)).norm()
-    finite = bool(torch.stack([*total.values()]).isfinite().all())
-    if short > 0:
-        fitting = -all_reduce_max(dist, "memory", -fitting)
-    bad = "" if finite else f"{phase}'s {_first_bad(net, total)}"
-    if finite:
-        optimizer.step(learning_rate(phase, stage, cfg))
+    grads = {place: p.grad for place, p in enumerate(optimizer.params) if p.grad is not None}
+    norms = torch.stack(torch._foreach_norm([*grads.values()]))
+    values = torch.cat([norms, means, norms.norm()[None]])
+    finite = values.abs() < math.inf  # which NaN is not either
+    good = finite.all() if before is None else finite.all() & before
+    optimizer.step(learning_rate(phase, stage, cfg), skip=(~good).float())
     optimizer.zero_grad()  # the other phase needs the memory
-    move_w_avg(state.G, w_sums)
+    move_w_avg(state.G, w_sums, good)
     state.micro_batch[stage.resolution] = fitting
-    return total, bad
+    return Checks(phase, (*grads, *names, f"norm_{phase.lower()}"), values, finite, good)
 
 
 def accumulate(
     losses: GANLoss, phase: str, inputs: Inputs, rounds: int, processes: int
-) -> tuple[Stats, Tensor | None]:  # fmt: skip
-    """Add the gradients of this process to its parameters'. Returns its part of the stats and `w_by_class`."""
+) -> tuple[tuple[str, ...], Tensor, Tensor | None]:  # fmt: skip
+    """Add the gradients of this process to its parameters'.
+
+    Returns the names of what there is to report, its part of these means [names], and `w_by_class`.
+    """
     parts = rounds * processes
     total: Stats = {}
     w_sums: Tensor | None = None
@@ -141,52 +146,41 @@ def accumulate(
         for term, stats in terms:
             (term / parts).backward()
             for name, value in stats.items():
-                total[name] = total.get(name, 0) + value / parts
+                total[name] = total[name] + value if name in total else value
         if w is not None:
             sums = w_by_class(w.detach(), fed.c, losses.G.config.num_classes)
             w_sums = sums if w_sums is None else w_sums + sums
-    return total, w_sums
+    return tuple(total), torch.stack([*total.values()]) / parts, w_sums
 
 
-def _over_all(
-    dist: DistContext, phase: str, stats: Stats, w: Tensor | None, short: bool
-) -> tuple[Stats, Tensor | None, Tensor | int]:  # fmt: skip
-    """The sums of all processes, in one collective; the last is of how many were short of memory."""
+def _over_all(dist: DistContext, phase: str, means: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The sums of all processes, in one collective."""
     if dist.world_size == 1:
-        return stats, w, 0
-    scalars = torch.stack([*stats.values()])
-    flat = torch.cat([scalars, scalars.new_tensor([float(short)]), *([] if w is None else [w.flatten()])])
+        return means, w
+    flat = torch.cat([means, *([] if w is None else [w.flatten()])])
     all_reduce_sum(dist, f"losses of {phase}", flat)
-    summed = dict(zip(stats, flat[: len(stats)], strict=True))
-    return summed, None if w is None else flat[len(stats) + 1 :].view_as(w), flat[len(stats)]
-
-
-def _first_bad(net: nn.Module, stats: Stats) -> str:
-    """The first layer with a gradient that is not finite; if they all are, the first of the stats."""
-    for name, p in net.named_parameters():
-        if p.grad is not None and not p.grad.isfinite().all():
-            return f"gradient of {name}"
-    return next(f"mean of '{name}'" for name, value in stats.items() if not value.isfinite())
+    return flat[: len(means)], None if w is None else flat[len(means) :].view_as(w)
 
 
 def w_by_class(w: Tensor, c: Tensor | None, num_classes: int) -> Tensor:
     """w [N,w_dim] added up by class, and how many there were in the last column: [classes,w_dim+1]; one row without."""
-    of_class = w.new_ones(len(w), 1) if c is None or not num_classes else one_hot(c, num_classes).to(w)
+    of_class = w.new_ones(len(w), 1) if c is None or not num_classes else class_weights(c, num_classes).to(w)
     return of_class.T @ torch.cat([w, w.new_ones(len(w), 1)], dim=1)
 
 
-def move_w_avg(G: Generator, sums: Tensor | None) -> None:
+def move_w_avg(G: Generator, sums: Tensor | None, good: Tensor | bool = True) -> None:
     """Move the running average of w of each class towards its mean in a batch, from `w_by_class`.
 
     A class moves the farther the more of the batch it is, so that each remembers equally many of its own images.
-    Nothing moves without sums, and where a mean is not finite the average stays: it would never recover.
+    Nothing moves without sums or after a step that is not good (bool []), and where a mean is not finite, as that of a
+    class without images is not, the average stays: it would never recover.
     """
     if sums is not None:
         average = G.mapping.w_avg.view(len(sums), -1)
         counts = sums[:, -1:]
         mean = sums[:, :-1] / counts
         share = counts / counts.mean().clamp(min=1)  # of more classes than images, none must forget all at once
-        average.lerp_(torch.where(mean.isfinite(), mean, average), 1 - W_AVG_BETA**share)
+        average.lerp_(torch.where(mean.isfinite() & good, mean, average), 1 - W_AVG_BETA**share)
 
 
 # What PyTorch says, besides by the type of its error, when the system, CUDA or one of its libraries has no more memory.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -94,8 +95,7 @@ def embed(net: str, weights: Mapping[str, Tensor], images: Tensor) -> list[Tenso
 
 def feature_maps(net: str, weights: Mapping[str, Tensor], images: Tensor) -> list[Tensor]:
     """The feature maps [N,C,h,w] at each tap, before `embed` makes them comparable, in the dtype of the weights."""
-    shift, scale = (torch.tensor(v, device=images.device)[:, None, None] for v in (_SHIFT, _SCALE))
-    x = (_fitted(_rgb(images)) - shift) / scale
+    x = (_fitted(_rgb(images)) - _per_channel(_SHIFT, images.device)) / _per_channel(_SCALE, images.device)
     x = x.to(weights["conv0.weight"].dtype, memory_format=torch.channels_last)
     taps: list[Tensor] = []
     for i, conv in enumerate(NETS[net]):
@@ -105,6 +105,13 @@ def feature_maps(net: str, weights: Mapping[str, Tensor], images: Tensor) -> lis
         if conv.tap:
             taps.append(x)
     return taps
+
+
+@cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """[3,1,1]. Kept, because copying even a few numbers to a GPU waits for all the work that it has been given."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device)[:, None, None]
 
 
 def unit(x: Tensor, length: float = 1.0) -> Tensor:

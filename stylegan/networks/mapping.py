@@ -96,13 +96,14 @@ class MappingNetwork(nn.Module):
 def class_weights(c: Tensor | None, num_classes: int) -> Tensor:
     """Classes [N] -> one-hot rows [N,num_classes] (float32); rows of weights are returned as they are.
 
-    Raises UserError for a missing class and for one out of range.
+    Raises UserError for a missing class, and for one out of range on the CPU; elsewhere the device stops at the latter,
+    as it would have to be waited for.
     """
     if c is None:
         raise UserError(f"this network is conditional: choose a class from 0 to {num_classes - 1}")
     if c.ndim == 2:
         return c.float()
-    if c.numel() and not (int(c.min()) >= 0 and int(c.max()) < num_classes):
+    if c.device.type == "cpu" and c.numel() and not (int(c.min()) >= 0 and int(c.max()) < num_classes):
         wrong = sorted({k for k in c.tolist() if not 0 <= k < num_classes})[:10]
         raise UserError(
             f"classes of this network must be from 0 to {num_classes - 1}, got {', '.join(map(str, wrong))}"

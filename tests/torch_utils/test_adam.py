@@ -39,6 +39,21 @@ def test_the_steps_are_those_of_pytorch(betas: tuple[float, float]) -> None:
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters()))
 
 
+def test_a_step_that_is_skipped_is_none_whatever_its_gradients_are() -> None:
+    ours, theirs = layers(), layers()
+    mine, other = (Adam(net.parameters(), (0.5, 0.99), 1e-8) for net in (ours, theirs))
+    for round_, good in enumerate([False, True, True, False, True]):
+        learn(ours, round_), learn(theirs, round_)
+        if good:
+            other.step(0.01)
+        else:
+            ours[0].weight.grad.fill_(float("nan"))
+        mine.step(0.01, skip=torch.tensor(0.0 if good else 1.0))
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters()))
+    for p, q in zip(ours.parameters(), theirs.parameters()):
+        assert all(torch.equal(value, other.state[q][name]) for name, value in mine.state[p].items())
+
+
 @pytest.mark.parametrize("rounds", [0, 2])
 def test_what_was_saved_goes_on_as_if_nothing_had_been(rounds: int) -> None:
     net, again = layers(), layers()

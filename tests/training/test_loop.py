@@ -17,11 +17,13 @@ from stylegan.checkpoints.snapshot import load_snapshot
 from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 from training import losses
+from training.config import RunConfig
 from training.loop import train
 from training.runs.checkpointing import MAX_ROLLBACKS
 from training.runs.report import LOG, STATS
 from training.runs.run_dir import STATE
 from training.schedule import PerResolution
+from training.state import TrainState
 
 
 def log(run_dir: Path) -> list[str]:
@@ -150,11 +152,10 @@ def image_of(path: Path) -> Any:
 def test_a_bad_step_is_skipped_counted_and_reported(poison, tiny, tmp_path) -> None:
     poison(3, 4, 9)
     state = train(tiny(max_bad_steps=3), tmp_path)
-    told = [line for line in log(tmp_path) if line.startswith("step skipped")]
-    assert [line.partition("finite ")[2] for line in told] == [
-        "(1 in a row, 1 in all)", "(2 in a row, 2 in all)", "(1 in a row, 3 in all)"
-    ]  # fmt: skip
-    assert "D's gradient of from_rgb.4.weight is not finite" in told[0]
+    assert [line for line in log(tmp_path) if "steps skipped" in line] == [
+        "3 steps skipped between 0.00 and 0.08 kimg, because this is not finite: D's gradient of from_rgb.4.weight "
+        "(3); at most 2 in a row, 3 in all"
+    ]
     assert (state.nimg, state.skipped, state.bad_steps, state.rollbacks) == (240, 3, 0, 0)
     lines = [json.loads(line) for line in (tmp_path / STATS).read_text().splitlines()]
     assert [line["Progress/skipped_steps"] for line in lines] == [3, 3, 3]
@@ -171,6 +172,44 @@ def test_many_bad_steps_return_to_the_last_good_state(poison, straight, tiny, tm
                    f"(time 1 of {MAX_ROLLBACKS})"  # fmt: skip
     assert (state.nimg, state.rollbacks, state.skipped) == (240, 1, 3)
     assert not torch.equal(saved(straight)["G"]["mapping.w_avg"], state.G.mapping.w_avg)
+
+
+@pytest.mark.parametrize("stop", [14, 16, 18])
+def test_a_run_stopped_amid_bad_steps_or_after_goes_back_as_one_that_was_not(stop, poison, tiny, tmp_path, monkeypatch):
+    """Four of them from the 13th on; the state of 80 images is good, and the first stop saves one that is not."""
+    cfg, ends = tiny(max_bad_steps=3), []
+    for name, signals in (("straight", [0] * 99), ("stopped", [0] * stop + [signal.SIGINT] + [0] * 99)):
+        (tmp_path / name).mkdir()
+        with monkeypatch.context() as patch:
+            poison(13, 14, 15, 16)
+            patch.setattr("training.loop.wish_of_any", lambda *_, left=signals: left.pop(0))
+            state = train(cfg, tmp_path / name)
+            if name == "stopped":
+                assert saved(tmp_path / name)["bad_steps"] == (2 if stop == 14 else 0)
+                state = train(cfg, tmp_path / name, resume=True)
+        assert (state.nimg, state.rollbacks, state.skipped, state.bad_steps) == (240, 1, 4, 0)
+        ends.append(saved(tmp_path / name))
+    for net in ("G", "D", "G_ema"):
+        assert all(torch.equal(value, ends[1][net][name]) for name, value in ends[0][net].items())
+    assert ends[0]["sums"] == ends[1]["sums"]
+
+
+def test_a_state_amid_bad_steps_does_not_replace_a_good_one(poison, tiny, tmp_path, monkeypatch) -> None:
+    """And those after the last tick are counted, too."""
+    saves: list[int] = []
+    save = TrainState.save
+
+    def watched(self: TrainState, path: Path, cfg: RunConfig, previous: Path | None = None) -> None:
+        saves.append(self.nimg)
+        save(self, path, cfg, previous)
+
+    monkeypatch.setattr(TrainState, "save", watched)
+    poison(9, 10, 11, 29)
+    state = train(tiny(max_bad_steps=5, total_kimg=0.232), tmp_path)
+    assert saves == [0, 160, 232] and (state.skipped, state.bad_steps) == (4, 1)
+    told = [line.partition("last ")[2] for line in log(tmp_path) if "not saved at this tick" in line]
+    assert told == ["2 steps came to nothing", "1 step came to nothing"]
+    assert len(list(tmp_path.glob("network-snapshot-*"))) == 1
 
 
 def test_a_run_that_keeps_diverging_ends_with_its_last_good_state(poison, tiny, tmp_path) -> None:

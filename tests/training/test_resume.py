@@ -125,7 +125,7 @@ def stats_of(run_dir: Path) -> list[dict[str, Any]]:
 def log_of(run_dir: Path) -> list[str]:
     """The lines on phases and ticks, without times and memory."""
     lines = (run_dir / LOG).read_text().splitlines()
-    told = [line for line in lines if line.startswith(("phase", "tick", "step skipped"))]
+    told = [line for line in lines if line.startswith(("phase", "tick"))]
     return [re.sub(r"\d+\.\d+ s/kimg.*?ETA phase .*? run \S+( \d+\S)?  |mem \d+ MB", "", line) for line in told]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from torch_utils.checkpoint import load_state, save_state
 from torch_utils.errors import UserError
-from training.state import TrainState, fresh_state, lazy_factor
+from training.state import Checks, TrainState, fresh_state, lazy_factor
 
 CPU = torch.device("cpu")
 
@@ -39,6 +40,40 @@ def test_everything_comes_back(saved, tiny) -> None:
         assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
     for p, q in zip(state.G.parameters(), again.G.parameters()):
         assert torch.equal(state.opt_g.state[p]["exp_avg_sq"], again.opt_g.state[q]["exp_avg_sq"])
+
+
+def checks(phase: str, **values: float) -> Checks:
+    numbers = torch.tensor([*values.values()])
+    return Checks(phase, tuple(values), numbers, numbers.isfinite(), numbers.isfinite().all())
+
+
+def test_steps_are_added_up_unless_something_is_not_finite_and_the_first_such_thing_is_counted(tiny) -> None:
+    state, nan, inf = fresh_state(tiny(), CPU), float("nan"), float("inf")
+    state.bad_steps, state.skipped, state.sums = 2, 7, {"d": [1.5, 1]}
+    steps = [
+        ({"d": nan}, {"g": nan}), ({"d": 2.0}, {"g": 4.0}), ({"d": 3.0, "r1": 9.0}, {"g": inf}),
+        ({"d": nan, "r1": inf}, {"g": 1.0}), ({"d": 3.0, "r1": 0.25}, {"g": 1.0}), ({"d": -inf}, {"g": 1.0}),
+    ]  # fmt: skip
+    for nimg, (d, g) in enumerate(steps, 100):
+        of_d, of_g = checks("D", **d), checks("G", **g)
+        state.tally.add((of_d, replace(of_g, good=of_d.good & of_g.good)), nimg, state.bad_steps)
+    reading = state.read()
+    assert reading and (reading.began, reading.most_bad_steps, state.bad_steps, state.skipped) == (100, 3, 1, 11)
+    assert state.describe(reading) == {"D's mean of 'd'": 3, "G's mean of 'g'": 1}
+    assert state.sums == {"d": [6.5, 3], "g": [5.0, 2], "r1": [0.25, 1]}
+    assert state.read() is None
+
+
+def test_a_gradient_is_named_by_its_parameter(tiny) -> None:
+    state = fresh_state(tiny(), CPU)
+    named = dict(state.D.named_parameters())
+    place = list(named).index("head.conv.bias")
+    values = torch.tensor([float("inf"), 1.0])
+    bad = Checks("D", (place, "d"), values, values.isfinite(), torch.tensor(False))
+    state.tally.add((bad,), 0, 0)
+    reading = state.read()
+    assert reading and state.describe(reading) == {"D's gradient of head.conv.bias": 1}
+    assert named["head.conv.bias"] is state.opt_d.params[place]
 
 
 @pytest.mark.parametrize("keep", [0, 10, 5000, -1])

@@ -55,7 +55,10 @@ def after(steps: int, cfg: RunConfig, prepare: Callable[[TrainState], None] = la
         stage = cfg.growth.at(state.nimg)
         images, c = data.batch(state.nimg, stage.batch, *cfg.model.size(stage.resolution))
         reals = to_float(images), c if cfg.data.cond else None
-        outcomes.append(train_step(state, reals, stage, cfg, labels, dtype))
+        stats = train_step(state, reals, stage, cfg, labels, dtype)
+        reading = state.read()
+        assert reading
+        outcomes.append((stats, "".join(state.describe(reading))))
         state.nimg += stage.batch
     return state, outcomes
 
@@ -339,7 +342,8 @@ def test_an_infinite_gradient_is_named_and_its_network_left_alone(layer: str, ti
     # D's trouble comes first and ends the step; G's leaves what D has learned from the same batch.
     for name, still in (("G", True), ("D", layer[0] == "D")):
         assert torch.equal(weights(getattr(state, name)), weights(getattr(fresh, name))) == still
-    assert not (state.opt_g if layer[0] == "G" else state.opt_d).state
+    moments = (state.opt_g if layer[0] == "G" else state.opt_d).state.values()
+    assert moments and not any(moment.any() for entry in moments for moment in entry.values())
 
 
 def infinite_score(state: TrainState) -> None:
@@ -392,7 +396,7 @@ def test_what_cannot_be_added_up_is_named(tiny) -> None:
     state, ((_, bad),) = after(
         1, tiny(), lambda state: state.D.head.conv.bias.register_hook(lambda grad: torch.full_like(grad, 1e30))
     )
-    assert bad == "D's mean of 'norm'"
+    assert bad == "D's gradient of head.conv.bias"
     assert weights(state.D).isfinite().all()
 
 

@@ -17,16 +17,15 @@ from stylegan.checkpoints.snapshot import Snapshot, store
 from stylegan.networks.config import Stage
 from torch_utils.checkpoint import load_tensors
 from torch_utils.device import fast_bf16, peak_memory_mb
-from torch_utils.distributed import SINGLE_PROCESS, DistContext, on_rank0
+from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_max, on_rank0
 from torch_utils.errors import UserError
 from torch_utils.files import SCRATCH
 from torch_utils.images import to_float
 from torch_utils.interrupt import Interrupts
-from torch_utils.text import listed_classes
+from torch_utils.text import counted, listed_classes
 from training.config import RunConfig
 from training.data.dataset import Dataset
 from training.inputs import NUMBERS
-from training.losses import Stats
 from training.runs.hours import LATE
 from training.runs.live_metrics import NO_METRICS, keep_best, measure_snapshot, prune
 from training.runs.plan import duration, seconds_left
@@ -42,7 +41,7 @@ from training.runs.report import (
     save_key,
     save_reals,
 )
-from training.runs.run_dir import PREVIOUS, STATE, settle_state
+from training.runs.run_dir import PREVIOUS, STATE, settle_state, step_back
 from training.schedule import TrainingStage
 from training.state import TrainState
 from training.transfer import transfer_weights
@@ -82,6 +81,10 @@ class Run:
     def over(self) -> bool:
         """Have all images been shown, or is the time up?"""
         return self.state.nimg >= self.cfg.total_kimg * 1000 or self.clock.late(self.state, self.cfg)
+
+    def tick_due(self, stage: TrainingStage) -> bool:
+        """Is it time for a status line? stage: of the step that has just been taken"""
+        return self.state.nimg - self.state.tick_nimg >= self.cfg.tick_kimg.at(stage.resolution) * 1000
 
     @property
     def snapshot_due(self) -> bool:
@@ -160,21 +163,35 @@ def begin_phase(run: Run) -> None:
     run.report.say(f"phase {stage.phase} at {state.nimg / 1000:.1f} kimg: {what}, batch {stage.batch}, lr {stage.lr:g}")
 
 
-def note(state: TrainState, stats: Stats, bad: str, report: Report) -> None:
-    """Add what a step reports to the tick's sums, or count it among the bad ones and say which layer spoiled it."""
-    if bad:
-        state.bad_steps += 1
-        state.skipped += 1
-        what = "step" if bad.startswith("D's") else "the generator's half of the step"
-        report.say(f"{what} skipped at {state.nimg / 1000:.2f} kimg: {bad} is not finite "
-                   f"({state.bad_steps} in a row, {state.skipped} in all)")  # fmt: skip
+def settle(run: Run) -> None:
+    """Take stock of the steps since the last time: of what was not finite, and of how many images fit at once.
+
+    Says so, and goes back to the last good state if too many steps in a row were bad, also if the last one was not:
+    whenever stock is taken, the answer is the same, so that a run that was stopped goes on as one that was not.
+    This waits for the device, and for the other processes.
+    """
+    state, report = run.state, run.report
+    reading = state.read()
+    if reading is None:
         return
-    state.bad_steps = 0
-    for name, value in stats.items():
-        if name in STAT_NAMES:
-            entry = state.sums.setdefault(name, [0.0, 0])
-            entry[0] += float(value)
-            entry[1] += 1
+    for resolution, own in state.micro_batch.items():
+        least = -all_reduce_max(run.dist, "memory", -own)
+        if least < own:
+            say_how_many_fit(run, resolution, least)
+    if reading.culprits:
+        named = ", ".join(f"{what} ({count})" for what, count in state.describe(reading).items())
+        report.say(f"{counted(sum(reading.culprits.values()), 'step')} skipped between {reading.began / 1000:.2f} and "
+                   f"{state.nimg / 1000:.2f} kimg, because this is not finite: {named}; "
+                   f"at most {reading.most_bad_steps} in a row, {state.skipped} in all")  # fmt: skip
+    if reading.most_bad_steps >= run.cfg.max_bad_steps:
+        roll_back(run, reading.most_bad_steps)
+
+
+def say_how_many_fit(run: Run, resolution: int, images: int) -> None:
+    """Work on so many images at once from now on, as memory has run out."""
+    run.state.micro_batch[resolution] = images
+    run.report.say(f"out of memory at {run.state.nimg / 1000:.2f} kimg: from now on {images} images per GPU at once, "
+                   "which changes nothing but rounding")  # fmt: skip
 
 
 def restore_newest(state: TrainState, run_dir: Path, dist: DistContext = SINGLE_PROCESS) -> str:
@@ -188,10 +205,13 @@ def restore_newest(state: TrainState, run_dir: Path, dist: DistContext = SINGLE_
     return "".join(said)
 
 
-def roll_back(run: Run) -> None:
-    """Return to the last saved state, with other random numbers. Raises UserError when that has not helped before."""
+def roll_back(run: Run, bad: int) -> None:
+    """Return to the last good state, with other random numbers. Raises UserError when that has not helped before.
+
+    bad: so many steps in a row were
+    """
     state = run.state
-    bad, rollbacks, skipped, seconds = state.bad_steps, state.rollbacks + 1, state.skipped, state.seconds
+    rollbacks, skipped, seconds = state.rollbacks + 1, state.skipped, state.seconds
     if rollbacks > MAX_ROLLBACKS:
         raise UserError(
             f"the run diverged {rollbacks} times; the last good state is in {run.run_dir}. Start a new run with a "
@@ -200,6 +220,9 @@ def roll_back(run: Run) -> None:
     damaged = restore_newest(state, run.run_dir, run.dist)
     if damaged:
         run.report.say(damaged)
+    if state.bad_steps:  # saved amid them, as the user had stopped the run: the one before is good
+        on_rank0(run.dist, "finding the last good state", partial(step_back, run.run_dir))
+        state.restore(run.run_dir / STATE)
     state.rollbacks, state.skipped, state.bad_steps, state.seconds = rollbacks, skipped, 0, seconds
     run.report.say(f"{bad} bad steps in a row: back to the last good state, at {state.nimg / 1000:.1f} kimg, "
                    f"with other random numbers (time {rollbacks} of {MAX_ROLLBACKS})")  # fmt: skip
@@ -219,14 +242,18 @@ def tick(run: Run) -> None:
 
 
 def _save_tick(run: Run) -> None:
+    """A state amid bad steps is none to return to: the one before stays until there is a good one."""
+    bad = run.state.bad_steps
     save_fakes(run.file("fakes", ".png"), run.state.G_ema, run.stage)
+    due = run.snapshot_due or time.perf_counter() - run.clock.saved > run.cfg.snap_minutes * 60
     if run.snapshot_due:
-        save(run)
-    elif time.perf_counter() - run.clock.saved > run.cfg.snap_minutes * 60:
+        save(run, state=not bad)
+    elif due and not bad:
         _save_state(run)
-    else:
-        return
-    run.clock.saved = time.perf_counter()
+    if due and bad:
+        run.report.say(f"The state is not saved at this tick: the last {counted(bad, 'step')} came to nothing")
+    elif due:
+        run.clock.saved = time.perf_counter()
 
 
 def measure(run: Run, interrupts: Interrupts) -> None:
@@ -249,10 +276,11 @@ def measure(run: Run, interrupts: Interrupts) -> None:
     run.clock.restart()
 
 
-def save(run: Run, film: bool = True) -> None:
+def save(run: Run, film: bool = True, state: bool = True) -> None:
     """A snapshot for the tools, the state for a resume, and the film so far, which may take seconds."""
     save_networks(run.snapshot, run.state, run.cfg, run.stage)
-    _save_state(run)
+    if state:
+        _save_state(run)
     if film:
         save_growth(run.run_dir, run.cfg.model)
 

@@ -26,13 +26,11 @@ from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
 from training.step import losses_of, micro_batch_sizes, out_of_memory, too_large
 
-_local_scalar = torch.ops.aten._local_scalar_dense.default
-
 
 class LiveBytes(TorchDispatchMode):
     """While it is active, the memory behind tensors that are made is counted as long as somebody holds it.
 
-    For programs on meta tensors, whose memory is none. What a program asks of a number in a tensor is answered with 0.
+    For programs on meta tensors, whose memory is none.
     now: bytes held   peak: the most there were
     """
 
@@ -44,8 +42,6 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:  # fmt: skip
-        if func is _local_scalar and args[0].is_meta:
-            return 0
         result = func(*args, **(kwargs or {}))
         for made in tree_leaves(result):
             if isinstance(made, Tensor):

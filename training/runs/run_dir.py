@@ -212,6 +212,12 @@ def settle_state(run_dir: Path) -> str:
     return f"{newest.name} is no good ({trouble}): going on from the state that was saved before it"
 
 
+def step_back(run_dir: Path) -> None:
+    """Let the state before take the place of `STATE`, if it is whole."""
+    if not damage(run_dir / PREVIOUS):
+        put_in_place(run_dir / PREVIOUS, run_dir / STATE)
+
+
 def _move_folder(path: Path) -> None:
     """Rename a folder in the place of a state, since no file can replace it. Raises UserError if it stays."""
     if path.is_dir() and not path.is_symlink():

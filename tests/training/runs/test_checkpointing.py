@@ -10,11 +10,13 @@ import torch
 import stylegan
 from stylegan.checkpoints.snapshot import load_snapshot
 from stylegan.networks.config import Stage
+from torch_utils.distributed import DistContext
 from torch_utils.errors import UserError
 from training.loop import pick_dtype, train
 from training.runs import checkpointing as milestones
-from training.runs.report import LOG
+from training.runs.report import LOG, Clock, Report
 from training.runs.run_dir import FINISHED, OPTIONS, STATE
+from training.state import Checks, fresh_state
 
 
 def test_the_state_is_saved_between_snapshots_when_they_are_far_apart(tiny, tmp_path, monkeypatch) -> None:
@@ -41,6 +43,20 @@ def test_of_several_ticks_within_a_kimg_the_last_one_stays(tiny, tmp_path) -> No
     milestones.save_fakes(tmp_path / "last.png", state.G_ema, Stage(16))
     assert fakes.name == "fakes000000.png" and fakes.read_bytes() == (tmp_path / "last.png").read_bytes()
     assert stylegan.load(tmp_path).kimg == 0.24, "which says where in the kimg it is from"
+
+
+def test_all_processes_work_on_as_many_images_as_the_one_with_the_least_memory(tiny, tmp_path, monkeypatch) -> None:
+    state = fresh_state(tiny(), torch.device("cpu"))
+    with Report(tmp_path, 1, 0, {}) as report:
+        run = milestones.Run(tiny(), tmp_path, state, report, Clock(), DistContext(0, 2))
+        monkeypatch.setattr(milestones, "all_reduce_max", lambda dist, name, number: max(number, -4))
+        state.micro_batch = {8: 2, 16: 8}
+        milestones.settle(run)
+        assert state.micro_batch == {8: 2, 16: 8}, "there have been no steps"
+        state.tally.add((Checks("D", ("d",), torch.ones(1), torch.ones(1).bool(), torch.tensor(True)),), 0, 0)
+        milestones.settle(run)
+    assert state.micro_batch == {8: 2, 16: 4}
+    assert "out of memory at 0.00 kimg: from now on 4 images per GPU" in (tmp_path / LOG).read_text()
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -32,8 +32,8 @@ def step(state: TrainState, cfg: RunConfig) -> None:
     images, c = data.batch(state.nimg, stage.batch, *cfg.model.size(stage.resolution))
     labels = labels_on(data, cfg, CPU)
     reals = to_float(images), c if cfg.data.cond else None
-    _, bad = train_step(state, reals, stage, cfg, labels, torch.float32)
-    assert not bad
+    train_step(state, reals, stage, cfg, labels, torch.float32)
+    assert (reading := state.read()) and not reading.culprits
     state.nimg += stage.batch
 
 
