@@ -16,15 +16,28 @@ from torch.optim.adam import adam
 FUSED = ("cpu", "cuda", "meta")  # the devices for which there is a kernel of a whole step
 
 
+def share_of(batch: int, halflife_kimg: float) -> float:
+    """What new weights count in an average after `batch` images, if the old ones count half after a half-life.
+
+    halflife_kimg: in thousand images; 0 for the new weights alone
+    """
+    return 1 - 0.5 ** (batch / (halflife_kimg * 1000)) if halflife_kimg > 0 else 1.0
+
+
 @torch.no_grad()
-def track(average: nn.Module, model: nn.Module, halflife_kimg: float, batch: int) -> None:
+def track(average: nn.Module, model: nn.Module, share: float | Tensor) -> None:
     """Move the averaged weights towards the model's (an exponential moving average), and copy the buffers.
 
-    halflife_kimg: after so many thousand images the old weights count half; 0 copies the weights.
-    batch: number of images shown since the last call.
+    share: what the model's weights count, see `share_of`; a number, or float32 [] on their device
     """
-    keep = 0.5 ** (batch / (halflife_kimg * 1000)) if halflife_kimg > 0 else 0.0
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
+    old: list[Tensor] = list(average.parameters())
+    new: list[Tensor] = list(model.parameters())
+    if isinstance(share, Tensor):
+        steps = torch._foreach_sub(new, old)
+        torch._foreach_mul_(steps, share)
+        torch._foreach_add_(old, steps)
+    else:
+        torch._foreach_lerp_(old, new, share)
     if buffers := list(average.buffers()):
         torch._foreach_copy_(buffers, list(model.buffers()))
 

@@ -242,6 +242,10 @@ class RunConfig:
     precision: Literal["auto", "bf16", "fp32"] = setting(
         "auto", Flag("--precision", "Number format of the convolutions; auto takes bf16 where it is fast.", MACHINE)
     )
+    cuda_graphs: Literal["auto", "off"] = setting(
+        "auto", Flag("--cuda-graphs", "Let one GPU repeat recorded steps by itself, or give out every step in parts.",
+                     MACHINE, resume="free")
+    )  # fmt: skip
     device: str = setting("auto", Flag("--device", "auto, cpu, cuda, cuda:1, ...", ESSENTIALS, resume="free"))
     threads: int | None = setting(
         None, Flag("--threads", "CPU threads. Default: one per core.", MACHINE, positive=True, resume="free")

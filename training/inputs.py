@@ -56,12 +56,18 @@ def draw(
     model: NetworkConfig, seed: int, stream: str, positions: range, resolution: int, classes: Tensor | None,
     device: torch.device, augmented: bool = False,
 ) -> Inputs:  # fmt: skip
-    """The inputs of the images at `positions` of `stream`, made where they are used: one kernel makes all numbers.
+    """The inputs of the images at `positions` of `stream`. For the other arguments see `draw_at`."""
+    return draw_at(model, places_of(seed, stream, positions, device), resolution, classes, augmented)
+
+
+def draw_at(
+    model: NetworkConfig, places: Tensor, resolution: int, classes: Tensor | None, augmented: bool = False
+) -> Inputs:
+    """The inputs of images, from their places [N,2]; made where they are used, by one kernel.
 
     classes: the labels of the data set on the device, from which those of the fakes are drawn with their frequencies
     augmented: with `views`; all else is the same without.
     """
-    places = places_of(seed, stream, positions, device)
     num_layers = sum(layer.kind == "conv" for layer in model.layers_at(resolution))
     chances = 4 + (2 * DRAWS if augmented else 0)
     z, z_mix, chosen = philox(places, 2 * model.z_dim, chances, LATENTS).split([model.z_dim, model.z_dim, chances], 1)

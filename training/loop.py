@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from training.config import RunConfig
 from training.data.archive import Archive
 from training.data.dataset import Dataset, fade
 from training.inputs import Reals
+from training.recorded import Recorder
 from training.runs.checkpointing import (
     Run,
     begin_phase,
@@ -37,7 +39,7 @@ from training.runs.resume import DataFacts
 from training.runs.run_dir import mark_finished
 from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
-from training.step import train_step
+from training.step import Steps, train_step
 
 TIME_IS_UP = 1  # less than the number of any signal that is obeyed
 
@@ -66,6 +68,7 @@ def train(
         deferred_interrupts() as interrupted,
     ):
         run = Run(cfg, run_dir, state, report, clock, dist)
+        recorder = recorder_for(cfg, device, dist, report.say)
         if damaged:
             report.say(damaged)
         begin_run(run, data, dtype, resume, init_from)
@@ -83,7 +86,7 @@ def train(
             with clock.data():
                 reals = next_reals(data, state.nimg, stage, cfg, device, dist)
             micro_batch = state.micro_batch[stage.resolution]
-            train_step(state, reals, stage, cfg, labels, dtype, dist)
+            train_step(state, reals, stage, cfg, labels, dtype, dist, recorder)
             state.nimg, clock.images = state.nimg + stage.batch, clock.images + stage.batch
             if state.micro_batch[stage.resolution] < micro_batch:
                 say_how_many_fit(run, stage.resolution, state.micro_batch[stage.resolution])
@@ -128,6 +131,14 @@ def set_up(cfg: RunConfig, dist: DistContext) -> tuple[torch.device, torch.dtype
     torch.set_num_threads(max(1, cpu_threads(cfg.threads) // dist.local_world_size))
     dtype = pick_dtype(cfg, device)
     return device, dtype, measured_machine(cfg, dtype, device)
+
+
+def recorder_for(
+    cfg: RunConfig, device: torch.device, dist: DistContext, say: Callable[[str], object]
+) -> Recorder[Steps] | None:
+    """Takes the steps of one process on a GPU, see `recorded`; several processes add up gradients in between."""
+    wanted = cfg.cuda_graphs == "auto" and device.type == "cuda" and dist.world_size == 1
+    return Recorder(say) if wanted else None
 
 
 def open_data(cfg: RunConfig, progress: bool = True) -> Dataset:

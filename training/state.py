@@ -170,6 +170,13 @@ class TrainState:
         """What learns in the phase "D" or "G" of a step, and its optimiser."""
         return (self.discriminators, self.opt_d) if phase == "D" else (self.G, self.opt_g)
 
+    def changing(self) -> list[Tensor]:
+        """All tensors that a step changes."""
+        networks = (self.G, self.G_ema, self.discriminators)
+        found = [t for net in networks for t in (*net.parameters(), *net.buffers())]
+        moments = (entry.values() for opt in (self.opt_g, self.opt_d) for entry in opt.state.values())
+        return [t.detach() for t in (*found, *(t for entry in moments for t in entry))]
+
     def read(self) -> Reading | None:
         """Take over what the tally holds, and return it; None if there have been no steps. Waits for the device."""
         reading = self.tally.read()

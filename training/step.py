@@ -14,23 +14,27 @@ from torch import Tensor
 
 from stylegan.networks.base import Generator
 from stylegan.networks.mapping import class_weights
-from torch_utils.adam import track
+from stylegan.networks.sampling import places_of
+from torch_utils.adam import share_of, track
 from torch_utils.device import return_freed_memory
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_gradients, all_reduce_sum
 from torch_utils.errors import UserError
 from training.config import RunConfig
-from training.inputs import Inputs, Reals, draw
+from training.inputs import Inputs, Reals, draw_at
 from training.losses import GANLoss, Stats, regularisers
+from training.recorded import Fed, Recorder
 from training.schedule import TrainingStage
 from training.state import Checks, TrainState, lazy_factor
 
 W_AVG_BETA = 0.995
+Steps = tuple[Checks, Checks]
+"""What the phases of D and of G report."""
 REDUCED = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def train_step(
     state: TrainState, reals: Reals, stage: TrainingStage, cfg: RunConfig, labels: Tensor | None,
-    dtype: torch.dtype, dist: DistContext = SINGLE_PROCESS,
+    dtype: torch.dtype, dist: DistContext = SINGLE_PROCESS, recorder: Recorder[Steps] | None = None,
 ) -> Stats:  # fmt: skip
     """Train on one batch. A phase whose numbers are not all finite leaves its network as it was; D's also leaves G.
 
@@ -39,33 +43,49 @@ def train_step(
     what there is to report.
     reals: this process's share of the batch, every `dist.world_size`-th image of it from its rank on
     labels: classes of the data set on the device, from which the generated images draw theirs
+    recorder: takes the step from a recording, where it has one
     Returns what there is to report, on the device.
     """
     images, real_c = reals
+    if not state.micro_batch.get(stage.resolution):
+        state.micro_batch[stage.resolution] = micro_batch_sizes(len(images), 1, cfg.batch_gpu)[0]
     positions = range(state.nimg + dist.rank, state.nimg + stage.batch, dist.world_size)
     # After a rollback the random numbers are others, or the same step would diverge again.
     salt = f"/{state.rollbacks}" if state.rollbacks else ""
-
-    def inputs_of(phase: str) -> Inputs:
-        stream, augmented = "g" if cfg.loss.share_fakes else phase.lower(), bool(cfg.loss.diffaugment)
-        drawn = draw(cfg.model, cfg.seed, stream + salt, positions, stage.resolution, labels, images.device, augmented)
-        # A relativistic score compares a real and a generated image: of one class, or it is the classes that differ.
-        c = real_c if cfg.loss.name == "relativistic" else drawn.c
-        return replace(drawn, reals=images, real_c=real_c, c=c)
-
-    if not state.micro_batch.get(stage.resolution):
-        state.micro_batch[stage.resolution] = micro_batch_sizes(len(images), 1, cfg.batch_gpu)[0]
     weights = {r.name: r.weight_at(state.nimg, stage) for r in regularisers(cfg.loss)}
-    losses = losses_of(state, stage, cfg, dtype, weights, len(images))
-    state.discriminators.requires_grad_(True)
-    d = run_phase("D", state, losses, inputs_of("D"), cfg, dist)
     ramp = math.inf if cfg.ema_ramp is None else state.nimg * cfg.ema_ramp / 1000
-    track(state.G_ema, state.G, min(cfg.ema_kimg, ramp), stage.batch)
-    # No gradients for D's weights while G learns: that is a third of the work of this phase.
-    state.discriminators.requires_grad_(False)
-    g = run_phase("G", state, losses, inputs_of("G"), cfg, dist, d.good)
-    state.tally.add((d, g), state.nimg, state.bad_steps)
-    return d.stats | g.stats
+    share = share_of(stage.batch, min(cfg.ema_kimg, ramp))
+    fed = {"reals": images} | ({} if real_c is None else {"real_c": real_c})
+    fed |= {phase: places_of(cfg.seed, stream + salt, positions, images.device)
+            for phase, stream in (("D", "g" if cfg.loss.share_fakes else "d"), ("G", "g"))}  # fmt: skip
+    if recorder is not None:  # what a recording must not keep
+        fed |= {"share": images.new_full((), share)} if cfg.ema_ramp is not None else {}
+        fed |= {"alpha": images.new_full((), stage.alpha)} if stage.alpha < 1 else {}
+
+    def take(fed: Fed) -> Steps:
+        at = replace(stage, weight=fed.get("alpha"))
+        losses = losses_of(state, at, cfg, dtype, weights, len(images))
+
+        def inputs_of(phase: str) -> Inputs:
+            drawn = draw_at(cfg.model, fed[phase], stage.resolution, labels, bool(cfg.loss.diffaugment))
+            # A relativistic score compares a real and a generated image: of one class, or the classes would differ.
+            c = fed.get("real_c") if cfg.loss.name == "relativistic" else drawn.c
+            return replace(drawn, reals=fed["reals"], real_c=fed.get("real_c"), c=c)
+
+        state.discriminators.requires_grad_(True)
+        d = run_phase("D", state, losses, inputs_of("D"), cfg, dist)
+        track(state.G_ema, state.G, fed.get("share", share))
+        # No gradients for D's weights while G learns: that is a third of the work of this phase.
+        state.discriminators.requires_grad_(False)
+        return d, run_phase("G", state, losses, inputs_of("G"), cfg, dist, d.good)
+
+    if recorder is None:
+        steps = take(fed)
+    else:
+        numbers = (stage.lr, *weights.values(), "share" in fed or share, state.micro_batch[stage.resolution])
+        steps = recorder.take((stage.phase, state.rollbacks), (*fed, *numbers), fed, take, state.changing)
+    state.tally.add(steps, state.nimg, state.bad_steps)
+    return steps[0].stats | steps[1].stats
 
 
 def losses_of(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from torch_utils.adam import Adam, track
+from torch_utils.adam import Adam, share_of, track
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,23 +131,23 @@ def pair() -> tuple[nn.BatchNorm1d, nn.BatchNorm1d]:
 def test_half_of_the_past_is_forgotten_per_half_life_whatever_the_batch(batch):
     average, model = pair()
     for _ in range(1000 // batch):
-        track(average, model, halflife_kimg=1.0, batch=batch)
+        track(average, model, share_of(batch, halflife_kimg=1.0))
     torch.testing.assert_close(average.weight.data, torch.full((3,), 0.5))
     for _ in range(1000 // batch):
-        track(average, model, halflife_kimg=1.0, batch=batch)
+        track(average, model, share_of(batch, halflife_kimg=1.0))
     torch.testing.assert_close(average.weight.data, torch.full((3,), 0.75))
 
 
 def test_no_half_life_copies():
     average, model = pair()
-    track(average, model, halflife_kimg=0, batch=8)
+    track(average, model, share_of(8, halflife_kimg=0))
     assert torch.equal(average.weight, model.weight)
 
 
 def test_buffers_are_copied_and_the_model_is_left_alone():
     average, model = pair()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    track(average, model, halflife_kimg=10, batch=8)
+    track(average, model, share_of(8, halflife_kimg=10))
     assert torch.equal(average.running_mean, model.running_mean)
     assert average.num_batches_tracked == 7
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -42,9 +42,9 @@ from training.runs.report import (
     save_reals,
 )
 from training.runs.run_dir import PREVIOUS, STATE, settle_state, step_back
+from training.runs.transfer import transfer_weights
 from training.schedule import TrainingStage
 from training.state import TrainState
-from training.transfer import transfer_weights
 from training.vision_aid import LOOKS
 
 MAX_ROLLBACKS = 3

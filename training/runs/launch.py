@@ -44,7 +44,7 @@ from training.runs.run_dir import (
     write_options,
 )
 from training.runs.speed_probe import costs_in_group, costs_of
-from training.transfer import inherited
+from training.runs.transfer import inherited
 from training.vision_aid import build_vision_aid
 
 

@@ -17,8 +17,8 @@ from stylegan.networks.dcgan import DCGANConfig
 from stylegan.networks.registry import build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
+from training.runs.transfer import CENTRE, inherited, transfer_weights
 from training.state import TrainState, fresh_state
-from training.transfer import CENTRE, inherited, transfer_weights
 
 CPU = torch.device("cpu")
 
