@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import reprlib
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,8 @@ from torch_utils.errors import UserError
 from torch_utils.text import printable, shortened
 
 T = TypeVar("T")
+
+SMALLEST, LARGEST = 1e-12, 1e12  # of any number other than 0, which a file may hold or somebody may type
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Flag:
     typed: the default as a user would type it, if that differs from its Python form
     kind: type of a setting that only some configurations have
     positive: forbids 0, which numbers may be otherwise
+    least, most: of a number other than 0. Beyond them it could only take time and memory
     is_list: whether a setting that is a text lists several things, parts at commas; those of sequences always do
     resume: whether the setting may change when a run is resumed: never, always ("free"), or while it lies ahead
     """
@@ -40,12 +44,26 @@ class Flag:
     typed: str = ""
     kind: Any = None
     positive: bool = False
+    least: float = SMALLEST
+    most: float = LARGEST
     is_list: bool = False
     resume: Literal["fixed", "free", "ahead"] = "fixed"
 
     @property
     def spellings(self) -> list[str]:
         return self.spelling.split("/")
+
+    def fault(self, number: float) -> str:
+        """What is wrong with a number, and the cure; "" if it can be."""
+        if isinstance(number, float) and not math.isfinite(number):
+            return f"cannot be: give a number, not {number}"
+        if number < 0 or (self.positive and number == 0):
+            return f"cannot be: give a number, {'more than 0' if self.positive else '0 or more'}"
+        if number > self.most:
+            return f"is too large; give at most {self.most:,.0f}"
+        if 0 < number < self.least:
+            return f"is too small; give at least {self.least:g}{'' if self.positive else ', or 0'}"
+        return ""
 
 
 def setting(default: Any, flag: Flag) -> Any:

@@ -20,6 +20,7 @@ AUTO = "auto"  # --resume: whichever run it is
 _table = partial(PerResolution.parse, kind=float)
 _whole_table = partial(PerResolution.parse, kind=int)
 _TABLE = "N|RES:N,...,N"
+ONE_IMAGE = 0.001  # kimg
 
 
 def _auto_or_whole(text: str) -> int | None:
@@ -54,18 +55,18 @@ AID_SMALLEST = 32  # of an image's sides: such a net knows nothing of smaller on
 # to some families of networks only, see their configs.
 FLAGS: Mapping[str, Flag] = {
     "growth.batch": Flag("--batch", "Images per step over all GPUs, one number or one per resolution.",
-                         ESSENTIALS, parse=_whole_table, metavar=_TABLE, positive=True),
+                         ESSENTIALS, parse=_whole_table, metavar=_TABLE, positive=True, most=1 << 20),
     "model.resolution": Flag("--resolution", "Grow up to this resolution; larger data are reduced to it.", GROWTH),
     "growth.initial": Flag("--init-res", "Resolution to start from.", GROWTH),
     "growth.stable_kimg": Flag("--lod-kimg", "How long each resolution is held before the next fades in.", GROWTH,
-                               parse=_table, metavar=_TABLE),
+                               parse=_table, metavar=_TABLE, least=ONE_IMAGE),
     "growth.fade_kimg": Flag("--fade-kimg", "How long each new resolution takes to fade in.", GROWTH,
-                             parse=_table, metavar=_TABLE),
+                             parse=_table, metavar=_TABLE, least=ONE_IMAGE),
     "growth.lr": Flag("--lr", "Learning rate of both networks.", LEARNING, parse=_table, metavar=_TABLE, positive=True),
     "growth.anneal_from": Flag("--anneal-from", "The kimg from which the learning rate falls, but not before the final"
                                " resolution has faded in.", LEARNING, resume="ahead"),
     "growth.anneal_kimg": Flag("--anneal-kimg", "How long the learning rate takes to fall to --lr-end of itself; 0: it"
-                               " does not fall.", LEARNING, resume="ahead"),
+                               " does not fall.", LEARNING, least=ONE_IMAGE, resume="ahead"),
     "growth.lr_end": Flag("--lr-end", "Share of the learning rate that --anneal-kimg leaves.", LEARNING,
                           resume="ahead"),
     "model.style_mixing": Flag("--style-mixing-prob", "Share of images made from two styles.", LEARNING, kind=float),
@@ -125,7 +126,7 @@ class LossConfig:
     )  # fmt: skip
     aid_zoom: int = setting(
         1, Flag("--aid-zoom", "How many times as large as they are the vision aid sees images.", typed="2",
-                positive=True),
+                positive=True, most=16),
     )  # fmt: skip
     aid_weight: float = setting(1.0, Flag("--aid-weight", "Weight of what the vision aid says."))
     aid_gamma: float = setting(0.05, Flag("--aid-gamma", "Strength of R1 and R2 at the features of the vision aid."))
@@ -181,15 +182,16 @@ class RunConfig:
                  ESSENTIALS, metavar="NAME"),
     )  # fmt: skip
     total_kimg: float = setting(
-        25000, Flag("--kimg", "How long to train, in thousands of images shown.", ESSENTIALS, positive=True)
+        25000,
+        Flag("--kimg", "How long to train, in thousands of images shown.", ESSENTIALS, positive=True, least=ONE_IMAGE),
     )
     hours: float | None = setting(
         None, Flag("--hours", "How long to train, in hours, in place of --kimg: measures how fast this machine is, then"
                    " plans the growth so that all is done in time, saving, --metrics and the start included.",
-                   ESSENTIALS, metavar="HOURS", positive=True),
+                   ESSENTIALS, metavar="HOURS", positive=True, most=1e6),
     )  # fmt: skip
     time_limit: float | None = None  # seconds of training after which a run planned by --hours ends, done or not
-    seed: int = setting(0, Flag("--seed", "Random seed: the same seed gives the same run.", ESSENTIALS))
+    seed: int = setting(0, Flag("--seed", "Random seed: the same seed gives the same run.", ESSENTIALS, most=2**64 - 1))
 
     model: NetworkConfig = NetworkConfig()
     growth: GrowthSchedule = GrowthSchedule()
@@ -198,7 +200,7 @@ class RunConfig:
 
     ema_kimg: float = setting(
         10.0, Flag("--ema-kimg", "Half-life of the averaged generator, the one that makes the images.", LEARNING,
-                   positive=True),
+                   positive=True, least=ONE_IMAGE),
     )  # fmt: skip
     ema_ramp: float | None = setting(
         None,
@@ -207,7 +209,7 @@ class RunConfig:
     tick_kimg: PerResolution[float] = setting(
         PerResolution(160, {8: 140, 16: 120, 32: 100, 64: 80, 128: 60, 256: 40, 512: 30, 1024: 20}),
         Flag("--tick", "Kimg between status lines. Files are numbered in whole kimg: below 1, those of one kimg replace"
-             " each other.", MACHINE, parse=_table, metavar=_TABLE, positive=True),
+             " each other.", MACHINE, parse=_table, metavar=_TABLE, positive=True, least=ONE_IMAGE),
     )  # fmt: skip
     snap: int = setting(10, Flag("--snap", "Ticks between snapshots.", MACHINE, positive=True, resume="free"))
     snap_d: bool = setting(
@@ -216,7 +218,7 @@ class RunConfig:
     )  # fmt: skip
     snap_minutes: float = setting(
         20.0, Flag("--snap-minutes", "Save the state for --resume at least this often.", MACHINE, positive=True,
-                   resume="free"),
+                   most=1e8, resume="free"),
     )  # fmt: skip
     keep: int | None = setting(
         None, Flag("--keep", "Keep only the newest N snapshots, besides the best. Default: all.", MACHINE,
@@ -252,7 +254,7 @@ class RunConfig:
     )
     gpus: int = setting(
         1, Flag("--gpus", "Number of GPUs, or with --device cpu of processes; also selects the preset's batch sizes.",
-                ESSENTIALS, positive=True, resume="free")
+                ESSENTIALS, positive=True, most=1 << 16, resume="free")
     )  # fmt: skip
     batch_gpu: int | None = setting(
         None, Flag("--batch-gpu", "Most images per GPU at once; a larger batch is worked off in parts. auto: as many as"
@@ -268,7 +270,7 @@ class RunConfig:
     )  # fmt: skip
     timeout: float = setting(
         600.0, Flag("--timeout", "Seconds after which a process that is stuck, or does not answer the others, is given "
-                    "up.", MACHINE, positive=True, resume="free"),
+                    "up.", MACHINE, positive=True, least=1, most=1e8, resume="free"),
     )  # fmt: skip
     max_bad_steps: int = setting(
         20, Flag("--max-bad-steps", "Steps in a row with infinite gradients before going back to the last good state.",

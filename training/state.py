@@ -220,8 +220,9 @@ class TrainState:
             self.tally = Tally()
         except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, pickle.PickleError) as error:
             raise UserError(
-                f"{path} is damaged, or was written by another version ({type(error).__name__}); restore it, or start "
-                f"a new run with --init-from {path.parent}"
+                f"{path} is damaged, of other networks than the settings beside it describe, or was written by another "
+                f"version ({type(error).__name__}); restore it or the settings, or start a new run with --init-from "
+                f"{path.parent}"
             ) from error
 
 

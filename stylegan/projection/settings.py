@@ -82,3 +82,5 @@ def check_settings(settings: ProjectionSettings | TuningSettings, flags: bool = 
             raise UserError(f"{called} must be more than 0, got 0")
         if name in SHARES_OF_STEPS and value > 1:
             raise UserError(f"{called} is a share of the steps, so it must be from 0 to 1, got {value:g}")
+        if fault := found.flag.fault(value):
+            raise UserError(f"{called} {value:g} {fault}")

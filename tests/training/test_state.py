@@ -98,7 +98,7 @@ def test_a_state_that_holds_something_else_is_an_error(name: str, value: object,
 
 
 def test_a_file_of_another_network_is_an_error(saved, tiny) -> None:
-    with pytest.raises(UserError, match="is damaged, or was written by another version"):
+    with pytest.raises(UserError, match="is damaged, of other networks than"):
         fresh_state(tiny(model__fmap_max=8), CPU).restore(saved[1])
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-
 from stylegan.networks.registry import require_buildable
 from torch_utils.errors import UserError
-from torch_utils.settings import declared, leaves
+from torch_utils.settings import Flag, declared, leaves
 from torch_utils.text import shortened
 from training.config import FLAGS, RunConfig
 from training.runs.live_metrics import check_metrics
@@ -15,12 +12,6 @@ from training.schedule import PerResolution
 
 MAX_RESOLUTION = 4096
 LONGEST_TEXT = 4096  # characters
-LARGEST = 1e12  # of any number
-LARGEST_OF: Mapping[str, float] = {
-    "seed": 2**64 - 1, "growth.batch": 1 << 20, "gpus": 1 << 16, "hours": 1e6, "timeout": 1e8, "snap_minutes": 1e8,
-    "loss.aid_zoom": 16,
-}  # fmt: skip
-"""Numbers beyond which a setting only takes memory and time, as a file from elsewhere may try."""
 
 
 def check(cfg: RunConfig) -> None:
@@ -34,35 +25,22 @@ def check(cfg: RunConfig) -> None:
 
 
 def _check_numbers(cfg: RunConfig) -> None:
+    """Raises UserError for numbers out of bounds, also in settings that only a file can hold, and for long texts."""
     values = dict(leaves(cfg))
-    flags = {found.name: found.flag.spellings[0] for found in declared(RunConfig, FLAGS)}
+    flags = {found.name: found.flag for found in declared(RunConfig, FLAGS)}
     for name, value in values.items():
-        _check_size(name, flags.get(name, f"setting '{name}'"), value)
-    for found in declared(RunConfig, FLAGS):
-        value = values.get(found.name)
-        positive = found.flag.positive
+        flag = flags.get(name, Flag(f"setting '{name}'", ""))
+        called = flag.spellings[0]
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            raise UserError(f"{called} has {len(value):,} characters, more than {LONGEST_TEXT:,}; shorten it")
         for number in value.values() if isinstance(value, PerResolution) else [value]:
-            if not isinstance(number, (int, float)):
-                continue
-            if number < 0 or (positive and number == 0):
-                wanted = "more than 0" if positive else "0 or more"
-                raise UserError(f"{found.flag.spellings[0]} {value} cannot be: give a number, {wanted}")
-    for name, flag in (("optim.beta1", "--beta1"), ("optim.beta2", "--beta2")):
+            fault = flag.fault(number) if isinstance(number, (int, float)) else ""
+            if fault:
+                raise UserError(f"{called} {shortened(str(value), 80)} {fault}")
+    for name in ("optim.beta1", "optim.beta2"):
         if values[name] >= 1:
-            raise UserError(f"{flag} {values[name]} never forgets; give a number from 0 up to, but not, 1")
-
-
-def _check_size(name: str, flag: str, value: object) -> None:
-    """Raises UserError for a number or a text that is too large to be meant."""
-    if isinstance(value, str) and len(value) > LONGEST_TEXT:
-        raise UserError(f"{flag} has {len(value):,} characters, more than {LONGEST_TEXT:,}; shorten it")
-    most = LARGEST_OF.get(name, LARGEST)
-    for number in value.values() if isinstance(value, PerResolution) else [value]:
-        if not isinstance(number, (int, float)) or abs(number) <= most:
-            continue
-        if isinstance(number, float) and not math.isfinite(number):
-            raise UserError(f"{flag} {value} cannot be: give a number, not {number}")
-        raise UserError(f"{flag} {shortened(str(value), 80)} is too large; give at most {most:,.0f}")
+            raise UserError(f"{flags[name].spellings[0]} {values[name]} never forgets; give a number from 0 up to, but "
+                            "not, 1")  # fmt: skip
 
 
 def _check_growth(cfg: RunConfig) -> None:

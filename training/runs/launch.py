@@ -26,7 +26,7 @@ from training.data.packed import checked
 from training.loop import open_data, pick_dtype, train
 from training.runs.hours import budget_lines, plan
 from training.runs.live_metrics import require_measurable, require_no_program, require_possible_metrics
-from training.runs.memory import footprint, require_fits
+from training.runs.memory import footprint, require_fits, require_state_of
 from training.runs.plan import describe, estimated_speed, growth_table
 from training.runs.processes import check_devices, device_of, train_in_processes
 from training.runs.report import about_growth
@@ -73,6 +73,8 @@ def launch(
     # What could fail later is tried before anything is written.
     device = with_kernels(pick_device(cfg.device))
     cpu_threads(cfg.threads)
+    if resume:
+        require_state_of(resume, cfg)
     require_fits(cfg, device, 0 if dry_run else dist.local_world_size if dist else cfg.gpus)
     require_measurable(cfg, device)
     if not resume or "metrics" in typed:  # an older run goes on, and says which of its metrics it leaves out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from training.config import RunConfig
 from training.inputs import Inputs
 from training.losses import regularisers
 from training.runs.plan import Footprint, gib, parameter_counts
+from training.runs.run_dir import OPTIONS, PREVIOUS, STATE
 from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
 from training.step import losses_of, micro_batch_sizes, out_of_memory, too_large
@@ -231,6 +233,22 @@ def require_fits(cfg: RunConfig, device: torch.device, processes: int) -> None:
                 f"--batch {cfg.growth.batch.at(resolution)} (at {resolution}) takes more than {gib(least)} of memory, "
                 f"but there are {gib(room)}; use a smaller --batch, or a smaller --batch-gpu"
             )
+
+
+def require_state_of(run_dir: Path, cfg: RunConfig) -> None:
+    """Raises UserError if the states of a run have fewer bytes than the networks that its settings describe.
+
+    A few bytes of settings could otherwise take all memory before it turns out that no state fits these networks.
+    """
+    generator, discriminator = parameter_counts(cfg.model)
+    files = [path for path in (run_dir / STATE, run_dir / PREVIOUS) if path.is_file()]
+    held = max((path.stat().st_size for path in files), default=0)
+    least = 4 * (2 * generator + discriminator)  # the average has all weights of the generator as well
+    if files and held < least:
+        raise UserError(
+            f"{run_dir / OPTIONS} describes networks of {generator + discriminator:,} weights, but {files[0].name} has "
+            f"only {held:,} bytes: these are not the settings of this run; restore {OPTIONS}"
+        )
 
 
 def _least_bytes(cfg: RunConfig, resolution: int, device: torch.device) -> float:

@@ -28,7 +28,7 @@ def test_the_state_is_saved_between_snapshots_when_they_are_far_apart(tiny, tmp_
         original(run)
 
     monkeypatch.setattr(milestones, "_save_state", save_state)
-    for minutes, expected in ((1e-9, [80, 160, 240, 240]), (60.0, [240])):
+    for minutes, expected in ((1e-6, [80, 160, 240, 240]), (60.0, [240])):
         saves.clear()
         folder = tmp_path / str(minutes)
         folder.mkdir()
