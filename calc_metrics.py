@@ -1,6 +1,6 @@
 """Measure a network: the same command as `stylegan metrics`."""
 
-from stylegan.cli.metrics import main
+from stylegan.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("metrics")

@@ -1,6 +1,6 @@
 """Convert a published network file or a snapshot: the same command as `stylegan convert`."""
 
-from stylegan.cli.convert import main
+from stylegan.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("convert")

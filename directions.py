@@ -1,6 +1,6 @@
 """Find directions in latent space and move along them: the same command as `stylegan directions`."""
 
-from stylegan.cli.directions import main
+from stylegan.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("directions")

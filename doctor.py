@@ -1,6 +1,6 @@
 """Check this machine: versions, compilers, caches and every fused op: the same command as `stylegan doctor`."""
 
-from stylegan.cli.doctor import main
+from stylegan.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("doctor")

@@ -1,6 +1,6 @@
 """Generate images with a trained network: the same command as `stylegan generate`."""
 
-from stylegan.cli.generate import main
+from stylegan.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("generate")

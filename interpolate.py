@@ -1,6 +1,6 @@
 """Make films and image sequences from image to image: the same command as `stylegan film`."""
 
-from stylegan.cli.film import main
+from stylegan.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("film")

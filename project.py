@@ -1,6 +1,6 @@
 """Find the latents of real images: the same command as `stylegan project`."""
 
-from stylegan.cli.project import main
+from stylegan.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("project")

@@ -1,6 +1,6 @@
 """Mix the styles of images: the same command as `stylegan mix`."""
 
-from stylegan.cli.mix import main
+from stylegan.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("mix")

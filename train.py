@@ -1,6 +1,6 @@
 """Train a network on a folder or archive of images: the same command as `stylegan train`."""
 
-from stylegan.cli.train import main
+from stylegan.cli import run
 
 if __name__ == "__main__":
-    main()
+    run("train")

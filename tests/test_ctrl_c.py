@@ -50,6 +50,18 @@ def test_a_script_that_is_still_loading_stops_in_one_line(script: str, slow_pack
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("start", [["train.py", "--help"], ["-c", "from stylegan.cli import run; run()"]])
+def test_a_command_that_has_not_begun_stops_in_silence(start: list[str], tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text(SLOW)
+    process = subprocess.Popen(
+        [sys.executable, *start], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)}, preexec_fn=hear_ctrl_c,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGINT)
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("", 130)
+
+
 @pytest.mark.parametrize("script", COMMANDS)
 def test_help_does_not_wait_for_what_takes_long(script: str, slow_packages: Path) -> None:
     done = subprocess.run(

@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from torch_utils.errors import UserError, explained
-from torch_utils.interrupt import signals_end, was_interrupted
+from torch_utils.interrupt import ctrl_c_raises, signals_end, was_interrupted
 from torch_utils.progress import lasting_streams, lost_output
 from torch_utils.settings import Declared, Flag, declared
 from torch_utils.text import printable, say, shortened
@@ -160,7 +160,7 @@ def _without_traceback() -> Iterator[None]:
     do their slow imports inside.
     """
     try:
-        with signals_end():
+        with ctrl_c_raises(), signals_end():
             yield
     except click.exceptions.Exit:
         raise

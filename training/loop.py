@@ -27,9 +27,9 @@ from training.runs.checkpointing import (
     end_run,
     measure,
     restore_newest,
-    save,
     say_how_many_fit,
     settle,
+    stop_run,
     tick,
 )
 from training.runs.memory import fit
@@ -41,7 +41,7 @@ from training.schedule import TrainingStage
 from training.state import TrainState, fresh_state
 from training.step import Steps, train_step
 
-TIME_IS_UP = 1  # less than the number of any signal that is obeyed
+TIME_IS_UP = signal.NSIG  # more than the number of any signal
 
 
 def train(
@@ -53,7 +53,7 @@ def train(
     resume: go on from the state saved there   init_from: a snapshot to take fitting weights from
     dist: the processes that share the work; all do the same to the same state, and the first one writes
     Returns the final state. Raises UserError for bad data, a full disk, and a run that keeps diverging, and
-    SystemExit(143) once a SIGTERM has been obeyed.
+    SystemExit(143 or 129) once a SIGTERM or SIGHUP has been obeyed.
     """
     clock = Clock()
     device, dtype, clock.machine = set_up(cfg, dist)
@@ -99,10 +99,8 @@ def train(
                     on_rank0(dist, "metrics", measure_now)
             stop = wish_of_any(dist, interrupted, clock.late(state, cfg))
         settle(run)
-        if stop > TIME_IS_UP:
-            state.seconds += clock.lap()
-            on_rank0(dist, "the last save", partial(save, run, film=stop != signal.SIGTERM))
-            report.say(f"Stopped at {state.nimg / 1000:.1f} kimg; all is saved. To go on: train.py --resume {run_dir}")
+        if 0 < stop < TIME_IS_UP:
+            stop_run(run, stop)
         else:
             measured = run.snapshot_due
             end_run(run)
@@ -112,16 +110,16 @@ def train(
             if not stop:
                 kimg = min(state.nimg / 1000, cfg.total_kimg)
                 on_rank0(dist, "the end", partial(mark_finished, run_dir, kimg))
-    if stop == signal.SIGTERM:
-        raise SystemExit(128 + signal.SIGTERM)
+    if stop and stop != signal.SIGINT:
+        raise SystemExit(128 + stop)
     return state
 
 
 def wish_of_any(dist: DistContext, interrupted: Interrupts, late: bool = False) -> int:
-    """The signal by which the user asked any of the processes to stop, else TIME_IS_UP if one of them is late, else 0:
+    """TIME_IS_UP if any of the processes is late, else the signal by which the user asked one of them to stop, else 0:
     they must stop at the same step.
     """
-    return all_reduce_max(dist, "wish to stop", interrupted.signum or (TIME_IS_UP if late else 0))
+    return all_reduce_max(dist, "wish to stop", TIME_IS_UP if late else interrupted.signum)
 
 
 def set_up(cfg: RunConfig, dist: DistContext) -> tuple[torch.device, torch.dtype, Machine]:

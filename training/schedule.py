@@ -139,8 +139,13 @@ class GrowthSchedule:
     @property
     def anneal_start(self) -> float:
         """The image count from which the learning rate falls, if it does."""
+        return 1000 * max(self.grown_kimg, self.anneal_from)
+
+    @property
+    def grown_kimg(self) -> float:
+        """When the final resolution has faded in."""
         *_, (_, arrived) = self._arrivals()
-        return max(arrived, 1000 * self.anneal_from)
+        return arrived / 1000
 
     def lod(self, stage: Stage) -> float:
         """The published level of detail at `stage`: 0 at the final resolution, +1 for each halving."""

@@ -29,6 +29,18 @@ def test_the_first_signal_is_a_wish_and_the_second_an_order(number: signal.Signa
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_terminal_that_closes_says_so_more_than_once(first: signal.Signals) -> None:
+    with deferred_interrupts() as interrupted:
+        for number in (first, signal.SIGHUP, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+            signal.sigtimedwait([], 0.01)
+        assert interrupted.signum == first
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigtimedwait([], 1)
+
+
 def test_an_error_of_a_library_that_was_interrupted_is_an_interruption() -> None:
     with pytest.raises(RuntimeError) as raised:
         try:

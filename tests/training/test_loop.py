@@ -99,11 +99,16 @@ def test_a_run_whose_time_is_up_ends_whole_and_can_go_on(straight, tiny, tmp_pat
         state = train(tiny(hours=1.0, time_limit=1e9), tmp_path)
     assert state.nimg == 16 * 8
     assert load_snapshot(next(tmp_path.glob("network-snapshot-*"))).kimg == 0.128
-    assert "The time of 1 h is over, at 0.1 of the 0.24 kimg" in log(tmp_path)[-2]
+    said = log(tmp_path)
+    assert "The time of 1 h is over, at 0.1 of the 0.24 kimg" in said[-2] and said[1].startswith(
+        "Planned for 1 h: 4x4 to"
+    )
+    assert "Done: 0.1 kimg. It ends while 16x16 fades in, at 33%; 16x16 is reached at 0.16 kimg: train.py" in said[-1]
     train(tiny(hours=1.0, time_limit=1e-9), tmp_path, resume=True)
     assert saved(tmp_path)["nimg"] == 128, "its time has not come back"
     assert saved(tmp_path)["seconds"] > state.seconds / 2 > 0
     train(tiny(), tmp_path, resume=True)
+    assert said[-2] in log(tmp_path) and log(tmp_path)[-1].startswith("Done: 0.2 kimg. Images")
     for net in ("G", "D", "G_ema"):
         mine, theirs = saved(tmp_path)[net], saved(straight)[net]
         assert all(torch.equal(mine[name], theirs[name]) for name in theirs)

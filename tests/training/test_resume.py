@@ -184,8 +184,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny, run_dirs) -> None:
     train(cfg, straight)
     code = in_a_process(("training.loop.train_step", 12), cfg, stopped, False, signal.SIGINT)
     assert code == 0
-    last = (stopped / LOG).read_text().splitlines()[-1]
-    assert last == f"Stopped at 0.1 kimg; all is saved. To go on: train.py --resume {stopped}"
+    said, last = (stopped / LOG).read_text().splitlines()[-2:]
+    assert said == f"Stopped by Ctrl-C at 0.1 of 0.24 kimg: saving network-snapshot-000000.safetensors and {STATE}"
+    assert last == f"All is saved. To go on: train.py --resume {stopped}"
     assert torch.load(stopped / STATE, weights_only=True)["nimg"] == 12 * 8, "the step begun is finished"
     result = CliRunner().invoke(main, ["--resume", str(stopped)])
     assert result.exit_code == 0, result.output

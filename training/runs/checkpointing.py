@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from training.data.dataset import Dataset
 from training.inputs import NUMBERS
 from training.runs.hours import LATE
 from training.runs.live_metrics import NO_METRICS, keep_best, measure_snapshot, prune
-from training.runs.plan import duration, seconds_left
+from training.runs.plan import duration, growth_line, seconds_left, unfinished_growth
 from training.runs.report import (
     FIRST,
     STAT_NAMES,
@@ -119,6 +120,8 @@ def begin_run(run: Run, data: Dataset, dtype: torch.dtype, resume: bool, init_fr
                        "others, which changes what is drawn from them and nothing else")  # fmt: skip
         return
     report.say(f"Training in {run.run_dir}: {len(data)} images, {cfg.total_kimg:g} kimg, {how}")
+    if cfg.hours is not None:
+        report.say(f"Planned for {cfg.hours:g} h: {growth_line(cfg)}")
     if init_from:
         report.say(transfer_weights(init_from, state, cfg.data.class_names))
     if state.vision_aid:
@@ -300,10 +303,28 @@ def end_run(run: Run) -> None:
     if state.nimg > state.tick_nimg:
         tick(run)
     state.seconds += run.clock.lap()
-    on_rank0(run.dist, "the last save", partial(save, run))
-    if run.cfg.time_limit is not None:
+    if run.cfg.time_limit is not None:  # said before the state is saved, so that it stays in the log
         _say_how_timely(run, run.cfg.time_limit)
-    run.report.say(f"Done: {state.nimg / 1000:.1f} kimg. Images, growth.webp and the network are in {run.run_dir}")
+    on_rank0(run.dist, "the last save", partial(save, run))
+    short = unfinished_growth(run.cfg, state.nimg)
+    further = f" {short}: train.py --resume {run.run_dir} --kimg N goes on." if short else ""
+    run.report.say(
+        f"Done: {state.nimg / 1000:.1f} kimg.{further} Images, growth.webp and the network are in {run.run_dir}"
+    )
+
+
+def stop_run(run: Run, signum: int) -> None:
+    """End at the wish of the user: say so, and save. What is said before the state is saved stays in the log.
+
+    signum: of the signal. The film, which may take seconds, waits for the next snapshot unless it was Ctrl-C.
+    """
+    state, report = run.state, run.report
+    state.seconds += run.clock.lap()
+    by = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
+    report.say(f"Stopped by {by} at {state.nimg / 1000:.1f} of {run.cfg.total_kimg:g} kimg: saving {run.snapshot.name} "
+               f"and {STATE}")  # fmt: skip
+    on_rank0(run.dist, "the last save", partial(save, run, film=signum == signal.SIGINT))
+    report.say(f"All is saved. To go on: train.py --resume {run.run_dir}")
 
 
 def _say_how_timely(run: Run, time_limit: float) -> None:

@@ -88,9 +88,8 @@ def launch(
         torch.set_num_threads(cpu_threads(cfg.threads))  # the time depends on them
         dtype = pick_dtype(cfg, device)
         room = checked(Archive.open(cfg.data.path, cfg.data.cache), map(cfg.model.size, cfg.growth.resolutions))
-        say(describe(cfg, estimated_speed(cfg, dtype, device), footprint(cfg, dtype, device)))
-        say(f"Disk         {room}, for the reduced images")
-        say(_film_line(cfg))
+        more = [f"Disk         {room}, for the reduced images", _film_line(cfg)]
+        say(describe(cfg, estimated_speed(cfg, dtype, device), footprint(cfg, dtype, device), more))
         return
     desc = "" if resume else description(cfg, facts)
     if dist:
@@ -180,13 +179,16 @@ def _planned(cfg: RunConfig, dist: DistContext, began: float, outdir: Path | Non
         speed = partial(costs.images_per_second, cfg)
         device = pick_device(cfg.device)
         memory = footprint(cfg, pick_dtype(cfg, device), device)
-        growth = [describe(cfg, speed, memory), _film_line(cfg)] if dry_run else growth_table(cfg, speed, memory)
-        say("\n".join([*growth, *budget_lines(cfg, costs)]))
+        budget = budget_lines(cfg, costs)
+        if dry_run:
+            say(describe(cfg, speed, memory, [_film_line(cfg), *budget]))
+        else:
+            say("\n".join([*growth_table(cfg, speed, memory), *budget]))
     return cfg
 
 
 def _film_line(cfg: RunConfig) -> str:
-    """The last line of a plan."""
+    """A line of a plan."""
     return f"Film         {about_growth(cfg.model)}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -149,20 +149,26 @@ ImagesPerSecond = Callable[[int], float]  # resolution -> training speed
 Footprint = Callable[[int], tuple[int, int]]  # resolution -> peak memory of a device in bytes, and images at once
 
 
-def describe(cfg: RunConfig, estimate: ImagesPerSecond, footprint: Footprint) -> str:
-    """The whole plan as text, with the resolution that takes most memory, and how many images at once that is for."""
+def describe(cfg: RunConfig, estimate: ImagesPerSecond, footprint: Footprint, more: Sequence[str] = ()) -> str:
+    """The whole plan as text, with the resolution that takes most memory, and how many images at once that is for.
+
+    What people look for comes first, the settings last. more: lines between the two
+    """
     generator, discriminator = parameter_counts(cfg.model)
     (peak, micro_batch), resolution = max((footprint(res), res) for res in cfg.growth.resolutions)
+    short = unfinished_growth(cfg, round(1000 * cfg.total_kimg))
     return "\n".join(
         [
-            "Settings",
-            *(f"  {name:<26} {_shown(name, value, cfg)}" for name, value in leaves(cfg)),
-            "",
             "Growth",
             *growth_table(cfg, estimate, footprint),
+            *([f"  {short}; a larger --kimg or --hours gets there"] if short else []),
             "",
             f"Parameters   generator {generator:,}   discriminator {discriminator:,}",
             f"Memory       about {gib(peak)} per device, at {resolution} with {micro_batch} images at once",
+            *more,
+            "",
+            "Settings",
+            *(f"  {name:<26} {_shown(name, value, cfg)}" for name, value in leaves(cfg)),
         ]
     )
 
@@ -171,6 +177,23 @@ def _shown(name: str, value: object, cfg: RunConfig) -> str:
     if name == "data.empty_classes":
         return listed_classes(cfg.data.empty_classes, cfg.data.class_names) or "none"
     return shown(value)
+
+
+def unfinished_growth(cfg: RunConfig, nimg: int) -> str:
+    """How far the networks have grown after `nimg` images, and when they are full-grown; "" if they are."""
+    growth, stage = cfg.growth, cfg.growth.at(nimg)
+    if stage.resolution == growth.final and stage.alpha == 1:
+        return ""
+    (h, w), (height, width) = cfg.model.size(stage.resolution), cfg.model.size(growth.final)
+    where = f"at {w}x{h}" if stage.alpha == 1 else f"while {w}x{h} fades in, at {stage.alpha:.0%}"
+    return f"It ends {where}; {width}x{height} is reached at {growth.grown_kimg:g} kimg"
+
+
+def growth_line(cfg: RunConfig) -> str:
+    """The phases in one line: "8x8 to 40, 16x16 fading in to 80, 16x16 to 120 kimg"."""
+    sizes = [(cfg.model.size(phase.resolution), phase) for phase in cfg.growth.phases(cfg.total_kimg)]
+    parts = (f"{w}x{h}{' fading in' if p.kind == 'fade' else ''} to {p.end_kimg:g}" for (h, w), p in sizes)
+    return f"{', '.join(parts)} kimg"
 
 
 def growth_table(cfg: RunConfig, estimate: ImagesPerSecond, footprint: Footprint) -> list[str]:

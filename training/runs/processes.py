@@ -43,7 +43,7 @@ from torch_utils.distributed import (
 )
 from torch_utils.errors import UserError
 from torch_utils.files import write_atomically
-from torch_utils.interrupt import signals_end, was_interrupted
+from torch_utils.interrupt import Interrupts, signals_end, stopping_signals, was_interrupted
 from torch_utils.progress import lasting_streams
 from torch_utils.text import say
 from training.config import RunConfig
@@ -55,7 +55,6 @@ SHUTDOWN_S = 60.0  # for the others to end once one has ended
 ORDER_S = 5.0  # for all to end after a second signal
 LOOK_S = 0.1  # from one look at the processes to the next
 LOST, GONE = 1, 255  # exit codes of one that lost the others, and of one of which nothing is known any more
-SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 Work = Callable[[RunConfig, Path, bool, str | None, DistContext], object]  # `train`, or what is called like it
 Entry = Callable[[RunConfig, Path, bool, str | None, Path, Connection], int]
@@ -88,7 +87,7 @@ def train_in_processes(
     entry: what each of them does, if it is not to train: `process` with other work
 
     Raises UserError for what one of them raised, and for one that was lost too often; SystemExit with its code for any
-    other end but the planned one: 143 after SIGTERM, 1 after an error, whose traceback has been printed.
+    other end but the planned one: 128 and a signal's number, or 1 after an error, whose traceback has been printed.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # errors are ours to tell, once
     alive, held = multiprocessing.Pipe(duplex=False)  # its end comes when we do
@@ -117,17 +116,18 @@ def train_in_processes(
 class _Launcher:
     """Starts the processes of a run and watches them. A context manager: at its end, none of them is left.
 
-    signals: SIGINT and SIGTERM that have come, in their order
+    signals: that ask to stop and have come, in their order
     """
 
     def __init__(self, cfg: RunConfig, notes: Path) -> None:
         self._cfg, self._notes = cfg, notes
         self._processes: dict[int, BaseProcess] = {}
         self._starting = False
+        self._is_echo = Interrupts().is_echo
         self.signals: list[int] = []
 
     def __enter__(self) -> _Launcher:
-        self._before: dict[int, Any] = {number: signal.signal(number, self._hear) for number in SIGNALS}
+        self._before: dict[int, Any] = {number: signal.signal(number, self._hear) for number in stopping_signals()}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -140,6 +140,8 @@ class _Launcher:
             signal.signal(number, handler)
 
     def _hear(self, signum: int, frame: FrameType | None) -> None:
+        if self._is_echo(signum):
+            return
         self.signals.append(signum)
         if self._starting:  # nothing has been done yet that could be lost
             raise self.stopped()
@@ -229,9 +231,10 @@ def load_beforehand() -> None:
     if home.name not in INSTALLED and str(home) not in paths[:1]:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(home), *paths])
     multiprocessing.set_forkserver_preload(["training.loop", "torch.utils.tensorboard"])
-    resource_tracker.ensure_running()  # which `forkserver` would do next, and let signals in again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stopping_signals())
     try:
+        resource_tracker.ensure_running()  # which `forkserver` would do next; it lets Ctrl-C and SIGTERM in again
+        signal.pthread_sigmask(signal.SIG_BLOCK, stopping_signals())
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -252,9 +255,10 @@ def process(
     assert dist is not None
     lasting_streams()
     os.setsid()  # Ctrl-C in a terminal is for the launcher, which passes it on
-    for number in SIGNALS:  # at once, whatever it waits for: there is nothing to save yet
+    signals = stopping_signals()
+    for number in signals:  # at once, whatever it waits for: there is nothing to save yet
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     threading.Thread(target=_stop_with, args=(launcher,), daemon=True).start()
     code = 1
     if not _noted(notes):  # by an earlier attempt

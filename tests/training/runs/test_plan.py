@@ -8,7 +8,7 @@ import pytest
 from stylegan.networks.registry import build_discriminator, build_generator
 from torch_utils.settings import leaves, replaced
 from training.presets import PRESETS
-from training.runs.plan import describe, duration, growth_table, parameter_counts
+from training.runs.plan import describe, duration, growth_line, growth_table, parameter_counts, unfinished_growth
 from training.runs.resume import preset
 from training.schedule import PerResolution
 
@@ -39,6 +39,18 @@ def test_settings_are_shown_as_they_are_typed():
     assert re.search(r"diffaugment +color,cutout\n", text)
     assert re.search(r"diffaugment +none\n", describe(DIGITS, speed, footprint))
     assert re.search(r"model.base +4x4\n", text)
+
+
+def test_what_people_look_for_comes_first_and_growth_that_ends_early_is_said():
+    short = replaced(DIGITS, {"total_kimg": 5.0})
+    text = describe(short, speed, footprint, ["Disk of 3 GB"])
+    places = [text.index(part) for part in ("Growth", "It ends at 8x8; 32x32 is", "Memory", "Disk of", "Settings")]
+    assert places == sorted(places)
+    assert "It ends" not in describe(DIGITS, speed, footprint)
+    assert growth_line(short) == "8x8 to 5 kimg"
+    (fade,) = [phase for phase in DIGITS.growth.phases(100.0) if phase.kind == "fade" and phase.resolution == 16]
+    middle = round(500 * (fade.start_kimg + fade.end_kimg))
+    assert unfinished_growth(DIGITS, middle).startswith("It ends while 16x16 fades in, at 50%; 32x32 is reached at")
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -74,6 +74,10 @@ def happen(what: str, state: Any, run_dir: Path) -> None:
     launcher = int((run_dir / "pid").read_text())
     if what == "stop":
         os.kill(launcher, signal.SIGTERM)
+    if what == "hang up":
+        for _ in range(2):
+            os.kill(launcher, signal.SIGHUP)
+            time.sleep(0.05)
     if what == "deaf":  # as while it waits within PyTorch
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -240,30 +244,37 @@ def test_a_mistake_met_by_one_is_told_as_such(crew, tiny) -> None:
         crew(two(tiny), what="mistake", step=3)
 
 
-@pytest.mark.parametrize(("what", "ranks"), [("stop", [0]), ("SIGTERM", [1])])
+@pytest.mark.parametrize(("what", "ranks"), [("stop", [0]), ("hang up", [0]), ("SIGTERM", [1])])
 def test_a_wish_to_stop_stops_all_at_the_same_step(what, ranks, undisturbed, crew, tiny, tmp_path) -> None:
-    """Whoever hears it, the launcher or a process."""
+    """Whoever hears it, the launcher or a process; also if it is told twice that the terminal closes."""
     with pytest.raises(SystemExit) as stopped:
         crew(two(tiny), what=what, step=12, ranks=ranks)
-    assert stopped.value.code == 143
+    number = signal.SIGHUP if what == "hang up" else signal.SIGTERM
+    assert stopped.value.code == 128 + number
     (run_dir,) = tmp_path.iterdir()
     nimg = saved(run_dir)["nimg"]
     assert 12 * 8 <= nimg < 240
-    assert log(run_dir)[-1].startswith(f"Stopped at {nimg / 1000:.1f} kimg; all is saved.")
+    saving = f"saving network-snapshot-000000.safetensors and {STATE}"
+    said = f"Stopped by {number.name} at {nimg / 1000:.1f} of 0.24 kimg: {saving}"
+    assert log(run_dir)[-2] == said and log(run_dir)[-1].startswith("All is saved. To go on:")
     assert same_end(undisturbed, crew(two(tiny), run_dir))
+    assert said in log(run_dir), "it stays in the log"
 
 
-def test_a_single_process_obeys_sigterm_too(tiny, tmp_path, monkeypatch) -> None:
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGTERM, 1), (signal.SIGHUP, 2)])
+def test_a_single_process_obeys_signals_too(number, times, tiny, tmp_path, monkeypatch) -> None:
     healthy = training.loop.train_step
 
     def interrupted(*arguments: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(times):
+            os.kill(os.getpid(), number)
+            time.sleep(0)  # where Python gets to see the signal
         return healthy(*arguments)
 
     monkeypatch.setattr(training.loop, "train_step", interrupted)
     with pytest.raises(SystemExit) as stopped:
         train(tiny(), tmp_path)
-    assert (stopped.value.code, saved(tmp_path)["nimg"]) == (143, 8)
+    assert (stopped.value.code, saved(tmp_path)["nimg"]) == (128 + number, 8)
 
 
 def test_a_run_goes_on_with_another_number_of_processes(tiny, tmp_path, crew) -> None:
@@ -301,7 +312,7 @@ def test_processes_run_the_code_of_the_checkout_they_were_started_from(tmp_path)
         "def tell() -> None: print(sys.modules['training.loop'].__file__)\n"
         "if __name__ == '__main__':\n"
         "    processes.load_beforehand()\n"
-        "    for number in processes.SIGNALS:\n"
+        "    for number in processes.stopping_signals():\n"
         "        os.kill(multiprocessing.forkserver._forkserver._forkserver_pid, number)\n"
         "    child = multiprocessing.get_context('forkserver').Process(target=tell)\n"
         "    child.start(); child.join()\n"
