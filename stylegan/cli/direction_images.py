@@ -165,7 +165,7 @@ def opened_for(request: MoveRequest) -> tuple[View, Directions]:
     from stylegan.editing.directions import load_directions
     from stylegan.latents.render import opened
 
-    view = opened(request.rendering, request.start.force)
+    view = opened(request.rendering, request.start.force, request.batch)
     return view, load_directions(Path(request.move.directions), view.snapshot, request.start.force)
 
 

@@ -133,7 +133,7 @@ def find(request: Find) -> None:
         require_sklearn()
         classifier = classifier_of(labels)
     require_batch(request.batch)
-    view = opened(request.model)
+    view = opened(request.model, batch=request.batch)
     if settings.method == "labels":
         samples = search.labelled_samples(labels, view, classifier, request.batch)
         found = search.from_labels(settings, samples, view, say)
@@ -161,7 +161,7 @@ def channels(request: Channels) -> None:
 
     classifier = classifier_of(request.labels)
     require_batch(request.batch)
-    view = opened(request.model)
+    view = opened(request.model, batch=request.batch)
     search.require_channels(view, request.count)
     if classifier is not None:  # before many images are rendered
         search.require_one_attribute(

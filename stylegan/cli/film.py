@@ -76,7 +76,7 @@ def main(request: Request, dry_run: bool) -> None:
     from stylegan.latents.render import gather, opened
     from torch_utils.progress import Progress
 
-    view = untruncated(opened(request.rendering, request.force), request.film)
+    view = untruncated(opened(request.rendering, request.force, request.batch), request.film)
     out, film, (columns, rows) = Path(request.out), request.film, request.grid
     config, stage = view.snapshot.config, view.snapshot.stage
     height, width = config.size(stage.resolution)

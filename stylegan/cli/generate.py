@@ -52,7 +52,7 @@ def main(request: Request, dry_run: bool) -> None:
     from torch_utils.images import to_uint8
 
     start, output = request.start, request.output
-    view = opened(request.rendering, start.force)
+    view = opened(request.rendering, start.force, request.batch)
     sources = Sources.of(start.seeds, view, start.classes, force=start.force, each_class=start.each_class)
     # With stand-ins for photographs, so that every mistake is reported before any projection.
     names = output.names(sources.projected(standing_in).names)

@@ -88,7 +88,7 @@ def main(request: Request, dry_run: bool) -> None:
     # Not at the top, because --help should not wait for torch.
     from stylegan.latents.render import gather, opened
 
-    view = opened(request.rendering, request.force)
+    view = opened(request.rendering, request.force, request.batch)
     config = view.snapshot.config
     layers = layers_of(request.styles, config, view.snapshot.stage.resolution)
     if request.cells and request.format == "jpg" and config.channels == 4:

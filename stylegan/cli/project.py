@@ -146,7 +146,7 @@ def main(request: Request, dry_run: bool) -> None:
         return
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
     from stylegan.latents.latents import load_latents
-    from stylegan.latents.render import classes_for_seeds, opened
+    from stylegan.latents.render import classes_for_seeds, opened, require_room
     from stylegan.networks.base import require_w
     from stylegan.projection.distance import pick_distance
     from stylegan.projection.job import Job, replaced_files, run, table
@@ -162,6 +162,7 @@ def main(request: Request, dry_run: bool) -> None:
     require_apart(paths, Path(request.outdir))
     snapshot = opened(request.model).snapshot
     require_w(snapshot.G)
+    require_room(snapshot, request.batch, searched=True)
     photos, skipped = read(request, paths, snapshot)
     config, class_names = snapshot.config, snapshot.class_names
     c = classes_for_seeds(request.classes, range(len(photos)), config.num_classes, class_names)

@@ -173,7 +173,7 @@ class ClassifierSettings:
         64, Flag("--resolution", "Size to learn at; images are reduced to it.", DATA, positive=True)
     )
     epochs: int = setting(16, Flag("--epochs", "How often to show each image.", positive=True))
-    batch: int = setting(64, Flag("--batch", "Images in a step.", positive=True))
+    batch: int = setting(64, Flag("--batch", "Images in a step.", positive=True, most=1 << 20))
     lr: float = setting(0.003, Flag("--lr", "Learning rate at the start; it falls to 0.", positive=True))
     seed: int = setting(0, Flag("--seed", "Of weights and order."))
     device: str = setting("auto", Flag("--device", "auto, cpu, cuda or cuda:1."))

@@ -23,7 +23,7 @@ from stylegan.networks.base import Noise, require_w
 from stylegan.networks.config import NoiseMode, Stage
 from stylegan.networks.inference import with_kernels
 from stylegan.networks.sampling import z_for_seeds
-from torch_utils.device import keep_freed_memory, pick_device
+from torch_utils.device import keep_freed_memory, pick_device, require_memory, total_memory
 from torch_utils.errors import UserError
 from torch_utils.text import Class, counted, listed_classes
 
@@ -102,14 +102,15 @@ def stage_of(snapshot: Snapshot, resolution: int | None = None, alpha: float | N
     return Stage(resolution, grown if alpha is None else alpha)
 
 
-def opened(options: NetworkOptions, force: bool = False) -> View:
+def opened(options: NetworkOptions, force: bool = False, batch: int = 1) -> View:
     """Open a network, with how its images are rendered. From now on, the process keeps freed memory.
 
-    force: accept a --delta of another network. Raises UserError if the network cannot be opened, or does not support
-    an option.
+    force: accept a --delta of another network   batch: images at a time, see `require_room`
+    Raises UserError if the network cannot be opened, or does not support an option.
     """
     keep_freed_memory()
     snapshot = open_snapshot(options.network, with_kernels(pick_device(options.device)))
+    require_room(snapshot, batch)
     if not isinstance(options, RenderingOptions):
         return View.of(snapshot)
     if options.delta:
@@ -120,6 +121,25 @@ def opened(options: NetworkOptions, force: bool = False) -> View:
         snapshot, psi=options.trunc, cutoff=options.trunc_cutoff, noise_mode=options.noise_mode,
         resolution=options.resolution, alpha=options.alpha,
     )  # fmt: skip
+
+
+SEARCH_BYTES = 12  # for each number in a feature map while latents are searched for, measured with faces64 on a CPU
+
+
+def require_room(snapshot: Snapshot, batch: int, searched: bool = False) -> None:
+    """Raises UserError, naming what fits, if so many images at a time do not fit into the memory of this machine.
+
+    Images are drawn one by one (a few side by side), so each takes its latents, its noise and its pixels, as float32
+    and as bytes. searched: with gradients through the networks, all images at once
+    """
+    config, resolution = snapshot.config, snapshot.stage.resolution
+    height, width = config.size(resolution)
+    noise = sum(h * w for h, w in config.noise_shapes(resolution))
+    each = 5 * config.channels * height * width + 4 * (config.num_ws * config.ws_dim + noise)
+    if searched:
+        costs = [config.generator_cost(resolution)] + [config.discriminator_cost(resolution)] * (snapshot.D is not None)
+        each += SEARCH_BYTES * sum(cost.activations for cost in costs)
+    require_memory(batch * each, f"--batch {batch}", f"give at most {int(min(total_memory(), batch * each) // each):,}")
 
 
 # What images start from

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import Crop, Latents, joined
-from stylegan.latents.render import Project, View, classes_for_seeds
+from stylegan.latents.render import Project, View, classes_for_seeds, require_room
 from stylegan.networks.base import require_w
 from stylegan.networks.sampling import z_for_seeds
 from stylegan.projection.alignment import corners_of
@@ -347,6 +347,7 @@ def projecting(num_steps: int, batch: int = 8) -> Project:
         kinds: Sequence[int | None] = c or [None] * len(paths)
         wished = list(zip(paths, kinds, strict=True))
         todo = [photograph for photograph in wished if photograph not in known]
+        require_room(view.snapshot, min(batch, len(todo)), searched=True)
         steps = num_steps * math.ceil(len(todo) / batch)
         levels = levels_of(paths) if todo else None
         with Progress(f"Projecting {counted(len(todo), 'photo')}", steps, "step", quiet=not todo) as bar:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 
 from stylegan.checkpoints.snapshot import load_snapshot, save_snapshot
+from stylegan.cli.main import main
 from stylegan.cli.options import about_network
-from stylegan.latents.render import View, gather, stage_of
+from stylegan.latents.render import View, gather, require_room, stage_of
 from stylegan.networks.config import Stage
 from stylegan.networks.inference import Renderer
 from stylegan.networks.registry import build_generator
@@ -52,6 +55,43 @@ def test_it_is_drawn_at_the_stage_that_the_view_says(half_grown, wish, stage):
     assert snapshot.stage == Stage(8, 0.4) and view.snapshot.fingerprint == snapshot.fingerprint
     expected = Renderer.of(snapshot.G, stage).render([3], noise="random")
     assert torch.equal(view.render([3]), expected) and torch.equal(view.draw(gather([3], view)), expected)
+
+
+def test_a_batch_beyond_the_memory_is_refused_with_what_fits(half_grown, monkeypatch):
+    snapshot = load_snapshot(half_grown)
+    for searched in (False, True):
+        for memory in (2.0**34, 2.0**20):
+            monkeypatch.setattr("torch_utils.device.total_memory", lambda memory=memory: memory)
+            monkeypatch.setattr("stylegan.latents.render.total_memory", lambda memory=memory: memory)
+            with pytest.raises(
+                UserError, match=r"^--batch 1000000000 needs .* GiB .*; give at most [\d,]+$"
+            ) as refused:
+                require_room(snapshot, 10**9, searched)
+            most = int(str(refused.value).rpartition(" ")[2].replace(",", ""))
+            require_room(snapshot, most, searched)
+            with pytest.raises(UserError):
+                require_room(snapshot, most + 1, searched)
+    monkeypatch.setattr("torch_utils.device.total_memory", lambda: float("inf"))
+    monkeypatch.setattr("stylegan.latents.render.total_memory", lambda: float("inf"))
+    require_room(snapshot, 10**9)
+
+
+@pytest.mark.parametrize("command", [
+    "generate --seeds 0 --outdir OUT", "mix --rows 0 --cols 1 --outdir OUT", "film --seeds 0,1 --out OUT/a.webp",
+    "project --target EYE --outdir OUT", "metrics --metrics msssim4 --outdir OUT", "metrics --rank 0-9 --outdir OUT",
+    "directions apply --directions NONE --seeds 0 --outdir OUT",
+])  # fmt: skip
+def test_every_command_that_works_in_batches_refuses_one_beyond_the_memory(command, half_grown, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "eye.png")
+    places = {"OUT": str(tmp_path / "out"), "EYE": str(tmp_path / "eye.png"), "NONE": str(half_grown)}
+    words = [
+        part.replace("OUT", places["OUT"]) if "OUT" in part else places.get(part, part) for part in command.split()
+    ]
+    result = CliRunner().invoke(
+        main, [*words, "--network", str(half_grown), "--device", "cpu", "--batch", "1000000000"]
+    )
+    assert result.exit_code == 2 and "Error: --batch 1000000000 needs" in result.output, result.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_the_network_cannot_do_is_refused(half_grown):
