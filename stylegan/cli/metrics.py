@@ -196,11 +196,11 @@ def rank(request: Request, run_dir: Path | None, outdir: Path | None, dry_run: b
     from torch_utils.images import encode
     from training.metrics.discriminator import contact_sheet, discriminator_of, listed, rank_files, rank_seeds
 
-    view = View.of(opened(request.model).snapshot, psi=request.trunc)
+    view = View.of(opened(request.model, batch=request.batch).snapshot, psi=request.trunc)
     discriminator_of(view.snapshot)
     archive = None if seeds else fakes_of(request.fakes, request.cache) if request.fakes else data_of(request, run_dir)
     if not seeds and archive is None:
-        raise UserError("which images? give --fakes or --data, or seeds, as in --rank 0-499")
+        raise UserError("which images? give --fakes or --data NEWPATH, or seeds, as in --rank 0-499")
     files = [outdir / name for name in ("rank.csv", "rank.png")]
     what = archive.summary if archive is not None else f"{counted(len(seeds), 'seed')}, truncation {view.psi:g}"
     written = f"{', '.join(map(str, files))}{replaces(files)}"
@@ -227,16 +227,28 @@ def run_of(network: str) -> Path | None:
 
 
 def data_of(request: Request, run_dir: Path | None) -> Archive | None:
-    """The data to compare with, or that of the run. Raises UserError if it cannot be opened."""
+    """The data to compare with, or that of the run, as far as it can be opened: without, some work is still possible.
+
+    Raises UserError if what was asked for cannot be opened.
+    """
     from training.data.archive import Archive
     from training.runs.run_dir import OPTIONS as RUN_OPTIONS
     from training.runs.run_dir import parse_options
 
-    trained = parse_options(run_dir / RUN_OPTIONS).data if run_dir and not request.data else None
-    where = request.data or (trained.path if trained else "")
-    archive = Archive.open(where, request.cache) if where else None
-    if archive and trained and trained.content_hash and not archive.is_what(trained.content_hash):
-        say(f"{where} has changed since the network was trained on it", err=True)
+    if request.data:
+        return Archive.open(request.data, request.cache)
+    trained = parse_options(run_dir / RUN_OPTIONS).data if run_dir else None
+    if trained is None or not trained.path:
+        return None
+    try:
+        archive = Archive.open(trained.path, request.cache)
+    except UserError as error:
+        say(f"The data that the network was trained on cannot be opened: {error}. If they are elsewhere now, give "
+            "their new place with --data NEWPATH", err=True)  # fmt: skip
+        return None
+    if trained.content_hash and not archive.is_what(trained.content_hash):
+        say(f"{trained.path} has changed since the network was trained on it; if the data are elsewhere now, give "
+            "their new place with --data NEWPATH", err=True)  # fmt: skip
     return archive
 
 
@@ -271,7 +283,7 @@ def context_of(request: Request, run_dir: Path | None) -> Context:
         )
     else:
         network = request.model.network
-        view = View.of(opened(request.model).snapshot, psi=request.trunc)
+        view = View.of(opened(request.model, batch=request.batch).snapshot, psi=request.trunc)
         source, psi, device = view.snapshot, view.psi, view.snapshot.device
         file = network if network.startswith("http") else str(locate(network))
     aids = Aids(

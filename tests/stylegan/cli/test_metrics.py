@@ -65,6 +65,18 @@ def test_a_run_is_measured_against_its_own_data_and_keeps_the_lines(run_dir):
     assert line["data"].endswith("blotches.zip") and not line["mirror"]
 
 
+def test_without_the_data_of_a_run_all_that_needs_none_is_measured(run_dir, tmp_path):
+    (tmp_path / "blotches.zip").rename(tmp_path / "elsewhere.zip")
+    result = run("--network", run_dir, "--metrics", "kid20,msssim4")
+    assert result.exit_code == 2 and result.output.count("give their new place with --data NEWPATH") == 1
+    assert "kid20 was skipped: which data?" in result.output and (run_dir / "metric-msssim4.jsonl").is_file()
+    assert run("--network", run_dir, "--metrics", "msssim4", "--dry-run").exit_code == 0
+    moved = ("--data", tmp_path / "elsewhere.zip")
+    assert run("--network", run_dir, "--metrics", "kid20", *moved).exit_code == 0
+    wrong = run("--network", run_dir, "--metrics", "msssim4", "--data", tmp_path / "nowhere.zip")
+    assert wrong.exit_code == 2 and "nowhere.zip" in wrong.output and "was skipped" not in wrong.output
+
+
 def test_flags_reach_the_record(run_dir, tmp_path):
     snapshot = run_dir / "network-snapshot-000001.safetensors"
     result = run("--network", snapshot, "--metrics", "kid40", "--trunc", "0.5", "--seed", "3", "--mirror", "--outdir",
