@@ -22,6 +22,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from stylegan.editing.film_files import webp_frame, write_webp
 from torch_utils.cli import Command, settings_options
 from torch_utils.errors import UserError
 from torch_utils.files import atomic_write
@@ -282,14 +283,18 @@ def enlarged(image: Image.Image, zoom: int) -> Image.Image:
 
 
 def write(path: Path, frames: Images) -> None:
-    """Write a small WebP file: an image, or a film that loops. A film of growth pauses on its last frame."""
+    """Write a small WebP file: an image, or a film that loops. A film of growth pauses on its last frame.
+
+    The film has every frame: Pillow's own writer leaves out those that look like the one before.
+    """
     with atomic_write(path) as scratch:
         if len(frames) == 1:
             frames[0].save(scratch, "WEBP", quality=QUALITY, method=6)
         else:
+            options = {"quality": QUALITY - 20, "method": 6}
             durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS if path.stem.endswith("growth") else FRAME_MS]
-            frames[0].save(scratch, "WEBP", save_all=True, append_images=frames[1:], duration=durations, loop=0,
-                           quality=QUALITY - 20, method=6)  # fmt: skip
+            encoded = (webp_frame(np.asarray(frame.convert("RGB")), options) for frame in frames)
+            write_webp(scratch, zip(encoded, durations, strict=True))
 
 
 def require_small(outdir: Path) -> None:

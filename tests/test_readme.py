@@ -172,3 +172,10 @@ def test_the_figures_are_made_by_the_commands_beside_them_and_are_small(monkeypa
     assert files == shown
     assert files == {file.relative_to(ROOT).as_posix() for file in (ROOT / "docs/figures").iterdir()}
     assert sum((ROOT / file).stat().st_size for file in files) < script.MAX_BYTES
+
+
+def test_the_films_of_the_pages_have_every_frame(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (16, 16), (value, value, value)) for value in (40, 40, 41, 200)]
+    make_figures().write(tmp_path / "growth.webp", frames)
+    with Image.open(tmp_path / "growth.webp") as film:
+        assert film.n_frames == 4  # type: ignore[attr-defined]
