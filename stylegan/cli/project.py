@@ -182,11 +182,11 @@ def main(request: Request, dry_run: bool) -> None:
     replaced = f"; replaces {counted(older, 'older file')}" if older else ""
     left_out = f", {skipped} skipped" if skipped else ""
     if dry_run:
-        say(plan(request, snapshot, photos, distance.name, left_out) + replaced)
+        say(plan(request, snapshot, photos, distance.name, film, left_out) + replaced)
         return
     records = run(job, photos, c, say)
     say(table(records))
-    files = f"{request.outdir}/{photos[0].name}.latent.safetensors and .png, report.json"
+    files = written(request, photos[0].name, film)
     say(f"{counted(len(photos), 'photograph')} projected{left_out}: {files}{replaced}")
 
 
@@ -302,7 +302,15 @@ def paste(request: Request, dry_run: bool) -> None:
     say(f"{counted(len(names), 'image')} pasted: {files}")
 
 
-def plan(request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance: str, left_out: str = "") -> str:
+def written(request: Request, name: str, film: str) -> str:
+    """The files of a photograph, and the report."""
+    suffixes = [".latent.safetensors", *[".delta.safetensors"] * request.pti, ".png", *[f".{film}"] * bool(film)]
+    return f"{request.outdir}/{name}{', '.join(suffixes)}, and report.json"
+
+
+def plan(
+    request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance: str, film: str, left_out: str = ""
+) -> str:  # fmt: skip
     """The plan of --dry-run. left_out: what is said of photographs that were skipped"""
     height, width = snapshot.config.size(snapshot.stage.resolution)
     search = f"{request.search.num_steps} steps in W"
@@ -318,7 +326,7 @@ def plan(request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance
         + (", ..." if len(photos) > 8 else "") + left_out,
         f"Search:     {search}; " + ("each from the one before" if request.sequence else f"{request.batch} at a time"),
         f"Distance:   {distance}",
-        f"Files:      {request.outdir}/{photos[0].name}.latent.safetensors, {photos[0].name}.png, report.json",
+        f"Files:      {written(request, photos[0].name, film)}",
     ])  # fmt: skip
 
 

@@ -281,10 +281,10 @@ KINDS = (
          needs=("data",), shared=True, check=requirements.check_patches),
     Kind(rf"msssim{_N}", "msssim10k", "similarity of pairs of fakes", measure_ms_ssim, each=2, shared=True,
          check=requirements.check_pairs),
-    Kind(rf"ppl{_N}?_(?P<part>[zw](?:full|end))", "ppl_wend", "perceptual path length", measure_path_length,
+    Kind(rf"ppl{_N}?_(?P<part>[zw](?:full|end))", "ppl50k_wend", "perceptual path length", measure_path_length,
          DISTANCE, count=50_000, worse=_less, uses=("crop",), each=2, of_network=True, fewest=2,
          check=requirements.check_paths),
-    Kind(rf"ls{_N}?", "ls", "linear separability of z and w", measure_separability, count=200_000,
+    Kind(rf"ls{_N}?", "ls200k", "linear separability of z and w", measure_separability, count=200_000,
          needs=("classifier",), of_network=True, fewest=4, check=requirements.check_w),
     Kind(rf"dci{_N}", "dci1k", "disentanglement, completeness, informativeness", measure_dci,
          needs=("classifier",), of_network=True),
@@ -297,6 +297,13 @@ KINDS = (
     Kind(rf"overfit{_N}", "overfit500", "has the discriminator memorised its data?", measure_overfitting,
          needs=("data",), uses=("val",), of_network=True, check=requirements.check_overfitting),
 )  # fmt: skip
+
+
+EXAMPLES = tuple(
+    kind.example.replace("_wend", f"_{part}") for kind in KINDS
+    for part in (("wend", "wfull", "zend", "zfull") if kind.example.endswith("_wend") else ("",))
+)  # fmt: skip
+"""A name of every metric, and of each part of paths, as it can be typed."""
 
 
 def require_possible(kind: Kind, request: Request, subject: Subject) -> None:
@@ -376,9 +383,8 @@ def parse(name: str, features: str = DEFAULT) -> tuple[Kind, Request]:
             raise UserError(f"{name}: none of {count} images has {k} neighbours; ask for more images")
         return kind, Request(plain, title, count, k, kind.whole or bool(found.get("full")), part, through)
     _require_neighbours(plain)
-    raise UserError(
-        f"there is no metric {name!r}; there are {', '.join(kind.example for kind in KINDS)}, with any number (5k, 500)"
-    )
+    raise UserError(f"there is no metric {shortened(name, 80)!r}; there are {', '.join(EXAMPLES)}, each with any "
+                    "number (500, 5k), and those with _full without it too")  # fmt: skip
 
 
 def _number(digits: str, name: str) -> int:

@@ -67,6 +67,8 @@ def test_a_folder_of_photos(run, photos, models, tmp_path):
         assert found["pti"]["steps"] == 3 and found["pti"]["found"]["mse"] != found["found"]["mse"]
     assert set(report(out)) == {"eva", "ida", "tom"} and not (out / "projection-state.pt").exists()
     assert "mean of all" in result.output and "3 photographs projected" in result.output
+    named = f"{out}/eva.latent.safetensors, .delta.safetensors, .png, .webp, and report.json"
+    assert named in result.output.splitlines()[-1] and (out / "eva.delta.safetensors").is_file()
 
 
 def test_levels_and_what_is_left_out_are_said(run, photos):

@@ -81,6 +81,19 @@ def test_unknown_features_and_no_names():
     assert parse_names("fid5k_full, kid5k") == ["fid5k_full", "kid5k"]
 
 
+def test_who_mistypes_a_name_is_told_names_that_can_be_typed():
+    with pytest.raises(UserError, match="there is no metric 'ppl_wened'; there are fid50k_full, ") as raised:
+        parse("ppl_wened")
+    listed = str(raised.value).partition("there are ")[2].partition(", each with")[0].split(", ")
+    assert {"ppl50k_zfull", "ppl50k_wend", "ls200k", "pr50k3_full"} < set(listed) and len(listed) == len(KINDS) + 3
+    for name in listed:
+        other = re.sub(r"\d+k?", "500_" if name.startswith("pr5") else "500", name, count=1)
+        assert parse(other)[1].count == 500 and parse(name.replace("_full", ""))
+    with pytest.raises(UserError) as raised:
+        parse("x" * 10_000)
+    assert len(str(raised.value)) < 500
+
+
 def test_every_example_is_of_its_own_kind_alone():
     for kind in KINDS:
         assert [other for other in KINDS if re.fullmatch(other.pattern, kind.example)] == [kind]
