@@ -5,7 +5,6 @@ Nothing here loads PyTorch, so that `--help` does not wait for it.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
