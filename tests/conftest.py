@@ -17,7 +17,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.checkpoints.snapshot import Snapshot, store
 from stylegan.networks.config import Stage
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
@@ -64,8 +64,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if G.has_w:
             G.mapping.w_avg.normal_()
         stage = Stage(8, 0.4) if name == "half" else cfg.full
-        save_snapshot(folder / f"{name}.safetensors", G, build_discriminator(cfg), config=cfg, stage=stage, kimg=5.0,
-                      data="pictures", class_names=CLASS_NAMES.get(name, ()))  # fmt: skip
+        store(
+            folder / f"{name}.safetensors",
+            Snapshot(G, build_discriminator(cfg), cfg, stage, 5.0, "pictures", class_names=CLASS_NAMES.get(name, ())),
+        )
     return folder
 
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from ops.cache import folders
-from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.checkpoints.snapshot import Snapshot, store
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 
@@ -71,8 +71,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = StyleGAN1Config(
         resolution=16, z_dim=16, w_dim=16, mapping_layers=2, mapping_dim=16, fmap_base=64, fmap_max=16
     )
-    save_snapshot(home / TINY, build_generator(tiny), build_discriminator(tiny), config=tiny, stage=tiny.full, kimg=5.0,
-                  data="photos")  # fmt: skip
+    store(home / TINY, Snapshot(build_generator(tiny), build_discriminator(tiny), tiny, tiny.full, 5.0, "photos"))
     shutil.copy(ROOT / "tests/data/stylegan_r32.pkl", home / "karras2019stylegan-ffhq-1024x1024.pkl")
     return home
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -86,14 +86,6 @@ def fingerprint(config: NetworkConfig, weights: Mapping[str, Tensor]) -> str:
 # Writing
 
 
-def save_snapshot(
-    path: Path, G: Generator, D: Discriminator | None = None, *,
-    config: NetworkConfig, stage: Stage, kimg: float, data: str, class_names: Sequence[str] = (), half: bool = False,
-) -> None:  # fmt: skip
-    """`store`, for networks that are not a snapshot yet."""
-    store(path, Snapshot(G, D, config, stage, kimg, data, tuple(class_names)), half)
-
-
 def store(path: Path, snapshot: Snapshot, half: bool = False) -> None:
     """Write a snapshot, atomically. Raises UserError if the disk is full.
 
@@ -129,7 +121,7 @@ class _Header:
 
 
 def load_snapshot(path: Path, device: torch.device | str = "cpu") -> Snapshot:
-    """Open a file of `save_snapshot`. Runs no code from it. Raises UserError for any other file."""
+    """Open a file of `store`. Runs no code from it. Raises UserError for any other file."""
     tensors, plain = load_tensors(path, "a snapshot (.safetensors), a published network (.pkl), or a run directory")
     header = _read_header(path, plain)
     G = _load_network(path, build_generator, header.config, tensors, "G.")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stylegan.checkpoints.conversion import blend, convert
-from stylegan.checkpoints.snapshot import Snapshot, load_snapshot, save_snapshot
+from stylegan.checkpoints.snapshot import Snapshot, load_snapshot, store
 from stylegan.checkpoints.tensorflow import load_published
 from stylegan.networks.config import Stage
 from stylegan.networks.dcgan import DCGANConfig
@@ -90,7 +90,7 @@ def two(tmp_path: Path, **changes: object) -> tuple[Path, Path, StyleGAN1Config]
         G = build_generator(own)
         for parameter in G.parameters():
             parameter.data += torch.rand_like(parameter)
-        save_snapshot(path, G, build_discriminator(own), config=own, stage=own.full, kimg=1.0, data=path.stem)
+        store(path, Snapshot(G, build_discriminator(own), own, own.full, 1.0, path.stem))
     return *paths, config
 
 
@@ -144,6 +144,6 @@ def test_a_blend_needs_layers_of_both(layer: int, tmp_path: Path) -> None:
 def test_dcgan_is_not_blended(tmp_path: Path) -> None:
     config = DCGANConfig(resolution=16, fmap_base=64, fmap_max=8)
     path = tmp_path / "dcgan.safetensors"
-    save_snapshot(path, build_generator(config), config=config, stage=config.full, kimg=1.0, data="x")
+    store(path, Snapshot(build_generator(config), None, config, config.full, 1.0, "x"))
     with pytest.raises(UserError, match="layers of such networks cannot be exchanged"):
         blend(path, path, 1, tmp_path / "blend.safetensors")

@@ -16,7 +16,7 @@ import torch
 
 import stylegan
 from stylegan.checkpoints.locate import latest
-from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.checkpoints.snapshot import Snapshot, store
 from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
@@ -29,8 +29,7 @@ TINY = StyleGAN1Config(resolution=8, z_dim=8, w_dim=8, mapping_layers=2, mapping
 
 def save(path: Path, kimg: float = 1.0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_snapshot(path, build_generator(TINY), build_discriminator(TINY), config=TINY, stage=Stage(8), kimg=kimg,
-                  data="faces")  # fmt: skip
+    store(path, Snapshot(build_generator(TINY), build_discriminator(TINY), TINY, Stage(8), kimg, "faces"))
     return path
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from stylegan.checkpoints import snapshot as snapshots
-from stylegan.checkpoints.snapshot import FORMAT, Snapshot, fingerprint, load_snapshot, save_snapshot, store
+from stylegan.checkpoints.snapshot import FORMAT, Snapshot, fingerprint, load_snapshot, store
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
 from stylegan.networks.progan import ProGANConfig
@@ -29,7 +29,7 @@ HALF = Stage(8, 0.4)
 def save(path: Path, cfg: StyleGAN1Config = TINY, with_d: bool = False, stage: Stage = HALF) -> Path:
     torch.manual_seed(0)
     G, D = build_generator(cfg), build_discriminator(cfg) if with_d else None
-    save_snapshot(path, G, D, config=cfg, stage=stage, kimg=12.5, data="faces")
+    store(path, Snapshot(G, D, cfg, stage, 12.5, "faces"))
     return path
 
 
@@ -61,7 +61,7 @@ def test_names_of_classes_travel_and_older_files_have_none(tmp_path):
 
     def named(*names: object) -> Path:
         G = build_generator(cfg)
-        save_snapshot(path, G, config=cfg, stage=HALF, kimg=1, data="x", class_names=names)  # type: ignore[arg-type]
+        store(path, Snapshot(G, None, cfg, HALF, 1, "x", class_names=names))  # type: ignore[arg-type]
         return path
 
     assert load_snapshot(named("cat", "dog")).class_names == ("cat", "dog")
@@ -250,7 +250,6 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, value, net, what):
     found = snapshot(with_d=True)
     name, weight = list(getattr(found, net).named_parameters())[-1]
     weight.data.view(-1)[-1] = value
-    save_snapshot(tmp_path / "a.safetensors", found.G, found.D, config=found.config, stage=found.stage, kimg=1.0,
-                  data="faces")  # fmt: skip
+    store(tmp_path / "a.safetensors", Snapshot(found.G, found.D, found.config, found.stage, 1.0, "faces"))
     with pytest.raises(UserError, match=f"not finite, in {name} of the {what}.*take an earlier snapshot"):
         load_snapshot(tmp_path / "a.safetensors")

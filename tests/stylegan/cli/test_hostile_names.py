@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from stylegan.checkpoints.snapshot import Snapshot, load_snapshot, save_snapshot
+from stylegan.checkpoints.snapshot import Snapshot, load_snapshot, store
 from stylegan.cli import convert, data, directions, doctor, film, generate, metrics, mix, project, train
 from stylegan.editing.directions import in_w, save_directions
 from stylegan.latents.latents import Latents, save_latents
@@ -33,8 +33,7 @@ def net(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / f"in{EVIL}"
     folder.mkdir()
     found = load_snapshot(models / "faces.safetensors")
-    save_snapshot(folder / f"net{EVIL}.safetensors", found.G, found.D, config=found.config, stage=found.stage, kimg=1.0,
-                  data=f"data{EVIL}")  # fmt: skip
+    store(folder / f"net{EVIL}.safetensors", Snapshot(found.G, found.D, found.config, found.stage, 1.0, f"data{EVIL}"))
     return folder / f"net{EVIL}.safetensors"
 
 

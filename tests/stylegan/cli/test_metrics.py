@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.checkpoints.snapshot import Snapshot, store
 from stylegan.cli import metrics as calc_metrics
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
@@ -43,8 +43,10 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "00000-blotches"
     folder.mkdir()
     torch.manual_seed(0)
-    save_snapshot(folder / "network-snapshot-000001.safetensors", build_generator(TINY), config=TINY, stage=TINY.full,
-                  kimg=1.0, data="blotches")  # fmt: skip
+    store(
+        folder / "network-snapshot-000001.safetensors",
+        Snapshot(build_generator(TINY), None, TINY, TINY.full, 1.0, "blotches"),
+    )
     data = DataConfig(str(tmp_path / "blotches.zip"), content_hash=Archive.open(tmp_path / "blotches.zip").content_hash)
     write_options(folder, RunConfig(model=TINY, data=data))
     return folder
@@ -227,7 +229,7 @@ def test_each_class_is_measured_by_itself(run_dir, tmp_path):
 def test_a_network_is_measured_by_class(run_dir, tmp_path):
     config = replace(TINY, num_classes=3)
     path = tmp_path / "classes.safetensors"
-    save_snapshot(path, build_generator(config), config=config, stage=TINY.full, kimg=1.0, data="blotches")
+    store(path, Snapshot(build_generator(config), None, config, TINY.full, 1.0, "blotches"))
     data = classes_of(tmp_path / "data.zip", [0] * 9 + [2] * 12)
     result = run("--network", path, "--data", data, "--per-class", "--metrics", "kid9_full,msssim2,nearest4",
                  "--outdir", tmp_path)  # fmt: skip
@@ -248,7 +250,7 @@ def with_d(run_dir) -> Path:
     torch.manual_seed(0)
     D = build_discriminator(config)
     path = run_dir / "network-snapshot-000001.safetensors"
-    save_snapshot(path, build_generator(config), D, config=config, stage=TINY.full, kimg=1.0, data="blotches")
+    store(path, Snapshot(build_generator(config), D, config, TINY.full, 1.0, "blotches"))
     return run_dir
 
 

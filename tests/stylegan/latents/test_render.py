@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from stylegan.checkpoints.snapshot import load_snapshot, save_snapshot
+from stylegan.checkpoints.snapshot import Snapshot, load_snapshot, store
 from stylegan.cli.main import main
 from stylegan.cli.options import about_network
 from stylegan.latents.render import View, gather, require_room, stage_of
@@ -29,7 +29,7 @@ def half_grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     G = build_generator(TINY)
     G.mapping.w_avg.normal_()
-    save_snapshot(path, G, config=TINY, stage=Stage(8, 0.4), kimg=5.0, data="pictures")
+    store(path, Snapshot(G, None, TINY, Stage(8, 0.4), 5.0, "pictures"))
     return path
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import stylegan
-from stylegan.checkpoints.snapshot import load_snapshot, save_snapshot
+from stylegan.checkpoints.snapshot import Snapshot, load_snapshot, store
 from stylegan.cli import directions, film, generate, metrics, mix, project, train
 from stylegan.networks.base import Discriminator, Generator
 from stylegan.networks.config import Stage
@@ -326,8 +326,7 @@ def test_it_is_generated_interpolated_and_measured(run_dir: Path, tmp_path: Path
 def test_what_it_has_not_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, eva = tmp_path / "dcgan.safetensors", tmp_path / "eva.png"
-    save_snapshot(network, build_generator(TINY), build_discriminator(TINY), config=TINY, stage=TINY.full, kimg=1.0,
-                  data="faces")  # fmt: skip
+    store(network, Snapshot(build_generator(TINY), build_discriminator(TINY), TINY, TINY.full, 1.0, "faces"))
     Image.new("RGB", (32, 32)).save(eva)
     out = ["--network", network, "--device", "cpu", "--outdir", tmp_path / "out"]
     find = ["--network", network, "--device", "cpu", "--dest", tmp_path / "a.direction.safetensors"]

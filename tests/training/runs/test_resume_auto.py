@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.checkpoints.snapshot import Snapshot, store
 from stylegan.cli import train
 from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_generator
@@ -111,7 +111,7 @@ def test_a_run_as_wide_as_what_it_began_with_is_this_commands_own(auto, calls, t
     """Also when the snapshot it began with is gone; what is typed counts nevertheless."""
     wide = replace(preset("faces64", 1).model, resolution=8, fmap_base=1 << 14, fmap_max=300)
     snapshot = tmp_path / "wide.safetensors"
-    save_snapshot(snapshot, build_generator(wide), None, config=wide, stage=Stage(8), kimg=1.0, data="x")
+    store(snapshot, Snapshot(build_generator(wide), None, wide, Stage(8), 1.0, "x"))
     first = auto("--init-from", snapshot)
     assert first.exit_code == 0, first.output
     snapshot.unlink()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import stylegan
-from stylegan.checkpoints.snapshot import save_snapshot
+from stylegan.checkpoints.snapshot import Snapshot, store
 from stylegan.networks.config import Stage
 from stylegan.networks.dcgan import DCGANConfig
 from stylegan.networks.registry import build_generator
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 def snapshot(state: TrainState, path: Path, with_d: bool = True) -> str:
     D = state.D if with_d else None
-    save_snapshot(path, state.G_ema, D, config=state.G.config, stage=Stage(16), kimg=1.0, data="x")
+    store(path, Snapshot(state.G_ema, D, state.G.config, Stage(16), 1.0, "x"))
     return str(path)
 
 
@@ -50,8 +50,7 @@ def test_the_same_network_is_taken_whole(tiny, tmp_path) -> None:
 def test_classes_of_other_names_are_said(tiny, tmp_path) -> None:
     origin = fresh_state(tiny(model__num_classes=2), CPU)
     path = tmp_path / "a.safetensors"
-    save_snapshot(path, origin.G_ema, origin.D, config=origin.G.config, stage=Stage(16), kimg=1.0, data="x",
-                  class_names=("cat", "dog"))  # fmt: skip
+    store(path, Snapshot(origin.G_ema, origin.D, origin.G.config, Stage(16), 1.0, "x", class_names=("cat", "dog")))
     assert "Classes: 0 was cat and is dog, 1 was dog and is cat;" in transfer_weights(str(path), origin, ("dog", "cat"))
     assert "Classes" not in transfer_weights(str(path), origin, ("cat", "dog"))
 
@@ -64,7 +63,7 @@ def test_another_resolution_keeps_what_both_have(tiny, tmp_path, ours: int, thei
     origin, target = state(theirs, 1), state(ours, 0)
     fresh = target.G.synthesis.blocks[str(ours)][0].weight.clone()
     path = tmp_path / "a.safetensors"
-    save_snapshot(path, origin.G_ema, origin.D, config=origin.G.config, stage=Stage(theirs), kimg=1.0, data="x")
+    store(path, Snapshot(origin.G_ema, origin.D, origin.G.config, Stage(theirs), 1.0, "x"))
     told = transfer_weights(str(path), target)
     assert torch.equal(target.G.synthesis.blocks["8"][0].weight, origin.G.synthesis.blocks["8"][0].weight)
     assert torch.equal(target.D.blocks["8"].conv1.weight, origin.D.blocks["8"].conv1.weight)
@@ -134,7 +133,7 @@ def test_a_new_run_takes_what_decides_the_images_unless_its_family_is_another(ti
     other = replace(model, z_dim=12, w_dim=20, mapping_layers=3, mapping_dim=24, mapping_lr_mul=0.3, noise=False,
                     fmap_max=32, resolution=8, num_classes=3, mbstd_group=2, style_mixing=0.1)  # fmt: skip
     path = str(tmp_path / "a.safetensors")
-    save_snapshot(Path(path), build_generator(other), None, config=other, stage=Stage(8), kimg=1.0, data="x")
+    store(Path(path), Snapshot(build_generator(other), None, other, Stage(8), 1.0, "x"))
     taken = inherited(path, model)
     assert taken == {
         "model.z_dim": 12, "model.w_dim": 20, "model.mapping_layers": 3, "model.mapping_dim": 24,
@@ -195,7 +194,7 @@ def test_a_generator_alone_grows_wider(tiny, tmp_path) -> None:
 def test_new_resolutions_are_no_reason_for_fewer_feature_maps(tiny, tmp_path) -> None:
     origin = fresh_state(tiny(seed=1, model__resolution=8, growth__final=8), CPU)
     path = tmp_path / "a.safetensors"
-    save_snapshot(path, origin.G_ema, origin.D, config=origin.G.config, stage=Stage(8), kimg=1.0, data="x")
+    store(path, Snapshot(origin.G_ema, origin.D, origin.G.config, Stage(8), 1.0, "x"))
     told = transfer_weights(str(path), fresh_state(tiny(model__fmap_max=24), CPU))
     assert "widened" in told and "(new)" in told and "would fit" not in told
 
@@ -223,7 +222,7 @@ def grown(tiny, tmp_path):
         for parameter in [*narrow.G_ema.parameters(), *narrow.D.parameters()]:  # the noise and biases are 0 at first
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7))
         path = tmp_path / "narrow.safetensors"
-        save_snapshot(path, narrow.G_ema, narrow.D, config=narrow.G.config, stage=Stage(16), kimg=1.0, data="x")
+        store(path, Snapshot(narrow.G_ema, narrow.D, narrow.G.config, Stage(16), 1.0, "x"))
         return narrow, wide, transfer_weights(str(path), wide)
 
     return make
