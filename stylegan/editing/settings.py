@@ -5,6 +5,7 @@ Nothing here loads PyTorch, so that `--help` does not wait for it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -182,6 +183,8 @@ def check_classifier(settings: ClassifierSettings) -> None:
     """Raises UserError for numbers with which nothing is learned."""
     for found in declared(ClassifierSettings, {}):
         value = getattr(settings, found.name)
+        if found.flag.positive and not 0 < value < math.inf:
+            raise UserError(f"{found.flag.spelling} must be more than 0, got {value:g}")
         fault = found.flag.fault(value) if isinstance(value, (int, float)) else ""
         if fault:
             raise UserError(f"{found.flag.spelling} {value:g} {fault}")

@@ -235,19 +235,24 @@ def require_fits(cfg: RunConfig, device: torch.device, processes: int) -> None:
             )
 
 
-def require_state_of(run_dir: Path, cfg: RunConfig) -> None:
-    """Raises UserError if the states of a run have fewer bytes than the networks that its settings describe.
+SMALL_BYTES = 200_000_000  # of networks that may be built on trial
 
-    A few bytes of settings could otherwise take all memory before it turns out that no state fits these networks.
+
+def require_state_of(run_dir: Path, cfg: RunConfig) -> None:
+    """Raises UserError if the states of a run have fewer bytes than the large networks that its settings describe.
+
+    A few bytes of settings could otherwise take all memory before it turns out that no state fits these networks. What
+    small ones do not fit is said when they are restored.
     """
     generator, discriminator = parameter_counts(cfg.model)
     files = [path for path in (run_dir / STATE, run_dir / PREVIOUS) if path.is_file()]
     held = max((path.stat().st_size for path in files), default=0)
     least = 4 * (2 * generator + discriminator)  # the average has all weights of the generator as well
-    if files and held < least:
+    if files and held < least and least > SMALL_BYTES:
         raise UserError(
             f"{run_dir / OPTIONS} describes networks of {generator + discriminator:,} weights, but {files[0].name} has "
-            f"only {held:,} bytes: these are not the settings of this run; restore {OPTIONS}"
+            f"only {held:,} bytes: these are not the settings of this run, or the state is cut short; restore "
+            f"{OPTIONS}, or else the state"
         )
 
 

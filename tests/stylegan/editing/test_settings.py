@@ -67,6 +67,8 @@ def test_settings_that_cannot_work_with_any_network(search, says):
 def test_numbers_with_which_a_classifier_learns_nothing(name, value):
     with pytest.raises(UserError, match=f"--{name} must be more than 0, got {value:g}"):
         check_classifier(replace(ClassifierSettings(), **{name: value}))
+    with pytest.raises(UserError, match="--batch 1e\\+12 is too large; give at most 1,048,576"):
+        check_classifier(ClassifierSettings(batch=10**12))
 
 
 def test_settings_that_make_no_film():
