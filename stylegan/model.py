@@ -22,13 +22,14 @@ from stylegan.latents.notation import layers_of, require_psi
 from stylegan.latents.render import class_numbers
 from stylegan.networks.arguments import Array, classes_of, integer, is_array, number, seeds_of, shown, ws_of
 from stylegan.networks.base import Discriminator, Generator
-from stylegan.networks.config import NetworkConfig, Stage
+from stylegan.networks.config import NetworkConfig, Precision, Stage
+from stylegan.networks.inference import Execution, require_precision
 from stylegan.networks.sampling import mix_layers, z_for_seeds
 from stylegan.projection.photos import project_photos
 from stylegan.projection.settings import SPACES, ProjectionSettings
 from torch_utils.device import pick_device
 from torch_utils.errors import UserError
-from torch_utils.images import to_pil, to_uint8
+from torch_utils.images import to_pil
 from torch_utils.text import Class
 
 Classes = Class | Sequence[Class] | None
@@ -89,10 +90,10 @@ class Model:
         if isinstance(seeds, Latents):
             _require_unused(psi=psi, cutoff=cutoff, c=c)
             latents = self._fitting(seeds)
-            images = renderer.draw(latents.ws, latents.noise or "const", edits=latents.styles)
+            pixels = renderer.pixels(latents.ws, latents.noise or "const", edits=latents.styles)
         else:
-            images = renderer.draw(self.ws(seeds, psi, cutoff, c))
-        return [to_pil(image) for image in to_uint8(images)]
+            pixels = renderer.pixels(self.ws(seeds, psi, cutoff, c))
+        return [to_pil(image) for image in pixels]
 
     def mix(
         self, a: Points, b: Points, layers: str | Sequence[int | str], psi: float | None = None, c: Classes = None
@@ -200,19 +201,22 @@ class Model:
         return found
 
 
-def load(where: str | Path, device: torch.device | str = "cpu") -> Model:
+def load(where: str | Path, device: torch.device | str = "cpu", precision: Precision = "fp32") -> Model:
     """Open a trained model. Runs no code from its file.
 
     where: a snapshot (.safetensors), a published network (.pkl), a run directory (its newest snapshot), the http(s)
     address of such a file (which is downloaded once, into the cache), or the name of a model that is included or in the
     cache, which is $STYLEGAN_CACHE/models or ~/.cache/stylegan/models.
     device: "cpu", "cuda", "cuda:1", or "auto" for CUDA if there is one
+    precision: number format in which images are generated: "fp32", "bf16", or on a GPU "tf32" or "fp16"
 
-    Raises UserError if there is no such model or device, or if the file is damaged.
+    Raises UserError if there is no such model, device or precision, or if the file is damaged.
     """
     if not isinstance(where, (str, os.PathLike)) or not str(where):
         raise UserError(f"where must be the path, address or name of a model, got {shown(where)}")
-    return Model(open_snapshot(where, pick_device(device, "device")))
+    found = pick_device(device, "device")
+    require_precision(precision, found, "precision")
+    return Model(replace(open_snapshot(where, found), execution=Execution(precision)))
 
 
 Some = TypeVar("Some", bound=Sized)

@@ -244,9 +244,9 @@ def require(example: str, **values: object) -> None:
             raise UserError(f"--{flag} is missing; for example: {example}")
 
 
-def require_batch(batch: int) -> None:
+def require_batch(batch: int | None) -> None:
     """Raises UserError for a --batch below 1."""
-    if batch < 1:
+    if batch is not None and batch < 1:
         raise UserError(f"--batch must be at least 1, got {batch}")
 
 

@@ -1,4 +1,4 @@
-"""Devices, number formats, CPU threads, and how memory is taken from the system."""
+"""Devices, number formats, CPU threads, copies between memories, and how memory is taken from the system."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import math
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,117 @@ def fast_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+# How a GPU computes: the one place where this is chosen
+
+
+@dataclass(frozen=True)
+class GpuMath:
+    """How a GPU computes convolutions and matrix products. A CPU does not ask.
+
+    tf32: factors of float32 are rounded to 10 bits of their fraction (TF32): several times as fast, to 3 digits
+    repeatable: cuDNN takes only kernels that add up in the same order each time, and chooses them by the sizes of the
+    tensors. Otherwise it times its kernels at each new size, and takes the fastest of them.
+    """
+
+    tf32: bool = False
+    repeatable: bool = True
+
+
+GENERATING = GpuMath()
+"""For all that generates or measures images: the same numbers each time, on the same card."""
+TRAINING = GpuMath(repeatable=False)
+"""For training: float32 is not rounded, and kernels are the fastest, so that a run is repeated up to rounding."""
+
+
+def set_gpu_math(math: GpuMath) -> None:
+    """Choose for the whole process, at its beginning. PyTorch by itself rounds the factors of convolutions to TF32."""
+    _choose((math.tf32, math.tf32, math.repeatable, not math.repeatable))
+
+
+@contextmanager
+def gpu_math(math: GpuMath, device: torch.device) -> Iterator[None]:
+    """Computes as chosen in the block, if `device` is a GPU, and afterwards as before."""
+    if device.type != "cuda":
+        yield
+        return
+    before = _chosen()
+    set_gpu_math(math)
+    try:
+        yield
+    finally:
+        _choose(before)
+
+
+def _chosen() -> tuple[bool, bool, bool, bool]:
+    """TF32 in convolutions and in matrix products, and cuDNN's flags `deterministic` and `benchmark`."""
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    tf32 = cudnn.conv.fp32_precision == "tf32", products.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    return *tf32, cudnn.deterministic, cudnn.benchmark
+
+
+def _choose(flags: tuple[bool, bool, bool, bool]) -> None:
+    """Set what differs, as some versions of PyTorch warn whenever TF32 is set.
+
+    By the older of PyTorch's two interfaces: the newer one leaves the older flags as they were, and PyTorch's profiler
+    stops where the two disagree.
+    """
+    cudnn, before = torch.backends.cudnn, _chosen()
+    convolutions, products, cudnn.deterministic, cudnn.benchmark = flags
+    if convolutions != before[0]:
+        cudnn.allow_tf32 = convolutions
+    if products != before[1]:
+        torch.set_float32_matmul_precision("high" if products else "highest")
+
+
+# Copies between the memories of a GPU and of the machine
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on the device. Of a GPU it waits for nothing: the copy is made from pinned memory, in its turn."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def collected(parts: Iterable[Tensor], into: Tensor) -> Tensor:
+    """Copy parts [n,...] one after another into a tensor [N,...] on the CPU, and return it.
+
+    Those of a GPU come through pinned memory, and one part late: it computes the next while the last is copied on.
+    """
+    coming: deque[tuple[Tensor, torch.cuda.Event | None]] = deque()
+    end = 0
+
+    def arrive() -> None:
+        nonlocal end
+        part, event = coming.popleft()
+        if event is not None:
+            event.synchronize()
+        into[end : end + len(part)] = part
+        end += len(part)
+
+    for part in parts:
+        coming.append(_on_its_way(part))
+        if len(coming) > 1:
+            arrive()
+    while coming:
+        arrive()
+    return into
+
+
+def _on_its_way(part: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """The part in memory of the CPU, and what to wait for before it is read."""
+    if part.device.type != "cuda":
+        return part.cpu(), None
+    pinned = torch.empty(part.shape, dtype=part.dtype, pin_memory=True)
+    pinned.copy_(part, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(part.device))
+    return pinned, event
+
+
+# Memory
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory instead of returning it to the system (Linux only; elsewhere a no-op).
 
@@ -91,6 +204,13 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def memory_of(device: torch.device) -> float:
+    """Bytes of memory that the GPU has, or this machine, see `total_memory`."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    return total_memory()
 
 
 @cache

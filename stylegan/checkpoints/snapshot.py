@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stylegan.networks.base import Discriminator, Generator
 from stylegan.networks.config import NetworkConfig, Stage
-from stylegan.networks.inference import Renderer
+from stylegan.networks.inference import Execution, Renderer
 from stylegan.networks.registry import (
     build_discriminator,
     build_empty,
@@ -47,6 +47,7 @@ class Snapshot:
     class_names: the name of each class, as far as the data set has names for them
     empty_classes: those of which they have seen no image
     tuned_from: the fingerprint of the network before pivotal tuning, whose latents this one accepts; it is not stored
+    execution: how its images are computed; it is not stored
     """
 
     G: Generator
@@ -58,6 +59,7 @@ class Snapshot:
     class_names: tuple[str, ...] = ()
     empty_classes: tuple[int, ...] = ()
     tuned_from: str = ""
+    execution: Execution = Execution()
 
     @property
     def device(self) -> torch.device:
@@ -71,7 +73,7 @@ class Snapshot:
     @cached_property
     def renderer(self) -> Renderer:
         """The generator with weights prepared for generating images, at its own stage."""
-        return Renderer.of(self.G, self.stage)
+        return Renderer.of(self.G, self.stage, self.execution)
 
 
 def fingerprint(config: NetworkConfig, weights: Mapping[str, Tensor]) -> str:

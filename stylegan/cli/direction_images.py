@@ -48,7 +48,7 @@ class MoveRequest:
     start: SourceOptions = SourceOptions()
     move: MoveSettings = MoveSettings()
     outdir: str = setting("", Flag("--outdir", "Where to put the images.", FILES, metavar="DIR"))
-    batch: int = setting(8, BATCH)
+    batch: int | None = setting(None, BATCH)
 
     @property
     def folder(self) -> Path:
@@ -230,12 +230,12 @@ def write_applied(request: Apply, view: View, latents: Latents, moves: Moves, la
     from torch_utils.images import encode
     from torch_utils.progress import Progress
 
-    folder = request.folder
+    folder, batch = request.folder, view.batch(request.batch)
     cells = moves.of(latents, layers)
     film = through(moves.turns, request.frames) if request.film else []
     count = len(cells) + len(film) * len(latents)
     with writing_to(folder), destination(folder) as add, Progress("Drawing", count) as bar:
-        images = draw_each(cells, view, request.batch, bar)
+        images = draw_each(cells, view, batch, bar)
         table = laid_out(images, moves.row_names(latents.names), moves.columns, request.captions)
         write_atomically(folder / GRID, encode(table, "png"))
         if request.cells:
@@ -244,7 +244,7 @@ def write_applied(request: Apply, view: View, latents: Latents, moves: Moves, la
         if request.save_latents:
             save_latents(folder / SAVED, cells, view.snapshot)
         if film:
-            frames = draw_moved(latents, moves.found, film, layers, view, request.batch, bar)
+            frames = draw_moved(latents, moves.found, film, layers, view, batch, bar)
             write_film(folder / request.film, frames, request.fps)
 
 
@@ -266,7 +266,7 @@ def write_sheets(
     count = len(latents) * len(found) * len(moves.columns)
     with writing_to(folder), destination(folder) as add, Progress("Drawing", count) as bar:
         for i, name in enumerate(names):
-            images = draw_each(moves.of(latents[i : i + 1], layers), view, request.batch, bar)
+            images = draw_each(moves.of(latents[i : i + 1], layers), view, view.batch(request.batch), bar)
             add(name, encode(laid_out(images, rows, moves.columns, True), "png"))
 
 

@@ -26,7 +26,7 @@ from stylegan.editing.settings import (
     check_labels,
     check_search,
 )
-from stylegan.latents.notation import DIRECTIONS, NetworkOptions
+from stylegan.latents.notation import DIRECTIONS, GeneratingOptions, NetworkOptions
 from torch_utils.cli import Command, Group, require, require_batch, settings_options
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, replaces, require_folder
@@ -45,17 +45,17 @@ DEST = Flag("--dest", f"The file to write (*{DIRECTIONS}).", FILES, metavar="FIL
 class Find:
     """The settings of `find`."""
 
-    model: NetworkOptions = NetworkOptions()
+    model: GeneratingOptions = GeneratingOptions()
     search: Search = Search()
     dest: str = setting("", DEST)
-    batch: int = setting(8, BATCH)
+    batch: int | None = setting(None, BATCH)
 
 
 @dataclass(frozen=True)
 class Channels:
     """The settings of `channels`."""
 
-    model: NetworkOptions = NetworkOptions()
+    model: GeneratingOptions = GeneratingOptions()
     labels: Labels = Labels()
     rank: Rank | None = setting(None, Flag(
         "--rank", "gradient: by how much a channel changes the score of the classifier; difference: by that of its "
@@ -63,7 +63,7 @@ class Channels:
         "`learn`; else difference]", SEARCH))  # fmt: skip
     count: int = setting(10, Flag("--count", "How many channels.", SEARCH))
     dest: str = setting("", DEST)
-    batch: int = setting(8, BATCH)
+    batch: int | None = setting(None, BATCH)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def find(request: Find) -> None:
     require_batch(request.batch)
     view = opened(request.model, batch=request.batch)
     if settings.method == "labels":
-        samples = search.labelled_samples(labels, view, classifier, request.batch)
+        samples = search.labelled_samples(labels, view, classifier, view.batch(request.batch))
         found = search.from_labels(settings, samples, view, say)
     else:
         found = search.unsupervised(settings, view.snapshot)
@@ -170,10 +170,10 @@ def channels(request: Channels) -> None:
     elif request.rank == "gradient":
         raise UserError("--rank gradient needs a classifier; give a file of `directions.py learn` with --labels")
     if classifier is not None and request.rank != "difference":
-        found, effects = search.by_gradient(request.labels, view, classifier, request.count, request.batch)
+        found, effects = search.by_gradient(request.labels, view, classifier, request.count, request.batch or 8)
         unit = "in its score, for one standard deviation"
     else:
-        samples = search.labelled_samples(request.labels, view, classifier, request.batch)
+        samples = search.labelled_samples(request.labels, view, classifier, view.batch(request.batch))
         found, effects = search.by_difference(samples, view, request.count)
         unit = f"standard deviations with {samples.names[0]}"
     for number, (name, effect) in enumerate(zip(found.names, effects, strict=True)):

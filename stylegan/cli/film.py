@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stylegan.cli.options import (
     BATCH,
@@ -57,7 +57,7 @@ class Request:
         "--out", "film.mp4, .gif, .webp or .apng; without an ending a folder of frames.", FILES,
         metavar="FILE"))  # fmt: skip
     fps: float = setting(30.0, Flag("--fps", "Frames a second.", FILES))
-    batch: int = setting(8, BATCH)
+    batch: int | None = setting(None, BATCH)
 
 
 @tool(Request)
@@ -100,9 +100,10 @@ def main(request: Request, dry_run: bool) -> None:
         return
     walks = plan_walks(keyframes(projecting(request.num_steps, request.batch)), columns * rows, view, film)
     measured = (segments * samples_per_segment(film) + 1) * len(walks) if film.even else 0
+    batch = view.batch(request.batch)
     with Progress("Drawing", count * len(walks) + measured) as bar:
-        times = times_of(walks, view, film, request.batch, bar.advance)
-        parts = draw_frames(walks, times, view, request.batch)
+        times = times_of(walks, view, film, batch, bar.advance)
+        parts = draw_frames(walks, times, view, batch)
         write_film(out, frames(parts, request.grid, bar), request.fps)
     say(about)
 
@@ -119,13 +120,12 @@ def check(request: Request) -> None:
     check_tool(request.batch, request.num_steps, Path(request.out).parent, "--out")
 
 
-def frames(parts: Iterator[list[Any]], shape: tuple[int, int], bar: Progress) -> Iterator[np.ndarray]:
-    """Yield each frame, uint8 [H,W,C], from the images [n,channels,H,W] of each cell for some frames at a time."""
-    from torch_utils.images import grid, to_uint8
+def frames(parts: Iterator[list[np.ndarray]], shape: tuple[int, int], bar: Progress) -> Iterator[np.ndarray]:
+    """Yield each frame, uint8 [H,W,C], from the images uint8 [n,h,w,C] of each cell for some frames at a time."""
+    from torch_utils.images import grid
 
     for cells in parts:
-        converted = [to_uint8(images) for images in cells]
-        for images in zip(*converted, strict=True):
+        for images in zip(*cells, strict=True):
             yield grid(images, *shape)
             bar.advance(len(images))
 

@@ -31,12 +31,12 @@ class Request:
     start: SourceOptions = SourceOptions()
     output: Output = Output()
     save_latents: bool = setting(False, Flag("--save-latents", f"Also write {SAVED}, for the other tools.", FILES))
-    batch: int = setting(8, BATCH)
+    batch: int | None = setting(None, BATCH)
 
 
 @tool(Request)
 def main(request: Request, dry_run: bool) -> None:
-    """Generate the image of each seed. Seed 17 gives the same image in any batch, on every machine.
+    """Generate the image of each seed. Seed 17 gives the same image on every machine, and in any batch of a CPU.
 
     \b
       generate.py --network runs/00000-mnist-digits32 --seeds 0-35 --class 0-9 --outdir out --grid
@@ -49,7 +49,6 @@ def main(request: Request, dry_run: bool) -> None:
     # Not at the top, because --help should not wait for torch.
     from stylegan.latents.latents import save_latents
     from stylegan.latents.render import Sources, opened, together
-    from torch_utils.images import to_uint8
 
     start, output = request.start, request.output
     view = opened(request.rendering, start.force, request.batch)
@@ -66,9 +65,10 @@ def main(request: Request, dry_run: bool) -> None:
         lines += [f"Classes:    {listed or 'none'}", f"Files:      {files}"]
         say("\n".join(lines))
         return
-    batches = sources.projected(projecting(start.num_steps, request.batch)).batches(request.batch)
+    batch = view.batch(request.batch)
+    batches = sources.projected(projecting(start.num_steps, request.batch)).batches(batch)
     kept = list(batches) if request.save_latents else []
-    write_images(output, names, (to_uint8(view.draw(latents, request.batch)) for latents in kept or batches))
+    write_images(output, names, (view.pixels(latents, batch) for latents in kept or batches))
     if kept:
         save_latents(output.folder / SAVED, together(kept, view), view.snapshot)
     say(f"{counted(len(names), 'image')}: {files}")

@@ -11,7 +11,7 @@ import click
 
 from stylegan.cli.options import BATCH, WIDE, ops_option
 from stylegan.editing.settings import Attribute, parse_attributes
-from stylegan.latents.notation import WHAT, NetworkOptions
+from stylegan.latents.notation import WHAT, GeneratingOptions
 from torch_utils.cli import Command, Option, require, require_batch, settings_options, under
 from torch_utils.errors import UserError
 from torch_utils.output import FILES, GRID, replaces, require_folder, writing_to
@@ -31,7 +31,7 @@ FILES_GIVEN = "files"  # what --rank without seeds ranks
 class Request:
     """The command line."""
 
-    model: NetworkOptions = NetworkOptions()
+    model: GeneratingOptions = GeneratingOptions()
     metrics: str = setting("kid5k_full", Flag(
         "--metrics", "Names, with any number of images; see below. With --fakes, kid of all of them if left out.", WHAT,
         metavar="NAMES", is_list=True))  # fmt: skip
@@ -76,7 +76,7 @@ class Request:
         "--cache", "Folder for the reduced images of --data, in place of the one beside it.", FILES,
         metavar="DIR"))  # fmt: skip
     gpus: int = setting(1, Flag("--gpus", "Number of processes, each on its own GPU if there are GPUs."))
-    batch: int = setting(8, BATCH)
+    batch: int | None = setting(None, BATCH)
 
 
 EPILOG = """\b
@@ -207,8 +207,8 @@ def rank(request: Request, run_dir: Path | None, outdir: Path | None, dry_run: b
     if dry_run:
         say(f"Network:    {request.model.network}\nImages:     {what}\nFiles:      {written}")
         return
-    ranking = rank_seeds(view, seeds, request.batch) if archive is None else rank_files(
-        view.snapshot, archive, request.batch)  # fmt: skip
+    batch = view.batch(request.batch)
+    ranking = rank_seeds(view, seeds, batch) if archive is None else rank_files(view.snapshot, archive, batch)
     with writing_to(outdir):
         outdir.mkdir(parents=True, exist_ok=True)
         write_atomically(files[0], listed(ranking).encode("utf-8", "backslashreplace"))
@@ -268,23 +268,23 @@ def context_of(request: Request, run_dir: Path | None) -> Context:
     """
     from stylegan.checkpoints.locate import locate
     from stylegan.latents.render import View, opened
-    from torch_utils.device import pick_device
+    from torch_utils.device import GENERATING, pick_device, set_gpu_math
     from training.data.archive import Archive
     from training.metrics.context import Aids, Context
     from training.metrics.feature_store import Compute
 
     source: Snapshot | Archive
     if request.fakes:
-        source, psi, device, file = (
-            fakes_of(request.fakes, request.cache),
-            1.0,
-            pick_device(request.model.device),
-            request.fakes,
-        )
+        if request.model.precision != "fp32":
+            raise UserError("--precision has no effect with --fakes, which are not generated here; leave it out")
+        set_gpu_math(GENERATING)
+        source, file, psi = fakes_of(request.fakes, request.cache), request.fakes, 1.0
+        device, batch = pick_device(request.model.device), request.batch or 8
     else:
         network = request.model.network
         view = View.of(opened(request.model, batch=request.batch).snapshot, psi=request.trunc)
         source, psi, device = view.snapshot, view.psi, view.snapshot.device
+        batch = view.batch(request.batch)
         file = network if network.startswith("http") else str(locate(network))
     aids = Aids(
         classifier=_path(request.classifier), table=_path(request.labels), attributes=request.attributes,
@@ -295,7 +295,7 @@ def context_of(request: Request, run_dir: Path | None) -> Context:
     return Context(
         source=source, data=data_of(request, run_dir), features=request.features,
         weights=Path(request.weights) if request.weights else None, seed=request.seed, psi=psi, mirror=request.mirror,
-        compute=Compute(device, request.batch, request.gpus), aids=aids, file=file,
+        compute=Compute(device, batch, request.gpus), aids=aids, file=file,
     )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ class Request:
     cells: bool = setting(False, Flag("--cells", "Also write a file for each cell: row85-col55.png.", FILES))
     format: Literal["png", "jpg", "webp", "npy"] = setting("png", Flag("--format", "File format of the cells.", FILES))
     save_latents: bool = setting(False, Flag("--save-latents", f"Also write {SAVED}, the latents of the cells.", FILES))
-    batch: int = setting(8, BATCH)
+    batch: int | None = setting(None, BATCH)
 
 
 @tool(Request)
@@ -146,21 +146,21 @@ def planned(request: Request, rows: Latents, cols: Latents) -> str:
 def write_matrix(request: Request, view: View, rows: Latents, cols: Latents, layers: Sequence[int]) -> None:
     """Generate the matrix and write all files. Raises UserError if they cannot be written."""
     from stylegan.latents.latents import mixed, pairs_of, save_latents
-    from torch_utils.images import encode, grid, to_uint8
+    from torch_utils.images import encode, grid
     from torch_utils.progress import Progress
 
-    folder, pairs = Path(request.outdir), pairs_of(rows, cols)
+    folder, pairs, batch = Path(request.outdir), pairs_of(rows, cols), view.batch(request.batch)
     with (
         writing_to(folder),
         destination(folder) as add,
         Progress("Drawing", len(rows) + len(cols) + len(pairs)) as bar,
     ):
-        left, top = (to_uint8(view.draw(sources, request.batch)) for sources in (rows, cols))
+        left, top = (view.pixels(sources, batch) for sources in (rows, cols))
         bar.advance(len(rows) + len(cols))
         cells: list[np.ndarray] = []
-        for start in range(0, len(pairs), request.batch):
-            part = mixed(rows, cols, layers, pairs[start : start + request.batch])
-            images = to_uint8(view.draw(part, request.batch))
+        for start in range(0, len(pairs), batch):
+            part = mixed(rows, cols, layers, pairs[start : start + batch])
+            images = view.pixels(part, batch)
             for name, image in zip(part.names, images, strict=True):
                 if request.cells:
                     add(f"{name}.{request.format}", encode(image, request.format))

@@ -31,7 +31,10 @@ CHANNEL_NAMES = {1: "grey", 3: "RGB", 4: "RGBA"}
 
 STEPS = Flag("--num-steps", "Steps for projecting each photograph into W; project.py has more options.", WHAT)
 FORCE = Flag("--force", "Accept files that belong to another network.", WHAT)
-BATCH = Flag("--batch", "Images to compute at a time. It does not change them.")
+BATCH = Flag(
+    "--batch", "Images to compute at a time. On a CPU it does not change them, on a GPU by no more than rounding.  "
+    "[8; on a GPU 32 or 64, as fit into its memory]"
+)  # fmt: skip
 
 
 def read_points(text: str) -> tuple[Point, ...]:
@@ -88,7 +91,7 @@ def tool(config: type) -> Callable[[Callable[[Any, bool], None]], Command]:
     return command
 
 
-def check_tool(batch: int, num_steps: int, folder: Path, flag: str = "--outdir") -> None:
+def check_tool(batch: int | None, num_steps: int, folder: Path, flag: str = "--outdir") -> None:
     """Raises UserError for values that cannot work with any network. flag: names the folder, where results go"""
     require_batch(batch)
     if num_steps < 2:  # which would not project anything
@@ -106,14 +109,14 @@ def standing_in(paths: Sequence[Path], view: View, classes: Sequence[int]) -> La
     return photos.standing_in(paths, view, classes)
 
 
-def projecting(num_steps: int, batch: int) -> Project:
-    """Finds the latents of photographs, see `photos.projecting`."""
+def projecting(num_steps: int, batch: int | None) -> Project:
+    """Finds the latents of photographs, see `photos.projecting`. batch: of photographs, 8 for None"""
 
     @cache
     def project() -> Project:
         from stylegan.projection import photos
 
-        return photos.projecting(num_steps, batch)
+        return photos.projecting(num_steps, batch or 8)
 
     return lambda paths, view, classes: project()(paths, view, classes)
 

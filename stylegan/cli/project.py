@@ -274,7 +274,7 @@ def paste(request: Request, dry_run: bool) -> None:
     from stylegan.projection.photos import opened as opened_photograph
     from stylegan.projection.photos import photos_in
     from stylegan.projection.pivotal_tuning import apply_delta
-    from torch_utils.images import to_pil, to_uint8
+    from torch_utils.images import to_pil
 
     targets, outdir = photos_in(Path(request.target)), Path(request.outdir)
     require_apart(targets, outdir)
@@ -294,7 +294,7 @@ def paste(request: Request, dry_run: bool) -> None:
 
     def images() -> Iterator[np.ndarray]:
         for i, (path, crop) in enumerate(pairs):
-            (pixels,) = to_uint8(view.draw(latents[i : i + 1]))
+            (pixels,) = view.pixels(latents[i : i + 1])
             found = np.asarray(pasted(opened_photograph(path)[0], to_pil(pixels), crop))
             yield found.reshape(1, *found.shape[:2], -1)
 

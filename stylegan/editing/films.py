@@ -16,9 +16,9 @@ from torch import Tensor
 from stylegan.editing.directions import Directions, moved_along
 from stylegan.editing.settings import Ease, FilmSettings
 from stylegan.editing.walk import Walk
-from stylegan.latents.latents import Latents
+from stylegan.latents.latents import Latents, joined
 from stylegan.latents.render import View
-from torch_utils.images import grid, to_uint8
+from torch_utils.images import grid
 from torch_utils.progress import Progress
 
 # Times at even speed along the curve
@@ -124,11 +124,12 @@ def samples_per_segment(film: FilmSettings) -> int:
     return max(MEASURED[0], min(MEASURED[1], film.frames))
 
 
-def draw_frames(walks: Sequence[Walk], times: Sequence[float], view: View, batch: int) -> Iterator[list[Tensor]]:
-    """Yield the images [n,channels,H,W] of each walk, for some frames at a time."""
+def draw_frames(walks: Sequence[Walk], times: Sequence[float], view: View, batch: int) -> Iterator[list[np.ndarray]]:
+    """Yield the images uint8 [n,H,W,C] of each walk, for some frames at a time, all of which fill a batch."""
     frames = max(1, batch // len(walks))
     for start in range(0, len(times), frames):
-        yield [view.draw(walk.at(times[start : start + frames]), batch) for walk in walks]
+        latents = joined([walk.at(times[start : start + frames]) for walk in walks])
+        yield np.split(view.pixels(latents, batch), len(walks))
 
 
 # Along a direction
@@ -157,14 +158,16 @@ def draw_moved(
     view: View, batch: int, bar: Progress,
 ) -> Iterator[np.ndarray]:  # fmt: skip
     """Yield a frame for each of the strengths along the directions, uint8 [H,W,C], all of the latents side by side."""
-    for each in strengths:
-        yield grid(draw_each(moved_along(latents, found, each, layers), view, batch, bar))
+    frames = max(1, batch // len(latents))
+    for start in range(0, len(strengths), frames):
+        moves = [moved_along(latents, found, each, layers) for each in strengths[start : start + frames]]
+        yield from map(grid, np.split(draw_each(joined(moves), view, batch, bar), len(moves)))
 
 
 def draw_each(latents: Latents, view: View, batch: int, bar: Progress) -> np.ndarray:
     """The image of each of the latents, uint8 [N,H,W,C]."""
     parts = []
     for start in range(0, len(latents), batch):
-        parts.append(to_uint8(view.draw(latents[start : start + batch], batch)))
+        parts.append(view.pixels(latents[start : start + batch], batch))
         bar.advance(len(parts[-1]))
     return np.concatenate(parts)

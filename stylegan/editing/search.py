@@ -139,7 +139,7 @@ def labelled_samples(
 ) -> LabelledSamples:  # fmt: skip
     """The seeds of a file with their labels, or random images, rendered as the view says, with those of a classifier.
 
-    batch: how many images to render side by side. Raises UserError for labels that cannot be used.
+    batch: how many images to render at a time, up to `LABEL_BATCH`. Raises UserError for labels that cannot be used.
     """
     if classifier is None:
         seeds, table = read_seeds(Path(labels.source), labels.attributes)
@@ -151,7 +151,7 @@ def labelled_samples(
     with Progress("Labelling images", len(every)) as bar:
         for start in range(0, len(every), LABEL_BATCH):
             part = every[start : start + LABEL_BATCH]
-            images = view.render(part, None if c is None else c[start : start + LABEL_BATCH], batch)
+            images = view.render(part, None if c is None else c[start : start + LABEL_BATCH], min(batch, LABEL_BATCH))
             values.append(classifier.values(images.clamp(-1, 1)).double().numpy()[:, chosen])
             bar.advance(len(part))
     names = tuple(classifier.names[k] for k in chosen)

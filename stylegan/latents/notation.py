@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 
-from stylegan.networks.config import NetworkConfig, NoiseMode, require_styles
+from stylegan.networks.config import NetworkConfig, NoiseMode, Precision, require_styles
 from torch_utils.errors import UserError
 from torch_utils.settings import Flag, setting
 from torch_utils.text import counted, has_image_suffix, is_image, list_items, parse_seeds, printable, shortened
@@ -191,7 +191,16 @@ class NetworkOptions:
 
 
 @dataclass(frozen=True)
-class RenderingOptions(NetworkOptions):
+class GeneratingOptions(NetworkOptions):
+    """The network, and in which number format its images are computed."""
+
+    precision: Precision = setting("fp32", Flag(
+        "--precision", "Number format of the convolutions: fp32 is exact, bf16 faster where there is hardware for it, "
+        "tf32 and fp16 are for GPUs.", HOW))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RenderingOptions(GeneratingOptions):
     """The network, and how its images are rendered. None stands for the default of the network."""
 
     trunc: float | None = setting(None, Flag(

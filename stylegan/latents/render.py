@@ -12,18 +12,33 @@ from dataclasses import dataclass, replace
 from itertools import count, groupby
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.latents.latents import Latents, distinct, joined, load_latents
-from stylegan.latents.notation import NetworkOptions, Point, RenderingOptions, is_photograph, require_psi
+from stylegan.latents.notation import (
+    GeneratingOptions,
+    NetworkOptions,
+    Point,
+    RenderingOptions,
+    is_photograph,
+    require_psi,
+)
 from stylegan.networks.base import Noise, require_w
 from stylegan.networks.config import NoiseMode, Stage
-from stylegan.networks.inference import with_kernels
+from stylegan.networks.inference import Execution, require_precision, with_kernels
 from stylegan.networks.sampling import z_for_seeds
-from torch_utils.device import keep_freed_memory, pick_device, require_memory, total_memory
+from torch_utils.device import (
+    GENERATING,
+    keep_freed_memory,
+    pick_device,
+    require_memory,
+    set_gpu_math,
+    total_memory,
+)
 from torch_utils.errors import UserError
 from torch_utils.text import Class, counted, listed_classes
 
@@ -63,17 +78,28 @@ class View:
         stage = stage_of(snapshot, resolution, alpha)
         return View(snapshot if stage == snapshot.stage else replace(snapshot, stage=stage), psi, cutoff, noise_mode)
 
-    def render(self, seeds: Sequence[int], c: Tensor | None = None, batch: int = 8) -> Tensor:
+    def batch(self, asked: int | None) -> int:
+        """How many images to compute at a time: as many as asked for, else what suits the network and the device."""
+        return self.snapshot.renderer.batch(asked)
+
+    def render(self, seeds: Sequence[int], c: Tensor | None = None, batch: int | None = None) -> Tensor:
         """Seeds, classes [N] -> images [N,channels,H,W] on the CPU. See `Renderer.render`."""
         renderer = self.snapshot.renderer
         return renderer.render(seeds, c, psi=self.psi, cutoff=self.cutoff, noise=self.noise_mode, batch=batch)
 
-    def draw(self, latents: Latents, batch: int = 8) -> Tensor:
+    def draw(self, latents: Latents, batch: int | None = None) -> Tensor:
         """Latents -> images [N,channels,H,W] on the CPU, with the noise maps of the latents, if they have any.
 
         Raises UserError if these maps have other sizes than those of the network at this resolution, and for random
         noise without maps.
         """
+        return self.snapshot.renderer.draw(latents.ws, self._noise(latents), batch, latents.styles)
+
+    def pixels(self, latents: Latents, batch: int | None = None) -> np.ndarray:
+        """The same as uint8 [N,H,W,channels]."""
+        return self.snapshot.renderer.pixels(latents.ws, self._noise(latents), batch, latents.styles)
+
+    def _noise(self, latents: Latents) -> Noise:
         snapshot, maps = self.snapshot, latents.noise
         wanted = snapshot.config.noise_shapes(snapshot.stage.resolution)
         noise: Noise = "const"
@@ -86,7 +112,7 @@ class View:
                                 "resolution; leave them out with --noise-mode none")  # fmt: skip
         elif self.noise_mode == "random" and wanted:
             raise UserError("noise_mode='random' needs seeds, but these latents do not come from seeds")
-        return snapshot.renderer.draw(latents.ws, noise, batch, latents.styles)
+        return noise
 
 
 def stage_of(snapshot: Snapshot, resolution: int | None = None, alpha: float | None = None) -> Stage:
@@ -102,15 +128,22 @@ def stage_of(snapshot: Snapshot, resolution: int | None = None, alpha: float | N
     return Stage(resolution, grown if alpha is None else alpha)
 
 
-def opened(options: NetworkOptions, force: bool = False, batch: int = 1) -> View:
-    """Open a network, with how its images are rendered. From now on, the process keeps freed memory.
+def opened(options: NetworkOptions, force: bool = False, batch: int | None = None) -> View:
+    """Open a network, with how its images are rendered. From now on, the process keeps freed memory, and a GPU computes
+    the same numbers each time.
 
     force: accept a --delta of another network   batch: images at a time, see `require_room`
     Raises UserError if the network cannot be opened, or does not support an option.
     """
     keep_freed_memory()
-    snapshot = open_snapshot(options.network, with_kernels(pick_device(options.device)))
-    require_room(snapshot, batch)
+    set_gpu_math(GENERATING)
+    device = with_kernels(pick_device(options.device))
+    if isinstance(options, GeneratingOptions):
+        require_precision(options.precision, device)
+    snapshot = open_snapshot(options.network, device)
+    if isinstance(options, GeneratingOptions):
+        snapshot = replace(snapshot, execution=Execution(options.precision))
+    require_room(snapshot, batch or 1)
     if not isinstance(options, RenderingOptions):
         return View.of(snapshot)
     if options.delta:

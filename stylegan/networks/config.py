@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NoiseMode = Literal["const", "random", "none"]  # the network's own, drawn from the seed, or none
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+"""Number format in which images are generated. tf32: float32, of whose fraction a GPU takes 10 bits in products."""
 
 WIDEST = 1 << 20  # limit for any width that a file claims, see `NetworkConfig.LIMITS`
 

@@ -244,10 +244,15 @@ def to_float(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-def to_uint8(images: Tensor) -> np.ndarray:
-    """float in [-1, 1] [N,C,H,W] -> uint8 [N,H,W,C] on the CPU, rounded to nearest."""
+def as_uint8(images: Tensor) -> Tensor:
+    """float in [-1, 1] [N,C,H,W] -> uint8 [N,H,W,C] on the same device, rounded to nearest."""
     pixels = (images.float() * 127.5 + 128).clamp(0, 255).to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return pixels.permute(0, 2, 3, 1).contiguous()
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """The same on the CPU, as an array."""
+    return as_uint8(images).cpu().numpy()
 
 
 def to_pil(pixels: np.ndarray) -> Image.Image:

@@ -198,14 +198,13 @@ def rank_seeds(view: View, seeds: Sequence[int], batch: int = 8, quiet: bool = F
     Raises UserError without a discriminator, and for fewer images than one of its groups.
     """
     snapshot, num_classes = view.snapshot, view.snapshot.config.num_classes
-    c = classes_for_seeds(range(num_classes), seeds, num_classes)
+    c, size = classes_for_seeds(range(num_classes), seeds, num_classes), GROUPS * group_of(snapshot.config)
 
     def some(places: Sequence[int]) -> Tensor:
         chosen = [seeds[place] for place in places]
-        return view.render(chosen, None if c is None else c[list(places)], batch).clamp(-1, 1)
+        return view.render(chosen, None if c is None else c[list(places)], min(batch, size)).clamp(-1, 1)
 
     def batches() -> Iterator[tuple[Tensor, Tensor | None]]:
-        size = GROUPS * group_of(snapshot.config)
         for start in range(0, len(seeds), size):
             places = range(start, min(start + size, len(seeds)))
             yield some(places).to(snapshot.device), None if c is None else c[list(places)]

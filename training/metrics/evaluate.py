@@ -32,6 +32,7 @@ class Result:
     k: neighbours, 0 for none   c: the class, None for all together   fakes_hash: of images in files, see `Archive`
     class_name: where the data has names
     aids: the files that it took, and their hashes, and whether it looked at the middle of images only
+    precision: in which the fakes were generated
     """
 
     results: dict[str, float]
@@ -58,6 +59,7 @@ class Result:
     c: int | None = None
     class_name: str = ""
     fakes_hash: str = ""
+    precision: str = "fp32"
 
 
 def evaluate(names: Sequence[str], context: Context, skipped: Callable[[str, str], object]) -> Iterator[Result]:
@@ -117,6 +119,7 @@ def measure(kind: Kind, request: Request, context: Context) -> Result:
         aids=aids_of(kind, context), c=context.c,
         class_name=name_of_class(context, context.c),
         fakes_hash=source.content_hash if isinstance(source, Archive) else "",
+        precision=source.execution.precision if isinstance(source, Snapshot) else "fp32",
     )  # fmt: skip
 
 

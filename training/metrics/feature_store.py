@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, multiprocessing
 from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-from torch_utils.device import cpu_threads, keep_freed_memory, single_thread_workers
+from torch_utils.device import GENERATING, cpu_threads, keep_freed_memory, set_gpu_math, single_thread_workers
 from torch_utils.errors import UserError
 from torch_utils.files import cache_folder, write_atomically
 from torch_utils.progress import Progress
@@ -140,7 +140,7 @@ def work_off(
 ) -> None:
     """Fill some blocks, and say how many images are done after each. device: where `describe` works."""
     for block in blocks:
-        images = store.images.read(block.start, block.stop, batch)
+        images = store.images.read(block.start, block.stop, min(batch, BLOCK))  # a larger one would be filled up
         store.put(block, described(store.describe, images, block.start, device))
         advance(len(block))
 
@@ -230,8 +230,9 @@ POLL_S = 0.5
 
 @dataclass(frozen=True)
 class Compute:
-    """How to work. batch: images drawn at once   processes: how many share the work, each with a GPU where there are
-    GPUs   quiet: without a progress bar. None of it changes what comes out.
+    """How to work. batch: images drawn at a time, see `Renderer`   processes: how many share the work, each with a GPU
+    where there are GPUs   quiet: without a progress bar. But for the rounding of other batches on a GPU, none of it
+    changes what comes out.
     """
 
     device: torch.device
@@ -296,6 +297,7 @@ def _work(
 ) -> None:  # fmt: skip
     """One process of several. What the user can put right goes into `trouble`."""
     keep_freed_memory()
+    set_gpu_math(GENERATING)
     torch.set_num_threads(max(1, cpu_threads() // len(shares)))
     device = torch.device("cuda", rank % torch.cuda.device_count()) if compute.device.type == "cuda" else compute.device
     if isinstance(images, Fakes):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +16,7 @@ from torch import Tensor
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.networks.sampling import generator
 from torch_utils.errors import UserError
-from torch_utils.images import to_float, to_uint8
+from torch_utils.images import to_float
 from torch_utils.progress import Progress
 from training.data.archive import Archive
 from training.data.dataset import fade
@@ -30,7 +31,7 @@ STREAM = "metrics"  # of random numbers
 class Sampling:
     """How a network is sampled; with other noise for each image, as published.
 
-    seed: of all that is random   psi: truncation (metrics are published without any, 1)   batch: images at once
+    seed: of all that is random   psi: truncation (metrics are published without any, 1)   batch: images at a time
     labels: classes of the training images, [M], among which classes are drawn; None for all classes alike
     quiet: without a progress bar
     """
@@ -62,21 +63,6 @@ def inputs_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Input
     return draw(config, sampling.seed, STREAM, positions, snapshot.stage.resolution, labels, torch.device("cpu"))
 
 
-def drawn(snapshot: Snapshot, ws: Tensor, places: Tensor, batch: int) -> Tensor:
-    """Images [N,channels,H,W] in the network's range, where the network is, of ws [N,L,w_dim] and `Inputs.places`.
-
-    On a CPU one by one, so that they are the same in any batch; elsewhere `batch` at once, which is many times faster.
-    """
-    if snapshot.device.type == "cpu":
-        return snapshot.renderer.draw(ws, places, batch)
-    images = []
-    with torch.inference_mode():
-        for part in (slice(start, start + batch) for start in range(0, len(ws), batch)):
-            own = places[part].to(snapshot.device)
-            images.append(snapshot.G.synthesis(ws[part].to(snapshot.device), snapshot.stage, own))
-    return torch.cat(images)
-
-
 @dataclass(frozen=True)
 class Samples:
     """z: [N,z_dim]   w: [N,w_dim], without truncation   c: classes [N], or None   images: [N,channels,H,W]"""
@@ -95,14 +81,16 @@ def samples_at(snapshot: Snapshot, sampling: Sampling, positions: range) -> Samp
     renderer, inputs = snapshot.renderer, inputs_at(snapshot, sampling, positions)
     w = renderer.map(inputs.z, inputs.c, psi=1.0)[:, 0]
     ws = renderer.map(inputs.z, inputs.c, psi=sampling.psi) if sampling.psi != 1 else snapshot.G.broadcast(w)
-    images = drawn(snapshot, ws, inputs.places, sampling.batch)
+    images = renderer.draw_there(ws, inputs.places, sampling.batch)
     return Samples(inputs.z, w, inputs.c, images.clamp(-1, 1))
 
 
 def samples_of(
-    snapshot: Snapshot, sampling: Sampling, count: int, label: str = "", size: int = MICRO_BATCH
+    snapshot: Snapshot, sampling: Sampling, count: int, label: str = "", size: int | None = None
 ) -> Iterator[Samples]:
-    """Images 0 to `count`, `size` at a time. label: of the progress bar; without one there is none."""
+    """Images 0 to `count`, `size` at a time; by default whole batches. label: of the progress bar, if there is one."""
+    size = size or sampling.batch * math.ceil(MICRO_BATCH / sampling.batch)
+    sampling = replace(sampling, batch=min(sampling.batch, size))  # as a smaller batch would be filled up
     with Progress(label, count, quiet=sampling.quiet or not label) as bar:
         for start in range(0, count, size):
             found = samples_at(snapshot, sampling, range(start, min(start + size, count)))
@@ -167,7 +155,7 @@ def real_batches(
 
 
 class ImageSource(Protocol):
-    """Images that are counted. `key` tells them from all others."""
+    """Images that are counted. `key` tells them from all others, whatever the batch."""
 
     @property
     def key(self) -> dict[str, str | int | float]: ...
@@ -177,7 +165,7 @@ class ImageSource(Protocol):
         """How many there are; None for as many as are asked for."""
 
     def read(self, start: int, stop: int, batch: int) -> Tensor:
-        """uint8 [N,C,H,W] on the CPU. batch: how many to work on at once; it does not change them."""
+        """uint8 [N,C,H,W] on the CPU. batch: how many to compute at a time, see `Renderer`."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +185,8 @@ class Fakes:
             "seed": self.sampling.seed, "psi": self.sampling.psi, "device": self.snapshot.device.type,
             "numbers": NUMBERS,
         }  # fmt: skip
+        if self.snapshot.execution.precision != "fp32":
+            found["precision"] = self.snapshot.execution.precision
         if self.snapshot.config.num_classes:
             labels = self.sampling.labels
             classes = np.arange(self.snapshot.config.num_classes) if labels is None else labels
@@ -208,7 +198,7 @@ class Fakes:
         renderer = self.snapshot.renderer
         inputs = inputs_at(self.snapshot, self.sampling, range(start, stop))
         ws = renderer.map(inputs.z, inputs.c, psi=self.sampling.psi)
-        pixels = to_uint8(renderer.draw(ws, inputs.places, batch))
+        pixels = renderer.pixels(ws, inputs.places, batch)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 

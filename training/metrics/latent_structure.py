@@ -154,13 +154,15 @@ def purity(
     before: list[Tensor] = []
     forth_back: list[list[Tensor]] = [[] for _ in directions.names]
     with Progress("Moving images", count * (1 + 2 * len(directions)), quiet=sampling.quiet) as bar:
-        for start in range(0, count, MICRO_BATCH):
-            latents = _latents(snapshot, sampling, range(start, min(start + MICRO_BATCH, count)))
-            before.append(_values(snapshot, classifier, latents))
+        size = max(MICRO_BATCH, sampling.batch)
+        for start in range(0, count, size):
+            latents = _latents(snapshot, sampling, range(start, min(start + size, count)))
+            before.append(_values(snapshot, classifier, latents, sampling.batch))
             bar.advance(len(latents))
             for number, changes in enumerate(forth_back):
                 one = directions[number : number + 1]
-                forth, back = (_values(snapshot, classifier, moved(latents, one, way)) for way in (1.0, -1.0))
+                ways = (moved(latents, one, way) for way in (1.0, -1.0))
+                forth, back = (_values(snapshot, classifier, way, sampling.batch) for way in ways)
                 changes.append((forth - back) / 2)
                 bar.advance(2 * len(latents))
     still = torch.cat(before).numpy()
@@ -210,7 +212,7 @@ def _latents(snapshot: Snapshot, sampling: Sampling, positions: range) -> Latent
     return Latents(ws, names, names, c=inputs.c, noise=tuple(noise_at(inputs.places, sizes)))
 
 
-def _values(snapshot: Snapshot, classifier: AttributeClassifier, latents: Latents) -> Tensor:
-    images = snapshot.renderer.draw(latents.ws, latents.noise or "const", MICRO_BATCH, latents.styles)
+def _values(snapshot: Snapshot, classifier: AttributeClassifier, latents: Latents, batch: int) -> Tensor:
+    images = snapshot.renderer.draw_there(latents.ws, latents.noise or "const", batch, latents.styles)
     device = next(classifier.network.parameters()).device
     return classifier.values(images.clamp(-1, 1).to(device)).double().cpu()

@@ -23,7 +23,7 @@ from stylegan.projection.distance import AnyDistance
 from torch_utils.errors import UserError
 from torch_utils.progress import Progress
 from training.inputs import Inputs
-from training.metrics.images import AS_PUBLISHED, Sampling, drawn, inputs_at
+from training.metrics.images import AS_PUBLISHED, Sampling, inputs_at
 
 Space = Literal["z", "w"]
 Part = Literal["full", "end"]
@@ -133,7 +133,7 @@ def _lengths(
     inputs = inputs_at(snapshot, sampling, part)
     ends = _step(snapshot, inputs, paths, sampling)
     first, second = (
-        seen(drawn(snapshot, end, inputs.places, sampling.batch), paths).to(snapshot.device) for end in ends
+        seen(snapshot.renderer.draw_there(end, inputs.places, sampling.batch), paths) for end in ends
     )
     with torch.inference_mode():
         if snapshot.device.type == "cpu":  # one by one, as sums are added up in another order in other batches

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from stylegan.checkpoints.snapshot import Snapshot
 from stylegan.networks.base import require_w
-from stylegan.networks.config import NetworkConfig
+from stylegan.networks.config import NetworkConfig, Precision
 from stylegan.networks.registry import build_empty, build_generator
 from torch_utils.errors import UserError
 from torch_utils.text import counted
@@ -31,7 +31,7 @@ class Subject:
     config: of the network; None for images in files   size: height and width of the images
     discriminator: does the network have one?   fakes: how many there are; None for as many as are asked for
     reals: how many images the data has; None without data   mirror: reals also mirrored
-    data: where it is, for messages
+    data: where it is, for messages   precision: in which its images are generated
     """
 
     config: NetworkConfig | None
@@ -41,6 +41,7 @@ class Subject:
     reals: int | None = None
     mirror: bool = False
     data: str = ""
+    precision: Precision = "fp32"
 
 
 def subject_of(context: Context) -> Subject:
@@ -51,7 +52,8 @@ def subject_of(context: Context) -> Subject:
         there = len(data) if context.c is None or data.labels is None else int((data.labels == context.c).sum())
     about = (context.mirror, "" if data is None else str(data.path))
     if isinstance(source, Snapshot):
-        return Subject(source.config, context.size, source.D is not None, None, there, *about)
+        return Subject(source.config, context.size, source.D is not None, None, there, *about,
+                       precision=source.execution.precision)  # fmt: skip
     return Subject(None, context.size, False, context.fakes.limit, there, *about)
 
 
@@ -95,7 +97,11 @@ def check_w(request: Request, subject: Subject) -> None:
 
 
 def check_paths(request: Request, subject: Subject) -> None:
-    """Raises UserError for paths in w of a network without, and for a distance by a discriminator that is not there."""
+    """Raises UserError for paths in w of a network without, a distance by a discriminator that is not there, and images
+    that are not exact."""
+    if subject.precision != "fp32":
+        raise UserError(f"it compares images that differ in the fifth digit, which {subject.precision} rounds away; "
+                        "leave --precision out")  # fmt: skip
     if subject.config is not None and request.part.startswith("w"):
         require_w(build_empty(build_generator, subject.config), IN_Z)
     check_distance(request, subject)

@@ -13,7 +13,7 @@ import torch
 
 from stylegan.checkpoints.locate import snapshots
 from stylegan.checkpoints.snapshot import load_snapshot
-from torch_utils.device import pick_device
+from torch_utils.device import GENERATING, gpu_math, pick_device
 from torch_utils.errors import UserError
 from torch_utils.files import atomic_write
 from torch_utils.text import counted
@@ -127,7 +127,9 @@ def measure_snapshot(
         say(f"Measuring {', '.join(missing)}")
     for name in missing:
         try:
-            for result in evaluate([name], context, lambda name, why: warn(f"{name} was skipped: {why}")):
+            with gpu_math(GENERATING, snapshot.device):  # with the numbers of calc_metrics.py
+                results = list(evaluate([name], context, lambda name, why: warn(f"{name} was skipped: {why}")))
+            for result in results:
                 append(run_dir, result)
                 say(table([result]))
                 draw({f"Metrics/{number}": value for number, value in result.results.items()})
@@ -162,13 +164,13 @@ def best_line(cfg: RunConfig, run_dir: Path, name: str) -> dict[str, Any] | None
 
 
 def noted(cfg: RunConfig, run_dir: Path, name: str, warn: Say = lambda text: None) -> list[dict[str, Any]]:
-    """The lines of a metric that were measured as a run measures: with its data, seed 0, and no truncation.
+    """The lines of a metric that were measured as a run measures: with its data, seed 0, in fp32, and no truncation.
 
     One that a crash cut off, or that is no result, is left out, with a word, and so are those with numbers that are
     none. Raises UserError for a file that cannot be read.
     """
     path = run_dir / f"metric-{parse(name, cfg.features)[1].title}.jsonl"
-    as_here = {"data_hash": cfg.data.content_hash, "seed": 0, "psi": 1.0, "mirror": False}
+    as_here = {"data_hash": cfg.data.content_hash, "seed": 0, "psi": 1.0, "mirror": False, "precision": "fp32"}
     try:
         lines = [_result(text) for text in read_plain(path, "table_mib").splitlines() if text.strip()]
     except FileNotFoundError:
@@ -192,7 +194,7 @@ def _result(text: bytes) -> dict[str, Any] | None:
         fits = results and all(isinstance(word, str) for word in words) and type(line["resolution"]) is int
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None
-    return line | {"results": results} if fits else None
+    return {"precision": "fp32"} | line | {"results": results} if fits else None  # older lines do not name it
 
 
 def prune(cfg: RunConfig, run_dir: Path) -> None:

@@ -22,8 +22,9 @@ from stylegan.editing.film_files import WebPFrame, read_webp, webp_frame, write_
 from stylegan.networks.base import Generator
 from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.inference import Renderer
+from stylegan.networks.sampling import z_for_seeds
 from torch_utils.files import atomic_write, write_atomically
-from torch_utils.images import MODES, BadImage, decode, enlarge, grid, open_image, to_pil, to_uint8
+from torch_utils.images import MODES, BadImage, decode, enlarge, grid, open_image, to_pil
 from torch_utils.text import safe_lines, say
 from torch_utils.untrusted import read_plain, regular_here
 from training.config import RunConfig
@@ -223,7 +224,8 @@ def save_reals(path: Path, data: Dataset, model: NetworkConfig) -> None:
 def save_fakes(path: Path, G: Generator, stage: Stage) -> None:
     """What the averaged generator makes of the grid's seeds now, without truncation, enlarged to the final size."""
     seeds, columns, c = seeds_and_classes(G.config)
-    pixels = to_uint8(Renderer.of(G, stage).render(seeds, c, psi=1.0))
+    renderer = Renderer.of(G, stage)
+    pixels = renderer.pixels(renderer.map(z_for_seeds(seeds, G.config.z_dim), c, psi=1.0))
     _save(path, grid(enlarge(pixels, G.config.resolution // stage.resolution), columns))
 
 

@@ -42,7 +42,7 @@ class Simple:
     def broadcast(self, w):
         return w[:, None]
 
-    def draw(self, ws, places, batch):
+    def draw_there(self, ws, places, batch):
         return self.curve(ws[:, 0])[:, :, None, None] + self.strength * normals(places, 1)[:, :, None, None]
 
 
