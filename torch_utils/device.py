@@ -77,8 +77,11 @@ class GpuMath:
 
 GENERATING = GpuMath()
 """For all that generates or measures images: the same numbers each time, on the same card."""
-TRAINING = GpuMath(repeatable=False)
-"""For training: float32 is not rounded, and kernels are the fastest, so that a run is repeated up to rounding."""
+TRAINING = GpuMath()
+"""For training, as a run that is resumed must end as one that was not. With `repeatable` off, cuDNN would find its
+fastest kernels, others in each run, and the promise would hold up to rounding only. Float32 is not rounded to TF32, as
+nobody asks for it: where speed counts, --precision is bf16.
+"""
 
 
 def set_gpu_math(math: GpuMath) -> None:

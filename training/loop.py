@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from torch_utils.device import cpu_threads, fast_bf16, keep_freed_memory, pick_device
+from torch_utils.device import TRAINING, cpu_threads, fast_bf16, keep_freed_memory, pick_device, set_gpu_math
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_max, on_rank0
 from torch_utils.images import to_float
 from torch_utils.interrupt import Interrupts, deferred_interrupts
@@ -126,6 +126,7 @@ def set_up(cfg: RunConfig, dist: DistContext) -> tuple[torch.device, torch.dtype
     """Where this process computes, the dtype of its feature maps, and how fast that is. Takes its share of threads."""
     device = pick_device(cfg.device) if dist.world_size == 1 else dist.device
     keep_freed_memory()
+    set_gpu_math(TRAINING)
     torch.set_num_threads(max(1, cpu_threads(cfg.threads) // dist.local_world_size))
     dtype = pick_dtype(cfg, device)
     return device, dtype, measured_machine(cfg, dtype, device)

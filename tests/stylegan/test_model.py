@@ -211,6 +211,7 @@ WRONG = {
     "device": (lambda: stylegan.load("faces64", device="foo"), "Invalid device foo"),
     "device without memory": (lambda: stylegan.load("faces64", device="meta"), "device meta is not available"),
     "no device": (lambda: stylegan.load("faces64", device=None), "Invalid device None"),
+    "precision": (lambda: stylegan.load("faces64", precision="fp64"), "precision must be one of fp32, tf32"),
     "where": (lambda: stylegan.load(5), "where must be the path"),
 }  # fmt: skip
 

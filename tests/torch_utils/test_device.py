@@ -12,12 +12,19 @@ import pytest
 import torch
 
 from torch_utils.device import (
+    GENERATING,
     THREADS_PER_CORE,
+    TRAINING,
+    GpuMath,
+    collected,
     cpu_threads,
     fast_bf16,
+    gpu_math,
     peak_memory_mb,
     pick_device,
     require_memory,
+    sent,
+    set_gpu_math,
     single_thread_workers,
     total_memory,
     usable_cores,
@@ -156,3 +163,57 @@ for family in FAMILIES.values():
 sys.exit("sympy" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+# How a GPU computes: flags of PyTorch, which are there without a GPU
+
+
+@pytest.fixture
+def flags():
+    """() -> TF32 in convolutions and in products, deterministic, benchmark; as they were again after the test"""
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+
+    def now() -> tuple[bool, ...]:
+        formats = {cudnn.allow_tf32 == (cudnn.conv.fp32_precision == "tf32"),
+                   products.allow_tf32 == (products.fp32_precision == "tf32")}  # fmt: skip
+        assert formats == {True}  # PyTorch's two interfaces agree, else its profiler would stop
+        return cudnn.allow_tf32, products.allow_tf32, cudnn.deterministic, cudnn.benchmark
+
+    before = now()
+    yield now
+    cudnn.allow_tf32, products.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
+
+
+def test_kernels_repeat_themselves_and_do_not_round_unless_asked(flags):
+    for math, expected in (
+        (GENERATING, (False, False, True, False)), (GpuMath(repeatable=False), (False, False, False, True)),
+        (TRAINING, (False, False, True, False)), (GpuMath(tf32=True), (True, True, True, False)),
+    ):  # fmt: skip
+        set_gpu_math(math)
+        assert flags() == expected
+
+
+@pytest.mark.parametrize("before", [(True, False, False, False), (False, True, False, True)])
+def test_what_was_chosen_before_is_chosen_again(flags, before):
+    cudnn = torch.backends.cudnn
+    cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
+    with gpu_math(GENERATING, torch.device("cpu")):
+        assert flags() == before
+    with pytest.raises(KeyError), gpu_math(GpuMath(tf32=True), torch.device("cuda")):
+        assert flags() == (True, True, True, False)
+        raise KeyError
+    assert flags() == before
+
+
+def test_parts_are_put_one_after_the_other():
+    asked = []
+
+    def parts():
+        for start in range(0, 5, 2):
+            asked.append(start)
+            yield torch.arange(start, min(start + 2, 5))[:, None].expand(-1, 3)
+
+    into = torch.full((5, 3), -1)
+    assert collected(parts(), into) is into and into[:, 1].tolist() == [0, 1, 2, 3, 4] and asked == [0, 2, 4]
+    assert collected(iter(()), into) is into
+    assert sent(into, torch.device("cpu")) is into

@@ -53,6 +53,18 @@ def test_a_file_for_each_seed_the_same_in_any_batch(run, models, tmp_path):
     np.testing.assert_array_equal(pixels(tmp_path / "1/seed0017.png"), np.asarray(expected))
 
 
+def test_in_bf16_images_are_nearly_the_same(run, models, tmp_path):
+    assert run("faces", "--seeds", "0-4", "--precision", "bf16").exit_code == 0
+    short = np.array([pixels(tmp_path / f"out/seed{seed:04d}.png") for seed in range(5)]).astype(int)
+    exact, same = (
+        np.array(
+            [np.asarray(image) for image in stylegan.load(models / "faces.safetensors", "cpu", p).generate(range(5))]
+        )
+        for p in ("fp32", "bf16")
+    )
+    assert np.array_equal(short, same) and 0 < np.abs(short - exact).mean() < 1
+
+
 def test_what_has_no_effect_and_what_was_not_learned_is_said(run, models, tmp_path):
     assert run("digits", "--seeds", 1, "--class", 3, "--save-latents").exit_code == 0
     saved = tmp_path / "out" / generate.SAVED
@@ -101,7 +113,7 @@ def test_zip_holds_what_the_folder_would_and_nothing_else_is_left(run, tmp_path)
 def test_an_unfinished_zip_does_not_get_the_name(run, tmp_path, monkeypatch, error):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/images.zip").write_bytes(b"of an earlier run")
-    draw, drawn = Renderer.draw, []
+    draw, drawn = Renderer.pixels, []
 
     def fails_later(self, ws, *rest):
         drawn.extend(ws)
@@ -109,7 +121,7 @@ def test_an_unfinished_zip_does_not_get_the_name(run, tmp_path, monkeypatch, err
             raise error
         return draw(self, ws, *rest)
 
-    monkeypatch.setattr(Renderer, "draw", fails_later)
+    monkeypatch.setattr(Renderer, "pixels", fails_later)
     result = run("faces", "--seeds", "0-10", "--format", "zip", "--batch", 4)
     assert result.exit_code == (2 if isinstance(error, OSError) else 130)
     assert files(tmp_path / "out") == {}
@@ -234,6 +246,8 @@ def test_dry_run_says_what_would_be_made_and_makes_nothing(run, tmp_path):
         ("faces", "--seeds 0 --alpha 1.5", "0 to 1"),
         ("faces", "--seeds 0 --device gpu", "Invalid --device gpu"),
         ("faces", "--seeds 0 --noise-mode loud", "noise-mode"),
+        ("faces", "--seeds 0 --precision tf32", "--precision tf32 is for GPUs; a CPU computes in fp32"),
+        ("faces", "--seeds 0 --precision fp16", "--precision fp16 is for GPUs; a CPU computes in fp32"),
         ("missing", "--seeds 0", "missing.safetensors"),
     ],
 )

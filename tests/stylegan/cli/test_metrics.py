@@ -82,10 +82,11 @@ def test_without_the_data_of_a_run_all_that_needs_none_is_measured(run_dir, tmp_
 def test_flags_reach_the_record(run_dir, tmp_path):
     snapshot = run_dir / "network-snapshot-000001.safetensors"
     result = run("--network", snapshot, "--metrics", "kid40", "--trunc", "0.5", "--seed", "3", "--mirror", "--outdir",
-                 tmp_path / "out", "--data", tmp_path / "blotches.zip", "--batch", "3")  # fmt: skip
+                 tmp_path / "out", "--data", tmp_path / "blotches.zip", "--batch", "3", "--precision",
+                 "bf16")  # fmt: skip
     assert result.exit_code == 0, result.output
     line = json.loads((tmp_path / "out/metric-kid40-quarters-embed.jsonl").read_text())
-    assert (line["psi"], line["seed"], line["mirror"]) == (0.5, 3, True)
+    assert (line["psi"], line["seed"], line["mirror"], line["precision"]) == (0.5, 3, True, "bf16")
 
 
 def test_a_dry_run_writes_nothing(run_dir):
@@ -112,6 +113,7 @@ def test_a_dry_run_writes_nothing(run_dir):
     (["--network", "RUN", "--gpus", "100000"], "--gpus 100000 is too many for"),
     (["--network", "RUN", "--metrics", "kid9999999999k"], "kid9999999999k is for too many images"),
     (["--network", "RUN", "--batch", "0"], "--batch must be at least 1, got 0"),
+    (["--fakes", "blotches.zip", "--precision", "bf16"], "--precision has no effect with --fakes"),
     (["--network", "RUN", "--metrics", "kid30", "--features-weights", "x.pt"], "--features-weights are for"),
     (["--network", "RUN", "--metrics", "kid30", "--data", "none.zip"], "no archive or folder at none.zip"),
 ])  # fmt: skip

@@ -26,7 +26,7 @@ from stylegan.editing.films import (
 )
 from stylegan.editing.settings import FilmSettings
 from stylegan.editing.walk import plan_walk
-from stylegan.latents.render import gather
+from stylegan.latents.render import View, gather
 from stylegan.networks.config import Stage
 from stylegan.networks.inference import Renderer
 from tests.stylegan.tiny import view_of
@@ -120,10 +120,10 @@ def test_a_film_of_a_lower_resolution_has_its_size_and_its_images(even):
     walk = plan_walk(gather((3, 4), view), view, film)
     times = times_of([walk], view, film, 8, lambda count: None)
     (images,) = zip(*draw_frames([walk], times, view, 8))
-    images = torch.cat(images)
-    assert images.shape == (5, 3, 8, 8)
+    pixels = np.concatenate(images)
+    assert pixels.shape == (5, 8, 8, 3)
     expected = Renderer.of(view.snapshot.G, Stage(8, 0.4)).render([3, 4], psi=0.7)
-    assert torch.equal(images[[0, 4]], expected)
+    np.testing.assert_array_equal(pixels[[0, 4]], to_uint8(expected))
 
 
 def test_even_speed_makes_steps_alike():
@@ -166,6 +166,21 @@ def test_a_film_goes_there_and_back():
     frames = list(draw_moved(start, direction, each, None, view, 2, Progress("", quiet=True)))
     assert len(frames) == 8 and frames[0].shape == (16, 32, 3)
     np.testing.assert_array_equal(frames[1], frames[7])
+
+
+def test_films_fill_their_batches(monkeypatch):
+    view = view_of(psi=1.0)
+    start, counts, pixels = gather([3, 8], view), [], View.pixels
+    monkeypatch.setattr(View, "pixels", lambda self, latents, batch: counts.append(len(latents)) or pixels(
+        self, latents, batch))  # fmt: skip
+    walks = [plan_walk(gather(seeds, view), view, FilmSettings(frames=7)) for seeds in ((3, 4), (5, 6))]
+    parts = list(draw_frames(walks, [i / 7 for i in range(7)], view, 6))
+    assert counts == [6, 6, 2] and [len(first) for first, _ in parts] == [3, 3, 1]
+    np.testing.assert_array_equal(parts[1][1], to_uint8(view.draw(walks[1].at([3 / 7, 4 / 7, 5 / 7]))))
+    counts.clear()
+    direction = in_w(torch.randn(1, 8), ["a"], range(6), "chance", torch.eye(8).double())
+    frames = list(draw_moved(start, direction, [(i / 4,) for i in range(5)], None, view, 6, Progress("", quiet=True)))
+    assert counts == [6, 4] and len(frames) == 5
 
 
 def test_a_film_goes_through_its_turns_and_back_to_the_first():

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ops.philox import normals
 from stylegan.networks.config import Stage
+from stylegan.networks.inference import Execution
 from stylegan.networks.sampling import slerp
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from stylegan.projection.distance import PIXELS, pick_distance
@@ -121,6 +122,14 @@ def test_a_path_is_the_same_in_any_batch_and_in_longer_measurements(tiny_network
         assert np.array_equal(one[:5], other) and (one > 0).all()
         again = path_length(snapshot, distance, 5, paths, Sampling(seed=1)).lengths
         assert not np.isclose(again, other).any()
+
+
+def test_paths_in_batches_are_as_long(tiny_network):
+    one = tiny_network()
+    many = replace(one, execution=Execution(batched=True))
+    distance, paths = pick_distance("discriminator", one), Paths(epsilon=0.03)  # a step that is large beside rounding
+    expected, found = (path_length(s, distance, 7, paths, Sampling(batch=3)).lengths for s in (one, many))
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 def test_both_pictures_of_a_path_have_the_same_noise_and_each_path_another():

@@ -80,6 +80,7 @@ def test_mirror_images_count_where_they_are_compared_with():
     ("purity100", "DCGAN has no w", {"config": DCGANConfig(resolution=64)}),
     ("overfit8", "has no discriminator; give a snapshot of a run", {"reals": 9, "discriminator": False}),
     ("ppl9_wend-discriminator", "has no discriminator", {"discriminator": False}),
+    ("ppl9_wend", "differ in the fifth digit, which bf16 rounds away; leave --precision out", {"precision": "bf16"}),
     ("diversity3-discriminator", "has no discriminator", {"discriminator": False}),
     ("overfit7", "groups of 4 images, two or more of them; ask for overfit500", {"reals": 600}),
     ("kid50_full", "50 generated images and there are 9; ask for kid9_full$", {"config": None, "fakes": 9}),

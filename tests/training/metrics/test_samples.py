@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,21 @@ import pytest
 import torch
 
 from stylegan.networks.config import Stage
+from stylegan.networks.inference import Execution, Renderer
 from stylegan.networks.sampling import noise_at
 from torch_utils.errors import UserError
 from training.data.archive import Archive
-from training.metrics.images import Sampling, chosen, classes_of, inputs_at, pages, real_images, samples_at, samples_of
+from training.metrics.images import (
+    Fakes,
+    Sampling,
+    chosen,
+    classes_of,
+    inputs_at,
+    pages,
+    real_images,
+    samples_at,
+    samples_of,
+)
 
 
 def test_a_picture_is_the_same_whatever_stands_beside_it(tiny_network):
@@ -30,6 +42,26 @@ def test_pictures_come_some_at_a_time_and_are_the_same(tiny_network):
     parts = list(samples_of(snapshot, Sampling(quiet=True), 20, "Drawing"))
     assert [len(part.z) for part in parts] == [16, 4]
     assert torch.equal(parts[1].images, samples_at(snapshot, Sampling(), range(16, 20)).images)
+
+
+def test_in_batches_they_are_the_same_but_for_rounding_and_no_batch_is_filled_up_in_vain(tiny_network, monkeypatch):
+    one = tiny_network(num_classes=3)
+    many = replace(one, execution=Execution(batched=True))
+    expected, found = (samples_at(snapshot, Sampling(batch=4), range(6)) for snapshot in (one, many))
+    torch.testing.assert_close(found.images, expected.images, rtol=0, atol=2e-5)
+    levels = Fakes(many).read(0, 6, 4).int() - Fakes(one).read(0, 6, 4).int()
+    assert levels.abs().max() <= 1 and (levels != 0).float().mean() < 1e-3
+
+    asked = []
+    monkeypatch.setattr(Renderer, "draw_there", lambda self, ws, noise, batch: asked.append((len(ws), batch)) or ws)
+    for batch, size in ((64, None), (64, 32), (8, None), (12, None)):
+        deque(samples_of(many, Sampling(batch=batch, quiet=True), 96, size=size), maxlen=0)
+    assert set(asked) == {(64, 64), (32, 64), (32, 32), (16, 8), (24, 12)}
+
+
+def test_a_precision_has_features_of_its_own(tiny_network):
+    keys = [Fakes(replace(tiny_network(), execution=Execution(p))).key for p in ("fp32", "bf16", "tf32")]
+    assert "precision" not in keys[0] and keys[1] == keys[0] | {"precision": "bf16"} and keys[1] != keys[2]
 
 
 def test_w_is_before_truncation_and_pictures_are_after(tiny_network):
