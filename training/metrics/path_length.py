@@ -132,9 +132,7 @@ def _lengths(
 ) -> np.ndarray:  # fmt: skip
     inputs = inputs_at(snapshot, sampling, part)
     ends = _step(snapshot, inputs, paths, sampling)
-    first, second = (
-        seen(snapshot.renderer.draw_there(end, inputs.places, sampling.batch), paths) for end in ends
-    )
+    first, second = (seen(snapshot.renderer.draw_there(end, inputs.places, sampling.batch), paths) for end in ends)
     with torch.inference_mode():
         if snapshot.device.type == "cpu":  # one by one, as sums are added up in another order in other batches
             found = torch.cat([distance(a[None], b[None]) for a, b in zip(first, second, strict=True)])

@@ -18,7 +18,7 @@ from stylegan.networks.inference import DTYPES, Execution, Renderer, folded, req
 from stylegan.networks.layers import Foldable
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_generator
-from stylegan.networks.sampling import z_for_seeds
+from stylegan.networks.sampling import places_of, z_for_seeds
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 from torch_utils.images import to_uint8
@@ -154,6 +154,15 @@ def test_what_stands_beside_an_image_does_not_change_a_bit_of_it():
     whole = drawn(list(range(8)))
     assert torch.equal(drawn(list(range(6))), whole[:6]) and torch.equal(drawn([0]), whole[:1])
     assert torch.equal(drawn([0, 7, 2, 5])[[0, 2]], whole[[0, 2]])
+
+
+def test_noise_of_places_belongs_to_the_image_in_batches_too():
+    one, many = renderers()
+    ws, places = one.map(z_for_seeds(range(7), 8)), places_of(3, "test", range(7), CPU)
+    found = many.draw(ws, places, batch=3)
+    torch.testing.assert_close(found, one.draw(ws, places), rtol=0, atol=2e-5)
+    assert torch.equal(many.draw(ws[6:], places[6:], batch=3), found[6:])
+    assert not torch.allclose(many.draw(ws, places.flip(0), batch=3), found, atol=1e-2)
 
 
 class Recorder(Synthesis):
