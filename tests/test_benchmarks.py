@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,12 +18,15 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 
-from benchmarks.traffic import Traffic, added
+from benchmarks.counting import Traffic, added
 from ops import VARIABLE
 from ops.style_epilogue import style_epilogue
 from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
+from training.config import LossConfig, RunConfig
+from training.inputs import draw
+from training.schedule import GrowthSchedule, PerResolution
 
 ROOT = Path(__file__).parents[1]
 META = torch.device("meta")
@@ -122,6 +127,99 @@ def test_traffic_can_list_operations():
     assert "stylegan.style_epilogue " in out and "aten.mul " in out
 
 
+def test_lazy_penalties_count_for_their_share_of_steps():
+    traffic = script("traffic")
+    model = StyleGAN1Config(resolution=8, fmap_base=64, z_dim=8, w_dim=8, mapping_layers=1, mapping_dim=8)
+    growth = GrowthSchedule(initial=8, final=8, batch=PerResolution(2))
+
+    def kernels(interval: int) -> float:
+        cfg = RunConfig(model=model, growth=growth, loss=LossConfig(r1_interval=interval))
+        return float(added(traffic.counted(cfg, torch.float32, "auto")).kernels)
+
+    every, half, never = (kernels(interval) for interval in (1, 2, 1_000_000))
+    assert every > never + 10 and half == pytest.approx((every + never) / 2, abs=0.01)
+
+
+PEER = {  # as much of a checkout as is asked of one
+    **dict.fromkeys(("torch_utils/__init__.py", "torch_utils/ops/__init__.py", "training/__init__.py",
+                     "torch_utils/ops/conv2d_gradfix.py"), ""),
+    "torch_utils/ops/bias_act.py": """
+        import torch
+        class Fused(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x, b):
+                ctx.save_for_backward(x)
+                return _plugin.bias_act(x, b, x, x, x, 0, 1, 1, 0.2, 1, -1)
+            @staticmethod
+            def backward(ctx, dy):
+                x, = ctx.saved_tensors
+                return _plugin.bias_act(dy, x, x, x, x, 1, 1, 1, 0.2, 1, -1), None
+        def _bias_act_cuda(dim, act, alpha, gain, clamp):
+            return Fused
+        """,
+    "torch_utils/ops/upfirdn2d.py": """
+        class Fused:
+            @staticmethod
+            def apply(x, f):
+                return _plugin.upfirdn2d(x, f, 2, 2, 1, 1, 2, 1, 2, 1, False, 4)
+        def _upfirdn2d_cuda(up, down, padding, flip_filter, gain):
+            return Fused
+        """,
+    "training/networks.py": """
+        import torch
+        class Generator(torch.nn.Module):
+            def __init__(self, z_dim, w_dim, mapping_kwargs, synthesis_kwargs, **rest):
+                super().__init__()
+                self.z_dim, self.mapping = z_dim, torch.nn.Linear(z_dim, 3)
+                self.synthesis = torch.nn.Linear(3, 3)
+        Discriminator = lambda **kwargs: torch.nn.Linear(3, 1)
+        """,
+    "training/loss.py": """
+        import torch
+        from torch_utils.ops import bias_act, upfirdn2d
+        class StyleGAN2Loss:
+            def __init__(self, device, mapping, synthesis, D):
+                self.mapping, self.synthesis, self.D = mapping, synthesis, D
+            def accumulate_gradients(self, phase, real, real_c, z, c, sync, gain):
+                x = self.synthesis(bias_act.bias_act(self.mapping(z), z))
+                if phase == "Greg":
+                    x.erf()
+                if phase == "Dreg":
+                    assert upfirdn2d.upfirdn2d(real, z[:, :4], up=2).shape[2:] == (16, 16)
+                self.D(x).sum().backward()
+        """,
+}  # fmt: skip
+
+
+def test_traffic_compares_with_another_project(tmp_path):
+    for name, text in PEER.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(textwrap.dedent(text))
+    asked = "--resolution", "8", "--batch", "4", "--fmap-base", "64", "--peer", str(tmp_path), "--top", "100"
+    *_, peer = run("traffic", *asked).split("  peer ")
+    found = dict(re.findall(r"(\w+\.\w+) +([0-9.]+) ", peer))
+    # Once in each phase, and in G's two the derivative; two of the four phases count for a quarter and a sixteenth.
+    assert float(found["peer.bias_act"]) == pytest.approx(2 * 1.25 + 1.0625, abs=0.1)
+    assert float(found["aten.erf"]) == pytest.approx(0.25, abs=0.1) and "peer.upfirdn2d" in found
+    assert "of the kernels" in peer and "of the bytes" in peer
+    (tmp_path / "training" / "loss.py").unlink()
+    result = CliRunner().invoke(script("traffic").main, asked)
+    assert result.exit_code == 2 and f"--peer: {tmp_path} is no checkout of" in result.output
+
+
+def test_what_the_host_does_is_measured_and_drawing_does_not_depend_on_the_resolution():
+    out = json.loads(run("host", "--resolution", "8", "--batch", "4", "--seconds", "0", "--json"))
+    (found,) = out["us_per_image"].values()
+    assert found["ratio"] == pytest.approx(found["numpy"] / found["drawing"]) and out["us_per_call"] > 0
+    assert found["calls"] > 0 and found["reals"] > 0
+    calls = set()
+    for resolution in (8, 1024):
+        with Traffic() as traffic:
+            draw(StyleGAN1Config(resolution=resolution), 0, "d", range(4), resolution, None, META)
+        calls.add((traffic.calls, added(traffic.counts).bytes))
+    assert len(calls) == 1
+
+
 # What `Traffic` counts
 
 
@@ -155,9 +253,62 @@ def test_an_expanded_tensor_is_read_once():
     assert traffic.counts["aten.sum"].bytes == 4 * (8 + 1)
 
 
-def test_a_question_about_contents_is_answered_with_yes():
-    with Traffic():
+def test_a_question_about_contents_is_answered_with_yes_and_counted():
+    with Traffic() as traffic:
         assert bool(torch.zeros(3, device=META).isfinite().all())
+    assert traffic.counts["aten._local_scalar_dense"].kernels == 1
+
+
+def test_what_is_overwritten_is_not_read_and_what_is_filled_first_is_written_twice():
+    x, y = torch.zeros(4, 8, device=META), torch.zeros(4, 8, device=META)
+    with Traffic() as traffic:
+        x.copy_(y)
+        x.fill_(1)
+        torch.zeros_like(x)
+        F.pad(x, (0, 8))
+    found = {name: (count.kernels, count.bytes / 4 / 32) for name, count in traffic.counts.items()}
+    assert found == {
+        "aten.copy_": (1, 2), "aten.fill_": (1, 1), "aten.zeros_like": (1, 1), "aten.constant_pad_nd": (2, 4),
+    }  # fmt: skip
+
+
+def test_convolutions_keep_channels_last_and_have_a_kernel_for_each_gradient():
+    x = torch.zeros(2, 4, 8, 8, device=META, requires_grad=True)
+    weight, bias = torch.zeros(4, 4, 3, 3, device=META, requires_grad=True), torch.zeros(4, device=META)
+    with Traffic() as traffic:
+        y = F.conv2d(x.to(memory_format=torch.channels_last), weight, bias, padding=1)
+        y.backward(torch.empty_like(y))
+    assert y.is_contiguous(memory_format=torch.channels_last) and not y.is_contiguous()
+    assert traffic.counts["aten.convolution"].kernels == 2  # the bias
+    backward = traffic.counts["aten.convolution_backward"]
+    assert (backward.kernels, backward.bytes) == (2, 4 * 2 * (2 * 2 * 4 * 64 + 4 * 4 * 9))
+
+
+@pytest.mark.parametrize("lengths, lists, launches", [([1] * 48, 3, 1), ([1] * 49, 3, 2), ([65536 * 321, 1], 1, 2)])
+def test_lists_of_tensors_are_worked_off_in_launches_of_limited_length(lengths, lists, launches):
+    a, b = ([torch.zeros(n, device=META) for n in lengths] for _ in range(2))
+    with Traffic() as traffic:
+        if lists == 3:
+            torch._foreach_add(a, b)
+        else:
+            torch._foreach_mul_(a, 2.0)
+    (count,) = traffic.counts.values()
+    assert count.kernels == launches and count.bytes == 4 * sum(lengths) * (3 if lists == 3 else 2)
+
+
+@pytest.mark.parametrize("size, last, launches", [(16, True, (1, 2)), (64, True, (3, 4)), (64, False, (2, 3))])
+def test_the_passes_of_the_epilogue(size, last, launches):
+    layout = torch.channels_last if last else torch.contiguous_format
+    x = torch.zeros(2, 8, size, size, device=META).to(memory_format=layout).requires_grad_()
+    places, strength = torch.zeros(2, 2, dtype=torch.int64, device=META), torch.zeros(8, device=META)
+    with Traffic() as traffic:
+        y = style_epilogue(x, strength, places, strength)
+        y.backward(torch.empty_like(y))
+    forward, backward = (traffic.counts[f"stylegan.style_epilogue{end}"] for end in ("", "_grad"))
+    assert (forward.kernels, backward.kernels) == launches
+    again = launches[0] == 3  # x is read again for the result
+    maps = 4 * x.numel()
+    assert forward.bytes // maps == 2 + again and backward.bytes // maps == 3 + 2 * again
 
 
 @pytest.mark.parametrize("mode, fused", [("auto", True), ("strict", True), ("ref", False)])
