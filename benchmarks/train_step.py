@@ -4,11 +4,15 @@
 
 The arithmetic is counted as the minimum that is known to be sufficient (`training.runs.plan`), so that the rate can be
 compared with that of plain convolutions, which are measured as well.
+
+With --against, another checkout is measured in turns with this one, each time in a new process.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
+import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -24,6 +28,7 @@ from stylegan.networks.inference import with_kernels
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
 from torch_utils.device import peak_memory_mb, pick_device
+from torch_utils.errors import UserError
 from training.config import LossConfig, RunConfig
 from training.runs.plan import aid_cost, conv_gflops, step_cost
 from training.schedule import GrowthSchedule, PerResolution
@@ -31,6 +36,7 @@ from training.state import fresh_state
 from training.step import train_step
 
 STEPS = 12
+TURNS = 5
 
 
 @click.command(cls=Command, params=machine_options(), context_settings={"show_default": True})
@@ -42,15 +48,25 @@ STEPS = 12
     "--aid-zoom", type=int, default=0, help="Use the vision aid, with images enlarged this many times; 0: without."
 )
 @click.option("--share-fakes", is_flag=True, help="As in train.py.")
+@click.option(
+    "--against", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help=f"Another checkout to compare with, in {TURNS} turns.",
+)  # fmt: skip
 @json_option
 def main(
-    resolution: int, batch: int, dtype: str, r1_interval: int, aid_zoom: int, share_fakes: bool, device: str,
-    as_json: bool,
+    resolution: int, batch: int, dtype: str, r1_interval: int, aid_zoom: int, share_fakes: bool, against: Path | None,
+    device: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure images per second of full training iterations, and their share of the machine's convolution rate.
 
     Channels at resolution R are min(4096 / R, 128), as in the presets digits32 and faces64.
     """
+    if against:
+        asked = [f"--resolution={resolution}", f"--batch={batch}", f"--dtype={dtype}", f"--r1-interval={r1_interval}",
+                 f"--aid-zoom={aid_zoom}", *["--share-fakes"] * share_fakes, f"--device={device}",
+                 f"--threads={torch.get_num_threads()}"]  # fmt: skip
+        here = Path(__file__).resolve().parents[1]
+        return show(compared({"": here, "other_": against.resolve()}, asked, TURNS), as_json)
     where = with_kernels(pick_device(device))
     model = StyleGAN1Config(resolution=resolution, fmap_base=4096, fmap_max=128)
     growth = GrowthSchedule(initial=resolution, final=resolution, batch=PerResolution(batch))
@@ -96,6 +112,35 @@ def iteration_seconds(cfg: RunConfig, steps: int, dtype: torch.dtype, device: to
 
     seconds(partial(iterate, 2), device)
     return [seconds(partial(iterate, period), device) / period for _ in range(steps)]
+
+
+def compared(roots: dict[str, Path], asked: list[str], turns: int) -> dict[str, float]:
+    """Medians of images per second and of peak memory of two checkouts, measured in turns, and their ratios.
+
+    roots: the checkouts, by what the names of their results begin with: "" and "other_"
+    asked: arguments of this script   Raises UserError if one of the checkouts cannot be measured.
+    """
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in roots}
+    for turn in range(turns):
+        for name in sorted(roots, reverse=turn % 2 == 1):  # neither is always the first
+            command = [sys.executable, str(roots[name] / "benchmarks" / "train_step.py"), *asked, "--json"]
+            done = subprocess.run(command, cwd=roots[name], capture_output=True, text=True)
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+                raise UserError(f"cannot measure {roots[name]}: {reason}")
+            found[name].append(json.loads(done.stdout))
+    result = {name + what: statistics.median(turn[what] for turn in rows)
+              for name, rows in found.items() for what in ("images_per_s", "peak_rss_mb")}  # fmt: skip
+    ratios = {f"{what}_ratio": result[what] / result[f"other_{what}"] for what in ("images_per_s", "peak_rss_mb")}
+    return result | ratios
+
+
+def show(result: dict[str, float], as_json: bool) -> None:
+    if as_json:
+        return click.echo(as_json_line(result, 3))
+    for what, title, unit in (("images_per_s", "speed", "images/s"), ("peak_rss_mb", "peak memory", "MB")):
+        click.echo(f"{title:12} {result[what]:8.2f} {unit:9} other {result['other_' + what]:8.2f} {unit:9}"
+                   f" ratio {result[what + '_ratio']:.3f}   (medians of {TURNS} turns)")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from ops.style_epilogue import style_epilogue
 from stylegan.networks.config import Stage
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
+from torch_utils.errors import UserError
 from training.config import LossConfig, RunConfig
 from training.inputs import draw
 from training.schedule import GrowthSchedule, PerResolution
@@ -218,6 +219,25 @@ def test_what_the_host_does_is_measured_and_drawing_does_not_depend_on_the_resol
             draw(StyleGAN1Config(resolution=resolution), 0, "d", range(4), resolution, None, META)
         calls.add((traffic.calls, added(traffic.counts).bytes))
     assert len(calls) == 1
+
+
+def test_two_checkouts_are_measured_in_turns(tmp_path):
+    for name, speed in (("a", 6), ("b", 2)):
+        (tmp_path / name / "benchmarks").mkdir(parents=True)
+        (tmp_path / name / "benchmarks" / "train_step.py").write_text(
+            "import json, sys, pathlib\n"
+            "done = pathlib.Path('../done')\n"
+            f"done.open('a').write('{name}')\n"
+            "turn = done.read_text().count('b')\n"
+            "assert sys.argv[1:] == ['--batch=4', '--json']\n"
+            f"print(json.dumps({{'images_per_s': {speed} + (turn == 3) * 100, 'peak_rss_mb': {speed} * 10}}))\n"
+        )
+    train_step, roots = script("train_step"), {"": tmp_path / "a", "other_": tmp_path / "b"}
+    found = train_step.compared(roots, ["--batch=4"], 3)
+    assert (tmp_path / "done").read_text() == "abbaab"
+    assert found["images_per_s"] == 6 and found["images_per_s_ratio"] == 3 == found["peak_rss_mb_ratio"]
+    with pytest.raises(UserError, match="AssertionError"):
+        train_step.compared(roots, [], 1)
 
 
 # What `Traffic` counts
