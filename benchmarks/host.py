@@ -48,7 +48,10 @@ PHASES = ("d", "g")
 
 @dataclass(frozen=True)
 class HostTime:
-    """Microseconds per image and step, and how often a step reads from the device. numpy: drawing as it was before"""
+    """CPU microseconds per image and step, and how often a step reads from the device.
+
+    numpy: drawing as it was before   drawing, reals: what must be done now   calls: of all operations, see above
+    """
 
     numpy: float
     drawing: float
@@ -106,13 +109,16 @@ def configured(model: NetworkConfig, batch: int) -> RunConfig:
 
 
 def median(work: Callable[[], Any], seconds: float) -> float:
-    """Seconds that `work` takes: the median of at least three times, after one that does not count."""
+    """CPU seconds that `work` takes in this thread: the median of at least three times, after one that does not count.
+
+    Not the clock's, of which other programs on the machine take their share.
+    """
     work()
     times: list[float] = []
     while len(times) < 3 or sum(times) < seconds:
-        begin = time.perf_counter()
+        begin = time.thread_time()
         work()
-        times.append(time.perf_counter() - begin)
+        times.append(time.thread_time() - begin)
     return statistics.median(times)
 
 
