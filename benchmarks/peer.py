@@ -143,8 +143,8 @@ class _BiasAct:
 
 class _Upfirdn2d:
     @staticmethod
-    def upfirdn2d(x: Tensor, f: Tensor, up_x: int, up_y: int, down_x: int, down_y: int, left: int, right: int,
-                  top: int, bottom: int, *rest: Any) -> Any:  # fmt: skip
+    def upfirdn2d(x: Tensor, f: Tensor, *rest: Any) -> Any:
+        up_x, up_y, down_x, down_y, left, right, top, bottom, *_ = rest
         height = (x.shape[2] * up_y + top + bottom - f.shape[0]) // down_y + 1
         width = (x.shape[3] * up_x + left + right - f.shape[1]) // down_x + 1
         return torch.ops.peer.upfirdn2d(x, f, [height, width])
