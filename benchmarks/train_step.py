@@ -117,6 +117,8 @@ def iteration_seconds(cfg: RunConfig, steps: int, dtype: torch.dtype, device: to
 def compared(roots: dict[str, Path], asked: list[str], turns: int) -> dict[str, float]:
     """Medians of images per second and of peak memory of two checkouts, measured in turns, and their ratios.
 
+    `least` and `most` are the ratios of speeds in single turns: far from each other, the machine had other work to do,
+    and the medians tell nothing.
     roots: the checkouts, by what the names of their results begin with: "" and "other_"
     asked: arguments of this script   Raises UserError if one of the checkouts cannot be measured.
     """
@@ -132,7 +134,9 @@ def compared(roots: dict[str, Path], asked: list[str], turns: int) -> dict[str, 
     result = {name + what: statistics.median(turn[what] for turn in rows)
               for name, rows in found.items() for what in ("images_per_s", "peak_rss_mb")}  # fmt: skip
     ratios = {f"{what}_ratio": result[what] / result[f"other_{what}"] for what in ("images_per_s", "peak_rss_mb")}
-    return result | ratios
+    pairs = zip(found[""], found["other_"], strict=True)
+    of_turns = [mine["images_per_s"] / other["images_per_s"] for mine, other in pairs]
+    return result | ratios | {"least": min(of_turns), "most": max(of_turns)}
 
 
 def show(result: dict[str, float], as_json: bool) -> None:
@@ -141,6 +145,7 @@ def show(result: dict[str, float], as_json: bool) -> None:
     for what, title, unit in (("images_per_s", "speed", "images/s"), ("peak_rss_mb", "peak memory", "MB")):
         click.echo(f"{title:12} {result[what]:8.2f} {unit:9} other {result['other_' + what]:8.2f} {unit:9}"
                    f" ratio {result[what + '_ratio']:.3f}   (medians of {TURNS} turns)")  # fmt: skip
+    click.echo(f"{'speed':12} ratios of single turns from {result['least']:.3f} to {result['most']:.3f}")
 
 
 if __name__ == "__main__":

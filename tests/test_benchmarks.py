@@ -236,6 +236,7 @@ def test_two_checkouts_are_measured_in_turns(tmp_path):
     found = train_step.compared(roots, ["--batch=4"], 3)
     assert (tmp_path / "done").read_text() == "abbaab"
     assert found["images_per_s"] == 6 and found["images_per_s_ratio"] == 3 == found["peak_rss_mb_ratio"]
+    assert found["most"] == 3 and found["least"] == pytest.approx(6 / 102)  # of the third turn
     with pytest.raises(UserError, match="AssertionError"):
         train_step.compared(roots, [], 1)
 
