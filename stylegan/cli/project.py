@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from stylegan.cli.options import tool
 from stylegan.editing.film_files import check_film
-from stylegan.latents.notation import WHAT, NetworkOptions
+from stylegan.latents.notation import LATENTS, WHAT, NetworkOptions
 from stylegan.projection.settings import DISTANCES, SEARCH, ProjectionSettings, TuningSettings, check_settings
 from torch_utils.cli import require, require_batch
-from torch_utils.errors import UserError
-from torch_utils.output import FILES, Output, planned_files, require_folder, write_images
+from torch_utils.errors import UserError, in_words
+from torch_utils.output import FILES, Output, planned_files, replaces, require_folder, write_images
 from torch_utils.settings import Flag, setting
 from torch_utils.text import (
     AUTO_LEVELS,
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stylegan.checkpoints.snapshot import Snapshot
+    from stylegan.latents.latents import Latents
     from stylegan.projection.photos import Align, Photo
+    from stylegan.projection.sequences import Footage
+    from torch_utils.images.films import Film
 
 FACES, PASTE = "Faces", "Pasting"
 MAX_FACES = 1000
@@ -68,7 +71,9 @@ class Request:
     """The options of the command."""
 
     model: NetworkOptions = NetworkOptions()
-    target: str = setting("", Flag("--target", "An image file, or a folder of them.", WHAT, metavar="FILE"))
+    target: str = setting(
+        "", Flag("--target", "An image file, or a folder of them; with --sequence a film too.", WHAT, metavar="FILE")
+    )
     classes: Sequence[Class] = setting((), Flag(
         "--class", "Class of the photographs, for conditional networks; of a list, each gets the next.", WHAT,
         parse=parse_classes, metavar="CLASS"))  # fmt: skip
@@ -84,15 +89,12 @@ class Request:
         "", Flag("--landmarks", "dlib's file of 68 landmarks.  [searched for]", FACES, metavar="FILE")
     )
     search: ProjectionSettings = ProjectionSettings()
-    start: str = setting("", Flag(
-        "--start", "Latents to start at, one for all photographs or one for each.  [the mean of w]", SEARCH,
-        metavar="FILE"))  # fmt: skip
-    sequence: bool = setting(
-        False,
-        Flag(
-            "--sequence", "The photographs are frames of a film: each search starts where the one before ended.", SEARCH
-        ),
-    )
+    start: Sequence[str] = setting((), Flag(
+        "--start", "Latents to start at, one for all photographs or one for each, by name or in order; a folder of "
+        "them too.  [the mean of w]", SEARCH, parse=parse_paths, metavar="FILE[,FILE]"))  # fmt: skip
+    sequence: bool = setting(False, Flag(
+        "--sequence", "The photographs are frames, in a folder or in a film: each search starts where the one before "
+        "ended.", SEARCH))  # fmt: skip
     distance: str | None = setting(None, Flag(
         "--distance", "What to minimise.  [discriminator, if the network has one; else pixels]", SEARCH,
         choices=DISTANCES))  # fmt: skip
@@ -138,55 +140,58 @@ def main(request: Request, dry_run: bool) -> None:
     --paste puts an image back into the photograph, edited as by directions.py apply --save-latents, as NAME-pasted.png:
 
     \b
-      project.py --network faces64 --paste out/moved/pictures.latent.safetensors --target eva.jpg --outdir out/pasted
+      project.py --network faces64 --paste out/moved/moved.latent.safetensors --target eva.jpg --outdir out/pasted
     """
     check(request)
     if request.paste:
         paste(request, dry_run)
         return
     # Here and not above: torch takes seconds to load, and --help should not wait for it.
-    from stylegan.latents.latents import load_latents
     from stylegan.latents.render import classes_for_seeds, opened, require_room
     from stylegan.networks.base import require_w
     from stylegan.projection.distance import pick_distance
     from stylegan.projection.job import Job, replaced_files, run, table
-    from stylegan.projection.photos import in_sequence, left_out_of, photos_in
-    from stylegan.projection.projector import check_start, phases
+    from stylegan.projection.photos import left_out_of, photos_in
+    from stylegan.projection.sequences import film_files, write_found
 
     paths = photos_in(Path(request.target))
-    if request.sequence:
-        paths = in_sequence(paths)
     left_out = left_out_of(Path(request.target))
     if left_out:
         say(left_out, err=True)
     require_apart(paths, Path(request.outdir))
+    film_read = film_of(request, paths)
     snapshot = opened(request.model).snapshot
     require_w(snapshot.G)
     require_room(snapshot, request.batch, searched=True)
-    photos, skipped = read(request, paths, snapshot)
+    footage = None
+    if film_read:
+        footage = watched(request, film_read, snapshot)
+        photos, skipped = list(footage.photos), len(footage.faults)
+    else:
+        photos, skipped = read(request, paths, snapshot)
     config, class_names = snapshot.config, snapshot.class_names
     c = classes_for_seeds(request.classes, range(len(photos)), config.num_classes, class_names)
-    start = load_latents(Path(request.start), snapshot, request.force) if request.start else None
-    if start is not None:
-        check_start(snapshot, start, 1 if request.sequence else len(photos))
-        phases(request.search, start)
+    starts = starts_of(request, photos, snapshot)
     weights = [Path(path) for path in request.weights]
     distance = pick_distance(request.distance or "", snapshot, weights)
     film = film_kind(request, snapshot)
     job = Job(
         snapshot, request.search, distance, Path(request.outdir), request.tuning if request.pti else None,
         also=tuple(pick_distance(name, snapshot) for name in request.also if name != distance.name),
-        batch=request.batch, film=film, overwrite=request.overwrite, start=start, sequence=request.sequence,
+        batch=request.batch, film=film, overwrite=request.overwrite, starts=starts, sequence=request.sequence,
     )  # fmt: skip
-    older = len(replaced_files(job, photos, c))
+    films = film_files(footage, job.outdir, config.channels) if footage else {}
+    older = len(replaced_files(job, photos, c)) + sum(path.exists() for path in films.values())
     replaced = f"; replaces {counted(older, 'older file')}" if older else ""
     left_out = f", {skipped} skipped" if skipped else ""
+    files = written(request, photos[0].name, film, list(films.values()))
     if dry_run:
-        say(plan(request, snapshot, photos, distance.name, film, left_out) + replaced)
+        say(plan(request, snapshot, photos, distance.name, files, left_out) + replaced)
         return
     records = run(job, photos, c, say)
     say(table(records))
-    files = written(request, photos[0].name, film)
+    if footage:
+        write_found(footage, job.outdir, snapshot, request.pti)
     say(f"{counted(len(photos), 'photograph')} projected{left_out}: {files}{replaced}")
 
 
@@ -226,6 +231,58 @@ def require_apart(paths: Sequence[Path], outdir: Path) -> None:
         )
 
 
+def film_of(request: Request, paths: Sequence[Path]) -> Film | None:
+    """The film whose frames are projected; None for images. Raises UserError for a film where images are needed."""
+    from torch_utils.images.films import film_at
+
+    if Path(request.target).is_dir():
+        return None
+    try:
+        film = film_at(paths[0])
+    except OSError as error:
+        raise UserError(f"{paths[0]}: {in_words(error)}") from error
+    if request.sequence or (film and request.paste):
+        return film
+    if film and film.container:
+        raise UserError(f"{paths[0]} is a film; add --sequence to project its frames")
+    return None
+
+
+def watched(request: Request, film: Film, snapshot: Snapshot) -> Footage:
+    """The frames of a film, after lines on what was changed and skipped."""
+    from stylegan.projection.records import names_in, read_report
+    from stylegan.projection.sequences import read_footage
+
+    names = names_in(read_report(Path(request.outdir)))
+    if request.levels != AUTO_LEVELS:
+        raise UserError("--levels has no effect on a film, whose frames have 8 bits; leave it out")
+    footage = read_footage(film, snapshot, aligner(request, snapshot), names)
+    for line in footage.said():
+        say(line)
+    return footage
+
+
+def starts_of(request: Request, photos: Sequence[Photo], snapshot: Snapshot) -> tuple[Latents, ...]:
+    """The latents of --start, one for all photographs or one for each, after a line on which is for which."""
+    from stylegan.latents.latents import load_latents
+    from stylegan.projection.projector import check_start, phases
+    from stylegan.projection.sequences import start_files, starts_for
+
+    if not request.start:
+        return ()
+    files = start_files(request.start, lambda line: say(line, err=True))
+    given = [(path.name.removesuffix(LATENTS), load_latents(path, snapshot, request.force)) for path in files]
+    if request.sequence and sum(len(latents) for _, latents in given) > 1:
+        raise UserError("with --sequence, only the first frame starts at latents that are given; give one")
+    starts, line = starts_for([photo.name for photo in photos], given)
+    for start in starts:
+        check_start(snapshot, start, 1)
+        phases(request.search, start)
+    if line:
+        say(line)
+    return starts
+
+
 def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> tuple[list[Photo], int]:
     """The photographs, and how many were skipped, after a line on each that was changed or skipped.
 
@@ -233,7 +290,10 @@ def read(request: Request, paths: Sequence[Path], snapshot: Snapshot) -> tuple[l
     """
     from stylegan.projection.photos import levels_of, read_photos
     from stylegan.projection.records import names_in, read_report
+    from stylegan.projection.sequences import in_sequence
 
+    if request.sequence:
+        paths = in_sequence(paths)
     names, levels = names_in(read_report(Path(request.outdir))), levels_of(paths, request.levels)
     photos, faults = read_photos(paths, snapshot, aligner(request, snapshot), levels, names)
     if not photos and len(faults) == 1:
@@ -270,19 +330,36 @@ def paste(request: Request, dry_run: bool) -> None:
 
     from stylegan.latents.latents import distinct, load_latents
     from stylegan.latents.render import View, opened, together
-    from stylegan.projection.paste import pasted, photographs_of
+    from stylegan.projection.paste import pasted, pasted_film, photographs_of
     from stylegan.projection.photos import opened as opened_photograph
     from stylegan.projection.photos import photos_in
     from stylegan.projection.pivotal_tuning import apply_delta
+    from stylegan.projection.sequences import film_name
     from torch_utils.images import to_pil
 
     targets, outdir = photos_in(Path(request.target)), Path(request.outdir)
     require_apart(targets, outdir)
+    film = film_of(request, targets)
     snapshot = opened(request.model).snapshot
     if request.delta:
         snapshot = apply_delta(snapshot, Path(request.delta), request.force)
     view = View.of(snapshot)
     latents = together([load_latents(Path(file), snapshot, request.force) for file in request.paste], view)
+    if film and not film.container:  # an animated image is a photograph too, of its first frame
+        one = opened_photograph(film.path)[1]
+        film = None if request.force or any(crop and crop.photo == one for crop in latents.crops) else film
+    if film:
+        whole = pasted_film(film, latents)
+        count, channels = len(whole.variants), len(whole.mode)
+        paths = [outdir / film_name(film, f"-pasted{i}" if i > 1 else "-pasted", channels) for i in range(1, count + 1)]
+        files = ", ".join(map(str, paths)) + replaces(paths)
+        what = f"{counted(len(latents), 'image')} into {len(whole.variants[0])} of {counted(whole.frames, 'frame')}"
+        if dry_run:
+            say(f"Pasting:    {what} of {printable(str(film.path))}\nFiles:      {files}")
+            return
+        whole.write(paths, view.pixels)
+        say(f"pasted {what}: {files}")
+        return
     pairs = photographs_of(latents, targets, request.force)
     names = [f"{name}-pasted.png" for name in distinct(latents.names)]
     output = Output(request.outdir)
@@ -302,14 +379,14 @@ def paste(request: Request, dry_run: bool) -> None:
     say(f"{counted(len(names), 'image')} pasted: {files}")
 
 
-def written(request: Request, name: str, film: str) -> str:
-    """The files of a photograph, and the report."""
+def written(request: Request, name: str, film: str, films: Sequence[Path]) -> str:
+    """The files of a photograph, the report, and the films of what is found."""
     suffixes = [".latent.safetensors", *[".delta.safetensors"] * request.pti, ".png", *[f".{film}"] * bool(film)]
-    return f"{request.outdir}/{name}{', '.join(suffixes)}, and report.json"
+    return f"{request.outdir}/{name}{', '.join([*suffixes, *map(str, films)])}, and report.json"
 
 
 def plan(
-    request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance: str, film: str, left_out: str = ""
+    request: Request, snapshot: Snapshot, photos: Sequence[Photo], distance: str, files: str, left_out: str = ""
 ) -> str:  # fmt: skip
     """The plan of --dry-run. left_out: what is said of photographs that were skipped"""
     height, width = snapshot.config.size(snapshot.stage.resolution)
@@ -317,7 +394,7 @@ def plan(
     if request.search.space == "w+":
         search += f", {request.search.plus_steps} in W+"
     if request.start:
-        search += f", from {printable(request.start)}"
+        search += f", from {printable(', '.join(request.start))}"
     if request.pti:
         search += f", {request.tuning.steps} of pivotal tuning for each"
     return "\n".join([
@@ -326,7 +403,7 @@ def plan(
         + (", ..." if len(photos) > 8 else "") + left_out,
         f"Search:     {search}; " + ("each from the one before" if request.sequence else f"{request.batch} at a time"),
         f"Distance:   {distance}",
-        f"Files:      {written(request, photos[0].name, film)}",
+        f"Files:      {files}",
     ])  # fmt: skip
 
 

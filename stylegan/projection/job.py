@@ -43,6 +43,7 @@ from stylegan.projection.records import (
     reason_to_repeat,
     write_report,
 )
+from stylegan.projection.sequences import frames_before
 from stylegan.projection.settings import ProjectionSettings, TuningSettings, by_flag
 from torch_utils.checkpoint import load_state, save_state
 from torch_utils.errors import UserError, in_words
@@ -66,7 +67,8 @@ class Job:
     tuning: settings of pivotal tuning, None for none   also: further distances to report
     batch: how many photographs to project at a time   film: its file type, "" for none
     overwrite: whether results of other photographs, and other files, may be replaced
-    start: latents to start at, one for all or one for each   sequence: whether each starts where the one before ended
+    starts: latents to start at, one for all or one for each; none for the mean of w
+    sequence: whether each starts where the one before ended; then only the first can have a start
     """
 
     snapshot: Snapshot
@@ -78,7 +80,7 @@ class Job:
     batch: int = 8
     film: str = ""
     overwrite: bool = False
-    start: Latents | None = None
+    starts: tuple[Latents, ...] = ()
     sequence: bool = False
 
     def file(self, name: str, suffix: str) -> Path:
@@ -117,11 +119,10 @@ def run(job: Job, photos: Sequence[Photo], c: Tensor | None = None, say: Say = p
     recent: dict[str, Latents] = {}
     try:
         with deferred_interrupts() as stopping:
-            size = 1 if job.sequence else job.batch
-            for first in range(0, len(todo), size):
-                rows = todo[first : first + size]
+            before = _before(job, photos)
+            for rows in _batches(job, todo):
                 batch, own = [photos[i] for i in rows], None if c is None else c[rows]
-                start = _start_of(job, photos, rows, recent)
+                start = _start_of(job, photos, rows, before, recent)
                 recent = _project_batch(job, projector, batch, own, parts, records, stopping, start)
             if job.tuning is not None:
                 _tune_each(job, job.tuning, photos, recent, records, stopping, say)
@@ -177,32 +178,54 @@ def _parts_of_each(job: Job, photos: Sequence[Photo], c: Tensor | None) -> dict[
     """All that the latents of each photograph depend on, by its name."""
     kinds = [None] * len(photos) if c is None else c.tolist()
     found: dict[str, dict[str, Any]] = {}
-    before = ""
+    before = _before(job, photos)
     for i, (photo, kind) in enumerate(zip(photos, kinds, strict=True)):
         own = job.parts(photo, kind)
-        if before:
-            own[START] = before
-        elif job.start is not None:
-            start = _row(job.start, i)
+        if (frame := before[i]) is not None:
+            own[START] = hash_of(found[photos[frame].name])
+        elif start := _given(job, i):
             own[START] = hash_of(*(tensor.cpu().numpy() for tensor in (start.ws, *start.noise)))
         found[photo.name] = own
-        before = hash_of(own) if job.sequence else ""
     return found
 
 
-def _row(latents: Latents, i: int) -> Latents:
-    return latents if len(latents) == 1 else latents[i : i + 1]
+def _before(job: Job, photos: Sequence[Photo]) -> list[int | None]:
+    """The number of the photograph where the search for each starts; None for no other."""
+    return frames_before(photos) if job.sequence else [None] * len(photos)
 
 
-def _start_of(job: Job, photos: Sequence[Photo], rows: Sequence[int], recent: Mapping[str, Latents]) -> Latents | None:
+def _given(job: Job, i: int) -> Latents | None:
+    """The latents that were given for the search of a photograph to start at."""
+    return job.starts[i if len(job.starts) > 1 else 0] if job.starts else None
+
+
+def _batches(job: Job, todo: Sequence[int]) -> list[list[int]]:
+    """Photographs that are projected together: of those that start alike, in W or in W+, with or without noise maps."""
+
+    def kind(i: int) -> tuple[bool, int]:
+        start = _given(job, i)
+        return (False, 0) if start is None else (start.plus, len(start.noise))
+
+    if job.sequence:
+        return [[i] for i in todo]
+    alike: dict[tuple[bool, int], list[int]] = {}
+    for i in todo:
+        alike.setdefault(kind(i), []).append(i)
+    return [rows[at : at + job.batch] for rows in alike.values() for at in range(0, len(rows), job.batch)]
+
+
+def _start_of(
+    job: Job, photos: Sequence[Photo], rows: Sequence[int], before: Sequence[int | None], recent: Mapping[str, Latents]
+) -> Latents | None:  # fmt: skip
     """The latents at which the search for some photographs starts; None for the mean of w.
 
-    recent: latents that are still in memory, by name
+    before: of each photograph   recent: latents that are still in memory, by name
     """
-    if job.sequence and rows[0]:
-        name = photos[rows[0] - 1].name
+    if (frame := before[rows[0]]) is not None:
+        name = photos[frame].name
         return recent[name] if name in recent else load_latents(job.file(name, SUFFIX), job.snapshot)
-    return None if job.start is None else joined([_row(job.start, i) for i in rows])
+    given = [start for i in rows if (start := _given(job, i))]
+    return joined(given) if given else None
 
 
 # The work

@@ -1,4 +1,6 @@
-"""Puts an edited image back into the photograph that it was projected from, where its latents say that it is from.
+"""Puts an edited image back into the photograph, or the frame of a film, that it was projected from.
+
+Its latents say where in the photograph it is from.
 
 The image fades into the photograph towards its edges, because what was changed there, and what the network could not
 generate, would show as a frame.
@@ -6,15 +8,22 @@ generate, would show as a frame.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from stylegan.editing.film_files import write_film
 from stylegan.latents.latents import Crop, Latents
 from stylegan.projection.photos import opened
+from stylegan.projection.sequences import hash_of_frame, readable, within_limits
 from torch_utils.errors import UserError
+from torch_utils.images import to_pil
+from torch_utils.images.films import Film
+from torch_utils.progress import Progress
 
 EDGE = 0.15  # of the side of the image: how wide the part is in which it fades
 
@@ -31,12 +40,10 @@ def photographs_of(latents: Latents, paths: Sequence[Path], force: bool = False)
         image, photo, _ = opened(path)
         found.setdefault(photo, path)
         sizes.setdefault(image.size, path)
-    crops = latents.crops or (None,) * len(latents)
     pairs = []
-    for name, origin, crop in zip(latents.names, latents.origins, crops, strict=True):
+    for name, origin, crop in zip(latents.names, latents.origins, _crops_of(latents), strict=True):
         if crop is None:
-            raise UserError(f"the latents of {name} ({origin}) do not say where in a photograph they are from; only "
-                            "those that project.py has found do; let it project the photograph again")  # fmt: skip
+            raise UserError(_not_of_any(name, origin))
         path_of = found.get(crop.photo) or (sizes.get(crop.size) if force else None)
         if path_of is None:
             what = str(paths[0]) if len(paths) == 1 else f"none of {len(paths)} photographs"
@@ -44,6 +51,84 @@ def photographs_of(latents: Latents, paths: Sequence[Path], force: bool = False)
                             f"one of {crop.size[0]}x{crop.size[1]}")  # fmt: skip
         pairs.append((path_of, crop))
     return pairs
+
+
+@dataclass(frozen=True)
+class PastedFilm:
+    """A film with images in the place of what they are of.
+
+    variants: rows of the latents by the hash of their frame; several where several latents belong in the same place
+    frames: how many the film has   fps: frames a second, on average   mode: RGB, or RGBA for transparent ones
+    """
+
+    film: Film
+    latents: Latents
+    variants: Sequence[Mapping[str, Sequence[int]]]
+    frames: int
+    fps: float
+    mode: str
+
+    def write(self, paths: Sequence[Path], draw: Callable[[Latents], np.ndarray]) -> None:
+        """Write a film for each variant, in the memory of a few frames. draw: latents -> uint8 [N,H,W,C]"""
+        for path, rows in zip(paths, self.variants, strict=True):
+            with Progress(f"Writing {path.name}", self.frames, "frame") as bar:
+                write_film(path, self._frames(rows, draw, bar), within_limits(self.fps))
+
+    def _frames(
+        self, rows: Mapping[str, Sequence[int]], draw: Callable[[Latents], np.ndarray], bar: Progress
+    ) -> Iterator[np.ndarray]:  # fmt: skip
+        for number, frame in enumerate(readable(self.film), 1):
+            image = frame.image
+            for row in rows.get(hash_of_frame(number, image), ()):
+                (pixels,) = draw(self.latents[row : row + 1])
+                crop = self.latents.crops[row]
+                assert crop is not None
+                image = pasted(image, to_pil(pixels), crop)
+            yield np.asarray(image.convert(self.mode))
+            bar.advance()
+
+
+def pasted_film(film: Film, latents: Latents) -> PastedFilm:
+    """What is to be pasted into a film, which is read to its end. Raises UserError for latents that are not of it."""
+    variants: list[dict[Crop, int]] = []
+    for i, (name, crop) in enumerate(zip(latents.names, _crops_of(latents), strict=True)):
+        if crop is None:
+            raise UserError(_not_of_any(name, latents.origins[i]))
+        variant = next((v for v in variants if crop not in v), None)
+        if variant is None:
+            variants.append(variant := {})
+        variant[crop] = i
+    found: set[str] = set()
+    seconds, modes = Fraction(0), set[str]()
+    number = 0
+    for number, frame in enumerate(readable(film), 1):
+        found.add(hash_of_frame(number, frame.image))
+        modes.add(frame.image.mode)
+        seconds += frame.seconds
+    for crop, i in variants[0].items():
+        if crop.photo not in found:
+            raise UserError(f"{film.path} has no frame that {latents.names[i]} is of ({latents.origins[i]}); give the "
+                            "film that was projected")  # fmt: skip
+    mode = "RGBA" if modes & {"LA", "RGBA"} else "RGB"
+    return PastedFilm(
+        film, latents, [_by_photo(variant) for variant in variants], number, float(number / seconds), mode
+    )
+
+
+def _by_photo(variant: Mapping[Crop, int]) -> dict[str, list[int]]:
+    rows: dict[str, list[int]] = {}
+    for crop, i in variant.items():
+        rows.setdefault(crop.photo, []).append(i)
+    return rows
+
+
+def _crops_of(latents: Latents) -> Sequence[Crop | None]:
+    return latents.crops or (None,) * len(latents)
+
+
+def _not_of_any(name: str, origin: str) -> str:
+    return (f"the latents of {name} ({origin}) do not say where in a photograph they are from; only those that "
+            "project.py has found do; let it project the photograph again")  # fmt: skip
 
 
 def pasted(photograph: Image.Image, image: Image.Image, crop: Crop) -> Image.Image:

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import math
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -85,15 +84,6 @@ class Photo:
 # From files to targets
 
 
-def in_sequence(paths: Sequence[Path]) -> list[Path]:
-    """Frames of a film in the order of the numbers in their names, so that frame10 comes after frame9."""
-
-    def key(path: Path) -> list[tuple[int, str]]:
-        return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name)]
-
-    return sorted(paths, key=key)
-
-
 def photos_in(target: Path) -> list[Path]:
     """The file itself, or the images of a folder in the order of their names. Raises UserError if there are none."""
     if target.is_dir():
@@ -153,13 +143,13 @@ def read_photos(
             except UserError as error:
                 faults.setdefault(path, str(error))
                 continue
-            name = known.get((path.resolve(), face)) or _unique_name(path, face, taken)
+            name = known.get((path.resolve(), face)) or unique_name(path, face, taken)
             taken.add(name.lower())
             photos.append(Photo(name, path, pixels, notes, face, crop))
     return photos, faults
 
 
-def _unique_name(path: Path, face: int | None, taken: set[str]) -> str:
+def unique_name(path: Path, face: int | None, taken: set[str]) -> str:
     """The name of the file without its suffix, without characters that file systems reject, and not yet taken."""
     stem = "".join(letter if letter.isprintable() and letter not in ":\\" else "_" for letter in path.stem)
     stem = (as_stem(stem) if stem.strip(". ") else "photo") + ("" if face is None else f"-face{face}")
@@ -198,9 +188,17 @@ def _read(
     path: Path, snapshot: Snapshot, align: Align | None, levels: Levels | None
 ) -> tuple[np.ndarray, tuple[str, ...], Crop]:
     """The same, and the part of the photograph that the pixels show."""
+    photograph, photo, file = opened(path, levels)
+    return as_target(photograph, photo, file, path, snapshot, align)
+
+
+def as_target(
+    photograph: Image.Image, photo: str, file: str, path: Path, snapshot: Snapshot, align: Align | None
+) -> tuple[np.ndarray, tuple[str, ...], Crop]:
+    """A photograph as `opened` returns it, with hash and note, as a target: what `read_photo` returns, and which part
+    of the photograph the pixels show. Raises UserError, which names `path`."""
     height, width = snapshot.config.size(snapshot.stage.resolution)
     channels = snapshot.config.channels
-    photograph, photo, file = opened(path, levels)
     image, aligned, laid, corners = photograph, "", "", corners_of((0, 0, *photograph.size))
     if align is not None:
         transparent = image.mode in ("LA", "RGBA")

@@ -72,6 +72,11 @@ def read_image(data: bytes | np.ndarray, levels: Levels | None = None) -> Image.
     else:
         deep = exact(image, data)
         found = to_image(deep, levels or decide({deep.depth: deep.shown.used}, AUTO_LEVELS))
+    return finished(found, image, levels)
+
+
+def finished(found: Image.Image, image: Image.Image, levels: Levels | None = None) -> Image.Image:
+    """Decoded pixels of an opened image as `read_image` returns them. Raises BadImage."""
     try:
         found = _upright(found, _orientation(image))
         profile = image.info.get("icc_profile")

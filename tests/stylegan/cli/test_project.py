@@ -19,10 +19,12 @@ from PIL import Image
 
 from stylegan.checkpoints.snapshot import load_snapshot
 from stylegan.cli import generate, project
+from stylegan.editing.film_files import write_film
 from stylegan.latents.latents import joined, load_latents, save_latents
 from stylegan.projection import alignment
 from stylegan.projection import job as jobs
 from stylegan.projection.projector import Projector
+from torch_utils.images.films import film_at, frames_in
 
 FAST = {"--num-steps": 6, "--plus-steps": 4, "--pti-steps": 3, "--w-samples": 50}
 
@@ -399,3 +401,54 @@ def test_the_photographs_themselves_are_safe(what, run, photos):
     result = run("faces", photos / what, "--outdir", photos)
     assert result.exit_code == 2 and "is where the photographs are" in result.output
     assert {path: path.read_bytes() for path in photos.iterdir()} == before
+
+
+def test_a_film_goes_through_its_latents_and_back_into_itself(run, photos, models, tmp_path, command_line):
+    frames = [np.random.default_rng(i).integers(0, 256, (24, 40, 3), np.uint8) for i in range(3)]
+    film, out = tmp_path / "walk.gif", tmp_path / "out"
+    write_film(film, frames, 25)
+    assert run("faces", film, "--levels", "0:9", "--sequence").exit_code == 2
+    assert run("faces", film, outdir="one").exit_code == 0 and report(tmp_path / "one").keys() == {"walk"}
+    planned = run("faces", film, "--sequence", "-n")
+    assert "walk.gif: 3 frames, 25 a second" in planned.output and f", {out}/walk.webp" in planned.output
+    assert run("faces", film, "--sequence", "--space", "w+").exit_code == 0
+    assert [record["steps"] for record in report(out).values()] == [10, 4, 4]
+    made = list(frames_in(film_at(out / "walk.webp")))
+    assert [float(frame.seconds) for frame in made] == [0.04] * 3
+    found = np.asarray(Image.open(out / "walk-00002.png"))[:, 16:32]
+    assert np.array_equal(np.asarray(made[1].image), found)
+    again = run("faces", film, "--sequence", "--space", "w+")
+    assert "again" not in again.output and "replaces 1 older file" in again.output
+
+    files = ",".join(str(out / f"walk-0000{i}.latent.safetensors") for i in (1, 3))
+    pasted = run("faces", film, "--paste", files, outdir="pasted")
+    assert pasted.exit_code == 0 and "pasted 2 images into 2 of 3 frames" in pasted.output
+    before = [np.asarray(frame.image.convert("RGB")) for frame in frames_in(film_at(film))]
+    after = [np.asarray(frame.image) for frame in frames_in(film_at(tmp_path / "pasted/walk-pasted.webp"))]
+    assert [np.array_equal(a, b) for a, b in zip(before, after, strict=True)] == [False, True, False]
+    twice = run("faces", film, "--paste", f"{files},{files}", outdir="twice")
+    assert twice.exit_code == 0 and (tmp_path / "twice/walk-pasted2.webp").is_file()
+    other = tmp_path / "other.gif"
+    write_film(other, frames[::-1], 25)
+    assert "has no frame that walk-00001 is of" in run("faces", other, "--paste", files, outdir="pasted").output
+    old = run("faces", film, "--paste", tmp_path / "one/walk.latent.safetensors", outdir="pasted")
+    assert old.exit_code == 0 and (tmp_path / "pasted/walk-pasted.png").is_file()
+
+
+def test_video_files_need_to_be_called_frames(run, tmp_path):
+    (tmp_path / "walk.mp4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(50))
+    assert "is a film; add --sequence" in run("faces", tmp_path / "walk.mp4").output
+    broken = run("faces", tmp_path / "walk.mp4", "--sequence")
+    assert broken.exit_code == 2 and "Traceback" not in broken.output and not (tmp_path / "out").exists()
+
+
+def test_a_start_for_each_photograph(run, photos, tmp_path):
+    assert run("faces", photos).exit_code == 0
+    words = ("--space", "w+", "--start", tmp_path / "out")
+    result = run("faces", photos, *words, outdir="plus")
+    assert result.exit_code == 0 and "starts found by their names" in result.output
+    two = ",".join(str(tmp_path / f"out/{name}.latent.safetensors") for name in ("eva", "tom"))
+    refused = run("faces", photos, "--start", two, outdir="more")
+    assert refused.exit_code == 2 and "but not for ida" in refused.output
+    refused = run("faces", photos, "--start", two, "--sequence", outdir="more")
+    assert refused.exit_code == 2 and "only the first frame starts at latents" in refused.output

@@ -208,13 +208,34 @@ def test_a_search_starts_at_given_latents_one_for_all_or_one_for_each(tmp_path, 
     starts = starts_of(monkeypatch)
     ws = torch.randn(3, 1, 8).expand(-1, 6, -1)
     names = ("a", "b", "c")
-    each = Latents(ws, names, names)
-    run(replace(job_of(tmp_path, tuning=False), start=each, batch=2), photos())
+    whole = Latents(ws, names, names)
+    each = tuple(whole[i : i + 1] for i in range(3))
+    run(replace(job_of(tmp_path, tuning=False), starts=each, batch=2), photos())
     assert torch.equal(starts[0], ws[:2]) and torch.equal(starts[1], ws[2:])
-    run(replace(job_of(tmp_path, tuning=False), start=each), photos())
+    run(replace(job_of(tmp_path, tuning=False), starts=each), photos())
     assert len(starts) == 2
-    run(replace(job_of(tmp_path, tuning=False), start=each[:1]), photos())
+    run(replace(job_of(tmp_path, tuning=False), starts=each[:1]), photos())
     assert len(starts) == 3 and torch.equal(starts[2], ws[:1].expand(2, -1, -1))  # the first one is done
+
+
+def test_starts_of_different_kinds_keep_what_they_have_in_any_batch(tmp_path, monkeypatch):
+    job, own = job_of(tmp_path, tuning=False), snapshot().G.own_noise()
+    w = Latents(torch.randn(1, 1, 8).expand(-1, 6, -1), ("a",), ("a",))
+    with_noise = replace(w, noise=tuple(torch.randn_like(m) for m in own))
+    plus = replace(w, ws=torch.randn(1, 6, 8))
+    job = replace(job, starts=(w, with_noise, plus), settings=replace(FAST, space="w+", plus_steps=2))
+    starts = calls_of(monkeypatch, Projector, "project", lambda self, *rest: rest[-1])
+    records = run(job, photos())
+    assert [len(start.noise) for start in starts] == [0, len(own), 0] and [r["steps"] for r in records] == [6, 6, 2]
+
+
+def test_each_face_of_a_frame_starts_where_the_same_face_ended(tmp_path, monkeypatch):
+    starts = starts_of(monkeypatch)
+    faces = [replace(photo, face=1 + i % 2) for i, photo in enumerate(photos(4))]
+    run(replace(job_of(tmp_path, tuning=False), sequence=True), faces)
+    found = [load_latents(tmp_path / f"p{i}{SUFFIX}", snapshot()).ws for i in range(2)]
+    assert starts[:2] == [None, None]
+    assert torch.equal(starts[2], found[0]) and torch.equal(starts[3], found[1])
 
 
 def test_what_has_changed_is_said():

@@ -20,7 +20,6 @@ from stylegan.projection.photos import (
     Align,
     as_targets,
     fitted,
-    in_sequence,
     left_out_of,
     levels_of,
     photos_in,
@@ -220,13 +219,6 @@ def test_broken_files_have_reasons_and_the_others_unique_names(tmp_path):
     assert {path.name for path in faults} == {"c.png", "d.jpg"}
     assert all(str(path) in reason and "\n" not in reason for path, reason in faults.items())
     assert "d.jpg: broken (Truncated File Read)" in faults[tmp_path / "d.jpg"]
-
-
-def test_frames_come_in_the_order_of_their_numbers():
-    names = ["f10.png", "f9.png", "f1.png", "a2b10.png", "a2b9.png", "10.png", "9.png"]
-    ordered = ["9.png", "10.png", "a2b9.png", "a2b10.png", "f1.png", "f9.png", "f10.png"]
-    found = [path.name for path in in_sequence([Path(name) for name in names])]
-    assert found == sorted(found, key=ordered.index) and len(found) == len(names)
 
 
 def test_where_there_is_no_image(tmp_path):
