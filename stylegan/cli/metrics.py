@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stylegan.checkpoints.snapshot import Snapshot
     from training.data.archive import Archive
     from training.metrics.context import Context
+    from training.metrics.evaluate import Result
 
 COMPARED, ATTRIBUTES = "Comparison", "Attributes"
 FILES_GIVEN = "files"  # what --rank without seeds ranks
@@ -40,7 +41,7 @@ class Request:
         metavar="ZIP|DIR"))  # fmt: skip
     fakes: str = setting("", Flag(
         "--fakes", "Images of any tool, to measure in place of a network's.", WHAT, metavar="ZIP|DIR"))  # fmt: skip
-    per_class: bool = setting(False, Flag("--per-class", "Measure each class by itself.", COMPARED))
+    per_class: bool = setting(False, Flag("--per-class", "Measure or rank each class by itself.", COMPARED))
     rank: str = setting("", Flag(
         "--rank", "Instead of measuring, rank images by the score of the discriminator: those of --fakes or --data "
         "(else the data that the network was trained on), or generated ones of these seeds.", WHAT, metavar="[SEEDS]",
@@ -141,7 +142,7 @@ def main(typed: dict[str, Any], dry_run: bool) -> None:
 def measure(request: Request, run_dir: Path | None, outdir: Path | None, dry_run: bool, named: bool) -> None:
     """Measure, print the numbers, and add them to files. named: were metrics asked for by name?"""
     # Not at the top, because --help should not wait for torch.
-    from training.metrics.evaluate import append, classes_to_measure, evaluate, refused, table
+    from training.metrics.evaluate import append, classes_to_measure, evaluate, refused, table, worst_first
     from training.metrics.registry import parse_names
 
     names = parse_names(request.metrics)
@@ -155,6 +156,7 @@ def measure(request: Request, run_dir: Path | None, outdir: Path | None, dry_run
             say(f"Classes left out, as one side has no image of them: {', '.join(map(str, others))}", err=True)
     skipped: dict[str, None] = {}
     files: dict[str, None] = {}
+    measured: list[Result] = []
 
     def skip(name: str, reason: str) -> None:
         where = "" if one.c is None else f" of class {one.c}"
@@ -171,8 +173,11 @@ def measure(request: Request, run_dir: Path | None, outdir: Path | None, dry_run
             continue
         for result in evaluate(names, one, skip):
             say(table([result]))
+            measured.append(result)
             if outdir is not None:
                 files[str(append(outdir, result))] = None
+    if request.per_class and (order := worst_first(measured)):
+        say(order)
     if files:
         say(f"Added to {', '.join(files)}")
     elif outdir is None and not dry_run:
@@ -187,20 +192,29 @@ def rank(request: Request, run_dir: Path | None, outdir: Path | None, dry_run: b
     seeds = [] if request.rank == FILES_GIVEN else parse_seeds(request.rank)
     if seeds and (request.fakes or request.data):
         raise UserError(f"--rank {request.rank} is of generated images; leave out --fakes and --data, or the seeds")
-    if request.per_class:
-        raise UserError("--per-class has no effect with --rank, which ranks all images together; leave it out")
     if outdir is None:
         raise UserError("--outdir is missing; for example: --rank --outdir out")
     from stylegan.latents.render import View, opened
     from torch_utils.files import write_atomically
     from torch_utils.images import encode
-    from training.metrics.discriminator import contact_sheet, discriminator_of, listed, rank_files, rank_seeds
+    from training.metrics.discriminator import (
+        class_sheet,
+        contact_sheet,
+        discriminator_of,
+        listed,
+        rank_files,
+        rank_seeds,
+        require_classes,
+        table_of_classes,
+    )  # fmt: skip
 
     view = View.of(opened(request.model, batch=request.batch).snapshot, psi=request.trunc)
     discriminator_of(view.snapshot)
     archive = None if seeds else fakes_of(request.fakes, request.cache) if request.fakes else data_of(request, run_dir)
     if not seeds and archive is None:
         raise UserError("which images? give --fakes or --data NEWPATH, or seeds, as in --rank 0-499")
+    if request.per_class:
+        require_classes(view.snapshot if archive is None else archive)
     files = [outdir / name for name in ("rank.csv", "rank.png")]
     what = archive.summary if archive is not None else f"{counted(len(seeds), 'seed')}, truncation {view.psi:g}"
     written = f"{', '.join(map(str, files))}{replaces(files)}"
@@ -208,11 +222,15 @@ def rank(request: Request, run_dir: Path | None, outdir: Path | None, dry_run: b
         say(f"Network:    {request.model.network}\nImages:     {what}\nFiles:      {written}")
         return
     batch = view.batch(request.batch)
-    ranking = rank_seeds(view, seeds, batch) if archive is None else rank_files(view.snapshot, archive, batch)
+    ranking = rank_seeds(view, seeds, batch) if archive is None else rank_files(
+        view.snapshot, archive, batch, labelled=request.per_class)  # fmt: skip
     with writing_to(outdir):
         outdir.mkdir(parents=True, exist_ok=True)
-        write_atomically(files[0], listed(ranking).encode("utf-8", "backslashreplace"))
-        write_atomically(files[1], encode(contact_sheet(ranking), "png"))
+        write_atomically(files[0], listed(ranking, request.per_class).encode("utf-8", "backslashreplace"))
+        write_atomically(files[1], encode((class_sheet if request.per_class else contact_sheet)(ranking), "png"))
+    if request.per_class:
+        names = (archive.class_names if archive else view.snapshot.class_names) or ()
+        say(table_of_classes(ranking, names))
     order, scores = ranking.order, ranking.scores
     for title, place in (("Best", order[0]), ("Worst", order[-1])):
         say(f"{title + ':':11} {printable(str(ranking.keys[place]))}, score {scores[place]:+.3f}")

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -25,7 +26,7 @@ from stylegan.networks.inference import folded
 from torch_utils.errors import UserError
 from torch_utils.images import TEXT, grid, to_uint8
 from torch_utils.progress import Progress
-from torch_utils.text import counted
+from torch_utils.text import counted, shortened
 from training.data.archive import Archive
 from training.metrics.images import AS_PUBLISHED, Sampling, chosen, pages, real_batches, samples_of, shuffled
 from training.metrics.memorisation import worded
@@ -158,6 +159,7 @@ def logits_of(D: Discriminator, images: Tensor, c: Tensor | None, stage: Stage) 
 
 ROUNDS = 4  # in which each image is seen among others
 SHOWN, COLUMNS, LINE = 24, 8, 4  # of the best and of the worst on the sheet; pixels between them
+CLASSES = 50  # on the sheet of classes
 
 
 @dataclass(frozen=True)
@@ -176,9 +178,27 @@ class Ranking:
         """The places of the images, the one with the highest score first: [N]."""
         return np.argsort(-self.scores, kind="stable")
 
+    @cached_property
+    def by_class(self) -> dict[int, np.ndarray]:
+        """The same for each class, those with the lowest mean score first: their numbers, and the places [n]."""
+        assert self.classes is not None, "see `require_classes`"
+        found = {int(c): self.order[self.classes[self.order] == c] for c in np.unique(self.classes)}
+        return dict(sorted(found.items(), key=lambda item: float(self.scores[item[1]].mean())))
 
-def rank_files(snapshot: Snapshot, archive: Archive, batch: int = 8, quiet: bool = False) -> Ranking:
-    """Raises UserError without a discriminator, for fewer images than one of its groups, and for images or classes that
+
+def require_classes(source: Snapshot | Archive) -> None:
+    """Raises UserError if images have no classes to rank them in."""
+    if source.labels is None if isinstance(source, Archive) else not source.config.num_classes:
+        what = f"{source.path} has no labels" if isinstance(source, Archive) else "this network is unconditional"
+        raise UserError(f"--per-class: {what}; give images of classes, or leave the option out")
+
+
+def rank_files(
+    snapshot: Snapshot, archive: Archive, batch: int = 8, quiet: bool = False, labelled: bool = False
+) -> Ranking:  # fmt: skip
+    """labelled: with the classes of the archive also where the network has none
+
+    Raises UserError without a discriminator, for fewer images than one of its groups, and for images or classes that
     do not fit the network.
     """
     stored, num_classes = pages(archive, snapshot), snapshot.config.num_classes
@@ -189,7 +209,9 @@ def rank_files(snapshot: Snapshot, archive: Archive, batch: int = 8, quiet: bool
     batches = real_batches(archive, snapshot, order, GROUPS * group_of(snapshot.config))
     scores = np.empty(len(archive))
     scores[order] = _scores(snapshot, batches, len(archive), batch, quiet)
-    return Ranking(archive.names, scores, archive.labels if num_classes else None, lambda places: stored[places])
+    return Ranking(
+        archive.names, scores, archive.labels if num_classes or labelled else None, lambda places: stored[places]
+    )
 
 
 def rank_seeds(view: View, seeds: Sequence[int], batch: int = 8, quiet: bool = False) -> Ranking:
@@ -257,27 +279,60 @@ def _whole_groups(
     return torch.cat([images, others[0][:lacking]]), classes
 
 
-def listed(ranking: Ranking) -> str:
-    """A CSV with a row for each image, the best first."""
+def listed(ranking: Ranking, per_class: bool = False) -> str:
+    """A CSV with a row for each image, the best first. per_class: class by class, each with ranks of its own"""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     seeds = isinstance(ranking.keys[0], int)
     classes = [] if ranking.classes is None else ["class"]
     writer.writerow(["rank", "seed" if seeds else "file", "score", *classes])
-    for number, place in enumerate(ranking.order, 1):
-        row = [number, ranking.keys[place], f"{ranking.scores[place]:.6g}"]
-        writer.writerow(row if ranking.classes is None else [*row, ranking.classes[place]])
+    for places in ranking.by_class.values() if per_class else [ranking.order]:
+        for number, place in enumerate(places, 1):
+            row = [number, ranking.keys[place], f"{ranking.scores[place]:.6g}"]
+            writer.writerow(row if ranking.classes is None else [*row, ranking.classes[place]])
     return text.getvalue()
+
+
+def table_of_classes(ranking: Ranking, names: Sequence[str]) -> str:
+    """For the terminal: classes, the one with the lowest mean score first; of many, the first CLASSES."""
+    lines = ["Classes, the worst first: how many images, their mean score, the worst image"]
+    for c, places in islice(ranking.by_class.items(), CLASSES):
+        name = " ".join(dict.fromkeys([str(c), *names[c : c + 1]]))
+        worst = shortened(str(ranking.keys[places[-1]]), 60)
+        lines.append(f"  {name:<16}  {len(places):>6}  {ranking.scores[places].mean():+8.3f}  {worst}")
+    rest = len(ranking.by_class) - CLASSES
+    return "\n".join([*lines, *[f"  and {rest} more"] * (rest > 0)])
 
 
 def contact_sheet(ranking: Ranking) -> np.ndarray:
     """uint8 [H,W,3 or 4]: the best, and below a line the worst, each with its rank, its name and its score."""
     half = min(SHOWN, len(ranking.order) // 2)
-    ranks = np.array([*range(half), *range(len(ranking.order) - half, len(ranking.order))])
-    places = ranking.order[ranks]
+    best, worst = (grid(cells, min(COLUMNS, half)) for cells in _ends(ranking, ranking.order, half, half))
+    return np.concatenate([best, np.full_like(best[:LINE], TEXT), worst])
+
+
+def class_sheet(ranking: Ranking) -> np.ndarray:
+    """The same with a row for each of the first CLASSES of `by_class`: its best and, to the right, its worst."""
+    half = COLUMNS // 2
+    rows = [
+        _ends(ranking, places, min(half, (len(places) + 1) // 2), min(half, len(places) // 2))
+        for places in islice(ranking.by_class.values(), CLASSES)
+    ]
+    blank = np.zeros_like(rows[0][0][0])
+    best, worst = (
+        grid([cell for ends in rows for cell in [*ends[side], *[blank] * (half - len(ends[side]))]], half, len(rows))
+        for side in (0, 1)
+    )
+    return np.concatenate([best, np.full_like(best[:, :LINE], TEXT), worst], axis=1)
+
+
+def _ends(
+    ranking: Ranking, places: np.ndarray, first: int, last: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:  # fmt: skip
+    """The images at the first and at the last of some ranked places, with captions."""
+    ranks = np.array([*range(first), *range(len(places) - last, len(places))])
     cells = [
         worded(image, f"{rank + 1}. {PurePosixPath(str(ranking.keys[place])).stem[-12:]} {ranking.scores[place]:+.2f}")
-        for rank, place, image in zip(ranks, places, ranking.images(places), strict=True)
+        for rank, place, image in zip(ranks, places[ranks], ranking.images(places[ranks]), strict=True)
     ]
-    best, worst = (grid(part, min(COLUMNS, half)) for part in (cells[:half], cells[half:]))
-    return np.concatenate([best, np.full_like(best[:LINE], TEXT), worst])
+    return cells[:first], cells[first:]

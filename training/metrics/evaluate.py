@@ -167,6 +167,23 @@ def name_of_class(context: Context, c: int | None) -> str:
     return ""
 
 
+def worst_first(results: Sequence[Result]) -> str:
+    """For the terminal: the classes by each metric that tells better from worse, "" where there are not several."""
+    lines: list[str] = []
+    for metric in dict.fromkeys(result.metric for result in results):
+        own = [result for result in results if result.metric == metric]
+        worse = parse(metric.partition("-")[0])[0].worse
+        if worse is None or len(own) < 2:
+            continue
+        own.sort(key=lambda result: -worse([*result.results.values()]))
+        names = [" ".join(dict.fromkeys([str(result.c), result.class_name])).strip() for result in own]
+        numbers = ["  ".join(f"{value:.5g}" for value in result.results.values()) for result in own]
+        width = max(map(len, names))
+        lines += [f"Classes by {metric.removesuffix('-perclass')}, the worst first:"]
+        lines += [f"  {name:<{width}}  {number}" for name, number in zip(names, numbers, strict=True)]
+    return "\n".join(lines)
+
+
 # How many images, and which files
 
 

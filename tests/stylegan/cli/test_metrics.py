@@ -219,6 +219,10 @@ def test_each_class_is_measured_by_itself(run_dir, tmp_path):
     lines = [json.loads(text) for text in path.read_text().splitlines()]
     assert [(line["c"], line["class_name"], line["num_reals"]) for line in lines] == [(0, "dark", 12), (1, "grey", 9)]
     assert [next(iter(line["results"])) for line in lines] == [f"kid8_full-quarters-embed-class{c}" for c in (0, 1)]
+    numbers = {line["c"]: next(iter(line["results"].values())) for line in lines}
+    worst = [f"{c} {('dark', 'grey')[c]}" for c in sorted(numbers, key=numbers.get, reverse=True)]
+    _, order = result.output.split("Classes by kid8_full-quarters-embed, the worst first:\n")
+    assert [" ".join(line.split()[:2]) for line in order.splitlines()[:2]] == worst
     alone = classes_of(tmp_path / "alone.zip", [1] * 8)
     assert "no class in common" in run("--fakes", classes_of(tmp_path / "c.zip", [3] * 8), *words[2:]).output
     assert run("--fakes", alone, *words[2:]).output.count("kid8_full-quarters-embed-class1 ") == 1
@@ -272,6 +276,31 @@ def test_images_are_ranked_whatever_their_order(with_d, tmp_path):
     again = run("--network", with_d, "--rank", "--outdir", tmp_path / "one", "--batch", 32)
     assert "replaces 2 older files" in again.output
     assert [row["file"] for row in ranks(tmp_path / "one")] == [row["file"] for row in found]
+
+
+def test_images_are_ranked_in_their_classes_the_worst_class_first(with_d, tmp_path):
+    data = classes_of(tmp_path / "data.zip", [0] * 11 + [1] * 10 + [2], ["cat", "dog", "owl"])
+    words = ("--network", with_d, "--data", data, "--outdir", tmp_path / "one", "--rank")
+    assert run(*words).exit_code == 0
+    together = {row["file"]: float(row["score"]) for row in ranks(tmp_path / "one")}
+    assert list(ranks(tmp_path / "one")[0]) == ["rank", "file", "score"]
+    result = run(*words, "--per-class")
+    assert result.exit_code == 0, result.output
+    found = ranks(tmp_path / "one")
+    assert {row["file"]: float(row["score"]) for row in found} == together
+    order = list(dict.fromkeys(row["class"] for row in found))
+    for c, count in (("0", 11), ("1", 10), ("2", 1)):
+        own = [row for row in found if row["class"] == c]
+        scores = [float(row["score"]) for row in own]
+        assert [int(row["rank"]) for row in own] == list(range(1, count + 1))
+        assert scores == sorted(scores, reverse=True)
+    means = {c: np.mean([float(row["score"]) for row in found if row["class"] == c]) for c in order}
+    assert order == sorted(means, key=means.get)
+    _, table = result.output.split("the worst image\n")
+    assert [line.split()[1] for line in table.splitlines()[:3]] == [["cat", "dog", "owl"][int(c)] for c in order]
+    width, height = Image.open(tmp_path / "one/rank.png").size
+    assert (width, height) == (8 * 128 + 4, 3 * (128 + 16))
+    assert "unconditional" in run("--network", with_d, "--rank", "3-20", "--per-class", "--outdir", tmp_path).output
 
 
 def test_generated_images_are_ranked_by_their_seeds(with_d, tmp_path):
