@@ -11,11 +11,14 @@ from torch import Tensor
 from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot, load_snapshot, store
 from stylegan.networks.base import Discriminator
+from stylegan.networks.sampling import z_for_seeds
 from torch_utils.errors import UserError
 
 # Largest mean difference between images of rounded and of original weights. White is 2 from black; half of one of the
 # 256 levels is 0.004.
 ROUNDED = 0.02
+RELATED = 0.1  # the correlation of images below which two networks hardly are; by chance it is up to 0.05
+COMPARED = 24  # images
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,14 @@ class Converted:
 
     image: of seed 0 and the first class [1,C,H,W]   difference: its mean difference from the original's
     score: what the discriminator of the copy says of the image; None without
+    notes: lines on what a blend is made of
     """
 
     copy: Snapshot
     image: Tensor
     difference: float
     score: float | None
+    notes: tuple[str, ...] = ()
 
 
 def convert(source: str | Path, dest: Path, with_d: bool = False, half: bool = False) -> Converted:
@@ -69,11 +74,44 @@ def blend(coarse: str | Path, fine: str | Path, layer: int, dest: Path, half: bo
     if apart:
         raise UserError(f"{coarse} and {fine} differ in {', '.join(apart)}, so their layers cannot be exchanged; "
                         "blend networks of which one was trained from the other")  # fmt: skip
+    notes = [
+        f"From {coarse}: the mapping network and {_layers(first, 0, layer)}",
+        f"From {fine}: {_layers(first, layer, count)}",
+    ]
+    alike = abs(_likeness(first, second))
+    if alike < RELATED:
+        notes.append(
+            f"What these two generate from the same w has little in common (a correlation of {alike:.2f}), so the "
+            "blend will hardly be more than blobs; blend networks of which one was trained from the other"
+        )
     with torch.no_grad():
         for name in exchanged:
             weights[name].copy_(others[name])
     names = f"{first.data} up to layer {layer - 1}, {second.data} from {layer}"
-    return written(replace(first, D=None, data=names), dest, half, f"the blend of {coarse} and {fine}")
+    made = written(replace(first, D=None, data=names), dest, half, f"the blend of {coarse} and {fine}")
+    return replace(made, notes=tuple(notes))
+
+
+def _layers(snapshot: Snapshot, start: int, end: int) -> str:
+    """ "layers 0-3 (4x4 to 8x8)" """
+    found = snapshot.config.layers_at(snapshot.stage.resolution)[start:end]
+    sizes = dict.fromkeys("{1}x{0}".format(*snapshot.config.size(layer.resolution)) for layer in (found[0], found[-1]))
+    rows = f"layer {start}" if end - start == 1 else f"layers {start}-{end - 1}"
+    return f"{rows} ({' to '.join(sizes)})"
+
+
+def _likeness(first: Snapshot, second: Snapshot) -> float:
+    """How much the images of two networks for the same w are alike, from -1 to 1: their correlation.
+
+    The w are those of the first, as in a blend. Weights say less: networks that were trained apart, but began at the
+    same random numbers, have similar ones and generate nothing alike.
+    """
+    classes = first.config.num_classes
+    c = torch.arange(COMPARED) % classes if classes else None
+    ws = first.renderer.map(z_for_seeds(range(COMPARED), first.config.z_dim), c, psi=1.0)
+    ours, theirs = (snapshot.renderer.draw(ws, "none") for snapshot in (first, second))
+    a, b = ((images - images.mean(dim=0)).flatten().double() for images in (ours, theirs))
+    return float(torch.nn.functional.cosine_similarity(a, b, dim=0))
 
 
 def _unlike(first: Snapshot, second: Snapshot) -> list[str]:

@@ -90,6 +90,8 @@ def main(
     config, stage, image = found.copy.config, found.copy.stage, found.image
     classes = f", {config.num_classes} classes" if config.num_classes else ""
     say(f"{dest}: {config.family}, grown to {stage.resolution} of {config.resolution}{classes}.")
+    for note in found.notes:
+        say(f"{note}.")
     rounding = f"; 16 bits change it by {found.difference:.4f}, where white is 2 from black" if half else ""
     scored = "" if found.score is None else f"; the discriminator gives it {found.score:.3f}"
     say(f"Read back and checked: the image of seed 0 has mean {image.mean():.3f} and standard deviation "

@@ -19,7 +19,7 @@ from stylegan.cli.options import (
     standing_in,
     tool,
 )
-from stylegan.editing.film_files import check_film, frames_and_seconds, write_film
+from stylegan.editing.film_files import check_film, frames_and_seconds, too_fast, write_film
 from stylegan.editing.settings import FilmSettings, check_frames
 from stylegan.latents.notation import WHAT, Point, RenderingOptions
 from torch_utils.cli import require
@@ -85,6 +85,8 @@ def main(request: Request, dry_run: bool) -> None:
     def keyframes(project: Project) -> Latents:
         return gather(request.seeds, view, request.classes, project=project, force=request.force, each=True)
 
+    if slow := too_fast(out, request.fps):
+        say(slow, err=True)
     keys = keyframes(standing_in)  # so that every mistake is reported before a projection
     walks = plan_walks(keys, columns * rows, view, film)
     if film.psi_sweep is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,7 +127,10 @@ def directions_in(path: Path, snapshot: Snapshot) -> tuple[Directions, str]:
             whole, tuple(names), directions.layers, scales_of(whole, cov), method, unknown, directions.shares
         )  # fmt: skip
     space = "W+" if vectors.shape[1] > 1 else "W"
-    return directions, f"{printable(found.where)}, read as {counted(len(vectors), 'direction')} in {space}"
+    said = f"{printable(found.where)}, read as {counted(len(vectors), 'direction')} in {space}"
+    if re.search(r"(?<!_w)_boundary\.npy$", path.name):
+        said += " (but the boundaries that InterFaceGAN publishes are in z, unless their names end in _w_boundary)"
+    return directions, said
 
 
 def _shares(rest: Mapping[str, Any], count: int) -> Tensor | None:

@@ -33,6 +33,7 @@ Timed = Iterable[tuple["np.ndarray", int]]
 
 LOWEST_FPS, HIGHEST_FPS = 0.01, 1000
 GIF_FPS = 50  # GIF counts hundredths of a second, and players slow down frames shorter than two
+SHORTEST_S = 0.011  # browsers show frames of at most 10 ms, in WebP and APNG too, for a tenth of a second each
 LOSSLESS = {"lossless": True, "exact": True, "quality": 20, "method": 1}  # three times as fast as usual, 4 % larger
 HD_LINES = 720  # players take the colours of larger films for BT.709, those of smaller ones for BT.601
 _PARTS = {".gif": 100, ".webp": 1000}  # of a second, in which the time of a frame is counted
@@ -66,6 +67,14 @@ def check_film(path: Path, fps: float, channels: int, size: tuple[int, int] = (1
         )
     if not kind and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} exists already; name a new folder")
+
+
+def too_fast(path: Path, fps: float) -> str:
+    """A line on a film that browsers play more slowly than it says; "" for others."""
+    if path.suffix.lower() not in (".webp", ".apng", ".png") or 1 / fps >= SHORTEST_S:
+        return ""
+    return (f"browsers show frames of 10 ms or less for 100 ms each, so they would play {path} slowly; use --fps "
+            f"{math.floor(1 / SHORTEST_S)} or less, or .mp4")  # fmt: skip
 
 
 def frames_and_seconds(path: Path, frames: int, fps: float) -> str:

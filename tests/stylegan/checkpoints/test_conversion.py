@@ -111,6 +111,25 @@ def test_a_blend_has_the_first_layers_of_one_network_and_the_last_of_another(lay
         assert torch.equal(made.G.synthesis.to_rgb[resolution].weight, source.synthesis.to_rgb[resolution].weight)
 
 
+def test_a_blend_says_what_is_of_whom_and_whether_they_are_related(tmp_path: Path) -> None:
+    a, b, _ = two(tmp_path)
+    child = load_snapshot(a)
+    for parameter in child.G.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    store(tmp_path / "child.safetensors", replace(child, kimg=2.0, data="child"))
+    notes = blend(a, tmp_path / "child.safetensors", 3, tmp_path / "blend.safetensors").notes
+    assert notes == (
+        f"From {a}: the mapping network and layers 0-2 (4x4 to 8x8)",
+        f"From {tmp_path / 'child.safetensors'}: layers 3-5 (8x8 to 16x16)",
+    )
+    assert "layer 0 (4x4)" in blend(a, b, 1, tmp_path / "blend.safetensors").notes[0]
+    stranger = load_snapshot(b)
+    stranger.G.synthesis.to_rgb["16"].weight.data.zero_()  # the same image whatever the w
+    store(b, stranger)
+    (*_, warning) = blend(a, b, 3, tmp_path / "blend.safetensors").notes
+    assert "has little in common (a correlation of 0.00)" in warning
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -138,6 +138,15 @@ def test_what_cannot_be_read(tmp_path):
 # Directions
 
 
+@pytest.mark.parametrize(("name", "in_z"), [
+    ("stylegan_ffhq_smile_boundary.npy", True), ("stylegan_ffhq_smile_w_boundary.npy", False), ("smile.npy", False),
+])  # fmt: skip
+def test_a_boundary_in_z_is_known_by_its_name(name, in_z, tmp_path):
+    boundary = np.random.default_rng(0).standard_normal((1, 8))  # float64 [1,D], as InterFaceGAN publishes them
+    _, said = directions_in(written(tmp_path / name, boundary / np.linalg.norm(boundary)), NET)
+    assert ("are in z, unless" in said) is in_z
+
+
 def test_a_boundary_comes_in_and_moves_as_far_as_other_directions(tmp_path):
     normal = RANDOM.standard_normal((1, 8))
     for scale in (1.0, 50.0):

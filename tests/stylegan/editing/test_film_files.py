@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 
 from stylegan.editing import film_files
-from stylegan.editing.film_files import check_film, delays, film_seconds, frames_and_seconds, write_film
+from stylegan.editing.film_files import check_film, delays, film_seconds, frames_and_seconds, too_fast, write_film
 from torch_utils import images
 from torch_utils.errors import UserError
 
@@ -225,3 +225,12 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("here first")
     with pytest.raises(UserError, match="cannot write to"):
         write_film(tmp_path / "file" / "a.gif", frames(), 30)
+
+
+@pytest.mark.parametrize(("name", "fps", "slow"), [
+    ("a.webp", 90, False), ("a.webp", 91, True), ("a.apng", 1000, True), ("a.mp4", 1000, False), ("a.gif", 50, False),
+])  # fmt: skip
+def test_browsers_play_frames_of_ten_milliseconds_slowly(name, fps, slow):
+    shortest = min(islice(delays(fps, 1000), 400))
+    assert ("--fps 90 or less" in too_fast(Path(name), fps)) is slow
+    assert slow is (shortest <= 10) or not name.endswith("webp")
