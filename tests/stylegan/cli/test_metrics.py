@@ -149,13 +149,30 @@ def test_help_is_quick_and_names_the_metrics():
 # Images in files, in place of a network's
 
 
-def classes_of(path: Path, labels: list[int], names: list[str] | None = None, size: int = 16) -> Path:
-    """An archive of noise; class c is bright by 20 c."""
+def classes_of(
+    path: Path, labels: list[int], names: list[str] | None = None, size: int = 16, only: int | None = None
+) -> Path:
+    """An archive of noise; class c is bright by 20 c. only: leave the images of all other classes out"""
     rng = np.random.default_rng(len(labels))
     with ArchiveWriter(path, {"class_names": names} if names else None) as writer:
         for label in labels:
-            writer.add((rng.integers(0, 100, (size, size, 3)) + 20 * label).astype(np.uint8), label)
+            pixels = (rng.integers(0, 100, (size, size, 3)) + 20 * label).astype(np.uint8)
+            if only in (None, label):
+                writer.add(pixels, label)
     return path
+
+
+def test_a_class_by_itself_is_what_its_images_alone_are(run_dir, tmp_path):
+    sides = {"data": [0] * 12 + [1] * 9, "fakes": [0] * 8 + [1] * 8}
+    numbers = []
+    for name, only in (("whole", None), ("alone", 1)):
+        paths = {side: classes_of(tmp_path / f"{side}-{name}.zip", labels, None, 16, only)
+                 for side, labels in sides.items()}  # fmt: skip
+        words = ("--fakes", paths["fakes"], "--data", paths["data"], "--metrics", "kid8_full,swd8")
+        assert run(*words, "--per-class", "--outdir", tmp_path / name).exit_code == 0
+        for path in sorted((tmp_path / name).iterdir()):
+            numbers.append(list(json.loads(path.read_text().splitlines()[-1])["results"].values()))
+    assert numbers[:2] == numbers[2:]
 
 
 def test_images_of_any_tool_are_measured_without_a_network(run_dir, tmp_path):

@@ -160,3 +160,11 @@ def test_a_photograph_is_known_by_the_content_of_its_file(photos, tmp_path):
     copy = tmp_path / "copy.png"
     copy.write_bytes(photos[0].read_bytes())
     assert opened(copy)[1] == opened(photos[0])[1] != opened(photos[1])[1]
+
+
+def test_the_fade_begins_and_ends_without_a_step():
+    found = pasted(
+        Image.new("L", (200, 200)), Image.new("L", (8, 8), 255), crop_of(turned(0, 200, (100, 100)), (200, 200))
+    )
+    row, quarter = np.asarray(found)[100].astype(int), int(200 * EDGE / 4)
+    assert row[0] <= 1 and row[quarter] == pytest.approx(40, abs=2) and row[4 * quarter - 1] >= 250

@@ -11,7 +11,7 @@ import torch
 from stylegan.networks.config import Stage
 from torch_utils.errors import UserError
 from training.data.archive import Archive
-from training.metrics.discriminator import Overfitting, logits_of, overfitting
+from training.metrics.discriminator import Overfitting, Ranking, contact_sheet, logits_of, overfitting, rank_files
 
 TRAIN, FAKE, VALIDATION = np.array([3.0, 1.0, 2.0, -2.0]), np.array([-3.0, -1.0]), np.array([0.0, -1.0, 1.0])
 
@@ -65,3 +65,25 @@ def test_what_cannot_be_asked(tiny_network, images):
         overfitting(tiny_network(), archive, None, 7)
     with pytest.raises(UserError, match="has 40 images, 400 are asked for"):
         overfitting(tiny_network(), archive, None, 400)
+
+
+def test_scores_are_those_of_the_files_and_without_what_their_groups_add(tiny_network, images):
+    archive = Archive.open(images)
+    pixels = torch.stack([torch.from_numpy(archive.read(i)) for i in range(len(archive))])
+    inputs = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+    alone = tiny_network(mbstd_group=1)
+    plain = logits_of(alone.D, inputs, None, alone.stage)
+    np.testing.assert_allclose(rank_files(alone, archive, quiet=True).scores, plain, rtol=1e-3, atol=1e-4)
+    grouped = tiny_network()
+    found = rank_files(grouped, archive, quiet=True).scores
+    mean = logits_of(grouped.D, inputs, None, grouped.stage).mean()
+    assert found.mean() == pytest.approx(mean, abs=0.3 * abs(mean)) and abs(mean) > 1e-3
+
+
+def test_the_best_are_above_and_the_worst_below():
+    values = np.random.default_rng(0).permutation(12)
+    sheet = contact_sheet(Ranking(range(12), values.astype(float), None,
+                                  lambda places: np.ones((len(places), 3, 8, 8), np.uint8)
+                                  * (20 * values[places]).astype(np.uint8)[:, None, None, None]))  # fmt: skip
+    above, below = sheet[: len(sheet) // 2, ::128][60], sheet[len(sheet) // 2 + 60, ::128]
+    assert above[:, 0].tolist() == [220, 200, 180, 160, 140, 120] and below[:, 0].tolist() == [100, 80, 60, 40, 20, 0]

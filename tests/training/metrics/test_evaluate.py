@@ -125,3 +125,10 @@ def test_a_line_names_the_files_and_counts_what_was_drawn(context, images, tmp_p
     path.write_bytes(b"abc")
     aids = aids_of(parse("ls")[0], replace(context, aids=Aids(classifier=path, crop=True)))
     assert aids == {"classifier": str(path), "classifier_sha256": hashlib.sha256(b"abc").hexdigest()}
+
+
+def test_the_fakes_of_a_class_are_of_that_class(tiny_network):
+    context = Context(tiny_network(num_classes=3), compute=Compute(torch.device("cpu"), quiet=True))
+    one = [replace(context, c=c).fakes.read(0, 4, 4) for c in range(3)]
+    assert not torch.equal(one[0], one[1]) and not torch.equal(one[1], one[2])
+    assert replace(context, c=2).sampling.labels.tolist() == [2]

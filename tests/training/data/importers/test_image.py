@@ -162,6 +162,22 @@ def test_the_centre_is_kept_and_the_rest_cut() -> None:
     assert (convert_image(encode(Image.fromarray(wide)), RGB) == 200).all()
 
 
+@pytest.mark.parametrize("border", [None, "black", "edge", "blur"])
+@pytest.mark.parametrize("shape", [(8, 4), (4, 8)])
+def test_fit_puts_the_image_in_the_middle(shape: tuple[int, int], border: str | None) -> None:
+    pixels = np.full((*shape, 3), 80, np.uint8)
+    pixels[shape[0] // 4 : -shape[0] // 4, shape[1] // 4 : -shape[1] // 4] = 255
+    found = convert_image(pixels, Target(Size(8, 8), 3, Rules(crop="fit", border=border)))  # type: ignore[arg-type]
+    assert np.array_equal(found, found[::-1]) and np.array_equal(found, found[:, ::-1])
+
+
+def test_fit_reduces_what_is_large_enough_on_one_side() -> None:
+    assert place(Size(4, 16), Target(Size(8, 8), 3, Rules(crop="fit"))) == ((0, 0, 16, 4), Size(2, 8))
+    for size, crop in ((Size(4, 16), "center"), (Size(4, 7), "fit")):
+        with pytest.raises(BadImage, match="smaller than 8x8"):
+            place(size, Target(Size(8, 8), 3, Rules(crop=crop)))  # type: ignore[arg-type]
+
+
 def test_fit_shows_the_whole_on_black_or_on_nothing() -> None:
     wide = encode(Image.new("RGB", (16, 8), "white"))
     pixels = convert_image(wide, Target(Size(8, 8), 3, Rules(crop="fit")))
