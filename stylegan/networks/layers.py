@@ -87,7 +87,11 @@ class EqualLinear(Foldable):
 
     def forward(self, x: Tensor) -> Tensor:
         # Scale the rows, because the weight and its gradient are much larger.
-        return F.linear(x * self.scale, *self.effective(x.dtype))
+        return self.of_scaled(x * self.scale)
+
+    def of_scaled(self, x: Tensor) -> Tensor:
+        """The same for rows that have been multiplied by `scale`, for example once for many layers."""
+        return F.linear(x, *self.effective(x.dtype))
 
 
 class EqualConv2d(Foldable):

@@ -195,19 +195,14 @@ class StyleLayer(Foldable):
             self.style = EqualLinear(config.w_dim, 2 * out_channels, gain=1.0)
 
     def forward(
-        self, x: Tensor | None, w: Tensor, noise: Tensor | None, stream: int, dtype: torch.dtype,
-        edit: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        """x [N,I,h,w], None for the first layer; w [N,w_dim] -> [N,O,H,W] in `dtype`.
+        self, x: Tensor | None, w: Tensor, style: Tensor | None, noise: Tensor | None, stream: int, dtype: torch.dtype
+    ) -> Tensor:
+        """x [N,I,h,w], None for the first layer; w [N,w_dim]; style [N,2O] -> [N,O,H,W] in `dtype`.
 
         noise: a map [1 or N,1,H,W], or places [N,2] for the numbers of `stream`
-        edit: [1 or N,2O], added to the style
         """
         config = self.config
         x = self.convolve(x, w, dtype)
-        style = self.style(w) if config.styles else None
-        if edit is not None and style is not None:
-            style = style + edit
         strength = self.noise_strength if noise is not None else None
         if config.pixel_norm:  # between activation and instance norm; an ablation, not worth a fused op
             x = style_epilogue(
@@ -280,13 +275,27 @@ class SynthesisNetwork(Synthesis):
         image: Tensor | None = None
         layers = self.config.layers_at(stage.resolution)
         maps = self._noise_maps(noise, stage.resolution, ws)
-        rows = ws.unbind(1)  # whose gradients are put together once, and not added to zeros for each layer
+        styles: Sequence[Tensor | None] = [None] * len(layers)
+        if self.config.styles:
+            styles = self.styles(ws, len(layers))
+            if edits:
+                styles = [style + edit for style, edit in zip(styles, edits, strict=False)]
+        rows = ws.unbind(1)
         for index, (about, layer) in enumerate(zip(layers, self.style_layers(), strict=False)):
-            x = layer(x, rows[about.row], maps[index], index, dtype, edits[index] if edits else None)
+            x = layer(x, rows[about.row], styles[index], maps[index], index, dtype)
             if index % 2 and about.resolution == stage.resolution // 2 and stage.alpha < 1:
                 image = self.to_rgb[str(about.resolution)](x).float()
         newest: Tensor = self.to_rgb[str(stage.resolution)](x).float()
         return newest if image is None else faded(upsample_nearest(image), newest, stage)
+
+    def styles(self, ws: Tensor, count: int | None = None) -> list[Tensor]:
+        """Styles [N,2C] of the first `count` layers, or of all: scales of all feature maps, minus 1, then shifts."""
+        layers = self.style_layers()[:count]
+        # Scaled once, and taken apart once: gradients are then put together, and not added up layer by layer.
+        rows = (ws * layers[0].style.scale).unbind(1)
+        return [
+            layer.style.of_scaled(rows[about.row]) for about, layer in zip(self.config.layers, layers, strict=False)
+        ]
 
     def layer_of(self, weight: str) -> int:
         """See `Synthesis.layer_of`. An image layer belongs to the style layer before it."""
@@ -335,10 +344,8 @@ class StyleGAN1Generator(Generator):
         return [layer.noise for layer in self.synthesis.style_layers()] if self.config.noise else []
 
     def styles(self, ws: Tensor) -> list[Tensor]:
-        """See `Generator.styles`. A style [N,2C] is the scales of all feature maps, minus 1, then the shifts."""
         require_styles(self.config)
-        pairs = zip(self.config.layers, self.synthesis.style_layers(), strict=True)
-        return [layer.style(ws[:, about.row]) for about, layer in pairs]
+        return self.synthesis.styles(ws)
 
     def style_weight(self, layer: int) -> Tensor:
         require_styles(self.config)

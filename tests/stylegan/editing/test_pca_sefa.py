@@ -46,7 +46,7 @@ def test_activations_are_those_of_the_layer():
     features = torch.cat([feature for _, feature in found])
     x, layers = None, G.synthesis.style_layers()
     for index, layer in enumerate(layers[:4]):
-        x = layer(x, w, layer.noise, index, torch.float32)
+        x = layer(x, w, layer.style(w), layer.noise, index, torch.float32)
     assert x is not None and features.shape == (6, TINY.nf(8) * 64)
     torch.testing.assert_close(features, x.flatten(1), rtol=1e-4, atol=1e-4)
     assert len(layers[3]._forward_hooks) == 0
