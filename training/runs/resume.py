@@ -32,6 +32,8 @@ _FLAGS = {found.name: found.flag for found in declared(RunConfig, FLAGS)}
 FREE_ON_RESUME = {name for name, flag in _FLAGS.items() if flag.resume == "free"}
 AHEAD_ON_RESUME = {name for name, flag in _FLAGS.items() if flag.resume == "ahead"}
 
+FEW = 1000  # images: with fewer, discriminators that see them unchanged remember them soon (Zhao et al. 2020)
+
 
 @dataclass(frozen=True)
 class DataFacts:
@@ -99,6 +101,9 @@ class DataFacts:
         elif self.folders:
             names = ", ".join(self.folders[:3]) + (", ..." if len(self.folders) > 3 else "")
             text += f"; no classes: the sub-folders {names} become classes with dataset_tool.py --labels folders"
+        used = cfg.data.subset or self.count
+        if used < FEW and not cfg.loss.diffaugment:
+            text += f". {used:,} are few and may be learned by heart: --diffaugment and --init-from help against that"
         return text
 
 

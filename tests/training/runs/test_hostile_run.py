@@ -227,7 +227,7 @@ def test_numbers_of_a_file_are_bounded(settings: dict[str, Any], says: str, run_
             assert says in refusal(resume(run_dir, *more))
 
 
-LINE = {"data_hash": "", "seed": 0, "psi": 1.0, "mirror": False, "network": "a", "resolution": 16,
+LINE = {"data_hash": "", "seed": 0, "psi": 1.0, "mirror": False, "precision": "fp32", "network": "a", "resolution": 16,
         "snapshot_pkl": "network-snapshot-000000.safetensors", "results": {"swd20": 2.0}}  # fmt: skip
 
 

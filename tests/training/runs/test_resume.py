@@ -233,13 +233,22 @@ def test_classes_without_images_are_known_also_in_a_subset():
 
 
 def test_whether_labels_are_used_is_said_each_way():
-    learned, ignored = (resolve({"preset": "digits32", "data.cond": cond}, DIGITS) for cond in (True, False))
-    assert DIGITS.about(learned) == ("digits: 100 images of 32x32; the classes are learned (--cond 0 ignores them)")
-    assert DIGITS.about(ignored) == "digits: 100 images of 32x32; the classes are not used (--cond learns them)"
-    plain = resolve({"preset": "faces64", "data.subset": 50}, FACES)
-    assert FACES.about(plain) == "faces: 100 images of 64x64, of which 50 are used (--subset)"
-    sorted_by_hand = replace(FACES, folders=("cat", "dog"))
+    digits, faces = replace(DIGITS, count=5000), replace(FACES, count=5000)
+    learned, ignored = (resolve({"preset": "digits32", "data.cond": cond}, digits) for cond in (True, False))
+    assert digits.about(learned) == ("digits: 5000 images of 32x32; the classes are learned (--cond 0 ignores them)")
+    assert digits.about(ignored) == "digits: 5000 images of 32x32; the classes are not used (--cond learns them)"
+    plain = resolve({"preset": "faces64", "data.subset": 2000}, faces)
+    assert faces.about(plain) == "faces: 5000 images of 64x64, of which 2,000 are used (--subset)"
+    sorted_by_hand = replace(faces, folders=("cat", "dog"))
     assert "sub-folders cat, dog become classes with dataset_tool.py --labels folders" in sorted_by_hand.about(plain)
+
+
+@pytest.mark.parametrize("typed, few", [({}, True), ({"loss.diffaugment": ("color",)}, False)])
+def test_few_images_come_with_what_helps(typed, few):
+    for facts, subset in ((FACES, None), (replace(FACES, count=5000), 999)):
+        chosen = {"data.subset": subset} if subset else {}
+        cfg = resolve({"preset": "faces64"} | chosen | typed, facts)
+        assert ("are few and may be learned by heart: --diffaugment" in facts.about(cfg)) == few
 
 
 def test_other_data_are_refused_and_moved_data_are_not():
