@@ -147,7 +147,7 @@ def every_command() -> Iterator[tuple[str, click.Command]]:
 
 
 LISTS = {
-    "--face", "--paste",
+    "--face", "--paste", "--start",
     "--seeds", "--class", "--rows", "--cols", "--row-class", "--col-class", "--styles", "--layers", "--strengths",
     "--attributes", "--without", "--metrics", "--name", "--distance-weights", "--report", "--diffaugment",
 }  # fmt: skip
