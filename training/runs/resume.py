@@ -103,7 +103,7 @@ class DataFacts:
             text += f"; no classes: the sub-folders {names} become classes with dataset_tool.py --labels folders"
         used = cfg.data.subset or self.count
         if used < FEW and not cfg.loss.diffaugment:
-            text += f". {used:,} are few and may be learned by heart: --diffaugment and --init-from help against that"
+            text += f". {used:,} are few and may be memorised: --diffaugment and --init-from help against that"
         return text
 
 

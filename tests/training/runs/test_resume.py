@@ -248,7 +248,7 @@ def test_few_images_come_with_what_helps(typed, few):
     for facts, subset in ((FACES, None), (replace(FACES, count=5000), 999)):
         chosen = {"data.subset": subset} if subset else {}
         cfg = resolve({"preset": "faces64"} | chosen | typed, facts)
-        assert ("are few and may be learned by heart: --diffaugment" in facts.about(cfg)) == few
+        assert ("are few and may be memorised: --diffaugment" in facts.about(cfg)) == few
 
 
 def test_other_data_are_refused_and_moved_data_are_not():
