@@ -15,6 +15,7 @@ from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_max,
 from torch_utils.images import to_float
 from torch_utils.interrupt import Interrupts, deferred_interrupts
 from training.config import RunConfig
+from training.data.ahead import Ahead, Images
 from training.data.archive import Archive
 from training.data.dataset import Dataset, fade
 from training.inputs import Reals
@@ -66,6 +67,7 @@ def train(
         disk_trouble(run_dir),
         Report(run_dir, cfg.total_kimg, state.nimg, state.log_bytes, quiet=dist.rank > 0) as report,
         deferred_interrupts() as interrupted,
+        Ahead(partial(images_at, data, cfg, dist), partial(position_after, cfg), device) as ahead,
     ):
         run = Run(cfg, run_dir, state, report, clock, dist)
         recorder = recorder_for(cfg, device, dist, report.say)
@@ -84,7 +86,7 @@ def train(
                 begin_phase(run)
             fit(state, stage, cfg, dtype, dist, report.say)
             with clock.data():
-                reals = next_reals(data, state.nimg, stage, cfg, device, dist)
+                reals = shown(ahead.take(state.nimg), stage)
             micro_batch = state.micro_batch[stage.resolution]
             train_step(state, reals, stage, cfg, labels, dtype, dist, recorder)
             state.nimg, clock.images = state.nimg + stage.batch, clock.images + stage.batch
@@ -157,14 +159,33 @@ def next_reals(
     data: Dataset, nimg: int, stage: TrainingStage, cfg: RunConfig, device: torch.device,
     dist: DistContext = SINGLE_PROCESS,
 ) -> Reals:  # fmt: skip
-    """This process's share of the real images after `nimg` images, at the size and the fade of the stage.
+    """This process's share of the real images after `nimg` images, if they have not been gathered ahead."""
+    images, c = images_at(data, cfg, dist, nimg, stage)
+    return shown((images.to(device), None if c is None else c.to(device)), stage)
+
+
+def images_at(
+    data: Dataset, cfg: RunConfig, dist: DistContext, nimg: int, stage: TrainingStage | None = None
+) -> Images:  # fmt: skip
+    """The same before they are made numbers, in the memory of this machine. stage: that of `nimg` if None
 
     Of the batch, every `dist.world_size`-th image: `Inputs.split` says why.
     """
+    stage = stage or cfg.growth.at(nimg)
     size = cfg.model.size(stage.resolution)
     images, c = data.batch(nimg + dist.rank, stage.batch // dist.world_size, *size, step=dist.world_size)
-    c = c.to(device) if c is not None and cfg.data.cond else None
-    return fade(to_float(images.to(device)), stage.alpha), c
+    return images, c if cfg.data.cond else None
+
+
+def position_after(cfg: RunConfig, nimg: int) -> int | None:
+    """Where the batch after that at `nimg` begins; None if the run ends before."""
+    after = nimg + cfg.growth.at(nimg).batch
+    return after if after < cfg.total_kimg * 1000 else None
+
+
+def shown(images: Images, stage: TrainingStage) -> Reals:
+    """Images on the device as the discriminator gets to see them, at the fade of the stage."""
+    return fade(to_float(images[0]), stage.alpha), images[1]
 
 
 def pick_dtype(cfg: RunConfig, device: torch.device) -> torch.dtype:

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,24 @@ def test_a_run_that_keeps_diverging_ends_with_its_last_good_state(poison, tiny, 
     assert sum("back to the last good state" in line for line in log(tmp_path)) == MAX_ROLLBACKS
     state = saved(tmp_path)
     assert state["nimg"] == 80 and all(tensor.isfinite().all() for tensor in state["G"].values())
+
+
+def test_reals_that_cannot_be_read_end_the_run_at_the_step_that_needs_them(tiny, tmp_path, monkeypatch) -> None:
+    """Not when they are gathered, two steps before: what is saved in between is saved."""
+    import training.loop
+
+    healthy = training.loop.images_at
+
+    def sick(data: Any, cfg: RunConfig, dist: Any, nimg: int, stage: Any = None) -> Any:
+        if nimg >= 88:
+            raise UserError("the reduced images are damaged: check that disk")
+        return healthy(data, cfg, dist, nimg, stage)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="check that disk"):
+        patch.setattr(training.loop, "images_at", sick)
+        train(tiny(tick_kimg=PerResolution(0.088)), tmp_path)
+    assert saved(tmp_path)["nimg"] == 88
+    assert not [thread for thread in threading.enumerate() if thread.name == "reals"]
 
 
 @pytest.fixture
