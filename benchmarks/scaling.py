@@ -15,9 +15,13 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import click
 import torch
@@ -29,7 +33,8 @@ from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
 from torch_utils.device import keep_freed_memory
-from torch_utils.distributed import CPU, DistContext, all_reduce_gradients, all_reduce_max, process_group
+from torch_utils.distributed import CPU, DistContext, all_reduce_max, process_group
+from torch_utils.distributed.gradients import GradientSums
 from training.config import RunConfig
 from training.runs.resume import preset
 from training.schedule import GrowthSchedule, PerResolution
@@ -63,6 +68,19 @@ MACHINES = (
 )
 
 
+@dataclass(frozen=True)
+class Times:
+    """Medians in seconds: of a step, of one whose gradients are added up after the backward pass, and of sums alone.
+
+    early: share of the gradients of D and of G that is on its way before the last of them has been computed
+    """
+
+    step: float
+    step_afterwards: float
+    sums: float
+    early: dict[str, float]
+
+
 @click.command(cls=Command, context_settings={"show_default": True})
 @click.option("--resolution", type=int, default=64, help="Of the images in the measurement.")
 @click.option("--batch", type=int, default=8, help="Images per step and process.")
@@ -73,13 +91,15 @@ MACHINES = (
 def main(resolution: int, batch: int, steps: int, processes: int, name: str, as_json: bool) -> None:
     """Images per second of 1 and of several processes, and what the gradients of a preset weigh."""
     found = {count: seconds_per_step(count, resolution, batch, steps) for count in (1, processes)}
-    speeds = {count: batch * count / seconds for count, (seconds, _) in found.items()}
-    sums = found[processes][1]
+    speeds = {count: batch * count / times.step for count, times in found.items()}
+    several = found[processes]
     result = {
         "resolution": resolution, "batch_per_process": batch, "steps": steps,
         "images_per_s": {str(count): round(speed, 2) for count, speed in speeds.items()},
         "gain": round(speeds[processes] / speeds[1], 3),
-        "sums_ms": round(1e3 * sums, 2), "share_of_sums": round(sums / found[processes][0], 4),
+        "sums_ms": round(1e3 * several.sums, 2), "share_of_sums": round(several.sums / several.step, 4),
+        "step_ms": round(1e3 * several.step, 1), "step_afterwards_ms": round(1e3 * several.step_afterwards, 1),
+        "early": {name: round(share, 3) for name, share in several.early.items()},
         "model": [traffic(preset(name, 8), res) for res in preset(name, 8).growth.resolutions],
     }  # fmt: skip
     if as_json:
@@ -88,7 +108,11 @@ def main(resolution: int, batch: int, steps: int, processes: int, name: str, as_
     for count, speed in speeds.items():
         click.echo(f"{count} process{'es' if count > 1 else '  '} of one thread  {speed:8.2f} images/s")
     click.echo(f"gain  {result['gain']:.2f}")
-    click.echo(f"sums of gradients  {result['sums_ms']:.1f} ms, {result['share_of_sums']:.1%} of a step\n")
+    click.echo(f"sums of gradients  {result['sums_ms']:.1f} ms, {result['share_of_sums']:.1%} of a step")
+    click.echo(f"step  {result['step_ms']:.1f} ms; with the sums after the backward pass "
+               f"{result['step_afterwards_ms']:.1f} ms")  # fmt: skip
+    early = " and ".join(f"{share:.0%} of the {name}" for name, share in several.early.items())
+    click.echo(f"on their way before the last one is computed  {early}\n")
     click.echo("size    MB per step  " + "  ".join(f"{m.name}: ms, step for {HIDDEN_SHARE:.0%}" for m in MACHINES))
     for row in result["model"]:
         times = "  ".join(f"{row[m.name]['ms']:8.2f} {row[m.name]['step_ms']:10.1f}" for m in MACHINES)
@@ -119,8 +143,8 @@ def reached(network: nn.Module, resolution: int) -> int:
     return count
 
 
-def seconds_per_step(count: int, resolution: int, batch: int, steps: int) -> tuple[float, float]:
-    """Of `count` processes of one thread each: a whole step, and the sums of its gradients alone."""
+def seconds_per_step(count: int, resolution: int, batch: int, steps: int) -> Times:
+    """Of `count` processes of one thread each."""
     context = multiprocessing.get_context("spawn")
     with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
         free.bind(("localhost", 0))
@@ -135,8 +159,7 @@ def seconds_per_step(count: int, resolution: int, batch: int, steps: int) -> tup
             process.start()
         for process in processes:
             process.join()
-        step, sums = json.loads((Path(folder) / "seconds").read_text())
-        return step, sums
+        return Times(**json.loads((Path(folder) / "times").read_text()))
 
 
 def _work(dist: DistContext, port: int, folder: Path, resolution: int, batch: int, steps: int) -> None:
@@ -148,24 +171,48 @@ def _work(dist: DistContext, port: int, folder: Path, resolution: int, batch: in
     cfg = RunConfig(model=model, growth=growth, gpus=dist.world_size)
     state, stage = fresh_state(cfg, CPU), growth.at(0)
     reals = torch.randn(batch, model.channels, *model.size(resolution)).clamp(-1, 1), None
-    times: list[float] = []
+    times: dict[bool, list[float]] = {True: [], False: []}
     sums: list[float] = []
+    early: dict[str, float] = {}
+
+    def step(overlapped: bool) -> None:
+        how = nullcontext() if overlapped else patch.object(GradientSums, "last_backward", nullcontext)
+        with how, patch.object(GradientSums, "_arrived", watched):
+            train_step(state, reals, stage, cfg, None, torch.float32, dist)
+        state.nimg += stage.batch
+
+    arrived = GradientSums._arrived
+
+    def watched(self: GradientSums, param: torch.Tensor) -> None:
+        before = sum(map(len, self._sums))
+        arrived(self, param)
+        if not self._coming:
+            early[self._name] = before / sum(p.numel() for bucket in self._buckets for p in bucket)
+
+    def sums_alone() -> None:
+        for net in (state.D, state.G):
+            params = [p for p in net.parameters() if p.grad is not None]
+            GradientSums(dist, "gradients", params).finish()
+
+    def timed(work: Callable[[], None]) -> float:
+        all_reduce_max(dist, "begin", 0)
+        begin = time.perf_counter()
+        work()
+        all_reduce_max(dist, "end", 0)
+        return time.perf_counter() - begin
+
     with process_group(dist, CPU, 600) as dist:
         for _ in range(WARM_UP + steps):
-            all_reduce_max(dist, "begin of a step", 0)
-            begin = time.perf_counter()
-            train_step(state, reals, stage, cfg, None, torch.float32, dist)
-            state.nimg += stage.batch
-            all_reduce_max(dist, "end of a step", 0)
-            times.append(time.perf_counter() - begin)
+            for overlapped in (True, False):  # in turns, so that other work on the machine slows both alike
+                times[overlapped].append(timed(partial(step, overlapped)))
+        for net in (state.D, state.G):
+            for p in net.parameters():
+                p.grad = torch.ones_like(p)
         for _ in range(steps):
-            all_reduce_max(dist, "begin of the sums", 0)
-            begin = time.perf_counter()
-            for net in (state.D, state.G):
-                all_reduce_gradients(dist, "gradients", list(net.parameters()))
-            sums.append(time.perf_counter() - begin)
+            sums.append(timed(sums_alone))
     if dist.rank == 0:
-        (folder / "seconds").write_text(json.dumps([statistics.median(times[WARM_UP:]), statistics.median(sums)]))
+        medians = (statistics.median(values) for values in (times[True][WARM_UP:], times[False][WARM_UP:], sums))
+        (folder / "times").write_text(json.dumps(asdict(Times(*medians, early))))
 
 
 if __name__ == "__main__":

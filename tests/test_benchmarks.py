@@ -350,6 +350,7 @@ def test_scaling_measures_processes_and_weighs_gradients():
     )  # fmt: skip
     result = json.loads(done.stdout)
     assert result["images_per_s"].keys() == {"1", "2"} and result["gain"] > 0 and 0 < result["share_of_sums"] < 1
+    assert result["early"].keys() == {"gradients of D", "gradients of G"} and result["step_afterwards_ms"] > 0
     sizes = [row["megabytes"] for row in result["model"]]
     assert [row["resolution"] for row in result["model"]] == [8 << k for k in range(8)] and sizes == sorted(sizes)
 

@@ -179,6 +179,13 @@ class GANLoss:
         """What is minimised in the phase "D" or "G"."""
         return self.d_loss if phase == "D" else self.g_loss
 
+    def num_terms(self, phase: str, inputs: Inputs) -> int:
+        """Of how many terms the loss consists, which it does not tell before the last one has been computed."""
+        if phase == "G":
+            return 1
+        of_scores = {"relativistic": 1, "wgan-gp": 3}.get(self.loss.name, 2)
+        return of_scores + (1 if self.aid_for(inputs.reals) else 0)
+
     def d_loss(self, inputs: Inputs) -> Terms:
         """The discriminator's loss. A term is computed when it is asked for: back-propagated one after the other, only
         one graph is in memory at a time.

@@ -170,6 +170,13 @@ class TrainState:
         """What learns in the phase "D" or "G" of a step, and its optimiser."""
         return (self.discriminators, self.opt_d) if phase == "D" else (self.G, self.opt_g)
 
+    def backward_order(self, phase: str) -> list[nn.Parameter]:
+        """The parameters that learn in a phase, in about the order in which a backward pass reaches them."""
+        if phase == "G":
+            return self.G.backward_order()
+        aid = [] if self.vision_aid is None else list(self.vision_aid.parameters())  # whose term comes first
+        return aid + self.D.backward_order()
+
     def changing(self) -> list[Tensor]:
         """All tensors that a step changes."""
         networks = (self.G, self.G_ema, self.discriminators)

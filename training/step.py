@@ -7,6 +7,7 @@ micro-batches whose gradients add up, over rounds and over processes, to what th
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -17,7 +18,8 @@ from stylegan.networks.mapping import class_weights
 from stylegan.networks.sampling import places_of
 from torch_utils.adam import share_of, track
 from torch_utils.device import return_freed_memory
-from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_gradients, all_reduce_sum
+from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_sum
+from torch_utils.distributed.gradients import GradientSums
 from torch_utils.errors import UserError
 from training.config import RunConfig
 from training.inputs import Inputs, Reals, draw_at
@@ -113,17 +115,18 @@ def run_phase(
     processes get the same sums to the last bit, find the same culprit, and take the same step. The device decides
     whether it is taken: Adam and the average of w get to know what is finite as a tensor.
     Scores and losses are checked too: an infinite score can have zero gradient and would otherwise pass unnoticed.
-    Where memory runs out micro-batches become smaller, and all rounds are done again; that is before the processes add
-    up anything together, so that those who are done wait as they would for one that is slow.
+    Where memory runs out micro-batches become smaller, and all rounds are done again; the others wait as they would for
+    a process that is slow. What it has sent them by then counts (`GradientSums`).
 
     before: was the phase before good? bool []
     """
     _, optimizer = state.learner(phase)
     stage, share, group = losses.stage, len(inputs.reals), cfg.model.minibatch_group
     fitting = state.micro_batch[stage.resolution]
+    gradients = GradientSums(dist, f"gradients of {phase}", state.backward_order(phase), REDUCED[cfg.reduce])
     while True:
         try:
-            names, means, w_sums = accumulate(losses, phase, inputs, share // fitting, dist.world_size)
+            names, means, w_sums = accumulate(losses, phase, inputs, share // fitting, gradients)
             break
         except (RuntimeError, MemoryError) as error:
             smaller = fewer(fitting, share, group, cfg.batch_gpu) if out_of_memory(error) else fitting
@@ -137,8 +140,8 @@ def run_phase(
         optimizer.zero_grad()
         return_freed_memory(inputs.reals.device)
         fitting = smaller
+    gradients.finish()
     means, w_sums = _over_all(dist, phase, means, w_sums)
-    all_reduce_gradients(dist, f"gradients of {phase}", optimizer.params, REDUCED[cfg.reduce])
     grads = {place: p.grad for place, p in enumerate(optimizer.params) if p.grad is not None}
     norms = torch.stack(torch._foreach_norm([*grads.values()]))
     values = torch.cat([norms, means, norms.norm()[None]])
@@ -152,19 +155,21 @@ def run_phase(
 
 
 def accumulate(
-    losses: GANLoss, phase: str, inputs: Inputs, rounds: int, processes: int
+    losses: GANLoss, phase: str, inputs: Inputs, rounds: int, gradients: GradientSums
 ) -> tuple[tuple[str, ...], Tensor, Tensor | None]:  # fmt: skip
-    """Add the gradients of this process to its parameters'.
+    """Add the gradients of this process to its parameters', and send them to the others in the last backward pass.
 
     Returns the names of what there is to report, its part of these means [names], and `w_by_class`.
     """
-    parts = rounds * processes
+    parts = rounds * gradients.dist.world_size
     total: Stats = {}
     w_sums: Tensor | None = None
-    for fed in inputs.split(rounds):
+    for turn, fed in enumerate(inputs.split(rounds), 1):
         terms, w = losses.of(phase)(fed)
-        for term, stats in terms:
-            (term / parts).backward()
+        count = losses.num_terms(phase, fed)
+        for number, (term, stats) in zip(range(1, count + 1), terms, strict=True):
+            with gradients.last_backward() if (turn, number) == (rounds, count) else nullcontext():
+                (term / parts).backward()
             for name, value in stats.items():
                 total[name] = total[name] + value if name in total else value
         if w is not None:

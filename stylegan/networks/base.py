@@ -95,6 +95,10 @@ class Generator(nn.Module):
         require_styles(self.config)
         raise NotImplementedError
 
+    def backward_order(self) -> list[nn.Parameter]:
+        """All parameters, in about the order in which a backward pass reaches them: the last to be used comes first."""
+        return [*self.parameters()][::-1]
+
     @property
     def default_psi(self) -> float:
         """Default of the truncation psi: 0.7, or 1 without a w, as there is nothing to truncate."""
@@ -166,6 +170,10 @@ class Discriminator(nn.Module):
         """Scores [N] as from `forward`, and class logits [N,num_classes], or [N,0] without a classifier (AC-GAN)."""
         (x,) = deque(self.features(images, stage, dtype), maxlen=1)  # only the last
         return self.chosen(self.head(x), c)
+
+    def backward_order(self) -> list[nn.Parameter]:
+        """See `Generator.backward_order`."""
+        return [*self.parameters()][::-1]
 
     @property
     def num_outputs(self) -> int:

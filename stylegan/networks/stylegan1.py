@@ -432,6 +432,10 @@ class StyleGAN1Discriminator(Discriminator):
                 x = faded(self._from_rgb(res // 2, downsample_box(images), dtype), x, stage)
             yield x
 
+    def backward_order(self) -> list[nn.Parameter]:
+        """See `Generator.backward_order`. Blocks are listed from the last to the first, all else the other way."""
+        return [p for part in ("head", "blocks", "from_rgb") for p in self.get_submodule(part).parameters()]
+
     def _from_rgb(self, resolution: int, images: Tensor, dtype: torch.dtype) -> Tensor:
         images = images.to(dtype, memory_format=torch.channels_last)
         x: Tensor = self.from_rgb[str(resolution)](images, self.config.activation)

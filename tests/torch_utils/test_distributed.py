@@ -2,89 +2,29 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import socket
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
+from tests.torch_utils.processes import CPU, together
 from torch_utils.distributed import (
     SINGLE_PROCESS,
     DistContext,
-    LostRank,
-    all_reduce_gradients,
     all_reduce_max,
     all_reduce_sum,
     broadcast_from_rank0,
-    buckets,
     from_environment,
     on_rank0,
     process_group,
 )  # fmt: skip
 from torch_utils.errors import UserError
 
-CPU = torch.device("cpu")
 LOOPBACK_HEX = "0100007F"  # as /proc writes 127.0.0.1
-
-
-def one(
-    folder: Path, rank: int, size: int, port: int, timeout_s: float, work: Callable[[DistContext, Path], Any],
-    machines: int,
-) -> None:  # fmt: skip
-    """A process of the group: what it finds, or the error it meets, goes into a file."""
-    environment = {
-        "RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": port,
-        "LOCAL_WORLD_SIZE": size // machines,
-    }  # fmt: skip
-    if machines > 1:
-        environment["GLOO_SOCKET_IFNAME"] = "lo"
-    os.environ.update({name: str(value) for name, value in environment.items()})
-    torch.set_num_threads(1)
-    dist = from_environment(os.environ)
-    assert dist
-    try:
-        with process_group(dist, CPU, timeout_s) as dist:
-            found = work(dist, folder)
-    except (LostRank, ValueError) as error:
-        found = f"{type(error).__name__}: {error}"
-    torch.save(found, folder / f"{rank}.pt")
-
-
-def together(
-    folder: Path, work: Callable[[DistContext, Path], Any], size: int, timeout_s: float = 1000, come: int = -1,
-    pause_s: float = 0, machines: int = 1,
-) -> list[Any]:  # fmt: skip
-    """What each of the processes found; None for one that died, and for one that found nothing.
-
-    timeout_s: by default longer than any of them may live, so that none is seen to wait for it
-    come: how many come   pause_s: from one's start to the next's   machines: how many they believe to be on
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.loop", "torch.utils.tensorboard"])
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    count = size if come < 0 else come
-    processes = [
-        context.Process(target=one, args=(folder, r, size, port, timeout_s, work, machines)) for r in range(count)
-    ]
-    for process in processes:
-        process.start()
-        time.sleep(pause_s)
-    for process in processes:
-        process.join(300)
-        assert process.exitcode is not None, "it hangs"
-    files = [folder / f"{r}.pt" for r in range(count)]
-    return [torch.load(file) if file.exists() else None for file in files]
 
 
 def the_four_ways(dist: DistContext, folder: Path) -> tuple[list[float], int, str, bool]:
@@ -99,45 +39,6 @@ def the_four_ways(dist: DistContext, folder: Path) -> tuple[list[float], int, st
 def test_three_processes_add_up_agree_listen_and_wait(tmp_path) -> None:
     found = together(tmp_path, the_four_ways, 3)
     assert found == [([0.0, 111.0, 222.0], 5, "from 0", True)] * 3
-
-
-def gradients_of(rank: int) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(rank)
-    params = [torch.zeros(4, 3, 3, 3).to(memory_format=torch.channels_last), torch.zeros(7), torch.zeros(()),
-              torch.zeros(2)]  # fmt: skip
-    for p in params[:3]:
-        p.grad = torch.randn(p.shape, generator=generator).to(
-            memory_format=torch.channels_last if p.dim() == 4 else torch.contiguous_format
-        )
-    return params
-
-
-def reduced(dist: DistContext, folder: Path) -> list[list[torch.Tensor]]:
-    results = []
-    for dtype in (torch.float32, torch.bfloat16):
-        params = gradients_of(dist.rank)
-        all_reduce_gradients(dist, "gradients", params, dtype)
-        assert params[3].grad is None
-        results.append([p.grad for p in params[:3]])
-    return results
-
-
-def test_gradients_become_their_sums_to_the_last_bit_everywhere(tmp_path) -> None:
-    a, b = together(tmp_path, reduced, 2)
-    expected = [p.grad + q.grad for p, q in zip(gradients_of(0)[:3], gradients_of(1)[:3])]
-    for found, other, tolerance in zip(a, b, (0.0, 0.02)):
-        assert all(torch.equal(x, y) for x, y in zip(found, other))
-        assert all(x.dtype == torch.float32 for x in found)
-        for x, y in zip(found, expected):
-            torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance)
-
-
-@given(st.lists(st.integers(0, 9), max_size=8), st.integers(1, 20))
-def test_buckets_hold_everything_in_order_and_are_no_larger_than_they_must(sizes: list[int], limit: int) -> None:
-    tensors = [torch.zeros(size) for size in sizes]
-    found = list(buckets(tensors, limit))
-    assert [id(t) for bucket in found for t in bucket] == [id(t) for t in tensors]
-    assert all(len(bucket) == 1 or sum(map(len, bucket)) <= limit for bucket in found)
 
 
 def dies(dist: DistContext, folder: Path) -> str:
@@ -286,7 +187,6 @@ def test_one_process_starts_nothing() -> None:
     with process_group(SINGLE_PROCESS, CPU, 1.0) as dist:
         numbers = torch.ones(2)
         all_reduce_sum(dist, "numbers", numbers)
-        all_reduce_gradients(dist, "gradients", [numbers])
         done: list[int] = []
         on_rank0(dist, "work", lambda: done.append(1))
         assert numbers.tolist() == [1, 1] and done == [1]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -15,7 +18,8 @@ from torch import Tensor, nn
 
 import training.runs.processes
 from stylegan.networks.stylegan1 import StyleGAN1Discriminator
-from torch_utils.distributed import SINGLE_PROCESS, DistContext, from_environment, process_group
+from torch_utils.distributed import SINGLE_PROCESS, DistContext, from_environment, gradients, process_group
+from torch_utils.distributed.gradients import GradientSums
 from torch_utils.settings import replaced
 from training.config import RunConfig
 from training.data.archive import Archive
@@ -31,7 +35,10 @@ CPU = torch.device("cpu")
 # Of 16 images in groups of 4; Adam's eps of 1 makes a step proportional to the gradient.
 COMMON = {"growth__batch": PerResolution(16), "model__mbstd_group": 4, "optim__eps": 1.0}
 Prepare = Callable[[TrainState], None]
-SPLITS: list[dict[str, Any]] = [{}, {"loss.name": "relativistic"}, {"batch_gpu": 4}]
+SPLITS: list[dict[str, Any]] = [
+    {}, {"loss.name": "relativistic"}, {"batch_gpu": 4}, {"loss.name": "wgan-gp", "loss.r1_gamma": PerResolution(0.0)},
+    {"loss.r1_interval": 2, "loss.share_fakes": True},
+]  # fmt: skip
 
 
 def limit_memory(D: StyleGAN1Discriminator, images: int) -> None:
@@ -40,6 +47,18 @@ def limit_memory(D: StyleGAN1Discriminator, images: int) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     D.from_rgb["16"].register_forward_pre_hook(before)
+
+
+def fail_late(state: TrainState, phase: str) -> None:
+    """Memory runs out once, when the last backward pass of a phase has nearly reached the other end."""
+    param, last = (state.D.from_rgb["16"].weight, 2) if phase == "D" else (state.G.mapping.layers[0].weight, 1)
+    calls = itertools.count(1)
+
+    def hook(grad: Tensor) -> None:
+        if next(calls) == last:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    param.register_hook(hook)
 
 
 def started(cfg: RunConfig) -> TrainState:
@@ -79,11 +98,16 @@ def split_process(
     dist = from_environment(os.environ)
     assert dist
     torch.set_num_threads(1)
+    gradients.BUCKET_NUMBERS = 1000  # several buckets for such small networks
     with process_group(dist, CPU, 60) as dist:
         found = [steps(replaced(cfg, split), dist) for split in SPLITS]
         # The second process has no memory for the 8 images of its share: it halves them while the first one waits.
         scarce = steps(cfg, dist, prepare=lambda state: limit_memory(state.D, 4) if dist.rank else None)
-        torch.save([*found, scarce], run_dir / f"{dist.rank}.pt")
+        for phase in "DG":
+            found.append(steps(cfg, dist, prepare=lambda state: fail_late(state, phase) if dist.rank else None))  # noqa: B023
+        with patch.object(GradientSums, "last_backward", nullcontext):
+            afterwards = [steps(replaced(cfg, split), dist) for split in SPLITS]
+        torch.save([*found, scarce, afterwards], run_dir / f"{dist.rank}.pt")
     return 0
 
 
@@ -99,21 +123,30 @@ def assert_same_way(one: dict[str, Any], other: dict[str, Any], start: TrainStat
         assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
 
 
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """To the last bit."""
+    networks = all(torch.equal(one[net][k], other[net][k]) for net in ("G", "D", "G_ema") for k in one[net])
+    return networks and one["stats"] == other["stats"]
+
+
 def test_a_batch_is_the_same_batch_in_processes_and_in_rounds(tiny, tmp_path, monkeypatch) -> None:
     """16 at once, 8 in each of two processes (also in rounds of 4), and two rounds of 8 in one."""
     monkeypatch.setattr(training.runs.processes, "process", split_process)
     train_in_processes(tiny(**COMMON, gpus=2), tmp_path, False, None)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert (first[-1]["micro_batch"], second[-1]["micro_batch"]) == ({16: 8}, {16: 4})
-    for split, ours, theirs in zip([*SPLITS, {}], first, second, strict=True):
+    for split, during, after in zip(SPLITS, first, first.pop(), strict=False):
+        assert same(during, after), f"{split}: sums begun during the backward pass are those begun after it"
+    second.pop()
+    for ours, theirs in zip(first[-3:], second[-3:], strict=True):
+        assert (ours["micro_batch"], theirs["micro_batch"]) == ({16: 8}, {16: 4})
+    for split, ours, theirs in zip([*SPLITS, {}, {}, {}], first, second, strict=True):
         cfg = replaced(tiny(**COMMON), split | {"batch_gpu": None})
         start, whole, rounds = (
             started(cfg),
             steps(cfg, SINGLE_PROCESS),
             steps(replace(cfg, batch_gpu=8), SINGLE_PROCESS),
         )
-        assert all(torch.equal(ours[net][k], theirs[net][k]) for net in ("G", "D", "G_ema") for k in ours[net])
-        assert ours["stats"] == theirs["stats"]
+        assert same(ours, theirs)
         assert_same_way(whole, ours, start)
         assert_same_way(whole, rounds, start)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from stylegan.networks.dcgan import DCGANConfig
 from stylegan.networks.progan import ProGANConfig
 from torch_utils.device import without_contents
 from torch_utils.distributed import DistContext
+from torch_utils.distributed.gradients import GradientSums
 from training.config import AUGMENTATIONS, RunConfig
 from training.data.dataset import fade
 from training.loop import train
@@ -112,7 +114,8 @@ def take(steps: int, state: TrainState, cfg: RunConfig, dist: DistContext) -> No
 @pytest.fixture
 def without_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes from other processes is there, without contents."""
-    monkeypatch.setattr("torch.distributed.all_reduce", lambda numbers: None)
+    gone = SimpleNamespace(wait=lambda: None)
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda numbers, async_op=False: gone if async_op else None)
 
 
 @pytest.mark.parametrize("case, steps, processes", [
@@ -129,6 +132,44 @@ def test_steps_wait_for_nothing(case: str, steps: int, processes: int, tiny, wit
     assert waits == []
     with pytest.raises(RuntimeError, match="meta"):
         state.read()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_last_backward_pass_sends_all_gradients_and_most_before_its_end(
+    case: str, tiny, without_others, monkeypatch
+) -> None:
+    """Each of them once, whatever the losses and the networks are."""
+    sent: dict[str, tuple[int, int, int]] = {}
+    arrived, finish = GradientSums._arrived, GradientSums.finish
+
+    def watched(self: GradientSums, param: Tensor) -> None:
+        early = sum(map(len, self._sums))
+        arrived(self, param)
+        if not self._coming:
+            reached = [p for bucket in self._buckets for p in bucket]
+            assert len(set(reached)) == len(reached) and all(p.grad is not None for p in reached)
+            sent[self._name] = early, sum(map(len, self._sums)), sum(p.numel() for p in reached)
+
+    def all_there(self: GradientSums) -> None:
+        learning = {p for p in self._params if p.grad is not None}
+        assert learning == {p for bucket in self._buckets for p in bucket}
+        finish(self)
+        assert sum(map(len, self._sums)) == sent[self._name][-1]
+
+    monkeypatch.setattr(GradientSums, "_arrived", watched)
+    monkeypatch.setattr(GradientSums, "finish", all_there)
+    monkeypatch.setattr("torch_utils.distributed.gradients.BUCKET_NUMBERS", 100)
+    cfg, dist = tiny(**CASES[case]), DistContext(1, 2)
+    with without_contents():
+        state = fresh_state(cfg, META)
+    for phase in ("D", "G"):
+        order = state.backward_order(phase)
+        assert len(order) == len(set(order)) and set(order) == set(state.learner(phase)[1].params)
+    state.nimg = 8 * 20
+    take(2, state, cfg, dist)
+    assert sent.keys() == {"gradients of D", "gradients of G"}
+    for early, by_the_end, reached in sent.values():
+        assert by_the_end == reached and early >= 0.5 * reached
 
 
 def test_what_waits_is_seen() -> None:

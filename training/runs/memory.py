@@ -20,6 +20,7 @@ from torch_utils.errors import UserError
 from torch_utils.untrusted import excess
 from training.augment import DRAWS
 from training.config import RunConfig
+from training.data.ahead import IN_MEMORY
 from training.inputs import Inputs
 from training.losses import regularisers
 from training.runs.plan import Footprint, gib, parameter_counts
@@ -65,8 +66,6 @@ class LiveBytes(TorchDispatchMode):
 
 # The heaviest step of a stage, on blank images and without consequences: to find out how many fit at once
 
-
-BUCKET_BYTES = 200 << 20  # what adding up gradients over processes takes besides, at most
 
 Fits = Callable[[int], bool]  # so many images at once
 
@@ -128,20 +127,20 @@ def rehearse(
 ) -> None:  # fmt: skip
     """Work off `micro_batch` images in each phase of a step, with regularisers, but let no weight move.
 
-    Beside them is held what a step finds when training is in full swing: Adam's moments, and, where there are several
-    parts, the gradients of the parts before. Raises what PyTorch raises when memory runs out.
+    Beside them is held what a step finds when training is in full swing: Adam's moments, the images of the next steps,
+    where there are several parts the gradients of the parts before, and where there are several processes the sums of
+    gradients that are on their way. Raises what PyTorch raises when memory runs out.
     """
     device, share = next(state.G.parameters()).device, stage.batch // processes
     inputs, rounds = blank(stage, cfg, share, device), share // micro_batch
     weights = {r.name: r.gamma.at(stage.resolution) for r in regularisers(cfg.loss)}
     losses = losses_of(state, stage, cfg, dtype, weights, share)
     held = [_beside(optimizer, 2) for optimizer in (state.opt_d, state.opt_g)]
-    if processes > 1:
-        held.append([torch.empty(BUCKET_BYTES, dtype=torch.uint8, device=device)])
+    held.append([torch.empty(IN_MEMORY, *inputs.reals.shape, dtype=torch.uint8, device=device)])
     for phase in ("D", "G"):
         _, optimizer = state.learner(phase)
         state.discriminators.requires_grad_(phase == "D")
-        gradients = _beside(optimizer, 1) if rounds > 1 else []
+        gradients = [_beside(optimizer, 1) for several in (rounds > 1, processes > 1) if several]
         terms, _ = losses.of(phase)(next(inputs.split(rounds)))
         for loss, _ in terms:
             loss.backward()

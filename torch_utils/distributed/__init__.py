@@ -27,7 +27,6 @@ from torch import Tensor
 
 from torch_utils.errors import UserError
 
-BUCKET_NUMBERS = 25 << 20  # gradients per all-reduce: 100 MB in float32
 GRACE_S = 2.0  # time for the other ranks to answer after a failure
 LONGEST_BEAT_S = 5.0  # between two signs of life
 BUSY = 0.01  # share of a core that a process uses at least if it gets on; threads that only wait take a tenth of it
@@ -204,6 +203,16 @@ def all_reduce_sum(dist: DistContext, name: str, numbers: Tensor) -> None:
         _naming_lost_ranks(dist, name, lambda: c10d.all_reduce(numbers))
 
 
+def begin_all_reduce_sum(dist: DistContext, name: str, numbers: Tensor) -> Callable[[], None]:
+    """Begin to do the same, and return what waits for the end of it. Until then `numbers` must not be touched.
+
+    For several ranks. All of them must begin in the same order whatever they add up, and wait later.
+    """
+    begun: list[Any] = []
+    _naming_lost_ranks(dist, name, lambda: begun.append(c10d.all_reduce(numbers, async_op=True)))
+    return lambda: _naming_lost_ranks(dist, name, begun[0].wait)
+
+
 def all_reduce_max(dist: DistContext, name: str, number: int) -> int:
     """The largest `number` over all ranks."""
     if dist.world_size == 1:
@@ -254,36 +263,6 @@ def broadcast_from_rank0(dist: DistContext, name: str, find: Callable[[], str]) 
     return found[0].decode()
 
 
-def all_reduce_gradients(
-    dist: DistContext, name: str, params: Sequence[Tensor], dtype: torch.dtype = torch.float32
-) -> None:
-    """Replace the gradients by their sums over all ranks, in a few large buckets. Skips parameters without gradient.
-
-    dtype: format of the numbers that are sent; bfloat16 halves the bytes.
-    """
-    if dist.world_size == 1:
-        return
-    for bucket in buckets([p.grad for p in params if p.grad is not None]):
-        flat = torch.cat([grad.flatten() for grad in bucket]).to(dtype)
-        all_reduce_sum(dist, name, flat)
-        sums = flat.to(bucket[0].dtype).split([grad.numel() for grad in bucket])
-        torch._foreach_copy_(bucket, [part.view(grad.shape) for part, grad in zip(sums, bucket, strict=True)])
-
-
-def buckets(tensors: Sequence[Tensor], numbers: int = BUCKET_NUMBERS) -> Iterator[list[Tensor]]:
-    """Split the tensors, in order, into lists of at most `numbers` numbers together, or of one larger tensor."""
-    bucket: list[Tensor] = []
-    held = 0
-    for tensor in tensors:
-        if bucket and held + tensor.numel() > numbers:
-            yield bucket
-            bucket, held = [], 0
-        bucket.append(tensor)
-        held += tensor.numel()
-    if bucket:
-        yield bucket
-
-
 # Which rank is missing
 
 
@@ -310,6 +289,7 @@ def _naming_lost_ranks(dist: DistContext, name: str, wait: Callable[[], object])
 
 def _silent_and_failed(dist: DistContext) -> tuple[list[int], list[int]]:
     """The ranks that do not answer, and those of the others that stopped with an error of their own."""
+    dist.store.set(_asked(dist), "")
     silent = _roll_call(dist, "answers", GRACE_S)
     answered = [rank for rank in range(dist.world_size) if rank not in silent]
     return silent, [rank for rank in answered if dist.store.get(_key(dist, "answers", rank)) == b"failed"]
@@ -332,6 +312,11 @@ def _roll_call(dist: DistContext, list_name: str, seconds: float, given_up: str 
 
 def _key(dist: DistContext, list_name: str, rank: int) -> str:
     return f"{list_name}/{dist.attempt}/{rank}"
+
+
+def _asked(dist: DistContext) -> str:
+    """Key that is there once a rank has asked who answers."""
+    return f"asked/{dist.attempt}"
 
 
 def _named(ranks: Sequence[int], dist: DistContext) -> str:
@@ -436,19 +421,25 @@ def _giving_signs_of_life(dist: DistContext) -> Iterator[None]:
 
 def _give_signs(dist: DistContext, thread: int, ended: threading.Event) -> None:
     """Set a new sign in the store whenever `thread` has been seen to get on: it waits for other ranks, has come to
-    another place in the program, or the process computes.
+    another place in the program, or the process computes. While it waits, answer for it if a rank asks who is there:
+    it may be waiting for one that has already noticed what is wrong.
     """
     key, period = f"alive/{dist.attempt}/{dist.rank}", min(dist.timeout_s / 5, LONGEST_BEAT_S)
+    answer, pause = _key(dist, "answers", dist.rank), min(period, GRACE_S / 8)
     former: list[tuple[Any, int]] = []
-    computed = 0.0
+    computed, looks = 0.0, round(period / pause)
     with suppress(RuntimeError):  # the process that holds the store has ended
         for number in itertools.count():
-            place, now = _place(thread), time.process_time() - time.thread_time()
+            place = _place(thread)
             waits = any(code is _naming_lost_ranks.__code__ for code, _ in place)
-            if waits or place != former or now - computed > BUSY * period:
-                dist.store.set(key, str(number))
-            former, computed = place, now
-            if ended.wait(period):
+            if number % looks == 0:
+                now = time.process_time() - time.thread_time()
+                if waits or place != former or now - computed > BUSY * period:
+                    dist.store.set(key, str(number))
+                former, computed = place, now
+            if waits and dist.store.check([_asked(dist)]) and not dist.store.check([answer]):
+                dist.store.set(answer, "here")
+            if ended.wait(pause):
                 break
         dist.store.set(key, _LEFT)
 
