@@ -3,9 +3,9 @@
     python benchmarks/host.py --resolution 64 --resolution 1024 --batch 64
 
 Everything runs on tensors without contents, so that only the host's own work takes time: drawing the inputs of both
-phases, and preparing the real images. How they were drawn before random numbers were made on the device (by NumPy, for
-one image after the other) is measured first, in the same run. PyTorch answers for such tensors more slowly than it
-launches a kernel, so that the times are upper bounds.
+phases, and taking over the real images that another thread has gathered. How inputs were drawn before random numbers
+were made on the device (by NumPy, for one image after the other) is measured first, in the same run. PyTorch answers
+for such tensors more slowly than it launches a kernel, so that the times are upper bounds.
 
 Calling the operations of a step costs the host more than all this: their number, multiplied by what a call costs in a
 real step of a network so small that its arithmetic takes no time. A graph that is recorded once calls nothing, so that
@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ from stylegan.networks.sampling import generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.cli import Command
 from training.config import RunConfig
+from training.data.ahead import Ahead, Images
 from training.inputs import draw
-from training.loop import next_reals
+from training.loop import shown
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
 from training.step import train_step
@@ -50,7 +52,8 @@ PHASES = ("d", "g")
 class HostTime:
     """CPU microseconds per image and step, and how often a step reads from the device.
 
-    numpy: drawing as it was before   drawing, reals: what must be done now   calls: of all operations, see above
+    numpy: drawing as it was before   drawing, reals: what must be done now, by the thread that takes the steps
+    calls: of all operations, see above
     """
 
     numpy: float
@@ -96,8 +99,14 @@ def measured(resolution: int, batch: int, call: float, seconds: float) -> HostTi
     drawing = median(
         lambda: [draw(model, 0, phase, positions, resolution, None, META, augmented) for phase in PHASES], seconds
     )
-    pages = Pages(resolution)
-    reals = median(lambda: next_reals(pages, 0, stage, cfg, META), seconds)  # type: ignore[arg-type]
+    images = np.zeros((8, 3, resolution, resolution), np.uint8)
+
+    def gather(position: int) -> Images:
+        return torch.from_numpy(images[np.arange(position, position + batch) % len(images)]), None
+
+    with Ahead(gather, lambda position: position + batch, META) as ahead:
+        starts = count(0, batch)
+        reals = median(lambda: shown(ahead.take(next(starts)), stage), seconds)
     calls, reads = calls_of_step(cfg, META)
     share = 1e6 / batch
     return HostTime(1e6 * numpy, share * drawing, share * reals, share * calls * call, reads)
@@ -141,18 +150,7 @@ def numpy_drawing(model: NetworkConfig, seed: int, stream: str, positions: range
             *torch.from_numpy(np.stack(pixels)).split(areas, dim=1)]  # fmt: skip
 
 
-# Real images, and the calls of a step
-
-
-class Pages:
-    """Stands for a data set whose images are in memory: gathers them as one does, with nothing to check."""
-
-    def __init__(self, resolution: int):
-        self._images = np.zeros((8, 3, resolution, resolution), np.uint8)
-
-    def batch(self, position: int, count: int, height: int, width: int, step: int = 1) -> tuple[Tensor, None]:
-        indices = np.arange(position, position + count * step, step) % len(self._images)
-        return torch.from_numpy(self._images[indices]), None
+# The calls of a step
 
 
 def seconds_per_call(seconds: float) -> float:
