@@ -137,7 +137,7 @@ def median(work: Callable[[], Any], seconds: float) -> float:
 def numpy_drawing(model: NetworkConfig, seed: int, stream: str, positions: range, resolution: int) -> list[Tensor]:
     """The random inputs of images as NumPy made them on the host, ready to be copied."""
     areas = [height * width for height, width in model.noise_shapes(resolution)]
-    num_layers = sum(layer.kind == "conv" for layer in model.layers_at(resolution))
+    num_layers = model.rows_at(resolution)
     rows = []
     for position in positions:
         rng = generator(seed, stream, position)

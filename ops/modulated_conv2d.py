@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-8
-Convolution = Callable[[Tensor, Tensor], Tensor]
+Convolution = Callable[..., Tensor]
 
 
 def modulated_conv2d(
@@ -45,6 +45,30 @@ def modulated_conv2d(
     energy = styles.square() @ weight.square().sum((2, 3)).t()
     factor = (energy + EPS).rsqrt().to(y.dtype)[:, :, None, None]
     return y * factor if noise is None else torch.addcmul(noise.to(y.dtype), y, factor)
+
+
+def modulated_conv2d_grouped(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    conv: Convolution = F.conv2d,
+    demodulate: bool = True,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """The same as `modulated_conv2d`, up to rounding, by a kernel for each sample in one convolution with N groups.
+
+    conv: takes `groups` as well. It needs memory for N kernels, and pays where a device would wait for small ones.
+    """
+    _check(x, weight, styles)
+    n = len(x)
+    if demodulate and x.dtype == torch.float16:
+        weight, styles = _bounded(weight, styles)
+    kernels = weight * styles[:, None, :, None, None]
+    if demodulate:
+        kernels = kernels * (kernels.square().sum((2, 3, 4), keepdim=True) + EPS).rsqrt()
+    y = conv(x.flatten(0, 1)[None], kernels.flatten(0, 1).to(x.dtype), groups=n)
+    y = y.unflatten(1, (n, -1))[0]
+    return y if noise is None else y + noise.to(y.dtype)
 
 
 def normalised(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:

@@ -145,9 +145,14 @@ def blur(x: Tensor, taps: tuple[float, ...]) -> Tensor:
     """
     if not taps:
         return x
-    make = _normalised.__wrapped__ if torch.compiler.is_compiling() else _normalised
     before, after = (len(taps) - 1) // 2, len(taps) // 2
-    return upfirdn2d(x, make(tuple(taps), x.device), padding=(before, after, before, after), flip_filter=True)
+    return upfirdn2d(x, constant_filter(taps, x.device), padding=(before, after, before, after), flip_filter=True)
+
+
+def constant_filter(taps: tuple[float, ...], device: torch.device) -> Tensor | None:
+    """A separable filter of sum 1 for `upfirdn2d`, made once for each device; None without taps."""
+    make = _normalised.__wrapped__ if torch.compiler.is_compiling() else _normalised
+    return make(tuple(taps), device) if taps else None
 
 
 @functools.lru_cache(maxsize=64)

@@ -68,7 +68,7 @@ def draw_at(
     classes: the labels of the data set on the device, from which those of the fakes are drawn with their frequencies
     augmented: with `views`; all else is the same without.
     """
-    num_layers = sum(layer.kind == "conv" for layer in model.layers_at(resolution))
+    num_layers = model.rows_at(resolution)
     chances = 4 + (2 * DRAWS if augmented else 0)
     z, z_mix, chosen = philox(places, 2 * model.z_dim, chances, LATENTS).split([model.z_dim, model.z_dim, chances], 1)
     mixing, crossover, c, blend = chosen[:, :4].unbind(1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from stylegan.checkpoints.locate import open_snapshot
 from stylegan.checkpoints.snapshot import Snapshot, load_snapshot, store
 from stylegan.networks.base import Discriminator
+from stylegan.networks.config import LayerInfo
 from stylegan.networks.sampling import z_for_seeds
 from torch_utils.errors import UserError
 
@@ -62,7 +63,7 @@ def blend(coarse: str | Path, fine: str | Path, layer: int, dest: Path, half: bo
     """
     _require_dest(dest)
     first, second = open_snapshot(coarse), open_snapshot(fine)
-    count = len(first.config.layers_at(first.stage.resolution))
+    count = len(_exchangeable(first))
     if not 0 < layer < count:
         raise UserError(
             f"--from-layer must be from 1 to {count - 1}, as {coarse} has layers 0 to {count - 1}; got {layer}"
@@ -92,9 +93,14 @@ def blend(coarse: str | Path, fine: str | Path, layer: int, dest: Path, half: bo
     return replace(made, notes=tuple(notes))
 
 
+def _exchangeable(snapshot: Snapshot) -> list[LayerInfo]:
+    """The layers of a blend: a layer to the image goes with the one before it."""
+    return [layer for layer in snapshot.config.layers_at(snapshot.stage.resolution) if layer.kind == "conv"]
+
+
 def _layers(snapshot: Snapshot, start: int, end: int) -> str:
     """ "layers 0-3 (4x4 to 8x8)" """
-    found = snapshot.config.layers_at(snapshot.stage.resolution)[start:end]
+    found = _exchangeable(snapshot)[start:end]
     sizes = dict.fromkeys("{1}x{0}".format(*snapshot.config.size(layer.resolution)) for layer in (found[0], found[-1]))
     rows = f"layer {start}" if end - start == 1 else f"layers {start}-{end - 1}"
     return f"{rows} ({' to '.join(sizes)})"

@@ -11,15 +11,17 @@ from pathlib import Path
 from torch_utils.text import has_image_suffix
 from torch_utils.untrusted import ZIP_ERRORS, read_member
 
-ADVICE = "this project opens its own snapshots, and the published .pkl files of StyleGAN (2019) and ProGAN (TensorFlow)"
+ADVICE = (
+    "this project opens its own snapshots, and the published .pkl files of StyleGAN (2019) and ProGAN (TensorFlow) and "
+    "of StyleGAN2-ADA (PyTorch)"
+)
 
 Names = tuple[tuple[tuple[bytes, ...], str], ...]
 """Names that a file must contain, and what it is then; the most specific first."""
 
 _PICKLES: Names = (  # each class of the PyTorch projects is stored with its source
     ((b"torch_utils.persistence", b"SynthesisInput"), "a network of StyleGAN3 (PyTorch)"),
-    ((b"torch_utils.persistence", b"SynthesisNetwork"), "a network of StyleGAN2-ADA (PyTorch)"),
-    ((b"torch_utils.persistence",), "a network of a project that descends from StyleGAN2-ADA (PyTorch)"),
+    ((b"torch_utils.persistence",), ""),  # read by `stylegan2_ada`, which says what is wrong with it
     ((b"Network", b"inception"), "a feature network for metrics"),
     ((b"Network", b"vgg16"), "a feature network for metrics"),
     ((b"ctorch", b"_rebuild_tensor"), "a pickle of PyTorch tensors"),

@@ -11,7 +11,7 @@ import torch
 
 from stylegan.checkpoints.foreign import ADVICE, zip_content
 from stylegan.checkpoints.snapshot import Snapshot, load_snapshot
-from stylegan.checkpoints.tensorflow import load_published
+from stylegan.checkpoints.stylegan2_ada import load_pickle
 from torch_utils.download import download
 from torch_utils.errors import UserError, in_words
 from torch_utils.files import cache_folder
@@ -77,7 +77,7 @@ def _open(path: Path, device: torch.device | str) -> Snapshot:
     if what == HDF5:
         raise UserError(f"{path} is {HDF5}, as Keras writes networks; {ADVICE}")
     published = what == PICKLE or (not what and path.suffix.lower() == ".pkl")
-    return load_published(path, device) if published else load_snapshot(path, device)
+    return load_pickle(path, device) if published else load_snapshot(path, device)
 
 
 def _fetch(url: str, device: torch.device | str) -> Snapshot:

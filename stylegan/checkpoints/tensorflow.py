@@ -76,16 +76,24 @@ def load_published(path: Path, device: torch.device | str = "cpu") -> Snapshot:
 
     Runs no code from the file. Raises UserError for any other file.
     """
-    file = read_published(path)
+    return snapshot_of(read_published(path), path, device)
+
+
+def snapshot_of(file: PublishedFile, path: Path, device: torch.device | str = "cpu") -> Snapshot:
+    """The averaged generator and the discriminator of a file. Raises UserError if they do not belong together."""
     try:
         config = file.config
         G = with_state(build_generator, config, file.G_ema.state).to(device)
         D = with_state(build_discriminator, config, file.D.state).to(device)
     except UserError as err:
         raise UserError(f"{path}: {err}") from err
-    kimg = re.search(r"network-snapshot-0*(\d+)", path.name)
-    found = Snapshot(G, D, config, file.G_ema.stage, kimg=float(kimg[1]) if kimg else 0.0, data=path.stem)
-    return require_finite(found, path)
+    return require_finite(Snapshot(G, D, config, file.G_ema.stage, kimg=kimg_in(path), data=path.stem), path)
+
+
+def kimg_in(path: Path) -> float:
+    """Thousands of images, from the name of a file network-snapshot-*.pkl; 0 for another name."""
+    found = re.search(r"network-snapshot-0*(\d+)", path.name)
+    return float(found[1]) if found else 0.0
 
 
 def read_published(path: Path) -> PublishedFile:
@@ -93,7 +101,11 @@ def read_published(path: Path) -> PublishedFile:
 
     Runs no code from the file. Raises UserError for any other file.
     """
-    content = read_pickle(path)
+    return published(read_pickle(path), path)
+
+
+def published(content: Any, path: Path) -> PublishedFile:
+    """The three networks of such a file, from its content. Raises UserError for any other content."""
     try:
         if not isinstance(content, (tuple, list)) or len(content) != 3:
             raise UserError("it does not contain three networks, as files of StyleGAN and ProGAN do")
@@ -105,7 +117,7 @@ def read_published(path: Path) -> PublishedFile:
     return PublishedFile(G, D, G_ema)
 
 
-def with_state(build: Callable[[NetworkConfig], Network], config: StyleGAN1Config, state: State) -> Network:
+def with_state(build: Callable[[NetworkConfig], Network], config: NetworkConfig, state: State) -> Network:
     """A network with these weights. Raises UserError unless the state is exactly that of a network of this config."""
     net = build_empty(build, config)
     expected = net.state_dict()
@@ -209,20 +221,20 @@ def stylegan_generator_config(settings: Settings) -> StyleGAN1Config:
     """The config of `G_style`. Raises UserError for a setting that is not supported."""
     return StyleGAN1Config(
         **_shared(settings, resolution=1024, channels=3),
-        z_dim=_setting(settings, "latent_size", 512, least=1),
-        w_dim=_setting(settings, "dlatent_size", 512, least=1),
-        mapping_layers=_setting(settings, "mapping_layers", 8),
-        mapping_dim=_setting(settings, "mapping_fmaps", 512, least=1),
-        mapping_lr_mul=_setting(settings, "mapping_lrmul", 0.01),
+        z_dim=setting(settings, "latent_size", 512, least=1),
+        w_dim=setting(settings, "dlatent_size", 512, least=1),
+        mapping_layers=setting(settings, "mapping_layers", 8),
+        mapping_dim=setting(settings, "mapping_fmaps", 512, least=1),
+        mapping_lr_mul=setting(settings, "mapping_lrmul", 0.01),
         mapping_activation=_activation(settings, "mapping_nonlinearity"),
-        normalize_z=_setting(settings, "normalize_latents", True),
+        normalize_z=setting(settings, "normalize_latents", True),
         activation=_activation(settings, "nonlinearity"),
         blur=_blur(settings),
-        styles=_setting(settings, "use_styles", True),
-        const_input=_setting(settings, "const_input_layer", True),
-        noise=_setting(settings, "use_noise", True),
-        pixel_norm=_setting(settings, "use_pixel_norm", False),
-        instance_norm=_setting(settings, "use_instance_norm", True),
+        styles=setting(settings, "use_styles", True),
+        const_input=setting(settings, "const_input_layer", True),
+        noise=setting(settings, "use_noise", True),
+        pixel_norm=setting(settings, "use_pixel_norm", False),
+        instance_norm=setting(settings, "use_instance_norm", True),
     )
 
 
@@ -233,10 +245,10 @@ def progan_generator_config(settings: Settings) -> StyleGAN1Config:
     widest = min(shared["fmap_base"] // 2, shared["fmap_max"])
     return ProGANConfig(
         **shared,
-        z_dim=widest if settings.get("latent_size") is None else _setting(settings, "latent_size", widest, least=1),
-        normalize_z=_setting(settings, "normalize_latents", True),
-        pixel_norm=_setting(settings, "use_pixelnorm", True),
-        activation="lrelu" if _setting(settings, "use_leakyrelu", True) else "relu",
+        z_dim=widest if settings.get("latent_size") is None else setting(settings, "latent_size", widest, least=1),
+        normalize_z=setting(settings, "normalize_latents", True),
+        pixel_norm=setting(settings, "use_pixelnorm", True),
+        activation="lrelu" if setting(settings, "use_leakyrelu", True) else "relu",
     )
 
 
@@ -249,8 +261,8 @@ def discriminator_config(function: str, settings: Settings) -> StyleGAN1Config:
         **_shared(settings, resolution=32, channels=1),
         activation=_activation(settings, "nonlinearity"),
         blur=_blur(settings) if basic else (),
-        mbstd_group=_setting(settings, "mbstd_group_size", 4),
-        mbstd_features=_setting(settings, "mbstd_num_features", 1, least=1),
+        mbstd_group=setting(settings, "mbstd_group_size", 4),
+        mbstd_features=setting(settings, "mbstd_num_features", 1, least=1),
     )
 
 
@@ -258,12 +270,12 @@ def _shared(settings: Settings, resolution: int, channels: int) -> Settings:
     """The part of a config that comes from arguments of every published function. resolution, channels: defaults."""
     _require(settings, {"use_wscale": True, "fmap_decay": 1.0})
     return {
-        "resolution": _setting(settings, "resolution", resolution),
-        "channels": _setting(settings, "num_channels", channels, least=1),
-        "num_classes": _setting(settings, "label_size", 0),
+        "resolution": setting(settings, "resolution", resolution),
+        "channels": setting(settings, "num_channels", channels, least=1),
+        "num_classes": setting(settings, "label_size", 0),
         # The published value is divided by half the resolution, ours by the resolution.
-        "fmap_base": 2 * _setting(settings, "fmap_base", 8192, least=1),
-        "fmap_max": _setting(settings, "fmap_max", 512, least=1),
+        "fmap_base": 2 * setting(settings, "fmap_base", 8192, least=1),
+        "fmap_max": setting(settings, "fmap_max", 512, least=1),
     }
 
 
@@ -276,23 +288,23 @@ def fused(settings: Settings, default: bool | str) -> Fused:
     choice = settings.get("fused_scale", default)
     possible = (True, False, "auto") if default == "auto" else (True, False)
     if choice not in possible:
-        raise UserError(f"setting fused_scale must be {' or '.join(map(repr, possible))}, got {_shown(choice)}")
+        raise UserError(f"setting fused_scale must be {' or '.join(map(repr, possible))}, got {shown_briefly(choice)}")
     return lambda resolution: resolution >= 128 if choice == "auto" else bool(choice)
 
 
-def _setting(settings: Settings, name: str, default: T, least: int = 0) -> T:
+def setting(settings: Settings, name: str, default: T, least: int = 0) -> T:
     """One argument. Raises UserError if it has another type than the default, or is out of range."""
     value = settings.get(name, default)
     value = value.item() if isinstance(value, np.generic) else value
     if type(value) is not type(default) or (isinstance(value, int) and not least <= value < 1 << 20):
-        raise UserError(f"setting {name} is {_shown(value)}, which published networks cannot have")
+        raise UserError(f"setting {name} is {shown_briefly(value)}, which published networks cannot have")
     return value
 
 
 def _require(settings: Settings, values: dict[str, bool | float]) -> None:
     for name, value in values.items():
         if settings.get(name, value) != value:
-            raise UserError(f"setting {name} is {_shown(settings[name])}, but only {value} is supported")
+            raise UserError(f"setting {name} is {shown_briefly(settings[name])}, but only {value} is supported")
 
 
 def _blur(settings: Settings) -> tuple[float, ...]:
@@ -300,18 +312,18 @@ def _blur(settings: Settings) -> tuple[float, ...]:
     if taps is None:
         return ()
     if not isinstance(taps, (list, tuple)) or len(taps) > 64 or not all(isinstance(t, (int, float)) for t in taps):
-        raise UserError(f"setting blur_filter must be None or up to 64 numbers, got {_shown(taps)}")
+        raise UserError(f"setting blur_filter must be None or up to 64 numbers, got {shown_briefly(taps)}")
     return tuple(taps)
 
 
 def _activation(settings: Settings, name: str) -> Activation:
-    value = _setting(settings, name, "lrelu")
+    value = setting(settings, name, "lrelu")
     if value not in ("lrelu", "relu"):
-        raise UserError(f"setting {name} must be 'lrelu' or 'relu', got {_shown(value)}")
+        raise UserError(f"setting {name} must be 'lrelu' or 'relu', got {shown_briefly(value)}")
     return cast(Activation, value)
 
 
-def _shown(value: Any) -> str:
+def shown_briefly(value: Any) -> str:
     """A value from the file, which may be deep or large, as a short text."""
     return ascii(reprlib.repr(value))[1:-1][:60]
 

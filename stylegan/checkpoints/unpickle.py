@@ -17,8 +17,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -49,6 +50,13 @@ class Array:
     data: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class _StorageType:
+    """The type of a tensor's elements: a letter of "fiub" with the number of bytes."""
+
+    code: str
+
+
 @dataclass(eq=False)
 class _DType:
     """The type of an array's elements: a letter of "fiub" with the number of bytes, and the byte order."""
@@ -57,8 +65,8 @@ class _DType:
     order: str = "<"
 
 
-_Name = Enum("_Name", "RECONSTRUCT SCALAR NDARRAY DTYPE ENCODE MAPPING NETWORK")
-_ALLOWED = {
+_Name = Enum("_Name", "RECONSTRUCT SCALAR NDARRAY DTYPE ENCODE MAPPING NETWORK SET OBJECT TENSOR PARAMETER STORAGE")
+_ALLOWED: dict[tuple[str, str], _Name | _StorageType] = {
     ("numpy.core.multiarray", "_reconstruct"): _Name.RECONSTRUCT,
     ("numpy._core.multiarray", "_reconstruct"): _Name.RECONSTRUCT,
     ("numpy.core.multiarray", "scalar"): _Name.SCALAR,
@@ -70,7 +78,16 @@ _ALLOWED = {
     ("dnnlib.util", "EasyDict"): _Name.MAPPING,
     ("dnnlib.tflib.network", "Network"): _Name.NETWORK,
     ("tfutil", "Network"): _Name.NETWORK,
-}
+    ("builtins", "set"): _Name.SET,
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _Name.OBJECT,
+    ("torch._utils", "_rebuild_tensor_v2"): _Name.TENSOR,
+    ("torch._utils", "_rebuild_parameter"): _Name.PARAMETER,
+    ("torch.storage", "_load_from_bytes"): _Name.STORAGE,
+    **{("torch", f"{name}Storage"): _StorageType(code) for name, code in (
+        ("Float", "f4"), ("Double", "f8"), ("Half", "f2"), ("Long", "i8"), ("Int", "i4"), ("Short", "i2"),
+        ("Char", "i1"), ("Byte", "u1"), ("Bool", "b1"),
+    )},
+}  # fmt: skip
 
 # Instructions whose decoded argument is the value. No network file used protocols 0 and 1, which are text.
 _LITERALS = {
@@ -109,14 +126,8 @@ def read_pickle(path: Path) -> Any:
 
 def parse_pickle(data: bytes) -> Any:
     """The same as `read_pickle`, from bytes."""
-    machine = _Machine(len(data))
     try:
-        for step, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-            if step >= MAX_STEPS:
-                raise _BrokenError("too many instructions")
-            if opcode.name != "STOP":
-                machine.run(opcode.name, argument)
-        return machine.stack.pop()
+        return _Machine(len(data)).content(BytesIO(data))
     except (_BrokenError, ValueError, LookupError) as err:
         raise UserError("it is not a complete network file; download it again") from err
 
@@ -129,11 +140,14 @@ class _Machine:
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.to_encode = size
+        self.steps = MAX_STEPS
         self.actions: dict[str, Callable[[], None]] = {
             "DUP": lambda: self.push(self.stack[-1]),
             "MEMOIZE": lambda: self.remember(len(self.memo)),
             "MARK": self.mark,
             "EMPTY_LIST": lambda: self.push([]),
+            "EMPTY_SET": lambda: self.push([]),
+            "ADDITEMS": lambda: self.extend(self.from_mark()),
             "EMPTY_DICT": lambda: self.push({}),
             "TUPLE": lambda: self.push(tuple(self.from_mark())),
             "APPEND": lambda: self.extend([self.stack.pop()]),
@@ -145,6 +159,16 @@ class _Machine:
             "NEWOBJ": lambda: self.push(_equivalent(*self.pop_many(2))),
             "BUILD": self.build,
         }
+
+    def content(self, program: BinaryIO) -> Any:
+        """What a pickle makes; leaves the file behind it."""
+        for opcode, argument, _ in pickletools.genops(program):
+            self.steps -= 1
+            if self.steps < 0:
+                raise _BrokenError("too many instructions")
+            if opcode.name != "STOP":
+                self.run(opcode.name, argument)
+        return self.stack.pop()
 
     def run(self, name: str, argument: Any) -> None:
         if name in _LITERALS:
@@ -202,7 +226,26 @@ class _Machine:
         name, args = self.pop_many(2)
         if name is _Name.ENCODE and isinstance(args, tuple):
             self.spend(args)
-        self.push(_equivalent(name, args))
+        self.push(self.storage(args) if name is _Name.STORAGE else _equivalent(name, args))
+
+    def storage(self, args: Any) -> np.ndarray:
+        """The numbers of a tensor [count], from a file within the file: five pickles, then the numbers."""
+        match args:
+            case (bytes(raw),):
+                file = BytesIO(raw)
+            case _:
+                raise _BrokenError("not the numbers of a tensor")
+        parts = []
+        for _ in range(5):
+            inner = _StorageMachine(0)
+            inner.steps = self.steps
+            parts.append(inner.content(file))
+            self.steps = inner.steps
+        match parts:
+            case [_, _, {"little_endian": True}, ("storage", _StorageType() as kind, _, _, int(count), None), [_]]:
+                start = file.tell() + 8  # after the count once more
+                return _array((count,), _DType(kind.code), memoryview(raw)[start:], "C")
+        raise _BrokenError("a tensor of another kind")
 
     def spend(self, values: tuple[Any, ...]) -> None:
         """Account for copies of text. The whole file may be copied once, but not the same megabyte a million times."""
@@ -226,12 +269,21 @@ class _Machine:
             raise _BrokenError("state for something without one")
 
 
+class _StorageMachine(_Machine):
+    """Where a tensor is stored is a persistent id: a tuple, which is kept as it is."""
+
+    def run(self, name: str, argument: Any) -> None:
+        if name == "BINPERSID":
+            return
+        super().run(name, argument)
+
+
 def _is_key(key: Any) -> bool:
     """Whether a dict may have this key. Of large integers and tuples a file could choose many with the same hash."""
     return isinstance(key, (str, bytes, float)) or (isinstance(key, int) and -(1 << 31) <= key < 1 << 31)
 
 
-def _lookup(module: Any, name: Any) -> _Name:
+def _lookup(module: Any, name: Any) -> _Name | _StorageType:
     if not isinstance(module, str) or not isinstance(name, str):
         raise _BrokenError("a name that is not text")
     if (module, name) not in _ALLOWED:
@@ -247,6 +299,14 @@ def _equivalent(name: Any, args: Any) -> Any:
             return Record("Network")
         case _Name.MAPPING, ():
             return {}
+        case _Name.SET, (list() as items,):
+            return items
+        case _Name.OBJECT, ({"class_name": str(class_name), "state": state},):
+            return Record(class_name, state)
+        case _Name.TENSOR, (np.ndarray() as numbers, start, shape, strides, *_):
+            return _tensor(numbers, start, shape, strides)
+        case _Name.PARAMETER, (Array() as value, *_):
+            return value
         case _Name.RECONSTRUCT, (_Name.NDARRAY, _, _):
             return Array()
         case _Name.DTYPE, (str(code), *_) if re.fullmatch("f[248]|[iu][1248]|b1", code):
@@ -258,11 +318,23 @@ def _equivalent(name: Any, args: Any) -> Any:
     raise _BrokenError(f"{name} with arguments that network files do not use")
 
 
+def _tensor(numbers: np.ndarray, start: Any, shape: Any, strides: Any) -> Array:
+    """A part of a storage, which it shares. Raises _BrokenError if it would reach beyond it, or repeat numbers."""
+    sizes = (start, *shape, *strides) if isinstance(shape, tuple) and isinstance(strides, tuple) else (None,)
+    if not all(isinstance(n, int) and 0 <= n < 1 << 31 for n in sizes) or not len(shape) == len(strides) <= MAX_AXES:
+        raise _BrokenError("not a tensor")
+    last = start + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    if math.prod(shape) > len(numbers) or (math.prod(shape) and last >= len(numbers)):
+        raise _BrokenError("a tensor larger than its numbers")
+    steps = [step * numbers.itemsize for step in strides]
+    return Array(np.lib.stride_tricks.as_strided(numbers[start:], shape, steps, writeable=False))
+
+
 def _array(shape: Any, dtype: Any, raw: Any, order: Any) -> np.ndarray:
     """An array that shares the bytes of the file. A wrong shape costs nothing, because nothing is allocated."""
     if isinstance(raw, str):
         raw = raw.encode("latin1")
-    if not isinstance(dtype, _DType) or not isinstance(raw, bytes):
+    if not isinstance(dtype, _DType) or not isinstance(raw, (bytes, memoryview)):
         raise _BrokenError("not numbers")
     sizes = shape if isinstance(shape, tuple) and len(shape) <= MAX_AXES else (None,)
     if not all(isinstance(n, int) and 0 <= n < 1 << 31 for n in sizes):

@@ -106,11 +106,11 @@ def from_activations(pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: i
 
 
 def style_weights(G: Generator, rows: Sequence[int]) -> Tensor:
-    """The matrix A [sum of style_dim,w_dim] from w to the styles of all layers that these rows of ws feed.
+    """The matrix A [sum of style_dim,w_dim] from w to the styles of the layers that these rows of ws feed.
 
-    In float64, on the CPU.
+    Without layers to the image, unless a row feeds only those (`NetworkConfig.main_layers`). In float64, on the CPU.
     """
-    layers = G.config.layers_of_rows(rows)
+    layers = [layer for row in rows for layer in G.config.main_layers(row)]
     return torch.cat([G.style_weight(layer).detach().double().cpu() for layer in layers])
 
 

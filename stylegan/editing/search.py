@@ -80,7 +80,7 @@ def unsupervised(search: Search, snapshot: Snapshot) -> Directions:
     batches = sample_w(snapshot, range(search.labels.samples or SAMPLES[search.method]), search.labels.classes)
     if search.method == "activations":
         (row,) = layers_of((search.layer,), config, snapshot.stage.resolution)
-        layer = config.layers_of_rows([row])[0]
+        layer = config.main_layers(row)[0]
         w = list(batches)
         vectors, shares = from_activations(activations(G, torch.cat(w).split(ACTIVATION_BATCH), layer), search.count)
         _, cov, count = covariance(w)

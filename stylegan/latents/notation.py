@@ -137,8 +137,8 @@ def layers_of(styles: str | Sequence[int | str], config: NetworkConfig, resoluti
     """
     require_styles(config)
     resolution = resolution or config.resolution
-    used = config.layers_at(resolution)
-    last = max(layer.row for layer in used)
+    last = config.rows_at(resolution) - 1
+    used = [config.layers[index] for row in range(last + 1) for index in config.main_layers(row)]
     rows: set[int] = set()
     given = parse_styles(styles) if isinstance(styles, str) else styles
     if not isinstance(given, Iterable):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic
+from typing import Any, ClassVar, Generic
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +42,30 @@ class Synthesis(nn.Module):
         raise NotImplementedError
 
     def layer_of(self, weight: str) -> int:
-        """The index in `config.layers` of the layer to which a weight belongs, by its name.
+        """The layer to which a weight belongs, by its name; counted without the layers to the image.
 
         Raises UserError for a network whose layers cannot be exchanged.
         """
         raise UserError("layers of such networks cannot be exchanged; use two StyleGAN networks")
+
+
+def noise_of_layers(noise: Noise, own: Sequence[Tensor], sizes: Sequence[tuple[int, int]], ws: Tensor) -> list[Any]:
+    """What each layer with noise takes, of these heights and widths: a map, places, or None.
+
+    own: the maps that the network stores   ws: [N,num_ws,ws_dim], for how many maps are drawn, and on which device
+    Raises ValueError for another mode than those of `Noise`, and for too few maps.
+    """
+    if isinstance(noise, Tensor):
+        return [noise] * len(sizes)
+    if noise == "none":
+        return [None] * len(sizes)
+    if noise == "const":
+        return list(own[: len(sizes)])
+    if noise == "random":
+        return [torch.randn(len(ws), 1, *size, device=ws.device) for size in sizes]
+    if isinstance(noise, str) or len(noise) < len(sizes):
+        raise ValueError(f"noise must be 'const', 'random', 'none' or {len(sizes)} maps, got {noise!r:.80}")
+    return list(noise[: len(sizes)])
 
 
 class Generator(nn.Module):

@@ -129,6 +129,18 @@ class NetworkConfig:
         """Indices of the layers that these rows of ws feed."""
         return [index for index, layer in enumerate(self.layers) if layer.row in rows]
 
+    def main_layers(self, row: int) -> list[int]:
+        """Indices of the layers that a row of ws feeds, without those to the image, unless it feeds only these.
+
+        In StyleGAN2 a row feeds a layer to the image and the first layer of the next resolution.
+        """
+        fed = self.layers_of_rows([row])
+        return [index for index in fed if self.layers[index].kind == "conv"] or fed
+
+    def rows_at(self, resolution: int) -> int:
+        """Number of rows of ws that are used at a resolution."""
+        return 1 + max(layer.row for layer in self.layers_at(resolution))
+
     def noise_shapes(self, resolution: int) -> list[tuple[int, int]]:
         """Height and width of the noise map of each layer with noise, up to a resolution."""
         return [layer.noise_shape for layer in self.layers_at(resolution) if layer.noise_shape]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ops.bias_act import bias_act
 from stylegan.networks.config import WIDEST, NetworkConfig
-from stylegan.networks.layers import EqualLinear, pixel_norm
+from stylegan.networks.layers import SQRT2, EqualLinear, pixel_norm
 from torch_utils.errors import UserError
 
 Activation = Literal["lrelu", "relu"]
@@ -37,8 +37,13 @@ class MappingConfig(NetworkConfig):
     def ws_dim(self) -> int:
         return self.w_dim
 
+    @property
+    def mapping_inputs(self) -> int:
+        """Length of the input of the first layer: of z, and of the embedding of the class if there are classes."""
+        return self.z_dim * (2 if self.num_classes else 1)
+
     def check(self) -> None:
-        width = self.z_dim * (2 if self.num_classes else 1)
+        width = self.mapping_inputs
         if not self.mapping_layers and self.w_dim != width:
             raise UserError(f"--w-dim must be {width} with --map-depth 0, where w is z itself; got {self.w_dim}")
 
@@ -51,18 +56,20 @@ class MappingNetwork(nn.Module):
     """
 
     w_avg: Tensor
+    embed: Any  # what `fresh_embedding` returns, if there are classes
+    ACTIVATION_GAIN: ClassVar[float] = 1.0  # of each layer, after its bias; the scale of the weights has the rest
 
     def __init__(self, config: MappingConfig):
         super().__init__()
-        self.config, inputs, layers, w_dim = config, config.z_dim, config.mapping_layers, config.w_dim
+        self.config, inputs, layers, w_dim = config, config.mapping_inputs, config.mapping_layers, config.w_dim
         if config.num_classes:
-            self.embed = nn.Parameter(torch.randn(config.num_classes, config.z_dim))
-            inputs *= 2
+            self.embed = self.fresh_embedding()
         if not layers and inputs != w_dim:
             raise UserError(f"w_dim must be {inputs} without mapping layers, where w is z itself; got {w_dim}")
         dims = [inputs] + [config.mapping_dim] * (layers - 1) + [w_dim]
         pairs = zip(dims[:layers], dims[1:], strict=False)
-        self.layers = nn.ModuleList(EqualLinear(a, b, lr_mul=config.mapping_lr_mul) for a, b in pairs)
+        gain = SQRT2 / self.ACTIVATION_GAIN
+        self.layers = nn.ModuleList(EqualLinear(a, b, gain, config.mapping_lr_mul) for a, b in pairs)
         self.register_buffer("w_avg", torch.zeros((config.num_classes, w_dim) if config.num_classes else (w_dim,)))
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
@@ -70,14 +77,19 @@ class MappingNetwork(nn.Module):
 
         Raises UserError if a conditional network gets no class.
         """
-        x = z.float()
-        if self.config.num_classes:
-            x = torch.cat([x, class_weights(c, self.config.num_classes) @ self.embed], dim=1)
-        if self.config.normalize_z:
-            x = pixel_norm(x)
+        x = self.inputs(z.float(), class_weights(c, self.config.num_classes) if self.config.num_classes else None)
         for layer in self.layers:
-            x = bias_act(layer(x), activation=self.config.mapping_activation)
+            x = bias_act(layer(x), activation=self.config.mapping_activation, gain=self.ACTIVATION_GAIN)
         return x
+
+    def fresh_embedding(self) -> Any:
+        """What `inputs` embeds classes with, with fresh weights."""
+        return nn.Parameter(torch.randn(self.config.num_classes, self.config.z_dim))
+
+    def inputs(self, z: Tensor, classes: Tensor | None) -> Tensor:
+        """z [N,z_dim], weights of classes [N,num_classes] or None -> input of the first layer [N,mapping_inputs]."""
+        x = z if classes is None else torch.cat([z, classes @ self.embed], dim=1)
+        return pixel_norm(x) if self.config.normalize_z else x
 
     def centre(self, c: Tensor | None = None) -> Tensor:
         """Centres of truncation for c, which is as in `forward`: [N,w_dim], or [1,w_dim] without classes."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from stylegan.networks import dcgan, progan, stylegan1
+from stylegan.networks import dcgan, progan, stylegan1, stylegan2_discriminator
 from stylegan.networks.base import Discriminator, Family, Generator
 from stylegan.networks.config import NetworkConfig
 from torch_utils.device import without_contents
@@ -21,7 +21,7 @@ from torch_utils.settings import from_plain
 from torch_utils.untrusted import excess
 
 FAMILIES: Mapping[str, Family[Any]] = {
-    family.name: family for family in (stylegan1.FAMILY, progan.FAMILY, dcgan.FAMILY)
+    family.name: family for family in (stylegan1.FAMILY, stylegan2_discriminator.FAMILY, progan.FAMILY, dcgan.FAMILY)
 }
 
 Network = TypeVar("Network", bound=nn.Module)

@@ -35,7 +35,7 @@ from ops.resample import (
 )
 from ops.style_epilogue import style_epilogue
 from stylegan.networks.arguments import require_ws
-from stylegan.networks.base import Discriminator, Family, Generator, Noise, Synthesis
+from stylegan.networks.base import Discriminator, Family, Generator, Noise, Synthesis, noise_of_layers
 from stylegan.networks.config import WIDEST, Cost, LayerInfo, NetworkConfig, Stage, require_styles
 from stylegan.networks.layers import (
     SQRT2,
@@ -274,7 +274,10 @@ class SynthesisNetwork(Synthesis):
         x: Tensor | None = None
         image: Tensor | None = None
         layers = self.config.layers_at(stage.resolution)
-        maps = self._noise_maps(noise, stage.resolution, ws)
+        maps = [None] * len(layers)
+        if self.config.noise:
+            own = [layer.noise for layer in self.style_layers()]
+            maps = noise_of_layers(noise, own, self.config.noise_shapes(stage.resolution), ws)
         styles: Sequence[Tensor | None] = [None] * len(layers)
         if self.config.styles:
             styles = self.styles(ws, len(layers))
@@ -301,22 +304,6 @@ class SynthesisNetwork(Synthesis):
         """See `Synthesis.layer_of`. An image layer belongs to the style layer before it."""
         part, resolution, k, *_ = weight.split(".")
         return self.config.resolutions.index(int(resolution)) * 2 + (int(k) if part == "blocks" else 1)
-
-    def _noise_maps(self, noise: Noise, resolution: int, ws: Tensor) -> Sequence[Tensor | None]:
-        count = len(self.config.layers_at(resolution))
-        if not self.config.noise:
-            return [None] * count
-        if isinstance(noise, Tensor):
-            return [noise] * count
-        if noise == "none":
-            return [None] * count
-        if noise == "const":
-            return [layer.noise for layer in self.style_layers()]
-        if noise == "random":
-            return [torch.randn(len(ws), 1, *size, device=ws.device) for size in self.config.noise_shapes(resolution)]
-        if isinstance(noise, str) or len(noise) < count:
-            raise ValueError(f"noise must be 'const', 'random', 'none' or {count} maps, got {noise!r:.80}")
-        return noise
 
 
 def _block(config: StyleGAN1Config, resolution: int) -> nn.ModuleList:

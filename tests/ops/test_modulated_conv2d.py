@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ops.conv2d_resample import conv2d_resample
-from ops.modulated_conv2d import modulated_conv2d, normalised
+from ops.modulated_conv2d import modulated_conv2d, modulated_conv2d_grouped, normalised
 
 
 def stylegan2(case):
@@ -52,6 +52,23 @@ def test_it_equals_a_kernel_per_sample(demodulate):
         kernels = kernels * (kernels.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
     expected = torch.cat([F.conv2d(x[i : i + 1], kernels[i], padding=1) for i in range(3)])
     torch.testing.assert_close(modulated_conv2d(x, w, s, partial(F.conv2d, padding=1), demodulate), expected)
+
+
+@pytest.mark.parametrize("demodulate", [False, True])
+@pytest.mark.parametrize("up", [1, 2])
+def test_constant_weights_equal_a_group_for_each_sample(demodulate, up):
+    """With their first and second derivatives."""
+    x, w, s = torch.randn(3, 4, 6, 5).double(), torch.randn(7, 4, 3, 3).double(), torch.randn(3, 4).double()
+    f, noise = torch.tensor([1.0, 3, 3, 1]) / 8, torch.randn(3, 1, 6 * up, 5 * up).double()
+    conv = partial(conv2d_resample, f=f, up=up, padding=1, flip_weight=up == 1)
+    found = []
+    for form in (modulated_conv2d, modulated_conv2d_grouped):
+        inputs = [t.clone().requires_grad_() for t in (x, w, s)]
+        y = form(*inputs, conv, demodulate, noise)
+        first = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+        found.append([y, *first, *second])
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_noise_and_input_gain_come_after_demodulation():

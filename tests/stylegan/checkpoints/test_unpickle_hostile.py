@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,6 +69,22 @@ HOSTILE = {
     "persistence by source": b"\x80\x04"
     + stack_global("torch_utils.persistence", "_reconstruct_persistent_obj")
     + b")R.",
+    "persistence without a state": b"\x80\x04"
+    + stack_global("torch_utils.persistence", "_reconstruct_persistent_obj")
+    + b"}"
+    + short("class_name")
+    + short("G")
+    + b"s\x85R.",
+    "a tensor without numbers": b"\x80\x04" + stack_global("torch._utils", "_rebuild_tensor_v2") + b"(NK\0))\x89}tR.",
+    "numbers of a tensor that are none": b"\x80\x04"
+    + stack_global("torch.storage", "_load_from_bytes")
+    + b"C\x01.\x85R.",
+    "numbers of a tensor that run something": b"\x80\x04"
+    + stack_global("torch.storage", "_load_from_bytes")
+    + b"C"
+    + bytes([len(EXPLODE) + 3])
+    + EXPLODE
+    + b")R.\x85R.",
     "INST": b"(S'id'\nibomb\nexplode\n.",
     "OBJ": b"(" + EXPLODE + b"K\x01o.",
     "NEWOBJ_EX": b"\x80\x04" + EXPLODE + b")}\x92.",
@@ -125,7 +142,7 @@ def test_objects_that_call_on_opening_are_refused(function: Any, protocol: int, 
     assert made.exists(), "the file was not hostile, so refusing it proves nothing"
 
 
-@pytest.mark.parametrize("called", ["os.system", "builtins.eval", "torch._utils._rebuild_tensor_v2"])
+@pytest.mark.parametrize("called", ["os.system", "builtins.eval", "torch._utils._rebuild_tensor"])
 def test_the_refusal_names_what_the_file_wants(called: str) -> None:
     module, _, name = called.rpartition(".")
     with pytest.raises(UserError, match=re.escape(called)):
@@ -217,10 +234,25 @@ def test_noise_gives_data_or_a_user_error(data: bytes) -> None:
         parse_pickle(b"\x80\x04" + data + b".")
 
 
+TENSOR = pickle.dumps({"a": torch.arange(6.0).view(2, 3)}, protocol=4)
+
+
+def test_numbers_of_a_tensor_are_read_a_limited_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are files within the file, whose instructions count as well."""
+    monkeypatch.setattr("stylegan.checkpoints.unpickle.MAX_STEPS", 1000)
+    numbers = re.search(rb"[BC](?s:.+?)(?=\x94\x85\x94R)", TENSOR)
+    assert numbers is not None
+    again = stack_global("torch.storage", "_load_from_bytes") + b"h\0\x85R"
+    start = b"\x80\x04" + numbers[0] + b"q\0("
+    assert len(parse_pickle(start + again * 2 + b"t.")) == 2
+    with pytest.raises(UserError):
+        parse_pickle(start + again * 30 + b"t.")
+
+
+@pytest.mark.parametrize("whole", [SMALL, TENSOR], ids=["a network", "a tensor"])
 @given(data=st.data())
 @settings(max_examples=200)
-def test_damaged_files_give_data_or_a_user_error(data: st.DataObject) -> None:
-    whole = SMALL
+def test_damaged_files_give_data_or_a_user_error(whole: bytes, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(whole) - 1))
     with pytest.raises(UserError):
         parse_pickle(whole[:at])

@@ -12,11 +12,18 @@ from stylegan.networks.config import NetworkConfig, Stage
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import config_from_json
 from stylegan.networks.stylegan1 import StyleGAN1Config
+from stylegan.networks.stylegan2 import StyleGAN2Config
 from torch_utils.errors import UserError
 
 
 @pytest.mark.parametrize(
-    "cfg", [StyleGAN1Config(), StyleGAN1Config(base=(4, 6), blur=(), num_classes=7), ProGANConfig(resolution=32)]
+    "cfg",
+    [
+        StyleGAN1Config(),
+        StyleGAN1Config(base=(4, 6), blur=(), num_classes=7),
+        ProGANConfig(resolution=32),
+        StyleGAN2Config(resample_filter=(1, 2, 1), conv_clamp=256.0, cmap_dim=3),
+    ],
 )
 def test_it_survives_json(cfg):
     again = config_from_json(json.loads(json.dumps(cfg.to_json())))
