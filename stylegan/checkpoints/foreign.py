@@ -12,8 +12,7 @@ from torch_utils.text import has_image_suffix
 from torch_utils.untrusted import ZIP_ERRORS, read_member
 
 ADVICE = (
-    "this project opens its own snapshots, and the published .pkl files of StyleGAN (2019) and ProGAN (TensorFlow) and "
-    "of StyleGAN2-ADA (PyTorch)"
+    "this project opens its own snapshots, and the published .pkl files of ProGAN, StyleGAN (2019) and StyleGAN2 (2020)"
 )
 
 Names = tuple[tuple[tuple[bytes, ...], str], ...]

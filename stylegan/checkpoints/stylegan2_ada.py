@@ -20,8 +20,9 @@ import torch
 from stylegan.checkpoints import tensorflow
 from stylegan.checkpoints.foreign import ADVICE
 from stylegan.checkpoints.snapshot import Snapshot, require_finite
-from stylegan.checkpoints.tensorflow import Settings, State, kimg_in, setting, shown_briefly, with_state
+from stylegan.checkpoints.tensorflow import kimg_in, with_state
 from stylegan.checkpoints.unpickle import Array, Record, read_pickle
+from stylegan.checkpoints.variables import Settings, State, setting, shown_briefly
 from stylegan.networks.config import WIDEST
 from stylegan.networks.registry import build_discriminator, build_generator
 from stylegan.networks.stylegan2 import StyleGAN2Config
@@ -171,6 +172,8 @@ def _of_discriminator(D: Parts, settings: Settings) -> Settings:
         found |= {"cmap_dim": D.get("b4", "cmap_dim", 0), "cmap_layers": D.get("mapping", "num_layers", 0)}
         if not found["cmap_dim"]:
             raise UserError("its discriminator ignores the classes, which ours cannot")
+        if found["cmap_layers"] and _number(D, "mapping.fc0", "bias_gain") != settings["mapping_lr_mul"]:
+            raise UserError("its mapping networks differ in their learning rates, which ours cannot")
     return found
 
 

@@ -10,32 +10,38 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from stylegan.checkpoints import stylegan2_tf
 from stylegan.checkpoints.foreign import ADVICE
 from stylegan.checkpoints.snapshot import Snapshot, require_finite
 from stylegan.checkpoints.unpickle import Array, Record, read_pickle
+from stylegan.checkpoints.variables import (
+    Settings,
+    State,
+    Variables,
+    activation,
+    filter_taps,
+    require_settings,
+    setting,
+    shown_briefly,
+)
 from stylegan.networks.config import NetworkConfig, Stage
-from stylegan.networks.mapping import Activation
 from stylegan.networks.progan import ProGANConfig
 from stylegan.networks.registry import build_discriminator, build_empty, build_generator
 from stylegan.networks.stylegan1 import StyleGAN1Config
 from torch_utils.errors import UserError
 
 Kind = Literal["generator", "discriminator"]
-State = dict[str, Tensor]
-Settings = dict[str, Any]
 Network = TypeVar("Network", bound=nn.Module)
-T = TypeVar("T")
 
 
 # Files
@@ -46,7 +52,7 @@ class PublishedNetwork:
     """One network of a file: the weights `state` for a network of `config`, which has grown to `stage`."""
 
     kind: Kind
-    config: StyleGAN1Config
+    config: NetworkConfig
     state: State
     stage: Stage
 
@@ -60,14 +66,15 @@ class PublishedFile:
     G_ema: PublishedNetwork
 
     @property
-    def config(self) -> StyleGAN1Config:
+    def config(self) -> NetworkConfig:
         """One config for all three. Raises UserError if generator and discriminator do not belong together."""
         config, other = self.G_ema.config, self.D.config
-        shared = ("family", "resolution", "channels", "num_classes", "fmap_base", "fmap_max", "activation", "blur")
-        differ = [name for name in shared if getattr(config, name) != getattr(other, name)]
+        shared = ("family", "resolution", "channels", "num_classes", "fmap_base", "fmap_max", "activation", "blur",
+                  "resample_filter")  # fmt: skip
+        differ = [name for name in shared if getattr(config, name, None) != getattr(other, name, None)]
         if differ:
             raise UserError(f"generator and discriminator differ in {', '.join(differ)}, which published ones do not")
-        own = ("mbstd_group", "mbstd_features", "fused_scale")  # of the discriminator alone
+        own = ("mbstd_group", "mbstd_features", "fused_scale", "d_architecture")  # of the discriminator alone
         return replace(config, **{name: getattr(other, name) for name in own if hasattr(other, name)})
 
 
@@ -183,23 +190,31 @@ def translate(function: str, settings: Settings, variables: dict[str, np.ndarray
     """
     source = Variables(variables)
     kind: Kind = "generator"
+    config: NetworkConfig
     if function == "G_style":
-        config = stylegan_generator_config(settings)
-        state = mapping_state(source, config) | synthesis_state(source, config, fused(settings, "auto"), STYLEGAN)
+        config = own = stylegan_generator_config(settings)
+        state = mapping_state(source, own) | synthesis_state(source, own, fused(settings, "auto"), STYLEGAN)
         source.take("G_synthesis/lod", ndim=0)  # always equals the outer one
     elif function == "G_paper":
-        config = progan_generator_config(settings)
-        state = synthesis_state(source, config, fused(settings, True), PROGAN)
+        config = own = progan_generator_config(settings)
+        state = synthesis_state(source, own, fused(settings, True), PROGAN)
     elif function in ("D_basic", "D_paper"):
         kind = "discriminator"
-        config = discriminator_config(function, settings)
+        config = own = discriminator_config(function, settings)
         default, naming = ("auto", STYLEGAN) if function == "D_basic" else (True, PROGAN)
-        state = discriminator_state(source, config, fused(settings, default), naming)
-    elif function in ("G_main", "D_stylegan2"):
-        raise UserError(f"it is a network of StyleGAN2 (TensorFlow); {ADVICE}")
+        state = discriminator_state(source, own, fused(settings, default), naming)
+    elif function == "G_main":
+        config, state = stylegan2_tf.generator(source, settings)
+    elif function == "D_stylegan2":
+        kind = "discriminator"
+        config, state = stylegan2_tf.discriminator(source, settings)
+    elif function == "D_stylegan":
+        raise UserError(stylegan2_tf.GROWING)
     else:
         raise UserError(f"it contains a network {ascii(function)[:60]}; {ADVICE}")
-    stage = stage_of(config.resolution, source.take("lod", ndim=0).item())
+    grows = len(config.stages) > 1  # others have a level of detail in the file as well, which is 0
+    lod = source.take("lod", ndim=0).item() if grows or "lod" in source.unused else 0.0
+    stage = stage_of(config.resolution, lod)
     source.require_all_taken()
     return PublishedNetwork(kind, config, state, stage)
 
@@ -226,10 +241,10 @@ def stylegan_generator_config(settings: Settings) -> StyleGAN1Config:
         mapping_layers=setting(settings, "mapping_layers", 8),
         mapping_dim=setting(settings, "mapping_fmaps", 512, least=1),
         mapping_lr_mul=setting(settings, "mapping_lrmul", 0.01),
-        mapping_activation=_activation(settings, "mapping_nonlinearity"),
+        mapping_activation=activation(settings, "mapping_nonlinearity"),
         normalize_z=setting(settings, "normalize_latents", True),
-        activation=_activation(settings, "nonlinearity"),
-        blur=_blur(settings),
+        activation=activation(settings, "nonlinearity"),
+        blur=filter_taps(settings, "blur_filter", (1, 2, 1)),
         styles=setting(settings, "use_styles", True),
         const_input=setting(settings, "const_input_layer", True),
         noise=setting(settings, "use_noise", True),
@@ -240,7 +255,7 @@ def stylegan_generator_config(settings: Settings) -> StyleGAN1Config:
 
 def progan_generator_config(settings: Settings) -> StyleGAN1Config:
     """The config of `G_paper`. Raises UserError for a setting that is not supported."""
-    _require(settings, {"pixelnorm_epsilon": 1e-8})
+    require_settings(settings, {"pixelnorm_epsilon": 1e-8})
     shared = _shared(settings, resolution=32, channels=1)
     widest = min(shared["fmap_base"] // 2, shared["fmap_max"])
     return ProGANConfig(
@@ -259,8 +274,8 @@ def discriminator_config(function: str, settings: Settings) -> StyleGAN1Config:
     build = StyleGAN1Config if basic else partial(ProGANConfig, fused_scale=fused(settings, True)(4))
     return build(
         **_shared(settings, resolution=32, channels=1),
-        activation=_activation(settings, "nonlinearity"),
-        blur=_blur(settings) if basic else (),
+        activation=activation(settings, "nonlinearity"),
+        blur=filter_taps(settings, "blur_filter", (1, 2, 1)) if basic else (),
         mbstd_group=setting(settings, "mbstd_group_size", 4),
         mbstd_features=setting(settings, "mbstd_num_features", 1, least=1),
     )
@@ -268,7 +283,7 @@ def discriminator_config(function: str, settings: Settings) -> StyleGAN1Config:
 
 def _shared(settings: Settings, resolution: int, channels: int) -> Settings:
     """The part of a config that comes from arguments of every published function. resolution, channels: defaults."""
-    _require(settings, {"use_wscale": True, "fmap_decay": 1.0})
+    require_settings(settings, {"use_wscale": True, "fmap_decay": 1.0})
     return {
         "resolution": setting(settings, "resolution", resolution),
         "channels": setting(settings, "num_channels", channels, least=1),
@@ -292,71 +307,7 @@ def fused(settings: Settings, default: bool | str) -> Fused:
     return lambda resolution: resolution >= 128 if choice == "auto" else bool(choice)
 
 
-def setting(settings: Settings, name: str, default: T, least: int = 0) -> T:
-    """One argument. Raises UserError if it has another type than the default, or is out of range."""
-    value = settings.get(name, default)
-    value = value.item() if isinstance(value, np.generic) else value
-    if type(value) is not type(default) or (isinstance(value, int) and not least <= value < 1 << 20):
-        raise UserError(f"setting {name} is {shown_briefly(value)}, which published networks cannot have")
-    return value
-
-
-def _require(settings: Settings, values: dict[str, bool | float]) -> None:
-    for name, value in values.items():
-        if settings.get(name, value) != value:
-            raise UserError(f"setting {name} is {shown_briefly(settings[name])}, but only {value} is supported")
-
-
-def _blur(settings: Settings) -> tuple[float, ...]:
-    taps = settings.get("blur_filter", [1, 2, 1])
-    if taps is None:
-        return ()
-    if not isinstance(taps, (list, tuple)) or len(taps) > 64 or not all(isinstance(t, (int, float)) for t in taps):
-        raise UserError(f"setting blur_filter must be None or up to 64 numbers, got {shown_briefly(taps)}")
-    return tuple(taps)
-
-
-def _activation(settings: Settings, name: str) -> Activation:
-    value = setting(settings, name, "lrelu")
-    if value not in ("lrelu", "relu"):
-        raise UserError(f"setting {name} must be 'lrelu' or 'relu', got {shown_briefly(value)}")
-    return cast(Activation, value)
-
-
-def shown_briefly(value: Any) -> str:
-    """A value from the file, which may be deep or large, as a short text."""
-    return ascii(reprlib.repr(value))[1:-1][:60]
-
-
 # Variables, as state dicts of our networks
-
-
-class Variables:
-    """The variables of one network, each of which is taken once, as float32 and in our axis order."""
-
-    def __init__(self, arrays: dict[str, np.ndarray]):
-        self.arrays = arrays
-        self.unused = set(arrays)
-
-    def take(self, name: str, ndim: int = 1) -> Tensor:
-        """A variable in its own axis order. Raises UserError if it is missing or has another number of dimensions."""
-        if name not in self.arrays or np.ndim(self.arrays[name]) != ndim:
-            raise UserError(f"variable {name} is missing or of another shape; the network is not as published")
-        self.unused.discard(name)
-        return torch.from_numpy(np.array(self.arrays[name], dtype=np.float32))
-
-    def dense(self, name: str) -> Tensor:
-        """[in,out] -> [out,in]."""
-        return self.take(name, ndim=2).t()
-
-    def conv(self, name: str, axes: str = "hwio") -> Tensor:
-        """[h,w,in,out], or with other `axes` -> [out,in,h,w]."""
-        return self.take(name, ndim=4).permute([axes.index(axis) for axis in "oihw"])
-
-    def require_all_taken(self) -> None:
-        """Raises UserError if the network has a part that ours does not have."""
-        if self.unused:
-            raise UserError(f"variable {min(self.unused)} is unknown; the network is not as published")
 
 
 @dataclass(frozen=True)

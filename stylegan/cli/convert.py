@@ -36,7 +36,7 @@ def main(
     source: str | None, latents: Path | None, pair: tuple[str, str] | None, from_layer: int | None, dest: Path,
     with_d: bool, half: bool,
 ) -> None:  # fmt: skip
-    """Convert a published StyleGAN or ProGAN file (.pkl) to a snapshot (.safetensors), or a snapshot to a smaller one.
+    """Convert a published file (.pkl) of ProGAN, StyleGAN or StyleGAN2 to a snapshot, or a snapshot to a smaller one.
 
     \b
       convert.py --source karras2019stylegan-ffhq-1024x1024.pkl --dest ffhq1024.safetensors

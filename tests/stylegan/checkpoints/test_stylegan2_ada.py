@@ -262,9 +262,13 @@ def test_conditional_networks_are_described_by_their_parts() -> None:
     D = content["D"]
     D.state["c_dim"] = 3
     D.state["_modules"]["b4"].state["cmap_dim"] = 32
-    D.state["_modules"]["mapping"] = Record("MappingNetwork", {"num_layers": 2})
+    layer = Record("FullyConnectedLayer", {"bias_gain": 0.01})
+    D.state["_modules"]["mapping"] = Record("MappingNetwork", {"num_layers": 2, "_modules": {"fc0": layer}})
     found = config_of(Parts(content["G_ema"]), Parts(D))
     assert (found.num_classes, found.cmap_dim, found.cmap_layers) == (3, None, 2)
+    layer.state["bias_gain"] = 0.1
+    with pytest.raises(UserError, match="learning rates"):
+        config_of(Parts(content["G_ema"]), Parts(D))
     D.state["_modules"]["b4"].state["cmap_dim"] = 0
     with pytest.raises(UserError, match="ignores the classes"):
         config_of(Parts(content["G_ema"]), Parts(D))

@@ -168,7 +168,13 @@ def test_settings_that_do_not_change_the_network_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("function", "changes", "variables", "reason"),
     [
-        ("G_main", {}, {}, "a network of StyleGAN2 .TensorFlow.; this project opens"),
+        ("G_main", {"synthesis_func": "G_synthesis_stylegan_revised"}, {}, "a StyleGAN2 that grows"),
+        ("D_stylegan", {}, {}, "a StyleGAN2 that grows"),
+        ("G_main", {"label_size": 3}, {}, "with classes"),
+        ("G_main", {"architecture": "tower"}, {}, "skip, resnet or orig, got 'tower'"),
+        ("G_main", {}, {}, "mod_weight is missing"),
+        ("D_stylegan2", {"fmap_min": 8}, {}, "fmap_min"),
+        ("G_something", {}, {}, "a network 'G_something'; this project opens"),
         ("G_style", {"use_wscale": False}, {}, "use_wscale"),
         ("G_style", {"fmap_decay": 0.5}, {}, "fmap_decay"),
         ("G_style", {"resolution": "32"}, {}, "resolution"),
@@ -202,7 +208,7 @@ SETTINGS = sorted(TINY.keys() | {"use_wscale", "fmap_decay", "fused_scale", "blu
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.floats()), st.just({}))
 
 
-@given(function=st.sampled_from(["G_style", "G_paper", "D_basic", "D_paper"]),
+@given(function=st.sampled_from(["G_style", "G_paper", "D_basic", "D_paper", "G_main", "D_stylegan2"]),
        changes=st.dictionaries(st.sampled_from(SETTINGS), VALUES, max_size=3))  # fmt: skip
 def test_absurd_settings_give_a_network_or_a_user_error(function: str, changes: dict[str, Any]) -> None:
     with contextlib.suppress(UserError):
