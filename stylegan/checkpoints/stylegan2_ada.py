@@ -95,6 +95,11 @@ class Parts:
     def has(self, path: str) -> bool:
         return path in self.attributes
 
+    def resamples(self, name: str) -> bool:
+        """Whether the part with a tensor changes the resolution; others have a filter that they do not use."""
+        attributes = self.of(name.rpartition(".")[0])
+        return not (_equal(attributes.get("up"), 1) and _equal(attributes.get("down", 1), 1))
+
     def get(self, path: str, name: str, default: Any) -> Any:
         """An attribute of a part, of the type of `default`. Raises UserError if there is no such part."""
         return setting(self.of(path), name, default)
@@ -146,6 +151,11 @@ def config_of(G: Parts, D: Parts | None) -> StyleGAN2Config:
         "resample_filter": _taps(G, D), "conv_clamp": _number(G, f"{last}.conv1", "conv_clamp"),
         "noise": G.get(f"{last}.conv1", "use_noise", True),
     }  # fmt: skip
+    _require_alike(G, r"synthesis\.b\d+(\.conv\d|\.torgb)?", settings, ("architecture", "conv_clamp"))
+    _require_alike(
+        G, r"synthesis\.b\d+\.conv\d", settings | {"use_noise": settings["noise"]}, ("activation", "use_noise")
+    )
+    _require_alike(G, r"mapping\.fc\d+", {"activation": settings["mapping_activation"]}, ("activation",))
     if D is not None:
         settings |= _of_discriminator(D, settings)
         widths += [(res, D.shape(f"b{res}.conv0.weight", 4)[0]) for res in resolutions if res > 4]
@@ -164,6 +174,10 @@ def _of_discriminator(D: Parts, settings: Settings) -> Settings:
     if differ:
         raise UserError(f"generator and discriminator differ in {', '.join(differ)}, which published ones do not")
     found: Settings = {"d_architecture": _one_of(D, f"b{full}", "architecture", ARCHITECTURES), "mbstd_group": 0}
+    own["architecture"] = found["d_architecture"]
+    _require_alike(D, r"b\d+(\.conv\d?|\.fromrgb)?", own, ("architecture", "conv_clamp"))
+    _require_alike(D, r"b\d+\.(conv\d?|fromrgb|fc)", own, ("activation",))
+    _require_alike(D, r"mapping\.fc\d+", {"activation": settings["mapping_activation"]}, ("activation",))
     if D.has("b4.mbstd"):
         group = D.attributes["b4.mbstd"].get("group_size")
         found["mbstd_group"] = WIDEST if group is None else D.get("b4.mbstd", "group_size", 0)
@@ -175,6 +189,22 @@ def _of_discriminator(D: Parts, settings: Settings) -> Settings:
         if found["cmap_layers"] and _number(D, "mapping.fc0", "bias_gain") != settings["mapping_lr_mul"]:
             raise UserError("its mapping networks differ in their learning rates, which ours cannot")
     return found
+
+
+def _require_alike(parts: Parts, paths: str, wanted: Settings, names: Sequence[str]) -> None:
+    """Raises UserError unless all parts of these paths have the attributes of `wanted`, as far as they have them.
+
+    Ours are the same in all parts, and a network with others would silently generate something else.
+    """
+    for path, attributes in parts.attributes.items():
+        for name in names if re.fullmatch(paths, path) else ():
+            if name in attributes and not _equal(attributes[name], wanted[name]):
+                value = shown_briefly(attributes[name])
+                raise UserError(f"its {path} has {name} {value}, and others {shown_briefly(wanted[name])}")
+
+
+def _equal(value: Any, wanted: Any) -> bool:
+    return isinstance(value, (str, int, float, np.generic, type(None))) and bool(value == wanted)
 
 
 ARCHITECTURES = ("skip", "resnet", "orig")
@@ -216,8 +246,11 @@ def _taps(*networks: Parts | None) -> tuple[float, ...]:
 
     Raises UserError if there are several filters, or one that is not the product of a row with itself.
     """
-    tensors = {name: value for net in networks if net for name, value in net.tensors.items()}
-    filters = [value for name, value in tensors.items() if name.endswith("resample_filter")]
+    filters = [
+        value
+        for net in networks if net
+        for name, value in net.tensors.items() if name.endswith("resample_filter") and net.resamples(name)
+    ]  # fmt: skip
     if not filters or any(f.shape != filters[0].shape or not np.array_equal(f, filters[0]) for f in filters):
         raise UserError("its parts have several resampling filters, which published networks do not")
     whole = filters[0].astype(np.float64)

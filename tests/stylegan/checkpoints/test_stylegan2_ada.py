@@ -178,6 +178,13 @@ def test_a_file_may_have_only_the_averaged_generator() -> None:
     assert found.D is None and found.kimg == 123 and found.config == R32
 
 
+def test_filters_that_no_part_uses_do_not_count() -> None:
+    content = changed("", "G_ema")
+    unused = content["G_ema"].state["_modules"]["synthesis"].state["_modules"]["b4"].state["_modules"]["conv1"]
+    unused.state["_buffers"]["resample_filter"] = Array(np.ones((2, 2), np.float32) / 4)
+    assert opened(content).config == R32
+
+
 @pytest.mark.parametrize("part, net, attributes, says", [
     ("", "G_ema", {"img_resolution": 48}, "synthesis.b48.conv1 is missing"),
     ("", "G_ema", {"img_resolution": 64}, "synthesis.b64.* is missing"),
@@ -188,8 +195,16 @@ def test_a_file_may_have_only_the_averaged_generator() -> None:
     ("mapping", "G_ema", {"num_layers": 7}, "contradict"),
     ("mapping.fc0", "G_ema", {"bias_gain": float("nan")}, "bias_gain nan"),
     ("mapping.fc0", "G_ema", {"activation": "tanh"}, "activation 'tanh'; known are lrelu, relu"),
-    ("synthesis.b32", "G_ema", {"architecture": "orig"}, "contradict"),
+    ("synthesis.b32", "G_ema", {"architecture": "orig"}, "b4 has architecture 'skip', and others 'orig'"),
     ("synthesis.b32.conv1", "G_ema", {"conv_clamp": -1}, "conv_clamp -1"),
+    ("synthesis.b8.conv0", "G_ema", {"conv_clamp": 3}, "synthesis.b8.conv0 has conv_clamp 3, and others None"),
+    ("synthesis.b8.conv0", "G_ema", {"activation": "relu"}, "conv0 has activation 'relu', and others 'lrelu'"),
+    ("synthesis.b8.conv0", "G_ema", {"activation": [[]] * 9}, r"conv0 has activation \[\[\]"),
+    ("mapping.fc1", "G_ema", {"activation": "relu"}, "fc1 has activation 'relu', and others 'lrelu'"),
+    ("b4.fc", "D", {"activation": "relu"}, "b4.fc has activation 'relu', and others 'lrelu'"),
+    ("b8", "D", {"architecture": "skip"}, "b8 has architecture 'skip', and others 'resnet'"),
+    ("synthesis.b8.conv0", "G_ema", {"_buffers": {"resample_filter": Array(np.ones((2, 2), np.float32) / 4)}},
+     "several resampling filters"),
     ("b4.mbstd", "D", {"num_channels": 2}, "contradict"),
     ("synthesis.b4", "G_ema", {"_buffers": {}}, "contradict|noise|const"),
     ("synthesis.b4", "G_ema", {"_parameters": {"const": Array()}}, "const is no tensor"),
