@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from stylegan.networks.dcgan import DCGANConfig
 from stylegan.networks.progan import ProGANConfig
+from stylegan.networks.stylegan2 import StyleGAN2Config
 from torch_utils.images import to_float
 from training.config import AUGMENTATIONS, RunConfig
 from training.data.archive import Archive
@@ -101,6 +102,12 @@ CASES: dict[str, dict[str, Any]] = {
     "bf16, shared": {"precision": "bf16", "loss__share_fakes": True},
     "progan": {"model": ProGANConfig(resolution=16, z_dim=16, fmap_max=16), "loss__name": "wgan-gp",
                "loss__r1_gamma": PerResolution(0.0)},
+    "stylegan2": {
+        "model": StyleGAN2Config(
+            resolution=16, z_dim=8, w_dim=8, mapping_dim=8, mapping_layers=2, fmap_base=64, fmap_max=8
+        ),
+        "growth__initial": 16,
+    },
     "dcgan": {"model": DCGANConfig(resolution=16, z_dim=8, fmap_base=64, fmap_max=8), "growth__initial": 16,
               "loss__r1_gamma": PerResolution(0.0)},
 }  # fmt: skip
