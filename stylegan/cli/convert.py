@@ -49,7 +49,7 @@ def main(
 
     With --blend, the mapping network and the layers below K come from A, the others from B. Best are two networks of
     which one was trained from the other: A decides poses and shapes, B colours and textures. Layers count as in
-    style_mixing.py --styles: 0 and 1 work at 4x4, 2 and 3 at 8x8, and so on.
+    style_mixing.py --styles: 0 and 1 work at 4x4, 2 and 3 at 8x8, and so on; in a StyleGAN2, 0 at 4x4, 1 and 2 at 8x8.
 
     With --latents, no network is converted, but latents of the network: projected_w.npz, arrays and tensors [N,L,D],
     [L,D] or [N,D], and directions: boundaries of InterFaceGAN, components of GANSpace. --dest says which of the two.

@@ -21,7 +21,7 @@ from torch_utils.settings import from_plain
 from torch_utils.untrusted import excess
 
 FAMILIES: Mapping[str, Family[Any]] = {
-    family.name: family for family in (stylegan1.FAMILY, stylegan2_discriminator.FAMILY, progan.FAMILY, dcgan.FAMILY)
+    family.name: family for family in (stylegan1.FAMILY, progan.FAMILY, dcgan.FAMILY, stylegan2_discriminator.FAMILY)
 }
 
 Network = TypeVar("Network", bound=nn.Module)
