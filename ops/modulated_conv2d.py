@@ -36,14 +36,38 @@ def modulated_conv2d(
     demodulation does not undo. Raises ValueError, which names the argument, for shapes that do not match.
     """
     _check(x, weight, styles)
-    if demodulate and x.dtype == torch.float16:
-        weight, styles = _bounded(weight, styles)
+    if demodulate:
+        return demodulated_conv2d(x, *prepared(weight, x.dtype), styles, conv, noise, input_gain)
     scale = styles if input_gain is None else styles * input_gain
     y = conv(x * scale.to(x.dtype)[:, :, None, None], weight.to(x.dtype))
-    if not demodulate:
-        return y if noise is None else y + noise.to(y.dtype)
-    energy = styles.square() @ weight.square().sum((2, 3)).t()
-    factor = (energy + EPS).rsqrt().to(y.dtype)[:, :, None, None]
+    return y if noise is None else y + noise.to(y.dtype)
+
+
+def prepared(weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What demodulation needs of a weight [O,I,kh,kw]: itself in `dtype`, and the sums of its squares [O,I].
+
+    It is the same for all styles, so a network that only generates may keep it.
+    """
+    if dtype == torch.float16:
+        weight = _bounded(weight)
+    return weight.to(dtype), weight.square().sum((2, 3))
+
+
+def demodulated_conv2d(
+    x: Tensor,
+    kernel: Tensor,
+    squares: Tensor,
+    styles: Tensor,
+    conv: Convolution = F.conv2d,
+    noise: Tensor | None = None,
+    input_gain: Tensor | None = None,
+) -> Tensor:
+    """`modulated_conv2d` with demodulation. kernel, squares: from `prepared`, for x's dtype"""
+    if x.dtype == torch.float16:  # the largest is 1, so that no sum overflows
+        styles = styles / styles.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    scale = styles if input_gain is None else styles * input_gain
+    y = conv(x * scale.to(x.dtype)[:, :, None, None], kernel)
+    factor = (styles.square() @ squares.t() + EPS).rsqrt().to(y.dtype)[:, :, None, None]
     return y * factor if noise is None else torch.addcmul(noise.to(y.dtype), y, factor)
 
 
@@ -61,8 +85,6 @@ def modulated_conv2d_grouped(
     """
     _check(x, weight, styles)
     n = len(x)
-    if demodulate and x.dtype == torch.float16:
-        weight, styles = _bounded(weight, styles)
     kernels = weight * styles[:, None, :, None, None]
     if demodulate:
         kernels = kernels * (kernels.square().sum((2, 3, 4), keepdim=True) + EPS).rsqrt()
@@ -79,12 +101,10 @@ def normalised(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _bounded(weight: Tensor, styles: Tensor) -> tuple[Tensor, Tensor]:
+def _bounded(weight: Tensor) -> Tensor:
     """Scale so that no sum overflows float16 (StyleGAN2-ADA, on mixed precision). Demodulation undoes it."""
-    tiny = torch.finfo(torch.float32).tiny
-    largest = weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=tiny)
-    fan_in = weight[0].numel()
-    return weight / (largest * fan_in**0.5), styles / styles.abs().amax(1, keepdim=True).clamp(min=tiny)
+    largest = weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return weight / (largest * weight[0].numel() ** 0.5)
 
 
 def _check(x: Tensor, weight: Tensor, styles: Tensor) -> None:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from ops.bias_act import bias_act
 from ops.conv2d import conv2d
 from ops.conv2d_resample import conv2d_resample
-from ops.modulated_conv2d import modulated_conv2d
+from ops.modulated_conv2d import demodulated_conv2d, modulated_conv2d, prepared
 from ops.resample import constant_filter, upsample2d
 from ops.style_epilogue import noise_maps
 from stylegan.networks.arguments import require_ws
@@ -231,7 +231,7 @@ class StyleGAN2Mapping(MappingNetwork):
         return torch.cat([pixel_norm(part) for part in parts] if self.config.normalize_z else parts, dim=1)
 
 
-class ModulatedLayer(nn.Module):
+class ModulatedLayer(Foldable):
     """A modulated convolution and what follows it. up: 2 doubles the resolution, 1 keeps it.
 
     [N,I,h,w] and style [N,I] -> [N,O,H,W]. `style` computes the style from w; fresh ones are near 1.
@@ -255,8 +255,13 @@ class ModulatedLayer(nn.Module):
             height, width = self.size
             added = noise_maps(noise, x.new_empty((0, 1, height, width)), stream)
             noise = None if added is None else added * self.noise_strength
-        y = modulated_conv2d(x, self.weight, style, self.convolve, noise=noise)
+        y = demodulated_conv2d(x, *self.effective(x.dtype), style, self.convolve, noise)
         return activated(y, self.bias, self.config, gain)
+
+    def effective(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The weight [O,I,3,3] in `dtype`, and the sums of its squares [O,I]."""
+        weight, squares = prepared(self.weight, dtype)
+        return for_convolutions(weight, dtype), squares
 
     def convolve(self, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
         return resampled(x, weight, self.config, self.up, groups=groups)
