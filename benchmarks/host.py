@@ -39,7 +39,6 @@ from torch_utils.cli import Command
 from training.config import RunConfig
 from training.data.ahead import Ahead, Images
 from training.inputs import draw
-from training.loop import shown
 from training.schedule import GrowthSchedule, PerResolution
 from training.state import fresh_state
 from training.step import train_step
@@ -53,7 +52,7 @@ class HostTime:
     """CPU microseconds per image and step, and how often a step reads from the device.
 
     numpy: drawing as it was before   drawing, reals: what must be done now, by the thread that takes the steps
-    calls: of all operations, see above
+    calls: of all operations, see above; those that make numbers of the reals' bytes are the same few at any size
     """
 
     numpy: float
@@ -92,7 +91,6 @@ def measured(resolution: int, batch: int, call: float, seconds: float) -> HostTi
     """The times of one resolution. call: seconds per call of an operation"""
     model = StyleGAN1Config(resolution=resolution)
     cfg = configured(model, batch)
-    stage = cfg.growth.at(0)
     few = range(min(batch, 4))
     numpy = median(lambda: [numpy_drawing(model, 0, phase, few, resolution) for phase in PHASES], seconds) / len(few)
     positions, augmented = range(batch), bool(cfg.loss.diffaugment)
@@ -106,7 +104,7 @@ def measured(resolution: int, batch: int, call: float, seconds: float) -> HostTi
 
     with Ahead(gather, lambda position: position + batch, META) as ahead:
         starts = count(0, batch)
-        reals = median(lambda: shown(ahead.take(next(starts)), stage), seconds)
+        reals = median(lambda: ahead.take(next(starts)), seconds)
     calls, reads = calls_of_step(cfg, META)
     share = 1e6 / batch
     return HostTime(1e6 * numpy, share * drawing, share * reals, share * calls * call, reads)
