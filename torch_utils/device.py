@@ -201,6 +201,14 @@ def return_freed_memory(device: torch.device) -> None:
             libc.malloc_trim(0)
 
 
+def free_memory(device: torch.device) -> float:
+    """The share of a GPU's memory that nobody has taken; 1 for the CPU, of which nobody knows."""
+    if device.type != "cuda":
+        return 1.0
+    free, total = torch.cuda.mem_get_info(device)
+    return free / total
+
+
 def peak_memory_mb(device: torch.device) -> float:
     """Peak memory so far in MB, of the GPU or of this process."""
     if device.type == "cuda":

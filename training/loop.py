@@ -10,7 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from torch_utils.device import TRAINING, cpu_threads, fast_bf16, keep_freed_memory, pick_device, set_gpu_math
+from torch_utils.device import (
+    TRAINING,
+    cpu_threads,
+    fast_bf16,
+    free_memory,
+    keep_freed_memory,
+    pick_device,
+    set_gpu_math,
+)
 from torch_utils.distributed import SINGLE_PROCESS, DistContext, all_reduce_max, on_rank0
 from torch_utils.images import to_float
 from torch_utils.interrupt import Interrupts, deferred_interrupts
@@ -96,6 +104,8 @@ def train(
                 settle(run)
             report.advance(state.nimg, stage.resolution, stage.alpha)
             if run.tick_due(stage):
+                if recorder is not None:
+                    recorder.make_room(free_memory(device))
                 tick(run)
                 if run.snapshot_due:
                     on_rank0(dist, "metrics", measure_now)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 WARM_UP = 3  # ordinary steps of each kind before: libraries choose their methods, and Adam gets its moments
+ENOUGH = 0.25  # of a GPU's memory, for images that are drawn and measured between steps
 TOLERANCE = 0.02  # relative, of what a recorded step reports: on GPUs some sums depend on the order of threads
 
 Fed = Mapping[str, Tensor]
@@ -90,13 +91,21 @@ class Recorder(Generic[R]):
             return step(fed)
         return self._first(kind, fed, step, changed())
 
+    def make_room(self, free: float) -> None:
+        """Forget all recordings, which hold the memory of whole steps, if little is left for what comes between steps.
+
+        free: share of the device's memory. The next step of each kind is recorded again.
+        """
+        if free < ENOUGH:
+            self._recordings.clear()
+
     def _first(self, kind: Hashable, fed: Fed, step: Callable[[Fed], R], changed: list[Tensor]) -> R:
         """Take a step in the ordinary way, then again from a recording, and keep that if both are the same."""
-        before = [tensor.clone() for tensor in changed]
+        before = _aside(changed)
         ordinary = step(fed)
-        after = [tensor.clone() for tensor in changed]
+        after = _aside(changed)
         own = {name: value.clone() for name, value in fed.items()}
-        torch._foreach_copy_(changed, before)
+        _put_back(changed, before)
         try:
             reported, repeat = self._record(lambda: step(own))
             repeat()
@@ -106,11 +115,21 @@ class Recorder(Generic[R]):
         if not wrong:
             self._recordings[kind] = Recording(own, reported, repeat)
             return reported
-        torch._foreach_copy_(changed, after)
+        _put_back(changed, after)
         self.given_up = True
         self._recordings.clear()
         self._say(f"Steps are not recorded but taken one by one, which is slower and gives the same: {wrong}")
         return ordinary
+
+
+def _aside(tensors: list[Tensor]) -> list[Tensor]:
+    """Copies in the memory of the machine: that of a GPU may be full of as many images as fit."""
+    return [tensor.to("cpu", copy=True) for tensor in tensors]
+
+
+def _put_back(tensors: list[Tensor], copies: list[Tensor]) -> None:
+    for tensor, copied in zip(tensors, copies, strict=True):
+        tensor.copy_(copied)
 
 
 def _difference(ours: Iterable[Reported], theirs: Iterable[Reported]) -> str:

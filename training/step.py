@@ -74,6 +74,8 @@ def train_step(
             c = fed.get("real_c") if cfg.loss.name == "relativistic" else drawn.c
             return replace(drawn, reals=fed["reals"], real_c=fed.get("real_c"), c=c)
 
+        for optimizer in (state.opt_d, state.opt_g):
+            optimizer.zero_grad()  # of a recording that failed halfway
         state.discriminators.requires_grad_(True)
         d = run_phase("D", state, losses, inputs_of("D"), cfg, dist)
         track(state.G_ema, state.G, fed.get("share", share))

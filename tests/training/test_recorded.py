@@ -166,15 +166,53 @@ def test_a_new_phase_begins_with_new_recordings(tiny) -> None:
     assert not said and len(recorder._recordings) < 2
 
 
-def test_what_cannot_be_recorded_is_taken_in_the_ordinary_way_and_said_once(tiny) -> None:
+class BreaksOff(TorchDispatchMode):
+    """Raises after so many operations, as a GPU does that may not do one of them while it records."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.left = after
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("after", [10, 300, 550, 900, 10**9])
+def test_what_cannot_be_recorded_is_taken_in_the_ordinary_way_and_said_once(tiny, after: int) -> None:
+    """Wherever the recording stops, also halfway through gradients, and after it has changed everything."""
+
     def broken(function: Callable[[], Steps]) -> Any:
-        function()  # which changes everything, and then
+        with BreaksOff(after):
+            function()
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     said: list[str] = []
     ours = run(tiny(), 9, 1000, lambda state: Recorder(said.append, broken))
     assert_same(ours, run(tiny(), 9, 1000, lambda state: Ordinary(said.append)))
     assert len(said) == 1 and said[0].endswith("operation not permitted when stream is capturing")
+
+
+def test_recordings_make_room_where_little_is_left_and_are_made_again(tiny) -> None:
+    said: list[str] = []
+    made: list[Recorder[Steps]] = []
+    kept: list[int] = []
+
+    class Watched(Recorder[Steps]):
+        def take(self, *arguments: Any) -> Steps:
+            self.make_room(0.1 if len(kept) % 3 == 0 else 0.5)
+            kept.append(len(self._recordings))
+            found: Steps = super().take(*arguments)
+            return found
+
+    def recorder(state: TrainState) -> Recorder[Steps]:
+        made.append(Watched(said.append, emulated(state)))
+        return made[0]
+
+    assert_same(run(tiny(), 10, 1000, recorder), run(tiny(), 10, 1000, lambda state: Ordinary(said.append)))
+    assert not said and kept == [0, 0, 0, 0, 1, 1, 0, 1, 1, 0]
 
 
 def test_a_recording_that_gives_something_else_is_not_used(tiny) -> None:
