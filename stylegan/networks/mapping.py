@@ -48,6 +48,27 @@ class MappingConfig(NetworkConfig):
             raise UserError(f"--w-dim must be {width} with --map-depth 0, where w is z itself; got {self.w_dim}")
 
 
+class StyleConfig(MappingConfig):
+    """What the StyleGANs have in common, from settings that each declares with its own defaults."""
+
+    fmap_base: int
+    fmap_max: int
+    style_mixing: float
+    mbstd_group: int
+
+    @property
+    def mixing_probability(self) -> float:
+        return self.style_mixing
+
+    @property
+    def minibatch_group(self) -> int:
+        return self.mbstd_group
+
+    def nf(self, resolution: int) -> int:
+        """Number of feature maps at a resolution."""
+        return max(1, min(self.fmap_base // resolution, self.fmap_max))
+
+
 class MappingNetwork(nn.Module):
     """f: Z -> W (StyleGAN, figure 1b). With 0 layers, w is the normalised z.
 

@@ -47,14 +47,14 @@ from stylegan.networks.layers import (
     minibatch_stddev,
     pixel_norm,
 )
-from stylegan.networks.mapping import Activation, MappingConfig, MappingNetwork
+from stylegan.networks.mapping import Activation, MappingConfig, MappingNetwork, StyleConfig
 from torch_utils.errors import UserError
 
 SG1 = TypeVar("SG1", bound="StyleGAN1Config")
 
 
 @dataclass(frozen=True)
-class StyleGAN1Config(MappingConfig):
+class StyleGAN1Config(StyleConfig):
     """The defaults are those of the paper for 1024x1024 (table 5)."""
 
     family: str = "stylegan"
@@ -99,17 +99,6 @@ class StyleGAN1Config(MappingConfig):
         """A style is a scale for each feature map, then a shift for each: "layer 3 scale 5" or "layer 3 shift 5"."""
         maps = self.layers[layer].style_dim // 2
         return f"layer {layer} {'scale' if index < maps else 'shift'} {index % maps}"
-
-    @property
-    def mixing_probability(self) -> float:
-        return self.style_mixing
-
-    @property
-    def minibatch_group(self) -> int:
-        return self.mbstd_group
-
-    def nf(self, resolution: int) -> int:
-        return max(1, min(self.fmap_base // resolution, self.fmap_max))
 
     def generator_cost(self, resolution: int) -> Cost:
         """A convolution that upsamples takes 4 multiplications for each output pixel and pair of channels, not 9."""

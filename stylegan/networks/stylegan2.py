@@ -37,7 +37,7 @@ from stylegan.networks.arguments import require_ws
 from stylegan.networks.base import Generator, Noise, Synthesis, noise_of_layers
 from stylegan.networks.config import WIDEST, Cost, LayerInfo, NetworkConfig, Stage
 from stylegan.networks.layers import SQRT2, EqualLinear, Foldable, for_convolutions, pixel_norm
-from stylegan.networks.mapping import Activation, MappingConfig, MappingNetwork
+from stylegan.networks.mapping import Activation, MappingConfig, MappingNetwork, StyleConfig
 from torch_utils.errors import UserError
 
 Architecture = Literal["skip", "resnet", "orig"]
@@ -45,7 +45,7 @@ HALF = math.sqrt(0.5)  # gain of two branches of equal variance, so that their s
 
 
 @dataclass(frozen=True)
-class StyleGAN2Config(MappingConfig):
+class StyleGAN2Config(StyleConfig):
     """The defaults are those of the paper for 1024x1024 (config F).
 
     conv_clamp: largest size of any feature map; None for no limit. Networks that were trained in float16 have 256.
@@ -112,17 +112,6 @@ class StyleGAN2Config(MappingConfig):
     def conv_inputs(self, resolution: int) -> list[int]:
         """Number of input maps of each convolution of a block of the generator."""
         return [*([self.nf(resolution // 2)] if resolution > 4 else []), self.nf(resolution)]
-
-    @property
-    def mixing_probability(self) -> float:
-        return self.style_mixing
-
-    @property
-    def minibatch_group(self) -> int:
-        return self.mbstd_group
-
-    def nf(self, resolution: int) -> int:
-        return max(1, min(self.fmap_base // resolution, self.fmap_max))
 
     def generator_cost(self, resolution: int) -> Cost:
         """Upsampling convolutions are transposed ones, and cost 9 multiplications for each pixel that goes in."""
